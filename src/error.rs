@@ -1,0 +1,180 @@
+//! The one error of the public API: each variant says what the caller does next.
+
+use std::time::{Duration, SystemTime};
+
+/// Why a request was not granted.
+///
+/// Small and `Clone`: a shared failure reaches every caller that waited for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key names an identity provider that is not configured. Configure it, or fix the name.
+    #[error("identity provider is not configured")]
+    UnknownIdp,
+    /// Nothing is stored for the key. Connect the user.
+    #[error("not connected: send the user through consent")]
+    NotConnected,
+    /// Send the user through consent again, then connect.
+    #[error("reconnect required ({reason}): send the user through consent again")]
+    ReconnectRequired {
+        /// The identity provider's error code, or ours.
+        reason: String,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// This refresh token is live under another key. One grant belongs to one key.
+    #[error("this refresh token is already connected under another key")]
+    DuplicateGrant,
+    /// Fix the request.
+    #[error("invalid request: {0}")]
+    InvalidRequest(&'static str),
+    /// No token of this identity provider lives that long. Ask for less.
+    #[error("no token lives that long: ask for a min_ttl of at most {} s", .max_ttl.as_secs())]
+    MinTtlUnsatisfiable {
+        /// The longest that can be asked for.
+        max_ttl: Duration,
+    },
+    /// Too many callers wait already. Slow down.
+    #[error("too many callers wait for this token: try again in {} ms", .retry_after.as_millis())]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// No valid token now. Try again later.
+    #[error("no valid token now ({cause}): try again in {} ms", .retry_after.as_millis())]
+    Unavailable {
+        /// When to try again.
+        retry_after: Duration,
+        /// Why.
+        cause: Cause,
+    },
+    /// The deadline passed; a refresh that was started goes on. Try again.
+    #[error("the deadline passed before a valid token was there: try again")]
+    Timeout,
+    /// The supervisor was shut down. Start a new one.
+    #[error("the token supervisor was shut down")]
+    ShutDown,
+    /// The configuration cannot work as it is. Fix it.
+    #[error("configuration: {0}")]
+    Configuration(String),
+    /// The store, its keys or the journal cannot be opened.
+    #[error("{0}")]
+    Start(String),
+    /// A defect of ours. Report it.
+    #[error("internal error ({0}): please report it")]
+    Internal(&'static str),
+}
+
+/// Why there is no valid token now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The identity provider asked to slow down.
+    IdpThrottled,
+    /// The identity provider does not answer, or not as it should.
+    IdpDown,
+    /// The grant is held.
+    Held,
+    /// A refresh was sent and not answered; its outcome is being found out.
+    InDoubt,
+    /// The identity provider refused our client. An operator must act.
+    ClientRefused,
+    /// The grant was issued to a client that is not configured. An operator must act.
+    ClientUnknown,
+    /// The store does not answer.
+    StoreDown,
+    /// The supervisor is shutting down.
+    Stopping,
+    /// The key's actor failed repeatedly and is left alone for a while.
+    Failing,
+}
+
+impl Cause {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdpThrottled => "idp_throttled",
+            Self::IdpDown => "idp_down",
+            Self::Held => "held",
+            Self::InDoubt => "in_doubt",
+            Self::ClientRefused => "client_refused",
+            Self::ClientUnknown => "client_unknown",
+            Self::StoreDown => "store_down",
+            Self::Stopping => "stopping",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Error {
+    /// The code of the HTTP API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownIdp => "unknown_idp",
+            Self::NotConnected => "not_connected",
+            Self::ReconnectRequired { .. } => "reconnect_required",
+            Self::DuplicateGrant => "duplicate_grant",
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::MinTtlUnsatisfiable { .. } => "min_ttl_unsatisfiable",
+            Self::Busy { .. } => "busy",
+            Self::Unavailable { .. } | Self::ShutDown => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Configuration(_) | Self::Start(_) | Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether it passes without anybody acting.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Timeout => true,
+            Self::Unavailable { cause, .. } => {
+                !matches!(cause, Cause::Held | Cause::ClientRefused | Cause::ClientUnknown)
+            }
+            _ => false,
+        }
+    }
+
+    /// When to try again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after } | Self::Unavailable { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_the_caller_does_next() {
+        let second = Duration::from_secs(1);
+        let unavailable = |cause| Error::Unavailable { retry_after: second, cause };
+        let reconnect = Error::ReconnectRequired { reason: "invalid_grant".into(), since: SystemTime::UNIX_EPOCH };
+        for (error, code, transient, retry_after) in [
+            (Error::UnknownIdp, "unknown_idp", false, None),
+            (Error::NotConnected, "not_connected", false, None),
+            (reconnect, "reconnect_required", false, None),
+            (Error::DuplicateGrant, "duplicate_grant", false, None),
+            (Error::InvalidRequest("x"), "invalid_request", false, None),
+            (Error::MinTtlUnsatisfiable { max_ttl: second }, "min_ttl_unsatisfiable", false, None),
+            (Error::Busy { retry_after: second }, "busy", true, Some(second)),
+            (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
+            (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
+            (unavailable(Cause::Held), "unavailable", false, Some(second)),
+            (unavailable(Cause::ClientRefused), "unavailable", false, Some(second)),
+            (Error::Timeout, "timeout", true, None),
+            (Error::ShutDown, "unavailable", false, None),
+            (Error::Internal("x"), "internal", false, None),
+        ] {
+            assert_eq!((error.code(), error.is_transient(), error.retry_after()), (code, transient, retry_after));
+        }
+    }
+}

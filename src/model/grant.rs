@@ -1,0 +1,215 @@
+//! What an identity provider gave, as applications hand it in.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AccessToken, RefreshToken};
+
+/// When a token ends. Never a magic number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Expiry {
+    /// At this time.
+    At(SystemTime),
+    /// It does not end by itself.
+    Never,
+    /// The identity provider did not say.
+    #[default]
+    Unknown,
+}
+
+/// Counts the stored grants of a key: grows by one with each, never falls, orders everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub(crate) u64);
+
+impl Generation {
+    /// The generation with this number.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    /// As in logs and entity tags: `g41`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{}", self.0)
+    }
+}
+
+/// A grant as it comes from consent: the tokens with their lifetimes, and for whom they are.
+///
+/// Built from the access token with setters; what is not set is unknown.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Grant {
+    pub(crate) access_token: AccessToken,
+    pub(crate) refresh_token: Option<RefreshToken>,
+    pub(crate) token_type: String,
+    pub(crate) scope: String,
+    pub(crate) expiry: Lifetime,
+    pub(crate) refresh_expiry: Lifetime,
+    pub(crate) client_id: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) params: BTreeMap<String, String>,
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// An end given either as a point in time or as a duration from the moment of connecting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lifetime {
+    Until(Expiry),
+    For(Duration),
+}
+
+impl Grant {
+    /// A grant with this access token.
+    pub fn new(access_token: impl Into<AccessToken>) -> Self {
+        Self {
+            access_token: access_token.into(),
+            refresh_token: None,
+            token_type: "Bearer".to_owned(),
+            scope: String::new(),
+            expiry: Lifetime::Until(Expiry::Unknown),
+            refresh_expiry: Lifetime::Until(Expiry::Unknown),
+            client_id: None,
+            subject: None,
+            params: BTreeMap::new(),
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    /// The refresh token. Without one the grant lives as long as its access token.
+    pub fn refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
+        self.refresh_token = Some(token.into());
+        self
+    }
+
+    /// The access token's type; `Bearer` unless set.
+    pub fn token_type(mut self, token_type: impl Into<String>) -> Self {
+        self.token_type = token_type.into();
+        self
+    }
+
+    /// The granted scope, space-separated.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = scope.into();
+        self
+    }
+
+    /// When the access token ends.
+    pub fn expiry(mut self, expiry: Expiry) -> Self {
+        self.expiry = Lifetime::Until(expiry);
+        self
+    }
+
+    /// How long the access token lives from now (`expires_in`).
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expiry = Lifetime::For(lifetime);
+        self
+    }
+
+    /// When the refresh token ends.
+    pub fn refresh_expiry(mut self, expiry: Expiry) -> Self {
+        self.refresh_expiry = Lifetime::Until(expiry);
+        self
+    }
+
+    /// The client the grant was issued to; the configured one unless set.
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
+    /// The user's identifier at the identity provider (`sub`).
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// A parameter of the identity provider's preset for this grant alone, such as a tenant.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
+    /// A field to keep beside the tokens, sealed with them.
+    pub fn extra(mut self, name: impl Into<String>, value: serde_json::Value) -> Self {
+        self.extra.insert(name.into(), value);
+        self
+    }
+
+    /// Whether the grant can be stored.
+    ///
+    /// # Errors
+    /// Which field is wrong, and what it should be.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        let token =
+            |text: &str| !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic());
+        if !token(self.access_token.expose_secret()) {
+            return Err("access_token must be 1 to 65536 printable ASCII characters without spaces");
+        }
+        if self.refresh_token.as_ref().is_some_and(|refresh| !token(refresh.expose_secret())) {
+            return Err("refresh_token must be 1 to 65536 printable ASCII characters without spaces");
+        }
+        if !token(&self.token_type) {
+            return Err("token_type must be a word such as Bearer");
+        }
+        let plain = |text: &str| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
+        if !plain(&self.scope) {
+            return Err("scope must be at most 16384 bytes without control characters");
+        }
+        if ![&self.client_id, &self.subject].into_iter().flatten().all(|text| !text.is_empty() && plain(text)) {
+            return Err("client_id and subject must be 1 to 16384 bytes without control characters");
+        }
+        if !self.params.iter().all(|(name, value)| plain(name) && plain(value)) {
+            return Err("params must be at most 16384 bytes each without control characters");
+        }
+        if serde_json::to_vec(&self.extra).map_or(true, |json| json.len() > MAX_TOKEN) {
+            return Err("extra must be at most 65536 bytes of JSON");
+        }
+        Ok(())
+    }
+}
+
+const MAX_TOKEN: usize = 64 * 1024;
+const MAX_TEXT: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_token_is_refused_by_name() {
+        let good = || Grant::new("ts-test-secret-a").refresh_token("ts-test-secret-r");
+        good().validate().unwrap();
+        for (grant, word) in [
+            (Grant::new(""), "access_token"),
+            (Grant::new("a b"), "access_token"),
+            (Grant::new("x".repeat(70_000)), "access_token"),
+            (good().refresh_token("a\nb"), "refresh_token"),
+            (good().refresh_token(""), "refresh_token"),
+            (good().token_type(""), "token_type"),
+            (good().scope("a\u{0}"), "scope"),
+            (good().client_id(""), "client_id"),
+            (good().subject("\n"), "client_id and subject"),
+            (good().param("tenant", "\n"), "params"),
+            (good().extra("x", "y".repeat(70_000).into()), "extra"),
+        ] {
+            assert!(grant.validate().unwrap_err().starts_with(word), "{word}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `TokenKey`: who, at which identity provider, with which account.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, Hasher, RandomState},
+    sync::{Arc, LazyLock},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Names one grant: a user, an identity provider and, where a user has several there, an account.
+///
+/// One shared buffer with its hash computed once, so that a lookup costs one comparison of bytes and
+/// a clone costs one counter. Building a key never fails; [`validate`](Self::validate) is called by
+/// every command, which answers [`InvalidRequest`](crate::Error::InvalidRequest) for a bad one.
+///
+/// ```
+/// use token_supervisor::TokenKey;
+/// let key = TokenKey::new("alice", "github").account("work");
+/// assert_eq!((key.user(), key.idp(), key.account_name()), ("alice", "github", "work"));
+/// ```
+#[derive(Clone)]
+pub struct TokenKey {
+    hash: u64,
+    user_len: u32,
+    idp_len: u32,
+    text: Arc<str>,
+}
+
+impl TokenKey {
+    /// The key of `user` at `idp`, with the empty (default) account.
+    pub fn new(user: impl AsRef<str>, idp: impl AsRef<str>) -> Self {
+        Self::of(user.as_ref(), idp.as_ref(), "")
+    }
+
+    /// The same user and identity provider, another account.
+    pub fn account(&self, account: impl AsRef<str>) -> Self {
+        Self::of(self.user(), self.idp(), account.as_ref())
+    }
+
+    fn of(user: &str, idp: &str, account: &str) -> Self {
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let text: Arc<str> = [user, idp, account].concat().into();
+        let (user_len, idp_len) = (short(user), short(idp));
+        let hash = HASHER.hash_one((user_len, idp_len, &*text));
+        Self { hash, user_len, idp_len, text }
+    }
+
+    /// The user, as the application names it.
+    pub fn user(&self) -> &str {
+        &self.text[..self.user_len as usize]
+    }
+
+    /// The identity provider, as the configuration names it.
+    pub fn idp(&self) -> &str {
+        &self.text[self.user_len as usize..][..self.idp_len as usize]
+    }
+
+    /// The account; empty unless set.
+    pub fn account_name(&self) -> &str {
+        &self.text[(self.user_len + self.idp_len) as usize..]
+    }
+
+    /// Whether the parts are what can be stored: a user of 1 to 255 bytes and an account of at most
+    /// 255 bytes without control characters, an identity provider matching
+    /// `[a-z0-9][a-z0-9_-]{0,63}`.
+    ///
+    /// # Errors
+    /// Which part is wrong, and what it should be.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        let plain = |text: &str| text.len() <= 255 && !text.chars().any(char::is_control);
+        if self.user().is_empty() || !plain(self.user()) {
+            return Err("user must be 1 to 255 bytes without control characters");
+        }
+        if !plain(self.account_name()) {
+            return Err("account must be at most 255 bytes without control characters");
+        }
+        if !valid_idp_name(self.idp()) {
+            return Err("identity provider must match [a-z0-9][a-z0-9_-]{0,63}");
+        }
+        Ok(())
+    }
+
+    /// A number that is the same for this key in every process and on every machine (for jitter).
+    pub(crate) fn stable_hash(&self) -> u64 {
+        let mut hasher = Sha256::new();
+        for part in [self.user(), self.idp(), self.account_name()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        u64::from_le_bytes(hasher.finalize()[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
+    }
+
+    /// The hash computed when the key was made.
+    pub(crate) fn cached_hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// Whether `name` can name an identity provider in keys, URLs and configuration.
+pub(crate) fn valid_idp_name(name: &str) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    name.len() <= 64
+        && name.as_bytes().first().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && name.as_bytes().iter().all(inner)
+}
+
+/// Lengths beyond `u32` cannot be told apart, and fail validation long before.
+fn short(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(0)
+}
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.user_len == other.user_len
+            && self.idp_len == other.idp_len
+            && self.text == other.text
+    }
+}
+
+impl Eq for TokenKey {}
+
+impl Hash for TokenKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialOrd for TokenKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TokenKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let parts = |key: &Self| (key.idp().to_owned(), key.user().to_owned(), key.account_name().to_owned());
+        parts(self).cmp(&parts(other))
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.idp(), self.user())?;
+        if !self.account_name().is_empty() {
+            write!(f, "~{}", self.account_name())?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Parts {
+    idp: String,
+    user: String,
+    account: String,
+}
+
+impl Serialize for TokenKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (idp, user, account) = (self.idp().into(), self.user().into(), self.account_name().into());
+        Parts { idp, user, account }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Parts { idp, user, account } = Parts::deserialize(deserializer)?;
+        Ok(Self::of(&user, &idp, &account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(TokenKey::new("ab", "c"), TokenKey::new("a", "bc"));
+        assert_ne!(TokenKey::new("a", "b").account("c"), TokenKey::new("a", "bc"));
+        assert_eq!(TokenKey::new("a", "b").account(""), TokenKey::new("a", "b"));
+    }
+
+    #[test]
+    fn the_stable_hash_is_frozen() {
+        // It decides when a fleet refreshes: every version must compute the same.
+        assert_eq!(TokenKey::new("a", "b").stable_hash(), 6_460_280_111_635_993_102);
+    }
+
+    #[test]
+    fn validation_names_the_part() {
+        let long = "x".repeat(256);
+        for (user, idp, account, word) in [
+            ("", "github", "", "user"),
+            ("a\nb", "github", "", "user"),
+            (&long, "github", "", "user"),
+            ("a", "", "", "identity"),
+            ("a", "GitHub", "", "identity"),
+            ("a", "-x", "", "identity"),
+            ("a", &long, "", "identity"),
+            ("a", "github", "\u{7f}", "account"),
+            ("a", "github", &long, "account"),
+        ] {
+            let error = TokenKey::new(user, idp).account(account).validate().unwrap_err();
+            assert!(error.starts_with(word), "{error}");
+        }
+        TokenKey::new("acme/ä~b", "my-idp_2").account("work").validate().unwrap();
+    }
+}

@@ -1,0 +1,24 @@
+//! The vocabulary: values without I/O.
+//!
+//! Invariants: nothing here reads a clock or a file; secrets are redacted newtypes; a [`Row`] holds
+//! ciphertext only, so the decisions made on it (and the model check that drives them) see no secret.
+
+mod grant;
+mod id;
+mod key;
+mod row;
+mod secret;
+mod time;
+mod token;
+
+pub use grant::{Expiry, Generation, Grant};
+pub(crate) use id::{Fingerprint, Id};
+pub use key::TokenKey;
+pub use row::State;
+pub(crate) use row::{
+    Alt, Attempted, Intent, LastError, Lease, Row, Sealed, Sender, Spendable, Tombstone, Verdict, VerdictBy,
+};
+pub use secret::{AccessToken, ClientSecret, RefreshToken};
+pub(crate) use time::{Expires, Time};
+pub use token::{Freshness, Token, Warning};
+pub(crate) use token::{Issued, Standing};

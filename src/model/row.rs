@@ -1,0 +1,223 @@
+//! One stored grant, with everything the refresh protocol keeps about it.
+//!
+//! The tokens are in here as ciphertext only. Decisions are functions of (row, now).
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Expires, Fingerprint, Generation, Id, Time, TokenKey};
+
+/// Ciphertext as the store keeps it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Sealed(pub(crate) Vec<u8>);
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sealed({} bytes)", self.0.len())
+    }
+}
+
+/// A refresh token that the row can spend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Spendable {
+    pub(crate) sealed: Sealed,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// Which attempt stored something, and in which epoch it held the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Attempted {
+    pub(crate) attempt: Id,
+    pub(crate) epoch: u64,
+}
+
+/// A second answer to the same parent: kept until it is known which of the two counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Alt {
+    pub(crate) token: Spendable,
+    pub(crate) by: Attempted,
+}
+
+/// The right to start spending. Its end proves nothing about its holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lease {
+    pub(crate) attempt: Id,
+    pub(crate) owner: Id,
+    pub(crate) until: Time,
+}
+
+/// The mark, written before a refresh token is sent, that it may be spent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    /// What was spent is the row's token at this generation.
+    pub(crate) generation: Generation,
+    /// When it was first sent: a reuse grace counts from here.
+    pub(crate) since: Time,
+    /// The latest claim, recovery or close: settling counts from here.
+    pub(crate) settle_from: Time,
+    pub(crate) recovered: bool,
+    pub(crate) senders: Vec<Sender>,
+}
+
+/// One attempt that may have sent the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Sender {
+    pub(crate) attempt: Id,
+    /// The journal into which its answer would go.
+    pub(crate) owner: Id,
+    /// It said itself that no answer will come.
+    pub(crate) closed: bool,
+}
+
+/// Why the user must go through consent again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    /// The identity provider's error code, or ours.
+    pub(crate) code: String,
+    pub(crate) since: Time,
+    pub(crate) by: VerdictBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerdictBy {
+    /// The identity provider refused the refresh token.
+    Idp,
+    /// A doubt that nobody could resolve.
+    Doubt,
+    /// The application asked for it; sticky until connect.
+    Application,
+}
+
+/// The last thing that went wrong, and how often in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct LastError {
+    pub(crate) code: String,
+    pub(crate) at: Time,
+    pub(crate) failures: u32,
+}
+
+/// A disconnected grant. Its ciphertext stays until purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Tombstone {
+    pub(crate) at: Time,
+    /// Whether its tokens go to the revocation queue (at once, or when its intent is cleared).
+    pub(crate) revoke: bool,
+    /// No verdict and no intent stood when it was disconnected, and no answer came late.
+    pub(crate) restorable: bool,
+}
+
+/// A stored grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    pub(crate) key: TokenKey,
+    pub(crate) grant_id: String,
+    pub(crate) incarnation: Id,
+    pub(crate) generation: Generation,
+    pub(crate) client_id: Option<String>,
+    pub(crate) refresh_token: Option<Spendable>,
+    /// What the refresh token was obtained with.
+    pub(crate) parent: Option<Fingerprint>,
+    /// Who stored the refresh token; `None` after a connect.
+    pub(crate) commit: Option<Attempted>,
+    pub(crate) alt: Option<Alt>,
+    /// Grows with each claim and recovery.
+    pub(crate) epoch: u64,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) intent: Option<Intent>,
+    pub(crate) verdict: Option<Verdict>,
+    /// Why nothing is sent for now; set and cleared by people.
+    pub(crate) held: Option<String>,
+    pub(crate) issued_at: Time,
+    pub(crate) expires: Expires,
+    pub(crate) refresh_expires: Expires,
+    pub(crate) due_at: Option<Time>,
+    pub(crate) retry_at: Option<Time>,
+    pub(crate) last_error: Option<LastError>,
+    /// Access token, type, scope, subject, params, extra.
+    pub(crate) document: Sealed,
+    pub(crate) tombstone: Option<Tombstone>,
+    pub(crate) changed_at: Time,
+}
+
+/// What a grant is doing, in the order of its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// Nothing is stored.
+    Absent,
+    /// Its access token is not yet due.
+    Fresh,
+    /// Its access token is due for a refresh.
+    Due,
+    /// A refresh runs.
+    Refreshing,
+    /// The last refresh failed without spending anything; the next one waits.
+    Backoff,
+    /// A refresh token was sent and no answer is known.
+    InDoubt,
+    /// Only the user can help, through consent.
+    ReconnectRequired,
+    /// Disconnected.
+    Revoked,
+}
+
+impl State {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Fresh => "fresh",
+            Self::Due => "due",
+            Self::Refreshing => "refreshing",
+            Self::Backoff => "backoff",
+            Self::InDoubt => "in_doubt",
+            Self::ReconnectRequired => "reconnect_required",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Row {
+    /// The state at `now`: the first that fits.
+    pub(crate) fn state(&self, now: Time) -> State {
+        if self.tombstone.is_some() {
+            State::Revoked
+        } else if self.verdict.is_some() {
+            State::ReconnectRequired
+        } else if self.lease_live(now) {
+            State::Refreshing
+        } else if self.intent.is_some() {
+            State::InDoubt
+        } else if self.retry_at.is_some_and(|retry| retry > now) {
+            State::Backoff
+        } else if self.due_at.is_some_and(|due| due <= now) {
+            State::Due
+        } else {
+            State::Fresh
+        }
+    }
+
+    /// Whether somebody holds the right to spend.
+    pub(crate) fn lease_live(&self, now: Time) -> bool {
+        self.lease.is_some_and(|lease| lease.until > now)
+    }
+
+    /// The access token's whole life, where known.
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        self.expires.at().map(|end| end.since(self.issued_at))
+    }
+
+    /// Whether a refresh token may be sent for this row at all (lease and intent aside).
+    pub(crate) fn sendable(&self) -> bool {
+        self.tombstone.is_none() && self.verdict.is_none() && self.held.is_none() && self.refresh_token.is_some()
+    }
+}

@@ -1,0 +1,193 @@
+//! A token that can be handed out, and how good it is at the moment of handing out.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, Ordering},
+    },
+};
+
+use super::{AccessToken, Expires, Expiry, Generation, Id, Time};
+
+/// A valid access token. Cloning costs one counter.
+#[derive(Clone)]
+pub struct Token {
+    issued: Arc<Issued>,
+    freshness: Freshness,
+    warning: Option<Warning>,
+}
+
+/// How a token relates to its next refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// Not yet due for a refresh.
+    Fresh,
+    /// Due: a refresh runs or is about to.
+    Ageing,
+    /// Still valid, but the last refresh failed or nobody knows its outcome; see [`Token::warning`].
+    LastGood,
+}
+
+/// Why a token is only the last good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Warning {
+    /// The last refresh failed and is tried again.
+    RefreshFailing,
+    /// A refresh was sent and not answered; whether the refresh token is spent is not known.
+    InDoubt,
+    /// The user must go through consent again; this token is the last one.
+    ReconnectRequired,
+}
+
+impl Token {
+    /// The access token.
+    pub fn access_token(&self) -> &AccessToken {
+        &self.issued.access_token
+    }
+
+    /// Its type, usually `Bearer`.
+    pub fn token_type(&self) -> &str {
+        &self.issued.token_type
+    }
+
+    /// The granted scope, space-separated; empty if the identity provider did not say.
+    pub fn scope(&self) -> &str {
+        &self.issued.scope
+    }
+
+    /// When it ends.
+    pub fn expiry(&self) -> Expiry {
+        match self.issued.expires {
+            Expires::At(time) => Expiry::At(time.into()),
+            Expires::Never => Expiry::Never,
+            Expires::Unknown => Expiry::Unknown,
+        }
+    }
+
+    /// Which of the key's stored grants it belongs to.
+    pub fn generation(&self) -> Generation {
+        self.issued.generation
+    }
+
+    /// How it related to its next refresh when it was handed out.
+    pub fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    /// Why it is only the last good one, if it is.
+    pub fn warning(&self) -> Option<Warning> {
+        self.warning
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("generation", &self.generation())
+            .field("expiry", &self.expiry())
+            .field("freshness", &self.freshness)
+            .field("warning", &self.warning)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is published for a key: the token with what the hot path needs to judge it.
+///
+/// Shared by the snapshot, the key's actor and every [`Token`] handed out.
+pub(crate) struct Issued {
+    pub(crate) access_token: AccessToken,
+    pub(crate) token_type: Box<str>,
+    pub(crate) scope: Box<str>,
+    pub(crate) expires: Expires,
+    pub(crate) generation: Generation,
+    pub(crate) incarnation: Id,
+    /// From here on it is due; `None` if it never is by itself.
+    pub(crate) due_at: Option<Time>,
+    /// Its end by the boot-time clock, which a step of the wall clock does not move.
+    pub(crate) boot_end: Option<Time>,
+    /// Whether only the journal has it so far.
+    pub(crate) journaled: bool,
+    standing: AtomicU8,
+    /// Last use in coarse ticks; lets the actor notice that nobody asks any more.
+    pub(crate) used: AtomicU32,
+}
+
+/// What the last attempt left of a published token. An atomic, so that it changes without a new publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    Good,
+    /// Not to be handed out: the refresh that is under way ends it, or a resource server refused it.
+    Withdrawn,
+    Failing,
+    InDoubt,
+    ReconnectRequired,
+}
+
+impl Issued {
+    #[expect(clippy::too_many_arguments, reason = "one constructor, called in two places, of a plain record")]
+    pub(crate) fn new(
+        access_token: AccessToken,
+        token_type: &str,
+        scope: &str,
+        expires: Expires,
+        (incarnation, generation): (Id, Generation),
+        due_at: Option<Time>,
+        boot_end: Option<Time>,
+        journaled: bool,
+    ) -> Self {
+        let (token_type, scope) = (token_type.into(), scope.into());
+        let (standing, used) = (AtomicU8::new(Standing::Good as u8), AtomicU32::new(0));
+        Self {
+            access_token,
+            token_type,
+            scope,
+            expires,
+            generation,
+            incarnation,
+            due_at,
+            boot_end,
+            journaled,
+            standing,
+            used,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        const ALL: [Standing; 5] =
+            [Standing::Good, Standing::Withdrawn, Standing::Failing, Standing::InDoubt, Standing::ReconnectRequired];
+        ALL[usize::from(self.standing.load(Ordering::Acquire)) % ALL.len()]
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::Release);
+    }
+
+    /// Whether it lives at least until these times; both clocks must agree.
+    pub(crate) fn valid_at(&self, wall: Time, boot: Time) -> bool {
+        self.expires.at().is_none_or(|end| wall < end) && self.boot_end.is_none_or(|end| boot < end)
+    }
+
+    /// The token as a caller gets it now; `None` if it may not be handed out.
+    pub(crate) fn hand_out(self: &Arc<Self>, wall: Time) -> Option<Token> {
+        let (freshness, warning) = match self.standing() {
+            Standing::Good if self.due_at.is_some_and(|due| due <= wall) => (Freshness::Ageing, None),
+            Standing::Good => (Freshness::Fresh, None),
+            Standing::Withdrawn => return None,
+            Standing::Failing => (Freshness::LastGood, Some(Warning::RefreshFailing)),
+            Standing::InDoubt => (Freshness::LastGood, Some(Warning::InDoubt)),
+            Standing::ReconnectRequired => (Freshness::LastGood, Some(Warning::ReconnectRequired)),
+        };
+        Some(Token { issued: Arc::clone(self), freshness, warning })
+    }
+
+    /// Remembers that somebody asked in this tick. Written once a tick only, so that readers on many
+    /// cores do not fight for the cache line.
+    pub(crate) fn mark_used(&self, tick: u32) {
+        if self.used.load(Ordering::Relaxed) != tick {
+            self.used.store(tick, Ordering::Relaxed);
+        }
+    }
+}
