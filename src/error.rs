@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 /// Why a request was not granted.
 ///
 /// Small and `Clone`: a shared failure reaches every caller that waited for it.
@@ -66,7 +68,8 @@ pub enum Error {
 }
 
 /// Why there is no valid token now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
     /// The identity provider asked to slow down.

@@ -3,6 +3,8 @@
 mod clock;
 mod error;
 mod model;
+mod protocol;
+mod store;
 
 pub use error::{Cause, Error};
 pub use model::{

@@ -7,6 +7,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Expires, Fingerprint, Generation, Id, Time, TokenKey};
+use crate::error::Cause;
 
 /// Ciphertext as the store keeps it.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,6 +96,7 @@ pub(crate) enum VerdictBy {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct LastError {
     pub(crate) code: String,
+    pub(crate) cause: Cause,
     pub(crate) at: Time,
     pub(crate) failures: u32,
 }

@@ -1,0 +1,4 @@
+DROP TABLE meta;
+DROP TABLE revocations;
+DROP TABLE fingerprints;
+DROP TABLE grants;

@@ -1,0 +1,290 @@
+//! The machine of one attempt: from the journal's flush to the answer's place in the store.
+//!
+//! One event in, one effect out. It sees no secret and no clock; the attempt's task carries the effects
+//! out and reports what came of them, and the exhaustive search does the same against a model.
+
+use std::time::Duration;
+
+use super::{
+    Change, Claim, Ending, Fault, Recover, Refuse, Reply,
+    doubt::{Doubt, Rules, doubt},
+    resolve::Resolution,
+};
+use crate::model::{Fingerprint, Generation, Id, Row, Time};
+
+/// The decisions of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Machine {
+    id: Id,
+    /// The journal into which the answer would go.
+    owner: Id,
+    /// What whoever asked for the refresh saw; another row is adopted instead.
+    basis: (Id, Generation),
+    rules: Rules,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// Local journal entries of the key go to the store.
+    Flushing,
+    /// The row is being read.
+    Reading,
+    /// The row is being put right (a dead sender closed, a doubt cleared, ...), then it is read again.
+    Adjusting,
+    /// The identity provider's slot is awaited.
+    Slot,
+    Claiming,
+    /// The refresh token may have left.
+    Sent(Claimed),
+    /// The answer is in memory alone.
+    Answered,
+    /// The answer is in the journal.
+    Journaled,
+    /// The last change of the row.
+    Leaving,
+    Done,
+}
+
+/// What was claimed: goes into the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Claimed {
+    pub(crate) incarnation: Id,
+    pub(crate) generation: Generation,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) epoch: u64,
+    /// When this token was first sent, if it was sent before: the answer may be a replay of that one's.
+    pub(crate) first_sent: Option<Time>,
+}
+
+/// What came of an effect.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Flushed,
+    /// The row, with the open senders of its intent that died on our own disk.
+    Read {
+        row: Option<Row>,
+        dead: Vec<Id>,
+        now: Time,
+    },
+    /// The slot is granted; the row that was read last.
+    Slot(Row),
+    /// The identity provider is not to be asked before then.
+    NotBefore(Time),
+    /// The store answered a claim, so long after it was issued.
+    Claimed {
+        reply: Reply,
+        row: Option<Row>,
+        now: Time,
+        elapsed: Duration,
+    },
+    /// The store did not answer a claim, or with an error.
+    NoReply,
+    Told(Told),
+    /// A change was carried out (these are repeated until the store answers).
+    Changed {
+        reply: Reply,
+    },
+    /// The store has not answered the commit so far.
+    Silent,
+    /// The answer is in the journal, or could not be written to it.
+    Journaled(bool),
+}
+
+/// What the identity provider's answer means.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Told {
+    Answered,
+    NotSpent { fault: Fault, retry_at: Time },
+    InvalidGrant { code: String },
+    Unknown { fault: Fault, retry_at: Time },
+}
+
+/// What to do next.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Write the key's journal entries to the store.
+    Flush,
+    /// Read the row.
+    Read,
+    /// Wait for the identity provider's slot.
+    Slot,
+    /// Try this claim once.
+    Claim(Change),
+    /// Try the last claim again: whether the store took it is not known.
+    RepeatClaim,
+    /// Send the claimed row's refresh token.
+    Send(Claimed),
+    /// Store the answer.
+    Commit,
+    /// Write the answer to the journal.
+    Journal,
+    /// Go on waiting for the commit.
+    AwaitStore,
+    /// Carry out this change, and repeat it until the store answers.
+    Change(Change),
+    End(End),
+}
+
+/// How an attempt ended. The row, read last, says the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    /// Its answer counts.
+    Renewed,
+    /// There was nothing (more) to do: the row tells why.
+    Settled,
+    /// There is nothing to do before then.
+    Until(Time),
+}
+
+impl Machine {
+    /// An attempt for whoever saw `basis`, and its first effect.
+    pub(crate) fn start(
+        id: Id,
+        owner: Id,
+        basis: (Id, Generation),
+        rules: Rules,
+        journal_pending: bool,
+    ) -> (Self, Effect) {
+        let (phase, effect) =
+            if journal_pending { (Phase::Flushing, Effect::Flush) } else { (Phase::Reading, Effect::Read) };
+        (Self { id, owner, basis, rules, phase }, effect)
+    }
+
+    /// Whether the refresh token may have left.
+    pub(crate) fn sent(&self) -> bool {
+        matches!(self.phase, Phase::Sent(_) | Phase::Answered | Phase::Journaled)
+    }
+
+    /// The next effect.
+    pub(crate) fn step(&mut self, event: Event) -> Effect {
+        let (phase, effect) = match (self.phase, event) {
+            (Phase::Reading, Event::Read { row, dead, now }) => self.decide(row, &dead, now),
+            (Phase::Slot, Event::Slot(row)) => (Phase::Claiming, Effect::Claim(self.claim(&row))),
+            (Phase::Slot, Event::NotBefore(time)) => end(End::Until(time)),
+            (Phase::Claiming, Event::NoReply) => (Phase::Claiming, Effect::RepeatClaim),
+            (Phase::Claiming, Event::Claimed { reply: Reply::Done, row: Some(row), now, elapsed }) => {
+                self.claimed(&row, now, elapsed)
+            }
+            (Phase::Claiming, Event::Claimed { row: Some(row), .. }) if self.is_open_sender(&row) => {
+                // The claim came late and its lease is gone already: nothing was sent for it.
+                (Phase::Adjusting, Effect::Change(Change::Close(self.ending(&row, None))))
+            }
+            (Phase::Sent(claimed), Event::Told(told)) => self.told(claimed, told),
+            (Phase::Answered, Event::Silent) => (Phase::Answered, Effect::Journal),
+            (Phase::Answered, Event::Journaled(true)) => (Phase::Journaled, Effect::AwaitStore),
+            (Phase::Answered, Event::Journaled(false)) => (Phase::Answered, Effect::AwaitStore),
+            (Phase::Answered | Phase::Journaled, Event::Changed { reply }) => end(match reply {
+                Reply::Resolved(Resolution::Own | Resolution::Replace) => End::Renewed,
+                _ => End::Settled,
+            }),
+            (Phase::Leaving, _) => end(End::Settled),
+            (Phase::Flushing | Phase::Reading | Phase::Adjusting | Phase::Slot | Phase::Claiming, _) => {
+                (Phase::Reading, Effect::Read)
+            }
+            // From here on an event that does not fit must not lead to another request.
+            (Phase::Answered | Phase::Journaled, _) => (self.phase, Effect::AwaitStore),
+            (Phase::Sent(_) | Phase::Done, _) => end(End::Settled),
+        };
+        self.phase = phase;
+        effect
+    }
+
+    /// What the row asks for before its token can be claimed.
+    fn decide(&self, row: Option<Row>, dead: &[Id], now: Time) -> (Phase, Effect) {
+        let Some(row) = row else { return end(End::Settled) };
+        let adjust = |change| (Phase::Adjusting, Effect::Change(change));
+        let (incarnation, generation) = self.basis;
+        if row.incarnation == incarnation && row.generation < generation && row.tombstone.is_none() {
+            return adjust(Change::Raise { incarnation, seen: generation, unknown: self.id });
+        }
+        if let Some(&attempt) = dead.first() {
+            return adjust(Change::Close(Ending { attempt, ..self.ending(&row, None) }));
+        }
+        let doubt = doubt(&row, now, &self.rules);
+        if let (Some(Doubt::Clear), Some(intent)) = (doubt, &row.intent) {
+            return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
+        }
+        if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
+            return match doubt {
+                Some(Doubt::Wait(time)) if row.tombstone.is_some() => end(End::Until(time)),
+                _ => end(End::Settled),
+            };
+        }
+        match (doubt, &row.intent) {
+            (Some(Doubt::Wait(time)), _) => end(End::Until(time)),
+            (Some(Doubt::GiveUp), Some(intent)) => {
+                adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
+            }
+            _ => (Phase::Slot, Effect::Slot),
+        }
+    }
+
+    /// The claim that fits `row`.
+    fn claim(&self, row: &Row) -> Change {
+        let claim = Claim {
+            attempt: self.id,
+            owner: self.owner,
+            incarnation: row.incarnation,
+            generation: row.generation,
+            lease: self.rules.lease,
+        };
+        match row.intent.clone() {
+            Some(intent) => Change::Recover(Recover { claim, epoch: row.epoch, intent }),
+            None => Change::Claim(claim),
+        }
+    }
+
+    fn claimed(&self, row: &Row, now: Time, elapsed: Duration) -> (Phase, Effect) {
+        let (Some(token), Some(intent)) = (&row.refresh_token, &row.intent) else {
+            return (Phase::Reading, Effect::Read);
+        };
+        let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
+        let grace_over = another_may_answer && !self.rules.try_in_doubt && now >= intent.since + self.rules.grace;
+        if elapsed > self.rules.send_window || grace_over {
+            return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
+        }
+        let claimed = Claimed {
+            incarnation: row.incarnation,
+            generation: row.generation,
+            fingerprint: token.fingerprint,
+            epoch: row.epoch,
+            first_sent: intent.recovered.then_some(intent.since),
+        };
+        (Phase::Sent(claimed), Effect::Send(claimed))
+    }
+
+    fn told(&self, claimed: Claimed, told: Told) -> (Phase, Effect) {
+        let Claimed { incarnation, generation, .. } = claimed;
+        let ending =
+            |fault, retry_at| Ending { attempt: self.id, incarnation, generation, error: Some(fault), retry_at };
+        match told {
+            Told::Answered => (Phase::Answered, Effect::Commit),
+            Told::NotSpent { fault, retry_at } => {
+                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+            }
+            Told::Unknown { fault, retry_at } if self.rules.never_rotates => {
+                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+            }
+            // Read again afterwards: the doubt says until when there is nothing to do.
+            Told::Unknown { fault, .. } => (Phase::Adjusting, Effect::Change(Change::Close(ending(fault, None)))),
+            Told::InvalidGrant { code } => {
+                let refuse = Refuse { attempt: self.id, incarnation, generation, code };
+                (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
+            }
+        }
+    }
+
+    fn is_open_sender(&self, row: &Row) -> bool {
+        let senders = row.intent.iter().flat_map(|intent| &intent.senders);
+        senders.into_iter().any(|sender| sender.attempt == self.id && !sender.closed)
+    }
+
+    fn ending(&self, row: &Row, retry_at: Option<Time>) -> Ending {
+        Ending { attempt: self.id, incarnation: row.incarnation, generation: row.generation, error: None, retry_at }
+    }
+}
+
+fn end(end: End) -> (Phase, Effect) {
+    (Phase::Done, Effect::End(end))
+}

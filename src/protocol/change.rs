@@ -1,0 +1,185 @@
+//! The operations on a row, and the one function through which every store performs them.
+
+use super::{
+    Claim, Commit, Connect, Disconnect, Ending, Recover, Refuse, claim, commit, connect, ending, resolve::Resolution,
+};
+use crate::model::{Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
+
+/// One operation on one row. All of them may be repeated: a repetition changes nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Take the lease and record the intent to spend.
+    Claim(Claim),
+    /// Take over a doubt: like a claim, of a row whose intent stands.
+    Recover(Recover),
+    /// Keep the lease while the answer is awaited.
+    Renew {
+        attempt: Id,
+        lease: std::time::Duration,
+    },
+    /// Store an answer, or find its place if the row has moved.
+    Commit(Box<Commit>),
+    /// The identity provider refused the refresh token.
+    Refuse(Refuse),
+    /// Nothing was spent.
+    Cancel(Ending),
+    /// Nobody will hear the answer any more.
+    Close(Ending),
+    /// This process saw a higher generation: the store went back in time.
+    Raise {
+        incarnation: Id,
+        seen: Generation,
+        unknown: Id,
+    },
+    /// A doubt about a token that the row no longer spends is over.
+    Clear {
+        incarnation: Id,
+        intent: Intent,
+    },
+    /// A doubt that nobody can resolve.
+    GiveUp {
+        incarnation: Id,
+        intent: Intent,
+    },
+    Connect(Box<Connect>),
+    Disconnect(Disconnect),
+    RequireReconnect {
+        reason: String,
+    },
+}
+
+/// What the store found, read in the transaction that will write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) row: Option<&'a Row>,
+    /// Database time.
+    pub(crate) now: Time,
+    /// New rows start above it.
+    pub(crate) floor: Generation,
+    /// What the key's history says of the refresh token that a connect brings.
+    pub(crate) known: Known,
+}
+
+/// What is known of a connect's refresh token before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    New,
+    /// This key was connected with it or has spent it.
+    Spent,
+    /// It is live under another key.
+    Elsewhere,
+}
+
+/// What is to be written, and what to answer.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    /// `None`: nothing changes.
+    pub(crate) row: Option<Row>,
+    pub(crate) reply: Reply,
+    pub(crate) sides: Vec<Side>,
+}
+
+/// Entries in the tables beside the row, written in the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// This fingerprint is spent or superseded.
+    Spent(Fingerprint),
+    /// The key was connected with this fingerprint: remembered for ever.
+    Connected(Fingerprint),
+    /// This refresh token is to be revoked at the identity provider.
+    Revoke(Spendable),
+    /// Queued revocations of this key would hit the new grant: drop them.
+    CancelRevocations,
+}
+
+/// What an operation came to. The row as it is afterwards comes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reply {
+    /// It did what it says, now or before.
+    Done,
+    /// The comparison failed: the row tells why.
+    Refused,
+    /// A commit's answer found its place.
+    Resolved(Resolution),
+    /// A refusal was the other answer's doing: the alternative token was promoted.
+    Promoted,
+    /// A connect that changed nothing.
+    Unchanged(Unchanged),
+    /// A connect with a token that is live under another key.
+    Duplicate,
+}
+
+/// Why a connect changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unchanged {
+    /// The key holds this very refresh token.
+    AlreadyConnected,
+    /// The key has spent this refresh token, or replaced it.
+    TokenAlreadySpent,
+    /// A refresh is under way or in doubt; its outcome counts, not an access token without a refresh token.
+    RefreshInFlight,
+}
+
+impl Change {
+    /// What this operation does to what was found.
+    pub(crate) fn apply(&self, found: Found<'_>) -> Applied {
+        if let Self::Connect(connect) = self {
+            return connect::connect(connect, found);
+        }
+        let Some(row) = found.row else { return Applied::refused() };
+        let now = found.now;
+        match self {
+            Self::Claim(claim) => claim::claim(claim, row, now),
+            Self::Recover(recover) => claim::recover(recover, row, now),
+            Self::Renew { attempt, lease } => claim::renew(*attempt, *lease, row, now),
+            Self::Commit(commit) => commit::commit(commit, row, now),
+            Self::Refuse(refuse) => commit::refuse(refuse, row, now),
+            Self::Cancel(end) => ending::cancel(end, row, now),
+            Self::Close(end) => ending::close(end, row, now),
+            Self::Raise { incarnation, seen, unknown } => ending::raise(*incarnation, *seen, *unknown, row, now),
+            Self::Clear { incarnation, intent } => ending::clear(*incarnation, intent, row),
+            Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
+            Self::Connect(connect) => connect::connect(connect, found),
+            Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
+            Self::RequireReconnect { reason } => connect::verdict(row, reason.clone(), VerdictBy::Application, now),
+        }
+    }
+
+    /// The refresh token's fingerprint whose history the store must look up first.
+    pub(crate) fn looks_up(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Connect(connect) => connect.token.as_ref().map(|token| token.fingerprint),
+            _ => None,
+        }
+    }
+}
+
+impl Applied {
+    pub(crate) fn unchanged(reply: Reply) -> Self {
+        Self { row: None, reply, sides: Vec::new() }
+    }
+
+    pub(crate) fn refused() -> Self {
+        Self::unchanged(Reply::Refused)
+    }
+
+    pub(crate) fn write(row: Row, reply: Reply) -> Self {
+        Self { row: Some(row), reply, sides: Vec::new() }
+    }
+
+    pub(crate) fn with(mut self, side: Side) -> Self {
+        self.sides.push(side);
+        self
+    }
+
+    /// Remembers the refresh token that `row` held as spent, if the written row holds another one.
+    pub(crate) fn superseding(mut self, row: &Row) -> Self {
+        let held = |row: &Row| row.refresh_token.as_ref().map(|token| token.fingerprint);
+        if let (Some(old), Some(written)) = (held(row), &self.row)
+            && held(written) != Some(old)
+        {
+            self.sides.push(Side::Spent(old));
+        }
+        self
+    }
+}

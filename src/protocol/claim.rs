@@ -1,0 +1,90 @@
+//! Taking the right to spend: claim, recover, renew.
+
+use std::time::Duration;
+
+use super::{Applied, Reply};
+use crate::model::{Generation, Id, Intent, Lease, Row, Sender, Time};
+
+/// Take the lease of a row without intent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Claim {
+    pub(crate) attempt: Id,
+    /// The journal into which the answer would go.
+    pub(crate) owner: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) generation: Generation,
+    pub(crate) lease: Duration,
+}
+
+/// Take the lease of a row whose intent stands, for sending its token again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Recover {
+    pub(crate) claim: Claim,
+    pub(crate) epoch: u64,
+    pub(crate) intent: Intent,
+}
+
+pub(super) fn claim(claim: &Claim, row: &Row, now: Time) -> Applied {
+    if holds(claim, row) {
+        return Applied::unchanged(Reply::Done);
+    }
+    if !fits(claim, row, now) || row.intent.is_some() {
+        return Applied::refused();
+    }
+    let intent = Intent {
+        generation: row.generation,
+        since: now,
+        settle_from: now,
+        recovered: false,
+        senders: vec![sender(claim)],
+    };
+    taken(claim, row, intent, now)
+}
+
+pub(super) fn recover(recover: &Recover, row: &Row, now: Time) -> Applied {
+    let Recover { claim, epoch, intent } = recover;
+    if holds(claim, row) {
+        return Applied::unchanged(Reply::Done);
+    }
+    if !fits(claim, row, now) || row.epoch != *epoch || row.intent.as_ref() != Some(intent) {
+        return Applied::refused();
+    }
+    let mut intent = intent.clone();
+    intent.recovered = true;
+    intent.settle_from = now;
+    intent.senders.retain(|sender| !sender.closed);
+    intent.senders.push(sender(claim));
+    taken(claim, row, intent, now)
+}
+
+/// Keeps the lease. A lost lease is not taken back: its holder goes on waiting for the answer without it.
+pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: Time) -> Applied {
+    match row.lease {
+        Some(held) if held.attempt == attempt => {
+            let lease = Some(Lease { until: now + lease, ..held });
+            Applied::write(Row { lease, ..row.clone() }, Reply::Done)
+        }
+        _ => Applied::refused(),
+    }
+}
+
+/// A repetition of a claim whose acknowledgement was lost.
+fn holds(claim: &Claim, row: &Row) -> bool {
+    row.incarnation == claim.incarnation
+        && row.generation == claim.generation
+        && row.lease.is_some_and(|lease| lease.attempt == claim.attempt)
+}
+
+fn fits(claim: &Claim, row: &Row, now: Time) -> bool {
+    row.incarnation == claim.incarnation && row.generation == claim.generation && row.sendable() && !row.lease_live(now)
+}
+
+fn sender(claim: &Claim) -> Sender {
+    Sender { attempt: claim.attempt, owner: claim.owner, closed: false }
+}
+
+fn taken(claim: &Claim, row: &Row, intent: Intent, now: Time) -> Applied {
+    let lease = Lease { attempt: claim.attempt, owner: claim.owner, until: now + claim.lease };
+    let taken = Row { epoch: row.epoch + 1, lease: Some(lease), intent: Some(intent), ..row.clone() };
+    Applied::write(taken, Reply::Done)
+}

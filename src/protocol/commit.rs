@@ -1,0 +1,164 @@
+//! What an answer does to the row: commit it, find its place, or accept a refusal.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Applied, Reply, Side,
+    resolve::{Resolution, resolve},
+};
+use crate::model::{
+    Alt, Attempted, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, Time, Verdict, VerdictBy,
+};
+
+/// An answer, sealed, with the claim it belongs to. This is also what the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Commit {
+    pub(crate) attempt: Id,
+    pub(crate) epoch: u64,
+    pub(crate) incarnation: Id,
+    /// The generation that was claimed.
+    pub(crate) generation: Generation,
+    /// What was spent.
+    pub(crate) parent: Fingerprint,
+    /// The new refresh token; `None` keeps the old one.
+    pub(crate) token: Option<Spendable>,
+    pub(crate) document: Sealed,
+    pub(crate) issued_at: Time,
+    pub(crate) expires: Expires,
+    /// `None` keeps what is known.
+    pub(crate) refresh_expires: Option<Expires>,
+    pub(crate) due_at: Option<Time>,
+    /// Whether the identity provider can revoke this token's family without the user's other ones.
+    pub(crate) revocable: bool,
+}
+
+/// The identity provider's `invalid_grant`, with the claim it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Refuse {
+    pub(crate) attempt: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) generation: Generation,
+    pub(crate) code: String,
+}
+
+impl Commit {
+    /// The fingerprint of the refresh token that counts after this answer.
+    pub(crate) fn child(&self) -> Fingerprint {
+        self.token.as_ref().map_or(self.parent, |token| token.fingerprint)
+    }
+
+    fn by(&self) -> Attempted {
+        Attempted { attempt: self.attempt, epoch: self.epoch }
+    }
+}
+
+/// Compares incarnation and generation, never the lease: a holder that overran has the only copy of a token.
+pub(super) fn commit(commit: &Commit, row: &Row, now: Time) -> Applied {
+    let own = row.commit.is_some_and(|by| by.attempt == commit.attempt);
+    let fits = row.incarnation == commit.incarnation && row.generation <= commit.generation && row.tombstone.is_none();
+    if own || !fits {
+        return landed(commit, row, now, resolve(row, commit));
+    }
+    let mut stored = store(commit, row, commit.generation.next(), now);
+    stored.alt = None;
+    Applied::write(stored, Reply::Resolved(Resolution::Own)).superseding(row)
+}
+
+fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Applied {
+    let mut left = row.clone();
+    withdraw(&mut left, commit.attempt);
+    let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
+    match (resolution, &commit.token) {
+        (Resolution::Own | Resolution::Drop | Resolution::MovedOn, _) | (_, None) => {
+            if left == *row {
+                Applied::unchanged(Reply::Resolved(resolution))
+            } else {
+                write(left)
+            }
+        }
+        (Resolution::Revoke, Some(token)) => {
+            let mut left = row.clone();
+            if let Some(tombstone) = &mut left.tombstone {
+                tombstone.restorable = false;
+                answered(&mut left, commit.attempt);
+            }
+            write(left).with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone()))
+        }
+        (Resolution::Replace, Some(_)) => {
+            let generation = row.generation.next();
+            write(store(commit, row, generation, now)).superseding(row)
+        }
+        (Resolution::Alt, Some(token)) => {
+            left.alt = Some(Alt { token: token.clone(), by: commit.by() });
+            write(left)
+        }
+    }
+}
+
+/// The row with the answer in it. `alt` stays as it is.
+fn store(commit: &Commit, row: &Row, generation: Generation, now: Time) -> Row {
+    let mut stored = row.clone();
+    withdraw(&mut stored, commit.attempt);
+    stored.generation = generation;
+    stored.refresh_token = commit.token.clone().or(stored.refresh_token);
+    stored.parent = Some(commit.parent);
+    stored.commit = Some(commit.by());
+    stored.verdict = stored.verdict.filter(|verdict| verdict.by == VerdictBy::Application);
+    stored.document = commit.document.clone();
+    (stored.issued_at, stored.expires, stored.due_at) = (commit.issued_at, commit.expires, commit.due_at);
+    stored.refresh_expires = commit.refresh_expires.unwrap_or(stored.refresh_expires);
+    (stored.retry_at, stored.last_error, stored.changed_at) = (None, None, now);
+    stored
+}
+
+/// Frees the attempt's lease and ends its part in the intent: all of the intent if it was the latest sender.
+fn withdraw(row: &mut Row, attempt: Id) {
+    if row.lease.is_some_and(|lease| lease.attempt == attempt) {
+        row.lease = None;
+    }
+    if let Some(intent) = &mut row.intent {
+        if intent.senders.last().is_some_and(|sender| sender.attempt == attempt) {
+            row.intent = None;
+        } else {
+            intent.senders.retain(|sender| sender.attempt != attempt);
+        }
+    }
+}
+
+/// Ends the attempt's part in a tombstone's intent, which itself stays until it is cleared: the tokens of the
+/// row are revoked then.
+fn answered(row: &mut Row, attempt: Id) {
+    let senders = row.intent.iter_mut().flat_map(|intent| &mut intent.senders);
+    senders.filter(|sender| sender.attempt == attempt).for_each(|sender| sender.closed = true);
+}
+
+/// `invalid_grant`: adopt a newer row, promote the alternative answer, or send the user through consent.
+pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
+    let mut left = row.clone();
+    if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
+        left.lease = None;
+    }
+    let mut others_open = false;
+    if let Some(intent) = &mut left.intent {
+        intent.senders.retain(|sender| sender.attempt != refuse.attempt);
+        others_open = intent.senders.iter().any(|sender| !sender.closed);
+        if intent.senders.is_empty() {
+            left.intent = None;
+        }
+    }
+    let moved = row.incarnation != refuse.incarnation || row.generation > refuse.generation || row.tombstone.is_some();
+    if moved || row.verdict.is_some() {
+        return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
+    }
+    if let Some(alt) = left.alt.take_if(|_| !others_open) {
+        left.generation = row.generation.next();
+        left.refresh_token = Some(alt.token);
+        left.commit = Some(alt.by);
+        left.due_at = Some(now);
+        left.changed_at = now;
+        return Applied::write(left, Reply::Promoted).superseding(row);
+    }
+    left.verdict = Some(Verdict { code: refuse.code.clone(), since: now, by: VerdictBy::Idp });
+    left.changed_at = now;
+    Applied::write(left, Reply::Done)
+}

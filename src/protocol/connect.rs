@@ -1,0 +1,137 @@
+//! What people and applications do to a row: connect, disconnect, require a reconnect.
+
+use super::{Applied, Found, Known, Reply, Side, Unchanged, ending::revoking};
+use crate::model::{Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
+
+/// A grant from the user's consent, sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Connect {
+    pub(crate) key: TokenKey,
+    /// Random: used if this connect starts a new incarnation.
+    pub(crate) incarnation: Id,
+    pub(crate) client_id: Option<String>,
+    pub(crate) token: Option<Spendable>,
+    pub(crate) document: Sealed,
+    pub(crate) issued_at: Time,
+    pub(crate) expires: Expires,
+    pub(crate) refresh_expires: Expires,
+    pub(crate) due_at: Option<Time>,
+    /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
+    pub(crate) cancels_revocations: bool,
+}
+
+/// The end of a grant by its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Disconnect {
+    /// Whether its tokens are revoked at the identity provider.
+    pub(crate) revoke: bool,
+}
+
+pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
+    if found.known == Known::Elsewhere {
+        return Applied::unchanged(Reply::Duplicate);
+    }
+    let Some(row) = found.row else { return fresh(connect, found) };
+    let Some(token) = &connect.token else { return access_token_only(connect, row, found) };
+    let current = row.refresh_token.as_ref().is_some_and(|held| held.fingerprint == token.fingerprint);
+    if current && row.tombstone.is_none() {
+        return again(row, found.now);
+    }
+    if current || found.known == Known::Spent {
+        return Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent));
+    }
+    fresh(connect, found)
+}
+
+/// A new incarnation: whatever was in flight for the old one no longer fits.
+fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
+    let (before, now) = (found.row, found.now);
+    let row = Row {
+        key: connect.key.clone(),
+        grant_id: before.map_or_else(|| connect.incarnation.public("g"), |row| row.grant_id.clone()),
+        incarnation: connect.incarnation,
+        generation: before.map_or(found.floor, |row| row.generation.max(found.floor)).next(),
+        client_id: connect.client_id.clone(),
+        refresh_token: connect.token.clone(),
+        parent: None,
+        commit: None,
+        alt: None,
+        epoch: before.map_or(0, |row| row.epoch),
+        lease: None,
+        intent: None,
+        verdict: None,
+        held: before.and_then(|row| row.held.clone()),
+        issued_at: connect.issued_at,
+        expires: connect.expires,
+        refresh_expires: connect.refresh_expires,
+        due_at: connect.due_at,
+        retry_at: None,
+        last_error: None,
+        document: connect.document.clone(),
+        tombstone: None,
+        changed_at: now,
+    };
+    let mut applied = Applied::write(row, Reply::Done);
+    if let Some(before) = before {
+        applied = applied.superseding(before);
+    }
+    if let Some(token) = &connect.token {
+        applied = applied.with(Side::Connected(token.fingerprint));
+    }
+    if connect.cancels_revocations { applied.with(Side::CancelRevocations) } else { applied }
+}
+
+/// The same refresh token again: consent gave it once more, or the user was enabled again. Only the
+/// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
+fn again(row: &Row, now: Time) -> Applied {
+    if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
+        let row = Row { verdict: None, due_at: Some(now), retry_at: None, changed_at: now, ..row.clone() };
+        return Applied::write(row, Reply::Done);
+    }
+    Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))
+}
+
+/// An access token alone keeps the stored refresh token. While that one is being spent nothing is
+/// stored: a new generation would hide that the row's token belongs to the request in flight.
+fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied {
+    if row.tombstone.is_some() || row.refresh_token.is_none() {
+        return fresh(connect, found);
+    }
+    if row.intent.is_some() {
+        return Applied::unchanged(Reply::Unchanged(Unchanged::RefreshInFlight));
+    }
+    let stored = Row {
+        generation: row.generation.max(found.floor).next(),
+        document: connect.document.clone(),
+        issued_at: connect.issued_at,
+        expires: connect.expires,
+        due_at: connect.due_at,
+        retry_at: None,
+        last_error: None,
+        changed_at: found.now,
+        ..row.clone()
+    };
+    Applied::write(stored, Reply::Done)
+}
+
+/// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
+pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applied {
+    if row.tombstone.is_some() {
+        return Applied::unchanged(Reply::Done);
+    }
+    let restorable = row.verdict.is_none() && row.intent.is_none();
+    let tombstone = Some(Tombstone { at: now, revoke: disconnect.revoke, restorable });
+    let generation = row.generation.next();
+    let applied =
+        Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);
+    if disconnect.revoke && row.intent.is_none() { revoking(applied, row) } else { applied }
+}
+
+/// Sets a verdict that stays until the next connect.
+pub(super) fn verdict(row: &Row, code: String, by: VerdictBy, now: Time) -> Applied {
+    if row.tombstone.is_some() {
+        return Applied::refused();
+    }
+    let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
+    Applied::write(Row { verdict: Some(Verdict { code, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
+}

@@ -1,0 +1,115 @@
+//! How an attempt without an answer leaves the row, and how doubts end.
+
+use super::{Applied, Reply, Side};
+use crate::{
+    error::Cause,
+    model::{Generation, Id, Intent, LastError, Row, Sender, Time, Verdict, VerdictBy},
+};
+
+/// The end of an attempt that has no answer, with the claim it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ending {
+    pub(crate) attempt: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) generation: Generation,
+    /// What went wrong: written as the row's status unless the row has moved on.
+    pub(crate) error: Option<Fault>,
+    pub(crate) retry_at: Option<Time>,
+}
+
+/// What went wrong: the identity provider's error code or ours, and what it means for callers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fault {
+    pub(crate) code: String,
+    pub(crate) cause: Cause,
+}
+
+/// Nothing was spent: the intent goes, unless an earlier sender's doubt stands behind it.
+pub(super) fn cancel(end: &Ending, row: &Row, now: Time) -> Applied {
+    ended(end, row, now, |intent| {
+        if !intent.recovered {
+            return None;
+        }
+        if intent.senders.len() == 1 {
+            return Some(closed(intent, end.attempt, now));
+        }
+        let senders = intent.senders.iter().filter(|sender| sender.attempt != end.attempt).copied().collect();
+        Some(Intent { senders, ..intent.clone() })
+    })
+}
+
+/// Whether it was spent is not known, and nobody will hear the answer: settling starts now.
+pub(super) fn close(end: &Ending, row: &Row, now: Time) -> Applied {
+    ended(end, row, now, |intent| Some(closed(intent, end.attempt, now)))
+}
+
+fn closed(intent: &Intent, attempt: Id, now: Time) -> Intent {
+    let mut intent = intent.clone();
+    intent.settle_from = intent.settle_from.max(now);
+    for sender in &mut intent.senders {
+        sender.closed |= sender.attempt == attempt;
+    }
+    intent
+}
+
+fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<Intent>) -> Applied {
+    let mut left = row.clone();
+    let own_lease = row.lease.is_some_and(|lease| lease.attempt == end.attempt);
+    if own_lease {
+        left.lease = None;
+    }
+    let open = |sender: &Sender| sender.attempt == end.attempt && !sender.closed;
+    if let Some(intent) = row.intent.as_ref().filter(|intent| intent.senders.iter().any(open)) {
+        left.intent = change(intent);
+    }
+    if left == *row {
+        return Applied::unchanged(Reply::Done);
+    }
+    let same = row.incarnation == end.incarnation && row.generation == end.generation;
+    if let Some(Fault { code, cause }) = end.error.as_ref().filter(|_| same) {
+        let failures = row.last_error.as_ref().map_or(0, |error| error.failures).saturating_add(1);
+        left.last_error = Some(LastError { code: code.clone(), cause: *cause, at: now, failures });
+        left.retry_at = end.retry_at;
+        left.changed_at = now;
+    }
+    Applied::write(left, Reply::Done)
+}
+
+/// Somebody else's answer was stored and then forgotten by the store: what the row holds is spent.
+pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, now: Time) -> Applied {
+    if row.incarnation != incarnation || row.generation >= seen || row.tombstone.is_some() {
+        return Applied::refused();
+    }
+    let senders = vec![Sender { attempt: unknown, owner: unknown, closed: false }];
+    let intent = Intent { generation: seen, since: now, settle_from: now, recovered: false, senders };
+    let raised = Row { generation: seen, intent: Some(intent), lease: None, changed_at: now, ..row.clone() };
+    Applied::write(raised, Reply::Done)
+}
+
+/// The row spends another token now, and the doubted request can no longer be processed. A tombstone's
+/// tokens may be revoked from here on: nothing of them is in flight any more.
+pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
+    if row.incarnation != incarnation || row.intent.as_ref() != Some(intent) || intent.generation >= row.generation {
+        return Applied::refused();
+    }
+    let applied = Applied::write(Row { intent: None, ..row.clone() }, Reply::Done);
+    if row.tombstone.is_some_and(|tombstone| tombstone.revoke) { revoking(applied, row) } else { applied }
+}
+
+/// Nobody can say whether the token is spent, and it is too late to wait: the user is asked.
+pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: Time) -> Applied {
+    let same = row.incarnation == incarnation && row.intent.as_ref() == Some(intent);
+    if !same || !row.sendable() || row.lease_live(now) {
+        return Applied::refused();
+    }
+    let verdict = Verdict { code: "in_doubt".to_owned(), since: now, by: VerdictBy::Doubt };
+    let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
+    Applied::write(row, Reply::Done)
+}
+
+/// Queues the revocation of every refresh token that the row holds.
+pub(super) fn revoking(mut applied: Applied, row: &Row) -> Applied {
+    let tokens = row.refresh_token.iter().chain(row.alt.as_ref().map(|alt| &alt.token));
+    applied.sides.extend(tokens.cloned().map(Side::Revoke));
+    applied
+}

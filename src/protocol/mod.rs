@@ -1,0 +1,28 @@
+//! How one refresh token is spent without being lost or spent twice: every rule of it, as pure functions.
+//!
+//! * [`change`]: what each operation of the store does to a row (claim, commit, connect, ...). A store reads the
+//!   row, calls [`Change::apply`], writes the result by comparing and swapping, and decides nothing itself.
+//! * [`resolve`]: what becomes of an answer whose commit found that the row had moved.
+//! * [`doubt`]: what to do about a request whose answer nobody has.
+//! * [`attempt`]: the machine of one attempt, from the journal's flush to publication.
+//! * [`schedule`]: when a token is due.
+//!
+//! Nothing here does I/O, reads a clock, or sees a secret: an exhaustive search drives these very types.
+//! A new outcome of an attempt gets its row in `attempt`'s `told`, and the change of the row that it
+//! needs in one of the files below `change`.
+
+pub(crate) mod attempt;
+pub(crate) mod change;
+mod claim;
+mod commit;
+mod connect;
+pub(crate) mod doubt;
+mod ending;
+pub(crate) mod resolve;
+pub(crate) mod schedule;
+
+pub(crate) use change::{Applied, Change, Found, Known, Reply, Side, Unchanged};
+pub(crate) use claim::{Claim, Recover};
+pub(crate) use commit::{Commit, Refuse};
+pub(crate) use connect::{Connect, Disconnect};
+pub(crate) use ending::{Ending, Fault};

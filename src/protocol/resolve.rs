@@ -1,0 +1,49 @@
+//! What becomes of an answer whose commit found that the row had moved.
+
+use super::Commit;
+use crate::model::{Row, VerdictBy};
+
+/// The place of an answer. The first that fits, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Resolution {
+    /// It is in the row: by this commit, an earlier try of it, or another answer with the same token.
+    Own,
+    /// It belongs to a grant that is gone (another incarnation or a tombstone): its token is to be revoked.
+    Revoke,
+    /// It belongs to a grant that is gone, and the identity provider cannot revoke it alone.
+    Drop,
+    /// It is the later of two answers to the same parent: it takes the row.
+    Replace,
+    /// It is another answer to the same parent, and which of the two counts is not known yet.
+    Alt,
+    /// The row holds something newer.
+    MovedOn,
+}
+
+/// Where the answer belongs in a row that did not take the commit.
+pub(crate) fn resolve(row: &Row, commit: &Commit) -> Resolution {
+    if row.commit.is_some_and(|by| by.attempt == commit.attempt) {
+        return Resolution::Own;
+    }
+    if row.incarnation != commit.incarnation {
+        return if commit.revocable { Resolution::Revoke } else { Resolution::Drop };
+    }
+    if row.tombstone.is_some() {
+        return Resolution::Revoke;
+    }
+    if row.parent != Some(commit.parent) || commit.token.is_none() {
+        return Resolution::MovedOn;
+    }
+    if row.refresh_token.as_ref().is_some_and(|token| token.fingerprint == commit.child()) {
+        return Resolution::Own;
+    }
+    let refused = row.verdict.as_ref().is_some_and(|verdict| verdict.by != VerdictBy::Application);
+    let row_is_being_spent = row.intent.as_ref().is_some_and(|intent| intent.generation == row.generation);
+    if row.commit.is_none_or(|by| commit.epoch > by.epoch) && (refused || !row_is_being_spent) {
+        return Resolution::Replace;
+    }
+    if row.alt.as_ref().is_some_and(|alt| alt.by.epoch > commit.epoch) {
+        return Resolution::MovedOn;
+    }
+    Resolution::Alt
+}

@@ -1,0 +1,116 @@
+//! A store that fails on demand, around a real one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{Answer, Changed, Cursor, Page, Read, Revocation, Store, StoreError};
+use crate::{
+    model::{Time, TokenKey},
+    protocol::Change,
+};
+
+/// What the store does wrong from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// It refuses everything and does nothing.
+    Down,
+    /// It refuses claims.
+    ClaimsFail,
+    /// It refuses commits.
+    CommitsFail,
+    /// It takes claims, and the acknowledgement is lost.
+    ClaimAcknowledgementsLost,
+    /// It takes commits, and the acknowledgement is lost.
+    CommitAcknowledgementsLost,
+    /// It neither takes nor refuses commits until the fault is over; then it takes them.
+    CommitsHang,
+}
+
+/// The wrapper, and the switch for it.
+#[derive(Clone)]
+pub(crate) struct Faulty {
+    store: Arc<dyn Store>,
+    fault: Arc<Mutex<watch::Sender<StoreFault>>>,
+}
+
+impl Faulty {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, fault: Arc::new(Mutex::new(watch::Sender::new(StoreFault::None))) }
+    }
+
+    pub(crate) fn set(&self, fault: StoreFault) {
+        self.fault().send_replace(fault);
+    }
+
+    fn fault(&self) -> MutexGuard<'_, watch::Sender<StoreFault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unless_down<T: Send + 'static>(&self, answer: impl FnOnce(&dyn Store) -> Answer<T>) -> Answer<T> {
+        if *self.fault().borrow() == StoreFault::Down { refused() } else { answer(&*self.store) }
+    }
+}
+
+fn refused<T: Send + 'static>() -> Answer<T> {
+    Box::pin(async { Err(StoreError::Unavailable("fault injected".to_owned())) })
+}
+
+impl Store for Faulty {
+    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+        let mut fault = self.fault().subscribe();
+        let now = *fault.borrow_and_update();
+        let claim = matches!(change, Change::Claim(_) | Change::Recover(_));
+        let commit = matches!(change, Change::Commit(_));
+        match now {
+            StoreFault::Down => refused(),
+            StoreFault::ClaimsFail if claim => refused(),
+            StoreFault::CommitsFail if commit => refused(),
+            StoreFault::ClaimAcknowledgementsLost if claim => lost(self.store.change(key, change)),
+            StoreFault::CommitAcknowledgementsLost if commit => lost(self.store.change(key, change)),
+            StoreFault::CommitsHang if commit => {
+                let (store, key) = (self.store.clone(), key.clone());
+                Box::pin(async move {
+                    fault.wait_for(|fault| *fault != StoreFault::CommitsHang).await.ok();
+                    store.change(&key, change).await
+                })
+            }
+            _ => self.store.change(key, change),
+        }
+    }
+
+    fn read(&self, key: &TokenKey) -> Answer<Read> {
+        self.unless_down(|store| store.read(key))
+    }
+
+    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+        self.unless_down(|store| store.due(by, after, limit))
+    }
+
+    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+        self.unless_down(|store| store.revocations(limit))
+    }
+
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+        self.unless_down(|store| store.revoked(id, retry_at))
+    }
+
+    fn forget_spent(&self, before: Time) -> Answer<()> {
+        self.unless_down(|store| store.forget_spent(before))
+    }
+
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+        self.unless_down(|store| store.meta(name, value))
+    }
+}
+
+fn lost(answer: Answer<Changed>) -> Answer<Changed> {
+    Box::pin(async {
+        answer.await?;
+        Err(StoreError::Unavailable("acknowledgement lost, as injected".to_owned()))
+    })
+}

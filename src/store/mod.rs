@@ -1,0 +1,121 @@
+//! The store: sealed rows, compared and swapped.
+//!
+//! A store reads the row, applies a [`Change`] (a pure function of the protocol), and writes the result in the
+//! same transaction; it decides nothing itself. It never sees a plaintext token and never holds a
+//! transaction while somebody else is being waited for. Futures returned here only wait: dropping one
+//! neither stops nor undoes the work.
+//!
+//! The next backend is a second executor of `query`'s steps; the conformance suite in `tests/it/store.rs`
+//! is what it must pass.
+
+#[cfg(feature = "testing")]
+pub(crate) mod faulty;
+mod record;
+mod schema;
+mod sqlite;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    clock::Clock,
+    error::Error,
+    model::{Row, Sealed, Time, TokenKey},
+    protocol::{Change, Reply},
+};
+
+/// The port to a database.
+pub(crate) trait Store: Send + Sync {
+    /// Carries out one operation on one row.
+    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed>;
+    /// Reads one row.
+    fn read(&self, key: &TokenKey) -> Answer<Read>;
+    /// The next page of keys that somebody has to look at by `by`, oldest first.
+    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page>;
+    /// Refresh tokens whose revocation is due.
+    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
+    /// A revocation is done (`None`), or failed and is due again then.
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()>;
+    /// Forgets fingerprints of refresh tokens spent before then.
+    fn forget_spent(&self, before: Time) -> Answer<()>;
+    /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
+}
+
+/// A future that waits for the store. Dropping it changes nothing.
+pub(crate) type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// What became of an operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    pub(crate) reply: Reply,
+    /// The row as it is now.
+    pub(crate) row: Option<Row>,
+    /// Database time.
+    pub(crate) now: Time,
+}
+
+/// A row as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) row: Option<Row>,
+    pub(crate) now: Time,
+}
+
+/// Where the next page starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    wake_at: i64,
+    id: i64,
+}
+
+/// Keys in the order of their wake-up time.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    pub(crate) keys: Vec<TokenKey>,
+    /// `None` on the last page.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// A refresh token that waits for its revocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Revocation {
+    pub(crate) id: i64,
+    pub(crate) key: TokenKey,
+    pub(crate) token: Sealed,
+    pub(crate) failures: u32,
+}
+
+/// Why the store gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// It did not do it, or nobody knows whether it did: try again.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// A column holds what we never write: restore the row from a backup, or disconnect it.
+    #[error("grant {grant_id}: column {column} holds what this version cannot read")]
+    Corrupt { grant_id: String, column: &'static str },
+}
+
+/// Opens the store that `url` names and brings its schema up to date.
+///
+/// # Errors
+/// The scheme is not known, or the database cannot be opened; the message says what to do.
+pub(crate) fn open(url: &str, clock: &Clock) -> Result<Arc<dyn Store>, Error> {
+    match sqlite_path(url) {
+        Some("" | ":memory:") => {
+            Err(Error::Configuration("the store needs a file: write sqlite://PATH, such as sqlite://tokens.db".into()))
+        }
+        Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone())?)),
+        None => {
+            Err(Error::Configuration("unknown kind of store: write sqlite://PATH, such as sqlite://tokens.db".into()))
+        }
+    }
+}
+
+/// The file that a `sqlite:` URL names.
+pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(path.strip_prefix("//").unwrap_or(path))
+}

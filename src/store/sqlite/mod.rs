@@ -1,0 +1,140 @@
+//! SQLite: one process, one writer thread with group commit, a few reader threads.
+//!
+//! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
+
+mod query;
+mod threads;
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{Answer, Changed, Cursor, Page, Read, Revocation, Store};
+use crate::{
+    clock::Clock,
+    error::Error,
+    model::{Time, TokenKey},
+    protocol::Change,
+};
+use threads::{Readers, Writer};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// An open SQLite store. Dropping it ends its threads after their last job.
+pub(super) struct SqliteStore {
+    writer: Writer,
+    readers: Readers,
+    clock: Clock,
+}
+
+/// Says that this process writes the store; the operating system lets go of it when the process ends.
+struct LockFile(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl SqliteStore {
+    /// Opens or creates the file, takes its lock and brings the schema up to date. Blocks.
+    pub(super) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
+        let lock = Arc::new(lock(path)?);
+        create(path).map_err(|error| unopened(path, &error))?;
+        let mut writer = connect(path)?;
+        writer.run_pending_migrations(MIGRATIONS).map_err(|error| unopened(path, &error))?;
+        let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
+        Ok(Self { writer: Writer::start(writer, lock.clone()), readers: Readers::start(readers, &lock), clock })
+    }
+}
+
+/// Cold reads are short; two threads keep one slow page from blocking them all.
+const READERS: usize = 2;
+
+impl Store for SqliteStore {
+    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+        let (key, clock) = (key.clone(), self.clock.clone());
+        self.writer.run(move |connection| query::change(connection, &key, &change, clock.now()))
+    }
+
+    fn read(&self, key: &TokenKey) -> Answer<Read> {
+        let (key, clock) = (key.clone(), self.clock.clone());
+        self.readers.run(move |connection| {
+            Ok(Read { row: query::find(connection, &key)?.map(|found| found.row), now: clock.now() })
+        })
+    }
+
+    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+        self.readers.run(move |connection| query::due(connection, by, after, limit))
+    }
+
+    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+        let clock = self.clock.clone();
+        self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
+    }
+
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+        self.writer.run(move |connection| query::revoked(connection, id, retry_at))
+    }
+
+    fn forget_spent(&self, before: Time) -> Answer<()> {
+        self.writer.run(move |connection| query::forget_spent(connection, before))
+    }
+
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+        self.writer.run(move |connection| query::meta(connection, name, &value))
+    }
+}
+
+fn connect(path: &Path) -> Result<SqliteConnection, Error> {
+    let name = path.to_str().ok_or_else(|| unopened(path, &"its path is not UTF-8"))?;
+    let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
+    // FULL: what was acknowledged survives a loss of power; anything less forgets rotations.
+    connection
+        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        .map_err(|error| unopened(path, &error))?;
+    Ok(connection)
+}
+
+/// Creates the file for its owner alone; SQLite gives its companions the same mode.
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn lock(path: &Path) -> Result<LockFile, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&name)
+        .map_err(|error| unopened(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => {
+            let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+            written.and_then(|()| file.rewind()).map_err(|error| unopened(path, &error))?;
+            Ok(LockFile(file))
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).ok();
+            let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
+            Err(Error::Start(format!(
+                "store {} is in use by process {holder}: SQLite has one writing process; stop that one, or ask it",
+                path.display()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(unopened(path, &error)),
+    }
+}
+
+fn unopened(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Start(format!("cannot open the store {}: {error}", path.display()))
+}

@@ -1,0 +1,226 @@
+//! The statements.
+
+use diesel::{dsl::exists, prelude::*, upsert::excluded};
+
+use super::threads::Failure;
+use crate::{
+    model::{Fingerprint, Generation, Row, Sealed, Time, TokenKey},
+    protocol::{Change, Found, Known, Side},
+    store::{
+        Changed, Cursor, Page, Revocation, StoreError,
+        record::Record,
+        schema::{fingerprints, grants, meta, revocations},
+    },
+};
+
+/// A row with what its next write compares.
+pub(super) struct Stored {
+    pub(super) row: Row,
+    id: i64,
+    revision: i64,
+}
+
+pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, Failure> {
+    let found = grants::table
+        .filter(grants::idp.eq(key.idp()))
+        .filter(grants::user_id.eq(key.user()))
+        .filter(grants::account.eq(key.account_name()))
+        .select((grants::id, grants::revision, Record::as_select()))
+        .first::<(i64, i64, Record)>(connection)
+        .optional()?;
+    let stored = |(id, revision, record): (i64, i64, Record)| {
+        Ok(Stored { row: Row::try_from(record).map_err(Failure::Store)?, id, revision })
+    };
+    found.map(stored).transpose()
+}
+
+/// Reads, applies, writes. To be called in a transaction.
+pub(super) fn change(
+    connection: &mut SqliteConnection,
+    key: &TokenKey,
+    change: &Change,
+    now: Time,
+) -> Result<Changed, Failure> {
+    let stored = find(connection, key)?;
+    let id = stored.as_ref().map(|stored| stored.id);
+    let known = match change.looks_up() {
+        Some(fingerprint) => known(connection, fingerprint, id)?,
+        None => Known::New,
+    };
+    let floor = Generation(floor(connection)?);
+    let row = stored.as_ref().map(|stored| &stored.row);
+    let applied = change.apply(Found { row, now, floor, known });
+    let id = match (&applied.row, &stored) {
+        (Some(row), Some(Stored { id, revision, .. })) => Some(update(connection, *id, *revision, row)?),
+        (Some(row), None) => Some(insert(connection, row)?),
+        (None, _) => id,
+    };
+    for side in &applied.sides {
+        write_side(connection, key, id, side, now)?;
+    }
+    Ok(Changed { reply: applied.reply, row: applied.row.or(stored.map(|stored| stored.row)), now })
+}
+
+fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option<i64>) -> QueryResult<Known> {
+    let (fingerprint, own) = (fingerprint.0.to_vec(), id.unwrap_or(0));
+    let seen = fingerprints::table.filter(fingerprints::fingerprint.eq(&fingerprint));
+    if diesel::select(exists(seen.filter(fingerprints::grant_row.eq(own)))).get_result(connection)? {
+        return Ok(Known::Spent);
+    }
+    let live = grants::table
+        .filter(grants::fingerprint.eq(&fingerprint))
+        .filter(grants::id.ne(own))
+        .filter(grants::tombstone.is_null());
+    let spent = seen.filter(fingerprints::grant_row.ne(own)).filter(fingerprints::spent.eq(true));
+    let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
+    let elsewhere = elsewhere || diesel::select(exists(spent)).get_result(connection)?;
+    Ok(if elsewhere { Known::Elsewhere } else { Known::New })
+}
+
+fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
+    let floor = meta::table.find("generation_floor").select(meta::value).first::<Vec<u8>>(connection).optional()?;
+    let bytes = floor.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+    Ok(bytes.map_or(0, u64::from_le_bytes))
+}
+
+fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
+    let same = grants::table.filter(grants::id.eq(id)).filter(grants::revision.eq(revision));
+    let written =
+        diesel::update(same).set((Record::from(row), grants::revision.eq(revision + 1))).execute(connection)?;
+    if written != 1 {
+        return Err(StoreError::Unavailable("the row changed while it was being written".to_owned()).into());
+    }
+    Ok(id)
+}
+
+fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, Failure> {
+    Ok(diesel::insert_into(grants::table)
+        .values((Record::from(row), grants::revision.eq(1)))
+        .returning(grants::id)
+        .get_result(connection)?)
+}
+
+fn write_side(
+    connection: &mut SqliteConnection,
+    key: &TokenKey,
+    id: Option<i64>,
+    side: &Side,
+    now: Time,
+) -> QueryResult<()> {
+    let id = id.unwrap_or(0);
+    match side {
+        Side::Spent(fingerprint) => remember(connection, *fingerprint, id, false, now),
+        Side::Connected(fingerprint) => remember(connection, *fingerprint, id, true, now),
+        Side::Revoke(token) => diesel::insert_into(revocations::table)
+            .values((
+                revocations::idp.eq(key.idp()),
+                revocations::user_id.eq(key.user()),
+                revocations::account.eq(key.account_name()),
+                revocations::token.eq(&token.sealed.0),
+                revocations::due_at.eq(now.0),
+                revocations::failures.eq(0),
+            ))
+            .execute(connection)
+            .map(drop),
+        Side::CancelRevocations => {
+            let of_key = revocations::table
+                .filter(revocations::idp.eq(key.idp()))
+                .filter(revocations::user_id.eq(key.user()))
+                .filter(revocations::account.eq(key.account_name()));
+            diesel::delete(of_key).execute(connection).map(drop)
+        }
+    }
+}
+
+fn remember(
+    connection: &mut SqliteConnection,
+    fingerprint: Fingerprint,
+    id: i64,
+    connected: bool,
+    now: Time,
+) -> QueryResult<()> {
+    let or = |column| diesel::dsl::sql::<diesel::sql_types::Bool>(column);
+    diesel::insert_into(fingerprints::table)
+        .values((
+            fingerprints::fingerprint.eq(fingerprint.0.to_vec()),
+            fingerprints::grant_row.eq(id),
+            fingerprints::connected.eq(connected),
+            fingerprints::spent.eq(!connected),
+            fingerprints::at.eq(now.0),
+        ))
+        .on_conflict((fingerprints::fingerprint, fingerprints::grant_row))
+        .do_update()
+        .set((
+            fingerprints::connected.eq(or("fingerprints.connected OR excluded.connected")),
+            fingerprints::spent.eq(or("fingerprints.spent OR excluded.spent")),
+            fingerprints::at.eq(excluded(fingerprints::at)),
+        ))
+        .execute(connection)
+        .map(drop)
+}
+
+pub(super) fn due(
+    connection: &mut SqliteConnection,
+    by: Time,
+    after: Option<Cursor>,
+    limit: u32,
+) -> Result<Page, Failure> {
+    let after = after.unwrap_or(Cursor { wake_at: i64::MIN, id: 0 });
+    let beyond = grants::wake_at.gt(after.wake_at).or(grants::wake_at.eq(after.wake_at).and(grants::id.gt(after.id)));
+    let found = grants::table
+        .filter(grants::wake_at.le(by.0))
+        .filter(grants::wake_at.ge(after.wake_at))
+        .filter(beyond)
+        .order((grants::wake_at, grants::id))
+        .limit(limit.into())
+        .select((grants::wake_at.assume_not_null(), grants::id, grants::idp, grants::user_id, grants::account))
+        .load::<(i64, i64, String, String, String)>(connection)?;
+    let next = found.last().filter(|_| found.len() == limit as usize).map(|row| Cursor { wake_at: row.0, id: row.1 });
+    let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::new(user, idp).account(account)).collect();
+    Ok(Page { keys, next })
+}
+
+pub(super) fn revocations(
+    connection: &mut SqliteConnection,
+    now: Time,
+    limit: u32,
+) -> Result<Vec<Revocation>, Failure> {
+    let found = revocations::table
+        .filter(revocations::due_at.le(now.0))
+        .order((revocations::due_at, revocations::id))
+        .limit(limit.into())
+        .load::<(i64, String, String, String, Vec<u8>, i64, i32)>(connection)?;
+    let revocation =
+        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| Revocation {
+            id,
+            key: TokenKey::new(user, idp).account(account),
+            token: Sealed(token),
+            failures: failures.try_into().unwrap_or(0),
+        };
+    Ok(found.into_iter().map(revocation).collect())
+}
+
+pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<Time>) -> Result<(), Failure> {
+    let row = revocations::table.find(id);
+    match retry_at {
+        None => diesel::delete(row).execute(connection)?,
+        Some(time) => diesel::update(row)
+            .set((revocations::due_at.eq(time.0), revocations::failures.eq(revocations::failures + 1)))
+            .execute(connection)?,
+    };
+    Ok(())
+}
+
+pub(super) fn forget_spent(connection: &mut SqliteConnection, before: Time) -> Result<(), Failure> {
+    let old = fingerprints::table.filter(fingerprints::connected.eq(false)).filter(fingerprints::at.lt(before.0));
+    diesel::delete(old).execute(connection)?;
+    Ok(())
+}
+
+pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, Failure> {
+    diesel::insert_into(meta::table)
+        .values((meta::name.eq(name), meta::value.eq(value)))
+        .on_conflict_do_nothing()
+        .execute(connection)?;
+    Ok(meta::table.find(name).select(meta::value).first(connection)?)
+}

@@ -1,0 +1,180 @@
+//! The threads: a writer that commits many jobs at once, and readers.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+};
+
+use diesel::{SqliteConnection, result::Error as DieselError};
+use tokio::sync::oneshot;
+
+use super::LockFile;
+use crate::store::{Answer, StoreError};
+
+/// What a job on a connection can fail with.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Database(DieselError),
+    Store(StoreError),
+}
+
+impl From<DieselError> for Failure {
+    fn from(error: DieselError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            // The message names constraints and files, never a value.
+            Failure::Database(error) => Self::Unavailable(error.to_string()),
+            Failure::Store(error) => error,
+        }
+    }
+}
+
+/// Something to do on a connection, perhaps more than once, and to answer once it is committed.
+trait Job: Send {
+    fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError>;
+    fn answer(self: Box<Self>, failed: Option<&DieselError>);
+}
+
+struct Task<F, T> {
+    work: F,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Job for Task<F, T>
+where
+    F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError> {
+        self.result = Some(match (self.work)(connection) {
+            Ok(value) => Ok(value),
+            // A row that cannot be read is this job's alone; a database error ends the transaction.
+            Err(Failure::Store(error)) => Err(error),
+            Err(Failure::Database(error)) => return Err(error),
+        });
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, failed: Option<&DieselError>) {
+        let unavailable = |text: String| Err(StoreError::Unavailable(text));
+        let result = match failed {
+            Some(error) => unavailable(error.to_string()),
+            None => self.result.unwrap_or_else(|| unavailable("the job did not run".to_owned())),
+        };
+        // Whoever asked may be gone; the work is done all the same.
+        self.reply.send(result).ok();
+    }
+}
+
+fn task<F, T>(work: F) -> (Box<dyn Job>, Answer<T>)
+where
+    F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+    T: Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let answer =
+        async { answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("its thread has ended".to_owned()))) };
+    (Box::new(Task { work, result: None, reply }), Box::pin(answer))
+}
+
+/// The one connection that writes.
+pub(super) struct Writer(Sender<Box<dyn Job>>);
+
+impl Writer {
+    pub(super) fn start(mut connection: SqliteConnection, lock: Arc<LockFile>) -> Self {
+        let (jobs, queue) = channel::<Box<dyn Job>>();
+        spawn("store-writer", move || {
+            let _lock = lock;
+            while let Ok(first) = queue.recv() {
+                let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+                commit(&mut connection, batch);
+            }
+        });
+        Self(jobs)
+    }
+
+    pub(super) fn run<F, T>(&self, work: F) -> Answer<T>
+    where
+        F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = task(work);
+        // A thread that has ended drops the job, and the answer says so.
+        self.0.send(job).ok();
+        answer
+    }
+}
+
+/// Enough to share one flush among all callers of a busy moment, few enough to answer the first soon.
+const BATCH: usize = 256;
+
+/// Runs the jobs in one transaction and answers after COMMIT. If it fails, each runs on its own, so
+/// that one job's trouble stays its own.
+fn commit(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Job>>) {
+    let together =
+        connection.immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
+    match together {
+        Ok(()) => batch.into_iter().for_each(|job| job.answer(None)),
+        Err(error) if batch.len() == 1 => batch.into_iter().for_each(|job| job.answer(Some(&error))),
+        Err(_) => {
+            for mut job in batch {
+                let alone = connection.immediate_transaction(|connection| job.run(connection));
+                job.answer(alone.err().as_ref());
+            }
+        }
+    }
+}
+
+/// Connections that read.
+pub(super) struct Readers(Sender<Box<dyn Job>>);
+
+impl Readers {
+    pub(super) fn start(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Self {
+        let (jobs, queue) = channel::<Box<dyn Job>>();
+        let queue = Arc::new(Mutex::new(queue));
+        for mut connection in connections {
+            let (queue, lock) = (queue.clone(), lock.clone());
+            spawn("store-reader", move || {
+                let _lock = lock;
+                while let Some(mut job) = next(&queue) {
+                    let failed = job.run(&mut connection).err();
+                    job.answer(failed.as_ref());
+                }
+            });
+        }
+        Self(jobs)
+    }
+
+    pub(super) fn run<F, T>(&self, work: F) -> Answer<T>
+    where
+        F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (job, answer) = task(work);
+        self.0.send(job).ok();
+        answer
+    }
+}
+
+fn next(queue: &Mutex<Receiver<Box<dyn Job>>>) -> Option<Box<dyn Job>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
+    thread::Builder::new().name(name.to_owned()).spawn(body).expect("the operating system gives a thread");
+}
