@@ -11,6 +11,7 @@ mod secret;
 mod time;
 mod token;
 
+pub(crate) use grant::Lifetime;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};
 pub use key::TokenKey;

@@ -1,0 +1,79 @@
+//! What the supervisor's parts share: the ports, the settings, the attempt table and the snapshot.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::{
+    refresh::Attempts,
+    settings::Times,
+    snapshot::Snapshot,
+};
+use crate::{
+    clock::Clock,
+    idp::{Client, Gate, Idp},
+    journal::Journal,
+    keyring::Keyring,
+    store::Store,
+};
+
+/// One for each supervisor; outlives actors and registry.
+pub(super) struct Core {
+    pub(super) clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keyring: Keyring,
+    pub(super) journal: Arc<Journal>,
+    pub(super) idps: HashMap<String, Provider>,
+    pub(super) snapshot: Snapshot,
+    pub(super) attempts: Attempts,
+    pub(super) limits: Limits,
+    /// Where attempts and everything that waits for a port runs.
+    pub(super) runtime: tokio::runtime::Handle,
+    /// Turns true when nothing new may start.
+    pub(super) stopping: watch::Sender<bool>,
+}
+
+/// One configured identity provider.
+pub(super) struct Provider {
+    pub(super) idp: Idp,
+    pub(super) times: Times,
+    pub(super) client: Client,
+    pub(super) gate: Gate,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) waiters_per_grant: usize,
+    pub(super) idle_after: Duration,
+    pub(super) sweep_every: Duration,
+    /// The sweeper starts no more while this many attempts run.
+    pub(super) swept_at_once: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            waiters_per_grant: 16_384,
+            idle_after: Duration::from_secs(600),
+            sweep_every: Duration::from_secs(5),
+            swept_at_once: 256,
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when the supervisor starts to stop.
+    pub(super) async fn stopped(&self) {
+        self.stopping.subscribe().wait_for(|stopping| *stopping).await.ok();
+    }
+}
+
+/// 64 random bits, for jitter.
+pub(super) fn random() -> u64 {
+    // Without randomness there is no jitter, and nothing else is lost.
+    getrandom::u64().unwrap_or(u64::MAX / 2)
+}

@@ -1,0 +1,33 @@
+//! The flow of a request, in call order.
+//!
+//! [`handle`] (what callers hold) -> [`snapshot`] (the fast path: no message) -> [`registry`] (one actor, finds,
+//! starts or replaces) -> [`token`] (one actor per user and identity provider) -> [`refresh`] (attempts: tasks
+//! on our own runtime, in a table that outlives the actors).
+//!
+//! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in
+//! `token::machine`; nothing of ours runs on the host's runtime.
+
+mod builder;
+mod command;
+mod core;
+mod handle;
+mod recover;
+mod refresh;
+mod registry;
+mod runtime;
+mod settings;
+mod snapshot;
+mod status;
+mod sweep;
+mod token;
+mod watch;
+
+pub use builder::Builder;
+pub use command::{
+    Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
+};
+pub use handle::{Shutdown, TokenSupervisor};
+pub use registry::Registry;
+pub use settings::RefreshSettings;
+pub use status::Status;
+pub use watch::TokenWatch;

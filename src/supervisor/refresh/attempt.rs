@@ -1,0 +1,358 @@
+//! One attempt's task: carries the machine's effects out and reports what came of them.
+//!
+//! No future that touches the store or has sent a refresh token is dropped or raced with a timer here:
+//! store operations run on the store's threads whoever waits, and the request is awaited to its end.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::{Ended, Progress, seal};
+use crate::{
+    error::Cause,
+    idp::{Failure, Outcome, Slot, backoff},
+    model::{Generation, Id, Issued, Row, Standing, Time, TokenKey},
+    protocol::{
+        Change, Commit, Fault, Reply,
+        attempt::{Claimed, Effect, End, Event, Machine, Told},
+        resolve::Resolution,
+    },
+    store::{Answer, Changed, StoreError},
+    supervisor::core::{Core, Provider, random},
+};
+
+/// The machine with everything it must not see: ports, secrets, the slot, the clock.
+pub(super) struct Attempt {
+    core: Arc<Core>,
+    key: TokenKey,
+    id: Id,
+    basis: (Id, Generation),
+    progress: watch::Sender<Progress>,
+    row: Option<Row>,
+    slot: Option<Slot>,
+    claim: Option<(Change, Time)>,
+    landing: Option<seal::Landing>,
+    commit: Option<Answer<Changed>>,
+    journaled: bool,
+    resolved: Option<Resolution>,
+}
+
+/// How long a commit may be silent before its answer goes to the journal.
+const SILENCE: Duration = Duration::from_millis(200);
+
+impl Attempt {
+    pub(super) fn new(
+        core: Arc<Core>,
+        key: TokenKey,
+        id: Id,
+        basis: (Id, Generation),
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        let (row, slot, claim, landing, commit) = (None, None, None, None, None);
+        Self { core, key, id, basis, progress, row, slot, claim, landing, commit, journaled: false, resolved: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        let core = self.core.clone();
+        let end = match core.idps.get(self.key.idp()) {
+            Some(provider) => self.drive(provider).await,
+            None => End::Settled,
+        };
+        let row = self.row.take().map(Arc::new);
+        // The table lets go first: whoever hears of the end may want to start the next attempt.
+        core.attempts.remove(&self.key, self.id);
+        self.progress.send_modify(|progress| progress.ended = Some(Ended { end, row }));
+    }
+
+    async fn drive(&mut self, provider: &Provider) -> End {
+        let pending = !self.core.journal.pending_for(&self.key).is_empty();
+        let owner = self.core.journal.owner();
+        let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.times.rules, pending);
+        loop {
+            let event = match effect {
+                Effect::End(end) => return self.leave(end),
+                Effect::Flush => self.flush().await,
+                Effect::Read => self.read().await,
+                Effect::Slot => self.wait_for_slot(provider).await,
+                Effect::Claim(claim) => {
+                    self.claim = Some((claim, self.core.clock.read().boot));
+                    self.try_claim().await
+                }
+                Effect::RepeatClaim => {
+                    self.core.clock.sleep(backoff::delay(1, None, random()).min(SILENCE)).await;
+                    self.try_claim().await
+                }
+                Effect::Send(claimed) => self.send(provider, claimed).await,
+                Effect::Change(change) => self.change(change).await,
+                Effect::Commit => self.commit(Some(SILENCE)).await,
+                Effect::AwaitStore => {
+                    // In memory alone the answer is not safe: look after the journal again soon.
+                    let patience = (!self.journaled).then_some(Duration::from_secs(1));
+                    self.commit(patience).await
+                }
+                Effect::Journal => self.journal().await,
+            };
+            let Some(event) = event else { return self.leave(End::Settled) };
+            effect = machine.step(event);
+            let sent = machine.sent();
+            self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.sent, sent) != sent);
+        }
+    }
+
+    /// Publishes what the end means for readers.
+    fn leave(&mut self, end: End) -> End {
+        if let (Some(landing), Some(row)) = (&self.landing, &self.row)
+            && matches!(self.resolved, Some(Resolution::Own | Resolution::Replace))
+            && row.commit.is_some_and(|by| by.attempt == self.id)
+        {
+            let issued = Arc::new(landing.issued(row.generation, false));
+            self.publish(&issued);
+        }
+        self.slot = None;
+        end
+    }
+
+    fn publish(&self, issued: &Arc<Issued>) {
+        self.core.snapshot.publish(&self.key, issued);
+        self.progress.send_modify(|progress| progress.published += 1);
+    }
+
+    async fn flush(&mut self) -> Option<Event> {
+        flush(&self.core, &self.key).await;
+        Some(Event::Flushed)
+    }
+
+    /// Reads the row. The slot goes back: whatever it was for is decided anew.
+    async fn read(&mut self) -> Option<Event> {
+        self.slot = None;
+        let read = until_answered(&self.core, || self.core.store.read(&self.key)).await?;
+        let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
+        let dead = senders
+            .filter(|sender| !sender.closed && self.core.journal.owns(&sender.owner))
+            .filter(|sender| sender.attempt != self.id && !self.core.attempts.runs(&self.key, sender.attempt))
+            .map(|sender| sender.attempt)
+            .collect();
+        self.row.clone_from(&read.row);
+        Some(Event::Read { row: read.row, dead, now: read.now })
+    }
+
+    async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
+        let row = self.row.clone()?;
+        let slot = tokio::select! {
+            slot = provider.gate.slot(self.core.clock.now()) => slot,
+            () = self.core.stopped() => return None,
+        };
+        match slot {
+            Ok(slot) => {
+                self.slot = Some(slot);
+                Some(Event::Slot(row))
+            }
+            Err(not_before) => Some(Event::NotBefore(not_before)),
+        }
+    }
+
+    async fn try_claim(&mut self) -> Option<Event> {
+        let (claim, issued) = self.claim.clone()?;
+        match self.core.store.change(&self.key, claim).await {
+            Ok(Changed { reply, row, now }) => {
+                self.row.clone_from(&row);
+                let elapsed = self.core.clock.read().boot.since(issued);
+                Some(Event::Claimed { reply, row, now, elapsed })
+            }
+            Err(StoreError::Unavailable(_)) => Some(Event::NoReply),
+            Err(error) => self.corrupt(&error),
+        }
+    }
+
+    /// From here on the answer is awaited, whoever is gone.
+    async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
+        let row = self.row.clone()?;
+        let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
+            tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
+            let fault = Fault { code: "does_not_open".to_owned(), cause: Cause::StoreDown };
+            return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(provider, &row, None) }));
+        };
+        let published = self.core.snapshot.current(&self.key);
+        if provider.idp.ends_access_token() {
+            published.iter().for_each(|issued| issued.set_standing(Standing::Withdrawn));
+        }
+        self.progress.send_modify(|progress| progress.sent = true);
+        let at = self.core.clock.read();
+        let renewal = self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
+        let outcome = provider.client.refresh(&provider.idp, &token, &params, provider.times.rules.patience).await;
+        renewal.abort();
+        drop(token);
+        let told = match outcome {
+            Outcome::Answered(answer) => {
+                let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
+                self.landing = Some(seal::land(&self.core.keyring, provider, &sent, *answer));
+                Told::Answered
+            }
+            Outcome::NotSpent(failure) => {
+                Told::NotSpent { retry_at: self.failed(provider, &row, &failure), fault: fault(failure) }
+            }
+            Outcome::Unknown(failure) => {
+                Told::Unknown { retry_at: self.failed(provider, &row, &failure), fault: fault(failure) }
+            }
+            Outcome::InvalidGrant(failure) => {
+                self.failed(provider, &row, &failure);
+                Told::InvalidGrant { code: failure.code }
+            }
+        };
+        self.slot = None;
+        Some(Event::Told(told))
+    }
+
+    /// Logs a failure, once and here, and says when to try again.
+    fn failed(&self, provider: &Provider, row: &Row, failure: &Failure) -> Time {
+        tracing::warn!(
+            grant.id = row.grant_id,
+            idp = self.key.idp(),
+            idp.status = failure.status,
+            idp.code = failure.code,
+            idp.request_id = failure.correlation,
+            "a refresh was not answered with a token"
+        );
+        if let Some(after) = failure.retry_after {
+            provider.gate.not_before(self.core.clock.now() + after);
+        }
+        self.retry_at(provider, row, failure.retry_after)
+    }
+
+    fn retry_at(&self, _provider: &Provider, row: &Row, retry_after: Option<Duration>) -> Time {
+        let failures = row.last_error.as_ref().map_or(0, |error| error.failures);
+        self.core.clock.now() + backoff::delay(failures, retry_after, random())
+    }
+
+    async fn change(&mut self, change: Change) -> Option<Event> {
+        let changed =
+            until_answered(&self.core, || self.core.store.change(&self.key, change.clone())).await?;
+        self.row = changed.row;
+        Some(Event::Changed { reply: changed.reply })
+    }
+
+    /// Waits for the store to take the answer: for so long, or for as long as it takes.
+    async fn commit(&mut self, patience: Option<Duration>) -> Option<Event> {
+        let commit = &self.landing.as_ref()?.commit;
+        let (core, key) = (&self.core, &self.key);
+        let repeat = self.commit.is_none() && patience != Some(SILENCE);
+        let pending = self.commit.get_or_insert_with(|| {
+            let (core, key, change) = (core.clone(), key.clone(), Change::Commit(Box::new(commit.clone())));
+            Box::pin(async move {
+                if repeat {
+                    core.clock.sleep(Duration::from_secs(1)).await;
+                }
+                core.store.change(&key, change).await
+            })
+        });
+        let answer = match patience {
+            None => pending.await,
+            Some(patience) => tokio::select! {
+                answer = pending => answer,
+                () = core.clock.sleep(patience) => return Some(Event::Silent),
+            },
+        };
+        self.commit = None;
+        match answer {
+            Ok(Changed { reply, row, .. }) => {
+                self.resolved = match reply {
+                    Reply::Resolved(resolution) => Some(resolution),
+                    _ => None,
+                };
+                self.row = row;
+                if self.journaled {
+                    mark(&self.core, self.id).await;
+                }
+                Some(Event::Changed { reply })
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "the store did not take an answer; it is tried again");
+                Some(Event::Silent)
+            }
+        }
+    }
+
+    /// Writes the answer to the journal, and publishes it from there.
+    async fn journal(&mut self) -> Option<Event> {
+        let landing = self.landing.as_ref()?;
+        let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
+        let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
+        let journal = self.core.journal.clone();
+        let written = self.core.runtime.spawn_blocking(move || journal.append(entry)).await;
+        self.journaled = matches!(written, Ok(Ok(())));
+        if self.journaled {
+            let issued = Arc::new(landing.issued(landing.commit.generation.next(), true));
+            self.publish(&issued);
+        } else {
+            tracing::error!("an answer can be written neither to the store nor to the journal: free some space");
+        }
+        Some(Event::Journaled(self.journaled))
+    }
+
+    fn corrupt(&self, error: &StoreError) -> Option<Event> {
+        tracing::error!(error = %error, "the grant cannot be refreshed");
+        None
+    }
+}
+
+impl Drop for Attempt {
+    /// A task that panicked leaves the table too: the next attempt finds its sender dead and goes on from there.
+    fn drop(&mut self) {
+        self.core.attempts.remove(&self.key, self.id);
+    }
+}
+
+fn fault(failure: Failure) -> Fault {
+    Fault { code: failure.code, cause: failure.cause }
+}
+
+/// Writes the key's journal entries to the store.
+pub(in crate::supervisor) async fn flush(core: &Arc<Core>, key: &TokenKey) {
+    for entry in core.journal.pending_for(key) {
+        let Ok(commit) = serde_json::from_slice::<Commit>(&entry.payload) else {
+            tracing::error!("a journal entry was written by a later version: start that one");
+            continue;
+        };
+        let change = Change::Commit(Box::new(commit));
+        if until_answered(core, || core.store.change(key, change.clone())).await.is_some() {
+            mark(core, entry.attempt).await;
+        }
+    }
+}
+
+async fn mark(core: &Arc<Core>, attempt: Id) {
+    let journal = core.journal.clone();
+    let marked = core.runtime.spawn_blocking(move || journal.mark(attempt)).await;
+    if !matches!(marked, Ok(Ok(()))) {
+        tracing::warn!("a journal entry could not be marked as stored: it will be stored once more, harmlessly");
+    }
+}
+
+/// Repeats an operation until the store answers; `None` if the row cannot be read.
+async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Option<T> {
+    let mut failures = 0;
+    loop {
+        match operation().await {
+            Ok(value) => return Some(value),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(error = %error, "the grant cannot be refreshed");
+                return None;
+            }
+            Err(StoreError::Unavailable(error)) => {
+                if failures == 0 {
+                    tracing::warn!(error, "the store does not answer; the operation is repeated");
+                }
+                core.clock.sleep(backoff::delay(failures, None, random()).min(Duration::from_secs(5))).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// Keeps the lease while the answer is awaited. A lost lease changes nothing for its holder.
+async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Duration) {
+    loop {
+        core.clock.sleep(lease / 3).await;
+        core.store.change(&key, Change::Renew { attempt, lease }).await.ok();
+    }
+}

@@ -1,0 +1,124 @@
+//! Refresh attempts: tasks on our own runtime, in a table that outlives actors and registry.
+//!
+//! Nobody owns an attempt but the table: callers, actors and the registry may all die while it runs. There is
+//! one attempt per key; whoever wants a refresh joins it. `attempt` carries out what
+//! `protocol::attempt` decides; `seal` turns answers into commits and rows into tokens.
+
+mod attempt;
+pub(super) mod seal;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+pub(super) use attempt::flush;
+
+use super::core::Core;
+use crate::{
+    model::{Generation, Id, Row, TokenKey},
+    protocol::attempt::End,
+};
+
+/// The running attempts, one per key.
+pub(super) struct Attempts {
+    running: Mutex<Running>,
+    count: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Running {
+    attempts: HashMap<TokenKey, (Id, watch::Receiver<Progress>)>,
+    finished: usize,
+    closed: bool,
+}
+
+/// What those who wait beside an attempt can see of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// The refresh token may have left.
+    pub(super) sent: bool,
+    /// How often a token was published.
+    pub(super) published: u32,
+    pub(super) ended: Option<Ended>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) end: End,
+    /// The row as the attempt read it last; `None` if it must be read again.
+    pub(super) row: Option<Arc<Row>>,
+}
+
+impl Attempts {
+    pub(super) fn new() -> Self {
+        Self { running: Mutex::default(), count: watch::Sender::new(0) }
+    }
+
+    /// The attempt that runs for `key`, or a new one for whoever saw the row at `basis`; `None` if nothing
+    /// may start any more.
+    pub(super) fn join_or_start(
+        core: &Arc<Core>,
+        key: &TokenKey,
+        basis: (Id, Generation),
+    ) -> Option<watch::Receiver<Progress>> {
+        let mut running = core.attempts.lock();
+        if let Some((_, progress)) = running.attempts.get(key) {
+            return Some(progress.clone());
+        }
+        if running.closed {
+            return None;
+        }
+        let id = Id::random();
+        let (sender, progress) = watch::channel(Progress::default());
+        running.attempts.insert(key.clone(), (id, progress.clone()));
+        core.attempts.count.send_modify(|count| *count += 1);
+        let task = attempt::Attempt::new(core.clone(), key.clone(), id, basis, sender);
+        core.runtime.spawn(task.run());
+        Some(progress)
+    }
+
+    /// The attempt that runs for `key`, if one does.
+    pub(super) fn joined(&self, key: &TokenKey) -> Option<watch::Receiver<Progress>> {
+        self.lock().attempts.get(key).map(|(_, progress)| progress.clone())
+    }
+
+    /// Whether this attempt for `key` runs in this process.
+    pub(super) fn runs(&self, key: &TokenKey, attempt: Id) -> bool {
+        self.lock().attempts.get(key).is_some_and(|(id, _)| *id == attempt)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Starts no more attempts from here on.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Resolves when fewer than `bound` attempts run.
+    pub(super) async fn below(&self, bound: usize) {
+        self.count.subscribe().wait_for(|count| *count < bound).await.ok();
+    }
+
+    /// How many attempts have ended so far.
+    pub(super) fn finished(&self) -> usize {
+        self.lock().finished
+    }
+
+    fn remove(&self, key: &TokenKey, attempt: Id) {
+        let mut running = self.lock();
+        if running.attempts.get(key).is_some_and(|(id, _)| *id == attempt) {
+            running.attempts.remove(key);
+            running.finished += 1;
+            self.count.send_modify(|count| *count -= 1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

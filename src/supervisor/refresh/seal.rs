@@ -1,0 +1,214 @@
+//! Between plaintext and rows: answers become commits, grants become connects, rows become tokens.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    clock::Reading,
+    error::Error,
+    idp::{Answer, RefreshLife},
+    keyring::{Field, Keyring, OpenError},
+    model::{
+        AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable, Time,
+        TokenKey,
+    },
+    protocol::{Commit, Connect, attempt::Claimed, schedule::due_at},
+    supervisor::core::Provider,
+};
+
+/// What is sealed beside the refresh token. A stored format: grows by optional fields only.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    access_token: String,
+    token_type: String,
+    scope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    params: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        self.access_token.zeroize();
+    }
+}
+
+/// An answer with its place in the store, and the token as it can be published.
+pub(super) struct Landing {
+    pub(super) commit: Commit,
+    access_token: AccessToken,
+    token_type: String,
+    scope: String,
+    boot_end: Option<Time>,
+}
+
+impl Landing {
+    /// The token, to be published at `generation`.
+    pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Issued {
+        Issued::new(
+            self.access_token.clone(),
+            &self.token_type,
+            &self.scope,
+            self.commit.expires,
+            (self.commit.incarnation, generation),
+            self.commit.due_at,
+            self.boot_end,
+            journaled,
+        )
+    }
+}
+
+/// What an answer is to be joined with.
+pub(super) struct Sent<'a> {
+    pub(super) key: &'a TokenKey,
+    pub(super) attempt: Id,
+    pub(super) claimed: Claimed,
+    /// The moment before the request was written.
+    pub(super) at: Reading,
+    /// The row whose refresh token was sent.
+    pub(super) row: &'a Row,
+}
+
+/// Seals an answer.
+///
+/// Its life counts from the moment of sending, by the boot-time clock too; if the token had been sent
+/// before, the answer may be a replay, and its life counts from the first time.
+pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: Answer) -> Landing {
+    let Sent { key, attempt, claimed, at, row } = sent;
+    let issued_at = claimed.first_sent.map_or(at.wall, |first| first.min(at.wall));
+    let lifetime = answer.expires_in.or(provider.idp.assumed_lifetime());
+    let expires = lifetime.map_or(Expires::Unknown, |life| Expires::At(issued_at + life));
+    // A row that does not open loses its extras, not its new tokens.
+    let old = open_document(keyring, row).ok();
+    let token_type = answer.token_type.unwrap_or_else(|| "Bearer".to_owned());
+    let scope = answer.scope.or(old.as_ref().map(|old| old.scope.clone())).unwrap_or_default();
+    let document = Document {
+        access_token: answer.access_token.expose_secret().to_owned(),
+        token_type: token_type.clone(),
+        scope: scope.clone(),
+        subject: old.as_ref().and_then(|old| old.subject.clone()).or(answer.subject),
+        params: old.as_ref().map(|old| old.params.clone()).unwrap_or_default(),
+        extra: old.as_ref().map(|old| old.extra.clone()).unwrap_or_default(),
+    };
+    let commit = Commit {
+        attempt: *attempt,
+        epoch: claimed.epoch,
+        incarnation: claimed.incarnation,
+        generation: claimed.generation,
+        parent: claimed.fingerprint,
+        token: answer.refresh_token.map(|token| seal_refresh_token(keyring, key, &token)),
+        document: seal_document(keyring, key, &document),
+        issued_at,
+        expires,
+        refresh_expires: answer.refresh_expires.map(|life| match life {
+            RefreshLife::In(life) => Expires::At(issued_at + life),
+            RefreshLife::Never => Expires::Never,
+        }),
+        due_at: due_at(key, issued_at, expires, provider.times.margin),
+        revocable: provider.idp.revokes_family_alone(),
+    };
+    let boot_end = expires.at().map(|end| at.boot + end.since(at.wall));
+    Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
+}
+
+/// Seals a grant from the user's consent.
+pub(in crate::supervisor) fn connecting(
+    keyring: &Keyring,
+    provider: &Provider,
+    key: &TokenKey,
+    grant: Grant,
+    now: Time,
+) -> Connect {
+    let expires = match ends(grant.expiry, now) {
+        Expires::Unknown => provider.idp.assumed_lifetime().map_or(Expires::Unknown, |life| Expires::At(now + life)),
+        known => known,
+    };
+    let document = Document {
+        access_token: grant.access_token.expose_secret().to_owned(),
+        token_type: grant.token_type,
+        scope: grant.scope,
+        subject: grant.subject,
+        params: grant.params,
+        extra: grant.extra,
+    };
+    Connect {
+        key: key.clone(),
+        incarnation: Id::random(),
+        client_id: grant.client_id.or_else(|| Some(provider.idp.client_id().to_owned())),
+        token: grant.refresh_token.map(|token| seal_refresh_token(keyring, key, &token)),
+        document: seal_document(keyring, key, &document),
+        issued_at: now,
+        expires,
+        refresh_expires: ends(grant.refresh_expiry, now),
+        due_at: due_at(key, now, expires, provider.times.margin),
+        cancels_revocations: !provider.idp.revokes_family_alone(),
+    }
+}
+
+/// Opens the row's token for publication.
+pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) -> Result<Issued, Error> {
+    let document = open_document(keyring, row).map_err(|_| Error::Internal("the stored access token does not open"))?;
+    let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
+    Ok(Issued::new(
+        AccessToken::new(document.access_token.clone()),
+        &document.token_type,
+        &document.scope,
+        row.expires,
+        (row.incarnation, row.generation),
+        row.due_at,
+        boot_end,
+        false,
+    ))
+}
+
+/// Opens the row's refresh token and the parameters to send along.
+pub(super) fn spendable(
+    keyring: &Keyring,
+    row: &Row,
+) -> Result<(RefreshToken, BTreeMap<String, String>), OpenError> {
+    let sealed = &row.refresh_token.as_ref().ok_or(OpenError::TooShort)?.sealed;
+    let token = open_refresh_token(keyring, &row.key, sealed)?;
+    let params = open_document(keyring, row).map(|document| document.params.clone()).unwrap_or_default();
+    Ok((token, params))
+}
+
+/// Opens a sealed refresh token.
+pub(in crate::supervisor) fn open_refresh_token(
+    keyring: &Keyring,
+    key: &TokenKey,
+    sealed: &Sealed,
+) -> Result<RefreshToken, OpenError> {
+    let plain = keyring.open(key, Field::RefreshToken, sealed)?;
+    std::str::from_utf8(&plain).map(RefreshToken::from).map_err(|_| OpenError::DoesNotOpen)
+}
+
+fn seal_refresh_token(keyring: &Keyring, key: &TokenKey, token: &RefreshToken) -> Spendable {
+    Spendable {
+        sealed: keyring.seal(key, Field::RefreshToken, token.expose_secret().as_bytes()),
+        fingerprint: keyring.fingerprint(key.idp(), token),
+    }
+}
+
+fn seal_document(keyring: &Keyring, key: &TokenKey, document: &Document) -> Sealed {
+    let plain = Zeroizing::new(serde_json::to_vec(document).expect("plain structs have a JSON form"));
+    keyring.seal(key, Field::Document, &plain)
+}
+
+fn open_document(keyring: &Keyring, row: &Row) -> Result<Document, OpenError> {
+    let plain = keyring.open(&row.key, Field::Document, &row.document)?;
+    serde_json::from_slice(&plain).map_err(|_| OpenError::DoesNotOpen)
+}
+
+fn ends(lifetime: Lifetime, now: Time) -> Expires {
+    match lifetime {
+        Lifetime::For(life) => Expires::At(now + life),
+        Lifetime::Until(Expiry::At(time)) => Expires::At(time.into()),
+        Lifetime::Until(Expiry::Never) => Expires::Never,
+        Lifetime::Until(Expiry::Unknown) => Expires::Unknown,
+    }
+}

@@ -1,0 +1,113 @@
+//! How refreshes are timed, with what identity providers override resolved.
+
+use std::time::Duration;
+
+use crate::{
+    idp::{Idp, InDoubt, Rotation},
+    protocol::doubt::Rules,
+};
+
+/// The times of a refresh. Each can also be set per identity provider.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RefreshSettings {
+    pub(super) margin: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) attempt_timeout: Duration,
+    pub(super) patience: Duration,
+    pub(super) send_window: Duration,
+    pub(super) settle: Duration,
+    pub(super) lease: Duration,
+    pub(super) in_doubt: InDoubt,
+}
+
+impl Default for RefreshSettings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            margin: seconds(300),
+            connect_timeout: seconds(5),
+            attempt_timeout: seconds(15),
+            patience: seconds(120),
+            send_window: seconds(5),
+            settle: seconds(30),
+            lease: seconds(20),
+            in_doubt: InDoubt::Ask,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: Duration) -> Self {
+            self.$name = $name;
+            self
+        })*
+    };
+}
+
+impl RefreshSettings {
+    setters! {
+        /// How long before its end a token is refreshed (5 min; at most a quarter of its life counts).
+        margin,
+        /// How long connecting to the identity provider may take (5 s).
+        connect_timeout,
+        /// How long an answer is awaited (15 s).
+        attempt_timeout,
+        /// How long an answer is awaited where a second request would kill the grant (120 s).
+        patience,
+        /// How long after its claim was issued a request may still be written (5 s).
+        send_window,
+        /// How long after its sender ended a request may still be processed by the identity provider (30 s).
+        settle,
+        /// How long a lease lasts; it is renewed at a third while the attempt runs (20 s).
+        lease,
+    }
+
+    /// What becomes of a doubt that nobody can resolve ([`InDoubt::Ask`]).
+    pub fn in_doubt(mut self, in_doubt: InDoubt) -> Self {
+        self.in_doubt = in_doubt;
+        self
+    }
+}
+
+/// The settings of one identity provider: its own where it has some, else the common ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) margin: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) rules: Rules,
+}
+
+impl Times {
+    /// # Errors
+    /// The times contradict each other; the text says how.
+    pub(super) fn of(idp: &Idp, common: &RefreshSettings) -> Result<Self, String> {
+        let own = idp.timing();
+        let attempt = own.attempt_timeout.unwrap_or(common.attempt_timeout);
+        let grace = idp.grace();
+        let never_rotates = idp.rotation_policy() == Rotation::Never;
+        let patient = grace.is_zero() && !never_rotates;
+        let rules = Rules {
+            settle: own.settle.unwrap_or(common.settle),
+            send_window: own.send_window.unwrap_or(common.send_window),
+            patience: if patient { own.patience.unwrap_or(common.patience).max(attempt) } else { attempt },
+            lease: own.lease.unwrap_or(common.lease),
+            grace,
+            try_in_doubt: own.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
+            never_rotates,
+        };
+        if rules.lease.is_zero() || attempt.is_zero() || rules.send_window.is_zero() {
+            return Err("lease, attempt_timeout and send_window must be longer than zero".to_owned());
+        }
+        let needed = rules.lease + rules.send_window + rules.settle + attempt;
+        if !grace.is_zero() && !never_rotates && needed >= grace {
+            return Err(format!(
+                "lease + send_window + settle + attempt_timeout ({needed:?}) must be shorter than the reuse grace ({grace:?})"
+            ));
+        }
+        let margin = own.margin.unwrap_or(common.margin);
+        Ok(Self { margin, connect_timeout: own.connect_timeout.unwrap_or(common.connect_timeout), rules })
+    }
+}

@@ -1,0 +1,154 @@
+//! The fast path: what is published for each key, readable without a message, a lock or an allocation.
+
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc,
+        atomic::Ordering,
+    },
+    time::Duration,
+};
+
+use papaya::{Compute, HashMap, Operation};
+
+use super::watch::WatchCell;
+use crate::{
+    clock::{Clock, Reading},
+    model::{Issued, Time, Token, TokenKey},
+};
+
+/// The published tokens of every key that has an actor.
+pub(super) struct Snapshot {
+    tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
+    watches: HashMap<TokenKey, std::sync::Weak<WatchCell>, CachedHash>,
+    clock: Clock,
+}
+
+impl Snapshot {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            tokens: HashMap::builder().hasher(CachedHash::default()).build(),
+            watches: HashMap::builder().hasher(CachedHash::default()).build(),
+            clock,
+        }
+    }
+
+    /// The key's token, if it lives for at least `min_ttl` from now.
+    pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
+        let now = self.clock.coarse();
+        let tokens = self.tokens.pin();
+        let issued = tokens.get(key)?;
+        let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
+        if !issued.valid_at(needed.wall, needed.boot) {
+            return None;
+        }
+        let token = issued.hand_out(now.wall)?;
+        issued.mark_used(tick(now));
+        Some(token)
+    }
+
+    /// What is published for the key, good or not.
+    pub(super) fn current(&self, key: &TokenKey) -> Option<Arc<Issued>> {
+        self.tokens.pin().get(key).cloned()
+    }
+
+    /// Publishes upwards only: a higher generation replaces, and at an equal one what the store holds
+    /// replaces what only the journal had.
+    pub(super) fn publish(&self, key: &TokenKey, issued: &Arc<Issued>) {
+        let tokens = self.tokens.pin();
+        let published = tokens.compute(key.clone(), |current| match current {
+            Some((_, held)) if !supersedes(issued, held) => Operation::Abort(()),
+            Some((_, held)) => {
+                issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
+                Operation::Insert(Arc::clone(issued))
+            }
+            None => Operation::Insert(Arc::clone(issued)),
+        });
+        if !matches!(published, Compute::Aborted(()))
+            && let Some(cell) = self.watched(key)
+        {
+            cell.publish(issued);
+        }
+    }
+
+    /// Forgets the key: its actor sleeps, or its grant is gone.
+    pub(super) fn remove(&self, key: &TokenKey) {
+        self.tokens.pin().remove(key);
+        if let Some(cell) = self.watched(key) {
+            cell.withdraw();
+        }
+    }
+
+    /// The key's watch, made if nobody watches yet.
+    pub(super) fn watch(&self, key: &TokenKey) -> Arc<WatchCell> {
+        let watches = self.watches.pin();
+        loop {
+            let made = Arc::new(WatchCell::new());
+            let computed = watches.compute(key.clone(), |current| match current.and_then(|(_, weak)| weak.upgrade()) {
+                Some(held) => Operation::Abort(held),
+                None => Operation::Insert(Arc::downgrade(&made)),
+            });
+            let cell = match computed {
+                Compute::Aborted(held) => held,
+                _ => made,
+            };
+            if let Some(issued) = self.current(key) {
+                cell.publish(&issued);
+            }
+            return cell;
+        }
+    }
+
+    /// Whether somebody watches the key: its actor does not sleep then.
+    pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
+        self.watched(key).is_some()
+    }
+
+    fn watched(&self, key: &TokenKey) -> Option<Arc<WatchCell>> {
+        let watches = self.watches.pin();
+        let cell = watches.get(key)?.upgrade();
+        if cell.is_none() {
+            watches.remove_if(key, |_, weak| weak.strong_count() == 0).ok();
+        }
+        cell
+    }
+}
+
+pub(super) fn supersedes(new: &Issued, held: &Issued) -> bool {
+    new.generation > held.generation || (new.generation == held.generation && held.journaled && !new.journaled)
+}
+
+/// Four seconds are fine enough to notice that nobody asks any more.
+const TICK_SHIFT: u32 = 12;
+
+fn tick(now: Reading) -> u32 {
+    ((now.boot.0 >> TICK_SHIFT) & i64::from(u32::MAX)) as u32
+}
+
+/// The last use of a token, by the boot-time clock; zero if it was never used.
+pub(super) fn last_use(issued: &Issued) -> Time {
+    Time(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
+}
+
+type CachedHash = BuildHasherDefault<PassThrough>;
+
+/// Keys bring their hash along.
+#[derive(Default)]
+pub(super) struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only keys are hashed here, and they write one u64; anything else still gets some hash.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What can be said about a grant without its tokens.
+
+use std::time::SystemTime;
+
+use crate::{
+    model::{Expires, Expiry, Generation, Row, State, Time},
+    protocol::Unchanged,
+};
+
+/// The state of one grant. Never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is doing.
+    pub state: State,
+    /// Its short public name for logs and people, such as `g_7hq2zk3pwm`; empty if absent.
+    pub grant_id: String,
+    /// The number of its stored grants.
+    pub generation: Generation,
+    /// Whether nothing is sent for it until people release it.
+    pub held: bool,
+    /// When its access token ends.
+    pub expiry: Expiry,
+    /// When its refresh token ends.
+    pub refresh_expiry: Expiry,
+    /// When the next refresh should start.
+    pub next_refresh_at: Option<SystemTime>,
+    /// The code of the last failure, if the last refresh failed.
+    pub last_error: Option<String>,
+    /// Why the user must go through consent again, if so: the identity provider's code, or ours.
+    pub reason: Option<String>,
+    /// Since when it is in this state.
+    pub since: Option<SystemTime>,
+    /// Why a connect changed nothing, if this answers one that did not.
+    pub unchanged: Option<Unchanged>,
+}
+
+impl Status {
+    pub(super) fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
+        let Some(row) = row else {
+            return Self {
+                state: State::Absent,
+                grant_id: String::new(),
+                generation: Generation(0),
+                held: false,
+                expiry: Expiry::Unknown,
+                refresh_expiry: Expiry::Unknown,
+                next_refresh_at: None,
+                last_error: None,
+                reason: None,
+                since: None,
+                unchanged,
+            };
+        };
+        let verdict = row.verdict.as_ref();
+        Self {
+            state: row.state(now),
+            grant_id: row.grant_id.clone(),
+            generation: row.generation,
+            held: row.held.is_some(),
+            expiry: public(row.expires),
+            refresh_expiry: public(row.refresh_expires),
+            next_refresh_at: row.due_at.filter(|_| row.sendable()).max(row.retry_at).map(SystemTime::from),
+            last_error: row.last_error.as_ref().map(|error| error.code.clone()),
+            reason: verdict.map(|verdict| verdict.code.clone()),
+            since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
+            unchanged,
+        }
+    }
+}
+
+fn public(expires: Expires) -> Expiry {
+    match expires {
+        Expires::At(time) => Expiry::At(time.into()),
+        Expires::Never => Expiry::Never,
+        Expires::Unknown => Expiry::Unknown,
+    }
+}

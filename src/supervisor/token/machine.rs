@@ -1,0 +1,421 @@
+//! The decisions of a key's actor: serve, wait, refuse, and when to start an attempt. Pure: the actor brings
+//! events, the time and what is published, and carries the effects out.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    clock::Reading,
+    error::{Cause, Error},
+    model::{Generation, Issued, Row, Standing, Time, Token},
+    protocol::attempt::End,
+    supervisor::status::Status,
+};
+
+/// What the actor knows and who waits. `W` is a caller waiting for a token, `R` one waiting for a refresh.
+pub(super) struct Machine<W, R> {
+    view: View,
+    running: bool,
+    /// Nothing is to be started before then, for a reason that is not in the row.
+    not_before: Option<(Time, Cause)>,
+    /// A resource server refused the token of this generation.
+    rejected: Option<Generation>,
+    waiters: Vec<Waiting<W>>,
+    refreshers: Vec<(R, Generation)>,
+    limits: Limits,
+    /// By the boot-time clock.
+    last_asked: Time,
+}
+
+#[derive(Clone, Debug)]
+enum View {
+    /// The row was not read yet, or what is known of it is out of date.
+    Unread,
+    Reading,
+    Read(Option<Arc<Row>>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) waiters: usize,
+    pub(super) idle_after: Duration,
+}
+
+/// A caller who waits for a token.
+#[derive(Debug)]
+pub(super) struct Waiting<W> {
+    pub(super) who: W,
+    pub(super) min_ttl: Duration,
+    /// By the boot-time clock.
+    pub(super) deadline: Time,
+}
+
+pub(super) enum Event<W, R> {
+    /// The row was read, by us or by an attempt, or written.
+    Row(Option<Arc<Row>>),
+    /// The row could not be read.
+    Unreadable,
+    Asked(Waiting<W>),
+    Rejected(Generation),
+    RefreshNow(R),
+    /// An attempt published a token, or is about to end the current one.
+    Progress,
+    /// An attempt ended; the row comes with it, unless it must be read again.
+    Ended(End, Option<Arc<Row>>),
+    /// Time has passed, or something came due.
+    Tick,
+}
+
+pub(super) enum Effect<W, R> {
+    /// Read the row.
+    Read,
+    /// Publish the row's token.
+    Publish(Arc<Row>),
+    /// Nothing of the key may be handed out any more.
+    Forget,
+    /// What is published stands like this from now on.
+    Stand(Standing),
+    /// Join or start an attempt for whoever saw this row.
+    Start(Arc<Row>),
+    Answer(W, Result<Token, Error>),
+    Refreshed(R, Result<bool, Error>),
+    WakeAt(Time),
+    /// Nobody has asked for long: stop.
+    Sleep,
+}
+
+
+/// What the actor sees besides events.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) now: Reading,
+    /// What is published for the key.
+    pub(super) published: Option<&'a Arc<Issued>>,
+    /// The last use of the fast path, by the boot-time clock.
+    pub(super) last_used: Time,
+    pub(super) watched: bool,
+}
+
+/// What becomes of a caller now.
+enum Verdict {
+    Give(Token),
+    Fail(Error),
+    Wait,
+    Start,
+}
+
+/// A caller is told this if nothing better is known.
+const SOON: Duration = Duration::from_secs(1);
+
+impl<W, R> Machine<W, R> {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            view: View::Unread,
+            running: false,
+            not_before: None,
+            rejected: None,
+            waiters: Vec::new(),
+            refreshers: Vec::new(),
+            limits,
+            last_asked: Time(0),
+        }
+    }
+
+    /// The row as it is known.
+    pub(super) fn row(&self) -> Option<&Arc<Row>> {
+        match &self.view {
+            View::Read(row) => row.as_ref(),
+            View::Unread | View::Reading => None,
+        }
+    }
+
+    /// Whether the row has been read.
+    pub(super) fn knows_row(&self) -> bool {
+        matches!(self.view, View::Read(_))
+    }
+
+    /// Whether somebody waits or an attempt runs.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running || !self.waiters.is_empty() || !self.refreshers.is_empty() || matches!(self.view, View::Reading)
+    }
+
+    /// Callers that are gone need no answer.
+    pub(super) fn forget_waiters(&mut self, gone: impl Fn(&W) -> bool) {
+        self.waiters.retain(|waiting| !gone(&waiting.who));
+    }
+
+    /// The effects of an event. To be called again with `Tick` after effects changed what is published.
+    pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Row(row) => self.learn(row, &mut effects),
+            Event::Unreadable => self.refuse_all(&mut effects),
+            Event::Asked(waiting) => {
+                self.last_asked = sight.now.boot;
+                if self.waiters.len() >= self.limits.waiters {
+                    effects.push(Effect::Answer(waiting.who, Err(Error::Busy { retry_after: SOON })));
+                } else {
+                    self.waiters.push(waiting);
+                }
+            }
+            Event::Rejected(generation) => self.reject(generation, &mut effects),
+            Event::RefreshNow(who) => self.refresh_now(who, sight.now.wall, &mut effects),
+            Event::Progress | Event::Tick => {}
+            Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
+        }
+        // A publication changes what callers can be given: they are served when it is done.
+        if !effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Forget)) {
+            self.serve(sight, &mut effects);
+        }
+        effects
+    }
+
+    fn learn(&mut self, row: Option<Arc<Row>>, effects: &mut Vec<Effect<W, R>>) {
+        if let (View::Read(Some(known)), Some(row)) = (&self.view, &row)
+            && known.generation > row.generation
+        {
+            return;
+        }
+        match &row {
+            Some(row) if row.tombstone.is_none() => {
+                effects.push(Effect::Publish(row.clone()));
+                effects.push(Effect::Stand(standing(row)));
+            }
+            _ => effects.push(Effect::Forget),
+        }
+        if row.as_ref().is_some_and(|row| self.rejected.is_some_and(|rejected| row.generation > rejected)) {
+            self.rejected = None;
+        }
+        self.view = View::Read(row);
+    }
+
+    fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
+        self.view = View::Unread;
+        let error = Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown };
+        let waiters = self.waiters.drain(..).map(|waiting| Effect::Answer(waiting.who, Err(error.clone())));
+        effects.extend(waiters);
+        effects.extend(self.refreshers.drain(..).map(|(who, _)| Effect::Refreshed(who, Err(error.clone()))));
+    }
+
+    fn reject(&mut self, generation: Generation, effects: &mut Vec<Effect<W, R>>) {
+        let known = match &self.view {
+            View::Read(Some(row)) => row.generation,
+            View::Read(None) => return,
+            View::Unread | View::Reading => Generation(0),
+        };
+        if generation < known {
+            return;
+        }
+        if generation > known {
+            // Somebody else stored that one: read it before deciding.
+            self.view = View::Unread;
+        }
+        self.rejected = Some(generation);
+        if generation == known {
+            effects.push(Effect::Stand(Standing::Withdrawn));
+        }
+    }
+
+    fn refresh_now(&mut self, who: R, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        if let View::Read(Some(row)) = &self.view
+            && row.sendable()
+            && row.commit.is_some()
+        {
+            let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
+            if !self.running && now < row.issued_at + lately {
+                effects.push(Effect::Refreshed(who, Ok(false)));
+                return;
+            }
+        }
+        let generation = self.row().map_or(Generation(0), |row| row.generation);
+        self.refreshers.push((who, generation));
+    }
+
+    fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        self.running = false;
+        self.not_before = None;
+        let before = self.row().cloned();
+        match (end, &row) {
+            (End::Until(time), Some(row)) => {
+                let cause = if row.intent.is_some() { Cause::InDoubt } else { Cause::IdpThrottled };
+                self.not_before = Some((time, cause));
+            }
+            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before == row) => {
+                // Nothing came of it and nothing says why: do not run in circles.
+                self.not_before = Some((now + SOON, Cause::IdpDown));
+            }
+            (_, None) => self.view = View::Unread,
+            _ => {}
+        }
+        if row.is_some() {
+            self.learn(row, effects);
+        }
+        // A refused token may be served again once the refresh that should replace it has failed.
+        if end != End::Renewed {
+            self.rejected = None;
+        }
+        self.answer_refreshers(now, effects);
+    }
+
+    fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        let View::Read(row) = &self.view else { return };
+        for (who, before) in std::mem::take(&mut self.refreshers) {
+            let answer = match row {
+                Some(row) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                Some(row) if row.tombstone.is_none() => Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
+                    retry_after: SOON,
+                    cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
+                })),
+                _ => Err(Error::NotConnected),
+            };
+            effects.push(Effect::Refreshed(who, answer));
+        }
+    }
+
+    /// Answers whom it can, starts what must be started, and says when to look again.
+    fn serve(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
+        let now = sight.now;
+        let mut start = false;
+        for waiting in std::mem::take(&mut self.waiters) {
+            match self.judge(&waiting, sight) {
+                Verdict::Give(token) => effects.push(Effect::Answer(waiting.who, Ok(token))),
+                Verdict::Fail(error) => effects.push(Effect::Answer(waiting.who, Err(error))),
+                Verdict::Wait => self.waiters.push(waiting),
+                Verdict::Start => {
+                    start = true;
+                    self.waiters.push(waiting);
+                }
+            }
+        }
+        match &self.view {
+            View::Unread => {
+                self.view = View::Reading;
+                effects.push(Effect::Read);
+            }
+            View::Reading => {}
+            View::Read(None) => self.answer_refreshers(now.wall, effects),
+            View::Read(Some(row)) => {
+                let row = row.clone();
+                start |= self.refresh_is_due(&row, now.wall);
+                if !self.running && !self.refreshers.is_empty() {
+                    match self.hindrance(&row, now.wall) {
+                        Some(_) => self.answer_refreshers(now.wall, effects),
+                        None => start = true,
+                    }
+                }
+                if start && !self.running {
+                    self.running = true;
+                    effects.push(Effect::Start(row));
+                }
+            }
+        }
+        self.rest(sight, effects);
+    }
+
+    fn judge(&self, waiting: &Waiting<W>, sight: Sight<'_>) -> Verdict {
+        let now = sight.now;
+        let View::Read(row) = &self.view else { return Verdict::Wait };
+        let Some(row) = row.as_ref().filter(|row| row.tombstone.is_none()) else {
+            return Verdict::Fail(Error::NotConnected);
+        };
+        let refused = |issued: &Issued| self.rejected.is_some_and(|rejected| issued.generation <= rejected);
+        let needed = now.plus(waiting.min_ttl);
+        let token = sight
+            .published
+            .filter(|issued| issued.generation >= row.generation || self.running)
+            .filter(|issued| issued.valid_at(needed.wall, needed.boot) && !refused(issued))
+            .and_then(|issued| issued.hand_out(now.wall));
+        if let Some(token) = token {
+            return Verdict::Give(token);
+        }
+        if let Some(life) = row.lifetime().filter(|life| waiting.min_ttl > *life * 3 / 4) {
+            return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
+        }
+        if self.running {
+            return Verdict::Wait;
+        }
+        match self.hindrance(row, now.wall) {
+            None => Verdict::Start,
+            // The next step lies before the caller's deadline: worth waiting for.
+            Some(Error::Unavailable { retry_after, cause })
+                if cause != Cause::Held && now.boot + retry_after < waiting.deadline =>
+            {
+                Verdict::Wait
+            }
+            Some(error) => Verdict::Fail(error),
+        }
+    }
+
+    /// Why no attempt can start now.
+    fn hindrance(&self, row: &Row, now: Time) -> Option<Error> {
+        if let Some(verdict) = &row.verdict {
+            let (reason, since) = (verdict.code.clone(), verdict.since.into());
+            return Some(Error::ReconnectRequired { reason, since });
+        }
+        if row.held.is_some() {
+            return Some(Error::Unavailable { retry_after: Duration::from_secs(60), cause: Cause::Held });
+        }
+        if row.refresh_token.is_none() {
+            let since = row.expires.at().unwrap_or(row.changed_at).into();
+            return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
+        }
+        let backoff = row.last_error.as_ref().and_then(|error| row.retry_at.map(|at| (at, error.cause)));
+        let (until, cause) = self.not_before.into_iter().chain(backoff).max_by_key(|(time, _)| *time)?;
+        (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
+    }
+
+    /// Whether an attempt is to be started although nobody waits.
+    fn refresh_is_due(&self, row: &Row, now: Time) -> bool {
+        let wanted = match &row.intent {
+            Some(_) => true,
+            None => row.sendable() && (self.rejected.is_some() || row.due_at.is_some_and(|due| due <= now)),
+        };
+        let waits = self.not_before.is_some_and(|(time, _)| time > now);
+        let backs_off = row.retry_at.is_some_and(|retry| retry > now) && row.sendable();
+        let moot = row.tombstone.is_none() && !row.sendable();
+        wanted && !waits && !backs_off && !moot
+    }
+
+    /// When to look again, or whether to go to sleep.
+    fn rest(&self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
+        let (now, idle_after) = (sight.now, self.limits.idle_after);
+        if self.is_busy() {
+            // Whoever waits for a time rather than for an attempt is served then.
+            if let (View::Read(Some(row)), false) = (&self.view, self.running)
+                && let Some(Error::Unavailable { retry_after, .. }) = self.hindrance(row, now.wall)
+            {
+                effects.push(Effect::WakeAt(now.wall + retry_after));
+            }
+            return;
+        }
+        let used = self.last_asked.max(sight.last_used);
+        let idle = now.boot.since(used);
+        if idle >= idle_after && !sight.watched {
+            effects.push(Effect::Sleep);
+            return;
+        }
+        let mut wake = now.wall + idle_after.saturating_sub(idle).max(SOON);
+        if let Some(row) = self.row() {
+            let next = row.due_at.max(row.retry_at).filter(|_| row.sendable());
+            let next = next.max(self.not_before.map(|(time, _)| time));
+            wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
+        }
+        effects.push(Effect::WakeAt(wake));
+    }
+
+    pub(super) fn status(&self, now: Time) -> Status {
+        Status::of(self.row().map(|row| &**row), now, None)
+    }
+}
+
+/// How what is published stands, judged by its row.
+fn standing(row: &Row) -> Standing {
+    if row.verdict.is_some() {
+        Standing::ReconnectRequired
+    } else if row.intent.is_some() {
+        Standing::InDoubt
+    } else if row.last_error.is_some() {
+        Standing::Failing
+    } else {
+        Standing::Good
+    }
+}
