@@ -2,9 +2,11 @@
 
 mod clock;
 mod error;
+mod keyring;
 mod model;
 
 pub use error::{Cause, Error};
+pub use keyring::Keyring;
 pub use model::{
     AccessToken, ClientSecret, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey, Warning,
 };
