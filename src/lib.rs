@@ -2,6 +2,7 @@
 
 mod clock;
 mod error;
+mod journal;
 mod keyring;
 mod model;
 
