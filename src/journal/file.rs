@@ -1,0 +1,299 @@
+//! One journal on disk: a locked file, appended to and cut back.
+//!
+//! `TSJ1 | owner 16`, then frames. Every entry is on disk before the next thing is written; marks need not be.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    JournalError, Refused, Unopened,
+    frame::{self, Body, Next},
+};
+use crate::model::{Id, Sealed};
+
+/// A journal that this process has locked. Dropping it unlocks it.
+pub(super) struct JournalFile {
+    owner: Id,
+    path: PathBuf,
+    /// Kept open for as long as the lock is needed.
+    file: File,
+    /// Up to here there are whole frames.
+    length: u64,
+    /// Up to here the disk has them.
+    synced: u64,
+    /// It could not be cut back after a failure: what follows would not be readable.
+    broken: bool,
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fail: bool,
+}
+
+/// Locks the directory's journals that nobody else has, in the order of their names. Makes the directory.
+pub(super) fn lock_free(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
+    let failed = |doing| move |cause| JournalError::Io { doing, path: directory.to_owned(), cause };
+    make(directory).map_err(failed("make"))?;
+    let mut paths = Vec::new();
+    for item in fs::read_dir(directory).map_err(failed("list"))? {
+        let path = item.map_err(failed("list"))?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
+}
+
+/// Makes a new journal, locked before anybody can see it.
+pub(super) fn create(directory: &Path) -> Result<JournalFile, JournalError> {
+    let owner = Id::random();
+    let path = directory.join(format!("{owner}.{EXTENSION}"));
+    let failed = |doing| {
+        let path = path.clone();
+        move |cause| JournalError::Io { doing, path, cause }
+    };
+    // Under another name until it is locked and whole: another process must not take it for a dead one's.
+    // A kill in between leaves a file of 20 bytes that nobody looks at again.
+    let unborn = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&unborn).map_err(failed("create"))?;
+    let born = || -> Result<(), JournalError> {
+        file.lock().map_err(|cause| JournalError::Lock { path: path.clone(), cause })?;
+        (&file).write_all(&header(owner)).and_then(|()| file.sync_all()).map_err(failed("write"))?;
+        fs::rename(&unborn, &path).and_then(|()| sync_directory(directory)).map_err(failed("create"))
+    };
+    born().inspect_err(|_| drop(fs::remove_file(&unborn)))?;
+    Ok(JournalFile::new(owner, path, file))
+}
+
+impl JournalFile {
+    fn new(owner: Id, path: PathBuf, file: File) -> Self {
+        Self {
+            owner,
+            path,
+            file,
+            length: HEADER,
+            synced: HEADER,
+            broken: false,
+            #[cfg(any(test, feature = "testing"))]
+            fail: false,
+        }
+    }
+
+    /// `None` if a living process has it.
+    fn lock(path: PathBuf) -> Result<Option<Self>, JournalError> {
+        let failed = |doing| {
+            let path = path.clone();
+            move |cause| JournalError::Io { doing, path, cause }
+        };
+        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(cause)) => return Err(JournalError::Lock { path, cause }),
+        }
+        let owner = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let Some(owner) = owner else { return Err(JournalError::NotAJournal { path }) };
+        let mut found = Vec::new();
+        (&file).take(HEADER).read_to_end(&mut found).map_err(failed("read"))?;
+        let expected = header(owner);
+        if found == expected {
+            return Ok(Some(Self::new(owner, path, file)));
+        }
+        if found.len() == expected.len() && found.starts_with(b"TSJ") && found[4..] == expected[4..] {
+            return Err(JournalError::Newer { path, at: 0 });
+        }
+        // A header that never got to the disk: then no entry did either.
+        if found.len() < expected.len() && (expected.starts_with(&found) || found.iter().all(|byte| *byte == 0)) {
+            tracing::warn!(journal.file = %path.display(), "a journal without its header was found; it is empty");
+            let rewritten = file.rewind().and_then(|()| file.write_all(&expected)).and_then(|()| file.sync_all());
+            rewritten.map_err(failed("write"))?;
+            return Ok(Some(Self::new(owner, path, file)));
+        }
+        Err(JournalError::NotAJournal { path })
+    }
+
+    pub(super) fn owner(&self) -> Id {
+        self.owner
+    }
+
+    /// Reads all frames in their order, and cuts off an end that was left half-written.
+    pub(super) fn read(&mut self, mut take: impl FnMut(Body) -> Result<(), Refused>) -> Result<(), JournalError> {
+        let failed = |cause| self.io("read", cause);
+        let end = self.file.metadata().map_err(failed)?.len();
+        let mut at = HEADER;
+        let mut reader = BufReader::new(&self.file);
+        reader.seek(SeekFrom::Start(at)).map_err(failed)?;
+        while at < end {
+            match frame::read(&mut reader, end - at).map_err(failed)? {
+                Next::Frame { body, size } => {
+                    take(body).map_err(|refused| match refused {
+                        Refused::DoesNotOpen(cause) => {
+                            JournalError::DoesNotOpen { path: self.path.clone(), at, cause: Unopened(cause) }
+                        }
+                        Refused::Newer => JournalError::Newer { path: self.path.clone(), at },
+                    })?;
+                    at += size;
+                }
+                Next::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
+                Next::Bad => {
+                    self.cut_torn_end(at, end)?;
+                    break;
+                }
+            }
+        }
+        // The disk has what was read, also what the process before us did not wait for.
+        self.file.sync_data().map_err(|cause| self.io("write", cause))?;
+        (self.length, self.synced) = (at, at);
+        Ok(())
+    }
+
+    fn cut_torn_end(&self, at: u64, end: u64) -> Result<(), JournalError> {
+        let damaged = || JournalError::Damaged { path: self.path.clone(), at };
+        if end - at > frame::MAX_TORN {
+            return Err(damaged());
+        }
+        let mut rest = Vec::new();
+        let mut file = &self.file;
+        let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.take(end - at).read_to_end(&mut rest));
+        read.map_err(|cause| self.io("read", cause))?;
+        if !frame::is_torn_end(&rest) {
+            return Err(damaged());
+        }
+        tracing::warn!(
+            journal.file = %self.path.display(),
+            journal.at = at,
+            journal.bytes = end - at,
+            "the journal's end was left half-written and is cut off; nobody was told of what it held"
+        );
+        self.file.set_len(at).map_err(|cause| self.io("shorten", cause))
+    }
+
+    /// Writes an entry and waits until the disk has it.
+    pub(super) fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
+        let frame = frame::entry(sealed)?;
+        self.write(|file| {
+            // Marks first: an entry on disk behind marks that are not would look like damage.
+            if file.synced < file.length {
+                file.file.sync_data()?;
+                file.synced = file.length;
+            }
+            file.write_at_end(&frame)?;
+            file.file.sync_data()?;
+            file.length += frame.len() as u64;
+            file.synced = file.length;
+            Ok(())
+        })
+    }
+
+    /// Writes a mark without waiting for the disk.
+    pub(super) fn mark(&mut self, attempt: Id) -> io::Result<()> {
+        let frame = frame::mark(attempt);
+        self.write(|file| {
+            file.write_at_end(&frame)?;
+            file.length += frame.len() as u64;
+            Ok(())
+        })
+    }
+
+    /// Empties a file that has grown large. Only called when nothing in it is pending.
+    pub(super) fn shrink(&mut self) -> io::Result<()> {
+        if self.length > LARGE {
+            self.file.set_len(HEADER)?;
+            (self.length, self.synced) = (HEADER, HEADER);
+        }
+        Ok(())
+    }
+
+    /// Runs `action`. Where it fails, the file ends again where the disk surely has it: marks may go with what
+    /// failed (they are written again or repeated), entries never do.
+    fn write(&mut self, action: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier failure left the journal unwritable: restart to open it again"));
+        }
+        let done = action(self);
+        if done.is_err() {
+            match self.file.set_len(self.synced) {
+                Ok(()) => self.length = self.synced,
+                Err(_) => self.broken = true,
+            }
+        }
+        done
+    }
+
+    fn write_at_end(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.length))?;
+        #[cfg(any(test, feature = "testing"))]
+        if self.fail {
+            self.file.write_all(&frame[..frame.len() / 2])?;
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "told to fail by the test"));
+        }
+        self.file.write_all(frame)
+    }
+
+    pub(super) fn io(&self, doing: &'static str, cause: io::Error) -> JournalError {
+        JournalError::Io { doing, path: self.path.clone(), cause }
+    }
+}
+
+fn header(owner: Id) -> Vec<u8> {
+    [&MAGIC[..], &owner.0].concat()
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// A new name is only safe when the directory is on disk too. Elsewhere than on unix directories cannot be opened.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+const EXTENSION: &str = "journal";
+const MAGIC: &[u8; 4] = b"TSJ1";
+const HEADER: u64 = 20;
+/// Above this an idle journal is emptied.
+const LARGE: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_be_cut_back_refuses_until_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = create(directory.path()).unwrap();
+        let sealed = Sealed(b"ts-test-secret-not-really-sealed".to_vec());
+        journal.append(&sealed).unwrap();
+        // Through a handle that may only read, neither writing nor cutting back works.
+        let writable = std::mem::replace(&mut journal.file, File::open(&journal.path).unwrap());
+        journal.append(&sealed).unwrap_err();
+        journal.file = writable;
+        assert!(journal.append(&sealed).unwrap_err().to_string().contains("restart"));
+        assert!(journal.mark(Id::random()).is_err());
+        drop(journal);
+        let mut again = lock_free(directory.path()).unwrap();
+        let mut entries = 0;
+        again[0]
+            .read(|_| {
+                entries += 1;
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(entries, 1);
+        again[0].append(&sealed).unwrap();
+    }
+}

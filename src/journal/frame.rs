@@ -1,0 +1,171 @@
+//! How entries and marks lie in a file: `length u32 | crc32 u32 | body`, little-endian; the body is a kind
+//! and then a sealed entry (1) or an attempt id (2).
+//!
+//! To add a kind: give it the next number; older versions refuse a file that has it.
+
+use std::io::{self, Read};
+
+use crate::model::{Id, Sealed};
+
+/// What a frame says.
+pub(super) enum Body {
+    Entry(Sealed),
+    /// The store has the answer of this attempt.
+    Mark(Id),
+}
+
+/// What lies at a place in a file.
+pub(super) enum Next {
+    Frame {
+        body: Body,
+        size: u64,
+    },
+    /// Whole, but of a kind that this version does not know.
+    Newer,
+    /// Not a whole frame.
+    Bad,
+}
+
+/// # Errors
+/// The entry is too large to be read again.
+pub(super) fn entry(sealed: &Sealed) -> io::Result<Vec<u8>> {
+    if sealed.0.len() >= MAX_BODY {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a journal entry is at most 16 MiB"));
+    }
+    Ok(frame(ENTRY, &sealed.0))
+}
+
+pub(super) fn mark(attempt: Id) -> Vec<u8> {
+    frame(MARK, &attempt.0)
+}
+
+/// Reads the frame that begins here, of which at most `rest` bytes can be there.
+pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<Next> {
+    let mut head = [0; HEAD];
+    if rest <= HEAD as u64 {
+        return Ok(Next::Bad);
+    }
+    from.read_exact(&mut head)?;
+    let (length, crc) = parse(head);
+    // Room is made only for what is there: a length is as little to be trusted as the rest.
+    if length == 0 || length > MAX_BODY || length as u64 > rest - HEAD as u64 {
+        return Ok(Next::Bad);
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    if crc32fast::hash(&body) != crc {
+        return Ok(Next::Bad);
+    }
+    let size = (HEAD + length) as u64;
+    let mark = || Id::try_from(&body[1..]).map(Body::Mark);
+    Ok(match (body[0], mark()) {
+        (ENTRY, _) => {
+            body.remove(0);
+            Next::Frame { body: Body::Entry(Sealed(body)), size }
+        }
+        (MARK, Ok(mark)) => Next::Frame { body: mark, size },
+        _ => Next::Newer,
+    })
+}
+
+/// Whether `rest`, which does not begin with a whole frame, can be what a killed process or machine left behind.
+///
+/// Entries reach the disk before anything else is written. So behind a bad place there can be no entry,
+/// and marks only where what is missing were marks too: those may reach the disk out of order.
+pub(super) fn is_torn_end(rest: &[u8]) -> bool {
+    let (mut at, mut end_of_marks) = (1, 0);
+    while let Some(found) = rest.get(at..) {
+        match whole_frame(found) {
+            Some(MARK) if at % MARK_FRAME == 0 => {
+                at += MARK_FRAME;
+                end_of_marks = at;
+            }
+            Some(_) => return false,
+            None if found.len() <= HEAD => break,
+            None => at += 1,
+        }
+    }
+    // The bad ones among them have a mark's length, or none where the disk has only zeros.
+    rest[..end_of_marks].chunks(MARK_FRAME).all(|slot| {
+        let length = slot.first_chunk().map(|length| u32::from_le_bytes(*length));
+        matches!(length, Some(0 | MARK_BODY))
+    })
+}
+
+/// The kind of the frame that begins here, if it is whole. The checksum last: it is what takes time.
+fn whole_frame(bytes: &[u8]) -> Option<u8> {
+    let (head, rest) = bytes.split_first_chunk()?;
+    let (length, crc) = parse(*head);
+    let body = rest.get(..length).filter(|body| !body.is_empty())?;
+    let plausible = length <= MAX_BODY && (body[0] == ENTRY || (body[0] == MARK && length == MARK_BODY as usize));
+    (plausible && crc32fast::hash(body) == crc).then_some(body[0])
+}
+
+fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(1 + content.len()).expect("a frame's body is at most 16 MiB");
+    let mut frame = Vec::with_capacity(HEAD + 1 + content.len());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.push(kind);
+    frame.extend_from_slice(content);
+    let crc = crc32fast::hash(&frame[HEAD..]);
+    frame[4..HEAD].copy_from_slice(&crc.to_le_bytes());
+    frame
+}
+
+fn parse(head: [u8; HEAD]) -> (usize, u32) {
+    let [a, b, c, d, e, f, g, h] = head;
+    (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]))
+}
+
+const ENTRY: u8 = 1;
+const MARK: u8 = 2;
+const HEAD: usize = 8;
+const MARK_BODY: u32 = 17;
+const MARK_FRAME: usize = HEAD + MARK_BODY as usize;
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// No more than this can be lost at an end: one entry, or marks (six hundred thousand of them).
+pub(super) const MAX_TORN: u64 = (HEAD + MAX_BODY) as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(numbers: &[u8]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| mark(Id([*number; 16]))).collect()
+    }
+
+    #[test]
+    fn a_torn_end_is_told_from_damage() {
+        let whole = entry(&Sealed(vec![9; 92])).unwrap();
+        assert_eq!(whole.len() % MARK_FRAME, 1);
+        // As long as five marks: that alone must not make it one.
+        let fifth = entry(&Sealed(vec![9; 5 * MARK_FRAME - HEAD - 1])).unwrap();
+        let flipped = |bytes: &[u8], at: usize| {
+            let mut bytes = bytes.to_vec();
+            bytes[at] ^= 1;
+            bytes
+        };
+        for (name, rest, torn) in [
+            ("short", whole[..50].to_vec(), true),
+            ("zeros", vec![0; 5000], true),
+            ("one bad frame", flipped(&whole, 20), true),
+            ("an entry follows", [flipped(&whole, 20), whole.clone()].concat(), false),
+            ("a length is wrong and an entry follows", [flipped(&whole, 0), whole.clone()].concat(), false),
+            ("a length is beyond the end and an entry follows", [flipped(&whole, 1), whole.clone()].concat(), false),
+            ("zeros and then an entry", [vec![0; 500], whole.clone()].concat(), false),
+            ("an entry is lost and a mark follows", [flipped(&whole, 20), marks(&[1])].concat(), false),
+            ("the same in a mark's raster", [flipped(&fifth, 20), marks(&[1])].concat(), false),
+            ("a mark is bad and one follows", [flipped(&marks(&[1]), 20), marks(&[2])].concat(), true),
+            ("marks are zeros and one follows", [vec![0; 50], marks(&[2])].concat(), true),
+            (
+                "marks with holes and a torn one",
+                [vec![0; 25], marks(&[2]), vec![0; 25], marks(&[3, 4])[..40].to_vec()].concat(),
+                true,
+            ),
+            ("a mark is bad and an entry follows", [flipped(&marks(&[1]), 20), whole.clone()].concat(), false),
+        ] {
+            assert_eq!(is_torn_end(&rest), torn, "{name}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The store's check value: a wrong or missing key is noticed at start, not at use.
+
+use subtle::ConstantTimeEq;
+
+use super::{Field, KeyId, Keyring, OpenError};
+use crate::{
+    Error,
+    model::{Sealed, TokenKey},
+};
+
+/// Why the keyring does not fit the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CheckError {
+    /// Usually an old or another deployment's key file, or a key that was removed too early.
+    #[error(
+        "the store is sealed with key {0}, which is not in the key file: \
+         start with the key file that has it (see its backup), or with the store that belongs to this key file"
+    )]
+    KeyMissing(KeyId),
+    /// The key file was edited, or written anew with the old id.
+    #[error(
+        "key {0} of the key file is not the key of that id that sealed the store: \
+         restore the key file from its backup"
+    )]
+    KeyDoesNotOpen(KeyId),
+    /// Spent tokens would not be recognised, so that a replay could be taken for a new grant.
+    #[error(
+        "fingerprint_key of the key file is not the one this store was made with (it never changes): \
+         restore the key file from its backup"
+    )]
+    FingerprintKeyDiffers,
+    /// The store was damaged, or a newer version of this program wrote to it.
+    #[error("the store's check value cannot be read: update token-supervisor, or restore the store from its backup")]
+    Unreadable,
+}
+
+impl From<CheckError> for Error {
+    fn from(error: CheckError) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+impl Keyring {
+    /// What the store keeps, sealed with the active key, to recognise its keyring by.
+    pub(crate) fn check_value(&self) -> Sealed {
+        self.seal(&check_key(), Field::Check, &self.keys.fingerprint.proof())
+    }
+
+    /// Whether this keyring can open the store that has this check value, and knows its fingerprints.
+    ///
+    /// # Errors
+    /// What does not fit, and what to do.
+    pub(crate) fn verify_check(&self, stored: &Sealed) -> Result<(), CheckError> {
+        let id = super::seal::key_id(stored).map_err(|_| CheckError::Unreadable)?;
+        let proof = self.open(&check_key(), Field::Check, stored).map_err(|error| match error {
+            OpenError::UnknownKey(id) => CheckError::KeyMissing(id),
+            OpenError::DoesNotOpen => CheckError::KeyDoesNotOpen(id),
+            OpenError::UnknownVersion | OpenError::TooShort => CheckError::Unreadable,
+        })?;
+        if bool::from(proof.ct_eq(&self.keys.fingerprint.proof())) {
+            Ok(())
+        } else {
+            Err(CheckError::FingerprintKeyDiffers)
+        }
+    }
+}
+
+/// No grant has this key: an identity provider has a name.
+fn check_key() -> TokenKey {
+    TokenKey::new("", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyring_that_does_not_fit_is_told_why() {
+        let id = |text: &str| text.parse::<KeyId>().unwrap();
+        let stored = Keyring::fixed(&[("0a0b0c0d", 1)], 9).check_value();
+        for (keys, fingerprint, expected) in [
+            (&[("0a0b0c0d", 1)][..], 9, Ok(())),
+            (&[("01020304", 2), ("0a0b0c0d", 1)], 9, Ok(())),
+            (&[("01020304", 2)], 9, Err(CheckError::KeyMissing(id("0a0b0c0d")))),
+            (&[("0a0b0c0d", 2)], 9, Err(CheckError::KeyDoesNotOpen(id("0a0b0c0d")))),
+            (&[("0a0b0c0d", 1)], 8, Err(CheckError::FingerprintKeyDiffers)),
+        ] {
+            assert_eq!(Keyring::fixed(keys, fingerprint).verify_check(&stored), expected);
+        }
+        for unreadable in [&b""[..], b"\x01", b"\x02 and then a good deal more than an envelope needs"] {
+            let verdict = Keyring::generate().verify_check(&Sealed(unreadable.to_vec()));
+            assert_eq!(verdict, Err(CheckError::Unreadable));
+        }
+    }
+
+    #[test]
+    fn the_check_value_is_no_refresh_token() {
+        let keyring = Keyring::generate();
+        assert!(keyring.open(&check_key(), Field::RefreshToken, &keyring.check_value()).is_err());
+        let other = keyring.seal(&check_key(), Field::Check, b"ts-test-secret-something");
+        assert_eq!(keyring.verify_check(&other), Err(CheckError::FingerprintKeyDiffers));
+    }
+}

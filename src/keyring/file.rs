@@ -1,0 +1,364 @@
+//! The key file: JSON, readable by its owner alone.
+//!
+//! `{"version":1,"fingerprint_key":"base64","keys":[{"id":"8 hex","state":"active","key":"base64"}]}`.
+//! What is wrong with it is said without a word of what stands in it: serde's messages quote values.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{FingerprintKey, Key, KeyId, KeyState, Keys, SealingKey, Secret};
+use crate::Error;
+
+/// Why a key file cannot be used. The message says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeyringError {
+    /// Usually a wrong path or the rights of another user.
+    #[error("cannot read key file {}: {cause}; {}", .path.display(), advice(.cause))]
+    Read { path: PathBuf, cause: io::Error },
+    /// Not JSON, or not ours: usually another file, or one that an editor changed.
+    #[error(
+        "{} is not a key file (line {line}, column {column}): check the path, or restore it from its backup",
+        .path.display()
+    )]
+    NotAKeyFile { path: PathBuf, line: usize, column: usize },
+    /// A newer version of this program wrote it.
+    #[error("key file {} has version {version}, this program knows 1: update token-supervisor", .path.display())]
+    UnknownVersion { path: PathBuf, version: u64 },
+    /// Edited by hand or cut off.
+    #[error("{which} in key file {} {problem}: restore the file from its backup", .path.display())]
+    BadKey { path: PathBuf, which: String, problem: &'static str },
+    /// Two files were put together by hand.
+    #[error("key file {} has two keys with the id {id}: restore it from its backup", .path.display())]
+    DuplicateId { path: PathBuf, id: KeyId },
+    /// The states were edited by hand.
+    #[error(
+        "key file {} has {found} active keys: set `state` of exactly one to `active`, the others to `staged` or `retired`",
+        .path.display()
+    )]
+    NotOneActive { path: PathBuf, found: usize },
+    /// Overwriting it would make what it sealed unreadable for ever.
+    #[error("key file {} exists and is left alone: use it, or choose another path", .path.display())]
+    Exists { path: PathBuf },
+    /// Usually a directory that is missing or belongs to another user.
+    #[error("cannot write key file {}: {cause}; check the directory's owner, mode and free space", .path.display())]
+    Write { path: PathBuf, cause: io::Error },
+}
+
+impl From<KeyringError> for Error {
+    fn from(error: KeyringError) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Keys, KeyringError> {
+    let unreadable = |cause| KeyringError::Read { path: path.to_owned(), cause };
+    let file = File::open(path).map_err(unreadable)?;
+    warn_if_exposed(path, &file);
+    // All room at once: a buffer that grows would leave keys behind.
+    let mut json = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
+    file.take(MAX_FILE as u64 + 1).read_to_end(&mut json).map_err(unreadable)?;
+    if json.len() > MAX_FILE {
+        return Err(KeyringError::NotAKeyFile { path: path.to_owned(), line: 1, column: 1 });
+    }
+    parse(path, &json)
+}
+
+pub(super) fn write_new(path: &Path, keys: &Keys) -> Result<(), KeyringError> {
+    let unwritable = |cause| KeyringError::Write { path: path.to_owned(), cause };
+    let json = to_json(keys);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::AlreadyExists => KeyringError::Exists { path: path.to_owned() },
+        _ => unwritable(cause),
+    })?;
+    let written = file.write_all(&json).and_then(|()| file.sync_all()).and_then(|()| sync_directory(path));
+    written.map_err(|cause| {
+        // It is ours and of no use; left there, it would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+        unwritable(cause)
+    })
+}
+
+fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
+    let path = || path.to_owned();
+    let no_key_file = |error: serde_json::Error| KeyringError::NotAKeyFile {
+        path: path(),
+        line: error.line(),
+        column: error.column(),
+    };
+    // The version first: of a later one nothing else is known, not even its fields.
+    let Version { version } = serde_json::from_slice(json).map_err(no_key_file)?;
+    if version != 1 {
+        return Err(KeyringError::UnknownVersion { path: path(), version });
+    }
+    let file: KeyFile = serde_json::from_slice(json).map_err(no_key_file)?;
+    let bad = |which: String, problem| KeyringError::BadKey { path: path(), which, problem };
+    let secret = |which: &str, text: &SecretText| decode(&text.0).map_err(|problem| bad(which.to_owned(), problem));
+
+    let fingerprint = FingerprintKey(secret("fingerprint_key", &file.fingerprint_key)?);
+    let mut keys: Vec<Key> = Vec::with_capacity(file.keys.len());
+    for (at, line) in file.keys.iter().enumerate() {
+        // Not quoted before it is known to be an id: somebody may have put the key in its place.
+        let id: KeyId =
+            line.id.0.parse().map_err(|()| bad(format!("id of key {}", at + 1), "is not 8 hexadecimal digits"))?;
+        if keys.iter().any(|key| key.sealing.id() == id) {
+            return Err(KeyringError::DuplicateId { path: path(), id });
+        }
+        let sealing = SealingKey::new(id, secret(&format!("key {id}"), &line.key)?);
+        keys.push(Key { state: line.state, sealing });
+    }
+    let mut active = keys.iter().enumerate().filter(|(_, key)| key.state == KeyState::Active).map(|(at, _)| at);
+    match (active.next(), active.count()) {
+        (Some(active), 0) => Ok(Keys { active, keys, fingerprint }),
+        (first, more) => Err(KeyringError::NotOneActive { path: path(), found: usize::from(first.is_some()) + more }),
+    }
+}
+
+fn to_json(keys: &Keys) -> Zeroizing<Vec<u8>> {
+    let text = |secret: &Secret| SecretText(STANDARD.encode(secret.expose()));
+    let line = |key: &Key| KeyLine {
+        id: SecretText(key.sealing.id().to_string()),
+        state: key.state,
+        key: text(key.sealing.secret()),
+    };
+    let file =
+        KeyFile { version: 1, fingerprint_key: text(&keys.fingerprint.0), keys: keys.keys.iter().map(line).collect() };
+    let mut json = Zeroizing::new(Vec::with_capacity(256 * (keys.keys.len() + 1)));
+    serde_json::to_writer_pretty(&mut *json, &file).expect("strings and numbers can be written as JSON");
+    json.push(b'\n');
+    json
+}
+
+fn decode(text: &str) -> Result<Secret, &'static str> {
+    // Room for what 44 characters could be at most; a longer text cannot be a key.
+    let mut bytes = Zeroizing::new([0; 33]);
+    match STANDARD.decode_slice(text, &mut *bytes) {
+        Ok(32) => {
+            let mut secret = Secret(Box::new([0; 32]));
+            secret.0.copy_from_slice(&bytes[..32]);
+            Ok(secret)
+        }
+        Ok(_) | Err(base64::DecodeSliceError::OutputSliceTooSmall) => Err("is not 32 bytes long"),
+        Err(base64::DecodeSliceError::DecodeError(_)) => Err("is not base64"),
+    }
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "check the path, restore it from its backup, or make a first one with `init`",
+        io::ErrorKind::PermissionDenied => "make it readable for the user this program runs as",
+        _ => "check the path and the disk",
+    }
+}
+
+/// A new name is only safe when the directory is on disk too. Elsewhere than on unix directories cannot be opened.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn warn_if_exposed(path: &Path, file: &File) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = file.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    if exposed(mode) {
+        tracing::warn!(
+            keyring.file = %path.display(),
+            keyring.mode = format!("{mode:04o}"),
+            "the key file can be read by every user of this machine: `chmod 600` it"
+        );
+    }
+}
+
+/// The group may read: that is how orchestrators hand out secrets.
+#[cfg(unix)]
+fn exposed(mode: u32) -> bool {
+    mode & 0o007 != 0
+}
+
+#[cfg(not(unix))]
+fn warn_if_exposed(_: &Path, _: &File) {}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    version: u64,
+    fingerprint_key: SecretText,
+    keys: Vec<KeyLine>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyLine {
+    id: SecretText,
+    state: KeyState,
+    key: SecretText,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(transparent)]
+struct SecretText(String);
+
+/// Room for thousands of keys; keeps a wrong path (a database, a device) from being read to its end.
+const MAX_FILE: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Keyring, keyring::Field, model::TokenKey};
+
+    /// 32 bytes, the marker first.
+    const KEY: &[u8; 32] = b"ts-test-secret-keyring-32-bytes!";
+
+    fn key() -> String {
+        STANDARD.encode(KEY)
+    }
+
+    fn file(fingerprint: &str, keys: &[(&str, &str, &str)]) -> String {
+        let keys: Vec<_> =
+            keys.iter().map(|(id, state, key)| serde_json::json!({ "id": id, "state": state, "key": key })).collect();
+        serde_json::json!({ "version": 1, "fingerprint_key": fingerprint, "keys": keys }).to_string()
+    }
+
+    fn from_text(text: &str) -> Result<Keyring, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.keys");
+        std::fs::write(&path, text).unwrap();
+        Keyring::from_file(path)
+    }
+
+    #[test]
+    fn written_and_read_it_is_the_same_keyring() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.keys");
+        let keyring = Keyring::generate();
+        keyring.write_new(&path).unwrap();
+        let again = Keyring::from_file(&path).unwrap();
+        let alice = TokenKey::new("alice", "github");
+        let sealed = keyring.seal(&alice, Field::Document, b"ts-test-secret-d");
+        assert_eq!(&again.open(&alice, Field::Document, &sealed).unwrap()[..], b"ts-test-secret-d");
+        again.verify_check(&keyring.check_value()).unwrap();
+
+        let before = std::fs::read(&path).unwrap();
+        let error = Keyring::generate().write_new(&path).unwrap_err().to_string();
+        assert!(error.contains("exists and is left alone"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn the_file_is_frozen() {
+        let keyring = Keyring::fixed(&[("0a0b0c0d", 1), ("01020304", 2)], 3);
+        let expected = r#"{
+  "version": 1,
+  "fingerprint_key": "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=",
+  "keys": [
+    {
+      "id": "0a0b0c0d",
+      "state": "active",
+      "key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+    },
+    {
+      "id": "01020304",
+      "state": "retired",
+      "key": "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="
+    }
+  ]
+}
+"#;
+        let json = to_json(&keyring.keys);
+        assert_eq!(std::str::from_utf8(&json).unwrap(), expected);
+        assert!(json.capacity() <= 256 * 3, "it grew, and left keys behind");
+        from_text(expected).unwrap().verify_check(&keyring.check_value()).unwrap();
+    }
+
+    #[test]
+    fn several_keys_with_one_active() {
+        let key = key();
+        let keys = [("00000001", "retired", &*key), ("00000002", "active", &key), ("00000003", "staged", &key)];
+        let keyring = from_text(&file(&key, &keys)).unwrap();
+        assert_eq!(format!("{keyring:?}"), "Keyring { active: 00000002, keys: 3, .. }");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_a_word_of_what_is_in_it() {
+        let key = &*key();
+        let good = ("0a0b0c0d", "active", key);
+        let short = &STANDARD.encode(&KEY[..31]);
+        let long = &STANDARD.encode([&KEY[..], b"!"].concat());
+        for (text, words) in [
+            (String::new(), "is not a key file (line 1, column 0)"),
+            (key.to_owned(), "is not a key file"),
+            (format!(r#"{{"version":"{key}"}}"#), "is not a key file"),
+            (file(key, &[good]).replace("keys", key), "is not a key file"),
+            (file(key, &[("0a0b0c0d", key, key)]), "is not a key file"),
+            (file(key, &[good]).replace(":1", r#":2,"ciphers":[]"#), "has version 2"),
+            (file("", &[good]), "fingerprint_key in key file"),
+            (file(short, &[good]), "is not 32 bytes long"),
+            (file(key, &[("0a0b0c0d", "active", short)]), "key 0a0b0c0d in key file"),
+            (file(key, &[("0a0b0c0d", "active", long)]), "is not 32 bytes long"),
+            (file(key, &[("0a0b0c0d", "active", &key.repeat(9))]), "is not 32 bytes long"),
+            (file(key, &[("0a0b0c0d", "active", &key.replace('=', "*"))]), "is not base64"),
+            (file(key, &[(key, "active", key)]), "id of key 1 in key file"),
+            (file(key, &[good, ("0a0b0c0d", "retired", key)]), "two keys with the id 0a0b0c0d"),
+            (file(key, &[good, ("0A0B0C0D", "retired", key)]), "two keys with the id 0a0b0c0d"),
+            (file(key, &[]), "has 0 active keys"),
+            (file(key, &[("0a0b0c0d", "staged", key)]), "has 0 active keys"),
+            (file(key, &[good, ("01020304", "active", key), ("01020305", "active", key)]), "has 3 active keys"),
+            (" ".repeat(MAX_FILE + 1), "is not a key file"),
+        ] {
+            let error = from_text(&text).unwrap_err();
+            let (shown, debugged) = (error.to_string(), format!("{error:?}"));
+            assert!(shown.contains(words), "{shown}");
+            for secret in [&key[..12], "ts-test-secret"] {
+                assert!(!shown.contains(secret) && !debugged.contains(secret), "{words}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_told_apart_from_an_unwritable_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/tokens.keys");
+        let error = Keyring::from_file(&path).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read key file") && error.contains("`init`"), "{error}");
+        let error = Keyring::generate().write_new(&path).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write key file"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_what_every_user_can_read_is_warned_about() {
+        assert!(exposed(0o644) && exposed(0o604));
+        assert!(!exposed(0o600) && !exposed(0o400) && !exposed(0o640));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(parse(Path::new("x"), &bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Keyed fingerprints of refresh tokens: HMAC-SHA256, cut to 16 bytes.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::Secret;
+use crate::model::{Fingerprint, RefreshToken};
+
+/// Never rotated: with another one, no spent token would be recognised any more.
+pub(super) struct FingerprintKey(pub(super) Secret);
+
+impl FingerprintKey {
+    pub(super) fn of(&self, idp: &str, token: &RefreshToken) -> Fingerprint {
+        let length = (idp.len() as u64).to_le_bytes();
+        Fingerprint(self.mac(&[&length, idp.as_bytes(), token.expose_secret().as_bytes()]))
+    }
+
+    /// Proves which fingerprint key this is. No fingerprint: none starts with a length of 2^64 - 1.
+    pub(super) fn proof(&self) -> [u8; 16] {
+        self.mac(&[&[0xff; 8], b"token-supervisor/1 check"])
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes keys of any length");
+        parts.iter().for_each(|part| mac.update(part));
+        let digest: [u8; 32] = mac.finalize().into_bytes().into();
+        *digest.first_chunk().expect("a digest has 32 bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_frozen() {
+        // They are compared with those of spent tokens, stored for ever.
+        let key = FingerprintKey(Secret(Box::new([0x22; 32])));
+        let of = |idp, token: &str| key.of(idp, &token.into()).to_string();
+        assert_eq!(of("github", "ts-test-secret-r"), "1228668c79eb8ca1f13df6172ab5b581");
+        assert_ne!(of("github", "ts-test-secret-r"), of("gitlab", "ts-test-secret-r"));
+        assert_ne!(of("a", "bts-test-secret-r"), of("ab", "ts-test-secret-r"));
+        assert_eq!(Fingerprint(key.proof()).to_string(), "56db9ce7334113e0473dea64d6570e21");
+    }
+}

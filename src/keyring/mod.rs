@@ -1,0 +1,237 @@
+//! Keys: what is stored is sealed with them, and tokens are told apart with them.
+//!
+//! Several keys can open, exactly one is *active* and seals: so a key is replaced by staging the next
+//! one everywhere, promoting it, sealing anew what the old one sealed, and removing the old one. Key
+//! ids are random, so that two key files never mean different keys by one id. The fingerprint key is
+//! never rotated: the fingerprints of spent tokens must be recognised for as long as they are kept.
+//!
+//! Invariants: the cipher is used in `seal` alone; no error, log line or `Debug` carries key material or
+//! a line of the key file; keys are wiped from memory when the last clone goes. Deliberately absent: the
+//! store and the journal, which see [`Sealed`] and nothing else.
+
+mod check;
+mod file;
+mod fingerprint;
+mod seal;
+
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{
+    Error,
+    model::{Fingerprint, RefreshToken, Sealed, TokenKey},
+};
+
+pub(crate) use check::CheckError;
+use fingerprint::FingerprintKey;
+pub(crate) use seal::{Field, OpenError};
+use seal::{NONCE, SealingKey};
+
+/// The keys that seal stored tokens. Cloning costs one counter.
+///
+/// Keep the key file and the database in different backups: either alone is worth nothing to a thief,
+/// and the database without its keys is worth nothing to you.
+///
+/// ```
+/// use token_supervisor::Keyring;
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("tokens.keys");
+/// Keyring::generate().write_new(&path)?;
+/// let keyring = Keyring::from_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Keyring {
+    keys: Arc<Keys>,
+}
+
+impl Keyring {
+    /// A keyring with one new random key and a new fingerprint key.
+    ///
+    /// # Panics
+    /// If the operating system has no randomness to give.
+    pub fn generate() -> Self {
+        let key = Key { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
+        Self { keys: Arc::new(Keys { keys: vec![key], active: 0, fingerprint: FingerprintKey(Secret::random()) }) }
+    }
+
+    /// The keyring in a file that [`write_new`](Self::write_new) or `token-supervisor init` wrote.
+    ///
+    /// # Errors
+    /// [`Error::Start`] that says what is wrong with the file and what to do; it never quotes the file.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let keys = Arc::new(file::read(path.as_ref())?);
+        Ok(Self { keys })
+    }
+
+    /// Writes the keys to a new file that only its owner can read (mode 0600), and waits until the disk has it.
+    ///
+    /// # Errors
+    /// [`Error::Start`] if there is such a file already (it is left alone) or it cannot be written.
+    pub fn write_new(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        Ok(file::write_new(path.as_ref(), &self.keys)?)
+    }
+
+    /// Seals with the active key, bound to the row and the field: moved elsewhere, it does not open.
+    pub(crate) fn seal(&self, key: &TokenKey, field: Field, plaintext: &[u8]) -> Sealed {
+        self.seal_with_nonce(random(), key, field, plaintext)
+    }
+
+    /// Sealing with a nonce of the caller's: apart from [`seal`](Self::seal) for golden tests alone.
+    fn seal_with_nonce(&self, nonce: [u8; NONCE], key: &TokenKey, field: Field, plaintext: &[u8]) -> Sealed {
+        self.keys.keys[self.keys.active].sealing.seal(nonce, key, field, plaintext)
+    }
+
+    /// Opens what any of the keys sealed for this row and this field.
+    ///
+    /// # Errors
+    /// Why it does not open.
+    pub(crate) fn open(&self, key: &TokenKey, field: Field, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let id = seal::key_id(sealed)?;
+        let sealing = self.keys.find(id).ok_or(OpenError::UnknownKey(id))?;
+        sealing.open(key, field, sealed)
+    }
+
+    /// Tells a refresh token of this identity provider apart from all others, without knowing it.
+    pub(crate) fn fingerprint(&self, idp: &str, token: &RefreshToken) -> Fingerprint {
+        self.keys.fingerprint.of(idp, token)
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let active = self.keys.keys[self.keys.active].sealing.id();
+        f.debug_struct("Keyring").field("active", &active).field("keys", &self.keys.keys.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a key file holds. Exactly one key is active, and no two have the same id.
+struct Keys {
+    keys: Vec<Key>,
+    active: usize,
+    fingerprint: FingerprintKey,
+}
+
+impl Keys {
+    fn find(&self, id: KeyId) -> Option<&SealingKey> {
+        self.keys.iter().map(|key| &key.sealing).find(|sealing| sealing.id() == id)
+    }
+}
+
+struct Key {
+    state: KeyState,
+    sealing: SealingKey,
+}
+
+/// What a key is for. All of them open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KeyState {
+    /// Seals.
+    Active,
+    /// Will seal when every replica has it.
+    Staged,
+    /// Sealed once; goes when nothing needs it any more.
+    Retired,
+}
+
+/// Which key: random, written as eight hexadecimal digits, not secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyId([u8; 4]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text.len() != 8 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        u32::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(drop)
+    }
+}
+
+/// 256 secret bits. Boxed, so that moving it leaves no copy behind; wiped when dropped.
+struct Secret(Box<[u8; 32]>);
+
+impl Secret {
+    fn random() -> Self {
+        let mut secret = Self(Box::new([0; 32]));
+        getrandom::fill(&mut *secret.0).expect("the operating system gives random bytes");
+        secret
+    }
+
+    fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+#[cfg(test)]
+impl Keyring {
+    /// A keyring of known keys: one for each id, of bytes that repeat the number beside it; the first is active.
+    pub(crate) fn fixed(keys: &[(&str, u8)], fingerprint: u8) -> Self {
+        let secret = |byte| Secret(Box::new([byte; 32]));
+        let key = |(at, (id, byte)): (usize, &(&str, u8))| Key {
+            state: if at == 0 { KeyState::Active } else { KeyState::Retired },
+            sealing: SealingKey::new(id.parse().expect("eight hexadecimal digits"), secret(*byte)),
+        };
+        let keys = keys.iter().enumerate().map(key).collect();
+        Self { keys: Arc::new(Keys { keys, active: 0, fingerprint: FingerprintKey(secret(fingerprint)) }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_open_and_the_active_one_seals() {
+        let key = TokenKey::new("alice", "github");
+        let old = Keyring::fixed(&[("0a0b0c0d", 1)], 9);
+        let both = Keyring::fixed(&[("01020304", 2), ("0a0b0c0d", 1)], 9);
+        let sealed = old.seal(&key, Field::Document, b"ts-test-secret-d");
+        assert_eq!(&both.open(&key, Field::Document, &sealed).unwrap()[..], b"ts-test-secret-d");
+        let sealed = both.seal(&key, Field::Document, b"ts-test-secret-d");
+        let error = old.open(&key, Field::Document, &sealed).unwrap_err();
+        assert_eq!(error.to_string(), "sealed with key 01020304, which is not in the key file");
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let keyring = Keyring::fixed(&[("0a0b0c0d", 0x5a)], 0x5b);
+        assert_eq!(format!("{keyring:?}"), "Keyring { active: 0a0b0c0d, keys: 1, .. }");
+    }
+
+    #[test]
+    fn a_key_id_is_eight_hexadecimal_digits() {
+        assert_eq!("0a0b0c0d".parse::<KeyId>().unwrap().to_string(), "0a0b0c0d");
+        for text in ["", "0a0b0c0", "0a0b0c0d0", "+a0b0c0d", "0a0b0c0g", "äää"] {
+            assert!(text.parse::<KeyId>().is_err(), "{text}");
+        }
+    }
+}
