@@ -47,6 +47,8 @@ pub(super) struct Waiting<W> {
     pub(super) min_ttl: Duration,
     /// By the boot-time clock.
     pub(super) deadline: Time,
+    /// A refresh has succeeded while it waited.
+    pub(super) renewed: bool,
 }
 
 pub(super) enum Event<W, R> {
@@ -182,8 +184,9 @@ impl<W, R> Machine<W, R> {
             }
             _ => effects.push(Effect::Forget),
         }
-        if row.as_ref().is_some_and(|row| self.rejected.is_some_and(|rejected| row.generation > rejected)) {
-            self.rejected = None;
+        self.rejected = self.rejected.filter(|rejected| row.as_ref().is_some_and(|row| row.generation == *rejected));
+        if self.rejected.is_some() {
+            effects.push(Effect::Stand(Standing::Withdrawn));
         }
         self.view = View::Read(row);
     }
@@ -249,9 +252,13 @@ impl<W, R> Machine<W, R> {
         if row.is_some() {
             self.learn(row, effects);
         }
-        // A refused token may be served again once the refresh that should replace it has failed.
-        if end != End::Renewed {
-            self.rejected = None;
+        if end == End::Renewed {
+            self.waiters.iter_mut().for_each(|waiting| waiting.renewed = true);
+        } else if self.rejected.take().is_some()
+            && let Some(row) = self.row()
+        {
+            // A refused token is served again once the refresh that should replace it has failed.
+            effects.push(Effect::Stand(standing(row)));
         }
         self.answer_refreshers(now, effects);
     }
@@ -297,7 +304,8 @@ impl<W, R> Machine<W, R> {
                 let row = row.clone();
                 start |= self.refresh_is_due(&row, now.wall);
                 if !self.running && !self.refreshers.is_empty() {
-                    match self.hindrance(&row, now.wall) {
+                    // An operator's wish goes before the backoff, but not around a doubt.
+                    match self.hindrance(&Row { retry_at: None, ..(*row).clone() }, now.wall) {
                         Some(_) => self.answer_refreshers(now.wall, effects),
                         None => start = true,
                     }
@@ -327,7 +335,9 @@ impl<W, R> Machine<W, R> {
         if let Some(token) = token {
             return Verdict::Give(token);
         }
-        if let Some(life) = row.lifetime().filter(|life| waiting.min_ttl > *life * 3 / 4) {
+        if let Some(life) = row.lifetime().filter(|life| waiting.renewed || waiting.min_ttl > *life * 3 / 4)
+            && !waiting.min_ttl.is_zero()
+        {
             return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
         }
         if self.running {

@@ -1,0 +1,338 @@
+//! One actor per user and identity provider: it owns the key's view of its row and those who wait for it.
+//!
+//! `machine` decides; this file carries its effects out. The actor can die at any time: attempts and store
+//! operations run elsewhere, and whoever waits hears that the reply was dropped and asks again.
+
+mod machine;
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    command::{Ask, Refreshed, Reply, Revoke},
+    core::Core,
+    refresh::{Attempts, Progress, seal},
+    registry::{RegistryActor, Retire, TokenActorEnded},
+    snapshot::last_use,
+    status::Status,
+};
+use crate::{
+    error::{Cause, Error},
+    model::{Grant, Row, State, Time, Token, TokenKey},
+    protocol::{Change, Disconnect, Reply as Replied},
+    store::{Changed, StoreError},
+};
+use machine::{Effect, Event, Limits, Machine, Sight, Waiting};
+
+/// The actor of one key.
+pub(super) struct TokenActor {
+    core: Arc<Core>,
+    key: TokenKey,
+    machine: Machine<Reply<Token>, Reply<Refreshed>>,
+    /// Asked for while the row is being read.
+    unread: Vec<Unread>,
+    timer: Option<(Time, SpawnHandle)>,
+    guard: Guard,
+}
+
+/// Answers that need the row.
+enum Unread {
+    Status(Reply<Status>),
+    Watch(Reply<()>),
+}
+
+/// Tells the registry that the actor is gone, however it went.
+struct Guard {
+    registry: Addr<RegistryActor>,
+    key: TokenKey,
+    /// Tells this actor from its predecessors and successors.
+    number: u64,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking();
+        self.registry.do_send(TokenActorEnded { key: self.key.clone(), number: self.number, panicked });
+    }
+}
+
+/// Something for the key's actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Deliver(pub(super) Ask);
+
+/// The registry routes nothing here any more: stop as soon as nobody waits.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Retired;
+
+impl TokenActor {
+    pub(super) fn new(core: Arc<Core>, key: TokenKey, registry: Addr<RegistryActor>, number: u64) -> Self {
+        let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
+        let guard = Guard { registry, key: key.clone(), number };
+        Self { core, key, machine: Machine::new(limits), unread: Vec::new(), timer: None, guard }
+    }
+
+    fn feed(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
+        let mut effects = self.decide(event);
+        loop {
+            let republished = effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Forget));
+            for effect in effects {
+                self.carry_out(effect, context);
+            }
+            if !republished {
+                break;
+            }
+            effects = self.decide(Event::Tick);
+        }
+        self.answer_unread();
+    }
+
+    fn decide(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>) -> Vec<Effect<Reply<Token>, Reply<Refreshed>>> {
+        let published = self.core.snapshot.current(&self.key);
+        let sight = Sight {
+            now: self.core.clock.read(),
+            published: published.as_ref(),
+            last_used: published.as_deref().map_or(Time(0), last_use),
+            watched: self.core.snapshot.is_watched(&self.key),
+        };
+        self.machine.step(event, sight)
+    }
+
+    fn carry_out(&mut self, effect: Effect<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
+        match effect {
+            Effect::Read => self.read(context),
+            Effect::Publish(row) => self.publish(&row),
+            Effect::Forget => self.core.snapshot.remove(&self.key),
+            Effect::Stand(standing) => {
+                if let Some(issued) = self.core.snapshot.current(&self.key) {
+                    issued.set_standing(standing);
+                }
+            }
+            Effect::Start(row) => self.start(&row, context),
+            // Whoever asked may be gone.
+            Effect::Answer(reply, answer) => drop(reply.send(answer)),
+            Effect::Refreshed(reply, answer) => {
+                let status = self.machine.status(self.core.clock.now());
+                drop(reply.send(answer.map(|refreshed| Refreshed { refreshed, status })));
+            }
+            Effect::WakeAt(time) => self.wake_at(time, context),
+            Effect::Sleep => {
+                self.core.snapshot.remove(&self.key);
+                self.guard.registry.do_send(Retire {
+                    key: self.key.clone(),
+                    number: self.guard.number,
+                    actor: context.address(),
+                });
+            }
+        }
+    }
+
+    fn read(&self, context: &mut Context<Self>) {
+        let read = self.core.store.read(&self.key);
+        context.spawn(read.into_actor(self).map(|read, actor, context| match read {
+            Ok(read) => {
+                actor.feed(Event::Row(read.row.map(Arc::new)), context);
+                actor.follow_running(context);
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a grant could not be read");
+                actor.refuse_unread(&error);
+                actor.feed(Event::Unreadable, context);
+            }
+        }));
+    }
+
+    fn publish(&self, row: &Row) {
+        match seal::issued(&self.core.keyring, row, self.core.clock.read()) {
+            Ok(issued) => self.core.snapshot.publish(&self.key, &Arc::new(issued)),
+            Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
+        }
+    }
+
+    /// A new actor finds its predecessor's attempt by starting one: the table hands out the running one.
+    fn start(&mut self, row: &Row, context: &mut Context<Self>) {
+        match Attempts::join_or_start(&self.core, &self.key, (row.incarnation, row.generation)) {
+            Some(progress) => self.follow(progress, context),
+            None => {
+                // Nothing starts any more: those who wait are told, valid tokens are served on.
+                self.machine.refuse(&Error::ShutDown).into_iter().for_each(|effect| self.carry_out(effect, context));
+            }
+        }
+    }
+
+    /// Joins the attempt of a predecessor that died.
+    fn follow_running(&mut self, context: &mut Context<Self>) {
+        if let Some(progress) = self.core.attempts.joined(&self.key)
+            && self.machine.join()
+        {
+            self.follow(progress, context);
+        }
+    }
+
+    fn follow(&self, mut progress: watch::Receiver<Progress>, context: &mut Context<Self>) {
+        let next = async move {
+            let alive = progress.changed().await.is_ok();
+            (progress, alive)
+        };
+        context.spawn(next.into_actor(self).map(|(mut progress, alive), actor, context| {
+            let ended = progress.borrow_and_update().ended.clone();
+            match ended {
+                Some(ended) => actor.feed(Event::Ended(ended.end, ended.row), context),
+                // Its task panicked: the row tells what is left of it.
+                None if !alive => actor.feed(Event::Ended(crate::protocol::attempt::End::Settled, None), context),
+                None => {
+                    actor.feed(Event::Progress, context);
+                    actor.follow(progress, context);
+                }
+            }
+        }));
+    }
+
+    fn wake_at(&mut self, time: Time, context: &mut Context<Self>) {
+        if let Some((set, timer)) = self.timer {
+            if set == time {
+                return;
+            }
+            context.cancel_future(timer);
+        }
+        let clock = self.core.clock.clone();
+        let wait = async move { clock.wait_until(time).await };
+        let timer = context.spawn(wait.into_actor(self).map(|(), actor, context| {
+            actor.timer = None;
+            actor.machine.forget_waiters(oneshot::Sender::is_closed);
+            actor.feed(Event::Tick, context);
+        }));
+        self.timer = Some((time, timer));
+    }
+
+    fn answer_unread(&mut self) {
+        if self.machine.knows_row() {
+            let now = self.core.clock.now();
+            for unread in std::mem::take(&mut self.unread) {
+                match unread {
+                    Unread::Status(reply) => drop(reply.send(Ok(self.machine.status(now)))),
+                    Unread::Watch(reply) => drop(reply.send(match self.machine.status(now).state {
+                        State::Absent | State::Revoked => Err(Error::NotConnected),
+                        _ => Ok(()),
+                    })),
+                }
+            }
+        }
+    }
+
+    fn refuse_unread(&mut self, error: &StoreError) {
+        for unread in std::mem::take(&mut self.unread) {
+            match unread {
+                Unread::Status(reply) => drop(reply.send(Err(refusal(error)))),
+                Unread::Watch(reply) => drop(reply.send(Err(refusal(error)))),
+            }
+        }
+    }
+
+    fn connect(&self, grant: Grant, reply: Reply<Status>, context: &mut Context<Self>) {
+        let Some(provider) = self.core.idps.get(self.key.idp()) else {
+            return drop(reply.send(Err(Error::UnknownIdp)));
+        };
+        if grant.client_id.as_deref().is_some_and(|client| client != provider.idp.client_id()) {
+            let retry_after = Duration::from_secs(60);
+            return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
+        }
+        let now = self.core.clock.now();
+        let connect = seal::connecting(&self.core.keyring, provider, &self.key, grant, now);
+        self.change(Change::Connect(Box::new(connect)), reply, context);
+    }
+
+    /// Carries out one transaction on the row. It is done whether this actor lives to see it or not.
+    fn change(&self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
+        let changed = self.core.store.change(&self.key, change);
+        context.spawn(changed.into_actor(self).map(|changed, actor, context| match changed {
+            Ok(Changed { reply: replied, row, now }) => {
+                let row = row.map(Arc::new);
+                let answer = match replied {
+                    Replied::Duplicate => Err(Error::DuplicateGrant),
+                    Replied::Refused => Err(Error::NotConnected),
+                    Replied::Unchanged(why) => Ok(Status::of(row.as_deref(), now, Some(why))),
+                    _ => Ok(Status::of(row.as_deref(), now, None)),
+                };
+                actor.feed(Event::Row(row), context);
+                drop(reply.send(answer));
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a change of a grant was not stored");
+                drop(reply.send(Err(refusal(&error))));
+            }
+        }));
+    }
+}
+
+fn refusal(error: &StoreError) -> Error {
+    match error {
+        StoreError::Unavailable(_) => {
+            Error::Unavailable { retry_after: Duration::from_secs(1), cause: Cause::StoreDown }
+        }
+        StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
+    }
+}
+
+impl Actor for TokenActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        // Bounded by the machine, which answers those beyond the bound.
+        context.set_mailbox_capacity(self.core.limits.waiters_per_grant.saturating_add(16));
+    }
+}
+
+/// Answers are sent through the reply in the message, so that no future is held for each of many callers.
+impl Handler<Deliver> for TokenActor {
+    type Result = ();
+
+    fn handle(&mut self, Deliver(ask): Deliver, context: &mut Self::Context) {
+        match ask {
+            Ask::Acquire { min_ttl, timeout, reply } => {
+                let deadline = self.core.clock.read().boot + timeout;
+                let waiting = Waiting { who: reply, min_ttl, deadline, renewed: false };
+                self.feed(Event::Asked(waiting), context);
+            }
+            Ask::Watch { reply } => {
+                self.unread.push(Unread::Watch(reply));
+                self.feed(Event::Tick, context);
+            }
+            Ask::Status { reply } => {
+                self.unread.push(Unread::Status(reply));
+                self.feed(Event::Tick, context);
+            }
+            Ask::Rejected { generation, reply } => {
+                self.feed(Event::Rejected(generation), context);
+                self.unread.push(Unread::Status(reply));
+                self.feed(Event::Tick, context);
+            }
+            Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
+            Ask::Connect { grant, reply } => self.connect(*grant, reply, context),
+            Ask::Disconnect { revoke, reply } => {
+                let disconnect = Disconnect { revoke: revoke == Revoke::Yes };
+                self.change(Change::Disconnect(disconnect), reply, context);
+            }
+            Ask::RequireReconnect { reason, reply } => {
+                self.change(Change::RequireReconnect { reason }, reply, context);
+            }
+            Ask::Wake => self.feed(Event::Tick, context),
+            #[cfg(feature = "testing")]
+            Ask::Panic => panic!("injected: the actor of a key"),
+        }
+    }
+}
+
+impl Handler<Retired> for TokenActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Retired, context: &mut Self::Context) {
+        // Whoever slipped in between asks again and finds a new actor.
+        context.stop();
+    }
+}
