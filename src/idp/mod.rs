@@ -10,10 +10,14 @@
 //! message. To add a provider, add a function to [`preset`] with the source of each of its facts.
 
 mod check;
+mod decode;
+mod outcome;
 pub mod preset;
 mod provider;
 
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub(crate) use self::{
+    decode::RefreshLife,
+    outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,
 };
