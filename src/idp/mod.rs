@@ -9,15 +9,19 @@
 //! and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
 //! message. To add a provider, add a function to [`preset`] with the source of each of its facts.
 
+mod backoff;
 mod check;
 mod decode;
+mod gate;
 mod outcome;
 pub mod preset;
 mod provider;
 
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub(crate) use self::{
+    backoff::delay,
     decode::RefreshLife,
+    gate::{Gate, NotBefore, Slot},
     outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,
 };
