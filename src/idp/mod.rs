@@ -13,6 +13,7 @@ mod backoff;
 mod check;
 mod decode;
 mod gate;
+mod http;
 mod outcome;
 pub mod preset;
 mod provider;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     backoff::delay,
     decode::RefreshLife,
     gate::{Gate, NotBefore, Slot},
+    http::Client,
     outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,
 };
