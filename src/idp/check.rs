@@ -1,0 +1,97 @@
+//! Whether the data of an identity provider can work, before anything is sent.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use super::{ClientAuth, Idp, RESERVED_PARAMS};
+
+impl Idp {
+    /// Whether this can work. Timing is checked where the supervisor's own settings are known.
+    ///
+    /// # Errors
+    /// Which setting is wrong, and what it should be; never its value.
+    pub fn validate(&self) -> Result<(), String> {
+        self.check_url("token_url", &self.token_url)?;
+        if let Some(url) = &self.revocation_url {
+            self.check_url("revocation_url", url)?;
+        }
+        if self.client_id.is_empty() {
+            return Err("client_id is empty".to_owned());
+        }
+        if self.client_auth != ClientAuth::None && self.client_secret.expose_secret().is_empty() {
+            return Err("client_secret is empty: set it, or client_auth = none for a public client".to_owned());
+        }
+        if let Some(name) = RESERVED_PARAMS.into_iter().find(|name| self.params.contains_key(*name)) {
+            return Err(format!("params must not contain {name}: it is set by the request itself"));
+        }
+        if self.max_concurrency == 0 {
+            return Err("max_concurrency must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_url(&self, name: &str, url: &str) -> Result<(), String> {
+        let Ok(url) = Url::parse(url) else { return Err(format!("{name} is not a URL")) };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(format!("{name} must not contain a user or password: use client_id and client_secret"));
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if self.allow_http || loopback(&url) => {}
+            "http" => return Err(format!("{name} must be https (or loopback, or set allow_http)")),
+            _ => return Err(format!("{name} must be https")),
+        }
+        // RFC 6749, section 3.2: an endpoint must not have one.
+        if url.fragment().is_some() { Err(format!("{name} must not have a fragment")) } else { Ok(()) }
+    }
+}
+
+/// Whether the URL names this very machine, whatever a name server says.
+fn loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> Idp {
+        Idp::oauth2(url, "client", "ts-test-secret-client")
+    }
+
+    #[test]
+    fn validation_names_the_setting() {
+        let good = || at("https://idp.example/token");
+        for (idp, expected) in [
+            (good(), None),
+            (at("http://127.0.0.1:8080/token"), None),
+            (at("http://[::1]/token"), None),
+            (at("http://localhost/token"), None),
+            (at("http://idp.example/token").allow_http(true), None),
+            (at("http://idp.example/token"), Some("token_url must be https (")),
+            (at("http://localhost.evil.example/token"), Some("token_url must be https (")),
+            (at("ftp://localhost/token"), Some("token_url must be https")),
+            (at("/token"), Some("token_url is not a URL")),
+            (at("https://me:ts-test-secret-x@idp.example/token"), Some("token_url must not contain a user")),
+            (at("https://idp.example/token#x"), Some("token_url must not have a fragment")),
+            (good().revocation_url("http://idp.example/r"), Some("revocation_url must be https")),
+            (Idp::oauth2("https://idp.example/token", "", "ts-test-secret-x"), Some("client_id")),
+            (Idp::oauth2("https://idp.example/token", "client", ""), Some("client_secret")),
+            (Idp::oauth2("https://idp.example/token", "client", "").client_auth(ClientAuth::None), None),
+            (good().param("refresh_token", "x"), Some("params must not contain refresh_token")),
+            (good().max_concurrency(0), Some("max_concurrency")),
+        ] {
+            match (idp.validate(), expected) {
+                (Ok(()), None) => {}
+                (Err(error), Some(start)) => assert!(error.starts_with(start) && !error.contains("ts-test"), "{error}"),
+                (result, expected) => panic!("{idp:?}: {result:?}, expected {expected:?}"),
+            }
+        }
+    }
+}

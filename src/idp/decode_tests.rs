@@ -1,0 +1,164 @@
+//! Quirks of real answers, and arbitrary bytes.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn json(body: &str) -> Fields {
+    decode(Some("application/json;charset=UTF-8"), body.as_bytes()).unwrap_or_else(|| panic!("not decoded: {body}"))
+}
+
+fn exposed(fields: &Fields) -> (Option<&str>, Option<&str>) {
+    let access = fields.access_token.as_ref().map(AccessToken::expose_secret);
+    (access, fields.refresh_token.as_ref().map(RefreshToken::expose_secret))
+}
+
+#[test]
+fn an_answer_as_keycloak_and_gitlab_give_it() {
+    let fields = json(
+        r#"{"access_token":"ts-test-secret-a","expires_in":7200,"refresh_expires_in":0,
+            "refresh_token":"ts-test-secret-r","token_type":"Bearer","not-before-policy":0,
+            "session_state":"x","scope":"email profile","created_at":1607635748}"#,
+    );
+    assert!(fields.json);
+    assert_eq!(exposed(&fields), (Some("ts-test-secret-a"), Some("ts-test-secret-r")));
+    assert_eq!(fields.token_type.as_deref(), Some("Bearer"));
+    assert_eq!(fields.expires_in, Some(Duration::from_secs(7_200)));
+    assert_eq!(fields.refresh_expires, Some(RefreshLife::Never));
+    assert_eq!(fields.created_at, Some(Time(1_607_635_748_000)));
+    assert_eq!(fields.scope.as_deref(), Some("email profile"));
+    assert_eq!((fields.error, fields.subject), (None, None));
+}
+
+#[test]
+fn a_form_is_recognised_whatever_the_content_type_says() {
+    let body = b"access_token=ts-test-secret-a%2B1&expires_in=28800&refresh_token=ts-test-secret-r&\
+        refresh_token_expires_in=15811200&scope=&token_type=bearer\n";
+    let types = [Some("application/x-www-form-urlencoded; charset=utf-8"), Some("text/plain"), None];
+    for content_type in types.into_iter().chain([Some("application/json")]) {
+        let fields = decode(content_type, body).unwrap();
+        assert!(!fields.json);
+        assert_eq!(exposed(&fields), (Some("ts-test-secret-a+1"), Some("ts-test-secret-r")));
+        assert_eq!(fields.expires_in, Some(Duration::from_secs(28_800)));
+        assert_eq!(fields.refresh_expires, Some(RefreshLife::In(Duration::from_secs(15_811_200))));
+        assert_eq!(fields.scope, None);
+    }
+    assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}").unwrap().json);
+}
+
+#[test]
+fn what_is_neither_json_object_nor_form_is_nothing() {
+    let html = b"<a href='?x=1&error=invalid_grant&access_token=x'>sign in</a>";
+    let sentence = b"Sorry, no luck &error=invalid_grant";
+    let bodies: [&[u8]; 10] =
+        [b"", b"  ", b"null", b"[{\"error\":\"x\"}]", b"{\"error\":\"x\"", b"{} {}", b"\"x=1\"", html, sentence, b"ok"];
+    for body in bodies {
+        assert!(decode(Some("text/html"), body).is_none(), "{}", body.escape_ascii());
+        assert!(decode(None, body).is_none(), "{}", body.escape_ascii());
+    }
+}
+
+#[test]
+fn numbers_come_in_many_forms() {
+    for (value, expected) in [
+        ("3600", Some(3_600.0)),
+        ("\"3600\"", Some(3_600.0)),
+        ("\" 3600 \"", Some(3_600.0)),
+        ("3599.5", Some(3_599.5)),
+        ("0", Some(0.0)),
+        ("\"0\"", Some(0.0)),
+        ("-5", Some(0.0)),
+        ("18446744073709551615", Some(3_155_760_000.0)),
+        ("1e300", Some(3_155_760_000.0)),
+        ("null", None),
+        ("\"\"", None),
+        ("\"soon\"", None),
+        ("\"inf\"", None),
+        ("\"NaN\"", None),
+        ("true", None),
+        ("{\"seconds\":1}", None),
+        ("[1]", None),
+    ] {
+        let fields = json(&format!(r#"{{"expires_in":{value},"access_token":"ts-test-secret-a"}}"#));
+        assert_eq!(fields.expires_in.map(|life| life.as_secs_f64()), expected, "{value}");
+        assert!(fields.access_token.is_some(), "{value}");
+    }
+}
+
+#[test]
+fn absent_is_absent_and_the_odd_is_skipped() {
+    let fields = json(
+        r#"{"access_token":null,"refresh_token":"","token_type":{},"error":{"code":"invalid_grant"},
+            "refresh_expires_in":-1,"created_at":"2026-11-01T00:00:00Z","scope":[],"sub":null,"x":[[[{}]]]}"#,
+    );
+    let rest = Fields { json: true, ..Fields::default() };
+    assert_eq!(format!("{fields:?}"), format!("{rest:?}"));
+    for error in [r#""Not Found""#, r#""""#, "5", r#"["invalid_grant"]"#, r#""a\nb""#, &format!("{:?}", "x".repeat(65))]
+    {
+        assert_eq!(json(&format!(r#"{{"error":{error}}}"#)).error, None, "{error}");
+    }
+    assert_eq!(json("\u{feff}{\"error\":\"invalid_grant\"}").error.as_deref(), Some("invalid_grant"));
+}
+
+#[test]
+fn scope_may_be_a_list_or_plural() {
+    for (body, expected) in [
+        (r#"{"scope":["a","b"]}"#, "a b"),
+        (r#"{"scopes":"account repository"}"#, "account repository"),
+        (r#"{"scopes":["a",[["x"]],{"y":1},null,"b"]}"#, "a b"),
+        (r#"{"scope":"","scopes":"c"}"#, "c"),
+    ] {
+        assert_eq!(json(body).scope.as_deref(), Some(expected), "{body}");
+    }
+}
+
+#[test]
+fn the_subject_comes_from_sub_or_from_the_id_token() {
+    let id_token = |payload: &str| format!("e30.{}.ts-test-secret-signature", URL_SAFE_NO_PAD.encode(payload));
+    let with = |token: &str| json(&format!(r#"{{"id_token":"{token}"}}"#)).subject;
+    assert_eq!(with(&id_token(r#"{"sub":"alice","aud":["x"]}"#)).as_deref(), Some("alice"));
+    for broken in
+        ["", "a", "a.b.c", "..", &id_token("{}"), &id_token(r#"{"sub":7}"#), &id_token(r#"{"sub":"a\u0000"}"#)]
+    {
+        assert_eq!(with(broken), None, "{broken}");
+    }
+    let both = format!(r#"{{"id_token":"{}","sub":42}}"#, id_token(r#"{"sub":"alice"}"#));
+    assert_eq!(json(&both).subject.as_deref(), Some("42"));
+}
+
+#[test]
+fn deep_nesting_neither_overflows_nor_spoils_the_answer() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    assert!(json(&format!(r#"{{"x":{deep},"access_token":"ts-test-secret-a"}}"#)).access_token.is_some());
+    let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes());
+    let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes());
+}
+
+fn some_type() -> impl Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, Some("application/json"), Some("application/x-www-form-urlencoded"), Some("x")])
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(content_type in some_type(), body in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(content_type, &body);
+    }
+
+    #[test]
+    fn arbitrary_values_never_panic_and_debug_shows_no_secret(
+        content_type in some_type(),
+        name in prop::sample::select(NAMES.to_vec()),
+        value in "[\\[\\]{}\",:0-9eE+.a-z\\\\-]{0,40}",
+    ) {
+        let token = "ts-test-secret-a";
+        let bodies = [
+            format!(r#"{{"access_token":"{token}","refresh_token":"{token}","{name}":{value}}}"#),
+            format!("access_token={token}&refresh_token={token}&id_token={token}&{name}={value}"),
+        ];
+        for body in bodies {
+            let fields = decode(content_type, body.as_bytes());
+            let shown = format!("{fields:?}");
+            prop_assert!(!shown.contains("ts-test-secret"));
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The one file that speaks HTTP: a request is written at most once, and its answer read with a limit.
+//!
+//! What a client library does for convenience is off, because each of it sends a refresh token a second
+//! time or to somebody else: redirects, retries (reqwest replays HTTP/2 `REFUSED_STREAM` and `GOAWAY` by
+//! default), proxies from the environment, idle connections older than a second (on a stale one "never
+//! seen" and "processed" look alike), early data. What is left in hyper is a second try when a reused
+//! connection turned out closed before a byte of the request was written.
+//!
+//! Time-outs here are real time, not the `Clock` port: they belong to sockets.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{
+    RequestBuilder, Response, Version,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue},
+    header::{RETRY_AFTER, TRANSFER_ENCODING},
+};
+use url::{
+    Url,
+    form_urlencoded::{Serializer, byte_serialize},
+};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{
+    ClientAuth, Idp, RESERVED_PARAMS,
+    outcome::{Failure, INCOMPLETE, Outcome, Reply, classify},
+};
+use crate::{
+    Cause,
+    clock::Clock,
+    model::{RefreshToken, Time},
+};
+
+/// An answer beyond this is not read: token answers have a few kilobytes.
+const LARGEST_ANSWER: usize = 1024 * 1024;
+/// What a provider may ask for by `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// How long a revocation may take; nobody waits for it.
+const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The connections to one identity provider. Cloning shares them.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client for `idp`, with its own `connect_timeout` where it has one. `clock` is for `Retry-After`.
+    ///
+    /// # Errors
+    /// TLS cannot be prepared: no CA certificates on this machine. Without https that does not matter.
+    pub(crate) fn new(idp: &Idp, connect_timeout: Duration, clock: Clock) -> Result<Self, String> {
+        let http = builder(idp, connect_timeout).build().map_err(|_| {
+            "TLS cannot be prepared: are CA certificates installed (package ca-certificates)?".to_owned()
+        })?;
+        Ok(Self { http, clock })
+    }
+
+    /// Spends `refresh_token`: one request, and what its answer means. `params` are the grant's own form
+    /// fields; they replace the provider's of the same name.
+    ///
+    /// Once polled this must run to its end: dropping it closes the connection, and a rotated token that
+    /// was on its way is lost. `timeout` runs from now until the answer's last byte.
+    pub(crate) async fn refresh(
+        &self,
+        idp: &Idp,
+        refresh_token: &RefreshToken,
+        params: &BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Outcome {
+        let mut fields = BTreeMap::new();
+        fields.extend(idp.scope.as_ref().map(|scope| ("scope", scope.as_str())));
+        fields.extend(idp.params.iter().chain(params).map(|(name, value)| (name.as_str(), value.as_str())));
+        fields.retain(|name, _| !RESERVED_PARAMS.contains(name));
+        let secret = refresh_token.expose_secret();
+        let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
+        let request = self.form(idp, &idp.token_url, own.into_iter().chain(fields)).timeout(timeout);
+        let mut outcome = match self.send(idp, request).await {
+            Ok((reply, cut)) => with_reason(classify(idp, &reply), cut),
+            Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
+            Err(Unsent::Perhaps(failure)) => Outcome::Unknown(failure),
+        };
+        if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
+            failure.scrub(secret);
+        }
+        outcome
+    }
+
+    /// Revokes `token` (RFC 7009). Done is also what the provider does not know any more, which it says by
+    /// 200; Keycloak adds an error of `invalid_token` to that.
+    ///
+    /// # Errors
+    /// Whatever else it says. Repeating is harmless.
+    pub(crate) async fn revoke(&self, idp: &Idp, token: &RefreshToken) -> Result<(), Failure> {
+        let Some(url) = &idp.revocation_url else { return Err(Failure::ours(Cause::IdpDown, "no_revocation_url")) };
+        let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
+        let request = self.form(idp, url, own).timeout(REVOCATION_TIMEOUT);
+        let (reply, _) =
+            self.send(idp, request).await.map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
+        let error = reply.fields().ok().and_then(|fields| fields.error);
+        let mut failure = match error.as_deref() {
+            None if (200..300).contains(&reply.status) => return Ok(()),
+            Some("invalid_token") if (200..300).contains(&reply.status) || reply.status == 400 => return Ok(()),
+            _ if reply.status == 429 => reply.failure(Cause::IdpThrottled, "http_429"),
+            Some(code) if reply.status < 500 => {
+                let refused = idp.client_refused_codes.iter().any(|refused| refused == code);
+                reply.failure(if refused { Cause::ClientRefused } else { Cause::IdpDown }, code)
+            }
+            _ => reply.by_status(),
+        };
+        failure.scrub(token.expose_secret());
+        Err(failure)
+    }
+
+    /// A POST of `fields` with the client's authentication.
+    ///
+    /// The form goes to the HTTP stack, which copies it on its way to the socket and wipes nothing; wiping
+    /// our copy alone would be pretence.
+    fn form<'a>(
+        &self,
+        idp: &'a Idp,
+        url: &str,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> RequestBuilder {
+        let secret = idp.client_secret.expose_secret();
+        let mut form = Serializer::new(String::with_capacity(4 * 1024));
+        form.extend_pairs(fields);
+        let mut request = self.http.post(url).header(ACCEPT, "application/json");
+        match idp.client_auth {
+            ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(&idp.client_id, secret)),
+            ClientAuth::Body => {
+                form.append_pair("client_id", &idp.client_id).append_pair("client_secret", secret);
+            }
+            ClientAuth::None => {
+                form.append_pair("client_id", &idp.client_id);
+            }
+        }
+        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+    }
+
+    /// Sends, and reads the answer; beside it our code for why it was cut, if it was.
+    async fn send(&self, idp: &Idp, request: RequestBuilder) -> Result<(Reply, Option<&'static str>), Unsent> {
+        let (http, request) = request.build_split();
+        let never = |code| Unsent::Never(Failure::ours(Cause::IdpDown, code));
+        let request = request.map_err(|_| never("bad_request"))?;
+        let mut response = http.execute(request).await.map_err(|error| match () {
+            // Name, connection or TLS: nothing of the request was written.
+            () if error.is_connect() => never("connect_failed"),
+            () if error.is_timeout() => Unsent::Perhaps(Failure::ours(Cause::IdpDown, "timeout")),
+            () => Unsent::Perhaps(Failure::ours(Cause::IdpDown, "connection_lost")),
+        })?;
+        let (body, cut) = read(&mut response).await;
+        let headers = response.headers();
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let reply = Reply {
+            status: response.status().as_u16(),
+            complete: cut.is_none(),
+            framed: framed(&response),
+            content_type: text(&CONTENT_TYPE).map(str::to_owned),
+            retry_after: text(&RETRY_AFTER)
+                .and_then(|value| retry_after(value, text(&DATE).and_then(date).unwrap_or_else(|| self.clock.now()))),
+            correlation: correlation(headers, &idp.correlation_header),
+            body,
+        };
+        Ok((reply, cut))
+    }
+}
+
+fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
+    let https = |url: &String| Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("token-supervisor/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .no_proxy()
+        .connect_timeout(idp.timing.connect_timeout.unwrap_or(connect_timeout))
+        .pool_idle_timeout(Duration::from_secs(1));
+    if https(&idp.token_url) || idp.revocation_url.as_ref().is_some_and(https) {
+        builder
+    } else {
+        // Building fails where there are no CA certificates, even if none is ever asked for.
+        builder.tls_certs_only([])
+    }
+}
+
+/// A request without answer.
+enum Unsent {
+    /// No byte of it was written.
+    Never(Failure),
+    /// It may have been received and processed.
+    Perhaps(Failure),
+}
+
+impl Failure {
+    fn ours(cause: Cause, code: &str) -> Self {
+        Self { cause, code: code.to_owned(), status: None, correlation: None, retry_after: None }
+    }
+
+    /// Against a provider that repeats what it was sent in a field that is shown.
+    fn scrub(&mut self, secret: &str) {
+        let echoes =
+            |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
+        if echoes(&self.code) {
+            self.code = self.status.map_or_else(|| "unknown".to_owned(), |status| format!("http_{status}"));
+        }
+        self.correlation.take_if(|text| echoes(text));
+    }
+}
+
+/// Says why an answer is incomplete, where that is known.
+fn with_reason(mut outcome: Outcome, cut: Option<&'static str>) -> Outcome {
+    if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
+        && failure.code == INCOMPLETE
+    {
+        failure.code = reason.to_owned();
+    }
+    outcome
+}
+
+/// `Basic` with both parts form-encoded first (RFC 6749, section 2.3.1); never shown by `Debug`.
+fn basic(client_id: &str, secret: &str) -> HeaderValue {
+    let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + secret.len()) + 1));
+    pair.extend(byte_serialize(client_id.as_bytes()));
+    pair.push(':');
+    pair.extend(byte_serialize(secret.as_bytes()));
+    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
+    let mut value = HeaderValue::from_str(&text).expect("base64 is plain ASCII");
+    value.set_sensitive(true);
+    value
+}
+
+/// The body up to the limit, and our code for why there is more of it.
+async fn read(response: &mut Response) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
+    let announced = response.content_length();
+    let size = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
+    let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_ANSWER)));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => return (body, Some("answer_too_large")),
+            Ok(Some(chunk)) => append(&mut body, &chunk),
+            // An HTTP/2 stream reset by NO_ERROR ends without an error in hyper, at whatever byte.
+            Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => return (body, Some(INCOMPLETE)),
+            Ok(None) => return (body, None),
+            Err(error) if error.is_timeout() => return (body, Some("timeout")),
+            Err(_) => return (body, Some(INCOMPLETE)),
+        }
+    }
+}
+
+/// Like `extend_from_slice`, without leaving a copy behind when the buffer grows.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.capacity() - body.len() < chunk.len() {
+        let mut larger = Vec::with_capacity((body.len() + chunk.len()).max(2 * body.capacity()));
+        larger.extend_from_slice(body);
+        body.zeroize();
+        **body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+fn framed(response: &Response) -> bool {
+    if response.version() >= Version::HTTP_2 {
+        return true;
+    }
+    let codings = response.headers().get_all(TRANSFER_ENCODING).iter().next_back();
+    match codings.map(|value| value.to_str().unwrap_or_default()) {
+        // RFC 9112, section 6.3: with another last coding the connection's end is the body's, whatever
+        // the length says.
+        Some(codings) => codings.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked")),
+        None => response.headers().contains_key(CONTENT_LENGTH),
+    }
+}
+
+/// Seconds, or a date relative to `now`: the provider's own date where it has one, so that clocks that
+/// differ do not matter.
+fn retry_after(value: &str, now: Time) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.0 => Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_RETRY_AFTER),
+        Ok(_) => return None,
+        Err(_) => date(value)?.since(now),
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+fn date(value: &str) -> Option<Time> {
+    httpdate::parse_http_date(value).ok().map(Time::from)
+}
+
+fn correlation(headers: &HeaderMap, name: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-/=+".contains(&byte);
+    let text = headers.get(name)?.to_str().ok()?;
+    ((1..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod http2_tests;

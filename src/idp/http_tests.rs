@@ -1,0 +1,374 @@
+//! Against a server that counts what it receives and answers bytes as written here.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::{Rotation, clock::ManualClock, idp::preset};
+
+const SPENT: &str = "ts-test-secret-old";
+pub(super) const TOKENS: &str =
+    r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":60}"#;
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+
+/// What the server does with the next request.
+enum Step {
+    /// Answers, and waits for the next request on the same connection.
+    Answer(Vec<u8>),
+    /// Answers, possibly nothing or half of it, and closes.
+    Close(Vec<u8>),
+    /// Closes with the request half read, so that the connection is reset.
+    Reset,
+    /// Answers, and then nothing for as long as the client waits.
+    Hang(Vec<u8>),
+}
+
+#[derive(Clone)]
+struct Server {
+    url: String,
+    steps: Arc<Mutex<VecDeque<Step>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(steps: impl IntoIterator<Item = Step>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let steps = Arc::new(Mutex::new(steps.into_iter().collect()));
+        let server = Self { url, steps, requests: Arc::default(), connections: Arc::default() };
+        tokio::spawn({
+            let server = server.clone();
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    server.connections.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(server.clone().connection(stream));
+                }
+            }
+        });
+        server
+    }
+
+    async fn connection(self, mut stream: TcpStream) {
+        let mut received = Vec::new();
+        while let Some(request) = request(&mut stream, &mut received).await {
+            self.requests.lock().unwrap().push(request);
+            let step = self.steps.lock().unwrap().pop_front().expect("no request beyond the script");
+            match step {
+                Step::Answer(bytes) => stream.write_all(&bytes).await.unwrap(),
+                Step::Close(bytes) => {
+                    let _ = stream.write_all(&bytes).await;
+                    let _ = stream.shutdown().await;
+                    return;
+                }
+                Step::Reset => {
+                    stream.set_zero_linger().unwrap();
+                    return;
+                }
+                Step::Hang(bytes) => {
+                    stream.write_all(&bytes).await.unwrap();
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    fn posts(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+
+    fn request(&self, number: usize) -> String {
+        self.requests.lock().unwrap()[number].clone()
+    }
+
+    fn idp(&self) -> Idp {
+        Idp::oauth2(&self.url, "my client", "ts-test-secret-+&").rotation(Rotation::Always)
+    }
+}
+
+async fn request(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<String> {
+    loop {
+        let text = String::from_utf8_lossy(received).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_lowercase().split("content-length: ").nth(1)?.lines().next()?.parse::<usize>().ok()?;
+            if body.len() >= length {
+                received.clear();
+                return Some(text);
+            }
+        }
+        if stream.read_buf(received).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+fn answer(head: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
+}
+
+fn client(idp: &Idp) -> Client {
+    Client::new(idp, 5 * SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
+}
+
+pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> Outcome {
+    client.refresh(idp, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
+}
+
+async fn refresh(server: &Server) -> Outcome {
+    let idp = server.idp();
+    refresh_with(&client(&idp), &idp).await
+}
+
+#[track_caller]
+pub(super) fn assert_unknown(outcome: &Outcome, code: &str) {
+    assert!(matches!(outcome, Outcome::Unknown(failure) if failure.code == code), "{outcome:?}, expected {code}");
+    assert!(!format!("{outcome:?}").contains("127.0.0.1"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn the_request_is_as_the_rfc_wants_it() {
+    let body = |server: &Server, number| server.request(number).split_once("\r\n\r\n").unwrap().1.to_owned();
+    let server = Server::start((0..3).map(|_| Step::Answer(answer("200 OK", TOKENS)))).await;
+    let idp = server.idp().scope("a b").param("tenant", "one").param("audience", "x&y");
+    let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
+    let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let outcome = client(&idp).refresh(&idp, &SPENT.into(), &grant, SECOND).await;
+    let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(answer.refresh_token, Some("ts-test-secret-r".into()));
+    let first = server.request(0).to_lowercase();
+    let basic = STANDARD.encode("my+client:ts-test-secret-%2B%26");
+    for header in [
+        "post /token http/1.1\r\n",
+        "accept: application/json\r\n",
+        "content-type: application/x-www-form-urlencoded\r\n",
+        &format!("authorization: basic {}\r\n", basic.to_lowercase()),
+        &format!("user-agent: token-supervisor/{}\r\n", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(first.contains(header), "{header} not in {first}");
+    }
+    let expected = "grant_type=refresh_token&refresh_token=ts-test-secret-old&audience=x%26y&scope=a+b&tenant=two";
+    assert_eq!(body(&server, 0), expected);
+    for (number, auth, expected) in [
+        (1, ClientAuth::Body, "&client_id=my+client&client_secret=ts-test-secret-%2B%26"),
+        (2, ClientAuth::None, "&client_id=my+client"),
+    ] {
+        let idp = server.idp().client_auth(auth);
+        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Answered(_)));
+        assert_eq!(
+            body(&server, number),
+            format!("grant_type=refresh_token&refresh_token=ts-test-secret-old{expected}")
+        );
+        assert!(!server.request(number).to_lowercase().contains("authorization:"));
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_sent_is_not_spent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = format!("http://{}/token", listener.local_addr().unwrap());
+    drop(listener);
+    let plain = Server::start([]).await;
+    for url in [refused, plain.url.replace("http:", "https:"), "http://no-such-host.invalid/token".to_owned()] {
+        let idp = Idp::oauth2(&url, "id", "ts-test-secret-client").connect_timeout(SECOND);
+        let Ok(client) = Client::new(&idp, SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))) else {
+            assert!(url.starts_with("https:"), "only TLS needs certificates");
+            continue;
+        };
+        let outcome = refresh_with(&client, &idp).await;
+        assert!(
+            matches!(&outcome, Outcome::NotSpent(failure) if failure.code == "connect_failed"),
+            "{url} {outcome:?}"
+        );
+    }
+    assert_eq!(plain.posts(), 0);
+}
+
+#[tokio::test]
+async fn sent_and_not_answered_is_in_doubt_and_never_sent_again() {
+    let half = || b"HTTP/1.1 200 OK\r\nContent-Le".to_vec();
+    for (step, code) in [
+        (Step::Close(Vec::new()), "connection_lost"),
+        (Step::Close(half()), "connection_lost"),
+        (Step::Close(b"SSH-2.0-OpenSSH\r\n".to_vec()), "connection_lost"),
+        (Step::Reset, "connection_lost"),
+        (Step::Close(answer("502 Bad Gateway", "<html>")), "http_502"),
+        (Step::Close(answer("408 Request Timeout", r#"{"error":"invalid_grant"}"#)), "http_408"),
+    ] {
+        let server = Server::start([step]).await;
+        assert_unknown(&refresh(&server).await, code);
+        assert_eq!(server.posts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn time_outs_are_in_doubt() {
+    let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", TOKENS.len(), &TOKENS[..9]);
+    for bytes in [Vec::new(), begun.into_bytes()] {
+        let server = Server::start([Step::Hang(bytes)]).await;
+        let idp = server.idp();
+        let outcome = client(&idp).refresh(&idp, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
+        assert_unknown(&outcome, "timeout");
+        assert_eq!(server.posts(), 1);
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let elsewhere = Server::start([]).await;
+        let server =
+            Server::start([Step::Close(answer(&format!("{status}\r\nLocation: {}", elsewhere.url), ""))]).await;
+        assert_unknown(&refresh(&server).await, &format!("http_{}", &status[..3]));
+        assert_eq!((server.posts(), elsewhere.posts()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_dies_is_in_doubt() {
+    // The second request goes out on the first one's connection, which closes without an answer: it may
+    // have been processed, so a third must not follow.
+    let server = Server::start([Step::Answer(answer("200 OK", TOKENS)), Step::Close(Vec::new())]).await;
+    let idp = server.idp();
+    let client = client(&idp);
+    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Answered(_)));
+    assert_unknown(&refresh_with(&client, &idp).await, "connection_lost");
+    assert_eq!((server.posts(), server.connections.load(Ordering::Relaxed)), (2, 1));
+}
+
+#[tokio::test]
+async fn a_connection_closed_after_the_answer_costs_nothing() {
+    let server = Server::start((0..20).map(|_| Step::Close(answer("200 OK", TOKENS)))).await;
+    let idp = server.idp();
+    let client = client(&idp);
+    for sent in 1..=20 {
+        // Whether the close is seen before the next write is a race; both ends of it are right, and
+        // neither sends twice what was received.
+        let outcome = refresh_with(&client, &idp).await;
+        let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.code == "connection_lost");
+        assert!(matches!(outcome, Outcome::Answered(_)) || lost, "{outcome:?}");
+        assert!(server.posts() <= sent);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_in_doubt() {
+    let body = format!(
+        r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
+        "x".repeat(2 * LARGEST_ANSWER)
+    );
+    let chunked =
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    for bytes in [answer("200 OK", &body), chunked.into_bytes()] {
+        let server = Server::start([Step::Close(bytes)]).await;
+        assert_unknown(&refresh(&server).await, "answer_too_large");
+    }
+    let large = format!(
+        r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
+        "x".repeat(LARGEST_ANSWER - 100)
+    );
+    let server = Server::start([Step::Close(answer("200 OK", &large))]).await;
+    assert!(matches!(refresh(&server).await, Outcome::Answered(_)));
+}
+
+#[tokio::test]
+async fn cut_at_any_byte_the_answer_is_in_doubt() {
+    let form = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r";
+    let chunks = TOKENS.split_at(20);
+    let chunked = [chunks.0, chunks.1].map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).concat();
+    // Whole, the last answer is in doubt too: nothing says that the form ends there.
+    for (bytes, whole_is_answered) in [
+        (String::from_utf8(answer("200 OK", TOKENS)).unwrap(), true),
+        (format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"), true),
+        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{form}", form.len()), true),
+        (format!("HTTP/1.0 200 OK\r\n\r\n{TOKENS}"), true),
+        (format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 9\r\n\r\n{form}"), false),
+        (format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{form}"), false),
+    ] {
+        for end in 0..=bytes.len() {
+            let server = Server::start([Step::Close(bytes.as_bytes()[..end].to_vec())]).await;
+            let outcome = refresh(&server).await;
+            let expected = end == bytes.len() && whole_is_answered;
+            assert_eq!(matches!(outcome, Outcome::Answered(_)), expected, "{end} of {bytes}: {outcome:?}");
+            assert!(expected || matches!(outcome, Outcome::Unknown(_)), "{end} of {bytes}: {outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_of_a_failure_are_read_and_an_echo_is_not_shown() {
+    let head = "429 Too Many Requests\r\nRetry-After: Thu, 01 Jan 2026 00:00:07 GMT\r\n\
+        Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nX-GitHub-Request-Id: 91B2:77AC";
+    let server = Server::start([Step::Close(answer(head, ""))]).await;
+    let idp = preset::github("id", "ts-test-secret-client").token_url(&server.url);
+    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else { panic!("429 is not spent") };
+    assert_eq!(failure.retry_after, Some(7 * SECOND));
+    assert_eq!((failure.cause, failure.code.as_str(), failure.status), (Cause::IdpThrottled, "http_429", Some(429)));
+    assert_eq!(failure.correlation.as_deref(), Some("91B2:77AC"));
+
+    let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
+    let server = Server::start([Step::Close(answer(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
+    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error is not spent") };
+    assert_eq!((failure.code.as_str(), failure.correlation), ("http_400", None));
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date_and_at_most_an_hour() {
+    let now = date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+    for (value, expected) in [
+        ("0", Some(0)),
+        (" 120 ", Some(120)),
+        ("1.0", Some(1)),
+        ("86400", Some(3_600)),
+        ("1e300", Some(3_600)),
+        ("inf", Some(3_600)),
+        ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+        ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", Some(3_600)),
+        ("-1", None),
+        ("NaN", None),
+        ("soon", None),
+        ("", None),
+    ] {
+        assert_eq!(retry_after(value, now), expected.map(Duration::from_secs), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn revocation_is_done_when_the_token_is_gone() {
+    for (head, body, expected) in [
+        ("200 OK", "", Ok(())),
+        ("200 OK", "{}", Ok(())),
+        ("204 No Content", "", Ok(())),
+        ("200 OK", r#"{"error":"invalid_token","error_description":"Invalid token"}"#, Ok(())),
+        ("400 Bad Request", r#"{"error":"invalid_token"}"#, Ok(())),
+        ("200 OK", r#"{"error":"server_error"}"#, Err((Cause::IdpDown, "server_error"))),
+        ("400 Bad Request", r#"{"error":"unsupported_token_type"}"#, Err((Cause::IdpDown, "unsupported_token_type"))),
+        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, Err((Cause::ClientRefused, "invalid_client"))),
+        ("403 Forbidden", "", Err((Cause::IdpDown, "http_403"))),
+        ("429 Too Many Requests", "", Err((Cause::IdpThrottled, "http_429"))),
+        ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Cause::IdpDown, "http_503"))),
+        ("302 Found\r\nLocation: /", "", Err((Cause::IdpDown, "http_302"))),
+    ] {
+        let server = Server::start([Step::Close(answer(head, body))]).await;
+        let idp = server.idp().revocation_url(&server.url);
+        let result = client(&idp).revoke(&idp, &SPENT.into()).await;
+        let result = result.map_err(|failure| (failure.cause, failure.code));
+        let expected = expected.map_err(|(cause, code): (Cause, &str)| (cause, code.to_owned()));
+        assert_eq!(result, expected, "{head} {body}");
+        assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
+    }
+    let idp = Server::start([]).await.idp();
+    assert_eq!(client(&idp).revoke(&idp, &SPENT.into()).await.unwrap_err().code, "no_revocation_url");
+}

@@ -1,0 +1,29 @@
+//! The port to identity providers: what one is (data), how to ask it, and what its answer means.
+//!
+//! An [`Idp`] is data ([`provider`]; [`check`] says whether it can work); [`preset`] holds the ones we
+//! know. A refresh goes through the files in this order: [`gate`] (may we ask now?), [`http`] (one
+//! request, written at most once), [`decode`] (bytes to fields), [`outcome`] (fields to a verdict), and
+//! after a failure [`backoff`] (when to ask again).
+//!
+//! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone; `decode`
+//! and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
+//! message. To add a provider, add a function to [`preset`] with the source of each of its facts.
+
+mod backoff;
+mod check;
+mod decode;
+mod gate;
+mod http;
+mod outcome;
+pub mod preset;
+mod provider;
+
+pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
+pub(crate) use self::{
+    backoff::delay,
+    decode::RefreshLife,
+    gate::{Gate, NotBefore, Slot},
+    http::Client,
+    outcome::{Answer, Failure, Outcome},
+    provider::RESERVED_PARAMS,
+};

@@ -1,0 +1,303 @@
+//! The table of the protocol, row by row, and what providers really answer.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::idp::preset;
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+const TOKENS: &str = r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":60}"#;
+const NO_REFRESH: &str = r#"{"access_token":"ts-test-secret-a","expires_in":60}"#;
+const FORM_TOKENS: &str = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r&expires_in=60";
+const DEAD: &str = r#"{"error":"invalid_grant","error_description":"ts-test-secret-x"}"#;
+
+fn reply(status: u16, content_type: &str, body: &str) -> Reply {
+    Reply {
+        status,
+        complete: true,
+        framed: true,
+        content_type: Some(content_type.to_owned()),
+        retry_after: None,
+        correlation: Some("91B2:77AC".to_owned()),
+        body: body.as_bytes().to_vec().into(),
+    }
+}
+
+fn idp(rotation: Rotation) -> Idp {
+    Idp::oauth2("https://idp.example/token", "id", "ts-test-secret-client").rotation(rotation)
+}
+
+/// The outcome in a word, with the code of a failure.
+fn told(outcome: &Outcome) -> String {
+    let (word, failure) = match outcome {
+        Outcome::Answered(answer) => {
+            return format!("answered {}", if answer.refresh_token.is_some() { "new" } else { "keep" });
+        }
+        Outcome::NotSpent(failure) => ("not_spent", failure),
+        Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
+        Outcome::Unknown(failure) => ("unknown", failure),
+    };
+    assert_eq!(failure.correlation.as_deref(), Some("91B2:77AC"));
+    format!("{word} {} {}", failure.cause, failure.code)
+}
+
+#[test]
+fn every_row_of_the_table() {
+    use Rotation::{Always, Never, Sometimes};
+    for (rotation, status, content_type, body, expected) in [
+        // Answered.
+        (Always, 200, JSON, TOKENS, "answered new"),
+        (Always, 201, JSON, TOKENS, "answered new"),
+        (Never, 200, JSON, TOKENS, "answered new"),
+        (Sometimes, 200, JSON, NO_REFRESH, "answered keep"),
+        (Never, 200, JSON, NO_REFRESH, "answered keep"),
+        (Always, 200, FORM, FORM_TOKENS, "answered new"),
+        (Always, 200, "text/html", TOKENS, "answered new"),
+        (
+            Always,
+            200,
+            JSON,
+            r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","error":"warning","expires_in":{}}"#,
+            "answered new",
+        ),
+        // Complete, but without what it must bring.
+        (Always, 200, JSON, NO_REFRESH, "unknown idp_down no_refresh_token"),
+        (Always, 200, JSON, r#"{"access_token":"ts-test-secret-a","error":"x"}"#, "unknown idp_down no_refresh_token"),
+        (Sometimes, 200, JSON, "{}", "unknown idp_down no_access_token"),
+        (Sometimes, 200, JSON, r#"{"refresh_token":"ts-test-secret-r"}"#, "unknown idp_down no_access_token"),
+        (
+            Sometimes,
+            200,
+            JSON,
+            r#"{"refresh_token":"ts-test-secret-r","error":"invalid_grant"}"#,
+            "unknown idp_down contradictory_answer",
+        ),
+        (
+            Sometimes,
+            400,
+            JSON,
+            r#"{"access_token":"ts-test-secret-a","error":"invalid_grant"}"#,
+            "unknown idp_down contradictory_answer",
+        ),
+        (Sometimes, 400, JSON, TOKENS, "unknown idp_down http_400"),
+        (Sometimes, 200, JSON, "", "unknown idp_down unreadable_answer"),
+        (Sometimes, 204, JSON, "", "unknown idp_down unreadable_answer"),
+        (Sometimes, 200, "text/html", "<html>sign in &error=x</html>", "unknown idp_down unreadable_answer"),
+        // Not spent.
+        (Always, 429, JSON, "", "not_spent idp_throttled http_429"),
+        (Always, 429, JSON, DEAD, "not_spent idp_throttled http_429"),
+        (Always, 400, JSON, r#"{"error":"invalid_request"}"#, "not_spent idp_down invalid_request"),
+        (Always, 400, JSON, r#"{"error":"slow_down"}"#, "not_spent idp_down slow_down"),
+        (Always, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
+        (Always, 200, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
+        (Always, 400, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),
+        (Always, 400, JSON, r#"{"error":"invalid_scope"}"#, "not_spent client_refused invalid_scope"),
+        // Invalid grant, on any complete 2xx or 4xx.
+        (Always, 400, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
+        (Always, 401, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
+        (Always, 403, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
+        (Always, 200, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
+        (Never, 400, FORM, "error=invalid_grant", "invalid_grant idp_down invalid_grant"),
+        // Unknown.
+        (Always, 302, JSON, TOKENS, "unknown idp_down http_302"),
+        (Always, 304, JSON, DEAD, "unknown idp_down http_304"),
+        (Always, 408, JSON, DEAD, "unknown idp_down http_408"),
+        (Always, 500, JSON, DEAD, "unknown idp_down http_500"),
+        (Always, 502, "text/html", "<html>bad gateway</html>", "unknown idp_down http_502"),
+        (Always, 503, JSON, r#"{"error":"temporarily_unavailable"}"#, "unknown idp_down http_503"),
+        (Never, 503, JSON, TOKENS, "unknown idp_down http_503"),
+        (Always, 599, JSON, DEAD, "unknown idp_down http_599"),
+        (Always, 999, JSON, DEAD, "unknown idp_down http_999"),
+        (Always, 101, JSON, DEAD, "unknown idp_down http_101"),
+        (Always, 404, "text/html", "<html></html>", "unknown idp_down http_404"),
+        (Always, 404, JSON, r#"{"status":404,"error":"Not Found"}"#, "unknown idp_down http_404"),
+        (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown idp_down http_400"),
+        (Always, 403, "text/plain", "error code: 1020", "unknown idp_down http_403"),
+    ] {
+        let outcome = classify(&idp(rotation), &reply(status, content_type, body));
+        assert_eq!(told(&outcome), expected, "{rotation:?} {status} {body}");
+        assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{body}");
+    }
+}
+
+#[test]
+fn the_errors_that_providers_are_known_for() {
+    let github = preset::github("id", "ts-test-secret-client");
+    let gitlab = preset::gitlab("id", "ts-test-secret-client");
+    let bitbucket = preset::bitbucket("id", "ts-test-secret-client");
+    let keycloak = preset::keycloak("https://sso.example", "app", "id", "ts-test-secret-client");
+    for (idp, status, content_type, body, expected) in [
+        (
+            &github,
+            200,
+            JSON,
+            r#"{"error":"bad_refresh_token","error_description":"The refresh token passed is incorrect or expired."}"#,
+            "invalid_grant idp_down bad_refresh_token",
+        ),
+        (
+            &github,
+            200,
+            FORM,
+            "error=bad_refresh_token&error_description=The+refresh+token+passed+is+incorrect+or+expired.",
+            "invalid_grant idp_down bad_refresh_token",
+        ),
+        (
+            &github,
+            200,
+            JSON,
+            r#"{"error":"incorrect_client_credentials"}"#,
+            "not_spent client_refused incorrect_client_credentials",
+        ),
+        (
+            &github,
+            200,
+            FORM,
+            "error=incorrect_client_credentials&error_uri=x",
+            "not_spent client_refused incorrect_client_credentials",
+        ),
+        (&github, 200, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),
+        (&github, 404, JSON, r#"{"error":"Not Found"}"#, "unknown idp_down http_404"),
+        (&github, 200, FORM, FORM_TOKENS, "answered new"),
+        (&github, 200, JSON, NO_REFRESH, "unknown idp_down no_refresh_token"),
+        (
+            &gitlab,
+            400,
+            JSON,
+            r#"{"error":"invalid_grant","error_description":"The provided authorization grant is invalid, expired, revoked"}"#,
+            "invalid_grant idp_down invalid_grant",
+        ),
+        (&gitlab, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
+        (&gitlab, 429, "text/plain", "Retry later\n", "not_spent idp_throttled http_429"),
+        (&gitlab, 502, "text/html", "<!DOCTYPE html>", "unknown idp_down http_502"),
+        (
+            &bitbucket,
+            400,
+            JSON,
+            r#"{"error_description":"Invalid refresh_token","error":"invalid_grant"}"#,
+            "invalid_grant idp_down invalid_grant",
+        ),
+        (
+            &bitbucket,
+            200,
+            JSON,
+            r#"{"access_token":"ts-test-secret-a","scopes":"account","expires_in":7200,"state":"refresh_token"}"#,
+            "answered keep",
+        ),
+        (&bitbucket, 400, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),
+        (
+            &keycloak,
+            400,
+            JSON,
+            r#"{"error":"invalid_grant","error_description":"Maximum allowed refresh token reuse exceeded"}"#,
+            "invalid_grant idp_down invalid_grant",
+        ),
+        (
+            &keycloak,
+            400,
+            JSON,
+            r#"{"error":"invalid_grant","error_description":"User disabled"}"#,
+            "invalid_grant idp_down invalid_grant",
+        ),
+        (
+            &keycloak,
+            401,
+            JSON,
+            r#"{"error":"unauthorized_client","error_description":"Invalid client or Invalid client credentials"}"#,
+            "not_spent client_refused unauthorized_client",
+        ),
+        (&keycloak, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
+        (&keycloak, 503, JSON, r#"{"error":"unknown_error"}"#, "unknown idp_down http_503"),
+    ] {
+        assert_eq!(told(&classify(idp, &reply(status, content_type, body))), expected, "{status} {body}");
+    }
+}
+
+#[test]
+fn a_word_of_another_provider_is_no_verdict() {
+    let body = r#"{"error":"bad_refresh_token"}"#;
+    assert_eq!(
+        told(&classify(&idp(Rotation::Always), &reply(200, JSON, body))),
+        "not_spent idp_down bad_refresh_token"
+    );
+}
+
+#[test]
+fn incomplete_answers_say_nothing() {
+    let idp = idp(Rotation::Sometimes);
+    for (complete, framed, content_type, body, expected) in [
+        (false, true, JSON, TOKENS, "unknown idp_down incomplete_answer"),
+        (false, true, JSON, DEAD, "unknown idp_down incomplete_answer"),
+        (true, false, FORM, FORM_TOKENS, "unknown idp_down incomplete_answer"),
+        (true, false, FORM, "error=invalid_grant", "unknown idp_down incomplete_answer"),
+        (true, false, JSON, TOKENS, "answered new"),
+        (true, false, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
+    ] {
+        for status in [200, 400] {
+            let expected =
+                if status == 400 && body == TOKENS && complete { "unknown idp_down http_400" } else { expected };
+            let reply = Reply { complete, framed, ..reply(status, content_type, body) };
+            assert_eq!(told(&classify(&idp, &reply)), expected, "{status} {body}");
+        }
+    }
+    let throttled = Reply { complete: false, ..reply(429, JSON, "") };
+    assert_eq!(told(&classify(&idp, &throttled)), "not_spent idp_throttled http_429");
+}
+
+#[test]
+fn cut_at_any_byte_an_answer_is_in_doubt() {
+    for body in [TOKENS, NO_REFRESH, FORM_TOKENS, DEAD, "error=invalid_grant"] {
+        for end in 0..body.len() {
+            for (complete, framed) in [(true, false), (false, true), (false, false)] {
+                for (status, rotation) in [(200, Rotation::Sometimes), (200, Rotation::Never), (400, Rotation::Always)]
+                {
+                    for content_type in [JSON, FORM, "text/plain"] {
+                        let reply = Reply { complete, framed, ..reply(status, content_type, &body[..end]) };
+                        let outcome = classify(&idp(rotation), &reply);
+                        assert!(matches!(outcome, Outcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
+                    }
+                }
+            }
+        }
+    }
+    // JSON shows its end even where the frame is wrong about it.
+    for end in 0..TOKENS.len() {
+        let outcome = classify(&idp(Rotation::Sometimes), &reply(200, FORM, &TOKENS[..end]));
+        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn lifetimes_are_taken_from_the_answer_and_else_assumed() {
+    let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
+    for (field, expected) in [("60", 60), ("0", 0), ("null", 3_600)] {
+        let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
+        let Outcome::Answered(answer) = classify(&idp, &reply(200, JSON, &body)) else { panic!("{body}") };
+        assert_eq!(answer.expires_in, Some(Duration::from_secs(expected)));
+    }
+}
+
+#[test]
+fn failures_pass_on_when_to_ask_again() {
+    let wait = Some(Duration::from_secs(9));
+    for status in [429, 503, 400] {
+        let reply = Reply { retry_after: wait, ..reply(status, JSON, r#"{"error":"slow_down"}"#) };
+        let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &reply) else {
+            panic!("{status}")
+        };
+        assert_eq!((failure.retry_after, failure.status), (wait, Some(status)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_arbitrary_is_answered_or_shown(
+        status in 100u16..1000, complete: bool, framed: bool, body in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let reply = Reply { complete, framed, body: body.into(), ..reply(status, JSON, "") };
+        let outcome = classify(&idp(Rotation::Sometimes), &reply);
+        prop_assert!(!matches!(outcome, Outcome::Answered(_)));
+        let shown = format!("{reply:?}");
+        prop_assert!(!shown.contains("body"));
+    }
+}

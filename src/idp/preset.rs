@@ -1,0 +1,121 @@
+//! The providers we know, as data. Each fact has its source: documentation \[D\], the provider's or a
+//! client's source code \[S\], an issue \[I\], or seen by ourselves \[seen\]; as of 2026-11. What is not
+//! known is left at the careful side: a grace that nobody promises is none.
+//!
+//! To add one: a function that starts from [`Idp::oauth2`], a source for each setter, and a row in the
+//! table of `outcome`'s tests with an error as the provider really sends it.
+
+use std::time::Duration;
+
+use super::{ClientAuth, Idp, Rotation};
+use crate::model::ClientSecret;
+
+/// Any provider that speaks OAuth 2; see [`Idp::oauth2`].
+pub fn oauth2(
+    token_url: impl Into<String>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<ClientSecret>,
+) -> Idp {
+    Idp::oauth2(token_url, client_id, client_secret)
+}
+
+/// User tokens of a GitHub App that expire (the app's setting).
+///
+/// Revocation is not set: GitHub has `DELETE /applications/{client_id}/token` instead of RFC 7009 \[D\].
+pub fn github(client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
+    Idp::oauth2("https://github.com/login/oauth/access_token", client_id, client_secret)
+        // [D] "Refreshing user access tokens": identifier and secret as parameters; a new refresh token
+        // each time, and "that refresh token and the old user access token will no longer work".
+        .client_auth(ClientAuth::Body)
+        .rotation(Rotation::Always)
+        .rotation_ends_access_token(true)
+        // [I] interLink#262, getsentry/junior#620: 200 with this code for a spent or expired token.
+        .invalid_grant_code("bad_refresh_token")
+        // [D] "Troubleshooting OAuth app access token request errors".
+        .client_refused_code("incorrect_client_credentials")
+        .client_refused_code("redirect_uri_mismatch")
+        .correlation_header("x-github-request-id")
+}
+
+/// gitlab.com.
+pub fn gitlab(client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
+    gitlab_at("https://gitlab.com", client_id, client_secret)
+}
+
+/// A GitLab of one's own at `base`, such as `https://git.example.com`.
+pub fn gitlab_at(base: impl AsRef<str>, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
+    let base = base.as_ref().trim_end_matches('/');
+    Idp::oauth2(format!("{base}/oauth/token"), client_id, client_secret)
+        // [D] "OAuth 2.0 identity provider API": identifier and secret as parameters; a refresh
+        // invalidates the existing access token and refresh token; POST /oauth/revoke.
+        .client_auth(ClientAuth::Body)
+        .rotation(Rotation::Always)
+        .rotation_ends_access_token(true)
+        .revocation_url(format!("{base}/oauth/revoke"))
+        // [D] "Tracing requests with correlation ID".
+        .correlation_header("x-request-id")
+}
+
+/// Bitbucket Cloud.
+pub fn bitbucket(client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
+    Idp::oauth2("https://bitbucket.org/site/oauth2/access_token", client_id, client_secret)
+        // [D] "Use OAuth on Bitbucket Cloud": HTTP Basic.
+        .client_auth(ClientAuth::Basic)
+        // [I] git-credential-manager#2433 (by Atlassian, 2026-09): moving to rotating refresh tokens that
+        // end about ten minutes after their first use; consumers of both kinds exist. Half of that is
+        // relied upon, because it is an announcement and says "about".
+        .rotation(Rotation::Sometimes)
+        .reuse_grace(Duration::from_secs(300))
+}
+
+/// The realm `realm` of a Keycloak at `base`, such as `https://sso.example.com` (with `/auth`, where it
+/// still has that).
+pub fn keycloak(
+    base: impl AsRef<str>,
+    realm: impl AsRef<str>,
+    client_id: impl Into<String>,
+    client_secret: impl Into<ClientSecret>,
+) -> Idp {
+    let base = base.as_ref().trim_end_matches('/');
+    let realm: String = url::form_urlencoded::byte_serialize(realm.as_ref().as_bytes()).collect();
+    let endpoint = format!("{base}/realms/{}/protocol/openid-connect", realm.replace('+', "%20"));
+    Idp::oauth2(format!("{endpoint}/token"), client_id, client_secret)
+        // [seen] 26.4.0 and 26.7.3: single use only with the realm's "revoke refresh token", and then
+        // reuse ends the client session; the old access token stays valid. A wrong secret is
+        // `unauthorized_client`, a disabled user `invalid_grant`.
+        .client_auth(ClientAuth::Basic)
+        .rotation(Rotation::Sometimes)
+        .revocation_url(format!("{endpoint}/revoke"))
+        // [S] TokenRevocationEndpoint.revokeClient: consent, offline token and every session that the
+        // user has with this client.
+        .revocation_hits_user(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_point_where_they_should() {
+        let secret = "ts-test-secret-client";
+        for (idp, token_url, revocation_url) in [
+            (github("id", secret), "https://github.com/login/oauth/access_token", None),
+            (gitlab("id", secret), "https://gitlab.com/oauth/token", Some("https://gitlab.com/oauth/revoke")),
+            (
+                gitlab_at("https://git.example/", "id", secret),
+                "https://git.example/oauth/token",
+                Some("https://git.example/oauth/revoke"),
+            ),
+            (bitbucket("id", secret), "https://bitbucket.org/site/oauth2/access_token", None),
+            (
+                keycloak("http://127.0.0.1:8080/", "my realm", "id", secret),
+                "http://127.0.0.1:8080/realms/my%20realm/protocol/openid-connect/token",
+                Some("http://127.0.0.1:8080/realms/my%20realm/protocol/openid-connect/revoke"),
+            ),
+            (oauth2("https://acme.example/t", "id", secret), "https://acme.example/t", None),
+        ] {
+            idp.validate().unwrap();
+            assert_eq!((idp.token_url.as_str(), idp.revocation_url.as_deref()), (token_url, revocation_url));
+        }
+    }
+}

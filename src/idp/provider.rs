@@ -1,0 +1,312 @@
+//! An identity provider as data, with its setters.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use url::Url;
+
+use crate::model::ClientSecret;
+
+/// An identity provider: where its endpoints are and how its refresh tokens behave.
+///
+/// Built from [`Idp::oauth2`] or one of the [`presets`](crate::presets), adjusted with setters.
+///
+/// ```
+/// use token_supervisor::{ClientAuth, Idp, Rotation};
+/// let idp = Idp::oauth2("https://acme.example/oauth/token", "client", "secret")
+///     .client_auth(ClientAuth::Body)
+///     .rotation(Rotation::Always);
+/// idp.validate().unwrap();
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Idp {
+    pub(crate) token_url: String,
+    pub(crate) revocation_url: Option<String>,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: ClientSecret,
+    pub(crate) client_auth: ClientAuth,
+    pub(crate) scope: Option<String>,
+    pub(crate) params: BTreeMap<String, String>,
+    pub(crate) rotation: Rotation,
+    pub(crate) reuse_grace: Duration,
+    pub(crate) rotation_ends_access_token: bool,
+    pub(crate) revocation_hits_user: bool,
+    pub(crate) access_lifetime: Option<Duration>,
+    pub(crate) allow_http: bool,
+    pub(crate) max_concurrency: usize,
+    pub(crate) timing: Timing,
+    pub(crate) in_doubt: Option<InDoubt>,
+    /// Error codes that mean what RFC 6749 calls `invalid_grant`; that one always does.
+    pub(crate) invalid_grant_codes: Vec<String>,
+    /// Error codes that mean that our client, not the user's grant, was refused.
+    pub(crate) client_refused_codes: Vec<String>,
+    /// The answer's header that the provider's support asks for.
+    pub(crate) correlation_header: String,
+}
+
+/// What differs from the supervisor's own timing, for this identity provider alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    pub(crate) margin: Option<Duration>,
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) patience: Option<Duration>,
+    pub(crate) send_window: Option<Duration>,
+    pub(crate) settle: Option<Duration>,
+    pub(crate) lease: Option<Duration>,
+}
+
+/// How the client proves who it is (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ClientAuth {
+    /// Identifier and secret in the `Authorization` header.
+    #[default]
+    Basic,
+    /// Identifier and secret as form fields.
+    Body,
+    /// A public client: its identifier as a form field, no secret.
+    None,
+}
+
+/// Whether a refresh brings a new refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Rotation {
+    /// With every refresh. An answer without one is not believed to be complete.
+    Always,
+    /// Sometimes, or nobody promises anything. An answer without one keeps the old one.
+    #[default]
+    Sometimes,
+    /// Never, by documented promise: a refresh without answer may simply be repeated. One that comes
+    /// nevertheless is stored.
+    Never,
+}
+
+/// What becomes of a grant when nobody can find out whether its refresh token was spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum InDoubt {
+    /// The user is asked to connect again. Never makes things worse.
+    #[default]
+    Ask,
+    /// The refresh token is sent once more: a chosen risk, since a provider that punishes reuse ends
+    /// the whole grant.
+    Try,
+}
+
+/// Fields that a refresh request sets itself.
+pub(crate) const RESERVED_PARAMS: [&str; 4] = ["grant_type", "refresh_token", "client_id", "client_secret"];
+
+impl Idp {
+    /// Any provider that speaks OAuth 2: client authentication by header, rotation
+    /// [`Sometimes`](Rotation::Sometimes), no grace for reuse.
+    pub fn oauth2(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<ClientSecret>,
+    ) -> Self {
+        Self {
+            token_url: token_url.into(),
+            revocation_url: None,
+            client_id: client_id.into(),
+            client_secret: client_secret.into(),
+            client_auth: ClientAuth::Basic,
+            scope: None,
+            params: BTreeMap::new(),
+            rotation: Rotation::Sometimes,
+            reuse_grace: Duration::ZERO,
+            rotation_ends_access_token: false,
+            revocation_hits_user: false,
+            access_lifetime: None,
+            allow_http: false,
+            max_concurrency: 16,
+            timing: Timing::default(),
+            in_doubt: None,
+            invalid_grant_codes: Vec::new(),
+            // RFC 6749, section 5.2. Keycloak says `unauthorized_client` for a wrong secret. The last two
+            // are about what we ask for, never about the user's grant.
+            client_refused_codes: ["invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"]
+                .map(str::to_owned)
+                .to_vec(),
+            correlation_header: "x-request-id".to_owned(),
+        }
+    }
+
+    /// The token endpoint. For pointing a preset at another host, such as a simulator.
+    pub fn token_url(mut self, url: impl Into<String>) -> Self {
+        self.token_url = url.into();
+        self
+    }
+
+    /// The revocation endpoint (RFC 7009). Without one nothing is revoked at the provider.
+    pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
+        self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// How the client proves who it is; [`ClientAuth::Basic`] unless set.
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.client_auth = auth;
+        self
+    }
+
+    /// The scope to ask for with every refresh. Unset, none is sent, which means: as granted.
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// A further form field of every refresh.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
+    /// Whether a refresh brings a new refresh token; [`Rotation::Sometimes`] unless set.
+    pub fn rotation(mut self, rotation: Rotation) -> Self {
+        self.rotation = rotation;
+        self
+    }
+
+    /// For how long after its first use a refresh token may be used again; zero unless set.
+    pub fn reuse_grace(mut self, grace: Duration) -> Self {
+        self.reuse_grace = grace;
+        self
+    }
+
+    /// Whether a refresh ends the access token that was valid before it; `false` unless set.
+    pub fn rotation_ends_access_token(mut self, ends: bool) -> Self {
+        self.rotation_ends_access_token = ends;
+        self
+    }
+
+    /// Whether revoking one refresh token ends every grant of that user with this client, not its own
+    /// family alone; `false` unless set.
+    pub fn revocation_hits_user(mut self, hits: bool) -> Self {
+        self.revocation_hits_user = hits;
+        self
+    }
+
+    /// How long an access token lives when the answer does not say.
+    pub fn access_lifetime(mut self, lifetime: Duration) -> Self {
+        self.access_lifetime = Some(lifetime);
+        self
+    }
+
+    /// Whether an unencrypted endpoint beyond this machine is accepted; `false` unless set.
+    pub fn allow_http(mut self, allow: bool) -> Self {
+        self.allow_http = allow;
+        self
+    }
+
+    /// How many requests run at the same time; 16 unless set.
+    pub fn max_concurrency(mut self, requests: usize) -> Self {
+        self.max_concurrency = requests;
+        self
+    }
+
+    /// How long before an access token's end it is refreshed.
+    pub fn margin(mut self, margin: Duration) -> Self {
+        self.timing.margin = Some(margin);
+        self
+    }
+
+    /// How long a connection may take, TLS included.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long an answer is awaited.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// How long an answer is awaited where reuse is punished.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.timing.patience = Some(patience);
+        self
+    }
+
+    /// How long after the claim a request may still be written.
+    pub fn send_window(mut self, window: Duration) -> Self {
+        self.timing.send_window = Some(window);
+        self
+    }
+
+    /// After which time a request whose sender is gone is surely not processed any more.
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.timing.settle = Some(settle);
+        self
+    }
+
+    /// How long a claim keeps other replicas away unless renewed.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.timing.lease = Some(lease);
+        self
+    }
+
+    /// What becomes of a doubt that nobody can resolve; the supervisor's setting unless set.
+    pub fn in_doubt(mut self, in_doubt: InDoubt) -> Self {
+        self.in_doubt = Some(in_doubt);
+        self
+    }
+
+    /// A further error code that means `invalid_grant`.
+    pub fn invalid_grant_code(mut self, code: impl Into<String>) -> Self {
+        self.invalid_grant_codes.push(code.into());
+        self
+    }
+
+    /// A further error code that means that the client was refused: an operator must act, no grant is
+    /// touched.
+    pub fn client_refused_code(mut self, code: impl Into<String>) -> Self {
+        self.client_refused_codes.push(code.into());
+        self
+    }
+
+    /// The header of an answer that the provider's support asks for; `x-request-id` unless set.
+    pub fn correlation_header(mut self, name: impl Into<String>) -> Self {
+        self.correlation_header = name.into();
+        self
+    }
+}
+
+impl fmt::Debug for Idp {
+    /// Without the secret, the values of parameters and the queries of URLs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idp")
+            .field("token_url", &shown(&self.token_url))
+            .field("revocation_url", &self.revocation_url.as_deref().map(shown))
+            .field("client_id", &self.client_id)
+            .field("client_auth", &self.client_auth)
+            .field("scope", &self.scope)
+            .field("params", &self.params.keys())
+            .field("rotation", &self.rotation)
+            .field("reuse_grace", &self.reuse_grace)
+            .field("timing", &self.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+fn shown(url: &str) -> String {
+    Url::parse(url).map_or_else(
+        |_| "(not a URL)".to_owned(),
+        |url| format!("{}{}", url.origin().ascii_serialization(), url.path()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_is_redacted() {
+        let idp = Idp::oauth2("https://idp.example/token?key=ts-test-secret-query", "client", "ts-test-secret-client")
+            .param("tenant", "ts-test-secret-param")
+            .revocation_url("https://me:ts-test-secret-pw@idp.example/revoke");
+        let text = format!("{idp:?}");
+        assert!(!text.contains("ts-test-secret"), "{text}");
+        assert!(text.contains("https://idp.example/token") && text.contains("tenant"), "{text}");
+    }
+}

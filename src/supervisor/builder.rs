@@ -1,0 +1,230 @@
+//! How a supervisor is configured and started.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, sync::watch};
+
+use super::{
+    RefreshSettings, TokenSupervisor,
+    core::{Core, Limits, Provider},
+    handle::Shared,
+    recover::flush_journal,
+    refresh::Attempts,
+    runtime::Life,
+    settings::Times,
+    snapshot::Snapshot,
+    sweep::sweep,
+};
+use crate::{
+    clock::Clock,
+    error::Error,
+    idp::{Client, Gate, Idp},
+    journal::Journal,
+    keyring::Keyring,
+    model::{Sealed, valid_idp_name},
+    store::{self, Store},
+};
+
+/// A supervisor to be started.
+#[derive(Clone)]
+#[must_use]
+pub struct Builder {
+    store: Option<String>,
+    keyring: Option<Keyring>,
+    journal: Option<PathBuf>,
+    idps: Vec<(String, Idp)>,
+    refresh: RefreshSettings,
+    limits: Limits,
+    #[cfg(feature = "testing")]
+    pub(crate) testing: crate::testing::Hooks,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            store: None,
+            keyring: None,
+            journal: None,
+            idps: Vec::new(),
+            refresh: RefreshSettings::default(),
+            limits: Limits::default(),
+            #[cfg(feature = "testing")]
+            testing: crate::testing::Hooks::default(),
+        }
+    }
+
+    /// Where grants are stored: `sqlite://PATH`. Created if it does not exist.
+    pub fn store(mut self, url: impl Into<String>) -> Self {
+        self.store = Some(url.into());
+        self
+    }
+
+    /// The keys that seal what is stored.
+    pub fn keyring(mut self, keyring: Keyring) -> Self {
+        self.keyring = Some(keyring);
+        self
+    }
+
+    /// The folder for answers that the store has not got yet; beside the SQLite file unless set. It must be on a
+    /// disk that survives the process.
+    pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.journal = Some(folder.into());
+        self
+    }
+
+    /// An identity provider under the name that keys use.
+    pub fn idp(mut self, name: impl Into<String>, idp: Idp) -> Self {
+        self.idps.push((name.into(), idp));
+        self
+    }
+
+    /// The times of refreshes, where an identity provider does not set its own.
+    pub fn refresh(mut self, refresh: RefreshSettings) -> Self {
+        self.refresh = refresh;
+        self
+    }
+
+    /// How many callers may wait for one grant (16 384); those beyond it are told to slow down.
+    pub fn waiters_per_grant(mut self, waiters: usize) -> Self {
+        self.limits.waiters_per_grant = waiters;
+        self
+    }
+
+    /// How long a key's actor stays awake after the last use (10 min).
+    pub fn idle_after(mut self, idle: Duration) -> Self {
+        self.limits.idle_after = idle;
+        self
+    }
+
+    /// How often grants without an actor are looked after (5 s).
+    pub fn sweep_every(mut self, period: Duration) -> Self {
+        self.limits.sweep_every = period;
+        self
+    }
+
+    /// Opens store, journal and keys, and starts the supervisor's threads.
+    ///
+    /// Dropping the future leaves nothing running.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] or [`Error::Start`]: what is missing, contradictory, or cannot be opened, and
+    /// what to do about it. A wrong or missing key is noticed here, not at use.
+    pub async fn start(self) -> Result<TokenSupervisor, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("token-supervisor-io")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Start(format!("the operating system gave no threads: {error}")))?;
+        let guard = Undropped(Some(runtime));
+        let runtime = guard.0.as_ref().map(|runtime| runtime.handle().clone());
+        let runtime = runtime.ok_or(Error::Internal("a runtime that was just made is gone"))?;
+        let handle = runtime.clone();
+        let opened = runtime.spawn_blocking(move || self.open(handle)).await;
+        let core = opened.map_err(|_| Error::Internal("opening store and journal panicked"))??;
+        let checked = core.store.meta("key_check", core.keyring.check_value().0).await;
+        let checked = checked.map_err(|error| Error::Start(error.to_string()))?;
+        core.keyring.verify_check(&Sealed(checked))?;
+        let life = Life::start(Arc::new(core), guard.release()?)
+            .await
+            .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
+        let shared = life.shared.clone();
+        life.background(shared.core.clock.clone().watch_steps());
+        life.background(start_work(shared.clone()));
+        Ok(TokenSupervisor::new(shared, Arc::new(life)))
+    }
+
+    fn open(self, runtime: tokio::runtime::Handle) -> Result<Core, Error> {
+        let missing = |what: &str| Error::Configuration(format!("{what}: see TokenSupervisor::builder"));
+        let url = self.store.as_deref().ok_or_else(|| missing("no store is set"))?;
+        let keyring = self.keyring.ok_or_else(|| missing("no key ring is set"))?;
+        #[cfg(feature = "testing")]
+        let clock = self.testing.clock(&runtime);
+        #[cfg(not(feature = "testing"))]
+        let clock = Clock::system(runtime.clone());
+        let idps = providers(self.idps, &self.refresh, &clock)?;
+        let folder = match (self.journal, store::sqlite_path(url)) {
+            (Some(folder), _) => folder,
+            (None, Some(path)) => Path::new(path).with_extension("journal"),
+            (None, None) => return Err(missing("no journal is set")),
+        };
+        let store = store::open(url, &clock)?;
+        #[cfg(feature = "testing")]
+        let store = self.testing.wrap(store);
+        let journal = Arc::new(Journal::open(&folder, &keyring)?);
+        #[cfg(feature = "testing")]
+        self.testing.share(&journal);
+        let snapshot = Snapshot::new(clock.clone());
+        let stopping = watch::Sender::new(false);
+        let (attempts, limits) = (Attempts::new(), self.limits);
+        Ok(Core {
+            clock,
+            store,
+            keyring,
+            journal,
+            idps,
+            snapshot,
+            attempts,
+            limits,
+            runtime,
+            stopping,
+            #[cfg(feature = "testing")]
+            testing: self.testing,
+        })
+    }
+}
+
+/// Nothing is swept before what the last process left in the journal is stored.
+async fn start_work(shared: Shared) {
+    flush_journal(shared.core.clone()).await;
+    sweep(shared).await;
+}
+
+fn providers(
+    idps: Vec<(String, Idp)>,
+    refresh: &RefreshSettings,
+    clock: &Clock,
+) -> Result<HashMap<String, Provider>, Error> {
+    let mut providers = HashMap::new();
+    for (name, idp) in idps {
+        let wrong = |text: String| Error::Configuration(format!("identity provider {name:?}: {text}"));
+        if !valid_idp_name(&name) {
+            return Err(wrong("its name must match [a-z0-9][a-z0-9_-]{0,63}".to_owned()));
+        }
+        idp.validate().map_err(wrong)?;
+        let times = Times::of(&idp, refresh).map_err(wrong)?;
+        let client = Client::new(&idp, times.connect_timeout, clock.clone()).map_err(wrong)?;
+        let gate = Gate::new(idp.max_concurrency);
+        if providers.insert(name.clone(), Provider { idp, times, client, gate }).is_some() {
+            return Err(wrong("it is configured twice".to_owned()));
+        }
+    }
+    Ok(providers)
+}
+
+/// A runtime that may be dropped inside asynchronous code.
+struct Undropped(Option<Runtime>);
+
+impl Undropped {
+    fn release(mut self) -> Result<Runtime, Error> {
+        self.0.take().ok_or(Error::Internal("a runtime that was just made is gone"))
+    }
+}
+
+impl Drop for Undropped {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("idps", &self.idps).field("refresh", &self.refresh).finish_non_exhaustive()
+    }
+}

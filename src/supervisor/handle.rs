@@ -1,0 +1,220 @@
+//! What callers hold.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+
+use super::{
+    Builder, Registry, Status, TokenWatch,
+    command::{
+        Acquire, Command, Connect, Disconnect, GetStatus, Parts, RefreshNow, Refreshed, RejectToken, RequireReconnect,
+        Revoke, Watch,
+    },
+    core::Core,
+    registry::Routes,
+    runtime::Life,
+};
+use crate::{
+    error::{Cause, Error},
+    model::{Generation, Grant, Token, TokenKey},
+};
+
+/// Keeps tokens alive. A cheap handle: clones are the same supervisor.
+///
+/// It runs on threads of its own, so that it can be used from any runtime and nothing of it dies with one. The
+/// last drop starts a shutdown without waiting for it; [`shutdown`](Self::shutdown) waits.
+#[derive(Clone)]
+pub struct TokenSupervisor {
+    shared: Shared,
+    life: Arc<Life>,
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Refreshes that were under way and are stored.
+    pub finished: usize,
+    /// Refreshes that were still under way at the deadline. Their answers are stored if they come before the
+    /// process ends; if not, the next process finds their intents.
+    pub abandoned: usize,
+}
+
+impl TokenSupervisor {
+    /// Configures a supervisor.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) fn new(shared: Shared, life: Arc<Life>) -> Self {
+        Self { shared, life }
+    }
+
+    /// A valid token of the key. Resolves at the first poll while the published token is good; else waits for a
+    /// refresh, up to 10 s (use [`Acquire`] for another deadline or a minimum life).
+    ///
+    /// Dropping the future neither stops nor changes a refresh.
+    ///
+    /// # Errors
+    /// See [`Error`]: each says what to do next.
+    pub async fn token(&self, key: &TokenKey) -> Result<Token, Error> {
+        match self.cached(key) {
+            Some(token) => Ok(token),
+            None => self.call(Acquire::new(key)).await,
+        }
+    }
+
+    /// The published token of the key, if it is good: the hot path of [`token`](Self::token) alone. No message,
+    /// lock, allocation or system call. `None` says nothing but that: ask with `token`.
+    pub fn cached(&self, key: &TokenKey) -> Option<Token> {
+        self.shared.cached_for(key, Duration::ZERO)
+    }
+
+    /// Sends a command to the key's actor and waits for the answer until the command's deadline.
+    ///
+    /// Dropping the future forgoes the answer; what the command started goes on.
+    ///
+    /// # Errors
+    /// See [`Error`]: each says what to do next.
+    pub fn call<C: Command>(&self, command: C) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
+        self.shared.call(command)
+    }
+
+    /// Watches one key: many reads, each an atomic load. While the watch exists, the key's actor stays awake.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] if nothing is stored for the key; otherwise see [`Error`].
+    pub async fn watch(&self, key: &TokenKey) -> Result<TokenWatch, Error> {
+        key.validate().map_err(Error::InvalidRequest)?;
+        let core = &self.shared.core;
+        let watch = TokenWatch::new(core.snapshot.watch(key), core.clock.clone());
+        self.call(Watch(key.clone())).await?;
+        Ok(watch)
+    }
+
+    /// Stores what the user's consent gave. A replay changes nothing and says so in [`Status::unchanged`].
+    ///
+    /// Dropping the future does not undo it: it may have been stored or not.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateGrant`] if the refresh token is live under another key; otherwise see [`Error`].
+    pub async fn connect(&self, key: &TokenKey, grant: Grant) -> Result<Status, Error> {
+        self.call(Connect::new(key, grant)).await
+    }
+
+    /// Refreshes although the token is not due; see [`RefreshNow`].
+    ///
+    /// # Errors
+    /// Why it could not be refreshed; see [`Error`].
+    pub async fn refresh_now(&self, key: &TokenKey) -> Result<Refreshed, Error> {
+        self.call(RefreshNow::new(key)).await
+    }
+
+    /// Reports that a resource server refused the token of this generation; see [`RejectToken`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn report_rejected(&self, key: &TokenKey, generation: Generation) -> Result<Status, Error> {
+        self.call(RejectToken::new(key, generation)).await
+    }
+
+    /// Sends the user through consent again; see [`RequireReconnect`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn require_reconnect(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
+        self.call(RequireReconnect::new(key, reason)).await
+    }
+
+    /// Ends the grant; see [`Disconnect`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<Status, Error> {
+        self.call(Disconnect::new(key, revoke)).await
+    }
+
+    /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn status(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(GetStatus::new(key)).await
+    }
+
+    /// The message API, for other actors.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.clone(), self.life.front())
+    }
+
+    /// Starts no more refreshes, and waits until those under way are stored, at most for `within`. Valid tokens are
+    /// served on. Once nothing is under way the store is closed. Idempotent; dropping the future leaves the
+    /// shutdown half-way, to be called again.
+    pub async fn shutdown(&self, within: Duration) -> Shutdown {
+        self.life.shutdown(within).await
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
+    }
+}
+
+impl std::fmt::Debug for TokenSupervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenSupervisor").finish_non_exhaustive()
+    }
+}
+
+/// What every handle needs to ask; keeps nothing alive beyond itself.
+#[derive(Clone)]
+#[doc(hidden)]
+pub struct Shared {
+    pub(super) core: Arc<Core>,
+    pub(super) routes: Routes,
+}
+
+/// A key's actor that dies with a request is replaced and asked again this often.
+const TRIES: u32 = 3;
+
+impl Shared {
+    pub(super) fn cached_for(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
+        self.core.snapshot.get(key, min_ttl)
+    }
+
+    pub(super) fn call<C: Command>(&self, command: C) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
+        let shared = self.clone();
+        async move {
+            command.check()?;
+            if let Some(answer) = command.fast(&shared) {
+                return Ok(answer);
+            }
+            if !shared.core.idps.contains_key(command.key().idp()) {
+                return Err(Error::UnknownIdp);
+            }
+            let deadline = shared.core.clock.sleep(command.timeout_after());
+            match select(Box::pin(shared.ask(command)), Box::pin(deadline)).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right(_) => Err(Error::Timeout),
+            }
+        }
+    }
+
+    /// Asks until somebody answers. Commands may be repeated: connects and reports by their fingerprints and
+    /// generations, refreshes because there is one attempt per key.
+    async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, Error> {
+        for _ in 0..TRIES {
+            let (reply, answer) = oneshot::channel();
+            self.routes.route(command.key().clone(), command.clone().ask(reply)).await?;
+            if let Ok(answer) = answer.await {
+                return answer;
+            }
+        }
+        Err(Error::Unavailable { retry_after: Duration::from_secs(1), cause: Cause::Failing })
+    }
+}
