@@ -15,6 +15,7 @@ pub(crate) use grant::Lifetime;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};
 pub use key::TokenKey;
+pub(crate) use key::valid_idp_name;
 pub use row::State;
 pub(crate) use row::{
     Alt, Attempted, Intent, LastError, Lease, Row, Sealed, Sender, Spendable, Tombstone, Verdict, VerdictBy,

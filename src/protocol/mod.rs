@@ -21,7 +21,8 @@ mod ending;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
 
-pub(crate) use change::{Applied, Change, Found, Known, Reply, Side, Unchanged};
+pub use change::Unchanged;
+pub(crate) use change::{Applied, Change, Found, Known, Reply, Side};
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
 pub(crate) use connect::{Connect, Disconnect};

@@ -106,6 +106,10 @@ impl Store for Faulty {
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
         self.unless_down(|store| store.meta(name, value))
     }
+
+    fn close(&self) -> Answer<()> {
+        self.store.close()
+    }
 }
 
 fn lost(answer: Answer<Changed>) -> Answer<Changed> {

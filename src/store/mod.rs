@@ -41,6 +41,8 @@ pub(crate) trait Store: Send + Sync {
     fn forget_spent(&self, before: Time) -> Answer<()>;
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
+    /// Finishes what was asked for, answers nothing more, and lets go of the database.
+    fn close(&self) -> Answer<()>;
 }
 
 /// A future that waits for the store. Dropping it changes nothing.

@@ -15,7 +15,9 @@ use crate::{
 /// message through [`Registry`](super::Registry): both are the same thing.
 ///
 /// Sealed: its methods are no part of the public API.
-pub trait Command: Message<Result = Result<Self::Answer, Error>> + Parts<Reply = Self::Answer> + Clone + Send + 'static {
+pub trait Command:
+    Message<Result = Result<Self::Answer, Error>> + Parts<Reply = Self::Answer> + Clone + Send + 'static
+{
     /// What a granted request is answered with.
     type Answer: Send + 'static;
 }
@@ -27,7 +29,7 @@ pub trait Parts {
     fn key(&self) -> &TokenKey;
     fn timeout_after(&self) -> Duration;
     fn check(&self) -> Result<(), Error>;
-    fn fast(&self, _supervisor: &super::TokenSupervisor) -> Option<Self::Reply> {
+    fn fast(&self, _shared: &super::handle::Shared) -> Option<Self::Reply> {
         None
     }
     fn ask(self, reply: Reply<Self::Reply>) -> Ask;
@@ -39,14 +41,36 @@ pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
 /// A command on its way to the key's actor.
 #[doc(hidden)]
 pub enum Ask {
-    Acquire { min_ttl: Duration, timeout: Duration, reply: Reply<Token> },
-    Watch { reply: Reply<()> },
-    Status { reply: Reply<Status> },
-    Rejected { generation: Generation, reply: Reply<Status> },
-    RefreshNow { reply: Reply<Refreshed> },
-    Connect { grant: Box<Grant>, reply: Reply<Status> },
-    Disconnect { revoke: Revoke, reply: Reply<Status> },
-    RequireReconnect { reason: String, reply: Reply<Status> },
+    Acquire {
+        min_ttl: Duration,
+        timeout: Duration,
+        reply: Reply<Token>,
+    },
+    Watch {
+        reply: Reply<()>,
+    },
+    Status {
+        reply: Reply<Status>,
+    },
+    Rejected {
+        generation: Generation,
+        reply: Reply<Status>,
+    },
+    RefreshNow {
+        reply: Reply<Refreshed>,
+    },
+    Connect {
+        grant: Box<Grant>,
+        reply: Reply<Status>,
+    },
+    Disconnect {
+        revoke: Revoke,
+        reply: Reply<Status>,
+    },
+    RequireReconnect {
+        reason: String,
+        reply: Reply<Status>,
+    },
     /// Something came due although nobody asked.
     Wake,
     /// A defect, for tests of what follows from one.
@@ -147,8 +171,8 @@ macro_rules! command {
         }
     };
     (@fast Acquire) => {
-        fn fast(&self, supervisor: &super::TokenSupervisor) -> Option<Token> {
-            supervisor.cached_for(&self.key, self.min_ttl)
+        fn fast(&self, shared: &super::handle::Shared) -> Option<Token> {
+            shared.cached_for(&self.key, self.min_ttl)
         }
     };
     (@fast $name:ident) => {};
@@ -296,4 +320,3 @@ impl Parts for Watch {
         Ask::Watch { reply }
     }
 }
-

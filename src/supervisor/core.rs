@@ -4,11 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{
-    refresh::Attempts,
-    settings::Times,
-    snapshot::Snapshot,
-};
+use super::{refresh::Attempts, settings::Times, snapshot::Snapshot};
 use crate::{
     clock::Clock,
     idp::{Client, Gate, Idp},
@@ -31,6 +27,8 @@ pub(super) struct Core {
     pub(super) runtime: tokio::runtime::Handle,
     /// Turns true when nothing new may start.
     pub(super) stopping: watch::Sender<bool>,
+    #[cfg(feature = "testing")]
+    pub(crate) testing: crate::testing::Hooks,
 }
 
 /// One configured identity provider.

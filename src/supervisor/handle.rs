@@ -1,10 +1,6 @@
 //! What callers hold.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -187,7 +183,10 @@ impl Shared {
         self.core.snapshot.get(key, min_ttl)
     }
 
-    pub(super) fn call<C: Command>(&self, command: C) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
+    pub(super) fn call<C: Command>(
+        &self,
+        command: C,
+    ) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
         let shared = self.clone();
         async move {
             command.check()?;

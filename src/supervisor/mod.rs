@@ -19,6 +19,8 @@ mod settings;
 mod snapshot;
 mod status;
 mod sweep;
+#[cfg(feature = "testing")]
+pub(crate) mod testing;
 mod token;
 mod watch;
 

@@ -6,15 +6,14 @@ use std::{
     time::Duration,
 };
 
-use actix::{
-    Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, dev::SendError,
-};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, dev::SendError};
 use tokio::sync::{mpsc, watch};
 
 use super::{
     TokenSupervisor,
     command::{Ask, Command},
     core::Core,
+    handle::Shared,
     token::{Deliver, Retired, TokenActor},
 };
 use crate::{
@@ -261,11 +260,11 @@ impl std::fmt::Debug for Registry {
 
 /// Takes commands as messages. Has no state, so it has nothing to fail with.
 #[doc(hidden)]
-pub struct FrontActor(TokenSupervisor);
+pub struct FrontActor(Shared);
 
 impl FrontActor {
-    pub(super) fn new(supervisor: TokenSupervisor) -> Self {
-        Self(supervisor)
+    pub(super) fn new(shared: Shared) -> Self {
+        Self(shared)
     }
 }
 

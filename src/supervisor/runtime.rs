@@ -62,7 +62,8 @@ impl Life {
             drop((for_system, registry, fronts));
             alive.send_replace(false);
         })?;
-        let life = Self { shared, front: front.clone(), orders, system, background: Mutex::default(), runtime: Some(runtime) };
+        let life =
+            Self { shared, front: front.clone(), orders, system, background: Mutex::default(), runtime: Some(runtime) };
         front.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("its thread ended at once"))?;
         Ok(life)
     }

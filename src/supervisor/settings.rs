@@ -84,10 +84,10 @@ impl Times {
     /// # Errors
     /// The times contradict each other; the text says how.
     pub(super) fn of(idp: &Idp, common: &RefreshSettings) -> Result<Self, String> {
-        let own = idp.timing();
+        let own = &idp.timing;
         let attempt = own.attempt_timeout.unwrap_or(common.attempt_timeout);
-        let grace = idp.grace();
-        let never_rotates = idp.rotation_policy() == Rotation::Never;
+        let grace = idp.reuse_grace;
+        let never_rotates = idp.rotation == Rotation::Never;
         let patient = grace.is_zero() && !never_rotates;
         let rules = Rules {
             settle: own.settle.unwrap_or(common.settle),
@@ -95,7 +95,7 @@ impl Times {
             patience: if patient { own.patience.unwrap_or(common.patience).max(attempt) } else { attempt },
             lease: own.lease.unwrap_or(common.lease),
             grace,
-            try_in_doubt: own.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
+            try_in_doubt: idp.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
             never_rotates,
         };
         if rules.lease.is_zero() || attempt.is_zero() || rules.send_window.is_zero() {

@@ -2,10 +2,7 @@
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
-    sync::{
-        Arc,
-        atomic::Ordering,
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 

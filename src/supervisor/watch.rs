@@ -1,10 +1,6 @@
 //! One key, many reads: a watch is an atomic load.
 
-use std::{
-    sync::{
-        Arc,
-    },
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;

@@ -22,14 +22,14 @@ use crate::{
     model::{Time, TokenKey},
     protocol::Change,
 };
-use threads::{Readers, Writer};
+use threads::Jobs;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// An open SQLite store. Dropping it ends its threads after their last job.
 pub(super) struct SqliteStore {
-    writer: Writer,
-    readers: Readers,
+    writer: Jobs,
+    readers: Jobs,
     clock: Clock,
 }
 
@@ -44,7 +44,7 @@ impl SqliteStore {
         let mut writer = connect(path)?;
         writer.run_pending_migrations(MIGRATIONS).map_err(|error| unopened(path, &error))?;
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
-        Ok(Self { writer: Writer::start(writer, lock.clone()), readers: Readers::start(readers, &lock), clock })
+        Ok(Self { writer: threads::writer(writer, &lock), readers: threads::readers(readers, &lock), clock })
     }
 }
 
@@ -83,6 +83,15 @@ impl Store for SqliteStore {
 
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
         self.writer.run(move |connection| query::meta(connection, name, &value))
+    }
+
+    fn close(&self) -> Answer<()> {
+        let (writer, readers) = (self.writer.close(), self.readers.close());
+        Box::pin(async move {
+            writer.await;
+            readers.await;
+            Ok(())
+        })
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
 
 use diesel::{SqliteConnection, result::Error as DieselError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::LockFile;
 use crate::store::{Answer, StoreError};
@@ -92,32 +92,47 @@ where
     (Box::new(Task { work, result: None, reply }), Box::pin(answer))
 }
 
-/// The one connection that writes.
-pub(super) struct Writer(Sender<Box<dyn Job>>);
+/// Where jobs for a group of threads go.
+pub(super) struct Jobs {
+    /// `None` once closed.
+    queue: RwLock<Option<Sender<Box<dyn Job>>>>,
+    /// Counts the threads that run.
+    running: watch::Receiver<usize>,
+}
 
-impl Writer {
-    pub(super) fn start(mut connection: SqliteConnection, lock: Arc<LockFile>) -> Self {
-        let (jobs, queue) = channel::<Box<dyn Job>>();
-        spawn("store-writer", move || {
-            let _lock = lock;
-            while let Ok(first) = queue.recv() {
-                let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
-                commit(&mut connection, batch);
-            }
-        });
-        Self(jobs)
-    }
-
+impl Jobs {
     pub(super) fn run<F, T>(&self, work: F) -> Answer<T>
     where
         F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
         let (job, answer) = task(work);
-        // A thread that has ended drops the job, and the answer says so.
-        self.0.send(job).ok();
+        // Without a thread the job is dropped, and the answer says so.
+        if let Some(queue) = &*self.queue.read().unwrap_or_else(PoisonError::into_inner) {
+            queue.send(job).ok();
+        }
         answer
     }
+
+    /// Resolves once the last job is done and the threads have ended.
+    pub(super) fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        let mut running = self.running.clone();
+        async move { drop(running.wait_for(|running| *running == 0).await) }
+    }
+}
+
+/// The one connection that writes.
+pub(super) fn writer(mut connection: SqliteConnection, lock: &Arc<LockFile>) -> Jobs {
+    let (jobs, queue) = channel::<Box<dyn Job>>();
+    let count = watch::Sender::new(0);
+    spawn("store-writer", &count, lock, move || {
+        while let Ok(first) = queue.recv() {
+            let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+            commit(&mut connection, batch);
+        }
+    });
+    Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
 }
 
 /// Enough to share one flush among all callers of a busy moment, few enough to answer the first soon.
@@ -141,40 +156,34 @@ fn commit(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Job>>) {
 }
 
 /// Connections that read.
-pub(super) struct Readers(Sender<Box<dyn Job>>);
-
-impl Readers {
-    pub(super) fn start(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Self {
-        let (jobs, queue) = channel::<Box<dyn Job>>();
-        let queue = Arc::new(Mutex::new(queue));
-        for mut connection in connections {
-            let (queue, lock) = (queue.clone(), lock.clone());
-            spawn("store-reader", move || {
-                let _lock = lock;
-                while let Some(mut job) = next(&queue) {
-                    let failed = job.run(&mut connection).err();
-                    job.answer(failed.as_ref());
-                }
-            });
-        }
-        Self(jobs)
+pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Jobs {
+    let (jobs, queue) = channel::<Box<dyn Job>>();
+    let queue = Arc::new(Mutex::new(queue));
+    let count = watch::Sender::new(0);
+    for mut connection in connections {
+        let queue = queue.clone();
+        spawn("store-reader", &count, lock, move || {
+            while let Some(mut job) = next(&queue) {
+                let failed = job.run(&mut connection).err();
+                job.answer(failed.as_ref());
+            }
+        });
     }
-
-    pub(super) fn run<F, T>(&self, work: F) -> Answer<T>
-    where
-        F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
-        T: Send + 'static,
-    {
-        let (job, answer) = task(work);
-        self.0.send(job).ok();
-        answer
-    }
+    Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
 }
 
 fn next(queue: &Mutex<Receiver<Box<dyn Job>>>) -> Option<Box<dyn Job>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
-    thread::Builder::new().name(name.to_owned()).spawn(body).expect("the operating system gives a thread");
+/// Runs `body` on a thread that holds the lock and is counted while it runs.
+fn spawn(name: &str, count: &watch::Sender<usize>, lock: &Arc<LockFile>, body: impl FnOnce() + Send + 'static) {
+    let (count, lock) = (count.clone(), lock.clone());
+    count.send_modify(|count| *count += 1);
+    let run = move || {
+        body();
+        drop(lock);
+        count.send_modify(|count| *count -= 1);
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(run).expect("the operating system gives a thread");
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Ended, Progress, seal};
 use crate::{
     error::Cause,
-    idp::{Failure, Outcome, Slot, backoff},
+    idp::{Failure, NotBefore, Outcome, Slot, delay},
     model::{Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
@@ -79,7 +79,7 @@ impl Attempt {
                     self.try_claim().await
                 }
                 Effect::RepeatClaim => {
-                    self.core.clock.sleep(backoff::delay(1, None, random()).min(SILENCE)).await;
+                    self.core.clock.sleep(delay(1, None, random()).min(SILENCE)).await;
                     self.try_claim().await
                 }
                 Effect::Send(claimed) => self.send(provider, claimed).await,
@@ -147,7 +147,7 @@ impl Attempt {
                 self.slot = Some(slot);
                 Some(Event::Slot(row))
             }
-            Err(not_before) => Some(Event::NotBefore(not_before)),
+            Err(NotBefore(time)) => Some(Event::NotBefore(time)),
         }
     }
 
@@ -173,12 +173,13 @@ impl Attempt {
             return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(provider, &row, None) }));
         };
         let published = self.core.snapshot.current(&self.key);
-        if provider.idp.ends_access_token() {
+        if provider.idp.rotation_ends_access_token {
             published.iter().for_each(|issued| issued.set_standing(Standing::Withdrawn));
         }
         self.progress.send_modify(|progress| progress.sent = true);
         let at = self.core.clock.read();
-        let renewal = self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
+        let renewal =
+            self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
         let outcome = provider.client.refresh(&provider.idp, &token, &params, provider.times.rules.patience).await;
         renewal.abort();
         drop(token);
@@ -221,12 +222,11 @@ impl Attempt {
 
     fn retry_at(&self, _provider: &Provider, row: &Row, retry_after: Option<Duration>) -> Time {
         let failures = row.last_error.as_ref().map_or(0, |error| error.failures);
-        self.core.clock.now() + backoff::delay(failures, retry_after, random())
+        self.core.clock.now() + delay(failures, retry_after, random())
     }
 
     async fn change(&mut self, change: Change) -> Option<Event> {
-        let changed =
-            until_answered(&self.core, || self.core.store.change(&self.key, change.clone())).await?;
+        let changed = until_answered(&self.core, || self.core.store.change(&self.key, change.clone())).await?;
         self.row = changed.row;
         Some(Event::Changed { reply: changed.reply })
     }
@@ -342,7 +342,7 @@ async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Op
                 if failures == 0 {
                     tracing::warn!(error, "the store does not answer; the operation is repeated");
                 }
-                core.clock.sleep(backoff::delay(failures, None, random()).min(Duration::from_secs(5))).await;
+                core.clock.sleep(delay(failures, None, random()).min(Duration::from_secs(5))).await;
                 failures += 1;
             }
         }

@@ -11,8 +11,8 @@ use crate::{
     idp::{Answer, RefreshLife},
     keyring::{Field, Keyring, OpenError},
     model::{
-        AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable, Time,
-        TokenKey,
+        AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable,
+        Time, TokenKey,
     },
     protocol::{Commit, Connect, attempt::Claimed, schedule::due_at},
     supervisor::core::Provider,
@@ -81,7 +81,7 @@ pub(super) struct Sent<'a> {
 pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: Answer) -> Landing {
     let Sent { key, attempt, claimed, at, row } = sent;
     let issued_at = claimed.first_sent.map_or(at.wall, |first| first.min(at.wall));
-    let lifetime = answer.expires_in.or(provider.idp.assumed_lifetime());
+    let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
     let expires = lifetime.map_or(Expires::Unknown, |life| Expires::At(issued_at + life));
     // A row that does not open loses its extras, not its new tokens.
     let old = open_document(keyring, row).ok();
@@ -110,7 +110,7 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
             RefreshLife::Never => Expires::Never,
         }),
         due_at: due_at(key, issued_at, expires, provider.times.margin),
-        revocable: provider.idp.revokes_family_alone(),
+        revocable: provider.idp.revocable_alone(),
     };
     let boot_end = expires.at().map(|end| at.boot + end.since(at.wall));
     Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
@@ -125,7 +125,7 @@ pub(in crate::supervisor) fn connecting(
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
-        Expires::Unknown => provider.idp.assumed_lifetime().map_or(Expires::Unknown, |life| Expires::At(now + life)),
+        Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| Expires::At(now + life)),
         known => known,
     };
     let document = Document {
@@ -139,14 +139,14 @@ pub(in crate::supervisor) fn connecting(
     Connect {
         key: key.clone(),
         incarnation: Id::random(),
-        client_id: grant.client_id.or_else(|| Some(provider.idp.client_id().to_owned())),
+        client_id: grant.client_id.or_else(|| Some(provider.idp.client_id.clone())),
         token: grant.refresh_token.map(|token| seal_refresh_token(keyring, key, &token)),
         document: seal_document(keyring, key, &document),
         issued_at: now,
         expires,
         refresh_expires: ends(grant.refresh_expiry, now),
         due_at: due_at(key, now, expires, provider.times.margin),
-        cancels_revocations: !provider.idp.revokes_family_alone(),
+        cancels_revocations: !provider.idp.revocable_alone(),
     }
 }
 
@@ -167,10 +167,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
 }
 
 /// Opens the row's refresh token and the parameters to send along.
-pub(super) fn spendable(
-    keyring: &Keyring,
-    row: &Row,
-) -> Result<(RefreshToken, BTreeMap<String, String>), OpenError> {
+pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, BTreeMap<String, String>), OpenError> {
     let sealed = &row.refresh_token.as_ref().ok_or(OpenError::TooShort)?.sealed;
     let token = open_refresh_token(keyring, &row.key, sealed)?;
     let params = open_document(keyring, row).map(|document| document.params.clone()).unwrap_or_default();

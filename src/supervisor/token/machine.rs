@@ -85,7 +85,6 @@ pub(super) enum Effect<W, R> {
     Sleep,
 }
 
-
 /// What the actor sees besides events.
 #[derive(Clone, Copy)]
 pub(super) struct Sight<'a> {
@@ -140,6 +139,20 @@ impl<W, R> Machine<W, R> {
         self.running || !self.waiters.is_empty() || !self.refreshers.is_empty() || matches!(self.view, View::Reading)
     }
 
+    /// Nothing starts any more: whoever would have to wait for it is told.
+    pub(super) fn refuse(&mut self, error: &Error) -> Vec<Effect<W, R>> {
+        self.running = false;
+        let waiters = self.waiters.drain(..).map(|waiting| Effect::Answer(waiting.who, Err(error.clone())));
+        let mut effects: Vec<_> = waiters.collect();
+        effects.extend(self.refreshers.drain(..).map(|(who, _)| Effect::Refreshed(who, Err(error.clone()))));
+        effects
+    }
+
+    /// An attempt runs that this actor did not start. False if it knew.
+    pub(super) fn join(&mut self) -> bool {
+        !std::mem::replace(&mut self.running, true)
+    }
+
     /// Callers that are gone need no answer.
     pub(super) fn forget_waiters(&mut self, gone: impl Fn(&W) -> bool) {
         self.waiters.retain(|waiting| !gone(&waiting.who));
@@ -192,11 +205,9 @@ impl<W, R> Machine<W, R> {
     }
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
-        self.view = View::Unread;
-        let error = Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown };
-        let waiters = self.waiters.drain(..).map(|waiting| Effect::Answer(waiting.who, Err(error.clone())));
-        effects.extend(waiters);
-        effects.extend(self.refreshers.drain(..).map(|(who, _)| Effect::Refreshed(who, Err(error.clone()))));
+        let running = self.running;
+        effects.extend(self.refuse(&Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown }));
+        (self.view, self.running) = (View::Unread, running);
     }
 
     fn reject(&mut self, generation: Generation, effects: &mut Vec<Effect<W, R>>) {

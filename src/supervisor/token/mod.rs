@@ -238,7 +238,7 @@ impl TokenActor {
         let Some(provider) = self.core.idps.get(self.key.idp()) else {
             return drop(reply.send(Err(Error::UnknownIdp)));
         };
-        if grant.client_id.as_deref().is_some_and(|client| client != provider.idp.client_id()) {
+        if grant.client_id.as_deref().is_some_and(|client| client != provider.idp.client_id) {
             let retry_after = Duration::from_secs(60);
             return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
         }

@@ -1,0 +1,167 @@
+//! What tests do to a running supervisor: break its parts, turn its clock, look behind it.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use tokio::runtime::Handle;
+
+use super::ManualClock;
+pub use crate::store::faulty::StoreFault;
+use crate::{
+    Builder, Error, Keyring, RefreshToken, TokenKey, TokenSupervisor,
+    clock::Clock,
+    journal::Journal,
+    store::{self, Store, faulty::Faulty},
+    supervisor,
+};
+
+/// A place in an attempt at which a test can look in, or end the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Point {
+    /// The identity provider's slot is granted; nothing is claimed.
+    BeforeClaim,
+    /// The claim is stored; nothing is sent.
+    Claimed,
+    /// The answer is in memory alone.
+    Answered,
+    /// The answer is stored; nobody has seen it.
+    Committed,
+    /// The answer is in the journal; nobody has seen it.
+    Journaled,
+}
+
+/// What is set before the start.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    clock: Option<ManualClock>,
+    point: Option<Arc<dyn Fn(Point) + Send + Sync>>,
+    store: Arc<OnceLock<Faulty>>,
+    journal: Arc<OnceLock<Weak<Journal>>>,
+}
+
+impl Hooks {
+    pub(crate) fn clock(&self, timers: &Handle) -> Clock {
+        self.clock.as_ref().map_or_else(|| Clock::system(timers.clone()), Clock::manual)
+    }
+
+    pub(crate) fn wrap(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(self.store.get_or_init(|| Faulty::new(store)).clone())
+    }
+
+    pub(crate) fn share(&self, journal: &Arc<Journal>) {
+        self.journal.set(Arc::downgrade(journal)).ok();
+    }
+
+    pub(crate) fn reach(&self, point: Point) {
+        if let Some(look) = &self.point {
+            look(point);
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Takes time from this clock.
+    pub fn clock(mut self, clock: &ManualClock) -> Self {
+        self.testing.clock = Some(clock.clone());
+        self
+    }
+
+    /// Calls `look` whenever an attempt reaches a point. It may block the attempt, panic, or end the process.
+    pub fn at_points(mut self, look: impl Fn(Point) + Send + Sync + 'static) -> Self {
+        self.testing.point = Some(Arc::new(look));
+        self
+    }
+}
+
+/// What tests can do to a running supervisor.
+#[derive(Debug)]
+pub struct Control<'a>(&'a TokenSupervisor);
+
+impl TokenSupervisor {
+    /// What tests can do to it.
+    pub fn testing(&self) -> Control<'_> {
+        Control(self)
+    }
+}
+
+impl Control<'_> {
+    /// Makes the key's actor panic; one is started if there is none.
+    pub async fn panic_actor(&self, key: &TokenKey) {
+        supervisor::testing::panic_actor(self.0, key).await;
+    }
+
+    /// Makes the registry panic.
+    pub fn panic_registry(&self) {
+        supervisor::testing::panic_registry(self.0);
+    }
+
+    /// Ends the actors' System as if it had crashed.
+    pub fn crash_system(&self) {
+        self.0.life().crash_system();
+    }
+
+    /// Makes the store fail like this from now on.
+    pub fn store_fault(&self, fault: StoreFault) {
+        if let Some(store) = supervisor::testing::hooks(self.0).store.get() {
+            store.set(fault);
+        }
+    }
+
+    /// Makes the journal refuse entries, or take them again.
+    pub fn journal_fails(&self, fails: bool) {
+        if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {
+            journal.fail_appends(fails);
+        }
+    }
+
+    /// How many journal entries wait for the store.
+    pub fn journal_pending(&self) -> usize {
+        let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
+        journal.map_or(0, |journal| journal.pending())
+    }
+
+    /// How many attempts run.
+    pub fn attempts(&self) -> usize {
+        supervisor::testing::attempts(self.0)
+    }
+
+    /// Whether something is published for the key: false while its actor sleeps.
+    pub fn is_awake(&self, key: &TokenKey) -> bool {
+        supervisor::testing::is_published(self.0, key)
+    }
+}
+
+/// The refresh token that a store holds for a key. The store must not be in use.
+///
+/// # Errors
+/// The store or its row cannot be opened.
+pub async fn stored_refresh_token(
+    path: &Path,
+    keyring: &Keyring,
+    keys: &[TokenKey],
+) -> Result<Vec<Option<RefreshToken>>, Error> {
+    let clock = Clock::system(Handle::current());
+    let unread = |error: store::StoreError| Error::Start(error.to_string());
+    let store = store::open(&format!("sqlite://{}", path.display()), &clock)?;
+    let mut tokens = Vec::with_capacity(keys.len());
+    for key in keys {
+        let row = store.read(key).await.map_err(unread)?.row;
+        let sealed = row.as_ref().and_then(|row| row.refresh_token.as_ref());
+        tokens.push(match sealed {
+            Some(token) => Some(supervisor::testing::open(keyring, key, &token.sealed)?),
+            None => None,
+        });
+    }
+    store.close().await.map_err(unread)?;
+    Ok(tokens)
+}
