@@ -3,6 +3,8 @@
 mod clock;
 mod error;
 mod model;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use error::{Cause, Error};
 pub use model::{
