@@ -54,6 +54,15 @@ async fn a_fault_after_processing_spends_the_token() {
 }
 
 #[tokio::test]
+async fn a_cut_concerns_one_answer_and_not_the_next_on_the_connection() {
+    let scene = Scene::gitlab(Kind::SamePair { grace: Duration::from_secs(600) });
+    scene.idp.next(Fault::CutAt(700));
+    let first = scene.refresh(scene.first.expose_secret()).await;
+    assert_eq!(first.status(), Some(200));
+    assert_eq!(scene.refresh(scene.first.expose_secret()).await, first);
+}
+
+#[tokio::test]
 async fn without_a_refresh_token_the_old_one_stays() {
     let scene = Scene::gitlab(Kind::Strict);
     scene.idp.next(Fault::WithoutRefreshToken);
@@ -116,6 +125,8 @@ async fn hanging_requests_wait_for_their_release_and_outlive_their_clients() {
                 futures_util::future::Either::Right(_)
             ));
         }
+        // By the time this is answered the server has seen the client go.
+        assert_eq!(scene.user("made up").await.status(), Some(401));
         scene.idp.release();
         until(|| scene.idp.standing(&second.into()) == Standing::Spent).await;
     }

@@ -38,8 +38,8 @@ impl Scene {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let idp = SimulatedIdp::start_with_clock(profile, &clock).unwrap();
         let grant = idp.consent("alice");
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let http = http.retry(reqwest::retry::never()).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
+        let http = http.redirect(reqwest::redirect::Policy::none()).retry(reqwest::retry::never()).build().unwrap();
         Self { idp, clock, http, first: grant.refresh_token.unwrap(), access: grant.access_token }
     }
 
