@@ -131,6 +131,11 @@ impl Idp {
         }
     }
 
+    /// Whether one refresh token can be revoked here without ending the user's other grants.
+    pub(crate) fn revocable_alone(&self) -> bool {
+        self.revocation_url.is_some() && !self.revocation_hits_user
+    }
+
     /// The token endpoint. For pointing a preset at another host, such as a simulator.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();

@@ -1,0 +1,180 @@
+//! The endpoints: a complete request in, a reply out. Faults take effect here.
+
+use std::sync::Arc;
+
+use hyper::{
+    Method, Response,
+    body::Bytes,
+    header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    http::request::Parts,
+};
+use serde_json::json;
+
+use super::{
+    Fault, Standing,
+    answer::{Body, Page},
+    family::Ticket,
+    request::{Form, authorization},
+    state::Shared,
+    timer,
+};
+
+pub(super) const TOKEN: &str = "/oauth/token";
+pub(super) const REVOKE: &str = "/oauth/revoke";
+pub(super) const INTROSPECT: &str = "/oauth/introspect";
+pub(super) const USER: &str = "/user";
+
+/// What goes back to the client.
+pub(super) enum Reply {
+    /// The connection is closed without an answer.
+    Close,
+    Answer(Response<Body>),
+    /// The connection is closed after this many bytes of the answer.
+    Cut(Response<Body>, usize),
+}
+
+pub(super) async fn handle(shared: Arc<Shared>, head: Parts, body: Bytes) -> Reply {
+    let form = Form::parse(&head.headers, &body);
+    match (head.method, head.uri.path()) {
+        (Method::POST, TOKEN) => token(shared, form).await,
+        (Method::POST, REVOKE) => Reply::Answer(revoke(&shared, &form).whole()),
+        (Method::POST, INTROSPECT) => Reply::Answer(introspect(&shared, &form).whole()),
+        (Method::GET, USER) => Reply::Answer(user(&shared, &head.headers)),
+        (_, TOKEN | REVOKE | INTROSPECT | USER) => Reply::Answer(Page::html(405).whole()),
+        _ => Reply::Answer(Page::html(404).whole()),
+    }
+}
+
+async fn token(shared: Arc<Shared>, form: Form) -> Reply {
+    let fault = shared.lock().faults.take();
+    // Both before the request can be seen in the log; see `timer::start`.
+    let mut released = shared.released.subscribe();
+    let mut timers = timer::start(&shared.clock, fault.as_ref()).await;
+    let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
+    let ticket = shared.arrived(refresh_token);
+
+    match &fault {
+        Some(Fault::DropBefore) => return Reply::Close,
+        Some(Fault::Status(status, retry_after)) => {
+            let mut response = Page::html(*status).whole();
+            if let Some(retry_after) = retry_after.as_ref().and_then(|text| HeaderValue::from_str(text).ok()) {
+                response.headers_mut().insert(RETRY_AFTER, retry_after);
+            }
+            return Reply::Answer(response);
+        }
+        Some(Fault::Garbage) => return Reply::Answer(Page::html(200).whole()),
+        Some(Fault::Redirect) => {
+            let mut response = Page::html(302).whole();
+            response.headers_mut().insert(LOCATION, HeaderValue::from_static("/maintenance"));
+            return Reply::Answer(response);
+        }
+        Some(Fault::Error { status, code }) => {
+            return Reply::Answer(Page::json(*status, &json!({ "error": code })).whole());
+        }
+        Some(Fault::LateProcessing(_)) => {
+            tokio::spawn(async move {
+                for timer in timers {
+                    timer.await;
+                }
+                process(&shared, &form, ticket, None);
+            });
+            return Reply::Close;
+        }
+        Some(Fault::Delay(_)) => {
+            for timer in timers.drain(..) {
+                timer.await;
+            }
+        }
+        Some(Fault::Hang) => wait(&mut released).await,
+        _ => {}
+    }
+
+    let page = process(&shared, &form, ticket, fault.as_ref());
+
+    match fault {
+        Some(Fault::DropAfter) => Reply::Close,
+        Some(Fault::StatusAfter(status)) => Reply::Answer(Page::html(status).whole()),
+        Some(Fault::CutAt(bytes)) => Reply::Cut(page.whole(), bytes),
+        Some(Fault::SlowBody(_)) => Reply::Answer(page.slow(timers)),
+        Some(Fault::CloseDelimited) => Reply::Answer(page.close_delimited(usize::MAX)),
+        Some(Fault::CloseDelimitedCutAt(bytes)) => Reply::Answer(page.close_delimited(bytes)),
+        Some(Fault::HangAfter) => {
+            wait(&mut released).await;
+            Reply::Answer(page.whole())
+        }
+        _ => Reply::Answer(page.whole()),
+    }
+}
+
+/// Resolves at the next release. The sender lives as long as the server, so it cannot fail.
+async fn wait(released: &mut tokio::sync::watch::Receiver<()>) {
+    let _ = released.changed().await;
+}
+
+/// Does what the request asks for.
+fn process(shared: &Shared, form: &Form, ticket: Option<Ticket>, fault: Option<&Fault>) -> Page {
+    let (profile, now) = (&shared.profile, shared.now());
+    if !form.authenticated(profile) {
+        return Page::wrong_client(profile);
+    }
+    let Some(ticket) = ticket else {
+        let refresh = form.field("grant_type") == Some("refresh_token");
+        let code = if refresh { "invalid_request" } else { "unsupported_grant_type" };
+        return Page::error(profile, 400, code, "only refreshes are simulated");
+    };
+    let keep = fault == Some(&Fault::WithoutRefreshToken);
+    let answer = shared.lock().ledger.process(ticket, keep, now);
+    match answer {
+        Ok(mut answer) => {
+            if fault == Some(&Fault::LostRefreshToken) {
+                answer.refresh = None;
+            }
+            Page::tokens(profile, &answer)
+        }
+        Err(refusal) => Page::refused(profile, refusal),
+    }
+}
+
+/// RFC 7009: the family of a refresh or access token ends; unknown tokens are no error.
+fn revoke(shared: &Shared, form: &Form) -> Page {
+    let (profile, now) = (&shared.profile, shared.now());
+    let mut state = shared.lock();
+    state.revocations += 1;
+    if let Some(status) = state.revocation_status {
+        return Page::html(status);
+    }
+    if !form.authenticated(profile) {
+        return Page::wrong_client(profile);
+    }
+    match form.field("token") {
+        None => Page::error(profile, 400, "invalid_request", "token is missing"),
+        Some(token) if state.ledger.revoke(token, now) => Page::text(200, "application/json", String::new()),
+        Some(_) => Page::text(200, "application/json", profile.wire.unknown_revoked.to_owned()),
+    }
+}
+
+/// RFC 7662: whether a token is alive, without spending it.
+fn introspect(shared: &Shared, form: &Form) -> Page {
+    let (profile, now) = (&shared.profile, shared.now());
+    if !form.authenticated(profile) {
+        return Page::wrong_client(profile);
+    }
+    let state = shared.lock();
+    let active = form.field("token").is_some_and(|token| {
+        state.ledger.standing(token, now) == Standing::Current || state.ledger.user_of(token, now).is_some()
+    });
+    Page::json(200, &json!({ "active": active }))
+}
+
+/// A resource: whose access token this is.
+fn user(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
+    let now = shared.now();
+    let user = authorization(headers, "Bearer").and_then(|token| shared.lock().ledger.user_of(token, now));
+    let Some(user) = user else {
+        let mut response = Page::text(401, "text/plain", String::new()).whole();
+        let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        return response;
+    };
+    Page::json(200, &json!({ "user": &*user })).whole()
+}

@@ -1,0 +1,287 @@
+//! Families of tokens and the rules of each [`Kind`]: what a presented refresh token does.
+//!
+//! Pure: every call takes `now`. A family is what one consent started; its refresh tokens are numbered
+//! in the order they were made. At most one chain of them is alive: each stems from the one before.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::{
+    Kind, Outcome, Presentation, Profile, TokenId,
+    presentation::{Entry, Log},
+};
+use crate::model::{AccessToken, RefreshToken, Time};
+
+#[cfg(test)]
+mod tests;
+
+/// What a refresh token is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// The newest of its family: it can be spent.
+    Current,
+    /// Spent, but it would be answered once more.
+    WithinGrace,
+    /// Spent.
+    Spent,
+    /// Never spent, but a later answer to its parent took its place.
+    Superseded,
+    /// Never issued here.
+    Unknown,
+    /// Its family was ended, by reuse or by an administrator.
+    FamilyDead,
+    /// Its family was revoked by the client.
+    Revoked,
+}
+
+/// Why a refresh token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unknown,
+    Reused,
+    Superseded,
+    FamilyDead,
+    Ended,
+    Revoked,
+}
+
+/// The tokens of an answer. Given again within a grace it is the same one, lifetime included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) access: AccessToken,
+    pub(super) refresh: Option<RefreshToken>,
+    pub(super) issued: Time,
+}
+
+/// A request that has arrived: its place in the log, and the token it presents if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    entry: Entry,
+    place: Option<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    family: usize,
+    serial: usize,
+}
+
+/// Every family, every token, and the log.
+pub(super) struct Ledger {
+    kind: Kind,
+    access_lifetime: Duration,
+    ends_old_access: bool,
+    seed: u64,
+    issued: u64,
+    families: Vec<Family>,
+    refresh: HashMap<String, Place>,
+    access: HashMap<String, Access>,
+    log: Log,
+}
+
+struct Family {
+    user: Arc<str>,
+    tokens: Vec<Refresh>,
+    /// The access tokens that the next refresh ends; empty where old ones live on.
+    ended_by_refresh: Vec<String>,
+    end: Option<(Time, Refusal)>,
+}
+
+struct Refresh {
+    token: RefreshToken,
+    /// The first use.
+    spent: Option<Time>,
+    superseded: bool,
+    answer: Option<Answer>,
+}
+
+struct Access {
+    family: usize,
+    end: Time,
+}
+
+impl Ledger {
+    pub(super) fn new(profile: &Profile, seed: u64) -> Self {
+        Self {
+            kind: profile.kind,
+            access_lifetime: profile.access_lifetime,
+            ends_old_access: profile.ends_old_access,
+            seed,
+            issued: 0,
+            families: Vec::new(),
+            refresh: HashMap::new(),
+            access: HashMap::new(),
+            log: Log::default(),
+        }
+    }
+
+    pub(super) fn set_kind(&mut self, kind: Kind) {
+        self.kind = kind;
+    }
+
+    /// Starts a family.
+    pub(super) fn consent(&mut self, user: &str, now: Time) -> Answer {
+        let family = self.families.len();
+        self.families.push(Family { user: user.into(), tokens: Vec::new(), ended_by_refresh: Vec::new(), end: None });
+        let refresh = Some(self.new_refresh(family));
+        Answer { access: self.new_access(family, now), refresh, issued: now }
+    }
+
+    /// A refresh token has arrived; it is not processed yet.
+    pub(super) fn arrived(&mut self, token: &str, now: Time) -> Ticket {
+        let place = self.refresh.get(token).copied();
+        let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
+        let id = place.map(|Place { family, serial }| TokenId {
+            user: Arc::clone(&self.families[family].user),
+            family: family as u64 + 1,
+            serial: serial as u64 + 1,
+        });
+        Ticket { entry: self.log.arrived(id, duplicate, now), place }
+    }
+
+    /// Processes a token that has arrived. With `keep` a good one is answered without being spent.
+    pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: Time) -> Result<Answer, Refusal> {
+        let duplicate = ticket.place.is_some_and(|place| self.token(place).spent.is_some());
+        let (outcome, answer) = match ticket.place {
+            Some(place) => self.spend(place, keep, now),
+            None => (Outcome::Refused, Err(Refusal::Unknown)),
+        };
+        self.log.processed(ticket.entry, outcome, duplicate, now);
+        answer
+    }
+
+    fn spend(&mut self, place: Place, keep: bool, now: Time) -> (Outcome, Result<Answer, Refusal>) {
+        if let Some((_, why)) = self.families[place.family].end {
+            return (Outcome::Refused, Err(why));
+        }
+        let token = self.token(place);
+        if token.superseded {
+            return (Outcome::Refused, Err(Refusal::Superseded));
+        }
+        let Some(first_use) = token.spent else {
+            if keep || self.kind == Kind::NotRotating {
+                let access = self.new_access(place.family, now);
+                return (Outcome::Renewed, Ok(Answer { access, refresh: None, issued: now }));
+            }
+            return (Outcome::Rotated, Ok(self.rotate(place, now)));
+        };
+        let in_grace = self.kind.grace().is_some_and(|grace| now < first_use + grace);
+        match (self.kind, &token.answer) {
+            (Kind::SamePair { .. }, Some(answer)) if in_grace => (Outcome::Replayed, Ok(answer.clone())),
+            (Kind::LastWins { .. }, _) if in_grace => {
+                // Whatever was made later than this token stems from it.
+                for later in self.families[place.family].tokens.iter_mut().skip(place.serial + 1) {
+                    later.superseded = true;
+                }
+                (Outcome::Replayed, Ok(self.rotate(place, now)))
+            }
+            // A token spent before the provider stopped rotating is no better for that.
+            (Kind::Reject | Kind::NotRotating, _) => (Outcome::Refused, Err(Refusal::Reused)),
+            (Kind::Strict | Kind::SamePair { .. } | Kind::LastWins { .. }, _) => {
+                self.families[place.family].end = Some((now, Refusal::FamilyDead));
+                (Outcome::KilledFamily, Err(Refusal::Reused))
+            }
+        }
+    }
+
+    fn rotate(&mut self, place: Place, now: Time) -> Answer {
+        let refresh = Some(self.new_refresh(place.family));
+        let answer = Answer { access: self.new_access(place.family, now), refresh, issued: now };
+        let token = &mut self.families[place.family].tokens[place.serial];
+        token.spent = token.spent.or(Some(now));
+        token.answer = Some(answer.clone());
+        answer
+    }
+
+    pub(super) fn standing(&self, token: &str, now: Time) -> Standing {
+        let Some(place) = self.refresh.get(token).copied() else { return Standing::Unknown };
+        let token = self.token(place);
+        match (self.families[place.family].end, token.spent) {
+            (Some((_, Refusal::Revoked)), _) => Standing::Revoked,
+            (Some(_), _) => Standing::FamilyDead,
+            _ if token.superseded => Standing::Superseded,
+            (None, None) => Standing::Current,
+            (None, Some(first_use)) => match self.kind.grace() {
+                Some(grace) if now < first_use + grace => Standing::WithinGrace,
+                _ => Standing::Spent,
+            },
+        }
+    }
+
+    /// The newest refresh token of the user's newest family, dead or alive.
+    pub(super) fn newest(&self, user: &str) -> Option<RefreshToken> {
+        let family = self.families.iter().rfind(|family| &*family.user == user)?;
+        family.tokens.last().map(|newest| newest.token.clone())
+    }
+
+    /// When the access token died; `None` if it is alive.
+    pub(super) fn access_died_at(&self, token: &str, now: Time) -> Option<Time> {
+        let Some(access) = self.access.get(token) else { return Some(Time(0)) };
+        let family_end = self.families[access.family].end.map(|(at, _)| at);
+        Some(family_end.map_or(access.end, |end| end.min(access.end))).filter(|end| *end <= now)
+    }
+
+    /// Whose access token this is, if it is alive.
+    pub(super) fn user_of(&self, access: &str, now: Time) -> Option<Arc<str>> {
+        let alive = self.access_died_at(access, now).is_none();
+        self.access.get(access).filter(|_| alive).map(|access| Arc::clone(&self.families[access.family].user))
+    }
+
+    /// Ends every family of the user, as an administrator does.
+    pub(super) fn end_family(&mut self, user: &str, now: Time) {
+        for family in self.families.iter_mut().filter(|family| &*family.user == user) {
+            family.end.get_or_insert((now, Refusal::Ended));
+        }
+    }
+
+    /// Revokes the family of a refresh or access token; whether there was one.
+    pub(super) fn revoke(&mut self, token: &str, now: Time) -> bool {
+        let by_refresh = self.refresh.get(token).map(|place| place.family);
+        let family = by_refresh.or_else(|| self.access.get(token).map(|access| access.family));
+        if let Some(family) = family {
+            self.families[family].end.get_or_insert((now, Refusal::Revoked));
+        }
+        family.is_some()
+    }
+
+    pub(super) fn presentations(&self) -> &[Presentation] {
+        self.log.entries()
+    }
+
+    pub(super) fn duplicate_spends(&self) -> u64 {
+        self.log.duplicate_spends()
+    }
+
+    fn token(&self, place: Place) -> &Refresh {
+        &self.families[place.family].tokens[place.serial]
+    }
+
+    fn new_refresh(&mut self, family: usize) -> RefreshToken {
+        let token = self.new_secret("rt");
+        let tokens = &mut self.families[family].tokens;
+        self.refresh.insert(token.clone(), Place { family, serial: tokens.len() });
+        let token = RefreshToken::from(token);
+        tokens.push(Refresh { token: token.clone(), spent: None, superseded: false, answer: None });
+        token
+    }
+
+    fn new_access(&mut self, family: usize, now: Time) -> AccessToken {
+        let token = self.new_secret("at");
+        if self.ends_old_access {
+            for old in std::mem::replace(&mut self.families[family].ended_by_refresh, vec![token.clone()]) {
+                if let Some(old) = self.access.get_mut(&old) {
+                    old.end = old.end.min(now);
+                }
+            }
+        }
+        self.access.insert(token.clone(), Access { family, end: now + self.access_lifetime });
+        token.into()
+    }
+
+    /// Unique by the number, and not to be guessed from another by the rest.
+    fn new_secret(&mut self, sort: &str) -> String {
+        self.issued += 1;
+        let mut state = self.seed.wrapping_add(self.issued.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (high, low) = (super::fault::splitmix64(&mut state), super::fault::splitmix64(&mut state));
+        format!("ts-test-secret-{sort}-{}-{high:016x}{low:016x}", self.issued)
+    }
+}

@@ -1,0 +1,85 @@
+//! The log of refresh tokens that were presented: what tests judge a client by.
+
+use std::{sync::Arc, time::SystemTime};
+
+use crate::model::Time;
+
+/// One refresh token in one complete request to the token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presentation {
+    /// Which token; `None` if it was never issued here.
+    pub token: Option<TokenId>,
+    /// When the request was complete.
+    pub at: SystemTime,
+    /// When it was processed, if it was.
+    pub processed_at: Option<SystemTime>,
+    /// What became of it. It changes once more while a request waits (in a delay, for example).
+    pub outcome: Outcome,
+    /// Whether the token was spent already, within a grace or not.
+    pub duplicate: bool,
+}
+
+/// Names a refresh token without giving it away.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct TokenId {
+    /// Whose consent it stems from.
+    pub user: Arc<str>,
+    /// The family, numbered from 1 in the order of consent.
+    pub family: u64,
+    /// Its number within the family, from 1.
+    pub serial: u64,
+}
+
+/// What became of a presented refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was spent; a new pair was made.
+    Rotated,
+    /// It was good and stays so; an access token was made.
+    Renewed,
+    /// It was spent before, but within its grace: answered again.
+    Replayed,
+    /// Refused; nothing changed.
+    Refused,
+    /// It was spent before, and ended its family.
+    KilledFamily,
+    /// Not looked at, because of a fault or wrong client credentials, or not yet.
+    NotProcessed,
+}
+
+/// Where an outcome belongs in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry(usize);
+
+#[derive(Default)]
+pub(super) struct Log {
+    entries: Vec<Presentation>,
+    duplicate_spends: u64,
+}
+
+impl Log {
+    pub(super) fn arrived(&mut self, token: Option<TokenId>, duplicate: bool, now: Time) -> Entry {
+        let outcome = Outcome::NotProcessed;
+        self.entries.push(Presentation { token, at: now.into(), processed_at: None, outcome, duplicate });
+        Entry(self.entries.len() - 1)
+    }
+
+    pub(super) fn processed(&mut self, Entry(index): Entry, outcome: Outcome, duplicate: bool, now: Time) {
+        if duplicate && outcome != Outcome::Replayed {
+            self.duplicate_spends += 1;
+        }
+        if let Some(entry) = self.entries.get_mut(index) {
+            (entry.outcome, entry.duplicate, entry.processed_at) = (outcome, duplicate, Some(now.into()));
+        }
+    }
+
+    pub(super) fn entries(&self) -> &[Presentation] {
+        &self.entries
+    }
+
+    pub(super) fn duplicate_spends(&self) -> u64 {
+        self.duplicate_spends
+    }
+}

@@ -1,0 +1,151 @@
+//! The HTTP/1.1 server: a thread with a small runtime of its own, so that whatever the program under
+//! test does to its runtimes (blocking them, stopping them) is nothing to the provider.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    thread::JoinHandle,
+};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::oneshot,
+};
+
+use super::{
+    ManualClock, Profile,
+    answer::Body,
+    endpoint::{self, Reply},
+    state::Shared,
+};
+use crate::clock::Clock;
+
+/// The running server. Dropping it closes every connection and waits for the thread.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens on a free port of 127.0.0.1. Without a manual clock, time is the machine's.
+    pub(super) fn start(profile: Profile, clock: Option<&ManualClock>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let clock = clock.map_or_else(|| Clock::system(runtime.handle().clone()), Clock::manual);
+        let shared = Arc::new(Shared::new(profile, clock));
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("simulated-idp".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || runtime.block_on(accept(listener, shared, stopped))
+        })?;
+        Ok(Self { address, shared, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server has been printed, and tests fail by what it did not answer.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    loop {
+        let accepted = tokio::select! {
+            _ = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, Arc::clone(&shared)))),
+            // The peer has gone, or the process has no descriptor left and others must have their turn.
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let left = Arc::new(AtomicUsize::new(UNLIMITED));
+    let io = TokioIo::new(Cut { stream, left: Arc::clone(&left) });
+    let service = service_fn(move |request| one(request, Arc::clone(&shared), Arc::clone(&left)));
+    // Fails when the client goes away, and on purpose when a fault closes the connection.
+    let _ = http1::Builder::new().serve_connection(io, service).await;
+}
+
+/// One request. An error closes the connection without an answer.
+async fn one(request: Request<Incoming>, shared: Arc<Shared>, left: Arc<AtomicUsize>) -> io::Result<Response<Body>> {
+    left.store(UNLIMITED, Ordering::Relaxed);
+    let (head, body) = request.into_parts();
+    // An incomplete request ends here and counts for nothing.
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| closed())?.to_bytes();
+    // A task of its own: the request is processed even if the client hangs up meanwhile.
+    match tokio::spawn(endpoint::handle(shared, head, body)).await {
+        Ok(Reply::Answer(response)) => Ok(response),
+        Ok(Reply::Cut(response, bytes)) => {
+            left.store(bytes, Ordering::Relaxed);
+            Ok(response)
+        }
+        Ok(Reply::Close) | Err(_) => Err(closed()),
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+const MAX_BODY: usize = 1 << 20;
+const UNLIMITED: usize = usize::MAX;
+
+/// A stream that fails once so many bytes are written; hyper then closes it.
+struct Cut {
+    stream: TcpStream,
+    /// Set by the request that is being answered.
+    left: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Cut {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Cut {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let allowed = &buf[..buf.len().min(left)];
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, allowed))?;
+        if left != UNLIMITED {
+            self.left.store(left - written, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

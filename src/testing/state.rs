@@ -1,0 +1,68 @@
+//! What the server's thread and the test share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::{
+    Profile,
+    family::{Ledger, Ticket},
+    fault::Faults,
+};
+use crate::{
+    clock::{Clock, Reading},
+    model::{Id, Time},
+};
+
+pub(super) struct Shared {
+    pub(super) profile: Profile,
+    pub(super) clock: Clock,
+    started: Reading,
+    /// Sent to by `release`; requests that hang listen.
+    pub(super) released: watch::Sender<()>,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) ledger: Ledger,
+    pub(super) faults: Faults,
+    /// Complete POSTs to the token endpoint.
+    pub(super) requests: u64,
+    /// Complete POSTs to the revocation endpoint.
+    pub(super) revocations: u64,
+    /// What the revocation endpoint answers instead of working.
+    pub(super) revocation_status: Option<u16>,
+}
+
+impl Shared {
+    pub(super) fn new(profile: Profile, clock: Clock) -> Self {
+        // Two servers in one test must not give the same tokens.
+        let seed = Id::random().0.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
+        let state = State {
+            ledger: Ledger::new(&profile, seed),
+            faults: Faults::default(),
+            requests: 0,
+            revocations: 0,
+            revocation_status: None,
+        };
+        let (started, (released, _)) = (clock.read(), watch::channel(()));
+        Self { profile, clock, started, released, state: Mutex::new(state) }
+    }
+
+    /// The provider's own wall clock. It does not notice when ours is stepped.
+    pub(super) fn now(&self) -> Time {
+        self.started.wall + self.clock.read().boot.since(self.started.boot)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a complete request and logs the refresh token it presents.
+    pub(super) fn arrived(&self, refresh_token: Option<&str>) -> Option<Ticket> {
+        let now = self.now();
+        let mut state = self.lock();
+        state.requests += 1;
+        refresh_token.map(|token| state.ledger.arrived(token, now))
+    }
+}

@@ -1,0 +1,203 @@
+//! What each fault does to the client, the token and the log.
+
+use super::*;
+
+#[tokio::test]
+async fn a_fault_before_processing_leaves_the_token_unspent() {
+    let scene = Scene::gitlab(Kind::Strict);
+    for (fault, seen) in [
+        (Fault::DropBefore, Seen::Nothing),
+        (Fault::Status(502, None), Seen::Answer(502, "<html><body><h1>502</h1>Please stand by.</body></html>".into())),
+        (Fault::Garbage, Seen::Answer(200, "<html><body><h1>200</h1>Please stand by.</body></html>".into())),
+        (Fault::Redirect, Seen::Answer(302, "<html><body><h1>302</h1>Please stand by.</body></html>".into())),
+        (Fault::error(503, "invalid_grant"), Seen::Answer(503, serde_json::json!({ "error": "invalid_grant" }))),
+    ] {
+        scene.idp.next(fault.clone());
+        assert_eq!(scene.refresh(scene.first.expose_secret()).await, seen, "{fault:?}");
+        assert_eq!(scene.idp.standing(&scene.first), Standing::Current, "{fault:?}");
+    }
+    assert_eq!(scene.outcomes(), [Outcome::NotProcessed; 5]);
+    assert_eq!((scene.idp.requests(), scene.idp.faults_injected().values().sum::<u64>()), (5, 5));
+
+    scene.idp.always(Some(Fault::Status(429, Some("7".to_owned()))));
+    for _ in 0..2 {
+        let response = scene.http.post(scene.idp.token_url()).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
+    }
+    scene.idp.always(None);
+    assert_eq!(scene.refresh(scene.first.expose_secret()).await.status(), Some(200));
+}
+
+#[tokio::test]
+async fn a_fault_after_processing_spends_the_token() {
+    for (fault, expected) in [
+        (Fault::DropAfter, None),
+        (Fault::StatusAfter(504), Some(504)),
+        (Fault::CutAt(0), None),
+        (Fault::CutAt(40), None),
+        (Fault::CutAt(100_000), Some(200)),
+        (Fault::CloseDelimited, Some(200)),
+        (Fault::CloseDelimitedCutAt(30), Some(200)),
+        (Fault::LostRefreshToken, Some(200)),
+    ] {
+        let scene = Scene::gitlab(Kind::Strict);
+        scene.idp.next(fault.clone());
+        let seen = scene.refresh(scene.first.expose_secret()).await;
+        assert_eq!(seen.status(), expected, "{fault:?}");
+        let complete = matches!(fault, Fault::CutAt(100_000) | Fault::CloseDelimited);
+        assert_eq!(seen.text("refresh_token").is_some(), complete, "{fault:?}");
+        assert_eq!(scene.idp.standing(&scene.first), Standing::Spent, "{fault:?}");
+        assert_eq!(scene.outcomes(), [Outcome::Rotated], "{fault:?}");
+        assert!(scene.refresh(scene.first.expose_secret()).await.is(400, "invalid_grant"), "{fault:?}");
+        assert_eq!((scene.idp.duplicate_spends(), scene.outcomes()[1]), (1, Outcome::KilledFamily), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_concerns_one_answer_and_not_the_next_on_the_connection() {
+    let scene = Scene::gitlab(Kind::SamePair { grace: Duration::from_secs(600) });
+    scene.idp.next(Fault::CutAt(700));
+    let first = scene.refresh(scene.first.expose_secret()).await;
+    assert_eq!(first.status(), Some(200));
+    assert_eq!(scene.refresh(scene.first.expose_secret()).await, first);
+}
+
+#[tokio::test]
+async fn without_a_refresh_token_the_old_one_stays() {
+    let scene = Scene::gitlab(Kind::Strict);
+    scene.idp.next(Fault::WithoutRefreshToken);
+    let answer = scene.refresh(scene.first.expose_secret()).await;
+    assert!(answer.text("access_token").is_some() && answer.text("refresh_token").is_none());
+    assert_eq!((scene.outcomes(), scene.idp.standing(&scene.first)), (vec![Outcome::Renewed], Standing::Current));
+}
+
+#[tokio::test]
+async fn delays_pass_with_the_clock() {
+    let scene = Scene::gitlab(Kind::Strict);
+    scene.idp.next(Fault::Delay(Duration::from_secs(20)));
+    let delayed = async {
+        scene.arrived(1).await;
+        assert_eq!(scene.outcomes(), [Outcome::NotProcessed]);
+        scene.clock.advance(Duration::from_secs(20));
+    };
+    let (answer, ()) = tokio::join!(scene.refresh(scene.first.expose_secret()), delayed);
+    let second = answer.text("refresh_token").unwrap();
+    let logged = &scene.idp.presentations()[0];
+    assert_eq!(logged.processed_at, Some(logged.at + Duration::from_secs(20)));
+
+    scene.idp.next(Fault::SlowBody(Duration::from_secs(20)));
+    let (answer, ()) = tokio::join!(scene.refresh(second), async {
+        until(|| scene.outcomes().len() == 2 && scene.outcomes()[1] == Outcome::Rotated).await;
+        scene.clock.advance(Duration::from_secs(20));
+    });
+    assert!(answer.text("refresh_token").is_some());
+}
+
+#[tokio::test]
+async fn late_processing_spends_the_token_long_after_the_client_was_left() {
+    let scene = Scene::gitlab(Kind::Strict);
+    scene.idp.next(Fault::LateProcessing(Duration::from_secs(20)));
+    assert_eq!(scene.refresh(scene.first.expose_secret()).await, Seen::Nothing);
+    assert_eq!(scene.idp.standing(&scene.first), Standing::Current);
+    scene.clock.advance(Duration::from_secs(19));
+    assert_eq!(scene.idp.standing(&scene.first), Standing::Current);
+    scene.clock.advance(Duration::from_secs(1));
+    until(|| scene.idp.standing(&scene.first) == Standing::Spent).await;
+}
+
+#[tokio::test]
+async fn hanging_requests_wait_for_their_release_and_outlive_their_clients() {
+    for (fault, hanging) in [(Fault::Hang, Standing::Current), (Fault::HangAfter, Standing::Spent)] {
+        let scene = Scene::gitlab(Kind::Strict);
+        scene.idp.next(fault.clone());
+        let (answer, ()) = tokio::join!(scene.refresh(scene.first.expose_secret()), async {
+            until(|| scene.idp.requests() == 1 && scene.idp.standing(&scene.first) == hanging).await;
+            scene.idp.release();
+        });
+        let second = answer.text("refresh_token").unwrap();
+
+        scene.idp.next(fault);
+        {
+            let abandoned = std::pin::pin!(scene.refresh(second));
+            let arrived = std::pin::pin!(scene.arrived(2));
+            assert!(matches!(
+                futures_util::future::select(abandoned, arrived).await,
+                futures_util::future::Either::Right(_)
+            ));
+        }
+        // By the time this is answered the server has seen the client go.
+        assert_eq!(scene.user("made up").await.status(), Some(401));
+        scene.idp.release();
+        until(|| scene.idp.standing(&second.into()) == Standing::Spent).await;
+    }
+}
+
+#[test]
+fn an_answer_is_cut_at_exactly_the_byte() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    let idp = SimulatedIdp::start_with_clock(Profile::gitlab(), &clock).unwrap();
+    let raw = |fault: Option<Fault>| {
+        let token = idp.consent("alice").refresh_token.unwrap();
+        let profile = idp.profile();
+        let body = format!(
+            "grant_type=refresh_token&refresh_token={}&client_id={}&client_secret={}",
+            token.expose_secret(),
+            profile.client_id,
+            profile.client_secret.expose_secret()
+        );
+        fault.into_iter().for_each(|fault| idp.next(fault));
+        let mut stream = TcpStream::connect(idp.0.address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST /oauth/token HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(idp.standing(&token), Standing::Spent);
+        String::from_utf8(answer).unwrap()
+    };
+    let (head, body) = raw(None).split_once("\r\n\r\n").map(|(head, body)| (head.len() + 4, body.len())).unwrap();
+    for bytes in [0, 1, 16, head - 1, head, head + 1, head + body - 1] {
+        let cut = raw(Some(Fault::CutAt(bytes)));
+        assert_eq!(cut.len(), bytes);
+        assert!("HTTP/1.1 200 OK\r\n".starts_with(&cut[..bytes.min(17)]));
+    }
+    assert!(raw(Some(Fault::CutAt(head + body + 100))).ends_with('}'));
+    let unframed = raw(Some(Fault::CloseDelimited)).to_ascii_lowercase();
+    assert!(!unframed.contains("content-length") && !unframed.contains("chunked") && unframed.ends_with('}'));
+    let unframed = raw(Some(Fault::CloseDelimitedCutAt(30)));
+    assert_eq!(unframed.split_once("\r\n\r\n").unwrap().1.len(), 30);
+}
+
+#[tokio::test]
+async fn many_clients_in_bad_weather_and_the_log_adds_up() {
+    let scene = Scene::gitlab(Kind::SamePair { grace: Duration::from_secs(600) });
+    let weather = [Fault::DropBefore, Fault::DropAfter, Fault::CutAt(400), Fault::Status(503, None)];
+    scene.idp.chaos(weather.into_iter().fold(Chaos::new(3), |chaos, fault| chaos.with(fault, 100)));
+    let scene = &scene;
+    let clients = (0..20).map(|user| async move {
+        let mut token = scene.idp.consent(&format!("user-{user}")).refresh_token.unwrap();
+        for _ in 0..10 {
+            if let Some(next) = scene.refresh(token.expose_secret()).await.text("refresh_token") {
+                token = next.into();
+            }
+        }
+        token
+    });
+    let tokens = futures_util::future::join_all(clients).await;
+    scene.idp.chaos(Chaos::default());
+    for (user, mut token) in tokens.into_iter().enumerate() {
+        while scene.idp.newest(&format!("user-{user}")).unwrap() != token {
+            token = scene.refresh(token.expose_secret()).await.text("refresh_token").unwrap().into();
+        }
+        assert_eq!(scene.idp.standing(&token), Standing::Current);
+    }
+    let (injected, presentations) = (scene.idp.faults_injected(), scene.idp.presentations());
+    assert_eq!(injected.len(), 4, "{injected:?}");
+    let unprocessed = presentations.iter().filter(|one| one.outcome == Outcome::NotProcessed).count() as u64;
+    assert_eq!(unprocessed, injected["drop_before"] + injected["status"]);
+    assert!(presentations.iter().any(|one| one.outcome == Outcome::Replayed && one.duplicate));
+    assert_eq!((presentations.len() as u64, scene.idp.duplicate_spends()), (scene.idp.requests(), 0));
+}
