@@ -150,6 +150,7 @@ impl Journal {
     }
 
     /// The dead owners whose journals we locked beside ours.
+    #[cfg(test)]
     pub(crate) fn locked_others(&self) -> &[Id] {
         &self.others
     }

@@ -24,7 +24,6 @@ use crate::{
     model::{Fingerprint, RefreshToken, Sealed, TokenKey},
 };
 
-pub(crate) use check::CheckError;
 use fingerprint::FingerprintKey;
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};

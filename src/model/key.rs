@@ -91,11 +91,6 @@ impl TokenKey {
         }
         u64::from_le_bytes(hasher.finalize()[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
     }
-
-    /// The hash computed when the key was made.
-    pub(crate) fn cached_hash(&self) -> u64 {
-        self.hash
-    }
 }
 
 /// Whether `name` can name an identity provider in keys, URLs and configuration.

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{AccessToken, Expires, Expiry, Generation, Id, Time};
+use super::{AccessToken, Expires, Expiry, Generation, Time};
 
 /// A valid access token. Cloning costs one counter.
 #[derive(Clone)]
@@ -102,7 +102,6 @@ pub(crate) struct Issued {
     pub(crate) scope: Box<str>,
     pub(crate) expires: Expires,
     pub(crate) generation: Generation,
-    pub(crate) incarnation: Id,
     /// From here on it is due; `None` if it never is by itself.
     pub(crate) due_at: Option<Time>,
     /// Its end by the boot-time clock, which a step of the wall clock does not move.
@@ -133,26 +132,14 @@ impl Issued {
         token_type: &str,
         scope: &str,
         expires: Expires,
-        (incarnation, generation): (Id, Generation),
+        generation: Generation,
         due_at: Option<Time>,
         boot_end: Option<Time>,
         journaled: bool,
     ) -> Self {
         let (token_type, scope) = (token_type.into(), scope.into());
         let (standing, used) = (AtomicU8::new(Standing::Good as u8), AtomicU32::new(0));
-        Self {
-            access_token,
-            token_type,
-            scope,
-            expires,
-            generation,
-            incarnation,
-            due_at,
-            boot_end,
-            journaled,
-            standing,
-            used,
-        }
+        Self { access_token, token_type, scope, expires, generation, due_at, boot_end, journaled, standing, used }
     }
 
     pub(crate) fn standing(&self) -> Standing {

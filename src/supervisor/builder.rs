@@ -27,7 +27,7 @@ use crate::{
     journal::Journal,
     keyring::Keyring,
     model::{Sealed, valid_idp_name},
-    store::{self, Store},
+    store,
 };
 
 /// A supervisor to be started.

@@ -36,7 +36,7 @@ pub trait Parts {
 }
 
 /// Where an answer goes. Dropping it unanswered tells the asker that nobody handles the request any more.
-pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// A command on its way to the key's actor.
 #[doc(hidden)]

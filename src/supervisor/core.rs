@@ -60,14 +60,33 @@ impl Default for Limits {
 }
 
 impl Core {
-    pub(super) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+    /// A place in an attempt at which a test can look in.
+    #[cfg_attr(not(feature = "testing"), expect(clippy::unused_self, reason = "only tests look in"))]
+    pub(super) fn reach(&self, _point: Point) {
+        #[cfg(feature = "testing")]
+        self.testing.reach(_point);
     }
 
     /// Resolves when the supervisor starts to stop.
     pub(super) async fn stopped(&self) {
         self.stopping.subscribe().wait_for(|stopping| *stopping).await.ok();
     }
+}
+
+/// The places in an attempt after which a killed process leaves something else behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Point {
+    /// The identity provider's slot is granted; nothing is claimed.
+    BeforeClaim,
+    /// The claim is stored; nothing is sent.
+    Claimed,
+    /// The answer is in memory alone.
+    Answered,
+    /// The answer is stored; nobody has seen it.
+    Committed,
+    /// The answer is in the journal; nobody has seen it.
+    Journaled,
 }
 
 /// 64 random bits, for jitter.

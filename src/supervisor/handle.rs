@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::{
     Builder, Registry, Status, TokenWatch,
     command::{
-        Acquire, Command, Connect, Disconnect, GetStatus, Parts, RefreshNow, Refreshed, RejectToken, RequireReconnect,
-        Revoke, Watch,
+        Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
+        Watch,
     },
     core::Core,
     registry::Routes,

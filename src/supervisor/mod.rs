@@ -28,6 +28,8 @@ pub use builder::Builder;
 pub use command::{
     Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
 };
+#[cfg(feature = "testing")]
+pub use core::Point;
 pub use handle::{Shutdown, TokenSupervisor};
 pub use registry::Registry;
 pub use settings::RefreshSettings;

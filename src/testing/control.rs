@@ -9,7 +9,6 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::ManualClock;
-pub use crate::store::faulty::StoreFault;
 use crate::{
     Builder, Error, Keyring, RefreshToken, TokenKey, TokenSupervisor,
     clock::Clock,
@@ -17,22 +16,7 @@ use crate::{
     store::{self, Store, faulty::Faulty},
     supervisor,
 };
-
-/// A place in an attempt at which a test can look in, or end the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Point {
-    /// The identity provider's slot is granted; nothing is claimed.
-    BeforeClaim,
-    /// The claim is stored; nothing is sent.
-    Claimed,
-    /// The answer is in memory alone.
-    Answered,
-    /// The answer is stored; nobody has seen it.
-    Committed,
-    /// The answer is in the journal; nobody has seen it.
-    Journaled,
-}
+pub use crate::{store::faulty::StoreFault, supervisor::Point};
 
 /// What is set before the start.
 #[derive(Clone, Default)]

@@ -43,6 +43,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub(crate) use self::control::Hooks;
+pub use self::control::{Control, Point, StoreFault, stored_refresh_token};
 pub use self::{
     family::Standing,
     fault::{Chaos, Fault},
@@ -50,8 +52,6 @@ pub use self::{
     profile::{Kind, Profile},
 };
 use self::{server::Server, state::Shared};
-pub use self::control::{Control, Point, StoreFault, stored_refresh_token};
-pub(crate) use self::control::Hooks;
 pub use crate::clock::ManualClock;
 use crate::model::{AccessToken, Expiry, Grant, RefreshToken};
 

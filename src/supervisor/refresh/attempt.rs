@@ -18,7 +18,7 @@ use crate::{
         resolve::Resolution,
     },
     store::{Answer, Changed, StoreError},
-    supervisor::core::{Core, Provider, random},
+    supervisor::core::{Core, Point, Provider, random},
 };
 
 /// The machine with everything it must not see: ports, secrets, the slot, the clock.
@@ -153,9 +153,13 @@ impl Attempt {
 
     async fn try_claim(&mut self) -> Option<Event> {
         let (claim, issued) = self.claim.clone()?;
+        self.core.reach(Point::BeforeClaim);
         match self.core.store.change(&self.key, claim).await {
             Ok(Changed { reply, row, now }) => {
                 self.row.clone_from(&row);
+                if reply == Reply::Done {
+                    self.core.reach(Point::Claimed);
+                }
                 let elapsed = self.core.clock.read().boot.since(issued);
                 Some(Event::Claimed { reply, row, now, elapsed })
             }
@@ -170,7 +174,7 @@ impl Attempt {
         let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
             let fault = Fault { code: "does_not_open".to_owned(), cause: Cause::StoreDown };
-            return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(provider, &row, None) }));
+            return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(&row, None) }));
         };
         let published = self.core.snapshot.current(&self.key);
         if provider.idp.rotation_ends_access_token {
@@ -187,6 +191,7 @@ impl Attempt {
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 self.landing = Some(seal::land(&self.core.keyring, provider, &sent, *answer));
+                self.core.reach(Point::Answered);
                 Told::Answered
             }
             Outcome::NotSpent(failure) => {
@@ -217,10 +222,10 @@ impl Attempt {
         if let Some(after) = failure.retry_after {
             provider.gate.not_before(self.core.clock.now() + after);
         }
-        self.retry_at(provider, row, failure.retry_after)
+        self.retry_at(row, failure.retry_after)
     }
 
-    fn retry_at(&self, _provider: &Provider, row: &Row, retry_after: Option<Duration>) -> Time {
+    fn retry_at(&self, row: &Row, retry_after: Option<Duration>) -> Time {
         let failures = row.last_error.as_ref().map_or(0, |error| error.failures);
         self.core.clock.now() + delay(failures, retry_after, random())
     }
@@ -260,6 +265,7 @@ impl Attempt {
                     _ => None,
                 };
                 self.row = row;
+                self.core.reach(Point::Committed);
                 if self.journaled {
                     mark(&self.core, self.id).await;
                 }
@@ -281,6 +287,7 @@ impl Attempt {
         let written = self.core.runtime.spawn_blocking(move || journal.append(entry)).await;
         self.journaled = matches!(written, Ok(Ok(())));
         if self.journaled {
+            self.core.reach(Point::Journaled);
             let issued = Arc::new(landing.issued(landing.commit.generation.next(), true));
             self.publish(&issued);
         } else {

@@ -1,0 +1,79 @@
+//! However many ask, and however they vanish: one refresh.
+
+use token_supervisor::{
+    Freshness, RefreshNow, TokenKey,
+    testing::{Fault, Profile, Standing},
+};
+
+use crate::support::{LIFE, World, eventually, within};
+
+#[tokio::test]
+async fn a_connected_grant_is_served_and_refreshed() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    let first = within(supervisor.token(&key)).await.unwrap();
+    assert_eq!((first.generation().get(), first.freshness()), (1, Freshness::Fresh));
+    assert_eq!(world.sim.requests(), 0);
+    world.clock.advance(LIFE);
+    let second = within(supervisor.token(&key)).await.unwrap();
+    assert_eq!(second.generation().get(), 2);
+    assert_ne!(first.access_token(), second.access_token());
+    assert_eq!(world.sim.access_died_at(second.access_token()), None);
+    assert_eq!(world.sim.requests(), 1);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn ten_thousand_callers_of_an_expired_token_cause_one_refresh() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    let callers: Vec<_> = (0..10_000)
+        .map(|_| {
+            let (supervisor, key) = (supervisor.clone(), key.clone());
+            tokio::spawn(async move { supervisor.token(&key).await })
+        })
+        .collect();
+    for caller in callers {
+        let token = within(caller).await.unwrap().unwrap();
+        assert_eq!(token.generation().get(), 2);
+    }
+    assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_dropped_caller_neither_stops_nor_changes_the_refresh() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    world.sim.release();
+    let token = within(supervisor.token(&key)).await.unwrap();
+    assert_eq!((token.generation().get(), world.sim.requests()), (2, 1));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn different_keys_do_not_wait_for_each_other() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, alice) = world.connected().await;
+    let bob = TokenKey::new("bob", "idp");
+    supervisor.connect(&bob, world.sim.consent("bob")).await.unwrap();
+    world.sim.next(Fault::HangAfter);
+    let slow = tokio::spawn({
+        let (supervisor, alice) = (supervisor.clone(), alice.clone());
+        async move { supervisor.call(RefreshNow::new(&alice)).await }
+    });
+    eventually("the slow request has left", || world.sim.requests() == 1).await;
+    world.clock.advance(LIFE);
+    within(supervisor.token(&bob)).await.unwrap();
+    world.sim.release();
+    eventually("the slow one ends", || slow.is_finished()).await;
+}

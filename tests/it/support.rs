@@ -1,0 +1,109 @@
+//! A simulated identity provider, a store in a temporary folder, a clock turned by hand, and a supervisor on them.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use tempfile::TempDir;
+use token_supervisor::{
+    Builder, Idp, Keyring, RefreshSettings, TokenKey, TokenSupervisor, presets,
+    testing::{ManualClock, Profile, SimulatedIdp, Standing, stored_refresh_token},
+};
+
+/// How long the simulated access tokens live.
+pub const LIFE: Duration = Duration::from_secs(3_600);
+
+/// Everything but the supervisor: survives its restarts.
+pub struct World {
+    pub folder: TempDir,
+    pub keyring: Keyring,
+    pub clock: ManualClock,
+    pub sim: SimulatedIdp,
+}
+
+impl World {
+    pub fn new(profile: Profile) -> Self {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let sim = SimulatedIdp::start_with_clock(profile.access_lifetime(LIFE), &clock).unwrap();
+        Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), clock, sim }
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("tokens.db")
+    }
+
+    /// The simulated identity provider as a supervisor knows it.
+    pub fn idp(&self) -> Idp {
+        idp(&self.sim)
+    }
+
+    pub fn builder(&self) -> Builder {
+        self.bare_builder().idp("idp", self.idp())
+    }
+
+    /// A builder without identity provider.
+    pub fn bare_builder(&self) -> Builder {
+        TokenSupervisor::builder()
+            .store(format!("sqlite://{}", self.store().display()))
+            .keyring(self.keyring.clone())
+            .refresh(RefreshSettings::default())
+            .clock(&self.clock)
+    }
+
+    pub async fn start(&self) -> TokenSupervisor {
+        self.builder().start().await.unwrap()
+    }
+
+    /// A supervisor with one connected grant.
+    pub async fn connected(&self) -> (TokenSupervisor, TokenKey) {
+        let supervisor = self.start().await;
+        let key = TokenKey::new("alice", "idp");
+        supervisor.connect(&key, self.sim.consent("alice")).await.unwrap();
+        (supervisor, key)
+    }
+
+    /// Stops the supervisor, and says what the provider thinks of the refresh token it stored.
+    pub async fn stored(&self, supervisor: TokenSupervisor, key: &TokenKey) -> Standing {
+        stop(supervisor).await;
+        let tokens = stored_refresh_token(&self.store(), &self.keyring, std::slice::from_ref(key)).await.unwrap();
+        self.sim.standing(tokens[0].as_ref().expect("a refresh token is stored"))
+    }
+}
+
+/// The preset that fits the simulated provider's profile.
+pub fn idp(sim: &SimulatedIdp) -> Idp {
+    let profile = sim.profile();
+    let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
+    let idp = match profile.name() {
+        "github" => presets::github(id, secret),
+        "gitlab" => presets::gitlab(id, secret),
+        "bitbucket" => presets::bitbucket(id, secret),
+        "keycloak" => presets::keycloak("http://127.0.0.1", "app", id, secret),
+        _ => Idp::oauth2("http://127.0.0.1", id, secret),
+    };
+    let grace = profile.kind.grace().unwrap_or_default();
+    idp.token_url(sim.token_url()).revocation_url(sim.revocation_url()).reuse_grace(grace)
+}
+
+pub async fn stop(supervisor: TokenSupervisor) {
+    let stopped = within(supervisor.shutdown(Duration::from_secs(60))).await;
+    assert_eq!(stopped.abandoned, 0);
+}
+
+/// Fails instead of hanging. Real time: it only bounds how long a broken test takes.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it happens within 30 s")
+}
+
+/// Polls until it holds.
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(2));
+    let poll = async {
+        while !holds() {
+            looks.tick().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), poll).await.is_ok(), "not within 30 s: {what}");
+}
