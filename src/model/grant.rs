@@ -53,7 +53,7 @@ impl fmt::Display for Generation {
 /// A grant as it comes from consent: the tokens with their lifetimes, and for whom they are.
 ///
 /// Built from the access token with setters; what is not set is unknown.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Grant {
     pub(crate) access_token: AccessToken,
@@ -182,6 +182,20 @@ impl Grant {
             return Err("extra must be at most 65536 bytes of JSON");
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Grant {
+    /// Without values that may be secret: `extra` often holds an ID token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("access_token", &self.access_token)
+            .field("refresh_token", &self.refresh_token)
+            .field("token_type", &self.token_type)
+            .field("scope", &self.scope)
+            .field("expiry", &self.expiry)
+            .field("refresh_expiry", &self.refresh_expiry)
+            .finish_non_exhaustive()
     }
 }
 

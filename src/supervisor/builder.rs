@@ -147,12 +147,12 @@ impl Builder {
         #[cfg(not(feature = "testing"))]
         let clock = Clock::system(runtime.clone());
         let idps = providers(self.idps, &self.refresh, &clock)?;
+        let store = store::open(url, &clock)?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
             (None, Some(path)) => Path::new(path).with_extension("journal"),
             (None, None) => return Err(missing("no journal is set")),
         };
-        let store = store::open(url, &clock)?;
         #[cfg(feature = "testing")]
         let store = self.testing.wrap(store);
         let journal = Arc::new(Journal::open(&folder, &keyring)?);

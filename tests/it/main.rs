@@ -1,4 +1,13 @@
 //! What the supervisor promises, a behaviour a file, on real parts: HTTP on loopback, SQLite files, journals.
 
+mod a_dying_actor_loses_nothing;
+mod an_unanswered_request_is_a_doubt;
+mod bad_input_is_refused_and_loses_nothing;
+mod connecting_and_disconnecting;
+mod messages_are_the_same_thing;
 mod one_refresh_for_many_callers;
+mod refreshed_ahead_of_need;
+mod rows_belong_to_their_key;
+mod shutdown_stores_what_is_in_flight;
 mod support;
+mod the_journal_holds_what_the_store_does_not;

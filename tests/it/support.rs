@@ -1,5 +1,7 @@
 //! A simulated identity provider, a store in a temporary folder, a clock turned by hand, and a supervisor on them.
 
+#![expect(unreachable_pub, reason = "shared by the modules of this binary")]
+
 use std::{
     future::Future,
     path::PathBuf,

@@ -174,7 +174,9 @@ impl Attempt {
         let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
             let fault = Fault { code: "does_not_open".to_owned(), cause: Cause::StoreDown };
-            return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(&row, None) }));
+            // Only an operator can help: soon is soon enough.
+            let retry_at = self.core.clock.now() + Duration::from_secs(60);
+            return Some(Event::Told(Told::NotSpent { fault, retry_at }));
         };
         let published = self.core.snapshot.current(&self.key);
         if provider.idp.rotation_ends_access_token {

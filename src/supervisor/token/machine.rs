@@ -163,7 +163,12 @@ impl<W, R> Machine<W, R> {
         let mut effects = Vec::new();
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
-            Event::Unreadable => self.refuse_all(&mut effects),
+            Event::Unreadable => {
+                self.refuse_all(&mut effects);
+                // Whoever asks next has it read again; until then only the clock does.
+                effects.push(Effect::WakeAt(sight.now.wall + 5 * SOON));
+                return effects;
+            }
             Event::Asked(waiting) => {
                 self.last_asked = sight.now.boot;
                 if self.waiters.len() >= self.limits.waiters {

@@ -1,0 +1,173 @@
+//! Actors, the registry and the whole System may die at any moment: attempts go on, waiters get an answer,
+//! neighbours notice nothing.
+
+use token_supervisor::{
+    Error, TokenKey, TokenSupervisor,
+    testing::{Fault, Profile, Standing, StoreFault},
+};
+use tokio::task::JoinHandle;
+
+use crate::support::{LIFE, World, eventually, within};
+
+fn ask(supervisor: &TokenSupervisor, key: &TokenKey) -> JoinHandle<Result<token_supervisor::Token, Error>> {
+    let (supervisor, key) = (supervisor.clone(), key.clone());
+    tokio::spawn(async move { supervisor.token(&key).await })
+}
+
+#[tokio::test]
+async fn an_idle_actor_that_panics_is_replaced() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().panic_actor(&key).await;
+    within(supervisor.token(&key)).await.unwrap();
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+}
+
+#[tokio::test]
+async fn an_actor_that_panics_at_first_contact_is_replaced() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.start().await;
+    let key = TokenKey::new("nobody", "idp");
+    supervisor.testing().panic_actor(&key).await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+}
+
+#[tokio::test]
+async fn an_attempt_in_flight_outlives_its_actor() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let caller = ask(&supervisor, &key);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    supervisor.testing().panic_actor(&key).await;
+    let late = ask(&supervisor, &key);
+    world.sim.release();
+    for caller in [caller, late] {
+        assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
+    }
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::Status(429, Some("5".to_owned())));
+    let caller = ask(&supervisor, &key);
+    eventually("the refusal was heard", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
+    supervisor.testing().panic_actor(&key).await;
+    eventually("somebody waits for the retry", || {
+        world.clock.advance(std::time::Duration::from_millis(200));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn an_actor_that_dies_in_doubt_goes_on_afterwards() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::DropBefore);
+    let caller = ask(&supervisor, &key);
+    eventually("the connection broke", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
+    assert!(matches!(within(caller).await.unwrap(), Err(Error::Unavailable { .. })));
+    supervisor.testing().panic_actor(&key).await;
+    world.clock.advance(std::time::Duration::from_secs(31));
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn the_registry_dies_with_requests_on_their_way() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let mut callers = vec![ask(&supervisor, &key)];
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    for _ in 0..3 {
+        supervisor.testing().panic_registry();
+        callers.extend((0..100).map(|_| ask(&supervisor, &key)));
+        tokio::task::yield_now().await;
+        world.clock.advance(std::time::Duration::from_millis(20));
+    }
+    world.sim.release();
+    for caller in callers {
+        eventually("the caller is answered", || {
+            world.clock.advance(std::time::Duration::from_millis(5));
+            caller.is_finished()
+        })
+        .await;
+        assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    }
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
+
+#[tokio::test]
+async fn the_system_dies_while_a_token_is_being_spent() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let caller = ask(&supervisor, &key);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    supervisor.testing().crash_system();
+    let late = ask(&supervisor, &key);
+    world.sim.release();
+    for caller in [caller, late] {
+        assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
+    }
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn the_actor_dies_while_an_answer_is_only_in_the_journal() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    supervisor.testing().store_fault(StoreFault::CommitsFail);
+    let caller = ask(&supervisor, &key);
+    eventually("the answer is in the journal", || supervisor.testing().journal_pending() == 1).await;
+    assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
+    supervisor.testing().panic_actor(&key).await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    supervisor.testing().store_fault(StoreFault::None);
+    eventually("the store has it", || {
+        world.clock.advance(std::time::Duration::from_millis(100));
+        supervisor.testing().journal_pending() == 0
+    })
+    .await;
+    assert_eq!(world.sim.requests(), 1);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_poisoned_grant_is_left_alone_for_a_while_and_its_neighbour_is_not() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    let neighbour = TokenKey::new("bob", "idp");
+    supervisor.connect(&neighbour, world.sim.consent("bob")).await.unwrap();
+    for _ in 0..5 {
+        within(supervisor.status(&key)).await.unwrap();
+        supervisor.testing().panic_actor(&key).await;
+    }
+    let mut answer = within(supervisor.status(&key)).await;
+    while answer.is_ok() {
+        // The last panic is still on its way to the registry.
+        answer = within(supervisor.status(&key)).await;
+    }
+    let error = answer.unwrap_err();
+    assert_eq!(error.code(), "unavailable");
+    assert!(error.retry_after().is_some_and(|after| after <= std::time::Duration::from_secs(60)), "{error}");
+    within(supervisor.status(&neighbour)).await.unwrap();
+    world.clock.advance(std::time::Duration::from_secs(61));
+    within(supervisor.status(&key)).await.unwrap();
+}

@@ -1,0 +1,221 @@
+//! Replays are harmless, one refresh token belongs to one key, and a disconnected grant is gone but not lost.
+
+use std::time::Duration;
+
+use token_supervisor::{
+    Error, Grant, Revoke, State, TokenKey, Unchanged,
+    testing::{Fault, Profile, Standing},
+};
+
+use crate::support::{LIFE, World, eventually, within};
+
+#[tokio::test]
+async fn a_replayed_connect_changes_nothing_and_says_so() {
+    let world = World::new(Profile::keycloak());
+    let supervisor = world.start().await;
+    let key = TokenKey::new("alice", "idp");
+    let grant = world.sim.consent("alice");
+    let status = within(supervisor.connect(&key, grant.clone())).await.unwrap();
+    assert_eq!((status.state, status.unchanged), (State::Fresh, None));
+    let status = within(supervisor.connect(&key, grant.clone())).await.unwrap();
+    assert_eq!((status.generation.get(), status.unchanged), (1, Some(Unchanged::AlreadyConnected)));
+    world.clock.advance(LIFE);
+    within(supervisor.token(&key)).await.unwrap();
+    let status = within(supervisor.connect(&key, grant)).await.unwrap();
+    assert_eq!((status.generation.get(), status.unchanged), (2, Some(Unchanged::TokenAlreadySpent)));
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 3);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn one_refresh_token_lives_under_one_key() {
+    let world = World::new(Profile::keycloak());
+    let supervisor = world.start().await;
+    let (alice, other) = (TokenKey::new("alice", "idp"), TokenKey::new("alice", "idp").account("work"));
+    let grant = world.sim.consent("alice");
+    within(supervisor.connect(&alice, grant.clone())).await.unwrap();
+    assert_eq!(within(supervisor.connect(&other, grant.clone())).await.unwrap_err(), Error::DuplicateGrant);
+    assert_eq!(within(supervisor.status(&other)).await.unwrap().state, State::Absent);
+    world.clock.advance(LIFE);
+    within(supervisor.token(&alice)).await.unwrap();
+    assert_eq!(within(supervisor.connect(&other, grant)).await.unwrap_err(), Error::DuplicateGrant);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn a_connect_without_refresh_token_keeps_the_stored_one() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    let grant = Grant::new("ts-test-secret-second").expires_in(LIFE);
+    let status = within(supervisor.connect(&key, grant)).await.unwrap();
+    assert_eq!(status.generation.get(), 2);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().access_token().expose_secret(), "ts-test-secret-second");
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 3);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_connect_supersedes_a_refresh_in_flight() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    let token = within(caller).await.unwrap().unwrap();
+    assert_eq!(token.generation().get(), 2);
+    world.sim.release();
+    eventually("the late answer's grant is revoked", || {
+        world.clock.advance(Duration::from_secs(1));
+        world.sim.revocations() == 1
+    })
+    .await;
+    assert_eq!(world.sim.access_died_at(token.access_token()), None);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_disconnected_grant_is_refused_and_revoked_until_that_succeeds() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    let token = within(supervisor.token(&key)).await.unwrap();
+    world.sim.fail_revocations(Some(503));
+    let status = within(supervisor.disconnect(&key, Revoke::Yes)).await.unwrap();
+    assert_eq!((status.state, status.generation.get()), (State::Revoked, 2));
+    assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+    assert!(supervisor.cached(&key).is_none());
+    world.clock.advance(Duration::from_secs(60));
+    tokio::task::yield_now().await;
+    world.sim.fail_revocations(None);
+    eventually("the revocation is tried again", || {
+        world.clock.advance(Duration::from_secs(5));
+        world.sim.access_died_at(token.access_token()).is_some()
+    })
+    .await;
+    assert_eq!(world.sim.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_disconnect_during_a_refresh_stands_and_the_late_answer_is_revoked() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    within(supervisor.disconnect(&key, Revoke::Yes)).await.unwrap();
+    assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);
+    world.sim.release();
+    eventually("what is in flight settles, and everything is revoked", || {
+        world.clock.advance(Duration::from_secs(5));
+        world.sim.newest("alice").is_some_and(|token| world.sim.standing(&token) == Standing::Revoked)
+    })
+    .await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    assert!(within(supervisor.token(&key)).await.unwrap().generation().get() > 2);
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_asks_for_the_user_and_a_connect_ends_it() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.sim.end_family("alice");
+    world.clock.advance(LIFE);
+    let error = within(supervisor.token(&key)).await.unwrap_err();
+    assert!(matches!(&error, Error::ReconnectRequired { reason, .. } if reason == "invalid_grant"), "{error}");
+    world.clock.advance(LIFE);
+    within(supervisor.token(&key)).await.unwrap_err();
+    assert_eq!(world.sim.requests(), 1, "a verdict is not asked for twice");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    within(supervisor.token(&key)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_required_reconnect_holds_until_connect() {
+    let world = World::new(Profile::bitbucket());
+    let (supervisor, key) = world.connected().await;
+    let status = within(supervisor.require_reconnect(&key, "scope_changed")).await.unwrap();
+    assert_eq!((status.state, status.reason.as_deref()), (State::ReconnectRequired, Some("scope_changed")));
+    let token = within(supervisor.token(&key)).await.unwrap();
+    assert_eq!(token.warning(), Some(token_supervisor::Warning::ReconnectRequired), "valid tokens are served");
+    world.clock.advance(LIFE);
+    let error = within(supervisor.token(&key)).await.unwrap_err();
+    assert!(matches!(&error, Error::ReconnectRequired { reason, .. } if reason == "scope_changed"), "{error}");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    within(supervisor.token(&key)).await.unwrap();
+    assert_eq!(world.sim.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_client_touches_no_grant() {
+    let world = World::new(Profile::keycloak());
+    let supervisor = world
+        .bare_builder()
+        .idp(
+            "idp",
+            token_supervisor::presets::keycloak("http://127.0.0.1", "app", "simulated-client", "wrong")
+                .token_url(world.sim.token_url()),
+        )
+        .start()
+        .await
+        .unwrap();
+    let key = TokenKey::new("alice", "idp");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    world.clock.advance(LIFE);
+    let patient = token_supervisor::Acquire::new(&key).timeout(Duration::from_millis(1));
+    let error = within(supervisor.call(patient)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { cause: token_supervisor::Cause::ClientRefused, .. }), "{error}");
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Backoff);
+    crate::support::stop(supervisor).await;
+    let supervisor = world.start().await;
+    eventually("with the right secret it goes on", || {
+        world.clock.advance(Duration::from_millis(500));
+        world.sim.presentations().len() >= 2 && supervisor.testing().attempts() == 0
+    })
+    .await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_once_for_any_number_of_reporters() {
+    let world = World::new(Profile::bitbucket());
+    let (supervisor, key) = world.connected().await;
+    let token = within(supervisor.token(&key)).await.unwrap();
+    let reports: Vec<_> = (0..1_000)
+        .map(|_| {
+            let (supervisor, key, generation) = (supervisor.clone(), key.clone(), token.generation());
+            tokio::spawn(async move { supervisor.report_rejected(&key, generation).await })
+        })
+        .collect();
+    for report in reports {
+        within(report).await.unwrap().unwrap();
+    }
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    within(supervisor.report_rejected(&key, token.generation())).await.unwrap();
+    within(supervisor.report_rejected(&key, token_supervisor::Generation::new(9_999))).await.unwrap();
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
+async fn refresh_now_refreshes_once_and_does_not_hammer() {
+    let world = World::new(Profile::bitbucket());
+    let (supervisor, key) = world.connected().await;
+    let first = within(supervisor.refresh_now(&key)).await.unwrap();
+    assert_eq!((first.refreshed, first.status.generation.get()), (true, 2));
+    let second = within(supervisor.refresh_now(&key)).await.unwrap();
+    assert_eq!((second.refreshed, second.status.generation.get()), (false, 2));
+    assert_eq!(world.sim.requests(), 1);
+    let nobody = TokenKey::new("nobody", "idp");
+    assert_eq!(within(supervisor.refresh_now(&nobody)).await.unwrap_err(), Error::NotConnected);
+}

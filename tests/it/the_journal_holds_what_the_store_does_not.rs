@@ -1,0 +1,178 @@
+//! An answer that the store does not take at once is in the journal before anybody sees the token, and goes to the
+//! store when that answers, also after a restart.
+
+use std::time::Duration;
+
+use token_supervisor::{
+    Error, TokenSupervisor,
+    testing::{Profile, Standing, StoreFault},
+};
+
+use crate::support::{LIFE, World, eventually, within};
+
+async fn drained(world: &World, supervisor: &TokenSupervisor) {
+    eventually("the store has everything", || {
+        world.clock.advance(Duration::from_millis(100));
+        supervisor.testing().journal_pending() == 0 && supervisor.testing().attempts() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_commit_is_journaled_published_and_stored_later() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::CommitsFail);
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    assert_eq!(supervisor.testing().journal_pending(), 1);
+    supervisor.testing().store_fault(StoreFault::None);
+    drained(&world, &supervisor).await;
+    assert_eq!(world.sim.requests(), 1);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_silent_commit_is_journaled_after_a_moment() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::CommitsHang);
+    world.clock.advance(LIFE);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("the moment passes", || {
+        world.clock.advance(Duration::from_millis(50));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(supervisor.testing().journal_pending(), 1);
+    supervisor.testing().store_fault(StoreFault::None);
+    drained(&world, &supervisor).await;
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn an_answer_that_neither_takes_is_shown_to_nobody_until_one_does() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::CommitsFail);
+    supervisor.testing().journal_fails(true);
+    world.clock.advance(LIFE);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.call(token_supervisor::Acquire::new(&key).timeout(LIFE)).await }
+    });
+    eventually("the answer is there", || world.sim.requests() == 1).await;
+    for _ in 0..50 {
+        world.clock.advance(Duration::from_millis(100));
+        tokio::task::yield_now().await;
+    }
+    assert!(!caller.is_finished() && supervisor.cached(&key).is_none());
+    supervisor.testing().journal_fails(false);
+    eventually("the journal takes it", || {
+        world.clock.advance(Duration::from_millis(100));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    supervisor.testing().store_fault(StoreFault::None);
+    drained(&world, &supervisor).await;
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_lost_acknowledgement_of_a_claim_is_repeated_with_the_same_id() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::ClaimAcknowledgementsLost);
+    world.clock.advance(LIFE);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("an attempt claims", || supervisor.testing().attempts() == 1).await;
+    world.clock.advance(Duration::from_secs(1));
+    supervisor.testing().store_fault(StoreFault::None);
+    eventually("the claim is repeated", || {
+        world.clock.advance(Duration::from_millis(50));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_acknowledged_too_late_sends_nothing() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::ClaimAcknowledgementsLost);
+    world.clock.advance(LIFE);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.call(token_supervisor::Acquire::new(&key).timeout(LIFE)).await }
+    });
+    eventually("an attempt claims", || supervisor.testing().attempts() == 1).await;
+    // Past the send window, within the lease: the claim is cancelled and made anew.
+    for _ in 0..6 {
+        world.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    supervisor.testing().store_fault(StoreFault::None);
+    eventually("a later claim is in time", || {
+        world.clock.advance(Duration::from_millis(200));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_lost_acknowledgement_of_a_commit_changes_nothing() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    supervisor.testing().store_fault(StoreFault::CommitAcknowledgementsLost);
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    supervisor.testing().store_fault(StoreFault::None);
+    drained(&world, &supervisor).await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 2);
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.token(&key)).await.unwrap();
+    supervisor.testing().store_fault(StoreFault::Down);
+    within(supervisor.token(&key)).await.unwrap();
+    let cold = token_supervisor::TokenKey::new("bob", "idp");
+    let error = within(supervisor.token(&cold)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { cause: token_supervisor::Cause::StoreDown, .. }), "{error}");
+    let error = within(supervisor.connect(&cold, world.sim.consent("bob"))).await.unwrap_err();
+    assert!(error.is_transient() && error.retry_after().is_some(), "{error}");
+    world.clock.advance(LIFE);
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.token(&key).await }
+    });
+    eventually("the caller's deadline passes", || {
+        world.clock.advance(Duration::from_secs(1));
+        caller.is_finished()
+    })
+    .await;
+    assert_eq!(caller.await.unwrap().unwrap_err(), Error::Timeout);
+    assert_eq!(world.sim.requests(), 0);
+    supervisor.testing().store_fault(StoreFault::None);
+    eventually("it recovers", || {
+        world.clock.advance(Duration::from_secs(1));
+        supervisor.cached(&key).is_some()
+    })
+    .await;
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
