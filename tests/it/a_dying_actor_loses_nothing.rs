@@ -3,7 +3,7 @@
 
 use token_supervisor::{
     Error, TokenKey, TokenSupervisor,
-    testing::{Fault, Profile, Standing, StoreFault},
+    testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 use tokio::task::JoinHandle;
 
@@ -147,6 +147,35 @@ async fn the_actor_dies_while_an_answer_is_only_in_the_journal() {
     .await;
     assert_eq!(world.sim.requests(), 1);
     assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_task_panics_is_found_dead_and_settled() {
+    for point in [Point::BeforeClaim, Point::Claimed, Point::Answered, Point::Committed] {
+        let world = World::new(Profile::bitbucket());
+        let panics = std::sync::atomic::AtomicBool::new(true);
+        let panic_once = move |reached| {
+            assert!(
+                reached != point || !panics.swap(false, std::sync::atomic::Ordering::Relaxed),
+                "injected: an attempt"
+            );
+        };
+        let supervisor = world.builder().at_points(panic_once).start().await.unwrap();
+        let key = TokenKey::new("alice", "idp");
+        within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+        world.clock.advance(LIFE);
+        let caller = ask(&supervisor, &key);
+        eventually("the caller is answered", || caller.is_finished()).await;
+        let answer = caller.await.unwrap();
+        assert!(answer.as_ref().is_ok() || answer.as_ref().is_err_and(Error::is_transient), "{point:?}: {answer:?}");
+        eventually("it is refreshed after its doubt has settled", || {
+            world.clock.advance(std::time::Duration::from_secs(1));
+            supervisor.cached(&key).is_some_and(|token| token.generation().get() >= 2)
+        })
+        .await;
+        assert_eq!(world.sim.duplicate_spends(), 0, "{point:?}");
+        assert_eq!(world.stored(supervisor, &key).await, Standing::Current, "{point:?}");
+    }
 }
 
 #[tokio::test]

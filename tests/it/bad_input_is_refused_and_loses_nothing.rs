@@ -80,6 +80,19 @@ async fn bad_grants_and_reasons_are_refused_and_the_stored_grant_stays() {
 }
 
 #[tokio::test]
+async fn a_grant_is_never_refreshed_with_another_client() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    crate::support::stop(supervisor).await;
+    let other = Idp::oauth2(world.sim.token_url(), "another-client", "ts-test-secret-other");
+    let supervisor = world.bare_builder().idp("idp", other).start().await.unwrap();
+    world.clock.advance(crate::support::LIFE);
+    let error = within(supervisor.token(&key)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { cause: token_supervisor::Cause::ClientUnknown, .. }), "{error}");
+    assert_eq!(world.sim.requests(), 0);
+}
+
+#[tokio::test]
 async fn more_waiters_than_allowed_are_told_to_slow_down() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.builder().waiters_per_grant(10).start().await.unwrap();

@@ -1,6 +1,7 @@
 //! What the supervisor promises, a behaviour a file, on real parts: HTTP on loopback, SQLite files, journals.
 
 mod a_dying_actor_loses_nothing;
+mod a_killed_process_loses_nothing;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod connecting_and_disconnecting;

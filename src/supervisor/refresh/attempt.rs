@@ -40,6 +40,9 @@ pub(super) struct Attempt {
 /// How long a commit may be silent before its answer goes to the journal.
 const SILENCE: Duration = Duration::from_millis(200);
 
+/// What only an operator can mend is tried again this often.
+const OPERATOR: Duration = Duration::from_secs(60);
+
 impl Attempt {
     pub(super) fn new(
         core: Arc<Core>,
@@ -171,12 +174,18 @@ impl Attempt {
     /// From here on the answer is awaited, whoever is gone.
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
         let row = self.row.clone()?;
+        // Only an operator can help with either of these: soon is soon enough.
+        let unsendable = |code: &str, cause| {
+            let fault = Fault { code: code.to_owned(), cause };
+            Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + OPERATOR }))
+        };
+        if row.client_id.as_ref().is_some_and(|client| *client != provider.idp.client_id) {
+            tracing::error!(grant.id = row.grant_id, "a grant was issued to a client that is not configured");
+            return unsendable("client_unknown", Cause::ClientUnknown);
+        }
         let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
-            let fault = Fault { code: "does_not_open".to_owned(), cause: Cause::StoreDown };
-            // Only an operator can help: soon is soon enough.
-            let retry_at = self.core.clock.now() + Duration::from_secs(60);
-            return Some(Event::Told(Told::NotSpent { fault, retry_at }));
+            return unsendable("does_not_open", Cause::StoreDown);
         };
         let published = self.core.snapshot.current(&self.key);
         if provider.idp.rotation_ends_access_token {

@@ -20,7 +20,8 @@ pub(super) struct Machine<W, R> {
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
     waiters: Vec<Waiting<W>>,
-    refreshers: Vec<(R, Generation)>,
+    /// With the generation that they want replaced; `None` until the row is read.
+    refreshers: Vec<(R, Option<Generation>)>,
     limits: Limits,
     /// By the boot-time clock.
     last_asked: Time,
@@ -162,7 +163,15 @@ impl<W, R> Machine<W, R> {
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         let mut effects = Vec::new();
         match event {
-            Event::Row(row) => self.learn(row, &mut effects),
+            Event::Row(row) => {
+                self.learn(row, &mut effects);
+                for (who, generation) in std::mem::take(&mut self.refreshers) {
+                    match generation {
+                        Some(_) => self.refreshers.push((who, generation)),
+                        None => self.refresh_now(who, sight.now.wall, &mut effects),
+                    }
+                }
+            }
             Event::Unreadable => {
                 self.refuse_all(&mut effects);
                 // Whoever asks next has it read again; until then only the clock does.
@@ -245,7 +254,7 @@ impl<W, R> Machine<W, R> {
                 return;
             }
         }
-        let generation = self.row().map_or(Generation(0), |row| row.generation);
+        let generation = self.row().map(|row| row.generation);
         self.refreshers.push((who, generation));
     }
 
@@ -283,7 +292,9 @@ impl<W, R> Machine<W, R> {
         let View::Read(row) = &self.view else { return };
         for (who, before) in std::mem::take(&mut self.refreshers) {
             let answer = match row {
-                Some(row) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                Some(row) if row.tombstone.is_none() && before.is_some_and(|before| row.generation > before) => {
+                    Ok(true)
+                }
                 Some(row) if row.tombstone.is_none() => Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
                     retry_after: SOON,
                     cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
