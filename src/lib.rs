@@ -1,4 +1,67 @@
 //! Keeps OAuth tokens alive and never loses one.
+//!
+//! **A rotated refresh token is never lost and never spent twice, whoever dies (caller, actor, process, database),
+//! and a valid token costs nanoseconds.** Each (user, identity provider) pair gets a supervised actor that owns its
+//! token's state and serializes its refreshes; a registry routes requests and replaces actors that fail. What is
+//! promised exactly, and what no client can promise, is in `SEMANTICS.md`.
+//!
+//! ```text
+//! caller -- token(key) --> TokenSupervisor -- good? --> snapshot --> token     no message, no lock, no allocation
+//!                              | no
+//!                              v
+//!                         RegistryActor -- finds, starts or replaces --> TokenActor     one per user and provider
+//!                                                                           | joins or starts
+//!                                                                           v
+//!               attempt:  gate > claim > send > seal > commit or journal > publish      outlives all of the above
+//! ```
+//!
+//! It does not run the user's consent (hand in what it gave with [`TokenSupervisor::connect`]), does not verify
+//! tokens, and is no secret store for anything else.
+//!
+//! # The smallest program
+//!
+//! ```
+//! # use token_supervisor::testing::{Profile, SimulatedIdp};
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use token_supervisor::{Keyring, TokenKey, TokenSupervisor, presets};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let (store, keys) = (format!("sqlite://{}/tokens.db", folder.path().display()), folder.path().join("tokens.keys"));
+//! # Keyring::generate().write_new(&keys)?;
+//! # let simulated = SimulatedIdp::start(Profile::gitlab())?;
+//! # let (client_id, client_secret) = ("simulated-client", "ts-test-secret-client");
+//! let supervisor = TokenSupervisor::builder()
+//!     .store(store) // such as "sqlite://tokens.db"
+//!     .keyring(Keyring::from_file(keys)?)
+//!     .idp("gitlab", presets::gitlab(client_id, client_secret))
+//!     .start()
+//!     .await?;
+//!
+//! let alice = TokenKey::new("alice", "gitlab");
+//! # let grant = simulated.consent("alice");
+//! supervisor.connect(&alice, grant).await?; // once, with what the user's consent gave
+//! let token = supervisor.token(&alice).await?; // always: valid, or an error that says what to do
+//! assert_eq!(token.token_type(), "Bearer");
+//! # supervisor.shutdown(std::time::Duration::from_secs(5)).await;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Where to start reading
+//!
+//! [`TokenSupervisor`] is what callers hold, [`Builder`] what starts it, [`Error`] what can go wrong and what to do
+//! then; other actors use [`Registry`]. In the source: `supervisor/handle.rs`, then `protocol/mod.rs`.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `sqlite` | the embedded store, bundled; needs a C compiler |
+//! | `testing` | the simulated identity provider and the manual clock |
+//! | `cli` | what the binary needs beside the library |
+//!
+//! All are on by default, for the binary; embedders write
+//! `default-features = false, features = ["sqlite"]`.
 
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
