@@ -78,22 +78,19 @@ impl Snapshot {
 
     /// The key's watch, made if nobody watches yet.
     pub(super) fn watch(&self, key: &TokenKey) -> Arc<WatchCell> {
-        let watches = self.watches.pin();
-        loop {
-            let made = Arc::new(WatchCell::new());
-            let computed = watches.compute(key.clone(), |current| match current.and_then(|(_, weak)| weak.upgrade()) {
-                Some(held) => Operation::Abort(held),
-                None => Operation::Insert(Arc::downgrade(&made)),
-            });
-            let cell = match computed {
-                Compute::Aborted(held) => held,
-                _ => made,
-            };
-            if let Some(issued) = self.current(key) {
-                cell.publish(&issued);
-            }
-            return cell;
+        let (watches, made) = (self.watches.pin(), Arc::new(WatchCell::new()));
+        let computed = watches.compute(key.clone(), |current| match current.and_then(|(_, weak)| weak.upgrade()) {
+            Some(held) => Operation::Abort(held),
+            None => Operation::Insert(Arc::downgrade(&made)),
+        });
+        let cell = match computed {
+            Compute::Aborted(held) => held,
+            _ => made,
+        };
+        if let Some(issued) = self.current(key) {
+            cell.publish(&issued);
         }
+        cell
     }
 
     /// Whether somebody watches the key: its actor does not sleep then.

@@ -76,7 +76,7 @@ async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
 /// Revokes one refresh token; `Err` says that it is to be tried again, and when if the identity provider said so.
 async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<Duration>> {
     let Some(provider) = core.idps.get(revocation.key.idp()) else { return Err(None) };
-    if !provider.idp.revocation_url.is_some() {
+    if provider.idp.revocation_url.is_none() {
         return Ok(());
     }
     let Ok(token) = seal::open_refresh_token(&core.keyring, &revocation.key, &revocation.token) else {

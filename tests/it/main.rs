@@ -1,4 +1,5 @@
 //! What the supervisor promises, a behaviour a file, on real parts: HTTP on loopback, SQLite files, journals.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
 
 mod a_dying_actor_loses_nothing;
 mod a_killed_process_loses_nothing;
