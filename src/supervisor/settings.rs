@@ -80,6 +80,9 @@ pub(super) struct Times {
     pub(super) rules: Rules,
 }
 
+/// Sums of times stay far from what a duration can hold.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3_600);
+
 impl Times {
     /// # Errors
     /// The times contradict each other; the text says how.
@@ -98,6 +101,10 @@ impl Times {
             try_in_doubt: idp.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
             never_rotates,
         };
+        let all = [rules.settle, rules.send_window, rules.patience, rules.lease, grace, attempt];
+        if all.iter().any(|time| *time > LONGEST) {
+            return Err("no time may be longer than a year".to_owned());
+        }
         if rules.lease.is_zero() || attempt.is_zero() || rules.send_window.is_zero() {
             return Err("lease, attempt_timeout and send_window must be longer than zero".to_owned());
         }

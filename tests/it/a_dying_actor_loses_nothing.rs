@@ -37,8 +37,8 @@ async fn an_actor_that_panics_at_first_contact_is_replaced() {
 async fn an_attempt_in_flight_outlives_its_actor() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     supervisor.testing().panic_actor(&key).await;
@@ -55,8 +55,8 @@ async fn an_attempt_in_flight_outlives_its_actor() {
 async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::Status(429, Some("5".to_owned())));
+    world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the refusal was heard", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
     supervisor.testing().panic_actor(&key).await;
@@ -73,8 +73,8 @@ async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
 async fn an_actor_that_dies_in_doubt_goes_on_afterwards() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::DropBefore);
+    world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the connection broke", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
     assert!(matches!(within(caller).await.unwrap(), Err(Error::Unavailable { .. })));
@@ -88,8 +88,8 @@ async fn an_actor_that_dies_in_doubt_goes_on_afterwards() {
 async fn the_registry_dies_with_requests_on_their_way() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let mut callers = vec![ask(&supervisor, &key)];
     eventually("the request has left", || world.sim.requests() == 1).await;
     for _ in 0..3 {
@@ -114,8 +114,8 @@ async fn the_registry_dies_with_requests_on_their_way() {
 async fn the_system_dies_while_a_token_is_being_spent() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     supervisor.testing().crash_system();
@@ -132,8 +132,8 @@ async fn the_system_dies_while_a_token_is_being_spent() {
 async fn the_actor_dies_while_an_answer_is_only_in_the_journal() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     supervisor.testing().store_fault(StoreFault::CommitsFail);
+    world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the answer is in the journal", || supervisor.testing().journal_pending() == 1).await;
     assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use token_supervisor::{
     Error, Keyring, TokenKey, TokenSupervisor,
@@ -107,19 +108,15 @@ impl Drop for Killed {
 
 #[tokio::test]
 async fn at_every_arrow_with_the_same_disk() {
-    for kind in kinds() {
-        for kill in KILLS {
-            killed(kind, kill, false).await;
-        }
+    for kill in KILLS {
+        join_all(kinds().map(|kind| killed(kind, kill, false))).await;
     }
 }
 
 #[tokio::test]
 async fn at_every_arrow_with_the_journal_lost() {
-    for kind in kinds() {
-        for kill in KILLS {
-            killed(kind, kill, true).await;
-        }
+    for kill in KILLS {
+        join_all(kinds().map(|kind| killed(kind, kill, true))).await;
     }
 }
 

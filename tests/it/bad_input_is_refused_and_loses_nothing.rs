@@ -98,8 +98,8 @@ async fn more_waiters_than_allowed_are_told_to_slow_down() {
     let supervisor = world.builder().waiters_per_grant(10).start().await.unwrap();
     let key = TokenKey::new("alice", "idp");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
-    world.clock.advance(crate::support::LIFE);
     world.sim.next(token_supervisor::testing::Fault::Hang);
+    world.clock.advance(crate::support::LIFE);
     let callers: Vec<_> = (0..50)
         .map(|_| {
             let (supervisor, key) = (supervisor.clone(), key.clone());

@@ -60,8 +60,8 @@ async fn a_connect_without_refresh_token_keeps_the_stored_one() {
 async fn a_connect_supersedes_a_refresh_in_flight() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }
@@ -105,8 +105,8 @@ async fn a_disconnected_grant_is_refused_and_revoked_until_that_succeeds() {
 async fn a_disconnect_during_a_refresh_stands_and_the_late_answer_is_revoked() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }

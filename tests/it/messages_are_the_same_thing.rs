@@ -49,8 +49,8 @@ fn the_host_s_runtime_may_stop_at_any_time() {
     let world = World::new(Profile::gitlab());
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (supervisor, key) = runtime().block_on(world.connected());
-    world.clock.advance(LIFE);
     world.sim.next(token_supervisor::testing::Fault::HangAfter);
+    world.clock.advance(LIFE);
     runtime().block_on(async {
         let (caller, at_work) = (supervisor.clone(), key.clone());
         tokio::spawn(async move { caller.token(&at_work).await });

@@ -45,8 +45,8 @@ async fn ten_thousand_callers_of_an_expired_token_cause_one_refresh() {
 async fn a_dropped_caller_neither_stops_nor_changes_the_refresh() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }

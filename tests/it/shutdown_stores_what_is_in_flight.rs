@@ -15,8 +15,8 @@ const LONG: Duration = Duration::from_secs(60);
 async fn a_refresh_in_flight_is_finished_and_stored() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }
@@ -40,8 +40,8 @@ async fn a_refresh_in_flight_is_finished_and_stored() {
 async fn what_is_not_finished_in_time_is_counted_and_the_next_process_finds_it() {
     let world = World::new(Profile::bitbucket());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }
@@ -95,8 +95,8 @@ async fn a_stopped_supervisor_lets_the_next_one_open_its_store() {
 async fn dropping_the_last_handle_stores_what_is_in_flight() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
     let caller = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.token(&key).await }

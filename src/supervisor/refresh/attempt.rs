@@ -40,6 +40,16 @@ pub(super) struct Attempt {
 /// How long a commit may be silent before its answer goes to the journal.
 const SILENCE: Duration = Duration::from_millis(200);
 
+/// How long after a refused commit the store is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Which try of a commit it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Try {
+    First,
+    Again,
+}
+
 /// What only an operator can mend is tried again this often.
 const OPERATOR: Duration = Duration::from_secs(60);
 
@@ -87,12 +97,8 @@ impl Attempt {
                 }
                 Effect::Send(claimed) => self.send(provider, claimed).await,
                 Effect::Change(change) => self.change(change).await,
-                Effect::Commit => self.commit(Some(SILENCE)).await,
-                Effect::AwaitStore => {
-                    // In memory alone the answer is not safe: look after the journal again soon.
-                    let patience = (!self.journaled).then_some(Duration::from_secs(1));
-                    self.commit(patience).await
-                }
+                Effect::Commit => self.commit(Try::First).await,
+                Effect::AwaitStore => self.commit(Try::Again).await,
                 Effect::Journal => self.journal().await,
             };
             let Some(event) = event else { return self.leave(End::Settled) };
@@ -247,16 +253,20 @@ impl Attempt {
         Some(Event::Changed { reply: changed.reply })
     }
 
-    /// Waits for the store to take the answer: for so long, or for as long as it takes.
-    async fn commit(&mut self, patience: Option<Duration>) -> Option<Event> {
+    /// Waits for the store to take the answer: at first for a moment, then for as long as it takes.
+    async fn commit(&mut self, attempt: Try) -> Option<Event> {
         let commit = &self.landing.as_ref()?.commit;
         let (core, key) = (&self.core, &self.key);
-        let repeat = self.commit.is_none() && patience != Some(SILENCE);
+        let patience = match attempt {
+            Try::First => Some(SILENCE),
+            // In memory alone the answer is not safe: look after the journal again soon.
+            Try::Again => (!self.journaled).then_some(PAUSE),
+        };
         let pending = self.commit.get_or_insert_with(|| {
             let (core, key, change) = (core.clone(), key.clone(), Change::Commit(Box::new(commit.clone())));
             Box::pin(async move {
-                if repeat {
-                    core.clock.sleep(Duration::from_secs(1)).await;
+                if attempt == Try::Again {
+                    core.clock.sleep(PAUSE).await;
                 }
                 core.store.change(&key, change).await
             })

@@ -33,6 +33,8 @@ enum View {
     Unread,
     Reading,
     Read(Option<Arc<Row>>),
+    /// Nothing is published: only a caller has the row read again.
+    Asleep,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +97,8 @@ pub(super) struct Sight<'a> {
     /// The last use of the fast path, by the boot-time clock.
     pub(super) last_used: Time,
     pub(super) watched: bool,
+    /// Somebody waits for the row itself.
+    pub(super) wanted: bool,
 }
 
 /// What becomes of a caller now.
@@ -126,7 +130,7 @@ impl<W, R> Machine<W, R> {
     pub(super) fn row(&self) -> Option<&Arc<Row>> {
         match &self.view {
             View::Read(row) => row.as_ref(),
-            View::Unread | View::Reading => None,
+            View::Unread | View::Reading | View::Asleep => None,
         }
     }
 
@@ -228,7 +232,7 @@ impl<W, R> Machine<W, R> {
         let known = match &self.view {
             View::Read(Some(row)) => row.generation,
             View::Read(None) => return,
-            View::Unread | View::Reading => Generation(0),
+            View::Unread | View::Reading | View::Asleep => Generation(0),
         };
         if generation < known {
             return;
@@ -321,7 +325,8 @@ impl<W, R> Machine<W, R> {
             }
         }
         match &self.view {
-            View::Unread => {
+            View::Asleep if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => return,
+            View::Unread | View::Asleep => {
                 self.view = View::Reading;
                 effects.push(Effect::Read);
             }
@@ -413,7 +418,7 @@ impl<W, R> Machine<W, R> {
     }
 
     /// When to look again, or whether to go to sleep.
-    fn rest(&self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
+    fn rest(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
         let (now, idle_after) = (sight.now, self.limits.idle_after);
         if self.is_busy() {
             // Whoever waits for a time rather than for an attempt is served then.
@@ -426,7 +431,10 @@ impl<W, R> Machine<W, R> {
         }
         let used = self.last_asked.max(sight.last_used);
         let idle = now.boot.since(used);
-        if idle >= idle_after && !sight.watched {
+        // Whoever asks for keys that do not exist must not fill the memory.
+        let absent = matches!(self.view, View::Read(None));
+        if !sight.wanted && (absent || (idle >= idle_after && !sight.watched)) {
+            self.view = View::Asleep;
             effects.push(Effect::Sleep);
             return;
         }

@@ -84,12 +84,11 @@ impl TokenActor {
             for effect in effects {
                 self.carry_out(effect, context);
             }
-            if !republished {
+            if !self.answer_unread() && !republished {
                 break;
             }
             effects = self.decide(Event::Tick);
         }
-        self.answer_unread();
     }
 
     fn decide(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>) -> Vec<Effect<Reply<Token>, Reply<Refreshed>>> {
@@ -99,6 +98,7 @@ impl TokenActor {
             published: published.as_ref(),
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
+            wanted: !self.unread.is_empty(),
         };
         self.machine.step(event, sight)
     }
@@ -204,25 +204,32 @@ impl TokenActor {
         let wait = async move { clock.wait_until(time).await };
         let timer = context.spawn(wait.into_actor(self).map(|(), actor, context| {
             actor.timer = None;
+            if !actor.guard.registry.connected() && !actor.machine.is_busy() {
+                // Its registry died and the new one knows nothing of this actor.
+                return context.stop();
+            }
             actor.machine.forget_waiters(oneshot::Sender::is_closed);
             actor.feed(Event::Tick, context);
         }));
         self.timer = Some((time, timer));
     }
 
-    fn answer_unread(&mut self) {
-        if self.machine.knows_row() {
-            let now = self.core.clock.now();
-            for unread in std::mem::take(&mut self.unread) {
-                match unread {
-                    Unread::Status(reply) => drop(reply.send(Ok(self.machine.status(now)))),
-                    Unread::Watch(reply) => drop(reply.send(match self.machine.status(now).state {
-                        State::Absent | State::Revoked => Err(Error::NotConnected),
-                        _ => Ok(()),
-                    })),
-                }
+    /// Whether somebody was answered.
+    fn answer_unread(&mut self) -> bool {
+        if self.unread.is_empty() || !self.machine.knows_row() {
+            return false;
+        }
+        let status = self.machine.status(self.core.clock.now());
+        for unread in std::mem::take(&mut self.unread) {
+            match unread {
+                Unread::Status(reply) => drop(reply.send(Ok(status.clone()))),
+                Unread::Watch(reply) => drop(reply.send(match status.state {
+                    State::Absent | State::Revoked => Err(Error::NotConnected),
+                    _ => Ok(()),
+                })),
             }
         }
+        true
     }
 
     fn refuse_unread(&mut self, error: &StoreError) {
