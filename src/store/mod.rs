@@ -10,8 +10,11 @@
 
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
+#[cfg(feature = "sqlite")]
 mod record;
+#[cfg(feature = "sqlite")]
 mod schema;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::sync::Arc;
@@ -109,10 +112,9 @@ pub(crate) fn open(url: &str, clock: &Clock) -> Result<Arc<dyn Store>, Error> {
         Some("" | ":memory:") => {
             Err(Error::Configuration("the store needs a file: write sqlite://PATH, such as sqlite://tokens.db".into()))
         }
+        #[cfg(feature = "sqlite")]
         Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone())?)),
-        None => {
-            Err(Error::Configuration("unknown kind of store: write sqlite://PATH, such as sqlite://tokens.db".into()))
-        }
+        _ => Err(Error::Configuration("unknown kind of store: write sqlite://PATH, such as sqlite://tokens.db".into())),
     }
 }
 

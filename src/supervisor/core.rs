@@ -61,7 +61,6 @@ impl Default for Limits {
 
 impl Core {
     /// A place in an attempt at which a test can look in.
-    #[cfg_attr(not(feature = "testing"), expect(clippy::unused_self, reason = "only tests look in"))]
     pub(super) fn reach(&self, _point: Point) {
         #[cfg(feature = "testing")]
         self.testing.reach(_point);
@@ -76,6 +75,7 @@ impl Core {
 /// The places in an attempt after which a killed process leaves something else behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public for tests alone"))]
 pub enum Point {
     /// The identity provider's slot is granted; nothing is claimed.
     BeforeClaim,

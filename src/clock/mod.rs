@@ -4,16 +4,23 @@
 //! boot-time clock (which nobody can step and which goes on in suspend), and a coarse pair of both for
 //! the hot path, rounded against us.
 
+#[cfg(any(test, feature = "testing"))]
+mod manual;
+mod os;
+
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{runtime::Handle, sync::Notify};
+
+#[cfg(any(test, feature = "testing"))]
+pub use manual::ManualClock;
 
 use crate::model::Time;
 
@@ -24,6 +31,7 @@ pub(crate) struct Clock(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     System(Arc<System>),
+    #[cfg(any(test, feature = "testing"))]
     Manual(ManualClock),
 }
 
@@ -58,6 +66,7 @@ impl Clock {
     }
 
     /// A clock that only a test moves.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn manual(clock: &ManualClock) -> Self {
         Self(Kind::Manual(clock.clone()))
     }
@@ -71,7 +80,8 @@ impl Clock {
     pub(crate) fn read(&self) -> Reading {
         match &self.0 {
             Kind::System(_) => os::precise(),
-            Kind::Manual(clock) => clock.lock().reading(),
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Manual(clock) => clock.reading(),
         }
     }
 
@@ -79,7 +89,8 @@ impl Clock {
     pub(crate) fn coarse(&self) -> Reading {
         match &self.0 {
             Kind::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),
-            Kind::Manual(clock) => clock.lock().reading(),
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Manual(clock) => clock.reading(),
         }
     }
 
@@ -87,9 +98,10 @@ impl Clock {
     pub(crate) async fn sleep(&self, duration: Duration) {
         match &self.0 {
             Kind::System(system) => system.timer(duration).await,
+            #[cfg(any(test, feature = "testing"))]
             Kind::Manual(clock) => {
-                let end = clock.lock().reading().boot + duration;
-                clock.wait(|state| state.reading().boot >= end).await;
+                let end = clock.reading().boot + duration;
+                clock.wait(|now| now.boot >= end).await;
             }
         }
     }
@@ -105,28 +117,17 @@ impl Clock {
                     futures_util::future::select(std::pin::pin!(stepped), std::pin::pin!(system.timer(left))).await;
                 }
             }
-            Kind::Manual(clock) => clock.wait(|state| state.reading().wall >= until).await,
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Manual(clock) => clock.wait(|now| now.wall >= until).await,
         }
     }
 
     /// Watches for steps and suspends; runs for as long as the supervisor does.
     pub(crate) async fn watch_steps(self) {
-        let Kind::System(system) = &self.0 else { return };
-        let mut last = os::precise();
-        loop {
-            system.timer(Duration::from_secs(1)).await;
-            let (now, suspended) = (os::precise(), os::suspended());
-            let before = system.suspended.swap(suspended, Ordering::Relaxed);
-            let drift = (now.wall.0 - last.wall.0) - (now.boot.0 - last.boot.0);
-            if drift.abs() > STEP_MILLIS || (suspended - before).abs() > STEP_MILLIS {
-                tracing::info!(
-                    clock.drift_ms = drift,
-                    clock.suspended_ms = suspended - before,
-                    "the clock was stepped"
-                );
-                system.stepped.notify_waiters();
-            }
-            last = now;
+        match &self.0 {
+            Kind::System(system) => system.watch_steps().await,
+            #[cfg(any(test, feature = "testing"))]
+            Kind::Manual(_) => {}
         }
     }
 }
@@ -140,132 +141,31 @@ impl System {
         let _on_our_runtime = self.timers.enter();
         tokio::time::sleep(duration)
     }
-}
 
-/// A clock that moves only when told to. Clones are the same clock.
-#[derive(Clone, Debug)]
-pub struct ManualClock(Arc<Manual>);
-
-#[derive(Debug)]
-struct Manual {
-    state: Mutex<ManualState>,
-    moved: Notify,
-}
-
-#[derive(Debug)]
-struct ManualState {
-    wall: Time,
-    boot: Time,
-}
-
-impl ManualState {
-    fn reading(&self) -> Reading {
-        Reading { wall: self.wall, boot: self.boot }
-    }
-}
-
-impl ManualClock {
-    /// A clock that stands at `start`.
-    pub fn new(start: SystemTime) -> Self {
-        let state = Mutex::new(ManualState { wall: start.into(), boot: Time(0) });
-        Self(Arc::new(Manual { state, moved: Notify::new() }))
-    }
-
-    /// The wall-clock time.
-    pub fn now(&self) -> SystemTime {
-        self.lock().wall.into()
-    }
-
-    /// Lets time pass: both clocks move, and whoever waits for that is woken.
-    pub fn advance(&self, by: Duration) {
-        {
-            let mut state = self.lock();
-            (state.wall, state.boot) = (state.wall + by, state.boot + by);
-        }
-        self.0.moved.notify_waiters();
-    }
-
-    /// Sets the wall clock, as an administrator or NTP does; the boot-time clock does not notice.
-    pub fn step_to(&self, wall: SystemTime) {
-        self.lock().wall = wall.into();
-        self.0.moved.notify_waiters();
-    }
-
-    async fn wait(&self, reached: impl Fn(&ManualState) -> bool) {
+    async fn watch_steps(&self) {
+        let mut last = os::precise();
         loop {
-            let moved = self.0.moved.notified();
-            let mut moved = std::pin::pin!(moved);
-            moved.as_mut().enable();
-            if reached(&self.lock()) {
-                return;
+            self.timer(Duration::from_secs(1)).await;
+            let (now, suspended) = (os::precise(), os::suspended());
+            let before = self.suspended.swap(suspended, Ordering::Relaxed);
+            let drift = (now.wall.0 - last.wall.0) - (now.boot.0 - last.boot.0);
+            if drift.abs() > STEP_MILLIS || (suspended - before).abs() > STEP_MILLIS {
+                tracing::info!(
+                    clock.drift_ms = drift,
+                    clock.suspended_ms = suspended - before,
+                    "the clock was stepped"
+                );
+                self.stepped.notify_waiters();
             }
-            moved.await;
+            last = now;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ManualState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod os {
-    use rustix::time::{ClockId, Timespec, clock_gettime};
-
-    use super::Reading;
-    use crate::model::Time;
-
-    /// The coarse clocks advance with the kernel's tick, 1 to 10 ms; reading them late would hand out
-    /// a token that has just ended.
-    const TICK_MILLIS: i64 = 11;
-
-    fn millis(time: Timespec) -> i64 {
-        time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
-    }
-
-    pub(super) fn precise() -> Reading {
-        let wall = Time(millis(clock_gettime(ClockId::Realtime)));
-        Reading { wall, boot: Time(millis(clock_gettime(ClockId::Boottime))) }
-    }
-
-    pub(super) fn coarse(suspended: i64) -> Reading {
-        let wall = Time(millis(clock_gettime(ClockId::RealtimeCoarse)) + TICK_MILLIS);
-        Reading { wall, boot: Time(millis(clock_gettime(ClockId::MonotonicCoarse)) + suspended + TICK_MILLIS) }
-    }
-
-    pub(super) fn suspended() -> i64 {
-        millis(clock_gettime(ClockId::Boottime)) - millis(clock_gettime(ClockId::Monotonic))
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::disallowed_methods, reason = "this is the port that everything else takes time from")]
-mod os {
-    use std::{
-        sync::LazyLock,
-        time::{Instant, SystemTime},
-    };
-
-    use super::Reading;
-    use crate::model::Time;
-
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-    pub(super) fn precise() -> Reading {
-        Reading { wall: SystemTime::now().into(), boot: Time(0) + START.elapsed() }
-    }
-
-    pub(super) fn coarse(_suspended: i64) -> Reading {
-        precise()
-    }
-
-    pub(super) fn suspended() -> i64 {
-        0
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[tokio::test]

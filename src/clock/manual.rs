@@ -1,0 +1,69 @@
+//! The clock that tests turn by hand.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Notify;
+
+use super::Reading;
+use crate::model::Time;
+
+/// A clock that moves only when told to. Clones are the same clock.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Manual>);
+
+#[derive(Debug)]
+struct Manual {
+    now: Mutex<Reading>,
+    moved: Notify,
+}
+
+impl ManualClock {
+    /// A clock that stands at `start`.
+    pub fn new(start: SystemTime) -> Self {
+        let now = Mutex::new(Reading { wall: start.into(), boot: Time(0) });
+        Self(Arc::new(Manual { now, moved: Notify::new() }))
+    }
+
+    /// The wall-clock time.
+    pub fn now(&self) -> SystemTime {
+        self.reading().wall.into()
+    }
+
+    /// Lets time pass: both clocks move, and whoever waits for that is woken.
+    pub fn advance(&self, by: Duration) {
+        {
+            let mut now = self.lock();
+            *now = now.plus(by);
+        }
+        self.0.moved.notify_waiters();
+    }
+
+    /// Sets the wall clock, as an administrator or NTP does; the boot-time clock does not notice.
+    pub fn step_to(&self, wall: SystemTime) {
+        self.lock().wall = wall.into();
+        self.0.moved.notify_waiters();
+    }
+
+    pub(super) fn reading(&self) -> Reading {
+        *self.lock()
+    }
+
+    /// Resolves once `reached` holds.
+    pub(super) async fn wait(&self, reached: impl Fn(Reading) -> bool) {
+        loop {
+            let mut moved = std::pin::pin!(self.0.moved.notified());
+            moved.as_mut().enable();
+            if reached(self.reading()) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reading> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

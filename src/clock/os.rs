@@ -1,0 +1,59 @@
+//! Reading the operating system's clocks.
+
+pub(super) use clocks::{coarse, precise, suspended};
+
+#[cfg(target_os = "linux")]
+mod clocks {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+
+    use super::super::Reading;
+    use crate::model::Time;
+
+    /// The coarse clocks advance with the kernel's tick, 1 to 10 ms; reading them late would hand out
+    /// a token that has just ended.
+    const TICK_MILLIS: i64 = 11;
+
+    fn millis(time: Timespec) -> i64 {
+        time.tv_sec * 1_000 + time.tv_nsec / 1_000_000
+    }
+
+    pub(in crate::clock) fn precise() -> Reading {
+        let wall = Time(millis(clock_gettime(ClockId::Realtime)));
+        Reading { wall, boot: Time(millis(clock_gettime(ClockId::Boottime))) }
+    }
+
+    pub(in crate::clock) fn coarse(suspended: i64) -> Reading {
+        let wall = Time(millis(clock_gettime(ClockId::RealtimeCoarse)) + TICK_MILLIS);
+        Reading { wall, boot: Time(millis(clock_gettime(ClockId::MonotonicCoarse)) + suspended + TICK_MILLIS) }
+    }
+
+    pub(in crate::clock) fn suspended() -> i64 {
+        millis(clock_gettime(ClockId::Boottime)) - millis(clock_gettime(ClockId::Monotonic))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::disallowed_methods, reason = "this is the port that everything else takes time from")]
+mod clocks {
+    use std::{
+        sync::LazyLock,
+        time::{Instant, SystemTime},
+    };
+
+    use super::super::Reading;
+    use crate::model::Time;
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    pub(in crate::clock) fn precise() -> Reading {
+        Reading { wall: SystemTime::now().into(), boot: Time(0) + START.elapsed() }
+    }
+
+    pub(in crate::clock) fn coarse(_suspended: i64) -> Reading {
+        precise()
+    }
+
+    pub(in crate::clock) fn suspended() -> i64 {
+        0
+    }
+}
