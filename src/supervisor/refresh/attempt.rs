@@ -176,11 +176,13 @@ impl Attempt {
             let fault = Fault { code: "does_not_open".to_owned(), cause: Cause::StoreDown };
             return Some(Event::Told(Told::NotSpent { fault, retry_at: self.retry_at(&row, None) }));
         };
-        let published = self.core.snapshot.current(&self.key);
-        if provider.idp.rotation_ends_access_token {
-            published.iter().for_each(|issued| issued.set_standing(Standing::Withdrawn));
-        }
+        // First said, then withdrawn: an actor that stands the token anew looks here afterwards.
         self.progress.send_modify(|progress| progress.sent = true);
+        if provider.idp.rotation_ends_access_token
+            && let Some(issued) = self.core.snapshot.current(&self.key)
+        {
+            issued.set_standing(Standing::Withdrawn);
+        }
         let at = self.core.clock.read();
         let renewal =
             self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
