@@ -212,10 +212,19 @@ impl TokenActor {
         let wait = async move { clock.wait_until(time).await };
         let timer = context.spawn(wait.into_actor(self).map(|(), actor, context| {
             actor.timer = None;
+            if actor.is_forgotten() {
+                return context.stop();
+            }
             actor.machine.forget_waiters(oneshot::Sender::is_closed);
             actor.feed(Event::Tick, context);
         }));
         self.timer = Some((time, timer));
+    }
+
+    /// The registry that routed here died, and its successor starts actors of its own: this one has nothing left
+    /// to do once nobody waits. Without this its timer would keep it alive beside them.
+    fn is_forgotten(&self) -> bool {
+        !self.guard.registry.connected() && !self.machine.is_busy()
     }
 
     fn answer_unread(&mut self) {
