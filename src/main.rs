@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 )]
 struct Cli {
     /// Writes what happens to stderr; twice: in detail
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 100, action = ArgAction::Count)]
     verbose: u8,
     #[command(subcommand)]
     command: Command,

@@ -41,7 +41,7 @@ const BURST: u64 = 256;
 const BETWEEN_BURSTS: Duration = Duration::from_millis(8);
 
 /// One read in so many is timed, and its token is shown to the identity provider.
-const SAMPLE: u64 = 64;
+const SAMPLE: usize = 64;
 
 /// Callers that wait for one pair at a time; the readers go on with other pairs.
 const WAITING: u32 = 8;
@@ -94,12 +94,12 @@ async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
         bursts.tick().await;
         let mut started = Moment::now();
         let mut reads = 0;
-        for number in 0..BURST {
+        for _ in 0..BURST {
             let pair = random.below(reader.world.pairs.len());
             if reader.world.pairs[pair].waiting.load(Relaxed) >= WAITING {
                 continue;
             }
-            let sampled = number % SAMPLE == 0;
+            let sampled = random.below(SAMPLE) == 0;
             if sampled {
                 started = Moment::now();
             }

@@ -50,11 +50,29 @@ const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: Args, verbose: bool) -> Result<Exit, Failure> {
     load::count_injected_panics();
-    let interrupted = interrupts();
+    let (tell, interrupted) = watch::channel(false);
+    let twice = async {
+        interrupt().await;
+        tell.send_replace(true);
+        // Some wrappers send the signal twice: that is still one wish.
+        time::pause(Duration::from_secs(1)).await;
+        interrupt().await;
+    };
+    tokio::select! {
+        ended = show_all(args, verbose, interrupted) => ended,
+        () = twice => Err(Failure {
+            exit: Exit::Failed,
+            text: "interrupted before the summary was there".to_owned(),
+            next: "press Ctrl-C once and give it a few seconds",
+        }),
+    }
+}
+
+async fn show_all(args: Args, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
     let world = Arc::new(World::start(&args, seed).await?);
     let meter = Arc::new(Meter::new());
-    let mut show = Show::new(&args, verbose, &world, seed);
+    let show = Show::new(&args, verbose, &world, seed);
     world.connect().await?;
 
     let (load, started) = (Load::start(&world, &meter, seed), Moment::now());
@@ -69,18 +87,6 @@ pub(crate) async fn run(args: Args, verbose: bool) -> Result<Exit, Failure> {
     let summary = Summary::new(&args, seed, &world, &meter, elapsed, reads, findings);
     show.summary(&summary)?;
     Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
-}
-
-/// Turns true at Ctrl-C or a polite kill; a second one ends the program at once.
-fn interrupts() -> watch::Receiver<bool> {
-    let (tell, interrupted) = watch::channel(false);
-    tokio::spawn(async move {
-        interrupt().await;
-        tell.send_replace(true);
-        interrupt().await;
-        std::process::exit(130);
-    });
-    interrupted
 }
 
 async fn interrupt() {

@@ -67,7 +67,7 @@ impl Show {
 
     /// Shows how it goes until the time is over or somebody has seen enough.
     pub(super) async fn until_over(
-        &mut self,
+        &self,
         world: &World,
         meter: &Meter,
         started: Moment,
