@@ -39,7 +39,7 @@ impl Meter {
     /// In microseconds: 99 of 100 sampled reads took less.
     pub(super) fn p99(&self) -> f64 {
         let counts: Vec<u64> = self.times.iter().map(|count| count.load(Relaxed)).collect();
-        let wanted = counts.iter().sum::<u64>().div_ceil(100) * 99;
+        let wanted = (counts.iter().sum::<u64>() * 99).div_ceil(100).max(1);
         let mut seen = 0;
         let bucket = counts.iter().position(|count| {
             seen += count;
@@ -82,6 +82,9 @@ mod tests {
         let p99 = meter.p99();
         assert!((99.0..112.0).contains(&p99), "{p99}");
         assert_eq!(Meter::new().p99(), 0.0);
+        let once = Meter::new();
+        once.add_time(Duration::from_nanos(500));
+        assert!(once.p99() >= 0.5);
     }
 
     #[test]

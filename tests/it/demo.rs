@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn demo(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_token-supervisor")).arg("demo").args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_token-supervisor")).arg("demo").args(args).output().expect("the program starts")
 }
 
 #[test]
