@@ -3,9 +3,11 @@
 
 mod a_dying_actor_loses_nothing;
 mod a_killed_process_loses_nothing;
+mod a_replaced_actor_serves_no_dead_token;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod connecting_and_disconnecting;
+mod demo;
 mod messages_are_the_same_thing;
 mod one_refresh_for_many_callers;
 mod refreshed_ahead_of_need;

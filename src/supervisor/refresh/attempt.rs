@@ -193,11 +193,13 @@ impl Attempt {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
             return unsendable("does_not_open", Cause::StoreDown);
         };
-        let published = self.core.snapshot.current(&self.key);
-        if provider.idp.rotation_ends_access_token {
-            published.iter().for_each(|issued| issued.set_standing(Standing::Withdrawn));
-        }
+        // First said, then withdrawn: an actor that stands the token anew looks here afterwards.
         self.progress.send_modify(|progress| progress.sent = true);
+        if provider.idp.rotation_ends_access_token
+            && let Some(issued) = self.core.snapshot.current(&self.key)
+        {
+            issued.set_standing(Standing::Withdrawn);
+        }
         let at = self.core.clock.read();
         let renewal =
             self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));

@@ -90,6 +90,11 @@ impl Attempts {
         self.lock().attempts.get(key).is_some_and(|(id, _)| *id == attempt)
     }
 
+    /// Whether the refresh token of `key` may have left and nobody has heard what came of it.
+    pub(super) fn has_sent(&self, key: &TokenKey) -> bool {
+        self.lock().attempts.get(key).is_some_and(|(_, progress)| progress.borrow().sent)
+    }
+
     pub(super) fn len(&self) -> usize {
         *self.count.borrow()
     }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Cause, Error},
-    model::{Grant, Row, State, Time, Token, TokenKey},
+    model::{Grant, Row, Standing, State, Time, Token, TokenKey},
     protocol::{Change, Disconnect, Reply as Replied},
     store::{Changed, StoreError},
 };
@@ -108,11 +108,7 @@ impl TokenActor {
             Effect::Read => self.read(context),
             Effect::Publish(row) => self.publish(&row),
             Effect::Forget => self.core.snapshot.remove(&self.key),
-            Effect::Stand(standing) => {
-                if let Some(issued) = self.core.snapshot.current(&self.key) {
-                    issued.set_standing(standing);
-                }
-            }
+            Effect::Stand(standing) => self.stand(standing),
             Effect::Start(row) => self.start(&row, context),
             // Whoever asked may be gone.
             Effect::Answer(reply, answer) => drop(reply.send(answer)),
@@ -151,6 +147,18 @@ impl TokenActor {
         match seal::issued(&self.core.keyring, row, self.core.clock.read()) {
             Ok(issued) => self.core.snapshot.publish(&self.key, &Arc::new(issued)),
             Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
+        }
+    }
+
+    /// Says how what is published stands. A token that a refresh under way may have ended stays withdrawn: this
+    /// actor may be new, or have read the row while the attempt of its predecessor ran.
+    fn stand(&self, standing: Standing) {
+        let Some(issued) = self.core.snapshot.current(&self.key) else { return };
+        issued.set_standing(standing);
+        let ends = self.core.idps.get(self.key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
+        // Looked at after the change: the attempt says that it sends before it withdraws, so one of us is last.
+        if ends && self.core.attempts.has_sent(&self.key) {
+            issued.set_standing(Standing::Withdrawn);
         }
     }
 
@@ -204,14 +212,19 @@ impl TokenActor {
         let wait = async move { clock.wait_until(time).await };
         let timer = context.spawn(wait.into_actor(self).map(|(), actor, context| {
             actor.timer = None;
-            if !actor.guard.registry.connected() && !actor.machine.is_busy() {
-                // Its registry died and the new one knows nothing of this actor.
+            if actor.is_forgotten() {
                 return context.stop();
             }
             actor.machine.forget_waiters(oneshot::Sender::is_closed);
             actor.feed(Event::Tick, context);
         }));
         self.timer = Some((time, timer));
+    }
+
+    /// The registry that routed here died, and its successor starts actors of its own: this one has nothing left
+    /// to do once nobody waits. Without this its timer would keep it alive beside them.
+    fn is_forgotten(&self) -> bool {
+        !self.guard.registry.connected() && !self.machine.is_busy()
     }
 
     /// Whether somebody was answered.

@@ -197,7 +197,7 @@ async fn many_clients_in_bad_weather_and_the_log_adds_up() {
     let (injected, presentations) = (scene.idp.faults_injected(), scene.idp.presentations());
     assert_eq!(injected.len(), 4, "{injected:?}");
     let unprocessed = presentations.iter().filter(|one| one.outcome == Outcome::NotProcessed).count() as u64;
-    assert_eq!(unprocessed, injected["drop_before"] + injected["status"]);
+    assert_eq!(unprocessed, injected["drop_before"] + injected["status_503"]);
     assert!(presentations.iter().any(|one| one.outcome == Outcome::Replayed && one.duplicate));
     assert_eq!((presentations.len() as u64, scene.idp.duplicate_spends()), (scene.idp.requests(), 0));
 }

@@ -1,0 +1,115 @@
+//! `demo`: the supervisor under load, against simulated identity providers that misbehave, and the proof that
+//! nothing was lost.
+//!
+//! To read: [`world`] (who is there, and what goes wrong), [`load`] (readers and panics), [`verdict`] (what the
+//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it).
+//!
+//! Invariant: the judges are the simulators' ledgers, never the supervisor's own view.
+
+mod load;
+mod meter;
+mod show;
+mod time;
+mod verdict;
+mod world;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::value_parser;
+use tokio::sync::watch;
+
+use self::{load::Load, meter::Meter, show::Show, time::Moment, verdict::Summary, world::World};
+use crate::{Exit, Failure};
+
+/// Shows the supervisor under load, against simulated identity providers that misbehave.
+///
+/// Nothing needs to be configured. Exit code 0 says that no refresh token was spent twice, no rotation was
+/// lost, and no caller was shown an error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor demo\n  token-supervisor demo --pairs 200 --seconds 30 --json")]
+pub(crate) struct Args {
+    /// How many grants: pairs of a user and an identity provider
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..=20_000))]
+    pairs: u32,
+    /// Ends by itself after so many seconds [default: at Ctrl-C]
+    #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..=604_800))]
+    seconds: Option<u32>,
+    /// Prints the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "URL", value_parser = sqlite_path)]
+    db: Option<PathBuf>,
+    /// Draws the same faults as an earlier run
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// How long everything may take to become quiet once the faults are over.
+const QUIET_WITHIN: Duration = Duration::from_secs(20);
+
+pub(crate) async fn run(args: Args, verbose: bool) -> Result<Exit, Failure> {
+    load::count_injected_panics();
+    let (tell, interrupted) = watch::channel(false);
+    let twice = async {
+        interrupt().await;
+        tell.send_replace(true);
+        // Some wrappers send the signal twice: that is still one wish.
+        time::pause(Duration::from_secs(1)).await;
+        interrupt().await;
+    };
+    tokio::select! {
+        ended = show_all(args, verbose, interrupted) => ended,
+        () = twice => Err(Failure {
+            exit: Exit::Failed,
+            text: "interrupted before the summary was there".to_owned(),
+            next: "press Ctrl-C once and give it a few seconds",
+        }),
+    }
+}
+
+async fn show_all(args: Args, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
+    let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
+    let world = Arc::new(World::start(&args, seed).await?);
+    let meter = Arc::new(Meter::new());
+    let show = Show::new(&args, verbose, &world, seed);
+    world.connect().await?;
+
+    let (load, started) = (Load::start(&world, &meter, seed), Moment::now());
+    show.until_over(&world, &meter, started, interrupted).await;
+    let (elapsed, reads) = (started.elapsed(), meter.reads());
+    show.say("no more faults: waiting for what is under way");
+    load.stop().await;
+    world.calm();
+    verdict::quiet_down(&world, &meter, QUIET_WITHIN).await;
+    let findings = verdict::find(&world, &meter).await;
+
+    let summary = Summary::new(&args, seed, &world, &meter, elapsed, reads, findings);
+    show.summary(&summary)?;
+    Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
+}
+
+async fn interrupt() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn sqlite_path(url: &str) -> Result<PathBuf, String> {
+    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    match path {
+        None | Some("" | ":memory:") => Err("write sqlite://PATH, such as sqlite://demo.db".to_owned()),
+        Some(path) => Ok(path.into()),
+    }
+}

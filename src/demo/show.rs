@@ -1,0 +1,245 @@
+//! What is seen of it: progress on stderr, the summary on stdout.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Args,
+    load::injected_panics,
+    meter::Meter,
+    time::{Moment, pause},
+    verdict::{Summary, faults},
+    world::World,
+};
+use crate::Failure;
+
+pub(super) struct Show {
+    json: bool,
+    length: Option<Duration>,
+    progress: Progress,
+    head: String,
+    seed: u64,
+}
+
+enum Progress {
+    Bar(ProgressBar),
+    /// A line now and then, for logs.
+    Lines,
+    None,
+}
+
+const REDRAWN_EVERY: Duration = Duration::from_millis(250);
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Show {
+    /// Says what it is about.
+    pub(super) fn new(args: &Args, verbose: bool, world: &World, seed: u64) -> Self {
+        let progress = match (args.json, io::stderr().is_terminal()) {
+            (true, _) => Progress::None,
+            (false, true) if !verbose => Progress::Bar(bar(args.seconds)),
+            (false, _) => Progress::Lines,
+        };
+        let names: Vec<_> = world.idps.iter().map(|(name, _)| *name).collect();
+        let head = format!("{} · tokens live {} s · refresh tokens single use", names.join(" "), world.life.as_secs());
+        let length = args.seconds.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        let show = Self { json: args.json, length, progress, head, seed };
+        show.say(&show.head);
+        show
+    }
+
+    /// A line for people who watch.
+    pub(super) fn say(&self, line: &str) {
+        match &self.progress {
+            Progress::Bar(bar) => bar.println(line),
+            Progress::Lines => drop(writeln!(io::stderr(), "{line}")),
+            Progress::None => {}
+        }
+    }
+
+    /// Shows how it goes until the time is over or somebody has seen enough.
+    pub(super) async fn until_over(
+        &self,
+        world: &World,
+        meter: &Meter,
+        started: Moment,
+        mut interrupted: watch::Receiver<bool>,
+    ) {
+        let every = if matches!(self.progress, Progress::Bar(_)) { REDRAWN_EVERY } else { LINE_EVERY };
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let show = async {
+            loop {
+                ticks.tick().await;
+                self.draw(world, meter, started.elapsed());
+            }
+        };
+        let over = async {
+            match self.length {
+                Some(length) => pause(length).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = show => {}
+            () = over => {}
+            _ = interrupted.wait_for(|interrupted| *interrupted) => {}
+        }
+        if let Progress::Bar(bar) = &self.progress {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn draw(&self, world: &World, meter: &Meter, elapsed: Duration) {
+        let line = || {
+            let (pairs, requests) = (world.pairs.len() as u64, world.idps.iter().map(|(_, sim)| sim.requests()).sum());
+            let reads = per_second(meter.reads() as f64, elapsed);
+            format!("{} pairs  {} requests  reads {reads}", grouped(pairs), grouped(requests))
+        };
+        match &self.progress {
+            Progress::Bar(bar) => {
+                bar.set_position(elapsed.as_secs());
+                bar.set_message(line());
+            }
+            Progress::Lines if elapsed >= Duration::from_secs(1) => {
+                let length = self.length.map(|length| format!("/{}", length.as_secs())).unwrap_or_default();
+                self.say(&format!("{}{length} s  {}  {}", elapsed.as_secs(), line(), listed(&faults(world))));
+            }
+            Progress::Lines | Progress::None => {}
+        }
+    }
+
+    /// Prints the summary. Nobody has to read it: a closed pipe is no failure.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn summary(&self, summary: &Summary) -> Result<(), Failure> {
+        let text = if self.json {
+            format!("{}\n", serde_json::to_string(summary).expect("plain structs have a JSON form"))
+        } else {
+            self.in_words(summary)
+        };
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn in_words(&self, summary: &Summary) -> String {
+        let elapsed = Duration::from_secs_f64(summary.seconds);
+        let mut lines = vec![
+            self.head.clone(),
+            format!(
+                "{} s  {} pairs  {} refreshes  {:.0}/s  reads {} p99 {:.1} us  seed {}",
+                summary.seconds,
+                grouped(u64::from(summary.pairs)),
+                grouped(summary.refreshes),
+                summary.refreshes_per_second,
+                per_second(summary.reads as f64, elapsed),
+                summary.read_p99_us,
+                self.seed,
+            ),
+            format!("faults  {}", listed(&summary.faults)),
+            format!(
+                "ours    duplicate spends {}  lost rotations {}  caller errors {}",
+                summary.duplicate_spends, summary.lost_rotations, summary.caller_errors
+            ),
+        ];
+        lines.extend(summary.findings.iter().take(SHOWN).map(|finding| format!("        {finding}")));
+        if summary.findings.len() > SHOWN {
+            lines.push(format!("        and {} more (all of them: --json)", summary.findings.len() - SHOWN));
+        }
+        lines.push(if summary.passed() {
+            format!(
+                "{}    next: watch it for longer, or break more: token-supervisor demo --help",
+                coloured("PASS", 32)
+            )
+        } else {
+            let again = format!("token-supervisor demo -v --pairs {} --seed {}", summary.pairs, self.seed);
+            format!("{}    next: see why with {again}, and report what it says", coloured("FAIL", 31))
+        });
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Findings that people are shown.
+const SHOWN: usize = 20;
+
+fn bar(seconds: Option<u32>) -> ProgressBar {
+    let (bar, template) = match seconds {
+        Some(seconds) => (ProgressBar::new(u64::from(seconds)), "[{bar:14}] {pos}/{len} s  {msg}"),
+        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C ends it)"),
+    };
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style.progress_chars("##-"))
+}
+
+/// Faults and panics under the names that people use.
+fn listed(faults: &BTreeMap<&'static str, u64>) -> String {
+    let (actors, registry) = injected_panics();
+    let sum = |names: &[&str]| names.iter().filter_map(|name| faults.get(name)).sum();
+    let groups = [
+        ("503", sum(&["status_503"])),
+        ("502", sum(&["status_502"])),
+        ("429", sum(&["status_429"])),
+        ("slow", sum(&["delay", "slow_body"])),
+        ("dropped", sum(&["drop_before"])),
+        ("garbage", sum(&["garbage"])),
+        ("lost answer (grace)", sum(&["drop_after", "cut_at", "status_after", "late_processing"])),
+        ("actor panic", actors),
+        ("registry panic", registry),
+    ];
+    let some: Vec<_> = groups.iter().filter(|(_, times)| *times > 0).collect();
+    let texts: Vec<_> = some.iter().map(|(name, times)| format!("{name} x{times}")).collect();
+    if texts.is_empty() { "none yet".to_owned() } else { texts.join("  ") }
+}
+
+/// `1284` as `1 284`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn per_second(count: f64, elapsed: Duration) -> String {
+    let rate = count / elapsed.as_secs_f64().max(0.001);
+    match rate {
+        1_000_000.0.. => format!("{:.1} M/s", rate / 1e6),
+        1_000.0.. => format!("{:.0} k/s", rate / 1e3),
+        _ => format!("{rate:.0}/s"),
+    }
+}
+
+/// Only for people: a terminal, and nobody who said that they do not want colours.
+fn coloured(text: &str, colour: u8) -> String {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if unwanted || !io::stdout().is_terminal() { text.to_owned() } else { format!("\x1b[1;{colour}m{text}\x1b[0m") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!([7, 999, 1_284, 3_100_000].map(grouped), ["7", "999", "1 284", "3 100 000"]);
+        let second = Duration::from_secs(1);
+        assert_eq!([3.0, 1_500.0, 3_100_000.0].map(|count| per_second(count, second)), ["3/s", "2 k/s", "3.1 M/s"]);
+    }
+}

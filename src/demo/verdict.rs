@@ -1,0 +1,180 @@
+//! The end: what the identity providers say about what was kept.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use token_supervisor::{
+    State,
+    testing::{Outcome, Standing, stored_refresh_token},
+};
+
+use super::{
+    Args,
+    load::{Reader, injected_panics},
+    meter::Meter,
+    time::{Moment, pause},
+    world::World,
+};
+
+/// What programs get, and people in other words.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    pub(super) pairs: u32,
+    pub(super) seconds: f64,
+    pub(super) seed: u64,
+    pub(super) refreshes: u64,
+    pub(super) refreshes_per_second: f64,
+    pub(super) reads: u64,
+    pub(super) reads_per_second: f64,
+    pub(super) read_p99_us: f64,
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    pub(super) actor_panics: u64,
+    pub(super) registry_panics: u64,
+    pub(super) duplicate_spends: u64,
+    pub(super) lost_rotations: u64,
+    pub(super) caller_errors: u64,
+    /// Which grants, and what was seen of them. Empty if all went well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) findings: Vec<String>,
+    pub(super) result: &'static str,
+}
+
+/// What is wrong, counted and in words; empty and zero if nothing is.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    lost_rotations: u64,
+    texts: Vec<String>,
+}
+
+/// Waits until no grant is in doubt any more, and asks for every token once more.
+pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<Meter>, within: Duration) {
+    let started = Moment::now();
+    let mut restless: Vec<usize> = (0..world.pairs.len()).collect();
+    while !restless.is_empty() && started.elapsed() < within {
+        let mut still = Vec::new();
+        for pair in restless {
+            let state = world.supervisor.status(&world.pairs[pair].key).await.map(|status| status.state);
+            let passing = matches!(state, Ok(State::InDoubt | State::Refreshing | State::Backoff) | Err(_));
+            still.extend(passing.then_some(pair));
+        }
+        restless = still;
+        pause(Duration::from_millis(50)).await;
+    }
+    for pair in 0..world.pairs.len() {
+        Reader { world: world.clone(), meter: meter.clone() }.wait(pair, false).await;
+    }
+}
+
+/// Stops the supervisor and holds what it stored against the identity providers' ledgers.
+pub(super) async fn find(world: &World, meter: &Meter) -> Findings {
+    let mut findings = Findings::default();
+    for ((pair, seen), times) in meter.errors() {
+        findings.add(world, pair, &format!("callers saw: {seen}, {times} times"));
+    }
+    for (name, sim) in &world.idps {
+        for spent in sim.presentations() {
+            if let (true, Outcome::Refused | Outcome::KilledFamily, Some(token)) =
+                (spent.duplicate, spent.outcome, spent.token)
+            {
+                let (user, serial) = (&token.user, token.serial);
+                findings.texts.push(format!("{name}/{user}: refresh token {serial} was spent twice"));
+            }
+        }
+    }
+    let stopped = world.supervisor.shutdown(Duration::from_secs(15)).await;
+    if stopped.abandoned > 0 {
+        findings.texts.push(format!("{} refreshes did not end", stopped.abandoned));
+        return findings;
+    }
+    let keys: Vec<_> = world.pairs.iter().map(|pair| pair.key.clone()).collect();
+    let stored = match stored_refresh_token(&world.store, &world.keyring, &keys).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            findings.texts.push(format!("the store cannot be read: {error}"));
+            return findings;
+        }
+    };
+    for (pair, token) in stored.into_iter().enumerate() {
+        let standing = token.map(|token| world.pairs[pair].sim.standing(&token));
+        if !matches!(standing, Some(Standing::Current | Standing::WithinGrace)) {
+            let standing = standing.map_or("missing".to_owned(), |standing| format!("{standing:?}"));
+            findings.lost_rotations += 1;
+            findings.add(world, pair, &format!("the stored refresh token is {standing}"));
+        }
+    }
+    findings
+}
+
+impl Findings {
+    fn add(&mut self, world: &World, pair: usize, text: &str) {
+        let key = &world.pairs[pair].key;
+        self.texts.push(format!("{}/{}: {text}", key.idp(), key.user()));
+    }
+}
+
+impl Summary {
+    pub(super) fn new(
+        args: &Args,
+        seed: u64,
+        world: &World,
+        meter: &Meter,
+        elapsed: Duration,
+        reads: u64,
+        findings: Findings,
+    ) -> Self {
+        let Findings { lost_rotations, mut texts } = findings;
+        let refreshes = refreshes(world);
+        let caller_errors = meter.errors().values().sum();
+        let duplicate_spends = world.idps.iter().map(|(_, sim)| sim.duplicate_spends()).sum();
+        if refreshes == 0 && elapsed > world.life {
+            texts.push("nothing was refreshed".to_owned());
+        }
+        let (actor_panics, registry_panics) = injected_panics();
+        let failed = !texts.is_empty() || duplicate_spends + lost_rotations + caller_errors > 0;
+        let per_second = |count: u64| tenths(count as f64 / elapsed.as_secs_f64());
+        Self {
+            pairs: args.pairs,
+            seconds: tenths(elapsed.as_secs_f64()),
+            seed,
+            refreshes,
+            refreshes_per_second: per_second(refreshes),
+            reads,
+            reads_per_second: per_second(reads),
+            read_p99_us: meter.p99(),
+            faults: faults(world),
+            actor_panics,
+            registry_panics,
+            duplicate_spends,
+            lost_rotations,
+            caller_errors,
+            findings: texts,
+            result: if failed { "fail" } else { "pass" },
+        }
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.result == "pass"
+    }
+}
+
+/// Refreshes that the identity providers processed with success.
+fn refreshes(world: &World) -> u64 {
+    let count = |sim: &token_supervisor::testing::SimulatedIdp| {
+        let processed = |outcome| matches!(outcome, Outcome::Rotated | Outcome::Replayed);
+        sim.presentations().iter().filter(|spent| processed(spent.outcome)).count() as u64
+    };
+    world.idps.iter().map(|(_, sim)| count(sim)).sum()
+}
+
+/// How often each fault was injected, everywhere.
+pub(super) fn faults(world: &World) -> BTreeMap<&'static str, u64> {
+    let mut all = BTreeMap::new();
+    for (name, times) in world.idps.iter().flat_map(|(_, sim)| sim.faults_injected()) {
+        *all.entry(name).or_default() += times;
+    }
+    all
+}
+
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}

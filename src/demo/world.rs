@@ -1,0 +1,187 @@
+//! The simulated identity providers, the grants at them, and the supervisor.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::AtomicU32,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt as _, stream};
+use tempfile::TempDir;
+use token_supervisor::{
+    Error, Idp, Keyring, RefreshSettings, TokenKey, TokenSupervisor, presets,
+    testing::{Chaos, Fault, Kind, Profile, SimulatedIdp},
+};
+
+use super::Args;
+use crate::{Exit, Failure};
+
+/// Everything that exists while the demo runs.
+pub(super) struct World {
+    pub(super) idps: Vec<(&'static str, SimulatedIdp)>,
+    pub(super) pairs: Vec<Pair>,
+    pub(super) supervisor: TokenSupervisor,
+    /// How long access tokens live.
+    pub(super) life: Duration,
+    pub(super) store: PathBuf,
+    pub(super) keyring: Keyring,
+    /// Removed with everything in it when the world ends.
+    _folder: Option<TempDir>,
+}
+
+/// A user at an identity provider.
+pub(super) struct Pair {
+    pub(super) key: TokenKey,
+    pub(super) sim: SimulatedIdp,
+    /// Callers that wait for a token right now.
+    pub(super) waiting: AtomicU32,
+}
+
+/// Within it a refresh token may be used again, where anything like that is allowed: far beyond the times of
+/// [`settings`], which the supervisor checks.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// More refreshes in a second are not attempted; with more pairs, tokens live longer instead.
+const PAIRS_PER_SECOND: u32 = 100;
+
+impl World {
+    pub(super) async fn start(args: &Args, seed: u64) -> Result<Self, Failure> {
+        let life = Duration::from_secs(u64::from(args.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
+        let (folder, store) = place(args)?;
+        let keyring = Keyring::generate();
+        let mut idps = Vec::new();
+        let mut builder = TokenSupervisor::builder()
+            .store(format!("sqlite://{}", store.display()))
+            .keyring(keyring.clone())
+            .refresh(settings())
+            .sweep_every(Duration::from_millis(500));
+        for (name, profile) in profiles() {
+            let sim = SimulatedIdp::start(profile.access_lifetime(life))?;
+            builder = builder.idp(name, idp(&sim));
+            let seed = seed.wrapping_add(idps.len() as u64);
+            sim.chaos(chaos(seed, sim.profile().kind));
+            idps.push((name, sim));
+        }
+        let supervisor = builder.start().await.map_err(unstarted)?;
+        let pairs = (0..args.pairs as usize).zip(idps.iter().cycle()).map(|(number, (name, sim))| Pair {
+            key: TokenKey::new(format!("user-{number:04}"), *name),
+            sim: sim.clone(),
+            waiting: AtomicU32::new(0),
+        });
+        let pairs = pairs.collect();
+        Ok(Self { idps, pairs, supervisor, life, store, keyring, _folder: folder })
+    }
+
+    /// Connects every pair, a few at a time.
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
+        let connects = self.pairs.iter().map(|pair| async {
+            let grant = pair.sim.consent(pair.key.user());
+            self.supervisor.connect(&pair.key, grant).await
+        });
+        let mut connects = stream::iter(connects).buffer_unordered(16);
+        while let Some(connected) = connects.next().await {
+            connected.map_err(|error| Failure {
+                exit: Exit::Failed,
+                text: format!("a grant could not be connected: {error}"),
+                next: "run it again with -v to see why",
+            })?;
+        }
+        Ok(())
+    }
+
+    /// No more faults from here on.
+    pub(super) fn calm(&self) {
+        self.idps.iter().for_each(|(_, sim)| sim.chaos(Chaos::default()));
+    }
+
+    pub(super) fn died_before(&self, pair: usize, token: &token_supervisor::AccessToken, then: SystemTime) -> bool {
+        // Its clock and ours are read in whole milliseconds, one after the other.
+        const SLACK: Duration = Duration::from_millis(5);
+        self.pairs[pair].sim.access_died_at(token).is_some_and(|died| died + SLACK < then)
+    }
+}
+
+/// Where to store. An existing file may be somebody's real store: it is left alone.
+fn place(args: &Args) -> Result<(Option<TempDir>, PathBuf), Failure> {
+    let Some(path) = &args.db else {
+        let folder = tempfile::Builder::new().prefix("token-supervisor-demo-").tempdir()?;
+        let store = folder.path().join("tokens.db");
+        return Ok((Some(folder), store));
+    };
+    if path.exists() {
+        return Err(Failure {
+            exit: Exit::Failed,
+            text: format!("{} exists, and the demo does not touch an existing store", path.display()),
+            next: "name a file that does not exist yet, or leave out --db for a temporary one",
+        });
+    }
+    Ok((None, path.clone()))
+}
+
+fn unstarted(error: Error) -> Failure {
+    let exit = if matches!(error, Error::Configuration(_)) { Exit::Usage } else { Exit::Failed };
+    let next = "name a place that can be written, as --db sqlite://PATH, or leave out --db for a temporary one";
+    Failure { exit, text: error.to_string(), next }
+}
+
+/// All four kinds: what a second use of a refresh token does.
+fn profiles() -> [(&'static str, Profile); 6] {
+    [
+        ("github", Profile::github()),
+        ("gitlab", Profile::gitlab()),
+        ("bitbucket", Profile::bitbucket().kind(Kind::SamePair { grace: GRACE })),
+        ("keycloak", Profile::keycloak()),
+        ("generic", Profile::oauth2(Kind::Strict)),
+        ("generic-grace", Profile::oauth2(Kind::LastWins { grace: GRACE })),
+    ]
+}
+
+/// The preset that fits, pointed at the simulator.
+fn idp(sim: &SimulatedIdp) -> Idp {
+    let profile = sim.profile();
+    let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
+    let idp = match profile.name() {
+        "github" => presets::github(id, secret),
+        "gitlab" => presets::gitlab(id, secret),
+        "bitbucket" => presets::bitbucket(id, secret),
+        "keycloak" => presets::keycloak("http://127.0.0.1", "demo", id, secret),
+        _ => presets::oauth2("http://127.0.0.1", id, secret),
+    };
+    let grace = profile.kind.grace().unwrap_or_default();
+    idp.token_url(sim.token_url()).revocation_url(sim.revocation_url()).reuse_grace(grace)
+}
+
+/// The defaults are for tokens that live for hours; these live for seconds.
+fn settings() -> RefreshSettings {
+    RefreshSettings::default()
+        .margin(Duration::from_secs(60))
+        .connect_timeout(Duration::from_secs(1))
+        .attempt_timeout(Duration::from_secs(2))
+        .patience(Duration::from_secs(4))
+        .send_window(Duration::from_secs(1))
+        .settle(Duration::from_secs(1))
+        .lease(Duration::from_secs(2))
+}
+
+/// What goes wrong. Answers are lost only where a refresh token may be used again for a while: nobody can get
+/// back an answer that an identity provider without grace never delivered.
+fn chaos(seed: u64, kind: Kind) -> Chaos {
+    let millis = Duration::from_millis;
+    let slow_down = Fault::Status(429, Some("1".to_owned()));
+    let chaos = Chaos::new(seed)
+        .with(slow_down, 8)
+        .with(Fault::Status(502, None), 15)
+        .with(Fault::Status(503, None), 20)
+        .with(Fault::DropBefore, 15)
+        .with(Fault::Garbage, 10)
+        .with(Fault::Delay(millis(800)), 30);
+    match kind.grace() {
+        None => chaos,
+        Some(_) => chaos
+            .with(Fault::DropAfter, 25)
+            .with(Fault::CutAt(400), 25)
+            .with(Fault::StatusAfter(502), 15)
+            .with(Fault::LateProcessing(millis(300)), 15)
+            .with(Fault::SlowBody(millis(800)), 25),
+    }
+}
