@@ -20,7 +20,8 @@ pub(super) struct Machine<W, R> {
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
     waiters: Vec<Waiting<W>>,
-    refreshers: Vec<(R, Generation)>,
+    /// With the generation that the refresh is to replace; `None` until the row is known.
+    refreshers: Vec<(R, Option<Generation>)>,
     limits: Limits,
     /// By the boot-time clock.
     last_asked: Time,
@@ -173,7 +174,7 @@ impl<W, R> Machine<W, R> {
                 }
             }
             Event::Rejected(generation) => self.reject(generation, &mut effects),
-            Event::RefreshNow(who) => self.refresh_now(who, sight.now.wall, &mut effects),
+            Event::RefreshNow(who) => self.refreshers.push((who, None)),
             Event::Progress | Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
         }
@@ -229,19 +230,17 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    fn refresh_now(&mut self, who: R, now: Time, effects: &mut Vec<Effect<W, R>>) {
-        if let View::Read(Some(row)) = &self.view
-            && row.sendable()
-            && row.commit.is_some()
-        {
-            let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
-            if !self.running && now < row.issued_at + lately {
+    /// Decides about those who want a refresh and have not been looked at since the row is known.
+    fn admit_refreshers(&mut self, row: &Row, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
+        let just_refreshed = !self.running && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;
+        for (who, before) in std::mem::take(&mut self.refreshers) {
+            if before.is_none() && just_refreshed {
                 effects.push(Effect::Refreshed(who, Ok(false)));
-                return;
+            } else {
+                self.refreshers.push((who, before.or(Some(row.generation))));
             }
         }
-        let generation = self.row().map_or(Generation(0), |row| row.generation);
-        self.refreshers.push((who, generation));
     }
 
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
@@ -277,12 +276,19 @@ impl<W, R> Machine<W, R> {
     fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
         let View::Read(row) = &self.view else { return };
         for (who, before) in std::mem::take(&mut self.refreshers) {
-            let answer = match row {
-                Some(row) if row.tombstone.is_none() && row.generation > before => Ok(true),
-                Some(row) if row.tombstone.is_none() => Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
-                    retry_after: SOON,
-                    cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
-                })),
+            let answer = match (row, before) {
+                (Some(row), None) if row.tombstone.is_none() => {
+                    // Came after what has just ended.
+                    self.refreshers.push((who, before));
+                    continue;
+                }
+                (Some(row), Some(before)) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                (Some(row), _) if row.tombstone.is_none() => {
+                    Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
+                        retry_after: SOON,
+                        cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
+                    }))
+                }
                 _ => Err(Error::NotConnected),
             };
             effects.push(Effect::Refreshed(who, answer));
@@ -313,6 +319,7 @@ impl<W, R> Machine<W, R> {
             View::Read(None) => self.answer_refreshers(now.wall, effects),
             View::Read(Some(row)) => {
                 let row = row.clone();
+                self.admit_refreshers(&row, now.wall, effects);
                 start |= self.refresh_is_due(&row, now.wall);
                 if !self.running && !self.refreshers.is_empty() {
                     // An operator's wish goes before the backoff, but not around a doubt.
