@@ -114,6 +114,14 @@ impl Control<'_> {
         journal.map_or(0, |journal| journal.pending())
     }
 
+    /// The refresh token that the store holds for a key.
+    ///
+    /// # Errors
+    /// The store does not answer, or the token does not open.
+    pub async fn stored_refresh_token(&self, key: &TokenKey) -> Result<Option<RefreshToken>, Error> {
+        supervisor::testing::stored(self.0, key).await
+    }
+
     /// How many attempts run.
     pub fn attempts(&self) -> usize {
         supervisor::testing::attempts(self.0)

@@ -148,6 +148,14 @@ impl SimulatedIdp {
         self.shared().lock().faults.chaos = chaos;
     }
 
+    /// No request meets a fault any more, unless new ones are asked for.
+    pub fn forget_faults(&self) {
+        let mut shared = self.shared().lock();
+        shared.faults.queue.clear();
+        shared.faults.always = None;
+        shared.faults.chaos = Chaos::default();
+    }
+
     /// Lets the requests go that hang now.
     pub fn release(&self) {
         self.shared().released.send_replace(());

@@ -2,16 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
 
 mod a_dying_actor_loses_nothing;
+mod a_failed_refresh_is_told;
 mod a_killed_process_loses_nothing;
 mod a_replaced_actor_serves_no_dead_token;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod connecting_and_disconnecting;
 mod demo;
+mod keycloak;
 mod messages_are_the_same_thing;
 mod one_refresh_for_many_callers;
+mod random_histories;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;
 mod shutdown_stores_what_is_in_flight;
+mod skip;
 mod support;
 mod the_journal_holds_what_the_store_does_not;

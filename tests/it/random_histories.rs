@@ -24,17 +24,23 @@ const HISTORIES_PER_WORLD: u64 = 50;
 /// What can happen.
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { min_ttl: Duration },
+    Ask {
+        min_ttl: Duration,
+    },
     AskAndVanish,
     RefreshNow,
-    Reject { back: u64 },
+    Reject {
+        back: u64,
+    },
     Advance(Duration),
     /// The wall clock is stepped by so many seconds, and back again after the next step.
     StepClock(i64),
     Fault(Fault),
     Release,
     Store(StoreFault),
-    Journal { fails: bool },
+    Journal {
+        fails: bool,
+    },
     PanicActor,
     PanicRegistry,
     CrashSystem,
@@ -138,7 +144,8 @@ const KINDS: [Kind; 4] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_history_loses_or_spends_twice() {
-    let (histories, first) = (number("TOKEN_SUPERVISOR_TEST_HISTORIES", HISTORIES), number("TOKEN_SUPERVISOR_TEST_SEED", 0));
+    let (histories, first) =
+        (number("TOKEN_SUPERVISOR_TEST_HISTORIES", HISTORIES), number("TOKEN_SUPERVISOR_TEST_SEED", 0));
     let mut seed = first;
     while seed < first + histories {
         let stage = Stage::new(KINDS[(seed / HISTORIES_PER_WORLD % 4) as usize]).await;
@@ -367,7 +374,8 @@ async fn come_to_rest(stage: &mut Stage, plot: &mut Plot) -> Result<(), String> 
         let busy = testing.testing().attempts() > 0 || testing.testing().journal_pending() > 0;
         let status = if busy { None } else { ask_status(stage, plot).await? };
         state = status.unwrap_or(State::Absent);
-        if !busy && plot.callers.is_empty() && matches!(state, State::Fresh | State::ReconnectRequired | State::Revoked) {
+        if !busy && plot.callers.is_empty() && matches!(state, State::Fresh | State::ReconnectRequired | State::Revoked)
+        {
             break;
         }
         if round > 400 {
@@ -392,7 +400,17 @@ async fn ask_status(stage: &Stage, plot: &mut Plot) -> Result<Option<State>, Str
 }
 
 async fn judge(stage: &mut Stage, plot: &Plot, state: State) -> Result<(), String> {
-    look(stage, &mut Plot { generation: plot.generation, callers: Vec::new(), key: plot.key.clone(), connected_with: Vec::new(), ..*plot }).await?;
+    look(
+        stage,
+        &mut Plot {
+            generation: plot.generation,
+            callers: Vec::new(),
+            key: plot.key.clone(),
+            connected_with: Vec::new(),
+            ..*plot
+        },
+    )
+    .await?;
     stage.duplicates = stage.world.sim.duplicate_spends();
     let lost = plot.answer_lost && stage.kind.grace().is_none();
     match state {
@@ -420,7 +438,7 @@ async fn judge(stage: &mut Stage, plot: &Plot, state: State) -> Result<(), Strin
 }
 
 async fn stored(stage: &Stage, plot: &Plot) -> Result<RefreshToken, String> {
-    let token = stage.supervisor().testing().stored_refresh_token(&plot.key).await.map_err(|error| error.to_string())?;
+    let token =
+        stage.supervisor().testing().stored_refresh_token(&plot.key).await.map_err(|error| error.to_string())?;
     token.ok_or_else(|| "no refresh token is stored".to_owned())
 }
-

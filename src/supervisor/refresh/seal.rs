@@ -1,6 +1,6 @@
 //! Between plaintext and rows: answers become commits, grants become connects, rows become tokens.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -82,7 +82,7 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
     let Sent { key, attempt, claimed, at, row } = sent;
     let issued_at = claimed.first_sent.map_or(at.wall, |first| first.min(at.wall));
     let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
-    let expires = lifetime.map_or(Expires::Unknown, |life| Expires::At(issued_at + life));
+    let expires = lifetime.map_or(Expires::Unknown, |life| end(issued_at, life));
     // A row that does not open loses its extras, not its new tokens.
     let old = open_document(keyring, row).ok();
     let token_type = answer.token_type.unwrap_or_else(|| "Bearer".to_owned());
@@ -125,7 +125,7 @@ pub(in crate::supervisor) fn connecting(
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
-        Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| Expires::At(now + life)),
+        Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
         known => known,
     };
     let document = Document {
@@ -203,9 +203,31 @@ fn open_document(keyring: &Keyring, row: &Row) -> Result<Document, OpenError> {
 
 fn ends(lifetime: Lifetime, now: Time) -> Expires {
     match lifetime {
-        Lifetime::For(life) => Expires::At(now + life),
+        Lifetime::For(life) => end(now, life),
         Lifetime::Until(Expiry::At(time)) => Expires::At(time.into()),
         Lifetime::Until(Expiry::Never) => Expires::Never,
         Lifetime::Until(Expiry::Unknown) => Expires::Unknown,
+    }
+}
+
+/// The end of what was issued then and lives so long, rounded down to a whole second.
+///
+/// Providers count in whole seconds: a token that Keycloak issues at 10.9 s for 5 s carries an `exp` of 15,
+/// and resource servers refuse it from then on, not from 15.9.
+fn end(issued_at: Time, life: Duration) -> Expires {
+    let end = issued_at + life;
+    Expires::At(Time(end.0 - end.0.rem_euclid(1_000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_rounded_down_to_a_whole_second() {
+        for (issued_at, life, expected) in [(10_900, 5_000, 15_000), (10_000, 5_000, 15_000), (10_999, 0, 10_000)] {
+            let ends = end(Time(issued_at), Duration::from_millis(life));
+            assert_eq!(ends, Expires::At(Time(expected)), "{issued_at} + {life}");
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Machine<W, R> {
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
     waiters: Vec<Waiting<W>>,
-    /// With the generation that they want replaced; `None` until the row is read.
+    /// With the generation that the refresh is to replace; `None` until the row is known.
     refreshers: Vec<(R, Option<Generation>)>,
     limits: Limits,
     /// By the boot-time clock.
@@ -139,6 +139,11 @@ impl<W, R> Machine<W, R> {
         matches!(self.view, View::Read(_))
     }
 
+    /// Somebody asked for something: the actor is in use.
+    pub(super) fn touch(&mut self, now: Reading) {
+        self.last_asked = now.boot;
+    }
+
     /// Whether somebody waits or an attempt runs.
     pub(super) fn is_busy(&self) -> bool {
         self.running || !self.waiters.is_empty() || !self.refreshers.is_empty() || matches!(self.view, View::Reading)
@@ -167,15 +172,7 @@ impl<W, R> Machine<W, R> {
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         let mut effects = Vec::new();
         match event {
-            Event::Row(row) => {
-                self.learn(row, &mut effects);
-                for (who, generation) in std::mem::take(&mut self.refreshers) {
-                    match generation {
-                        Some(_) => self.refreshers.push((who, generation)),
-                        None => self.refresh_now(who, sight.now.wall, &mut effects),
-                    }
-                }
-            }
+            Event::Row(row) => self.learn(row, &mut effects),
             Event::Unreadable => {
                 self.refuse_all(&mut effects);
                 // Whoever asks next has it read again; until then only the clock does.
@@ -183,7 +180,6 @@ impl<W, R> Machine<W, R> {
                 return effects;
             }
             Event::Asked(waiting) => {
-                self.last_asked = sight.now.boot;
                 if self.waiters.len() >= self.limits.waiters {
                     effects.push(Effect::Answer(waiting.who, Err(Error::Busy { retry_after: SOON })));
                 } else {
@@ -191,7 +187,7 @@ impl<W, R> Machine<W, R> {
                 }
             }
             Event::Rejected(generation) => self.reject(generation, &mut effects),
-            Event::RefreshNow(who) => self.refresh_now(who, sight.now.wall, &mut effects),
+            Event::RefreshNow(who) => self.refreshers.push((who, None)),
             Event::Progress | Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
         }
@@ -247,19 +243,17 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    fn refresh_now(&mut self, who: R, now: Time, effects: &mut Vec<Effect<W, R>>) {
-        if let View::Read(Some(row)) = &self.view
-            && row.sendable()
-            && row.commit.is_some()
-        {
-            let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
-            if !self.running && now < row.issued_at + lately {
+    /// Decides about those who want a refresh and have not been looked at since the row is known.
+    fn admit_refreshers(&mut self, row: &Row, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
+        let just_refreshed = !self.running && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;
+        for (who, before) in std::mem::take(&mut self.refreshers) {
+            if before.is_none() && just_refreshed {
                 effects.push(Effect::Refreshed(who, Ok(false)));
-                return;
+            } else {
+                self.refreshers.push((who, before.or(Some(row.generation))));
             }
         }
-        let generation = self.row().map(|row| row.generation);
-        self.refreshers.push((who, generation));
     }
 
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
@@ -295,14 +289,19 @@ impl<W, R> Machine<W, R> {
     fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
         let View::Read(row) = &self.view else { return };
         for (who, before) in std::mem::take(&mut self.refreshers) {
-            let answer = match row {
-                Some(row) if row.tombstone.is_none() && before.is_some_and(|before| row.generation > before) => {
-                    Ok(true)
+            let answer = match (row, before) {
+                (Some(row), None) if row.tombstone.is_none() => {
+                    // Came after what has just ended.
+                    self.refreshers.push((who, before));
+                    continue;
                 }
-                Some(row) if row.tombstone.is_none() => Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
-                    retry_after: SOON,
-                    cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
-                })),
+                (Some(row), Some(before)) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                (Some(row), _) if row.tombstone.is_none() => {
+                    Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
+                        retry_after: SOON,
+                        cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
+                    }))
+                }
                 _ => Err(Error::NotConnected),
             };
             effects.push(Effect::Refreshed(who, answer));
@@ -334,6 +333,7 @@ impl<W, R> Machine<W, R> {
             View::Read(None) => self.answer_refreshers(now.wall, effects),
             View::Read(Some(row)) => {
                 let row = row.clone();
+                self.admit_refreshers(&row, now.wall, effects);
                 start |= self.refresh_is_due(&row, now.wall);
                 if !self.running && !self.refreshers.is_empty() {
                     // An operator's wish goes before the backoff, but not around a doubt.

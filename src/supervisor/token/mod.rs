@@ -313,6 +313,9 @@ impl Handler<Deliver> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, Deliver(ask): Deliver, context: &mut Self::Context) {
+        if !matches!(ask, Ask::Wake) {
+            self.machine.touch(self.core.clock.read());
+        }
         match ask {
             Ask::Acquire { min_ttl, timeout, reply } => {
                 let deadline = self.core.clock.read().boot + timeout;
