@@ -59,6 +59,12 @@ fn a_recovery_is_refused_unless_everything_is_as_it_was_read() {
 }
 
 #[test]
+fn a_doubt_about_another_token_cannot_be_recovered() {
+    let moved = Row { lease: None, generation: Generation(5), ..claimed_row(&[2]) };
+    refused(&Change::Recover(recover(1, &moved)), &moved, NOW + seconds(1_000));
+}
+
+#[test]
 fn a_lease_that_is_over_is_free_and_one_millisecond_earlier_it_is_not() {
     let doubtful = claimed_row(&[2]);
     let recover = Change::Recover(recover(1, &doubtful));
