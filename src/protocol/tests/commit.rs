@@ -190,6 +190,35 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
 }
 
 #[test]
+fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation() {
+    let claimed = claimed_row(&[1]);
+    let answer = commit(1, &claimed, 2);
+    // Given up, then connected without a refresh token, twice.
+    let connected = Row { generation: Generation(6), verdict: verdict(VerdictBy::Doubt), ..row() };
+    let (stored, reply, sides) = taken(&committed(&answer), &connected, NOW);
+    assert_eq!(reply, Reply::Resolved(Resolution::Replace));
+    assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
+    assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
+
+    // The store went back, and somebody had seen the generation that this very answer had ...
+    let raised = |seen| {
+        let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(seen), unknown: id(9) };
+        taken(&raise, &row(), NOW).0
+    };
+    let (stored, ..) = taken(&committed(&answer), &raised(5), NOW);
+    assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
+    // ... or a later one: then this answer is spent too, and the doubt must stand.
+    let applied = apply(&committed(&answer), &raised(6), NOW);
+    assert_eq!((applied.row, applied.reply), (None, Reply::Resolved(Resolution::MovedOn)));
+
+    // A provider that kept the token gives nothing that could be lost.
+    for kept in [None, Some(token(1))] {
+        let kept = Commit { token: kept, ..commit(1, &claimed, 1) };
+        assert_eq!(resolve(&connected, &kept), Resolution::MovedOn);
+    }
+}
+
+#[test]
 fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
     let (row, answer) = moved();
     let row = Row { alt: alt(5, 6, 7), verdict: verdict(VerdictBy::Idp), ..row };

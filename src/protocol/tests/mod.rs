@@ -6,6 +6,7 @@ mod commit;
 mod connect;
 mod doubt;
 mod ending;
+mod random;
 
 use std::time::Duration;
 
