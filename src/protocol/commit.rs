@@ -85,8 +85,10 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
             write(left).with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone()))
         }
         (Resolution::Replace, Some(_)) => {
-            let generation = row.generation.next();
-            write(store(commit, row, generation, now)).superseding(row)
+            let mut stored = store(commit, row, row.generation.next(), now);
+            // It may have been put there by an earlier try whose acknowledgement was lost.
+            stored.alt.take_if(|alt| alt.by.attempt == commit.attempt);
+            write(stored).superseding(row)
         }
         (Resolution::Alt, Some(token)) => {
             left.alt = Some(Alt { token: token.clone(), by: commit.by() });

@@ -229,6 +229,18 @@ fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
 }
 
 #[test]
+fn an_answer_that_moves_from_beside_the_row_into_it_leaves_no_copy() {
+    let (row, answer) = moved();
+    let mut spent = row.clone();
+    being_spent(&mut spent);
+    let (beside, ..) = taken(&committed(&answer), &spent, NOW);
+    assert_eq!(beside.alt, alt(3, 9, 9));
+    // The acknowledgement was lost, and the spending was cancelled meanwhile.
+    let (stored, ..) = taken(&committed(&answer), &Row { intent: None, ..beside }, NOW);
+    assert_eq!((stored.refresh_token, stored.alt), (Some(token(3)), None));
+}
+
+#[test]
 fn the_earlier_answer_is_kept_beside_the_row() {
     let (row, answer) = moved();
     let answer = Commit { epoch: 7, ..answer };
