@@ -140,8 +140,9 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
         left.lease = None;
     }
-    let mut others_open = false;
+    let (mut named, mut others_open) = (false, false);
     if let Some(intent) = &mut left.intent {
+        named = intent.senders.iter().any(|sender| sender.attempt == refuse.attempt);
         intent.senders.retain(|sender| sender.attempt != refuse.attempt);
         others_open = intent.senders.iter().any(|sender| !sender.closed);
         if intent.senders.is_empty() {
@@ -149,7 +150,8 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         }
     }
     let moved = row.incarnation != refuse.incarnation || row.generation > refuse.generation || row.tombstone.is_some();
-    if moved || row.verdict.is_some() {
+    // Without its sender this is a repetition: a connect may have forgiven the refusal meanwhile.
+    if moved || row.verdict.is_some() || !named {
         return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
     }
     if let Some(alt) = left.alt.take_if(|_| !others_open) {

@@ -292,6 +292,17 @@ fn invalid_grant_does_nothing_to_a_row_that_is_newer() {
 }
 
 #[test]
+fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
+    let refusal = refuse(1, &row());
+    let (refused, ..) = taken(&refusal, &claimed_row(&[1]), NOW);
+    let found = Found { row: Some(&refused), now: NOW, floor: Generation(0), known: Known::Spent };
+    let forgiven = Change::Connect(Box::new(connect(Some(1), 200))).apply(found).row.unwrap();
+    assert_eq!(forgiven.verdict, None);
+    super::refused(&refusal, &forgiven, NOW);
+    super::refused(&refusal, &claimed_row(&[2]), NOW);
+}
+
+#[test]
 fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&refuse(1, &row), &row, NOW);
