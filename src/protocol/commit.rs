@@ -69,20 +69,24 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
     withdraw(&mut left, commit.attempt);
     let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
     match (resolution, &commit.token) {
+        (Resolution::Revoke, token) => {
+            let mut left = row.clone();
+            if let Some(tombstone) = &mut left.tombstone {
+                tombstone.restorable = false;
+                answered(&mut left, commit.attempt);
+            }
+            let applied = write(left);
+            match token {
+                Some(token) => applied.with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone())),
+                None => applied,
+            }
+        }
         (Resolution::Own | Resolution::Drop | Resolution::MovedOn, _) | (_, None) => {
             if left == *row {
                 Applied::unchanged(Reply::Resolved(resolution))
             } else {
                 write(left)
             }
-        }
-        (Resolution::Revoke, Some(token)) => {
-            let mut left = row.clone();
-            if let Some(tombstone) = &mut left.tombstone {
-                tombstone.restorable = false;
-                answered(&mut left, commit.attempt);
-            }
-            write(left).with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone()))
         }
         (Resolution::Replace, Some(_)) => {
             let mut stored = store(commit, row, row.generation.next(), now);

@@ -22,8 +22,7 @@ fn the_first_connect_starts_above_the_floor() {
 
 #[test]
 fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
-    let mut revoked = full_row();
-    revoked.intent = None;
+    let revoked = Row { intent: None, ..full_row() };
     for (before, floor, generation) in
         [(row(), 0, 5), (claimed_row(&[1]), 0, 5), (full_row(), 0, 5), (row(), 50, 51), (revoked, 0, 5)]
     {
@@ -138,11 +137,40 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
 }
 
 #[test]
-fn a_tombstones_tokens_are_revoked_once_its_doubt_is_cleared() {
-    for (revoke, sides) in [(true, vec![Side::Revoke(token(1))]), (false, vec![])] {
-        let gone = taken(&Change::Disconnect(Disconnect { revoke }), &claimed_row(&[1]), NOW).0;
-        let clear = Change::Clear { incarnation: INCARNATION, intent: gone.intent.clone().unwrap() };
-        assert_eq!(taken(&clear, &gone, NOW).2, sides);
+fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
+    let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
+    let gone = |revoke| taken(&Change::Disconnect(Disconnect { revoke }), &claimed, NOW).0;
+    let ends = [
+        ("settled", Change::Clear { incarnation: INCARNATION, intent: claimed.intent.clone().unwrap() }),
+        ("not spent", Change::Cancel(ending(1, &claimed))),
+        ("refused", refuse(1, &claimed)),
+    ];
+    for (why, end) in ends {
+        let (left, _, sides) = taken(&end, &gone(true), NOW);
+        assert_eq!((left.intent, sides), (None, vec![Side::Revoke(token(1)), Side::Revoke(token(5))]), "{why}");
+        assert_eq!(taken(&end, &gone(false), NOW).2, [], "{why}, kept at the provider");
+    }
+}
+
+#[test]
+fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
+    let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
+    assert!(!left.tombstone.unwrap().restorable);
+    let intent = left.intent.clone().unwrap();
+    assert!(intent.senders[0].closed && sides.is_empty());
+    let clear = Change::Clear { incarnation: INCARNATION, intent };
+    assert_eq!(taken(&clear, &left, NOW).2, [Side::Revoke(token(1))]);
+}
+
+#[test]
+fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    for (cancels_revocations, revoked) in [(false, true), (true, false)] {
+        let connect = Connect { cancels_revocations, ..connect(Some(2), 200) };
+        let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), Known::New, 0));
+        assert_eq!(applied.sides.contains(&Side::Revoke(token(1))), revoked);
     }
 }
 
