@@ -234,6 +234,22 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
         ),
         (
+            "recovered, never rotates",
+            Rules { never_rotates: true, ..rules() },
+            doubtful(),
+            vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
+        ),
+        (
+            "refused to another one while the reply was lost",
+            graceful,
+            doubtful(),
+            vec![
+                (Event::NoReply, "repeat"),
+                (claimed(Reply::Done, Row { verdict: verdict(VerdictBy::Idp), ..recovered.clone() }, 3), "cancel 1"),
+                (changed(), "settled"),
+            ],
+        ),
+        (
             "recovered, and the grace ended meanwhile",
             graceful,
             doubtful(),

@@ -136,6 +136,10 @@ fn a_doubt_about_another_token_only_has_to_settle() {
 }
 
 #[test]
-fn a_token_that_never_rotates_is_sent_again_at_once() {
+fn a_token_that_never_rotates_is_never_in_doubt_only_waited_for() {
     assert_eq!(after(&closed(), &never(), 0), Doubt::Recover);
+    // Somebody else's request: two are not in flight at once, and nothing was spent by it.
+    assert_eq!(after(&foreign(), &never(), 54), wait(55));
+    assert_eq!(after(&foreign(), &never(), 55), Doubt::Recover);
+    assert_eq!(after(&foreign(), &never(), 99_999), Doubt::Recover, "the user is not asked");
 }
