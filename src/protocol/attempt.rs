@@ -206,8 +206,9 @@ impl Machine {
             return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
         }
         if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
+            let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
-                Some(Doubt::Wait(time)) if row.tombstone.is_some() => end(End::Until(time)),
+                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => end(End::Until(time)),
                 _ => end(End::Settled),
             };
         }

@@ -111,6 +111,7 @@ fn before_the_claim_the_row_decides() {
     let newer = Row { generation: Generation(5), ..row() };
     let moved_doubt = Row { generation: Generation(5), ..doubtful() };
     let gone = Row { tombstone: tombstone(true), ..moved_doubt.clone() };
+    let refused_later = Row { verdict: verdict(VerdictBy::Idp), ..moved_doubt.clone() };
     let table: Vec<(&str, Event, &str)> = vec![
         ("nothing stored", Event::Read { row: None, dead: vec![], now: NOW }, "settled"),
         ("free", read(row()), "slot"),
@@ -142,6 +143,8 @@ fn before_the_claim_the_row_decides() {
         ("in doubt, given up", read_at(doubtful(), 3_660), "give up"),
         ("an old doubt, settling", read_at(moved_doubt.clone(), 10), "settled"),
         ("an old doubt, settled", read_at(moved_doubt, 55), "clear"),
+        ("an old doubt of a refused row, settling", read_at(refused_later.clone(), 10), "until 55"),
+        ("an old doubt of a refused row, settled", read_at(refused_later, 55), "clear"),
         ("disconnected, settling", read_at(gone.clone(), 10), "until 55"),
         ("disconnected, settled", read_at(gone, 55), "clear"),
     ];
