@@ -20,7 +20,8 @@ pub(super) struct Machine<W, R> {
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
     waiters: Vec<Waiting<W>>,
-    refreshers: Vec<(R, Generation)>,
+    /// With the generation they saw, once the row was read.
+    refreshers: Vec<(R, Option<Generation>)>,
     limits: Limits,
     /// By the boot-time clock.
     last_asked: Time,
@@ -163,7 +164,12 @@ impl<W, R> Machine<W, R> {
         let mut effects = Vec::new();
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
-            Event::Unreadable => self.refuse_all(&mut effects),
+            Event::Unreadable => {
+                // Read again when somebody asks: not at once, and again and again.
+                self.refuse_all(&mut effects);
+                self.rest(sight, &mut effects);
+                return effects;
+            }
             Event::Asked(waiting) => {
                 self.last_asked = sight.now.boot;
                 if self.waiters.len() >= self.limits.waiters {
@@ -197,6 +203,8 @@ impl<W, R> Machine<W, R> {
             }
             _ => effects.push(Effect::Forget),
         }
+        let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
+        self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(generation));
         self.rejected = self.rejected.filter(|rejected| row.as_ref().is_some_and(|row| row.generation == *rejected));
         if self.rejected.is_some() {
             effects.push(Effect::Stand(Standing::Withdrawn));
@@ -240,8 +248,7 @@ impl<W, R> Machine<W, R> {
                 return;
             }
         }
-        let generation = self.row().map_or(Generation(0), |row| row.generation);
-        self.refreshers.push((who, generation));
+        self.refreshers.push((who, self.row().map(|row| row.generation)));
     }
 
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
@@ -253,12 +260,23 @@ impl<W, R> Machine<W, R> {
                 let cause = if row.intent.is_some() { Cause::InDoubt } else { Cause::IdpThrottled };
                 self.not_before = Some((time, cause));
             }
-            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before == row) => {
+            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before.generation == row.generation) => {
                 // Nothing came of it and nothing says why: do not run in circles.
                 self.not_before = Some((now + SOON, Cause::IdpDown));
             }
-            (_, None) => self.view = View::Unread,
+            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= now) => {
+                // Issued at its end: the next one will hardly be better.
+                self.not_before = Some((now + SOON, Cause::IdpDown));
+            }
+            (_, None) => {
+                self.view = View::Unread;
+                self.not_before = Some((now + SOON, Cause::Failing));
+            }
             _ => {}
+        }
+        if end == End::Renewed {
+            // Whoever asked before the row was known has seen an older one.
+            self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(Generation(0)));
         }
         if row.is_some() {
             self.learn(row, effects);
@@ -276,9 +294,9 @@ impl<W, R> Machine<W, R> {
 
     fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
         let View::Read(row) = &self.view else { return };
-        for (who, before) in std::mem::take(&mut self.refreshers) {
+        for (who, seen) in std::mem::take(&mut self.refreshers) {
             let answer = match row {
-                Some(row) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                Some(row) if row.tombstone.is_none() && seen.is_some_and(|seen| row.generation > seen) => Ok(true),
                 Some(row) if row.tombstone.is_none() => Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
                     retry_after: SOON,
                     cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
@@ -392,7 +410,9 @@ impl<W, R> Machine<W, R> {
         };
         let waits = self.not_before.is_some_and(|(time, _)| time > now);
         let backs_off = row.retry_at.is_some_and(|retry| retry > now) && row.sendable();
-        let moot = row.tombstone.is_none() && !row.sendable();
+        // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
+        let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
+        let moot = row.tombstone.is_none() && !row.sendable() && current;
         wanted && !waits && !backs_off && !moot
     }
 
@@ -414,7 +434,9 @@ impl<W, R> Machine<W, R> {
             effects.push(Effect::Sleep);
             return;
         }
-        let mut wake = now.wall + idle_after.saturating_sub(idle).max(SOON);
+        // Watched, it looks again after another such time.
+        let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
+        let mut wake = now.wall + idle_left.max(SOON);
         if let Some(row) = self.row() {
             let next = row.due_at.max(row.retry_at).filter(|_| row.sendable());
             let next = next.max(self.not_before.map(|(time, _)| time));
