@@ -58,10 +58,12 @@ conformance! {
     sqlite = Place::sqlite();
 }
 
+type Open = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
+
 /// Where a store lives, and the store while it is open.
 pub(super) struct Place {
     clock: ManualClock,
-    reopen: Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>,
+    reopen: Open,
     store: Arc<dyn Store>,
 }
 

@@ -7,6 +7,9 @@ use crate::protocol::{
 
 const ME: u8 = 1;
 
+/// Events, and what the machine wants after each.
+type Script = Vec<(Event, &'static str)>;
+
 fn start(rules: Rules) -> Machine {
     Machine::start(id(ME), id(ME + 50), (INCARNATION, GENERATION), rules, false).0
 }
@@ -36,8 +39,8 @@ fn name(effect: &Effect) -> String {
     }
 }
 
-/// Feeds the events and compares what the machine wants after each.
-fn plays(why: &str, machine: &mut Machine, script: Vec<(Event, &str)>) {
+/// Feeds the events and compares.
+fn plays(why: &str, machine: &mut Machine, script: Script) {
     for (step, (event, expected)) in script.into_iter().enumerate() {
         let what = format!("{why}, step {step}: {event:?}");
         assert_eq!(name(&machine.step(event)), expected, "{what}");
@@ -184,7 +187,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
     let over = Row { lease: None, ..claimed_row(&[ME, 9]) };
     let mut closed = over.clone();
     closed.intent.as_mut().unwrap().senders[0].closed = true;
-    let table: Vec<(&str, Rules, Row, Vec<(Event, &str)>)> = vec![
+    let table: Vec<(&str, Rules, Row, Script)> = vec![
         ("within the window", rules(), row(), vec![(claimed(Reply::Done, mine(), 5), "send")]),
         (
             "later than the window",
@@ -289,7 +292,7 @@ fn what_the_provider_says_decides() {
     let refusal = || Event::Told(Told::InvalidGrant { code: "invalid_grant".into() });
     let mut closed = Row { lease: None, ..mine() };
     closed.intent.as_mut().unwrap().senders[0].closed = true;
-    let table: Vec<(&str, Rules, Vec<(Event, &str)>)> = vec![
+    let table: Vec<(&str, Rules, Script)> = vec![
         ("answered", rules(), vec![(Event::Told(Told::Answered), "commit")]),
         ("not spent", rules(), vec![(not_spent(), "cancel 1"), (changed(), "settled")]),
         ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),

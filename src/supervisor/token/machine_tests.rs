@@ -329,6 +329,16 @@ fn a_doubt_is_waited_for_like_a_backoff() {
 }
 
 #[test]
+fn a_pause_ends_with_the_token_that_it_was_for() {
+    let doubtful = Row { intent: claimed_row(&[1]).intent, ..expired() };
+    let mut bench = Bench::with(doubtful.clone());
+    bench.ends(End::Until(NOW + seconds(3_600)), doubtful);
+    // The user consents anew, with a token that does not live as long as the doubt would have.
+    bench.feed(Event::Row(Some(Arc::new(renewed(&row(), Time(NOW.0 - 3_000_000))))));
+    assert_eq!(bench.started, 2);
+}
+
+#[test]
 fn a_throttled_provider_is_named_as_the_cause() {
     let mut bench = Bench::with(expired());
     bench.ends(End::Until(NOW + seconds(50)), expired());
