@@ -7,6 +7,7 @@ mod connect;
 mod doubt;
 mod ending;
 mod random;
+mod refuse;
 
 use std::time::Duration;
 

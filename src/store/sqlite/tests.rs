@@ -5,7 +5,7 @@ use crate::{
     clock::ManualClock,
     protocol::{
         Connect, Reply,
-        tests::{connect, token},
+        tests::{connect, id, token},
     },
     store::{StoreError, open},
 };
@@ -112,4 +112,24 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
         spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
     }
     assert!(store.read(&alice).await.unwrap().row.is_some());
+}
+
+#[tokio::test]
+async fn a_job_that_the_database_refuses_does_not_take_its_batch_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), &clock()).unwrap();
+    // All are asked for before the first is awaited, so that they share transactions. The 21st brings the
+    // public id of the 6th.
+    let (changes, keys): (Vec<_>, Vec<_>) = (0..30_u8)
+        .map(|number| {
+            let (key, change) = connecting(&format!("user-{number}"), number);
+            let Change::Connect(mut connect) = change else { panic!("a connect") };
+            connect.incarnation = id(if number == 20 { 5 } else { number });
+            (store.change(&key, Change::Connect(connect)), key)
+        })
+        .unzip();
+    for (number, (answer, key)) in futures_util::future::join_all(changes).await.iter().zip(&keys).enumerate() {
+        assert_eq!(answer.is_ok(), number != 20, "{number}: {answer:?}");
+        assert_eq!(store.read(key).await.unwrap().row.is_some(), number != 20, "{number}");
+    }
 }
