@@ -206,8 +206,9 @@ impl Machine {
             return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
         }
         if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
+            let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
-                Some(Doubt::Wait(time)) if row.tombstone.is_some() => end(End::Until(time)),
+                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => end(End::Until(time)),
                 _ => end(End::Settled),
             };
         }
@@ -240,8 +241,10 @@ impl Machine {
             return (Phase::Reading, Effect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
-        let grace_over = another_may_answer && !self.rules.try_in_doubt && now >= intent.since + self.rules.grace;
-        if elapsed > self.rules.send_window || grace_over {
+        let in_grace = now < intent.since + self.rules.grace || self.rules.never_rotates || self.rules.try_in_doubt;
+        // Refused to another sender, or a reconnect required, since the claim was first tried.
+        let moot = row.verdict.is_some();
+        if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
             return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
         }
         let claimed = Claimed {

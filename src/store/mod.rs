@@ -5,9 +5,11 @@
 //! transaction while somebody else is being waited for. Futures returned here only wait: dropping one
 //! neither stops nor undoes the work.
 //!
-//! The next backend is a second executor of `query`'s steps; the conformance suite in `tests/it/store.rs`
-//! is what it must pass.
+//! The next backend is a second executor of `query`'s steps, and one more line at the top of `conformance`:
+//! that suite is what it must pass.
 
+#[cfg(test)]
+mod conformance;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 #[cfg(feature = "sqlite")]

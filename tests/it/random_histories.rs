@@ -33,8 +33,8 @@ enum Step {
         back: u64,
     },
     Advance(Duration),
-    /// The wall clock is stepped by so many seconds, and back again after the next step.
-    StepClock(i64),
+    /// The wall clock jumps by so many seconds, and back again after the next step.
+    WallClock(i64),
     Fault(Fault),
     Release,
     Store(StoreFault),
@@ -94,7 +94,7 @@ fn step(random: &mut Random) -> Step {
             LIFE / 2,
             LIFE,
         ])),
-        58..60 => Step::StepClock(random.of(&[-3_600, -60, 60, 3_600])),
+        58..60 => Step::WallClock(random.of(&[-3_600, -60, 60, 3_600])),
         60..74 => Step::Fault(random.of(&[
             Fault::DropBefore,
             Fault::DropAfter,
@@ -275,7 +275,7 @@ async fn carry_out(stage: &mut Stage, plot: &mut Plot, step: &Step) {
             tokio::spawn(supervisor.call(token_supervisor::RejectToken::new(&key, generation)));
         }
         Step::Advance(by) => clock.advance(*by),
-        Step::StepClock(by) => {
+        Step::WallClock(by) => {
             step_clock(&stage.world, *by);
             plot.stepped = *by;
         }

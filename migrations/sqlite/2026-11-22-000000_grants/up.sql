@@ -58,6 +58,7 @@ CREATE TABLE revocations (
     failures INTEGER NOT NULL
 );
 CREATE INDEX revocations_due ON revocations (due_at, id);
+CREATE INDEX revocations_key ON revocations (user_id, idp, account);
 
 -- What belongs to the store as a whole: its identity, its keys' check value, the generation floor.
 CREATE TABLE meta (

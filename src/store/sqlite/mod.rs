@@ -3,6 +3,8 @@
 //! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
 
 mod query;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 use std::{

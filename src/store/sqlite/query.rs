@@ -111,25 +111,38 @@ fn write_side(
     match side {
         Side::Spent(fingerprint) => remember(connection, *fingerprint, id, false, now),
         Side::Connected(fingerprint) => remember(connection, *fingerprint, id, true, now),
-        Side::Revoke(token) => diesel::insert_into(revocations::table)
-            .values((
-                revocations::idp.eq(key.idp()),
-                revocations::user_id.eq(key.user()),
-                revocations::account.eq(key.account_name()),
-                revocations::token.eq(&token.sealed.0),
-                revocations::due_at.eq(now.0),
-                revocations::failures.eq(0),
-            ))
-            .execute(connection)
-            .map(drop),
+        Side::Revoke(token) => queue_revocation(connection, key, &token.sealed, now),
         Side::CancelRevocations => {
-            let of_key = revocations::table
-                .filter(revocations::idp.eq(key.idp()))
-                .filter(revocations::user_id.eq(key.user()))
-                .filter(revocations::account.eq(key.account_name()));
-            diesel::delete(of_key).execute(connection).map(drop)
+            diesel::delete(revocations_of(key.idp(), key.user(), key.account_name())).execute(connection).map(drop)
         }
     }
+}
+
+#[diesel::dsl::auto_type]
+fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+    revocations::table
+        .filter(revocations::idp.eq(idp))
+        .filter(revocations::user_id.eq(user))
+        .filter(revocations::account.eq(account))
+}
+
+/// Queues a revocation, unless it is queued already: a late answer may be brought several times.
+fn queue_revocation(connection: &mut SqliteConnection, key: &TokenKey, token: &Sealed, now: Time) -> QueryResult<()> {
+    let queued = revocations_of(key.idp(), key.user(), key.account_name()).filter(revocations::token.eq(&token.0));
+    if diesel::select(exists(queued)).get_result(connection)? {
+        return Ok(());
+    }
+    diesel::insert_into(revocations::table)
+        .values((
+            revocations::idp.eq(key.idp()),
+            revocations::user_id.eq(key.user()),
+            revocations::account.eq(key.account_name()),
+            revocations::token.eq(&token.0),
+            revocations::due_at.eq(now.0),
+            revocations::failures.eq(0),
+        ))
+        .execute(connection)
+        .map(drop)
 }
 
 fn remember(

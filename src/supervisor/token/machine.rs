@@ -15,8 +15,7 @@ use crate::{
 pub(super) struct Machine<W, R> {
     view: View,
     running: bool,
-    /// Nothing is to be started before then, for a reason that is not in the row.
-    not_before: Option<(Time, Cause)>,
+    pause: Option<Pause>,
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
     waiters: Vec<Waiting<W>>,
@@ -35,6 +34,15 @@ enum View {
     Read(Option<Arc<Row>>),
     /// Nothing is published: only a caller has the row read again.
     Asleep,
+}
+
+/// Nothing is to be started before then, for a reason that is not in the row.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Time,
+    cause: Cause,
+    /// A later one ends the pause: it is another token's.
+    generation: Generation,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +125,7 @@ impl<W, R> Machine<W, R> {
         Self {
             view: View::Unread,
             running: false,
-            not_before: None,
+            pause: None,
             rejected: None,
             waiters: Vec::new(),
             refreshers: Vec::new(),
@@ -174,9 +182,9 @@ impl<W, R> Machine<W, R> {
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
             Event::Unreadable => {
+                // Read again when somebody asks: not at once, and again and again.
                 self.refuse_all(&mut effects);
-                // Whoever asks next has it read again; until then only the clock does.
-                effects.push(Effect::WakeAt(sight.now.wall + 5 * SOON));
+                self.rest(sight, &mut effects);
                 return effects;
             }
             Event::Asked(waiting) => {
@@ -211,6 +219,9 @@ impl<W, R> Machine<W, R> {
             }
             _ => effects.push(Effect::Forget),
         }
+        let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
+        self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(generation));
+        self.pause = self.pause.filter(|pause| pause.generation >= generation);
         self.rejected = self.rejected.filter(|rejected| row.as_ref().is_some_and(|row| row.generation == *rejected));
         if self.rejected.is_some() {
             effects.push(Effect::Stand(Standing::Withdrawn));
@@ -258,19 +269,30 @@ impl<W, R> Machine<W, R> {
 
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
         self.running = false;
-        self.not_before = None;
+        self.pause = None;
         let before = self.row().cloned();
         match (end, &row) {
             (End::Until(time), Some(row)) => {
                 let cause = if row.intent.is_some() { Cause::InDoubt } else { Cause::IdpThrottled };
-                self.not_before = Some((time, cause));
+                self.pause = Some(Pause { until: time, cause, generation: row.generation });
             }
-            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before == row) => {
+            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before.generation == row.generation) => {
                 // Nothing came of it and nothing says why: do not run in circles.
-                self.not_before = Some((now + SOON, Cause::IdpDown));
+                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
-            (_, None) => self.view = View::Unread,
+            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= now) => {
+                // Issued at its end: the next one will hardly be better.
+                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
+            }
+            (_, None) => {
+                self.view = View::Unread;
+                self.pause = Some(Pause { until: now + SOON, cause: Cause::Failing, generation: Generation(u64::MAX) });
+            }
             _ => {}
+        }
+        if end == End::Renewed {
+            // Whoever asked before the row was known has seen an older one.
+            self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(Generation(0)));
         }
         if row.is_some() {
             self.learn(row, effects);
@@ -401,7 +423,8 @@ impl<W, R> Machine<W, R> {
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
         let backoff = row.last_error.as_ref().and_then(|error| row.retry_at.map(|at| (at, error.cause)));
-        let (until, cause) = self.not_before.into_iter().chain(backoff).max_by_key(|(time, _)| *time)?;
+        let pause = self.pause.map(|pause| (pause.until, pause.cause));
+        let (until, cause) = pause.into_iter().chain(backoff).max_by_key(|(time, _)| *time)?;
         (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
     }
 
@@ -411,9 +434,11 @@ impl<W, R> Machine<W, R> {
             Some(_) => true,
             None => row.sendable() && (self.rejected.is_some() || row.due_at.is_some_and(|due| due <= now)),
         };
-        let waits = self.not_before.is_some_and(|(time, _)| time > now);
+        let waits = self.pause.is_some_and(|pause| pause.until > now);
         let backs_off = row.retry_at.is_some_and(|retry| retry > now) && row.sendable();
-        let moot = row.tombstone.is_none() && !row.sendable();
+        // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
+        let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
+        let moot = row.tombstone.is_none() && !row.sendable() && current;
         wanted && !waits && !backs_off && !moot
     }
 
@@ -438,10 +463,12 @@ impl<W, R> Machine<W, R> {
             effects.push(Effect::Sleep);
             return;
         }
-        let mut wake = now.wall + idle_after.saturating_sub(idle).max(SOON);
+        // Watched, it looks again after another such time.
+        let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
+        let mut wake = now.wall + idle_left.max(SOON);
         if let Some(row) = self.row() {
             let next = row.due_at.max(row.retry_at).filter(|_| row.sendable());
-            let next = next.max(self.not_before.map(|(time, _)| time));
+            let next = next.max(self.pause.map(|pause| pause.until));
             wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
         }
         effects.push(Effect::WakeAt(wake));

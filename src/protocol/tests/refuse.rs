@@ -1,0 +1,63 @@
+use super::*;
+
+#[test]
+fn invalid_grant_sends_the_user_through_consent() {
+    let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
+    let refused = Some(Verdict { code: "invalid_grant".to_owned(), since: NOW + seconds(2), by: VerdictBy::Idp });
+    assert_eq!((&left.verdict, &left.lease, &left.intent), (&refused, &None, &None));
+    assert_eq!((left.generation, left.refresh_token), (GENERATION, Some(token(1))));
+    assert_eq!((reply, sides), (Reply::Done, vec![]));
+}
+
+#[test]
+fn invalid_grant_only_takes_its_sender_from_a_row_that_is_newer() {
+    let claimed = || Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
+    for newer in [
+        Row { generation: Generation(5), ..claimed() },
+        Row { incarnation: id(101), ..claimed() },
+        Row { tombstone: tombstone(false), ..claimed() },
+        Row { verdict: verdict(VerdictBy::Application), ..claimed() },
+    ] {
+        let (left, reply, sides) = taken(&refuse(1, &row()), &newer, NOW + seconds(2));
+        assert_eq!(left, Row { lease: None, intent: None, ..newer });
+        assert_eq!((reply, sides), (Reply::Refused, vec![]));
+        refused(&refuse(1, &row()), &left, NOW + seconds(2));
+    }
+}
+
+#[test]
+fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
+    let refusal = refuse(1, &row());
+    let (left, ..) = taken(&refusal, &claimed_row(&[1]), NOW);
+    let found = Found { row: Some(&left), now: NOW, floor: Generation(0), known: Known::Spent };
+    let forgiven = Change::Connect(Box::new(connect(Some(1), 200))).apply(found).row.unwrap();
+    assert_eq!(forgiven.verdict, None);
+    refused(&refusal, &forgiven, NOW);
+    refused(&refusal, &claimed_row(&[2]), NOW);
+}
+
+#[test]
+fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&refuse(1, &row), &row, NOW);
+    let senders: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
+    assert_eq!((senders, left.lease), (vec![id(2)], row.lease));
+    assert!(left.verdict.is_some());
+}
+
+#[test]
+fn invalid_grant_promotes_the_alternative_answer_once_nobody_else_may_answer() {
+    let row = Row { alt: alt(5, 6, 7), parent: Some(fingerprint(9)), ..claimed_row(&[1]) };
+    let (promoted, reply, sides) = taken(&refuse(1, &row), &row, NOW + seconds(3));
+    assert_eq!(reply, Reply::Promoted);
+    assert_eq!((promoted.refresh_token, promoted.alt), (Some(token(5)), None));
+    assert_eq!(promoted.commit, Some(Attempted { attempt: id(6), epoch: 7 }));
+    assert_eq!((promoted.generation, promoted.parent), (Generation(5), Some(fingerprint(9))));
+    assert_eq!((promoted.intent, promoted.verdict, promoted.due_at), (None, None, Some(NOW + seconds(3))));
+    assert_eq!(sides, [Side::Spent(fingerprint(1))]);
+
+    let contested = Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) };
+    let (left, reply, _) = taken(&refuse(1, &contested), &contested, NOW);
+    assert_eq!((reply, left.alt), (Reply::Done, alt(5, 6, 7)));
+    assert!(left.verdict.is_some());
+}

@@ -1,0 +1,454 @@
+//! What every store must do: the same operations, the same answers.
+//!
+//! A new backend adds one line here: its name and how to get an empty store of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{FutureExt as _, future::join_all};
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    model::{Expires, Fingerprint, Generation, Id},
+    protocol::{
+        Commit, Connect, Disconnect, Unchanged,
+        resolve::Resolution,
+        tests::{self as sample, LEASE, claim, commit, committed, connect, ending, fingerprint, id, seconds, token},
+    },
+};
+
+macro_rules! conformance {
+    ($($store:ident = $open:expr;)*) => { $( mod $store {
+        use super::*;
+        tests_of!($open; [
+            what_is_written_is_read_back_after_a_restart,
+            every_operation_reads_applies_and_writes,
+            a_refused_operation_writes_nothing,
+            of_many_claims_exactly_one_wins,
+            many_keys_at_once_are_all_written,
+            a_dropped_answer_does_not_undo_the_work,
+            pages_of_due_keys_come_in_order_and_skip_nothing,
+            what_needs_nobody_is_not_due,
+            revocations_are_queued_retried_and_done,
+            a_revocation_is_queued_once_however_often_its_answer_lands,
+            a_connect_drops_the_revocations_of_its_key_alone,
+            a_replayed_connect_is_recognized,
+            a_refresh_token_that_is_live_under_another_key_is_refused,
+            spent_fingerprints_are_forgotten_and_connected_ones_are_not,
+            new_rows_start_above_the_generation_floor,
+            values_of_the_store_are_written_once,
+            a_closed_store_says_that_it_is_unavailable,
+        ]);
+    } )* };
+}
+
+macro_rules! tests_of {
+    ($open:expr; [$($test:ident,)*]) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            super::$test(&mut $open).await;
+        }
+    )* };
+}
+
+conformance! {
+    sqlite = Place::sqlite();
+}
+
+type Open = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
+
+/// Where a store lives, and the store while it is open.
+pub(super) struct Place {
+    clock: ManualClock,
+    reopen: Open,
+    store: Arc<dyn Store>,
+}
+
+impl Place {
+    fn new(reopen: impl Fn(&Clock) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
+        let clock = ManualClock::new(SystemTime::from(sample::NOW));
+        let store = reopen(&Clock::manual(&clock));
+        Self { clock, reopen: Box::new(reopen), store }
+    }
+
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self::new(move |clock| open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), clock).unwrap())
+    }
+
+    async fn restart(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = (self.reopen)(&Clock::manual(&self.clock));
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now().into()
+    }
+
+    async fn change(&self, key: &TokenKey, change: Change) -> Changed {
+        self.store.change(key, change).await.unwrap()
+    }
+
+    /// Carries the change out and expects this answer and what follows from it.
+    async fn done(&self, key: &TokenKey, change: Change, reply: Reply) -> Row {
+        let changed = self.change(key, change).await;
+        assert_eq!(changed.reply, reply);
+        let row = changed.row.unwrap();
+        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the answer is what is stored");
+        row
+    }
+
+    async fn row(&self, key: &TokenKey) -> Option<Row> {
+        self.store.read(key).await.unwrap().row
+    }
+
+    async fn connected(&self, key: &TokenKey, number: u8) -> Row {
+        self.done(key, connecting(key, Some(number), number.wrapping_add(100)), Reply::Done).await
+    }
+
+    /// One refresh: `new` for what is stored.
+    async fn refreshed(&self, key: &TokenKey, attempt: u8, new: u8) -> Row {
+        let row = self.row(key).await.unwrap();
+        let claimed = self.done(key, Change::Claim(claim(attempt, &row)), Reply::Done).await;
+        self.done(key, committed(&commit(attempt, &claimed, new)), Reply::Resolved(Resolution::Own)).await
+    }
+
+    async fn due(&self, by: Time) -> Vec<String> {
+        let page = self.store.due(by, None, 1_000).await.unwrap();
+        page.keys.iter().map(|key| key.user().to_owned()).collect()
+    }
+}
+
+fn key(user: &str) -> TokenKey {
+    TokenKey::new(user, "idp")
+}
+
+fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
+    Change::Connect(Box::new(Connect { key: key.clone(), ..connect(new, incarnation) }))
+}
+
+/// A connect of the `number`-th of many keys, due at `due`.
+fn nth(number: u32, due: Time) -> (TokenKey, Change) {
+    let key = key(&format!("user-{number:05}"));
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    let mut token = token(1);
+    token.fingerprint = Fingerprint(bytes);
+    let connect = Connect {
+        key: key.clone(),
+        incarnation: Id::random(),
+        token: Some(token),
+        due_at: Some(due),
+        ..connect(None, 1)
+    };
+    (key, Change::Connect(Box::new(connect)))
+}
+
+async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
+    // Unusual names: separators, other scripts, an account.
+    let key = TokenKey::new("a:b/c%20'; -- \u{e4}\u{1f511}", "idp").account("work account");
+    let connect = Connect { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
+    let mut rows =
+        vec![place.done(&key, Change::Connect(Box::new(Connect { key: key.clone(), ..connect })), Reply::Done).await];
+    place.restart().await;
+    assert_eq!(place.row(&key).await.as_ref(), rows.last());
+
+    // One operation after the other fills every column.
+    let row = rows.remove(0);
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    place.clock.advance(LEASE);
+    let recovered = place.done(&key, Change::Recover(sample::recover(2, &claimed)), Reply::Done).await;
+    let late = commit(1, &claimed, 2);
+    let stored = place.done(&key, committed(&late), Reply::Resolved(Resolution::Own)).await;
+    assert!(stored.intent.is_some() && stored.lease.is_some() && stored.commit.is_some());
+    let twin = Commit { epoch: 0, ..commit(2, &recovered, 3) };
+    let beside = place.done(&key, committed(&twin), Reply::Resolved(Resolution::Alt)).await;
+    assert!(beside.alt.is_some());
+    let claimed = place.done(&key, Change::Claim(claim(3, &beside)), Reply::Done).await;
+    let mut end = ending(3, &claimed);
+    let cause = crate::error::Cause::IdpThrottled;
+    end.error = Some(crate::protocol::Fault { code: "slow_down".to_owned(), cause });
+    end.retry_at = Some(place.now() + seconds(60));
+    let failed = place.done(&key, Change::Close(end), Reply::Done).await;
+    assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());
+    let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
+    let refused = place.done(&key, sticky, Reply::Done).await;
+    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    assert!(refused.verdict.is_some() && gone.tombstone.is_some());
+    for _ in 0..2 {
+        assert_eq!(place.row(&key).await, Some(gone.clone()));
+        place.restart().await;
+    }
+}
+
+async fn every_operation_reads_applies_and_writes(place: &mut Place) {
+    let key = key("alice");
+    let row = place.connected(&key, 1).await;
+    assert_eq!((row.generation, row.changed_at), (Generation(1), place.now()));
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    place.clock.advance(seconds(20));
+    let renewed = place.done(&key, Change::Renew { attempt: id(1), lease: LEASE }, Reply::Done).await;
+    assert_eq!(renewed.lease.unwrap().until, place.now() + LEASE);
+    let free = place.done(&key, Change::Cancel(ending(1, &claimed)), Reply::Done).await;
+    assert_eq!((free.intent, free.lease), (None, None));
+
+    let row = place.refreshed(&key, 2, 2).await;
+    assert_eq!((row.generation, row.refresh_token), (Generation(2), Some(token(2))));
+    let again = Commit { parent: fingerprint(1), ..commit(2, &claimed, 2) };
+    place.done(&key, committed(&again), Reply::Resolved(Resolution::Own)).await;
+
+    let raise = Change::Raise { incarnation: row.incarnation, seen: Generation(9), unknown: id(9) };
+    let raised = place.done(&key, raise.clone(), Reply::Done).await;
+    place.done(&key, raise, Reply::Refused).await;
+    let give_up = Change::GiveUp { incarnation: row.incarnation, intent: raised.intent.unwrap() };
+    assert!(place.done(&key, give_up, Reply::Done).await.verdict.is_some());
+    let row = place.connected(&key, 3).await;
+    assert_eq!((row.generation, &row.verdict), (Generation(10), &None));
+
+    let claimed = place.done(&key, Change::Claim(claim(4, &row)), Reply::Done).await;
+    let refused = place.done(&key, sample::refuse(4, &claimed), Reply::Done).await;
+    assert_eq!(refused.verdict.unwrap().code, "invalid_grant");
+    place.connected(&key, 3).await;
+
+    let claimed = place.done(&key, Change::Claim(claim(5, &row)), Reply::Done).await;
+    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    assert!(place.store.revocations(10).await.unwrap().is_empty(), "the token is being spent");
+    let clear = Change::Clear { incarnation: row.incarnation, intent: claimed.intent.unwrap() };
+    let cleared = place.done(&key, clear, Reply::Done).await;
+    assert_eq!((cleared.intent, cleared.generation), (None, gone.generation));
+    assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
+}
+
+async fn a_refused_operation_writes_nothing(place: &mut Place) {
+    let nobody = place.change(&key("nobody"), Change::RequireReconnect { reason: "left".to_owned() }).await;
+    assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
+    assert_eq!(place.row(&key("nobody")).await, None);
+
+    let row = place.connected(&key("alice"), 1).await;
+    let mut stale = claim(1, &row);
+    stale.generation = Generation(7);
+    let refused = place.done(&key("alice"), Change::Claim(stale), Reply::Refused).await;
+    assert_eq!(refused, row);
+}
+
+async fn of_many_claims_exactly_one_wins(place: &mut Place) {
+    let key = key("alice");
+    for round in 0..5 {
+        let row = place.connected(&key, round + 1).await;
+        let claims = (0..32).map(|attempt| {
+            let (store, key, change) = (place.store.clone(), key.clone(), Change::Claim(claim(attempt, &row)));
+            tokio::spawn(async move { (attempt, store.change(&key, change).await.unwrap()) })
+        });
+        let answers: Vec<_> = join_all(claims).await.into_iter().map(Result::unwrap).collect();
+        let won: Vec<_> = answers.iter().filter(|(_, changed)| changed.reply == Reply::Done).collect();
+        assert_eq!(won.len(), 1);
+        let winner = id(won[0].0);
+        for (_, changed) in &answers {
+            let row = changed.row.as_ref().unwrap();
+            let holder = row.lease.map(|lease| lease.attempt);
+            assert!(holder == Some(winner), "everybody is told who holds the lease");
+        }
+    }
+}
+
+async fn many_keys_at_once_are_all_written(place: &mut Place) {
+    let all: Vec<_> = (0..400).map(|number| nth(number, place.now())).collect();
+    let changes = all.iter().map(|(key, change)| {
+        let (store, key, change) = (place.store.clone(), key.clone(), change.clone());
+        tokio::spawn(async move { store.change(&key, change).await })
+    });
+    for changed in join_all(changes).await {
+        assert_eq!(changed.unwrap().unwrap().reply, Reply::Done);
+    }
+    place.restart().await;
+    for (key, _) in &all {
+        assert!(place.row(key).await.is_some());
+    }
+}
+
+async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
+    let all: Vec<_> = (0..50).map(|number| nth(number, place.now())).collect();
+    for (number, (key, change)) in all.iter().enumerate() {
+        let mut answer = place.store.change(key, change.clone());
+        if number % 2 == 0 {
+            // Polled once or never, then dropped.
+            assert!(answer.as_mut().now_or_never().is_none_or(|answer| answer.is_ok()));
+        }
+    }
+    place.restart().await;
+    for (key, _) in &all {
+        assert!(place.row(key).await.is_some());
+    }
+}
+
+async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
+    let now = place.now();
+    // Three at each time, written out of order.
+    for number in (0..30).rev() {
+        let (key, change) = nth(number, now + seconds(u64::from(number / 3)));
+        place.done(&key, change, Reply::Done).await;
+    }
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = place.store.due(now + seconds(6), after, 4).await.unwrap();
+        assert!(page.keys.len() <= 4);
+        seen.extend(page.keys.iter().map(|key| key.user()[5..].parse::<u32>().unwrap()));
+        pages += 1;
+        // Somebody connects meanwhile: before the cursor it is left for the next round, behind it it is seen.
+        let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
+        place.done(&key, change, Reply::Done).await;
+        match page.next {
+            Some(_) => after = page.next,
+            None => break,
+        }
+        assert!(pages < 20, "it does not end");
+    }
+    let times: Vec<_> = seen.iter().map(|number| if *number < 100 { number / 3 } else { 6 }).collect();
+    assert!(times.is_sorted(), "{seen:?}");
+    for number in 0..21 {
+        assert_eq!(seen.iter().filter(|seen| **seen == number).count(), 1, "{number} in {seen:?}");
+    }
+    assert!(!seen.contains(&101) && seen.contains(&102), "{seen:?}");
+    assert!(place.store.due(Time(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
+}
+
+async fn what_needs_nobody_is_not_due(place: &mut Place) {
+    let (key, late) = (key("alice"), place.now() + seconds(1_000_000));
+    let row = place.connected(&key, 1).await;
+    let due = row.due_at.unwrap();
+    assert_eq!(place.due(due).await, ["alice"]);
+    assert!(place.due(Time(due.0 - 1)).await.is_empty());
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    assert_eq!(place.due(place.now()).await, ["alice"], "somebody has to see to its doubt");
+    place.done(&key, sample::refuse(1, &claimed), Reply::Done).await;
+    assert!(place.due(late).await.is_empty(), "the user has to reconnect");
+    let row = place.connected(&key, 2).await;
+    assert_eq!(place.due(late).await, ["alice"]);
+    place.done(&key, Change::Claim(claim(2, &row)), Reply::Done).await;
+    place.done(&key, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
+    place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
+    assert!(place.due(late).await.is_empty(), "disconnected");
+}
+
+async fn revocations_are_queued_retried_and_done(place: &mut Place) {
+    for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
+        place.connected(&key(user), number as u8 + 1).await;
+        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+        place.clock.advance(seconds(1));
+    }
+    let queued = place.store.revocations(2).await.unwrap();
+    let users: Vec<_> = queued.iter().map(|queued| queued.key.user()).collect();
+    assert_eq!((users, &queued[0].token, queued[0].failures), (vec!["alice", "bob"], &token(1).sealed, 0));
+    place.store.revoked(queued[0].id, Some(place.now() + seconds(60))).await.unwrap();
+    place.store.revoked(queued[1].id, None).await.unwrap();
+    place.restart().await;
+    let users = |queued: Vec<Revocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
+    assert_eq!(users(place.store.revocations(9).await.unwrap()), ["carol"]);
+    place.clock.advance(seconds(60));
+    let queued = place.store.revocations(9).await.unwrap();
+    assert_eq!((queued.last().unwrap().failures, users(queued)), (1, vec!["carol".into(), "alice".into()]));
+}
+
+async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut Place) {
+    let key = key("alice");
+    let row = place.connected(&key, 1).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    place.connected(&key, 2).await;
+    for _ in 0..3 {
+        place.done(&key, committed(&commit(1, &claimed, 3)), Reply::Resolved(Resolution::Revoke)).await;
+    }
+    let queued = place.store.revocations(9).await.unwrap();
+    assert_eq!(queued.iter().map(|queued| &queued.token).collect::<Vec<_>>(), [&token(3).sealed]);
+}
+
+async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
+    for (number, user) in ["alice", "bob"].into_iter().enumerate() {
+        place.connected(&key(user), number as u8 + 1).await;
+        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    }
+    let connect = Connect { cancels_revocations: true, ..connect(Some(3), 200) };
+    place.done(&key("alice"), Change::Connect(Box::new(Connect { key: key("alice"), ..connect })), Reply::Done).await;
+    let queued = place.store.revocations(9).await.unwrap();
+    assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
+}
+
+async fn a_replayed_connect_is_recognized(place: &mut Place) {
+    let key = key("alice");
+    place.connected(&key, 1).await;
+    place.refreshed(&key, 1, 2).await;
+    let row = place.refreshed(&key, 2, 3).await;
+    for (replayed, why) in
+        [(1, Unchanged::TokenAlreadySpent), (2, Unchanged::TokenAlreadySpent), (3, Unchanged::AlreadyConnected)]
+    {
+        place.restart().await;
+        let left = place.done(&key, connecting(&key, Some(replayed), 99), Reply::Unchanged(why)).await;
+        assert_eq!(left, row);
+    }
+    let row = place.connected(&key, 4).await;
+    assert_eq!((row.generation, row.incarnation), (Generation(4), id(104)));
+    place.done(&key, connecting(&key, Some(3), 99), Reply::Unchanged(Unchanged::TokenAlreadySpent)).await;
+}
+
+async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut Place) {
+    let (alice, bob) = (key("alice"), key("bob"));
+    place.connected(&alice, 1).await;
+    let before = place.connected(&bob, 9).await;
+    let refused = place.done(&bob, connecting(&bob, Some(1), 99), Reply::Duplicate).await;
+    assert_eq!(refused, before);
+    let nobody = place.change(&key("carol"), connecting(&key("carol"), Some(1), 99)).await;
+    assert_eq!((nobody.reply, nobody.row), (Reply::Duplicate, None));
+    // What alice's refreshes got is hers too, and so is what they spent.
+    place.refreshed(&alice, 1, 2).await;
+    for taken in [1, 2] {
+        place.done(&bob, connecting(&bob, Some(taken), 99), Reply::Duplicate).await;
+    }
+    // Another account of the same user is another key.
+    let account = alice.account("work");
+    assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, Reply::Duplicate);
+    // Once disconnected, the token may live elsewhere.
+    place.done(&alice, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.connected(&bob, 2).await;
+}
+
+async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {
+    let key = key("alice");
+    place.connected(&key, 1).await;
+    place.refreshed(&key, 1, 2).await;
+    place.refreshed(&key, 2, 3).await;
+    place.store.forget_spent(place.now()).await.unwrap();
+    let spent = Reply::Unchanged(Unchanged::TokenAlreadySpent);
+    place.done(&key, connecting(&key, Some(2), 99), spent).await;
+    place.clock.advance(Duration::from_millis(1));
+    place.store.forget_spent(place.now()).await.unwrap();
+    place.done(&key, connecting(&key, Some(1), 99), spent).await;
+    place.done(&key, connecting(&key, Some(2), 99), Reply::Done).await;
+}
+
+async fn new_rows_start_above_the_generation_floor(place: &mut Place) {
+    let floor = place.store.meta("generation_floor", 41_u64.to_le_bytes().to_vec()).await.unwrap();
+    assert_eq!(floor, 41_u64.to_le_bytes());
+    assert_eq!(place.connected(&key("alice"), 1).await.generation, Generation(42));
+    assert_eq!(place.refreshed(&key("alice"), 1, 2).await.generation, Generation(43));
+}
+
+async fn values_of_the_store_are_written_once(place: &mut Place) {
+    for (given, kept) in [(b"first".to_vec(), b"first"), (b"other".to_vec(), b"first")] {
+        assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
+        place.restart().await;
+    }
+}
+
+async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {
+    let (key, change) = nth(1, place.now());
+    place.done(&key, change.clone(), Reply::Done).await;
+    place.store.close().await.unwrap();
+    place.store.close().await.unwrap();
+    let unavailable = |error| matches!(error, StoreError::Unavailable(_));
+    assert!(unavailable(place.store.read(&key).await.unwrap_err()));
+    assert!(unavailable(place.store.change(&key, change).await.unwrap_err()));
+    assert!(unavailable(place.store.due(place.now(), None, 1).await.unwrap_err()));
+}

@@ -1,0 +1,135 @@
+use std::time::SystemTime;
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    protocol::{
+        Connect, Reply,
+        tests::{connect, id, token},
+    },
+    store::{StoreError, open},
+};
+
+fn clock() -> Clock {
+    Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))
+}
+
+fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
+    let key = TokenKey::new(user, "idp");
+    let connect = Connect { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
+    (key, Change::Connect(Box::new(connect)))
+}
+
+#[test]
+fn a_url_that_names_no_file_is_refused_with_what_to_write_instead() {
+    for url in ["sqlite://:memory:", "sqlite::memory:", "sqlite://", "sqlite:", "mysql://db/tokens", "tokens.db", ""] {
+        let error = open(url, &clock()).err().unwrap();
+        assert!(matches!(error, Error::Configuration(_)), "{url}");
+        assert!(error.to_string().contains("write sqlite://PATH"), "{url}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing").join("tokens.db");
+    let error = open(&format!("sqlite://{}", missing.display()), &clock()).err().unwrap().to_string();
+    assert!(error.contains("cannot open the store") && error.contains("missing/tokens.db"), "{error}");
+
+    let garbage = folder.path().join("garbage.db");
+    std::fs::write(&garbage, b"this is no database, however long it may be; really, it is not").unwrap();
+    assert!(open(&format!("sqlite://{}", garbage.display()), &clock()).is_err());
+}
+
+#[tokio::test]
+async fn a_second_writer_is_refused_and_told_who_the_first_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("tokens.db").display());
+    let first = open(&url, &clock()).unwrap();
+    let error = open(&url, &clock()).err().unwrap().to_string();
+    assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+    first.close().await.unwrap();
+    open(&url, &clock()).unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&format!("sqlite:{}", folder.path().join("tokens.db").display()), &clock()).unwrap();
+    let (key, change) = connecting("alice", 1);
+    store.change(&key, change).await.unwrap();
+    for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+/// Another connection to a store's file, to spoil it.
+fn spoil(path: &Path, statement: &str) {
+    SqliteConnection::establish(path.to_str().unwrap()).unwrap().batch_execute(statement).unwrap();
+}
+
+#[tokio::test]
+async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let store = open(&format!("sqlite://{}", path.display()), &clock()).unwrap();
+    let (alice, first) = connecting("alice", 1);
+    let (bob, second) = connecting("bob", 2);
+    let grant_id = store.change(&alice, first).await.unwrap().row.unwrap().grant_id;
+    store.change(&bob, second).await.unwrap();
+    let spoiled = [
+        ("intent", "'{'"),
+        ("verdict", "'7'"),
+        ("incarnation", "x'00'"),
+        ("fingerprint", "x'0011'"),
+        ("fingerprint", "NULL"),
+        ("parent", "x''"),
+        ("generation", "-1"),
+        ("epoch", "-1"),
+        ("lease", "'{}'"),
+        ("alt", "x'00'"),
+        ("tombstone", "'gone'"),
+        ("last_error", "'[]'"),
+        ("committed_by", "'nobody'"),
+    ];
+    for (column, value) in spoiled {
+        spoil(&path, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM grants WHERE user_id = 'alice';");
+        spoil(&path, &format!("UPDATE grants SET {column} = {value} WHERE user_id = 'alice';"));
+        let require = || Change::RequireReconnect { reason: "left".to_owned() };
+        let (read, changed) = (store.read(&alice), store.change(&alice, require()));
+        let (neighbour, other) = (store.read(&bob), store.change(&bob, require()));
+        for error in [read.await.unwrap_err(), changed.await.unwrap_err()] {
+            let StoreError::Corrupt { grant_id: named, column: blamed } = &error else { panic!("{column}: {error}") };
+            assert_eq!(*named, grant_id);
+            assert!(column == *blamed || column == "alt" && *blamed == "alt_origin", "{column}: {error}");
+        }
+        assert!(neighbour.await.unwrap().row.is_some());
+        assert_eq!(other.await.unwrap().reply, Reply::Done);
+        assert_eq!(store.due(Time(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
+        spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
+    }
+    assert!(store.read(&alice).await.unwrap().row.is_some());
+}
+
+#[tokio::test]
+async fn a_job_that_the_database_refuses_does_not_take_its_batch_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), &clock()).unwrap();
+    // All are asked for before the first is awaited, so that they share transactions. The 21st brings the
+    // public id of the 6th.
+    let (changes, keys): (Vec<_>, Vec<_>) = (0..30_u8)
+        .map(|number| {
+            let (key, change) = connecting(&format!("user-{number}"), number);
+            let Change::Connect(mut connect) = change else { panic!("a connect") };
+            connect.incarnation = id(if number == 20 { 5 } else { number });
+            (store.change(&key, Change::Connect(connect)), key)
+        })
+        .unzip();
+    for (number, (answer, key)) in futures_util::future::join_all(changes).await.iter().zip(&keys).enumerate() {
+        assert_eq!(answer.is_ok(), number != 20, "{number}: {answer:?}");
+        assert_eq!(store.read(key).await.unwrap().row.is_some(), number != 20, "{number}");
+    }
+}

@@ -1,0 +1,101 @@
+use super::*;
+
+#[test]
+fn a_report_about_the_current_token_withdraws_it_and_starts_one_refresh() {
+    let mut bench = Bench::with(row());
+    for _ in 0..1_000 {
+        bench.feed(Event::Rejected(row().generation));
+    }
+    assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
+    assert!(bench.ask(0).is_none());
+    bench.ends(End::Renewed, renewed(&row(), NOW));
+    assert_eq!(bench.standing(), Standing::Good);
+    assert_eq!(bench.answer(1).unwrap().unwrap().generation(), row().generation.next());
+    bench.feed(Event::Rejected(row().generation));
+    assert_eq!((bench.started, bench.standing()), (1, Standing::Good), "that one is replaced already");
+}
+
+#[test]
+fn a_report_about_an_unknown_generation_reads_again_and_refreshes_nothing() {
+    let mut bench = Bench::with(row());
+    bench.feed(Event::Rejected(Generation(99)));
+    assert_eq!(bench.log, ["read"]);
+    bench.feed(Event::Row(Some(Arc::new(row()))));
+    assert!(bench.served());
+    assert_eq!((bench.started, bench.standing()), (0, Standing::Good));
+
+    // Another replica stored that one, and it is what was rejected.
+    let newer = renewed(&row(), NOW);
+    bench.feed(Event::Rejected(newer.generation));
+    bench.feed(Event::Row(Some(Arc::new(newer))));
+    assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
+}
+
+#[test]
+fn a_rejected_token_is_the_last_good_one_again_once_its_refresh_has_failed() {
+    let mut bench = Bench::with(row());
+    bench.feed(Event::Rejected(row().generation));
+    assert!(bench.ask(0).is_none());
+    bench.ends(End::Settled, failing(row(), NOW + seconds(60)));
+    assert_eq!(bench.standing(), Standing::Failing);
+    assert!(bench.answer(1).unwrap().is_ok());
+}
+
+#[test]
+fn refresh_now_tells_whether_it_refreshed() {
+    let answer = |bench: &Bench| bench.refreshed.last().unwrap().1.clone();
+    // Just refreshed.
+    let mut bench = Bench::with(renewed(&row(), NOW));
+    bench.feed(Event::RefreshNow(1));
+    assert_eq!((answer(&bench), bench.started), (Ok(false), 0));
+    // Starts, and joins what runs.
+    bench.pass(seconds(10));
+    bench.feed(Event::RefreshNow(2));
+    bench.feed(Event::RefreshNow(3));
+    assert_eq!((bench.refreshed.len(), bench.started), (1, 1));
+    let twice = renewed(&renewed(&row(), NOW), bench.now.wall);
+    bench.ends(End::Renewed, twice.clone());
+    assert_eq!((bench.refreshed.len(), answer(&bench), bench.started), (3, Ok(true), 1));
+    // Before a backoff, and the failure is told.
+    let mut bench = Bench::with(failing(row(), NOW + seconds(60)));
+    bench.feed(Event::RefreshNow(1));
+    assert_eq!(bench.started, 1);
+    bench.ends(End::Settled, failing(row(), NOW + seconds(90)));
+    let expected = Error::Unavailable { retry_after: seconds(90), cause: Cause::IdpDown };
+    assert_eq!((answer(&bench), bench.started), (Err(expected), 1));
+}
+
+#[test]
+fn refresh_now_does_not_go_around_a_doubt_a_verdict_or_a_hold() {
+    let doubtful = Row { intent: claimed_row(&[1]).intent, ..row() };
+    let mut bench = Bench::with(doubtful.clone());
+    bench.ends(End::Until(NOW + seconds(30)), doubtful);
+    bench.feed(Event::RefreshNow(1));
+    let expected = Error::Unavailable { retry_after: seconds(30), cause: Cause::InDoubt };
+    assert_eq!((bench.refreshed[0].1.clone(), bench.started), (Err(expected), 1));
+    for row in [
+        Row { verdict: sample::verdict(VerdictBy::Idp), ..row() },
+        Row { held: Some("by hand".to_owned()), ..row() },
+        Row { refresh_token: None, ..row() },
+    ] {
+        let mut bench = Bench::with(row);
+        bench.feed(Event::RefreshNow(1));
+        assert!(bench.refreshed[0].1.is_err() && bench.started == 0);
+    }
+}
+
+#[test]
+fn refresh_now_of_a_cold_grant_that_fails_is_not_called_a_success() {
+    let mut bench = Bench::new();
+    bench.feed(Event::RefreshNow(1));
+    bench.feed(Event::Row(Some(Arc::new(row()))));
+    assert_eq!(bench.started, 1);
+    bench.ends(End::Settled, failing(row(), NOW + seconds(60)));
+    assert!(matches!(bench.refreshed[..], [(1, Err(Error::Unavailable { .. }))]));
+
+    let mut bench = Bench::new();
+    bench.feed(Event::RefreshNow(1));
+    bench.feed(Event::Row(Some(Arc::new(row()))));
+    bench.ends(End::Renewed, renewed(&row(), NOW));
+    assert_eq!(bench.refreshed, [(1, Ok(true))]);
+}
