@@ -165,7 +165,11 @@ async fn an_attempt_whose_task_panics_is_found_dead_and_settled() {
         within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
         world.clock.advance(LIFE);
         let caller = ask(&supervisor, &key);
-        eventually("the caller is answered", || caller.is_finished()).await;
+        eventually("the caller is answered", || {
+            world.clock.advance(std::time::Duration::from_millis(100));
+            caller.is_finished()
+        })
+        .await;
         let answer = caller.await.unwrap();
         assert!(answer.as_ref().is_ok() || answer.as_ref().is_err_and(Error::is_transient), "{point:?}: {answer:?}");
         eventually("it is refreshed after its doubt has settled", || {

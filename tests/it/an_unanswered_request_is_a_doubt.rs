@@ -104,6 +104,7 @@ async fn ten_minutes_of_bad_gateway_kill_no_grant() {
         world.sim.always(Some(Fault::Status(502, None)));
         world.clock.advance(LIFE);
         for _ in 0..60 {
+            eventually("the last attempt has ended", || supervisor.testing().attempts() == 0).await;
             world.clock.advance(Duration::from_secs(10));
             let requests = world.sim.requests();
             let answer = within(supervisor.token(&key)).await;

@@ -103,8 +103,9 @@ impl Attempt {
             };
             let Some(event) = event else { return self.leave(End::Settled) };
             effect = machine.step(event);
-            let sent = machine.sent();
-            self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.sent, sent) != sent);
+            if !machine.sent() {
+                self.progress.send_if_modified(|progress| progress.sent.take().is_some());
+            }
         }
     }
 
@@ -194,9 +195,10 @@ impl Attempt {
             return unsendable("does_not_open", Cause::StoreDown);
         };
         // First said, then withdrawn: an actor that stands the token anew looks here afterwards.
-        self.progress.send_modify(|progress| progress.sent = true);
+        self.progress.send_modify(|progress| progress.sent = Some(claimed.generation));
         if provider.idp.rotation_ends_access_token
             && let Some(issued) = self.core.snapshot.current(&self.key)
+            && issued.generation <= claimed.generation
         {
             issued.set_standing(Standing::Withdrawn);
         }

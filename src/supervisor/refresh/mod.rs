@@ -38,8 +38,8 @@ struct Running {
 /// What those who wait beside an attempt can see of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
-    /// The refresh token may have left.
-    pub(super) sent: bool,
+    /// The refresh token of this generation may have left.
+    pub(super) sent: Option<Generation>,
     /// How often a token was published.
     pub(super) published: u32,
     pub(super) ended: Option<Ended>,
@@ -90,9 +90,9 @@ impl Attempts {
         self.lock().attempts.get(key).is_some_and(|(id, _)| *id == attempt)
     }
 
-    /// Whether the refresh token of `key` may have left and nobody has heard what came of it.
-    pub(super) fn has_sent(&self, key: &TokenKey) -> bool {
-        self.lock().attempts.get(key).is_some_and(|(_, progress)| progress.borrow().sent)
+    /// The generation of `key` whose refresh token may have left, while nobody has heard what came of it.
+    pub(super) fn sent(&self, key: &TokenKey) -> Option<Generation> {
+        self.lock().attempts.get(key).and_then(|(_, progress)| progress.borrow().sent)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -220,7 +220,6 @@ impl<W, R> Machine<W, R> {
             _ => effects.push(Effect::Forget),
         }
         let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
-        self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(generation));
         self.pause = self.pause.filter(|pause| pause.generation >= generation);
         self.rejected = self.rejected.filter(|rejected| row.as_ref().is_some_and(|row| row.generation == *rejected));
         if self.rejected.is_some() {
@@ -276,11 +275,15 @@ impl<W, R> Machine<W, R> {
                 let cause = if row.intent.is_some() { Cause::InDoubt } else { Cause::IdpThrottled };
                 self.pause = Some(Pause { until: time, cause, generation: row.generation });
             }
-            (End::Settled, Some(row)) if before.as_ref().is_some_and(|before| before.generation == row.generation) => {
+            (End::Settled, Some(row))
+                if before.as_ref().is_some_and(|before| before.generation == row.generation)
+                    && row.sendable()
+                    && row.retry_at.is_none_or(|retry| retry <= now) =>
+            {
                 // Nothing came of it and nothing says why: do not run in circles.
                 self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
-            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= now) => {
+            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at) => {
                 // Issued at its end: the next one will hardly be better.
                 self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
@@ -289,10 +292,6 @@ impl<W, R> Machine<W, R> {
                 self.pause = Some(Pause { until: now + SOON, cause: Cause::Failing, generation: Generation(u64::MAX) });
             }
             _ => {}
-        }
-        if end == End::Renewed {
-            // Whoever asked before the row was known has seen an older one.
-            self.refreshers.iter_mut().for_each(|(_, seen)| _ = seen.get_or_insert(Generation(0)));
         }
         if row.is_some() {
             self.learn(row, effects);

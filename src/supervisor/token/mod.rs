@@ -159,7 +159,7 @@ impl TokenActor {
         issued.set_standing(standing);
         let ends = self.core.idps.get(self.key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
         // Looked at after the change: the attempt says that it sends before it withdraws, so one of us is last.
-        if ends && self.core.attempts.has_sent(&self.key) {
+        if ends && self.core.attempts.sent(&self.key).is_some_and(|sent| issued.generation <= sent) {
             issued.set_standing(Standing::Withdrawn);
         }
     }
