@@ -30,6 +30,13 @@ pub(super) struct JournalFile {
     pub(super) fail: bool,
 }
 
+impl Drop for JournalFile {
+    /// Lets go at once: a child process that is just being started may hold the descriptor a moment longer.
+    fn drop(&mut self) {
+        self.file.unlock().ok();
+    }
+}
+
 /// Locks the directory's journals that nobody else has, in the order of their names. Makes the directory.
 pub(super) fn lock_free(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
     let failed = |doing| move |cause| JournalError::Io { doing, path: directory.to_owned(), cause };

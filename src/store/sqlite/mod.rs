@@ -36,7 +36,14 @@ pub(super) struct SqliteStore {
 }
 
 /// Says that this process writes the store; the operating system lets go of it when the process ends.
-struct LockFile(#[expect(dead_code, reason = "held for its lock")] File);
+struct LockFile(File);
+
+impl Drop for LockFile {
+    /// Lets go at once: a child process that is just being started may hold the descriptor a moment longer.
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
+}
 
 impl SqliteStore {
     /// Opens or creates the file, takes its lock and brings the schema up to date. Blocks.

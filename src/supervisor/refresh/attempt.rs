@@ -75,6 +75,8 @@ impl Attempt {
         // The table lets go first: whoever hears of the end may want to start the next attempt.
         core.attempts.remove(&self.key, self.id);
         self.progress.send_modify(|progress| progress.ended = Some(Ended { end, row }));
+        // It counts as running until it was heard, so that a shutdown does not go before the answers.
+        self.progress.closed().await;
     }
 
     async fn drive(&mut self, provider: &Provider) -> End {
@@ -331,6 +333,7 @@ impl Drop for Attempt {
     /// A task that panicked leaves the table too: the next attempt finds its sender dead and goes on from there.
     fn drop(&mut self) {
         self.core.attempts.remove(&self.key, self.id);
+        self.core.attempts.finish();
     }
 }
 

@@ -118,9 +118,12 @@ impl Attempts {
         let mut running = self.lock();
         if running.attempts.get(key).is_some_and(|(id, _)| *id == attempt) {
             running.attempts.remove(key);
-            running.finished += 1;
-            self.count.send_modify(|count| *count -= 1);
         }
+    }
+
+    fn finish(&self) {
+        self.lock().finished += 1;
+        self.count.send_modify(|count| *count -= 1);
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
