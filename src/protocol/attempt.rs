@@ -101,7 +101,7 @@ pub(crate) enum Told {
 }
 
 /// What to do next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Write the key's journal entries to the store.
     Flush,
