@@ -20,6 +20,8 @@ pub(crate) mod doubt;
 mod ending;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
+#[cfg(test)]
+mod search;
 
 pub use change::Unchanged;
 pub(crate) use change::{Applied, Change, Found, Known, Reply, Side};
