@@ -240,8 +240,10 @@ impl Machine {
             return (Phase::Reading, Effect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
-        let grace_over = another_may_answer && !self.rules.try_in_doubt && now >= intent.since + self.rules.grace;
-        if elapsed > self.rules.send_window || grace_over {
+        let in_grace = now < intent.since + self.rules.grace || self.rules.never_rotates || self.rules.try_in_doubt;
+        // Refused to another sender, or a reconnect required, since the claim was first tried.
+        let moot = row.verdict.is_some();
+        if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
             return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
         }
         let claimed = Claimed {

@@ -123,12 +123,14 @@ pub enum Unchanged {
 impl Change {
     /// What this operation does to what was found.
     pub(crate) fn apply(&self, found: Found<'_>) -> Applied {
-        if let Self::Connect(connect) = self {
-            return connect::connect(connect, found);
-        }
-        let Some(row) = found.row else { return Applied::refused() };
+        let Some(row) = found.row else {
+            return match self {
+                Self::Connect(connect) => connect::connect(connect, found),
+                _ => Applied::refused(),
+            };
+        };
         let now = found.now;
-        match self {
+        let applied = match self {
             Self::Claim(claim) => claim::claim(claim, row, now),
             Self::Recover(recover) => claim::recover(recover, row, now),
             Self::Renew { attempt, lease } => claim::renew(*attempt, *lease, row, now),
@@ -142,7 +144,8 @@ impl Change {
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
             Self::RequireReconnect { reason } => connect::verdict(row, reason.clone(), VerdictBy::Application, now),
-        }
+        };
+        applied.revoking_what_waited(row)
     }
 
     /// The refresh token's fingerprint whose history the store must look up first.
@@ -169,6 +172,21 @@ impl Applied {
 
     pub(crate) fn with(mut self, side: Side) -> Self {
         self.sides.push(side);
+        self
+    }
+
+    /// Queues the revocation of a tombstone's tokens at the end of the intent that it waited for, whatever
+    /// ended it; unless it would hit a new grant.
+    fn revoking_what_waited(self, row: &Row) -> Self {
+        let waits = |row: &Row| row.intent.is_some() && row.tombstone.is_some_and(|tombstone| tombstone.revoke);
+        let over = waits(row) && self.row.as_ref().is_some_and(|written| !waits(written));
+        if over && !self.sides.contains(&Side::CancelRevocations) { self.revoking(row) } else { self }
+    }
+
+    /// Queues the revocation of every refresh token that `row` holds.
+    pub(super) fn revoking(mut self, row: &Row) -> Self {
+        let tokens = row.refresh_token.iter().chain(row.alt.as_ref().map(|alt| &alt.token));
+        self.sides.extend(tokens.cloned().map(Side::Revoke));
         self
     }
 

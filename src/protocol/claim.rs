@@ -49,6 +49,10 @@ pub(super) fn recover(recover: &Recover, row: &Row, now: Time) -> Applied {
     if !fits(claim, row, now) || row.epoch != *epoch || row.intent.as_ref() != Some(intent) {
         return Applied::refused();
     }
+    if intent.generation != row.generation {
+        // A doubt about another token says nothing of this one: it has to be cleared first.
+        return Applied::refused();
+    }
     let mut intent = intent.clone();
     intent.recovered = true;
     intent.settle_from = now;

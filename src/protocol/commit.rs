@@ -69,6 +69,18 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
     withdraw(&mut left, commit.attempt);
     let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
     match (resolution, &commit.token) {
+        (Resolution::Revoke, token) => {
+            let mut left = row.clone();
+            if let Some(tombstone) = &mut left.tombstone {
+                tombstone.restorable = false;
+                answered(&mut left, commit.attempt);
+            }
+            let applied = write(left);
+            match token {
+                Some(token) => applied.with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone())),
+                None => applied,
+            }
+        }
         (Resolution::Own | Resolution::Drop | Resolution::MovedOn, _) | (_, None) => {
             if left == *row {
                 Applied::unchanged(Reply::Resolved(resolution))
@@ -76,17 +88,11 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
                 write(left)
             }
         }
-        (Resolution::Revoke, Some(token)) => {
-            let mut left = row.clone();
-            if let Some(tombstone) = &mut left.tombstone {
-                tombstone.restorable = false;
-                answered(&mut left, commit.attempt);
-            }
-            write(left).with(Side::Spent(token.fingerprint)).with(Side::Revoke(token.clone()))
-        }
         (Resolution::Replace, Some(_)) => {
-            let generation = row.generation.next();
-            write(store(commit, row, generation, now)).superseding(row)
+            let mut stored = store(commit, row, row.generation.next(), now);
+            // It may have been put there by an earlier try whose acknowledgement was lost.
+            stored.alt.take_if(|alt| alt.by.attempt == commit.attempt);
+            write(stored).superseding(row)
         }
         (Resolution::Alt, Some(token)) => {
             left.alt = Some(Alt { token: token.clone(), by: commit.by() });
@@ -138,8 +144,9 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
         left.lease = None;
     }
-    let mut others_open = false;
+    let (mut named, mut others_open) = (false, false);
     if let Some(intent) = &mut left.intent {
+        named = intent.senders.iter().any(|sender| sender.attempt == refuse.attempt);
         intent.senders.retain(|sender| sender.attempt != refuse.attempt);
         others_open = intent.senders.iter().any(|sender| !sender.closed);
         if intent.senders.is_empty() {
@@ -147,7 +154,8 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         }
     }
     let moved = row.incarnation != refuse.incarnation || row.generation > refuse.generation || row.tombstone.is_some();
-    if moved || row.verdict.is_some() {
+    // Without its sender this is a repetition: a connect may have forgiven the refusal meanwhile.
+    if moved || row.verdict.is_some() || !named {
         return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
     }
     if let Some(alt) = left.alt.take_if(|_| !others_open) {

@@ -1,6 +1,6 @@
 //! What people and applications do to a row: connect, disconnect, require a reconnect.
 
-use super::{Applied, Found, Known, Reply, Side, Unchanged, ending::revoking};
+use super::{Applied, Found, Known, Reply, Side, Unchanged};
 use crate::model::{Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
 
 /// A grant from the user's consent, sealed.
@@ -124,7 +124,7 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applie
     let generation = row.generation.next();
     let applied =
         Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);
-    if disconnect.revoke && row.intent.is_none() { revoking(applied, row) } else { applied }
+    if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
 }
 
 /// Sets a verdict that stays until the next connect.

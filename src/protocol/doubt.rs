@@ -55,7 +55,7 @@ pub(crate) fn doubt(row: &Row, now: Time, rules: &Rules) -> Option<Doubt> {
         Doubt::Recover
     } else if now < settled_at {
         Doubt::Wait(settled_at)
-    } else if ended || now < intent.since + rules.grace {
+    } else if ended || rules.never_rotates || now < intent.since + rules.grace {
         Doubt::Recover
     } else {
         unresolvable(row, intent.since, now, rules)

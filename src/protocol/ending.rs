@@ -1,6 +1,6 @@
 //! How an attempt without an answer leaves the row, and how doubts end.
 
-use super::{Applied, Reply, Side};
+use super::{Applied, Reply};
 use crate::{
     error::Cause,
     model::{Generation, Id, Intent, LastError, Row, Sender, Time, Verdict, VerdictBy},
@@ -86,14 +86,12 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
     Applied::write(raised, Reply::Done)
 }
 
-/// The row spends another token now, and the doubted request can no longer be processed. A tombstone's
-/// tokens may be revoked from here on: nothing of them is in flight any more.
+/// The row spends another token now, and the doubted request can no longer be processed.
 pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
     if row.incarnation != incarnation || row.intent.as_ref() != Some(intent) || intent.generation >= row.generation {
         return Applied::refused();
     }
-    let applied = Applied::write(Row { intent: None, ..row.clone() }, Reply::Done);
-    if row.tombstone.is_some_and(|tombstone| tombstone.revoke) { revoking(applied, row) } else { applied }
+    Applied::write(Row { intent: None, ..row.clone() }, Reply::Done)
 }
 
 /// Nobody can say whether the token is spent, and it is too late to wait: the user is asked.
@@ -105,11 +103,4 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: Time) ->
     let verdict = Verdict { code: "in_doubt".to_owned(), since: now, by: VerdictBy::Doubt };
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, Reply::Done)
-}
-
-/// Queues the revocation of every refresh token that the row holds.
-pub(super) fn revoking(mut applied: Applied, row: &Row) -> Applied {
-    let tokens = row.refresh_token.iter().chain(row.alt.as_ref().map(|alt| &alt.token));
-    applied.sides.extend(tokens.cloned().map(Side::Revoke));
-    applied
 }

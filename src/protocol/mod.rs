@@ -22,6 +22,8 @@ pub(crate) mod resolve;
 pub(crate) mod schedule;
 #[cfg(test)]
 mod search;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use change::Unchanged;
 pub(crate) use change::{Applied, Change, Found, Known, Reply, Side};

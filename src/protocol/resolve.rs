@@ -12,7 +12,7 @@ pub(crate) enum Resolution {
     Revoke,
     /// It belongs to a grant that is gone, and the identity provider cannot revoke it alone.
     Drop,
-    /// It is the later of two answers to the same parent: it takes the row.
+    /// It is the successor of what the row holds, or the later of two answers to the same parent: it takes the row.
     Replace,
     /// It is another answer to the same parent, and which of the two counts is not known yet.
     Alt,
@@ -31,14 +31,21 @@ pub(crate) fn resolve(row: &Row, commit: &Commit) -> Resolution {
     if row.tombstone.is_some() {
         return Resolution::Revoke;
     }
+    let holds = |fingerprint| row.refresh_token.as_ref().is_some_and(|token| token.fingerprint == fingerprint);
+    let row_is_being_spent = row.intent.as_ref().is_some_and(|intent| intent.generation == row.generation);
+    if commit.token.is_some() && holds(commit.parent) && !holds(commit.child()) {
+        // The row's generation grew without a new refresh token (a connect without one, or a store that went
+        // back and was raised): what it holds is spent, and this is its successor, unless a later one was seen.
+        let later_one_seen = row_is_being_spent && row.generation > commit.generation.next();
+        return if later_one_seen { Resolution::MovedOn } else { Resolution::Replace };
+    }
     if row.parent != Some(commit.parent) || commit.token.is_none() {
         return Resolution::MovedOn;
     }
-    if row.refresh_token.as_ref().is_some_and(|token| token.fingerprint == commit.child()) {
+    if holds(commit.child()) {
         return Resolution::Own;
     }
     let refused = row.verdict.as_ref().is_some_and(|verdict| verdict.by != VerdictBy::Application);
-    let row_is_being_spent = row.intent.as_ref().is_some_and(|intent| intent.generation == row.generation);
     if row.commit.is_none_or(|by| commit.epoch > by.epoch) && (refused || !row_is_being_spent) {
         return Resolution::Replace;
     }

@@ -1,0 +1,384 @@
+use super::*;
+use crate::protocol::{
+    Fault,
+    attempt::{Effect, End, Event, Machine, Told},
+    resolve::Resolution,
+};
+
+const ME: u8 = 1;
+
+fn start(rules: Rules) -> Machine {
+    Machine::start(id(ME), id(ME + 50), (INCARNATION, GENERATION), rules, false).0
+}
+
+fn name(effect: &Effect) -> String {
+    match effect {
+        Effect::Flush => "flush".into(),
+        Effect::Read => "read".into(),
+        Effect::Slot => "slot".into(),
+        Effect::Claim(Change::Recover(_)) => "recover".into(),
+        Effect::Claim(_) => "claim".into(),
+        Effect::RepeatClaim => "repeat".into(),
+        Effect::Send(_) => "send".into(),
+        Effect::Commit => "commit".into(),
+        Effect::Journal => "journal".into(),
+        Effect::AwaitStore => "await".into(),
+        Effect::Change(Change::Cancel(end)) => format!("cancel {}", end.attempt.0[0]),
+        Effect::Change(Change::Close(end)) => format!("close {}", end.attempt.0[0]),
+        Effect::Change(Change::Refuse(_)) => "refuse".into(),
+        Effect::Change(Change::Raise { .. }) => "raise".into(),
+        Effect::Change(Change::Clear { .. }) => "clear".into(),
+        Effect::Change(Change::GiveUp { .. }) => "give up".into(),
+        Effect::Change(other) => format!("{other:?}"),
+        Effect::End(End::Renewed) => "renewed".into(),
+        Effect::End(End::Settled) => "settled".into(),
+        Effect::End(End::Until(time)) => format!("until {}", time.since(NOW).as_secs()),
+    }
+}
+
+/// Feeds the events and compares what the machine wants after each.
+fn plays(why: &str, machine: &mut Machine, script: Vec<(Event, &str)>) {
+    for (step, (event, expected)) in script.into_iter().enumerate() {
+        let what = format!("{why}, step {step}: {event:?}");
+        assert_eq!(name(&machine.step(event)), expected, "{what}");
+    }
+}
+
+fn read(row: Row) -> Event {
+    read_at(row, 0)
+}
+
+fn read_at(row: Row, elapsed: u64) -> Event {
+    Event::Read { row: Some(row), dead: vec![], now: NOW + seconds(elapsed) }
+}
+
+fn claimed(reply: Reply, row: Row, elapsed: u64) -> Event {
+    Event::Claimed { reply, row: Some(row), now: NOW + seconds(elapsed), elapsed: seconds(elapsed) }
+}
+
+fn changed() -> Event {
+    Event::Changed { reply: Reply::Done }
+}
+
+fn landed(place: Resolution) -> Event {
+    Event::Changed { reply: Reply::Resolved(place) }
+}
+
+fn fault() -> Fault {
+    Fault { code: "timeout".into(), cause: Cause::IdpDown }
+}
+
+fn unknown() -> Event {
+    Event::Told(Told::Unknown { fault: fault(), retry_at: NOW + seconds(60) })
+}
+
+fn not_spent() -> Event {
+    Event::Told(Told::NotSpent { fault: fault(), retry_at: NOW + seconds(60) })
+}
+
+fn mine() -> Row {
+    claimed_row(&[ME])
+}
+
+fn doubtful() -> Row {
+    Row { lease: None, ..claimed_row(&[9]) }
+}
+
+/// To the moment at which the request has left.
+fn sent(rules: Rules) -> Machine {
+    let mut machine = start(rules);
+    let script = vec![(read(row()), "slot"), (Event::Slot(row()), "claim"), (claimed(Reply::Done, mine(), 0), "send")];
+    plays("sent", &mut machine, script);
+    assert!(machine.sent());
+    machine
+}
+
+fn answered() -> Machine {
+    let mut machine = sent(rules());
+    plays("answered", &mut machine, vec![(Event::Told(Told::Answered), "commit")]);
+    machine
+}
+
+#[test]
+fn journal_entries_of_the_key_go_first() {
+    let (mut machine, first) = Machine::start(id(ME), id(51), (INCARNATION, GENERATION), rules(), true);
+    assert_eq!(name(&first), "flush");
+    plays("flushed", &mut machine, vec![(Event::Flushed, "read"), (read(row()), "slot")]);
+}
+
+#[test]
+fn before_the_claim_the_row_decides() {
+    let newer = Row { generation: Generation(5), ..row() };
+    let moved_doubt = Row { generation: Generation(5), ..doubtful() };
+    let gone = Row { tombstone: tombstone(true), ..moved_doubt.clone() };
+    let table: Vec<(&str, Event, &str)> = vec![
+        ("nothing stored", Event::Read { row: None, dead: vec![], now: NOW }, "settled"),
+        ("free", read(row()), "slot"),
+        ("newer than what was seen", read(newer.clone()), "settled"),
+        ("another incarnation", read(Row { incarnation: id(101), ..row() }), "settled"),
+        ("disconnected", read(Row { tombstone: tombstone(true), ..row() }), "settled"),
+        ("refused", read(Row { verdict: verdict(VerdictBy::Idp), ..row() }), "settled"),
+        (
+            "refused, its doubt is moot",
+            read_at(Row { verdict: verdict(VerdictBy::Idp), ..doubtful() }, 99_999),
+            "settled",
+        ),
+        ("held", read(Row { held: Some("by hand".into()), ..row() }), "settled"),
+        ("no refresh token", read(Row { refresh_token: None, ..row() }), "settled"),
+        ("the store went back", read(Row { generation: Generation(3), ..row() }), "raise"),
+        (
+            "the store went back and lost a connect",
+            read(Row { generation: Generation(3), incarnation: id(99), ..row() }),
+            "settled",
+        ),
+        (
+            "a sender that died on our own disk",
+            Event::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW },
+            "close 9",
+        ),
+        ("leased by another", read(claimed_row(&[9])), "until 30"),
+        ("in doubt, settling", read_at(doubtful(), 10), "until 55"),
+        ("in doubt, waiting", read_at(doubtful(), 60), "until 3660"),
+        ("in doubt, given up", read_at(doubtful(), 3_660), "give up"),
+        ("an old doubt, settling", read_at(moved_doubt.clone(), 10), "settled"),
+        ("an old doubt, settled", read_at(moved_doubt, 55), "clear"),
+        ("disconnected, settling", read_at(gone.clone(), 10), "until 55"),
+        ("disconnected, settled", read_at(gone, 55), "clear"),
+    ];
+    for (why, event, expected) in table {
+        plays(why, &mut start(rules()), vec![(event, expected)]);
+    }
+}
+
+#[test]
+fn what_was_put_right_is_read_again() {
+    for (why, event) in [
+        ("raised", read(Row { generation: Generation(3), ..row() })),
+        ("closed", Event::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW }),
+        ("given up", read_at(doubtful(), 3_660)),
+    ] {
+        let mut machine = start(rules());
+        machine.step(event);
+        plays(why, &mut machine, vec![(changed(), "read"), (read(row()), "slot")]);
+    }
+}
+
+#[test]
+fn a_doubt_is_recovered_with_what_was_read() {
+    let trying = Rules { try_in_doubt: true, ..rules() };
+    let recovered = claimed_row(&[9, ME]);
+    let mut machine = start(trying);
+    plays("recovery", &mut machine, vec![(read_at(doubtful(), 3_660), "slot"), (Event::Slot(doubtful()), "recover")]);
+    let Effect::Send(sending) = machine.step(claimed(Reply::Done, recovered.clone(), 0)) else { panic!("sends") };
+    assert_eq!((sending.first_sent, sending.epoch), (Some(NOW), recovered.epoch), "the answer may be a replay");
+    assert_eq!((sending.fingerprint, sending.generation), (fingerprint(1), GENERATION));
+}
+
+#[test]
+fn a_claim_ends_in_a_request_or_frees_what_it_took() {
+    let graceful = Rules { grace: seconds(60), ..rules() };
+    let recovered = claimed_row(&[9, ME]);
+    let over = Row { lease: None, ..claimed_row(&[ME, 9]) };
+    let mut closed = over.clone();
+    closed.intent.as_mut().unwrap().senders[0].closed = true;
+    let table: Vec<(&str, Rules, Row, Vec<(Event, &str)>)> = vec![
+        ("within the window", rules(), row(), vec![(claimed(Reply::Done, mine(), 5), "send")]),
+        (
+            "later than the window",
+            rules(),
+            row(),
+            vec![(claimed(Reply::Done, mine(), 6), "cancel 1"), (changed(), "settled")],
+        ),
+        (
+            "no reply, repeated",
+            rules(),
+            row(),
+            vec![(Event::NoReply, "repeat"), (Event::NoReply, "repeat"), (claimed(Reply::Done, mine(), 1), "send")],
+        ),
+        (
+            "no reply, came late",
+            rules(),
+            row(),
+            vec![(Event::NoReply, "repeat"), (claimed(Reply::Done, mine(), 9), "cancel 1"), (changed(), "settled")],
+        ),
+        (
+            "no reply, came late, and its lease is another's",
+            rules(),
+            row(),
+            vec![
+                (Event::NoReply, "repeat"),
+                (claimed(Reply::Refused, over, 99), "close 1"),
+                (changed(), "read"),
+                (read_at(closed, 99), "until 3660"),
+            ],
+        ),
+        (
+            "refused: another was faster",
+            rules(),
+            row(),
+            vec![(claimed(Reply::Refused, claimed_row(&[9]), 0), "read"), (read(claimed_row(&[9])), "until 30")],
+        ),
+        (
+            "refused: the row is newer",
+            rules(),
+            row(),
+            vec![
+                (claimed(Reply::Refused, Row { generation: Generation(5), ..row() }, 0), "read"),
+                (read(Row { generation: Generation(5), ..row() }), "settled"),
+            ],
+        ),
+        (
+            "recovered within the grace",
+            graceful,
+            doubtful(),
+            vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
+        ),
+        (
+            "recovered, never rotates",
+            Rules { never_rotates: true, ..rules() },
+            doubtful(),
+            vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
+        ),
+        (
+            "refused to another one while the reply was lost",
+            graceful,
+            doubtful(),
+            vec![
+                (Event::NoReply, "repeat"),
+                (claimed(Reply::Done, Row { verdict: verdict(VerdictBy::Idp), ..recovered.clone() }, 3), "cancel 1"),
+                (changed(), "settled"),
+            ],
+        ),
+        (
+            "recovered, and the grace ended meanwhile",
+            graceful,
+            doubtful(),
+            vec![(
+                Event::Claimed {
+                    reply: Reply::Done,
+                    row: Some(recovered.clone()),
+                    now: NOW + seconds(60),
+                    elapsed: seconds(3),
+                },
+                "cancel 1",
+            )],
+        ),
+    ];
+    for (why, rules, row, script) in table {
+        let mut machine = start(rules);
+        // Read at a moment at which the row can be claimed or recovered.
+        let now = if row.intent.is_some() { 55 } else { 0 };
+        machine.step(read_at(row.clone(), now));
+        machine.step(Event::Slot(row));
+        plays(why, &mut machine, script);
+    }
+}
+
+#[test]
+fn a_provider_that_is_not_to_be_asked_ends_the_attempt() {
+    let script = vec![(read(row()), "slot"), (Event::NotBefore(NOW + seconds(7)), "until 7")];
+    plays("throttled", &mut start(rules()), script);
+}
+
+#[test]
+fn what_the_provider_says_decides() {
+    let never = Rules { never_rotates: true, ..rules() };
+    let refusal = || Event::Told(Told::InvalidGrant { code: "invalid_grant".into() });
+    let mut closed = Row { lease: None, ..mine() };
+    closed.intent.as_mut().unwrap().senders[0].closed = true;
+    let table: Vec<(&str, Rules, Vec<(Event, &str)>)> = vec![
+        ("answered", rules(), vec![(Event::Told(Told::Answered), "commit")]),
+        ("not spent", rules(), vec![(not_spent(), "cancel 1"), (changed(), "settled")]),
+        ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),
+        ("unknown", rules(), vec![(unknown(), "close 1"), (changed(), "read"), (read(closed.clone()), "until 30")]),
+        (
+            "unknown, and sent again by the same attempt",
+            rules(),
+            vec![
+                (unknown(), "close 1"),
+                (changed(), "read"),
+                (read_at(closed.clone(), 30), "slot"),
+                (Event::Slot(closed), "recover"),
+            ],
+        ),
+        ("unknown, never rotates", never, vec![(unknown(), "cancel 1"), (changed(), "settled")]),
+    ];
+    for (why, rules, script) in table {
+        plays(why, &mut sent(rules), script);
+    }
+}
+
+#[test]
+fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
+    let Effect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
+    assert_eq!((end.attempt, end.incarnation, end.generation), (id(ME), INCARNATION, GENERATION));
+    assert_eq!((end.error, end.retry_at), (Some(fault()), Some(NOW + seconds(60))));
+    let Effect::Change(Change::Close(end)) = sent(rules()).step(unknown()) else { panic!("closes") };
+    assert_eq!((end.error, end.retry_at), (Some(fault()), None), "a doubt is no backoff");
+}
+
+#[test]
+fn an_answer_ends_in_the_store() {
+    let end_of = |place| match place {
+        Resolution::Own | Resolution::Replace => "renewed",
+        _ => "settled",
+    };
+    for place in [
+        Resolution::Own,
+        Resolution::Replace,
+        Resolution::Alt,
+        Resolution::Revoke,
+        Resolution::Drop,
+        Resolution::MovedOn,
+    ] {
+        plays("at once", &mut answered(), vec![(landed(place), end_of(place))]);
+        let journaled = vec![
+            (Event::Silent, "journal"),
+            (Event::Journaled(true), "await"),
+            (Event::Silent, "await"),
+            (landed(place), end_of(place)),
+        ];
+        plays("by way of the journal", &mut answered(), journaled);
+    }
+}
+
+#[test]
+fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
+    let script = vec![
+        (Event::Silent, "journal"),
+        (Event::Journaled(false), "await"),
+        (Event::Silent, "journal"),
+        (Event::Journaled(true), "await"),
+        (Event::Silent, "await"),
+        (landed(Resolution::Own), "renewed"),
+    ];
+    plays("full disk", &mut answered(), script);
+}
+
+#[test]
+fn once_sent_nothing_leads_to_another_request() {
+    let events: Vec<fn() -> Event> = vec![
+        || Event::Flushed,
+        || read(row()),
+        || Event::Slot(row()),
+        || Event::NoReply,
+        || claimed(Reply::Done, mine(), 0),
+        changed,
+        not_spent,
+        || Event::Told(Told::Answered),
+    ];
+    for event in &events {
+        for mut machine in [answered(), {
+            let mut machine = answered();
+            machine.step(Event::Silent);
+            machine.step(Event::Journaled(true));
+            machine
+        }] {
+            let effect = name(&machine.step(event()));
+            assert!(["await", "settled"].contains(&&*effect), "{:?} leads to {effect}", event());
+        }
+        let mut done = start(rules());
+        done.step(Event::Read { row: None, dead: vec![], now: NOW });
+        assert_eq!(name(&done.step(event())), "settled");
+    }
+}

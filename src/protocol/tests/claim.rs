@@ -1,0 +1,131 @@
+use super::*;
+
+type Spoil = fn(&mut Row);
+
+#[test]
+fn a_claim_takes_the_lease_and_records_the_intent() {
+    let now = NOW + seconds(1);
+    let (taken, reply, sides) = taken(&Change::Claim(claim(1, &row())), &row(), now);
+    let sender = Sender { attempt: id(1), owner: id(51), closed: false };
+    let intent =
+        Intent { generation: GENERATION, since: now, settle_from: now, recovered: false, senders: vec![sender] };
+    let lease = Lease { attempt: id(1), owner: id(51), until: now + LEASE };
+    assert_eq!(taken, Row { epoch: 8, lease: Some(lease), intent: Some(intent), ..row() });
+    assert_eq!((reply, sides), (Reply::Done, vec![]));
+}
+
+const SPOILED: [(&str, Spoil); 9] = [
+    ("another incarnation", |row| row.incarnation = id(200)),
+    ("a newer generation", |row| row.generation = Generation(5)),
+    ("an older generation", |row| row.generation = Generation(3)),
+    ("a lease of another", |row| row.lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE })),
+    ("the user is to reconnect", |row| row.verdict = verdict(VerdictBy::Idp)),
+    ("the application wants a reconnect", |row| row.verdict = verdict(VerdictBy::Application)),
+    ("disconnected", |row| row.tombstone = tombstone(false)),
+    ("held", |row| row.held = Some("by hand".to_owned())),
+    ("no refresh token", |row| row.refresh_token = None),
+];
+
+#[test]
+fn a_claim_is_refused_unless_the_row_is_free_and_as_expected() {
+    let claim = Change::Claim(claim(1, &row()));
+    for (why, spoil) in SPOILED {
+        let mut row = row();
+        spoil(&mut row);
+        assert_eq!(apply(&claim, &row, NOW).reply, Reply::Refused, "{why}");
+        refused(&claim, &row, NOW);
+    }
+    let mut doubtful = claimed_row(&[2]);
+    doubtful.lease = None;
+    refused(&claim, &doubtful, NOW + seconds(100_000));
+}
+
+#[test]
+fn a_recovery_is_refused_unless_everything_is_as_it_was_read() {
+    let mut doubtful = claimed_row(&[2]);
+    doubtful.lease = None;
+    let recover = Change::Recover(recover(1, &doubtful));
+    let own: [(&str, Spoil); 3] = [
+        ("a recovery in between", |row| row.epoch += 1),
+        ("no doubt any more", |row| row.intent = None),
+        ("another doubt", |row| row.intent.as_mut().unwrap().senders[0].closed = true),
+    ];
+    for (why, spoil) in SPOILED.into_iter().chain(own) {
+        let mut row = doubtful.clone();
+        spoil(&mut row);
+        assert_eq!(apply(&recover, &row, NOW).reply, Reply::Refused, "{why}");
+        refused(&recover, &row, NOW);
+    }
+}
+
+#[test]
+fn a_doubt_about_another_token_cannot_be_recovered() {
+    let moved = Row { lease: None, generation: Generation(5), ..claimed_row(&[2]) };
+    refused(&Change::Recover(recover(1, &moved)), &moved, NOW + seconds(1_000));
+}
+
+#[test]
+fn a_lease_that_is_over_is_free_and_one_millisecond_earlier_it_is_not() {
+    let doubtful = claimed_row(&[2]);
+    let recover = Change::Recover(recover(1, &doubtful));
+    refused(&recover, &doubtful, Time(NOW.0 + 29_999));
+    taken(&recover, &doubtful, NOW + LEASE);
+}
+
+#[test]
+fn a_recovery_keeps_the_grace_restarts_settling_and_drops_closed_senders() {
+    let mut doubtful = claimed_row(&[2, 3]);
+    doubtful.lease = None;
+    doubtful.intent.as_mut().unwrap().senders[0].closed = true;
+    let now = NOW + seconds(50);
+    let (taken, reply, _) = taken(&Change::Recover(recover(1, &doubtful)), &doubtful, now);
+    let intent = taken.intent.unwrap();
+    assert_eq!((reply, taken.epoch), (Reply::Done, doubtful.epoch + 1));
+    assert_eq!((intent.since, intent.settle_from, intent.recovered), (NOW, now, true));
+    let senders: Vec<_> = intent.senders.iter().map(|sender| (sender.attempt, sender.closed)).collect();
+    assert_eq!(senders, [(id(3), false), (id(1), false)]);
+    assert_eq!(taken.lease.map(|lease| (lease.attempt, lease.until)), Some((id(1), now + LEASE)));
+}
+
+#[test]
+fn a_claim_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is_over() {
+    let claimed = claimed_row(&[1]);
+    let again = apply(&Change::Claim(claim(1, &row())), &claimed, NOW + seconds(1_000));
+    assert_eq!((again.row, again.reply), (None, Reply::Done));
+    // Another one took over meanwhile.
+    refused(&Change::Claim(claim(1, &row())), &claimed_row(&[1, 2]), NOW);
+}
+
+#[test]
+fn an_owner_does_not_enter_its_own_lease_again() {
+    let mut second = claim(2, &row());
+    second.owner = id(51);
+    refused(&Change::Claim(second), &claimed_row(&[1]), NOW);
+}
+
+#[test]
+fn renewing_prolongs_the_own_lease_and_never_takes_one_back() {
+    let renew = Change::Renew { attempt: id(1), lease: LEASE };
+    let (renewed, _, _) = taken(&renew, &claimed_row(&[1]), NOW + seconds(20));
+    assert_eq!(renewed.lease.unwrap().until, NOW + seconds(50));
+    assert_eq!(renewed, Row { lease: renewed.lease, ..claimed_row(&[1]) });
+    refused(&renew, &claimed_row(&[1, 2]), NOW);
+    refused(&renew, &row(), NOW);
+}
+
+#[test]
+fn nothing_can_be_changed_where_nothing_is_stored() {
+    let found = || Found { row: None, now: NOW, floor: Generation(0), known: Known::New };
+    let changes = [
+        Change::Claim(claim(1, &row())),
+        Change::Renew { attempt: id(1), lease: LEASE },
+        committed(&commit(1, &row(), 2)),
+        refuse(1, &row()),
+        Change::Cancel(ending(1, &row())),
+        Change::RequireReconnect { reason: "left".to_owned() },
+    ];
+    for change in changes {
+        let applied = change.apply(found());
+        assert!(applied.row.is_none() && applied.sides.is_empty() && applied.reply == Reply::Refused, "{change:?}");
+    }
+}

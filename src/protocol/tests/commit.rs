@@ -1,0 +1,329 @@
+use super::*;
+use crate::protocol::resolve::{Resolution, resolve};
+
+fn generation_of(row: &Row) -> u64 {
+    row.generation.0
+}
+
+#[test]
+fn a_commit_stores_the_answer_and_ends_the_claim() {
+    let claimed = claimed_row(&[1]);
+    let commit = commit(1, &claimed, 2);
+    let now = NOW + seconds(11);
+    let (stored, reply, sides) = taken(&committed(&commit), &claimed, now);
+    let expected = Row {
+        generation: Generation(5),
+        refresh_token: Some(token(2)),
+        parent: Some(fingerprint(1)),
+        commit: Some(Attempted { attempt: id(1), epoch: claimed.epoch }),
+        lease: None,
+        intent: None,
+        document: document(2),
+        issued_at: commit.issued_at,
+        expires: commit.expires,
+        due_at: commit.due_at,
+        changed_at: now,
+        ..claimed
+    };
+    assert_eq!(stored, expected);
+    assert_eq!((reply, sides), (Reply::Resolved(Resolution::Own), vec![Side::Spent(fingerprint(1))]));
+}
+
+#[test]
+fn a_commit_asks_for_incarnation_and_generation_and_never_for_the_lease() {
+    let claimed = claimed_row(&[1]);
+    let answer = committed(&commit(1, &claimed, 2));
+    type Change = fn(&mut Row);
+    let moved: [(&str, Change, bool); 8] = [
+        ("its lease is another's", |row| row.lease = claimed_row(&[1, 2]).lease, true),
+        ("nothing is left of its claim", |row| (row.lease, row.intent) = (None, None), true),
+        ("the store went back", |row| row.generation = Generation(2), true),
+        ("held", |row| row.held = Some("by hand".to_owned()), true),
+        ("the doubt was given up", |row| (row.intent, row.verdict) = (None, verdict(VerdictBy::Doubt)), true),
+        ("refused to another sender", |row| row.verdict = verdict(VerdictBy::Idp), true),
+        ("connected again", |row| row.incarnation = id(101), false),
+        ("disconnected", |row| row.tombstone = tombstone(false), false),
+    ];
+    for (why, change, lands) in moved {
+        let mut row = claimed.clone();
+        change(&mut row);
+        let stored = apply(&answer, &row, NOW).row.unwrap_or(row);
+        assert_eq!(stored.refresh_token == Some(token(2)), lands, "{why}");
+        assert_eq!(stored.generation == Generation(5), lands, "{why}");
+    }
+}
+
+#[test]
+fn a_commit_clears_every_verdict_but_the_applications_own() {
+    for (by, stays) in [(VerdictBy::Idp, false), (VerdictBy::Doubt, false), (VerdictBy::Application, true)] {
+        let row = Row { verdict: verdict(by), ..claimed_row(&[1]) };
+        let (stored, ..) = taken(&committed(&commit(1, &row, 2)), &row, NOW);
+        assert_eq!(stored.verdict.is_some(), stays, "{by:?}");
+        assert_eq!(stored.refresh_token, Some(token(2)));
+    }
+}
+
+#[test]
+fn the_latest_sender_takes_the_intent_along_and_an_earlier_one_only_itself() {
+    let row = claimed_row(&[1, 2]);
+    let (earlier, ..) = taken(&committed(&commit(1, &row, 3)), &row, NOW);
+    let left: Vec<_> = earlier.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
+    assert_eq!((left, earlier.lease), (vec![id(2)], row.lease));
+    let (latest, ..) = taken(&committed(&commit(2, &row, 3)), &row, NOW);
+    assert_eq!((latest.intent, latest.lease), (None, None));
+}
+
+#[test]
+fn a_commit_forgets_the_alternative_answer_and_the_last_failure() {
+    let row = Row { alt: alt(5, 6, 7), intent: claimed_row(&[1]).intent, ..full_row() };
+    let row = Row { tombstone: None, ..row };
+    let (stored, ..) = taken(&committed(&commit(1, &row, 2)), &row, NOW);
+    assert_eq!((stored.alt, stored.last_error, stored.retry_at), (None, None, None));
+}
+
+#[test]
+fn an_answer_without_refresh_token_keeps_the_stored_one() {
+    let row = claimed_row(&[1]);
+    let answer = Commit { token: None, ..commit(1, &row, 2) };
+    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    assert_eq!((stored.refresh_token, stored.parent), (Some(token(1)), Some(fingerprint(1))));
+    assert_eq!((stored.generation, sides), (Generation(5), vec![]));
+    let ends = Commit { refresh_expires: Some(Expires::Never), ..answer };
+    assert_eq!(taken(&committed(&ends), &row, NOW).0.refresh_expires, Expires::Never);
+}
+
+/// The row after attempt 1 (epoch 8) stored token 2, under attempt 9's late answer (token 3) to the same parent.
+fn moved() -> (Row, Commit) {
+    let claimed = claimed_row(&[1]);
+    let stored = taken(&committed(&commit(1, &claimed, 2)), &claimed, NOW).0;
+    (stored, Commit { epoch: 9, ..commit(9, &claimed, 3) })
+}
+
+fn being_spent(row: &mut Row) {
+    let intent = claimed_row(&[4]).intent.unwrap();
+    row.intent = Some(Intent { generation: row.generation, ..intent });
+}
+
+#[test]
+fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
+    type Spoil = fn(&mut Row, &mut Commit);
+    let table: [(&str, Spoil, Resolution); 20] = [
+        ("stored before", |row, _| row.commit = Some(Attempted { attempt: id(9), epoch: 9 }), Resolution::Own),
+        (
+            "stored before, and disconnected",
+            |row, _| (row.commit, row.tombstone) = (Some(Attempted { attempt: id(9), epoch: 9 }), tombstone(true)),
+            Resolution::Own,
+        ),
+        ("another incarnation", |row, _| row.incarnation = id(101), Resolution::Revoke),
+        (
+            "another incarnation, the whole user would be revoked",
+            |row, answer| (row.incarnation, answer.revocable) = (id(101), false),
+            Resolution::Drop,
+        ),
+        ("tombstone", |row, _| row.tombstone = tombstone(true), Resolution::Revoke),
+        ("same parent, same token", |_, answer| answer.token = Some(token(2)), Resolution::Own),
+        ("same parent, later epoch", |_, _| {}, Resolution::Replace),
+        ("later epoch, the row's token is being spent", |row, _| being_spent(row), Resolution::Alt),
+        (
+            "later epoch, being spent, refused",
+            |row, _| {
+                being_spent(row);
+                row.verdict = verdict(VerdictBy::Idp);
+            },
+            Resolution::Replace,
+        ),
+        (
+            "later epoch, being spent, doubt given up",
+            |row, _| {
+                being_spent(row);
+                row.verdict = verdict(VerdictBy::Doubt);
+            },
+            Resolution::Replace,
+        ),
+        (
+            "later epoch, being spent although the application wants a reconnect",
+            |row, _| {
+                being_spent(row);
+                row.verdict = verdict(VerdictBy::Application);
+            },
+            Resolution::Alt,
+        ),
+        (
+            "later epoch, an older token is in doubt",
+            |row, _| row.intent = claimed_row(&[4]).intent,
+            Resolution::Replace,
+        ),
+        ("earlier epoch", |_, answer| answer.epoch = 7, Resolution::Alt),
+        ("the same epoch", |_, answer| answer.epoch = 8, Resolution::Alt),
+        (
+            "earlier epoch than the alternative",
+            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 8), 7),
+            Resolution::MovedOn,
+        ),
+        (
+            "later epoch than the alternative",
+            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 6), 7),
+            Resolution::Alt,
+        ),
+        ("another parent", |_, answer| answer.parent = fingerprint(7), Resolution::MovedOn),
+        (
+            "another parent, refused",
+            |row, answer| {
+                answer.parent = fingerprint(7);
+                row.verdict = verdict(VerdictBy::Idp);
+            },
+            Resolution::MovedOn,
+        ),
+        ("no token of its own", |_, answer| answer.token = None, Resolution::MovedOn),
+        ("connected, never refreshed", |row, _| (row.parent, row.commit) = (None, None), Resolution::MovedOn),
+    ];
+    for (why, spoil, place) in table {
+        let (mut row, mut answer) = moved();
+        spoil(&mut row, &mut answer);
+        assert_eq!(resolve(&row, &answer), place, "{why}");
+        let before = generation_of(&row);
+        let applied = apply(&committed(&answer), &row, NOW);
+        assert_eq!(applied.reply, Reply::Resolved(place), "{why}");
+        let after = applied.row.map_or(before, |row| generation_of(&row));
+        assert_eq!(after, before + u64::from(place == Resolution::Replace), "{why}");
+    }
+}
+
+#[test]
+fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation() {
+    let claimed = claimed_row(&[1]);
+    let answer = commit(1, &claimed, 2);
+    // Given up, then connected without a refresh token, twice.
+    let connected = Row { generation: Generation(6), verdict: verdict(VerdictBy::Doubt), ..row() };
+    let (stored, reply, sides) = taken(&committed(&answer), &connected, NOW);
+    assert_eq!(reply, Reply::Resolved(Resolution::Replace));
+    assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
+    assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
+
+    // The store went back, and somebody had seen the generation that this very answer had ...
+    let raised = |seen| {
+        let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(seen), unknown: id(9) };
+        taken(&raise, &row(), NOW).0
+    };
+    let (stored, ..) = taken(&committed(&answer), &raised(5), NOW);
+    assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
+    // ... or a later one: then this answer is spent too, and the doubt must stand.
+    let applied = apply(&committed(&answer), &raised(6), NOW);
+    assert_eq!((applied.row, applied.reply), (None, Reply::Resolved(Resolution::MovedOn)));
+
+    // A provider that kept the token gives nothing that could be lost.
+    for kept in [None, Some(token(1))] {
+        let kept = Commit { token: kept, ..commit(1, &claimed, 1) };
+        assert_eq!(resolve(&connected, &kept), Resolution::MovedOn);
+    }
+}
+
+#[test]
+fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
+    let (row, answer) = moved();
+    let row = Row { alt: alt(5, 6, 7), verdict: verdict(VerdictBy::Idp), ..row };
+    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    assert_eq!((stored.refresh_token, stored.generation), (Some(token(3)), Generation(6)));
+    assert_eq!((stored.commit, stored.verdict), (Some(Attempted { attempt: id(9), epoch: 9 }), None));
+    assert_eq!((stored.alt, sides), (row.alt, vec![Side::Spent(fingerprint(2))]));
+}
+
+#[test]
+fn an_answer_that_moves_from_beside_the_row_into_it_leaves_no_copy() {
+    let (row, answer) = moved();
+    let mut spent = row.clone();
+    being_spent(&mut spent);
+    let (beside, ..) = taken(&committed(&answer), &spent, NOW);
+    assert_eq!(beside.alt, alt(3, 9, 9));
+    // The acknowledgement was lost, and the spending was cancelled meanwhile.
+    let (stored, ..) = taken(&committed(&answer), &Row { intent: None, ..beside }, NOW);
+    assert_eq!((stored.refresh_token, stored.alt), (Some(token(3)), None));
+}
+
+#[test]
+fn the_earlier_answer_is_kept_beside_the_row() {
+    let (row, answer) = moved();
+    let answer = Commit { epoch: 7, ..answer };
+    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    assert_eq!(stored, Row { alt: alt(3, 9, 7), ..row });
+    assert_eq!(sides, []);
+}
+
+#[test]
+fn an_answer_to_a_grant_that_is_gone_is_revoked() {
+    let claimed = claimed_row(&[1]);
+    let answer = committed(&commit(1, &claimed, 2));
+    let tombstone = taken(&Change::Disconnect(crate::protocol::Disconnect { revoke: true }), &claimed, NOW).0;
+    let applied = apply(&answer, &tombstone, NOW);
+    assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
+    let left = applied.row.unwrap();
+    assert!(!left.tombstone.unwrap().restorable);
+    assert!(left.intent.as_ref().unwrap().senders[0].closed, "it stays until nothing is in flight any more");
+    assert_eq!((left.generation, left.refresh_token), (Generation(5), Some(token(1))));
+
+    let connected = Row { incarnation: id(101), generation: Generation(5), ..row() };
+    let applied = apply(&answer, &connected, NOW);
+    assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
+    assert!(applied.row.is_none_or(|row| row == connected));
+}
+
+#[test]
+fn invalid_grant_sends_the_user_through_consent() {
+    let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
+    let refused = Some(Verdict { code: "invalid_grant".to_owned(), since: NOW + seconds(2), by: VerdictBy::Idp });
+    assert_eq!((&left.verdict, &left.lease, &left.intent), (&refused, &None, &None));
+    assert_eq!((left.generation, left.refresh_token), (GENERATION, Some(token(1))));
+    assert_eq!((reply, sides), (Reply::Done, vec![]));
+}
+
+#[test]
+fn invalid_grant_does_nothing_to_a_row_that_is_newer() {
+    let (row, answer) = moved();
+    let newer: [Row; 4] = [
+        row.clone(),
+        Row { incarnation: id(101), ..super::row() },
+        Row { tombstone: tombstone(false), ..super::row() },
+        Row { verdict: verdict(VerdictBy::Application), ..super::row() },
+    ];
+    for row in newer {
+        refused(&refuse(1, &super::row()), &row, NOW);
+    }
+    drop(answer);
+}
+
+#[test]
+fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
+    let refusal = refuse(1, &row());
+    let (refused, ..) = taken(&refusal, &claimed_row(&[1]), NOW);
+    let found = Found { row: Some(&refused), now: NOW, floor: Generation(0), known: Known::Spent };
+    let forgiven = Change::Connect(Box::new(connect(Some(1), 200))).apply(found).row.unwrap();
+    assert_eq!(forgiven.verdict, None);
+    super::refused(&refusal, &forgiven, NOW);
+    super::refused(&refusal, &claimed_row(&[2]), NOW);
+}
+
+#[test]
+fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&refuse(1, &row), &row, NOW);
+    let senders: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
+    assert_eq!((senders, left.lease), (vec![id(2)], row.lease));
+    assert!(left.verdict.is_some());
+}
+
+#[test]
+fn invalid_grant_promotes_the_alternative_answer_once_nobody_else_may_answer() {
+    let row = Row { alt: alt(5, 6, 7), parent: Some(fingerprint(9)), ..claimed_row(&[1]) };
+    let (promoted, reply, sides) = taken(&refuse(1, &row), &row, NOW + seconds(3));
+    assert_eq!(reply, Reply::Promoted);
+    assert_eq!((promoted.refresh_token, promoted.alt), (Some(token(5)), None));
+    assert_eq!(promoted.commit, Some(Attempted { attempt: id(6), epoch: 7 }));
+    assert_eq!((promoted.generation, promoted.parent), (Generation(5), Some(fingerprint(9))));
+    assert_eq!((promoted.intent, promoted.verdict, promoted.due_at), (None, None, Some(NOW + seconds(3))));
+    assert_eq!(sides, [Side::Spent(fingerprint(1))]);
+
+    let contested = Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) };
+    let (left, reply, _) = taken(&refuse(1, &contested), &contested, NOW);
+    assert_eq!((reply, left.alt), (Reply::Done, alt(5, 6, 7)));
+    assert!(left.verdict.is_some());
+}

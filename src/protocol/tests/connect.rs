@@ -1,0 +1,187 @@
+use super::*;
+use crate::protocol::{Disconnect, Unchanged};
+
+fn connected(new: Option<u8>) -> Change {
+    Change::Connect(Box::new(connect(new, 200)))
+}
+
+fn found(row: Option<&Row>, known: Known, floor: u64) -> Found<'_> {
+    Found { row, now: NOW + seconds(30), floor: Generation(floor), known }
+}
+
+#[test]
+fn the_first_connect_starts_above_the_floor() {
+    for floor in [0, 41] {
+        let applied = connected(Some(2)).apply(found(None, Known::New, floor));
+        let row = applied.row.unwrap();
+        assert_eq!((row.generation, row.incarnation), (Generation(floor + 1), id(200)));
+        assert_eq!((row.refresh_token, row.parent, row.commit), (Some(token(2)), None, None));
+        assert_eq!(applied.sides, [Side::Connected(fingerprint(2))]);
+    }
+}
+
+#[test]
+fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
+    let revoked = Row { intent: None, ..full_row() };
+    for (before, floor, generation) in
+        [(row(), 0, 5), (claimed_row(&[1]), 0, 5), (full_row(), 0, 5), (row(), 50, 51), (revoked, 0, 5)]
+    {
+        let applied = connected(Some(2)).apply(found(Some(&before), Known::New, floor));
+        let row = applied.row.unwrap();
+        assert_eq!((row.incarnation, row.generation), (id(200), Generation(generation)));
+        assert_eq!((&row.lease, &row.intent, &row.alt, &row.verdict), (&None, &None, &None, &None));
+        assert_eq!((&row.tombstone, &row.held, &row.grant_id), (&None, &before.held, &before.grant_id));
+        assert!(row.epoch >= before.epoch);
+        for side in [Side::Spent(fingerprint(1)), Side::Connected(fingerprint(2))] {
+            assert!(applied.sides.contains(&side), "{side:?}");
+        }
+        assert!(!applied.sides.contains(&Side::CancelRevocations));
+    }
+}
+
+#[test]
+fn a_connect_drops_queued_revocations_that_would_hit_the_whole_user() {
+    let connect = Connect { cancels_revocations: true, ..connect(Some(2), 200) };
+    let applied = Change::Connect(Box::new(connect)).apply(found(Some(&full_row()), Known::New, 0));
+    assert!(applied.sides.contains(&Side::CancelRevocations));
+    assert!(!applied.sides.iter().any(|side| matches!(side, Side::Revoke(_))));
+}
+
+#[test]
+fn a_replayed_connect_changes_nothing_and_says_so() {
+    let table = [
+        ("current", row(), Some(1), Known::Spent, Reply::Unchanged(Unchanged::AlreadyConnected)),
+        ("current, in flight", claimed_row(&[1]), Some(1), Known::Spent, Reply::Unchanged(Unchanged::AlreadyConnected)),
+        (
+            "current, given up in doubt",
+            Row { verdict: verdict(VerdictBy::Doubt), ..row() },
+            Some(1),
+            Known::Spent,
+            Reply::Unchanged(Unchanged::AlreadyConnected),
+        ),
+        (
+            "current, sticky",
+            Row { verdict: verdict(VerdictBy::Application), ..row() },
+            Some(1),
+            Known::Spent,
+            Reply::Unchanged(Unchanged::AlreadyConnected),
+        ),
+        (
+            "current, disconnected",
+            Row { tombstone: tombstone(true), ..row() },
+            Some(1),
+            Known::Spent,
+            Reply::Unchanged(Unchanged::TokenAlreadySpent),
+        ),
+        ("spent", row(), Some(9), Known::Spent, Reply::Unchanged(Unchanged::TokenAlreadySpent)),
+        ("another key's", row(), Some(9), Known::Elsewhere, Reply::Duplicate),
+        (
+            "no refresh token while one is in flight",
+            claimed_row(&[1]),
+            None,
+            Known::New,
+            Reply::Unchanged(Unchanged::RefreshInFlight),
+        ),
+    ];
+    for (why, row, new, known, reply) in table {
+        let applied = connected(new).apply(found(Some(&row), known, 0));
+        assert!(applied.row.is_none() && applied.sides.is_empty(), "{why}");
+        assert_eq!(applied.reply, reply, "{why}");
+    }
+    let duplicate = connected(Some(9)).apply(found(None, Known::Elsewhere, 0));
+    assert!(duplicate.row.is_none() && duplicate.reply == Reply::Duplicate);
+}
+
+#[test]
+fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keeps_the_incarnation() {
+    let refused = Row { verdict: verdict(VerdictBy::Idp), retry_at: Some(NOW + seconds(900)), ..claimed_row(&[1]) };
+    let applied = connected(Some(1)).apply(found(Some(&refused), Known::Spent, 0));
+    let row = applied.row.unwrap();
+    assert_eq!(applied.reply, Reply::Done);
+    assert_eq!((row.verdict, row.due_at, row.retry_at), (None, Some(NOW + seconds(30)), None));
+    assert_eq!((row.incarnation, row.generation), (INCARNATION, GENERATION));
+    assert_eq!(row.intent, refused.intent, "what another may still receive stays a doubt");
+}
+
+#[test]
+fn a_connect_without_refresh_token_keeps_the_stored_one() {
+    let applied = connected(None).apply(found(Some(&row()), Known::New, 0));
+    let stored = applied.row.unwrap();
+    assert_eq!((stored.refresh_token, stored.incarnation), (Some(token(1)), INCARNATION));
+    assert_eq!((stored.generation, stored.document), (Generation(5), document(99)));
+    assert_eq!(applied.sides, []);
+
+    for nothing_to_keep in [Row { refresh_token: None, ..row() }, Row { tombstone: tombstone(true), ..row() }] {
+        let stored = connected(None).apply(found(Some(&nothing_to_keep), Known::New, 0)).row.unwrap();
+        assert_eq!((stored.refresh_token, stored.incarnation), (None, id(200)));
+    }
+}
+
+#[test]
+fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
+    let disconnect = Change::Disconnect(Disconnect { revoke: true });
+    let quiet = Row { alt: alt(5, 6, 7), ..row() };
+    let (left, _, sides) = taken(&disconnect, &quiet, NOW);
+    let restorable = |row: &Row| row.tombstone.unwrap().restorable;
+    assert_eq!((left.generation, restorable(&left)), (Generation(5), true));
+    assert_eq!(sides, [Side::Revoke(token(1)), Side::Revoke(token(5))]);
+
+    let (left, _, sides) = taken(&disconnect, &claimed_row(&[1]), NOW);
+    assert_eq!((left.generation, left.lease, restorable(&left)), (Generation(5), None, false));
+    assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![]));
+
+    let (left, _, sides) = taken(&Change::Disconnect(Disconnect { revoke: false }), &quiet, NOW);
+    assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));
+    let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    assert!(!restorable(&taken(&disconnect, &refused, NOW).0));
+}
+
+#[test]
+fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
+    let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
+    let gone = |revoke| taken(&Change::Disconnect(Disconnect { revoke }), &claimed, NOW).0;
+    let ends = [
+        ("settled", Change::Clear { incarnation: INCARNATION, intent: claimed.intent.clone().unwrap() }),
+        ("not spent", Change::Cancel(ending(1, &claimed))),
+        ("refused", refuse(1, &claimed)),
+    ];
+    for (why, end) in ends {
+        let (left, _, sides) = taken(&end, &gone(true), NOW);
+        assert_eq!((left.intent, sides), (None, vec![Side::Revoke(token(1)), Side::Revoke(token(5))]), "{why}");
+        assert_eq!(taken(&end, &gone(false), NOW).2, [], "{why}, kept at the provider");
+    }
+}
+
+#[test]
+fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
+    let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
+    assert!(!left.tombstone.unwrap().restorable);
+    let intent = left.intent.clone().unwrap();
+    assert!(intent.senders[0].closed && sides.is_empty());
+    let clear = Change::Clear { incarnation: INCARNATION, intent };
+    assert_eq!(taken(&clear, &left, NOW).2, [Side::Revoke(token(1))]);
+}
+
+#[test]
+fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    for (cancels_revocations, revoked) in [(false, true), (true, false)] {
+        let connect = Connect { cancels_revocations, ..connect(Some(2), 200) };
+        let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), Known::New, 0));
+        assert_eq!(applied.sides.contains(&Side::Revoke(token(1))), revoked);
+    }
+}
+
+#[test]
+fn a_required_reconnect_is_sticky() {
+    let require = Change::RequireReconnect { reason: "left the company".to_owned() };
+    let (left, ..) = taken(&require, &claimed_row(&[1]), NOW);
+    let sticky = left.verdict.clone().unwrap();
+    assert_eq!((sticky.by, left.generation), (VerdictBy::Application, GENERATION));
+    let (stored, ..) = taken(&committed(&commit(1, &claimed_row(&[1]), 2)), &left, NOW);
+    assert_eq!((stored.verdict, stored.refresh_token), (Some(sticky), Some(token(2))));
+    assert!(connected(Some(3)).apply(found(Some(&left), Known::New, 0)).row.unwrap().verdict.is_none());
+    refused(&require, &Row { tombstone: tombstone(false), ..row() }, NOW);
+}

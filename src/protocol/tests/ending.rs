@@ -1,0 +1,131 @@
+use super::*;
+use crate::protocol::Fault;
+
+fn fault() -> Fault {
+    Fault { code: "temporarily_unavailable".to_owned(), cause: Cause::IdpThrottled }
+}
+
+fn failing(attempt: u8, row: &Row) -> Ending {
+    Ending { error: Some(fault()), retry_at: Some(NOW + seconds(60)), ..ending(attempt, row) }
+}
+
+fn senders(row: &Row) -> Vec<(Id, bool)> {
+    row.intent.iter().flat_map(|intent| &intent.senders).map(|sender| (sender.attempt, sender.closed)).collect()
+}
+
+#[test]
+fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
+    let claimed = Row { last_error: full_row().last_error, ..claimed_row(&[1]) };
+    let now = NOW + seconds(4);
+    let (left, reply, sides) = taken(&Change::Cancel(failing(1, &claimed)), &claimed, now);
+    let error = LastError { code: fault().code, cause: Cause::IdpThrottled, at: now, failures: 4 };
+    let retry_at = Some(NOW + seconds(60));
+    let expected = Row { lease: None, intent: None, retry_at, last_error: Some(error), changed_at: now, ..claimed };
+    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));
+}
+
+#[test]
+fn cancelling_a_recovery_leaves_the_doubt_behind_it() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&Change::Cancel(ending(2, &row)), &row, NOW + seconds(9));
+    assert_eq!((senders(&left), left.lease), (vec![(id(1), false)], None));
+    assert_eq!(left.intent.unwrap().settle_from, NOW);
+
+    let mut alone = claimed_row(&[2]);
+    alone.intent.as_mut().unwrap().recovered = true;
+    let (left, ..) = taken(&Change::Cancel(ending(2, &alone)), &alone, NOW + seconds(9));
+    assert_eq!(senders(&left), [(id(2), true)], "what it recovered may have been spent");
+    assert_eq!(left.intent.unwrap().settle_from, NOW + seconds(9));
+}
+
+#[test]
+fn closing_marks_the_own_sender_and_settling_starts_then() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&Change::Close(ending(1, &row)), &row, NOW + seconds(9));
+    assert_eq!((senders(&left), left.lease), (vec![(id(1), true), (id(2), false)], row.lease));
+    let (left, ..) = taken(&Change::Close(failing(2, &left)), &left, NOW + seconds(12));
+    assert_eq!((senders(&left), left.lease), (vec![(id(1), true), (id(2), true)], None));
+    assert_eq!(left.intent.unwrap().settle_from, NOW + seconds(12));
+    assert_eq!(left.last_error.unwrap().code, fault().code);
+}
+
+#[test]
+fn an_end_of_nothing_changes_nothing() {
+    let rows = [row(), claimed_row(&[2]), Row { incarnation: id(101), ..row() }];
+    for row in &rows {
+        for change in [Change::Cancel(failing(1, row)), Change::Close(failing(1, row))] {
+            let applied = apply(&change, row, NOW);
+            assert_eq!((applied.row, applied.reply), (None, Reply::Done), "{change:?}");
+        }
+    }
+}
+
+#[test]
+fn what_went_wrong_is_not_written_to_a_row_that_has_moved() {
+    let claimed = claimed_row(&[1]);
+    let answered = Row { generation: Generation(5), ..claimed.clone() };
+    for change in [Change::Cancel(failing(1, &claimed)), Change::Close(failing(1, &claimed))] {
+        let (left, ..) = taken(&change, &answered, NOW);
+        assert_eq!((left.last_error, left.retry_at), (None, None));
+    }
+}
+
+#[test]
+fn a_store_that_went_back_is_raised_as_a_doubt_of_somebody_unknown() {
+    let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(6), unknown: id(9) };
+    let stale = claimed_row(&[1]);
+    let (raised, ..) = taken(&raise, &stale, NOW + seconds(1));
+    assert_eq!((raised.generation, raised.lease), (Generation(6), None));
+    assert_eq!(raised.intent.as_ref().unwrap().generation, Generation(6));
+    assert_eq!(senders(&raised), [(id(9), false)]);
+    for row in [
+        Row { generation: Generation(6), ..row() },
+        Row { generation: Generation(7), ..row() },
+        Row { incarnation: id(101), ..row() },
+        Row { tombstone: tombstone(true), ..row() },
+    ] {
+        refused(&raise, &row, NOW);
+    }
+}
+
+#[test]
+fn a_doubt_is_cleared_only_if_it_is_the_one_that_was_read_and_the_row_spends_another_token() {
+    let doubtful = claimed_row(&[1]);
+    let clear = Change::Clear { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
+    let moved = Row { generation: Generation(5), lease: None, ..doubtful.clone() };
+    let (cleared, _, sides) = taken(&clear, &moved, NOW);
+    assert_eq!((&cleared, sides), (&Row { intent: None, ..moved.clone() }, vec![]));
+    let changed = claimed_row(&[1, 2]).intent;
+    for row in [doubtful, Row { intent: changed, ..moved.clone() }, Row { incarnation: id(101), ..moved }] {
+        refused(&clear, &row, NOW);
+    }
+}
+
+#[test]
+fn giving_up_asks_the_user_and_ends_the_doubt() {
+    let doubtful = Row { lease: None, ..claimed_row(&[1]) };
+    let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
+    let (given_up, ..) = taken(&give_up, &doubtful, NOW + seconds(8));
+    let verdict = Verdict { code: "in_doubt".to_owned(), since: NOW + seconds(8), by: VerdictBy::Doubt };
+    assert_eq!((given_up.intent, given_up.verdict), (None, Some(verdict)));
+    assert_eq!((given_up.generation, given_up.refresh_token), (GENERATION, Some(token(1))));
+    for row in [
+        claimed_row(&[1]),
+        Row { held: Some("by hand".to_owned()), ..doubtful.clone() },
+        Row { verdict: super::verdict(VerdictBy::Idp), ..doubtful.clone() },
+        Row { tombstone: tombstone(true), ..doubtful.clone() },
+        Row { intent: claimed_row(&[2]).intent, ..doubtful },
+    ] {
+        refused(&give_up, &row, NOW);
+    }
+}
+
+#[test]
+fn a_late_answer_is_taken_after_the_doubt_was_given_up() {
+    let claimed = claimed_row(&[1]);
+    let doubtful = Row { lease: None, ..claimed.clone() };
+    let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
+    let (given_up, ..) = taken(&give_up, &doubtful, NOW);
+    let (stored, ..) = taken(&committed(&commit(1, &claimed, 2)), &given_up, NOW);
+    assert_eq!((stored.refresh_token, stored.verdict), (Some(token(2)), None));
+}

@@ -1,0 +1,236 @@
+//! Random sequences of operations by a few attempts on one row, against the invariants.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::{
+    Disconnect,
+    doubt::{Doubt, doubt},
+    resolve::Resolution,
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Claim(usize),
+    Recover(usize),
+    /// The provider answers; `true`: with the pair that another request with the same token got.
+    Answer(usize, bool),
+    /// An answer reaches the store, perhaps again.
+    Land(usize),
+    Refuse(usize),
+    Cancel(usize),
+    Close(usize),
+    Clear,
+    GiveUp,
+    ConnectNew,
+    ConnectSame,
+    ConnectAccessToken,
+    Disconnect,
+    RequireReconnect,
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let one = 0..3_usize;
+    prop_oneof![
+        6 => one.clone().prop_map(Step::Claim),
+        6 => one.clone().prop_map(Step::Recover),
+        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| Step::Answer(attempt, same)),
+        8 => (0..8_usize).prop_map(Step::Land),
+        3 => one.clone().prop_map(Step::Refuse),
+        3 => one.clone().prop_map(Step::Cancel),
+        3 => one.prop_map(Step::Close),
+        3 => Just(Step::Clear),
+        1 => Just(Step::GiveUp),
+        1 => Just(Step::ConnectNew),
+        1 => Just(Step::ConnectSame),
+        1 => Just(Step::ConnectAccessToken),
+        1 => Just(Step::Disconnect),
+        1 => Just(Step::RequireReconnect),
+        6 => (1..100_u64).prop_map(Step::Pass),
+    ]
+}
+
+/// One attempt with what it claimed, until its end is in the store.
+#[derive(Clone)]
+struct Sending {
+    id: u8,
+    claimed: Row,
+}
+
+struct World {
+    row: Row,
+    now: Time,
+    running: [Option<Sending>; 3],
+    /// Tokens that may be spent: by the attempt of that number, until it is known what came of it.
+    maybe_spent: Vec<(u8, Fingerprint)>,
+    answers: Vec<Commit>,
+    numbers: u8,
+}
+
+impl World {
+    fn new() -> Self {
+        let (running, maybe_spent) = ([None, None, None], Vec::new());
+        Self { row: row(), now: NOW, running, maybe_spent, answers: Vec::new(), numbers: 10 }
+    }
+
+    fn number(&mut self) -> u8 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn change(&mut self, change: &Change, known: Known) -> Reply {
+        let applied = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
+        if let Some(row) = applied.row {
+            assert!(row.generation >= self.row.generation, "the generation falls with {change:?}");
+            self.row = row;
+        }
+        let again = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
+        let harmless = again.row.is_none_or(|row| row == self.row) || matches!(change, Change::Connect(_));
+        assert!(harmless, "a repetition of {change:?} changes the row");
+        applied.reply
+    }
+
+    fn ended(&mut self, attempt: u8) {
+        self.maybe_spent.retain(|(by, _)| *by != attempt);
+    }
+
+    fn play(&mut self, step: Step) {
+        let spendable = self.row.refresh_token.clone();
+        match step {
+            Step::Claim(slot) | Step::Recover(slot) => {
+                if self.running[slot].is_some() {
+                    return;
+                }
+                let Some(token) = spendable else { return };
+                let number = self.number();
+                let change = match (step, &self.row.intent) {
+                    (Step::Recover(_), Some(_)) if doubt(&self.row, self.now, &rules()) != Some(Doubt::Clear) => {
+                        Change::Recover(recover(number, &self.row))
+                    }
+                    _ => Change::Claim(claim(number, &self.row)),
+                };
+                if self.change(&change, Known::New) == Reply::Done {
+                    self.running[slot] = Some(Sending { id: number, claimed: self.row.clone() });
+                    self.maybe_spent.push((number, token.fingerprint));
+                }
+            }
+            Step::Answer(slot, same_pair) => {
+                let Some(sending) = self.running[slot].take() else { return };
+                let mut answer = commit(sending.id, &sending.claimed, 0);
+                let pair = self.answers.iter().find(|other| same_pair && other.parent == answer.parent);
+                answer.token = Some(match pair {
+                    Some(pair) => pair.token.clone().unwrap(),
+                    None => token(self.number()),
+                });
+                self.answers.push(answer);
+            }
+            Step::Land(which) => {
+                if let Some(answer) = self.answers.get(which).or(self.answers.last()).cloned() {
+                    self.land(&answer);
+                }
+            }
+            Step::Refuse(slot) => {
+                if let Some(sending) = self.running[slot].take() {
+                    self.change(&refuse(sending.id, &sending.claimed), Known::New);
+                    self.ended(sending.id);
+                }
+            }
+            Step::Cancel(slot) => {
+                if let Some(sending) = self.running[slot].take() {
+                    self.change(&Change::Cancel(ending(sending.id, &sending.claimed)), Known::New);
+                    self.ended(sending.id);
+                }
+            }
+            Step::Close(slot) => {
+                if let Some(sending) = self.running[slot].take() {
+                    self.change(&Change::Close(ending(sending.id, &sending.claimed)), Known::New);
+                }
+            }
+            Step::Clear | Step::GiveUp => {
+                let Some(intent) = self.row.intent.clone() else { return };
+                let incarnation = self.row.incarnation;
+                self.change(
+                    &match step {
+                        Step::Clear => Change::Clear { incarnation, intent },
+                        _ => Change::GiveUp { incarnation, intent },
+                    },
+                    Known::New,
+                );
+            }
+            Step::ConnectNew => {
+                let (new, incarnation) = (self.number(), self.number());
+                self.change(&Change::Connect(Box::new(connect(Some(new), incarnation))), Known::New);
+            }
+            Step::ConnectSame => {
+                let Some(held) = spendable else { return };
+                let again = Connect { token: Some(held.clone()), ..connect(None, 0) };
+                if self.change(&Change::Connect(Box::new(again)), Known::Spent) == Reply::Done {
+                    // The provider refused it and then gave it once more: it is good again, unless somebody
+                    // may still be sending it.
+                    let open: Vec<u8> = self.running.iter().flatten().map(|sending| sending.id).collect();
+                    self.maybe_spent.retain(|(by, token)| *token != held.fingerprint || open.contains(by));
+                }
+            }
+            Step::ConnectAccessToken => {
+                let incarnation = self.number();
+                self.change(&Change::Connect(Box::new(connect(None, incarnation))), Known::New);
+            }
+            Step::Disconnect => {
+                self.change(&Change::Disconnect(Disconnect { revoke: true }), Known::New);
+            }
+            Step::RequireReconnect => {
+                self.change(&Change::RequireReconnect { reason: "left".to_owned() }, Known::New);
+            }
+            Step::Pass(elapsed) => self.now = self.now + seconds(elapsed),
+        }
+    }
+
+    fn land(&mut self, answer: &Commit) {
+        let Reply::Resolved(place) = self.change(&committed(answer), Known::New) else {
+            panic!("a commit is resolved")
+        };
+        self.ended(answer.attempt.0[0]);
+        let held = self.row.refresh_token.as_ref().map(|token| token.fingerprint);
+        let beside = self.row.alt.as_ref().map(|alt| alt.token.fingerprint);
+        let child = Some(answer.token.as_ref().unwrap().fingerprint);
+        match place {
+            Resolution::Replace => assert_eq!(held, child),
+            Resolution::Alt => assert_eq!(beside, child),
+            Resolution::Own => {
+                let stored_by_us = self.row.commit.is_some_and(|by| by.attempt == answer.attempt);
+                assert!(held == child || stored_by_us, "an answer is lost");
+            }
+            Resolution::MovedOn => {
+                assert_ne!(held, Some(answer.parent), "the row holds what was spent, and its successor is lost");
+            }
+            Resolution::Revoke | Resolution::Drop => {
+                assert!(self.row.tombstone.is_some() || self.row.incarnation != answer.incarnation);
+            }
+        }
+    }
+
+    /// Nothing that may be spent is held by a row that says nothing of it.
+    fn check(&self) {
+        let Some(held) = self.row.refresh_token.as_ref().filter(|_| self.row.sendable()) else { return };
+        let doubted = self.row.intent.as_ref().is_some_and(|intent| intent.generation == self.row.generation);
+        let spent = self.maybe_spent.iter().any(|(_, token)| *token == held.fingerprint);
+        assert!(doubted || !spent, "the row holds a token that may be spent, and no intent says so");
+        assert!(self.row.alt.as_ref().is_none_or(|alt| alt.token != *held), "the alternative is the row's own token");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_of_operations_loses_a_token_or_hides_a_spent_one(
+        steps in proptest::collection::vec(step(), 1..60)
+    ) {
+        let mut world = World::new();
+        for step in steps {
+            world.play(step);
+            world.check();
+        }
+    }
+}
