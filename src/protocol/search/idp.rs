@@ -43,6 +43,9 @@ pub(super) struct Idp {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Issued {
     pub(super) family: u8,
+    /// The epoch of the request that it answers.
+    pub(super) epoch: u64,
+    /// The first use.
     pub(super) spent: Option<Time>,
     pub(super) superseded: bool,
     /// The last answer to it.
@@ -59,6 +62,7 @@ pub(super) struct Issued {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Request {
     pub(super) attempt: u8,
+    pub(super) epoch: u64,
     pub(super) token: Token,
     pub(super) written: Time,
     /// When its sender died or stopped listening.
@@ -77,13 +81,13 @@ impl Idp {
     /// A new family with its first token, as consent gives it.
     pub(super) fn consent(&mut self) -> Token {
         self.families.push(true);
-        self.issue(self.families.len() as u8 - 1, true)
+        self.issue(self.families.len() as u8 - 1, 0, true)
     }
 
-    fn issue(&mut self, family: u8, delivered: bool) -> Token {
+    fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> Token {
         let (spent, answer) = (None, None);
         let (superseded, excused, refused) = (false, false, false);
-        self.tokens.push(Issued { family, spent, superseded, answer, delivered, excused, refused });
+        self.tokens.push(Issued { family, epoch, spent, superseded, answer, delivered, excused, refused });
         self.tokens.len() as Token - 1
     }
 
@@ -93,27 +97,28 @@ impl Idp {
         self.families[usize::from(issued.family)] && issued.spent.is_none() && !issued.superseded
     }
 
-    /// Processes a token that arrived in time for a grace that is judged at `arrived`.
-    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, token: Token, arrived: Time, now: Time) -> Answer {
-        let at = usize::from(token);
+    /// Processes a request. Whether it came within a grace is judged by when it was written.
+    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: Time) -> Answer {
+        let at = usize::from(request.token);
         let Issued { family, spent, superseded, answer, .. } = self.tokens[at].clone();
         if !self.families[usize::from(family)] || superseded {
             return Answer::InvalidGrant;
         }
         let Some(first_use) = spent else {
             if kind == Kind::NotRotating {
-                return Answer::Token(token);
+                return Answer::Token(request.token);
             }
-            return self.rotate(token, now);
+            // Without a grace nobody asks when.
+            return self.rotate(request, if kind.has_grace() { now } else { Time(0) });
         };
-        let in_grace = kind.has_grace() && arrived < first_use + grace;
+        let in_grace = kind.has_grace() && request.written < first_use + grace;
         match (kind, answer) {
             (Kind::SamePair, Some(same)) if in_grace => Answer::Token(same),
             (Kind::LastWins, _) if in_grace => {
                 for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
                     later.superseded = true;
                 }
-                self.rotate(token, now)
+                self.rotate(request, first_use)
             }
             (Kind::Reject | Kind::NotRotating, _) => Answer::InvalidGrant,
             _ => {
@@ -123,11 +128,10 @@ impl Idp {
         }
     }
 
-    fn rotate(&mut self, token: Token, now: Time) -> Answer {
-        let new = self.issue(self.tokens[usize::from(token)].family, false);
-        let issued = &mut self.tokens[usize::from(token)];
-        issued.spent = issued.spent.or(Some(now));
-        issued.answer = Some(new);
+    fn rotate(&mut self, request: &Request, first_use: Time) -> Answer {
+        let at = usize::from(request.token);
+        let new = self.issue(self.tokens[at].family, request.epoch, false);
+        (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));
         Answer::Token(new)
     }
 }

@@ -29,18 +29,19 @@ pub(super) fn second_request(world: &World, sent: Token, setting: &Setting) -> O
     Some(format!("1: token {sent} is sent while attempt {}'s request with it is in flight", other.attempt))
 }
 
-/// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins it
-/// may take the earlier one's place, if its own sender is there to hear it.
+/// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins, that
+/// of a later request takes the place of an earlier one's; if it gets lost, no client can help.
 pub(super) fn killed(before: &World, after: &World, request: &Request, setting: &Setting) -> Option<String> {
     let family = before.family();
     if before.row.tombstone.is_some() || before.idp.tokens[usize::from(request.token)].family != family {
         return None;
     }
-    let replaced = setting.kind == Kind::LastWins && after.idp.families[usize::from(family)] && before.listens(request);
+    let outlived = setting.kind == Kind::LastWins && after.idp.families[usize::from(family)];
+    let replaced = |at: Token| outlived && request.epoch > before.idp.tokens[usize::from(at)].epoch;
     let died = (0..before.idp.tokens.len() as Token).find(|&other| {
         let kept =
             held(before, other) || before.idp.requests.iter().any(|open| deliverable(before, open) == Some(other));
-        other != request.token && before.idp.live(other) && !after.idp.live(other) && kept && !replaced
+        other != request.token && before.idp.live(other) && !after.idp.live(other) && kept && !replaced(other)
     })?;
     Some(format!("2: the request of attempt {} with token {} killed token {died}", request.attempt, request.token))
 }

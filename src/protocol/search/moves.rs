@@ -148,6 +148,7 @@ impl World {
         }
         let failures: &[How] = match attempt.effect {
             Effect::Flush if !self.pending(place).is_empty() => return,
+            Effect::Claim(_) if attempt.claimed && self.left.claims == 0 => return,
             Effect::Claim(_) | Effect::RepeatClaim => &[Slowly, Unheard, Not, Late],
             Effect::Commit => &[Unheard, Not, Late],
             Effect::Journal => &[Unheard, Not],
@@ -171,10 +172,11 @@ impl World {
         !attempts.into_iter().any(|attempt| matches!(attempt.effect, Effect::Send(_)) && !attempt.sent)
     }
 
-    /// No request is processed later than `settle` after its sender ended. One that is held up ends, for
-    /// this purpose, when it would have stopped waiting.
+    /// No request is processed later than `settle` after its sender ended. For a sender that is held up, this
+    /// is when it would have stopped waiting.
     pub(super) fn processable(&self, request: &Request, setting: &Setting) -> bool {
-        let ended = request.orphaned.unwrap_or(request.written + setting.rules.patience);
+        let patience_ends = request.written + setting.rules.patience;
+        let ended = request.orphaned.map_or(patience_ends, |orphaned| orphaned.min(patience_ends));
         request.answer.is_none() && self.now < ended + setting.rules.settle
     }
 
@@ -272,7 +274,8 @@ impl World {
         let pending = !self.pending(process).is_empty();
         let (machine, effect) = Machine::start(Id::of(ATTEMPT, id), owner, basis, setting.rules, pending);
         let (claim, issued, held, commit) = (None, None, None, None);
-        let attempt = Attempt { id, machine, effect, claim, issued, held, sent: false, commit, journaled: false };
+        let (claimed, sent, journaled) = (false, false, false);
+        let attempt = Attempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
         self.processes[usize::from(process)].attempt = Some(Rc::new(attempt));
     }
 
@@ -288,7 +291,9 @@ impl World {
             }
             Effect::Claim(claim) => {
                 let attempt = self.attempt(process);
-                (attempt.claim, attempt.issued) = (Some(claim.clone()), None);
+                let again = std::mem::replace(&mut attempt.claimed, true);
+                attempt.claim = Some(claim.clone());
+                self.left.claims -= u8::from(again);
                 return self.claim(process, &claim, how, setting);
             }
             Effect::RepeatClaim => {
@@ -349,7 +354,10 @@ impl World {
     }
 
     fn look(&mut self, process: u8, reply: Reply, row: Rc<crate::model::Row>, at: Time) {
-        let issued = self.attempt(process).issued.unwrap_or(self.now);
+        let attempt = self.attempt(process);
+        let issued = attempt.issued.take();
+        attempt.claim = None;
+        let issued = issued.unwrap_or(self.now);
         let elapsed = self.now.since(issued);
         self.advance(process, Event::Claimed { reply, row: Some((*row).clone()), now: at, elapsed });
     }
@@ -360,14 +368,15 @@ impl World {
         let attempt = self.attempt(process);
         attempt.sent = true;
         let attempt = attempt.id;
-        self.idp.requests.push(Request { attempt, token: spent, written: self.now, orphaned: None, answer: None });
+        let (epoch, written) = (claimed.epoch, self.now);
+        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, answer: None });
         broken.map_or(Ok(()), Err)
     }
 
     fn process(&mut self, place: u8, setting: &Setting) -> Result<(), String> {
         let before = self.clone();
         let request = self.idp.requests[usize::from(place)].clone();
-        let answer = self.idp.spend(setting.kind, setting.rules.grace, request.token, request.written, self.now);
+        let answer = self.idp.spend(setting.kind, setting.rules.grace, &request, self.now);
         if request.orphaned.is_some() {
             self.idp.requests.remove(place.into());
         } else {
@@ -442,7 +451,7 @@ impl World {
             attempt.sent = false;
         }
         if let Effect::End(end) = effect {
-            let (id, claimed) = (attempt.id, attempt.claim.is_some());
+            let (id, claimed) = (attempt.id, attempt.claimed);
             if !claimed {
                 // It left no trace: its id can be given away again.
                 self.attempts &= !(1 << id);
@@ -478,7 +487,7 @@ impl World {
             .for_each(|journal| journal.holder = None);
         if let Some(attempt) = attempt {
             self.orphan(attempt.id);
-            if attempt.claim.is_none() {
+            if !attempt.claimed {
                 self.attempts &= !(1 << attempt.id);
                 self.left.claims += 1;
             }
@@ -543,8 +552,9 @@ impl World {
         self.now = self.now + TICK;
         let now = self.now;
         self.delayed.retain(|delayed| delayed.until > now);
-        let ends = |request: &Request| request.orphaned.map(|ended| ended + setting.rules.settle);
-        self.idp.requests.retain(|request| ends(request).is_none_or(|end| end > now));
+        let requests = std::mem::take(&mut self.idp.requests);
+        let matters = |request: &Request| request.orphaned.is_none() || self.processable(request, setting);
+        self.idp.requests = requests.into_iter().filter(matters).collect();
     }
 
     fn order(&mut self, order: Move, setting: &Setting) -> Change {

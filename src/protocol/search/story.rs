@@ -9,7 +9,7 @@ use crate::protocol::attempt::Effect;
 /// The moves that lead from the first state to a violation, one a line.
 pub(super) fn tell(mut world: World, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
     let mut lines = Vec::new();
-    for (at, chosen) in moves.iter().chain(rest).enumerate() {
+    for (at, chosen) in moves.iter().chain(rest.iter().take(80)).enumerate() {
         if at == moves.len() {
             lines.push("    from here on nothing goes wrong:".to_owned());
             world.left.claims = 100;

@@ -120,8 +120,11 @@ pub(super) struct Attempt {
     pub(super) machine: Machine,
     /// What is to be done next.
     pub(super) effect: Effect,
+    /// It has claimed, so that its id may be known elsewhere.
+    pub(super) claimed: bool,
+    /// The claim that is not answered.
     pub(super) claim: Option<Change>,
-    /// When the claim was first tried.
+    /// When that was first tried.
     pub(super) issued: Option<Time>,
     /// The store's answer to the claim; the process has not looked at it yet.
     pub(super) held: Option<(Reply, Rc<Row>, Time)>,
