@@ -240,7 +240,9 @@ impl Machine {
             return (Phase::Reading, Effect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
-        let in_grace = now < intent.since + self.rules.grace || self.rules.never_rotates || self.rules.try_in_doubt;
+        // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
+        let grace_ends = intent.since + self.rules.grace;
+        let in_grace = now + elapsed < grace_ends || self.rules.never_rotates || self.rules.try_in_doubt;
         // Refused to another sender, or a reconnect required, since the claim was first tried.
         let moot = row.verdict.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
