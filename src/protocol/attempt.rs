@@ -216,7 +216,11 @@ impl Machine {
             (Some(Doubt::GiveUp), Some(intent)) => {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
-            _ => (Phase::Slot, Effect::Slot),
+            _ => match row.lease {
+                // Of a sender whose intent is over: a claim would be refused, again and again.
+                Some(lease) if lease.until > now => end(End::Until(lease.until)),
+                _ => (Phase::Slot, Effect::Slot),
+            },
         }
     }
 
