@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     /// What whoever asked for the refresh saw; another row is adopted instead.
     basis: (Id, Generation),
     rules: Rules,
+    /// It has claimed. Its id never names a second claim, which a late statement of the first could meet.
+    claimed: bool,
     phase: Phase,
 }
 
@@ -148,7 +150,7 @@ impl Machine {
     ) -> (Self, Effect) {
         let (phase, effect) =
             if journal_pending { (Phase::Flushing, Effect::Flush) } else { (Phase::Reading, Effect::Read) };
-        (Self { id, owner, basis, rules, phase }, effect)
+        (Self { id, owner, basis, rules, claimed: false, phase }, effect)
     }
 
     /// Whether the refresh token may have left.
@@ -187,6 +189,7 @@ impl Machine {
             (Phase::Sent(_) | Phase::Done, _) => end(End::Settled),
         };
         self.phase = phase;
+        self.claimed |= phase == Phase::Claiming;
         effect
     }
 
@@ -219,6 +222,7 @@ impl Machine {
             _ => match row.lease {
                 // Of a sender whose intent is over: a claim would be refused, again and again.
                 Some(lease) if lease.until > now => end(End::Until(lease.until)),
+                _ if self.claimed => end(End::Until(now)),
                 _ => (Phase::Slot, Effect::Slot),
             },
         }
