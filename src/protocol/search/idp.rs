@@ -97,7 +97,7 @@ impl Idp {
         self.families[usize::from(issued.family)] && issued.spent.is_none() && !issued.superseded
     }
 
-    /// Processes a request. Whether it came within a grace is judged by when it was written.
+    /// Processes a request. Whether it comes within a grace is judged by when it was written.
     pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: Time) -> Answer {
         let at = usize::from(request.token);
         let Issued { family, spent, superseded, answer, .. } = self.tokens[at].clone();

@@ -115,12 +115,14 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Found 
 }
 
 /// Budgets, in the order in which they are searched.
-const BUDGETS: [Budget; 7] = [
+const BUDGETS: [Budget; 9] = [
     Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 0 },
     Budget { faults: 1, kills: 1, disks: 0, claims: 2, orders: 0 },
+    Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 1 },
     Budget { faults: 1, kills: 1, disks: 1, claims: 2, orders: 1 },
+    Budget { faults: 2, kills: 0, disks: 0, claims: 3, orders: 0 },
     Budget { faults: 2, kills: 1, disks: 0, claims: 3, orders: 0 },
-    Budget { faults: 2, kills: 1, disks: 1, claims: 3, orders: 1 },
+    Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 2 },
     Budget { faults: 2, kills: 2, disks: 1, claims: 3, orders: 2 },
     Budget { faults: 3, kills: 2, disks: 1, claims: 4, orders: 2 },
 ];
@@ -159,7 +161,12 @@ fn every_interleaving_keeps_the_invariants() {
         if !words.iter().all(|word| lower.split(' ').any(|part| part == word)) {
             continue;
         }
+        let mut cut_off: Vec<Budget> = Vec::new();
         for budget in BUDGETS {
+            // More of everything than what was cut off: it would be cut off sooner.
+            if cut_off.iter().any(|smaller| smaller.fits_into(budget)) {
+                continue;
+            }
             let start = std::time::Instant::now();
             let sample = if most > 1_000_000 { 16 } else { 1 };
             let Found { states, moves, depth, complete, violation } = search(&setting, budget, most, sample);
@@ -178,7 +185,7 @@ fn every_interleaving_keeps_the_invariants() {
                 break;
             }
             if !complete {
-                break;
+                cut_off.push(budget);
             }
         }
     }

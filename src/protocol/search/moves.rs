@@ -12,18 +12,17 @@ use super::{
 };
 use crate::{
     error::Cause,
-    model::{Expires, Generation, Id, Sealed, Time},
+    model::{Expires, Id, Sealed, Time},
     protocol::{
         Change, Commit, Connect, Disconnect, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
-        resolve::Resolution,
     },
 };
 
 /// One thing that happens. Processes, requests, ... are named by their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Move {
-    /// A process starts an attempt, having just read the row.
+    /// A process starts an attempt, and reads the row unless its journal comes first.
     Start(u8),
     /// The attempt of a process does what its machine asks for.
     Do(u8, How),
@@ -277,6 +276,9 @@ impl World {
         let (claimed, sent, journaled) = (false, false, false);
         let attempt = Attempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
         self.processes[usize::from(process)].attempt = Some(Rc::new(attempt));
+        if !pending {
+            self.read(process);
+        }
     }
 
     /// What the attempt's task does for the effect that its machine asked for.
@@ -284,11 +286,7 @@ impl World {
         self.left.faults -= u8::from(how != Well);
         match self.attempt(process).effect.clone() {
             Effect::Flush => self.advance(process, Event::Flushed),
-            Effect::Read => {
-                let dead = self.dead_senders(process);
-                let read = Event::Read { row: Some((*self.row).clone()), dead, now: self.now };
-                self.advance(process, read);
-            }
+            Effect::Read => self.read(process),
             Effect::Claim(claim) => {
                 let attempt = self.attempt(process);
                 let again = std::mem::replace(&mut attempt.claimed, true);
@@ -318,7 +316,6 @@ impl World {
                     }
                     if how == Well {
                         self.attempt(process).journaled = true;
-                        self.publish(process, commit.generation.next());
                     }
                 }
                 self.advance(process, Event::Journaled(how == Well));
@@ -326,6 +323,12 @@ impl World {
             Effect::Slot | Effect::End(_) => {}
         }
         Ok(())
+    }
+
+    fn read(&mut self, process: u8) {
+        let dead = self.dead_senders(process);
+        let read = Event::Read { row: Some((*self.row).clone()), dead, now: self.now };
+        self.advance(process, read);
     }
 
     fn statement(&mut self, change: &Change, how: How, setting: &Setting) -> Result<Option<Reply>, String> {
@@ -425,18 +428,11 @@ impl World {
             let owner = usize::from(self.processes[usize::from(process)].owner);
             self.journals[owner].entries.retain(|entry| entry.attempt != commit.attempt);
         }
-        if matches!(reply, Reply::Resolved(Resolution::Own | Resolution::Replace))
-            && self.row.commit.is_some_and(|by| by.attempt == commit.attempt)
-        {
-            self.publish(process, self.row.generation);
+        if self.row.incarnation == commit.incarnation && self.row.generation <= commit.generation {
+            return Err("6: what may have been published from the journal is ahead of the store".to_owned());
         }
         self.advance(process, Event::Changed { reply });
         Ok(())
-    }
-
-    fn publish(&mut self, process: u8, generation: Generation) {
-        let published = &mut self.processes[usize::from(process)].published;
-        *published = generation.max(*published);
     }
 
     /// The machine's next effect. The provider's slot is granted at once: waiting for it is a pause.
@@ -479,7 +475,7 @@ impl World {
 
     fn kill(&mut self, process: u8) {
         let killed = &mut self.processes[usize::from(process)];
-        (killed.alive, killed.published) = (false, Generation(0));
+        killed.alive = false;
         let attempt = killed.attempt.take();
         self.journals
             .iter_mut()

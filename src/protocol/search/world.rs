@@ -68,6 +68,14 @@ pub(super) struct Budget {
     pub(super) orders: u8,
 }
 
+impl Budget {
+    /// Whether everything that this one allows is allowed by the other.
+    pub(super) fn fits_into(self, other: Self) -> bool {
+        let each = |budget: Self| [budget.faults, budget.kills, budget.disks, budget.claims, budget.orders];
+        each(self).iter().zip(each(other)).all(|(own, others)| *own <= others)
+    }
+}
+
 #[derive(Clone, Debug, Hash)]
 pub(super) struct World {
     pub(super) now: Time,
@@ -101,8 +109,6 @@ pub(super) struct Process {
     /// Its journal.
     pub(super) owner: u8,
     pub(super) attempt: Option<Rc<Attempt>>,
-    /// The highest generation it published.
-    pub(super) published: Generation,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -145,7 +151,6 @@ impl World {
             disk: if setting.shared_disk { 0 } else { place },
             owner: place,
             attempt: None,
-            published: Generation(1),
         });
         let processes: Vec<_> = processes.collect();
         let journal = |(place, process): (usize, &Process)| Journal {
