@@ -102,6 +102,16 @@ impl Rest<'_> {
         if left_over {
             return Err("7: an answer stays in the journal".to_owned());
         }
+        let journals = world.journals.iter().filter(|journal| journal.holder.is_none());
+        let out_of_reach =
+            journals.flat_map(|journal| &journal.entries).any(|entry| entry.incarnation == world.row.incarnation);
+        if world.row.tombstone.is_some() && !out_of_reach {
+            let live = |&at: &Token| world.idp.live(at) && world.idp.tokens[usize::from(at)].delivered;
+            let ours = |&at: &Token| world.idp.tokens[usize::from(at)].family == world.family();
+            let excused = |&at: &Token| world.idp.tokens[usize::from(at)].excused;
+            let left = (0..world.idp.tokens.len() as Token).find(|at| live(at) && ours(at) && !excused(at));
+            return left.map_or(Ok(()), |left| Err(format!("7: token {left} of a grant that is gone is not revoked")));
+        }
         Ok(())
     }
 
