@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     /// What whoever asked for the refresh saw; another row is adopted instead.
     basis: (Id, Generation),
     rules: Rules,
+    /// It has claimed. Its id never names a second claim, which a late statement of the first could meet.
+    claimed: bool,
     phase: Phase,
 }
 
@@ -101,7 +103,7 @@ pub(crate) enum Told {
 }
 
 /// What to do next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Effect {
     /// Write the key's journal entries to the store.
     Flush,
@@ -148,7 +150,7 @@ impl Machine {
     ) -> (Self, Effect) {
         let (phase, effect) =
             if journal_pending { (Phase::Flushing, Effect::Flush) } else { (Phase::Reading, Effect::Read) };
-        (Self { id, owner, basis, rules, phase }, effect)
+        (Self { id, owner, basis, rules, claimed: false, phase }, effect)
     }
 
     /// Whether the refresh token may have left.
@@ -187,6 +189,7 @@ impl Machine {
             (Phase::Sent(_) | Phase::Done, _) => end(End::Settled),
         };
         self.phase = phase;
+        self.claimed |= phase == Phase::Claiming;
         effect
     }
 
@@ -217,7 +220,12 @@ impl Machine {
             (Some(Doubt::GiveUp), Some(intent)) => {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
-            _ => (Phase::Slot, Effect::Slot),
+            _ => match row.lease {
+                // Of a sender whose intent is over: a claim would be refused, again and again.
+                Some(lease) if lease.until > now => end(End::Until(lease.until)),
+                _ if self.claimed => end(End::Until(now)),
+                _ => (Phase::Slot, Effect::Slot),
+            },
         }
     }
 
@@ -241,7 +249,9 @@ impl Machine {
             return (Phase::Reading, Effect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
-        let in_grace = now < intent.since + self.rules.grace || self.rules.never_rotates || self.rules.try_in_doubt;
+        // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
+        let grace_ends = intent.since + self.rules.grace;
+        let in_grace = now + elapsed < grace_ends || self.rules.never_rotates || self.rules.try_in_doubt;
         // Refused to another sender, or a reconnect required, since the claim was first tried.
         let moot = row.verdict.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {

@@ -6,7 +6,7 @@ use super::{
 use crate::model::{Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
 
 /// One operation on one row. All of them may be repeated: a repetition changes nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
     /// Take the lease and record the intent to spend.
     Claim(Claim),

@@ -21,6 +21,8 @@ mod ending;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
 #[cfg(test)]
+mod search;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub use change::Unchanged;

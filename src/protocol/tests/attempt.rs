@@ -298,14 +298,9 @@ fn what_the_provider_says_decides() {
         ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),
         ("unknown", rules(), vec![(unknown(), "close 1"), (changed(), "read"), (read(closed.clone()), "until 30")]),
         (
-            "unknown, and sent again by the same attempt",
+            "unknown, and never sent again by the same attempt",
             rules(),
-            vec![
-                (unknown(), "close 1"),
-                (changed(), "read"),
-                (read_at(closed.clone(), 30), "slot"),
-                (Event::Slot(closed), "recover"),
-            ],
+            vec![(unknown(), "close 1"), (changed(), "read"), (read_at(closed, 30), "until 30")],
         ),
         ("unknown, never rotates", never, vec![(unknown(), "cancel 1"), (changed(), "settled")]),
     ];

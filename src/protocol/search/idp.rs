@@ -1,0 +1,148 @@
+//! The identity provider: families of refresh tokens, and what a presented one does, by kind.
+//!
+//! The rules are those of the simulated provider in `testing/family`, without its wire.
+
+use std::time::Duration;
+
+use crate::model::{Fingerprint, Time};
+
+/// What a second use of a refresh token does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It kills the whole family.
+    Strict,
+    /// It is refused; the family lives.
+    Reject,
+    /// Within the grace it gives the same new token again, afterwards it kills the family.
+    SamePair,
+    /// Within the grace it gives another one and the earlier one dies, afterwards it kills the family.
+    LastWins,
+    /// Tokens are not spent.
+    NotRotating,
+}
+
+impl Kind {
+    pub(super) fn has_grace(self) -> bool {
+        matches!(self, Self::SamePair | Self::LastWins)
+    }
+}
+
+/// A refresh token: its place in [`Idp::tokens`].
+pub(super) type Token = u8;
+
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Idp {
+    /// Whether each family is alive.
+    pub(super) families: Vec<bool>,
+    pub(super) tokens: Vec<Issued>,
+    /// Requests that were written and not yet answered or forgotten.
+    pub(super) requests: Vec<Request>,
+}
+
+/// A refresh token as the provider sees it, and what became of it on our side.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Issued {
+    pub(super) family: u8,
+    /// The epoch of the request that it answers.
+    pub(super) epoch: u64,
+    /// The first use.
+    pub(super) spent: Option<Time>,
+    pub(super) superseded: bool,
+    /// The last answer to it.
+    pub(super) answer: Option<Token>,
+    /// A process has seen it.
+    pub(super) delivered: bool,
+    /// It was lost in a way that no client can help: see `SEMANTICS.md`, "What no client can keep".
+    pub(super) excused: bool,
+    /// We were told that it is not accepted (any more).
+    pub(super) refused: bool,
+}
+
+/// A refresh request on its way.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Request {
+    pub(super) attempt: u8,
+    pub(super) epoch: u64,
+    pub(super) token: Token,
+    pub(super) written: Time,
+    /// When its sender died or stopped listening.
+    pub(super) orphaned: Option<Time>,
+    pub(super) answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Answer {
+    /// A new refresh token, or the old one where none rotates.
+    Token(Token),
+    InvalidGrant,
+}
+
+impl Idp {
+    /// A new family with its first token, as consent gives it.
+    pub(super) fn consent(&mut self) -> Token {
+        self.families.push(true);
+        self.issue(self.families.len() as u8 - 1, 0, true)
+    }
+
+    fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> Token {
+        let (spent, answer) = (None, None);
+        let (superseded, excused, refused) = (false, false, false);
+        self.tokens.push(Issued { family, epoch, spent, superseded, answer, delivered, excused, refused });
+        self.tokens.len() as Token - 1
+    }
+
+    /// Whether the provider would take it as a first use.
+    pub(super) fn live(&self, token: Token) -> bool {
+        let issued = &self.tokens[usize::from(token)];
+        self.families[usize::from(issued.family)] && issued.spent.is_none() && !issued.superseded
+    }
+
+    /// Processes a request. Whether it comes within a grace is judged by when it was written.
+    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: Time) -> Answer {
+        let at = usize::from(request.token);
+        let Issued { family, spent, superseded, answer, .. } = self.tokens[at].clone();
+        if !self.families[usize::from(family)] || superseded {
+            return Answer::InvalidGrant;
+        }
+        let Some(first_use) = spent else {
+            if kind == Kind::NotRotating {
+                return Answer::Token(request.token);
+            }
+            // Without a grace nobody asks when.
+            return self.rotate(request, if kind.has_grace() { now } else { Time(0) });
+        };
+        let in_grace = kind.has_grace() && request.written < first_use + grace;
+        match (kind, answer) {
+            (Kind::SamePair, Some(same)) if in_grace => Answer::Token(same),
+            (Kind::LastWins, _) if in_grace => {
+                for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
+                    later.superseded = true;
+                }
+                self.rotate(request, first_use)
+            }
+            (Kind::Reject | Kind::NotRotating, _) => Answer::InvalidGrant,
+            _ => {
+                self.families[usize::from(family)] = false;
+                Answer::InvalidGrant
+            }
+        }
+    }
+
+    fn rotate(&mut self, request: &Request, first_use: Time) -> Answer {
+        let at = usize::from(request.token);
+        let new = self.issue(self.tokens[at].family, request.epoch, false);
+        (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));
+        Answer::Token(new)
+    }
+}
+
+/// The fingerprint of a token, and back.
+pub(super) fn fingerprint(token: Token) -> Fingerprint {
+    let mut bytes = [0; 16];
+    bytes[0] = token;
+    Fingerprint(bytes)
+}
+
+pub(super) fn token(fingerprint: Fingerprint) -> Token {
+    fingerprint.0[0]
+}

@@ -1,0 +1,100 @@
+//! What must hold: the numbers are those of the protocol's invariants.
+//!
+//! The fifth, that generations never fall, is checked where a row is written (`World::apply`), and that no
+//! revocation ends a grant that is connected where it reaches the provider.
+
+use std::rc::Rc;
+
+use super::{
+    idp::{Answer, Kind, Request, Token, token},
+    world::{Setting, World},
+};
+use crate::protocol::Commit;
+
+/// The invariant that a state breaks.
+pub(super) fn broken(world: &World, setting: &Setting) -> Option<String> {
+    nothing_delivered_is_lost(world).or_else(|| no_hidden_doubt(world, setting))
+}
+
+/// 1: no two requests with the same refresh token are in flight; within a grace a second one is harmless.
+pub(super) fn second_request(world: &World, sent: Token, setting: &Setting) -> Option<String> {
+    if setting.kind == Kind::NotRotating {
+        return None;
+    }
+    let mut in_flight = world.idp.requests.iter().filter(|other| {
+        let in_grace = setting.kind.has_grace() && world.now < other.written + setting.rules.grace;
+        other.token == sent && !in_grace && (world.processable(other, setting) || deliverable(world, other).is_some())
+    });
+    let other = in_flight.next()?;
+    Some(format!("1: token {sent} is sent while attempt {}'s request with it is in flight", other.attempt))
+}
+
+/// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins, that
+/// of a later request takes the place of an earlier one's; if it gets lost, no client can help.
+pub(super) fn killed(before: &World, after: &World, request: &Request, setting: &Setting) -> Option<String> {
+    let family = before.family();
+    if before.row.tombstone.is_some() || before.idp.tokens[usize::from(request.token)].family != family {
+        return None;
+    }
+    let outlived = setting.kind == Kind::LastWins && after.idp.families[usize::from(family)];
+    let replaced = |at: Token| outlived && request.epoch > before.idp.tokens[usize::from(at)].epoch;
+    let died = (0..before.idp.tokens.len() as Token).find(|&other| {
+        let kept =
+            held(before, other) || before.idp.requests.iter().any(|open| deliverable(before, open) == Some(other));
+        other != request.token && before.idp.live(other) && !after.idp.live(other) && kept && !replaced(other)
+    })?;
+    Some(format!("2: the request of attempt {} with token {} killed token {died}", request.attempt, request.token))
+}
+
+/// 3: a delivered live token is in the row, in `alt`, in a journal, or in the memory of an attempt.
+fn nothing_delivered_is_lost(world: &World) -> Option<String> {
+    let lost = (0..world.idp.tokens.len() as Token).find(|&at| is_owed(world, at) && !held(world, at))?;
+    Some(format!("3: token {lost} is live and was delivered, and nothing holds it any more"))
+}
+
+/// 4: a row without intent never holds a spent token, nor one that a request in flight may spend.
+fn no_hidden_doubt(world: &World, setting: &Setting) -> Option<String> {
+    let row = &world.row;
+    if row.intent.is_some() || row.verdict.is_some() || row.tombstone.is_some() || setting.kind == Kind::NotRotating {
+        return None;
+    }
+    let current = world.current()?;
+    let issued = &world.idp.tokens[usize::from(current)];
+    // What was refused once can be asked for again: there is nothing left to lose.
+    if issued.refused {
+        return None;
+    }
+    if issued.spent.is_some() {
+        return Some(format!("4: the row holds token {current}, which is spent, and has no intent"));
+    }
+    let mut requests = world.idp.requests.iter();
+    let open = requests.find(|open| open.token == current && world.processable(open, setting))?;
+    Some(format!("4: the row holds token {current} without intent, and attempt {} may still spend it", open.attempt))
+}
+
+/// Whether this token has to be kept: the grant stands, it was delivered, and no excuse was found since.
+pub(super) fn is_owed(world: &World, at: Token) -> bool {
+    let issued = &world.idp.tokens[usize::from(at)];
+    let stands = world.row.tombstone.is_none() && issued.family == world.family();
+    stands && issued.delivered && !issued.excused && world.idp.live(at)
+}
+
+/// Whether a token is in the row, in `alt`, in a journal, or in the memory of an attempt.
+pub(super) fn held(world: &World, at: Token) -> bool {
+    let row = &world.row;
+    let stored = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
+    let answers = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
+    let in_memory =
+        || world.processes.iter().filter_map(|process| process.attempt.as_ref()?.commit.as_ref()).any(answers);
+    stored.into_iter().any(|held| token(held.fingerprint) == at)
+        || world.journals.iter().flat_map(|journal| &journal.entries).any(answers)
+        || in_memory()
+}
+
+/// The token in an answer that a living process can still receive.
+fn deliverable(world: &World, request: &Request) -> Option<Token> {
+    match request.answer {
+        Some(Answer::Token(token)) if world.listens(request) => Some(token),
+        _ => None,
+    }
+}

@@ -1,0 +1,193 @@
+//! An exhaustive search through the protocol: every interleaving of everything that can go wrong.
+//!
+//! It drives the production types themselves (the machine of an attempt, the changes of a row) against a
+//! small model of what is around them: the store with one row, the journals, one or two processes that may be
+//! killed and started again, and an identity provider of each kind.
+//!
+//! * [`world`]: a state; [`moves`]: what can happen in it, and what it does; [`idp`]: the provider.
+//! * [`invariants`]: what must hold in every state; [`rest`]: what must come true from every state.
+//! * [`story`]: a violation in words, with the fewest moves that lead to it.
+//!
+//! How much may go wrong is bounded by a budget, and the budgets grow. States are told apart by a 64-bit
+//! digest, so that tens of millions fit; among as many, two are confused with a probability below a thousandth.
+//!
+//! `cargo test` searches a little. `.ci/run check-protocol` searches further: `TOKEN_SUPERVISOR_CHECK_BUDGET`
+//! is the number of states after which a search is cut off, optionally followed by the searches to run, by
+//! words in their names: `10000000 strict 2`.
+
+mod idp;
+mod invariants;
+mod moves;
+mod rest;
+mod story;
+mod world;
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    time::Duration,
+};
+
+use idp::Kind;
+use moves::Move;
+use world::{Budget, Setting, World};
+
+/// The digests are hashes already.
+#[derive(Default)]
+struct Given(u64);
+
+impl Hasher for Given {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+}
+
+struct Found {
+    states: usize,
+    moves: u64,
+    depth: u32,
+    complete: bool,
+    violation: Option<String>,
+}
+
+/// Breadth first, so that the first violation has the shortest story.
+fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Found {
+    let first = World::new(setting, budget);
+    let mut seen: HashSet<u64, BuildHasherDefault<Given>> = HashSet::default();
+    // Where each state came from: its parent and which of the parent's moves.
+    let mut ways: Vec<(u32, u8)> = vec![(0, 0)];
+    let mut frontier = VecDeque::from([(0_u32, 0_u32, first)]);
+    let mut found = Found { states: 1, moves: 0, depth: 0, complete: true, violation: None };
+    seen.insert(World::new(setting, budget).digest());
+    let tell = |ways: &[(u32, u8)], at: u32, last: Option<Move>, broken: String, rest: &[Move]| {
+        let mut chosen = Vec::new();
+        let mut at = at;
+        while at != 0 {
+            chosen.push(ways[at as usize].1);
+            at = ways[at as usize].0;
+        }
+        let mut world = World::new(setting, budget);
+        let mut moves = Vec::new();
+        for place in chosen.into_iter().rev() {
+            let next = world.moves(setting)[usize::from(place)];
+            moves.push(next);
+            world.carry_out(next, setting).ok();
+        }
+        moves.extend(last);
+        format!("{broken}\n{}", story::tell(World::new(setting, budget), &moves, rest, setting))
+    };
+    while let Some((at, depth, world)) = frontier.pop_front() {
+        found.depth = depth;
+        for (place, chosen) in (0..).zip(world.moves(setting)) {
+            let mut next = world.clone();
+            found.moves += 1;
+            let broken = next.carry_out(chosen, setting).err();
+            if let Some(broken) = broken.or_else(|| invariants::broken(&next, setting)) {
+                found.violation = Some(tell(&ways, at, Some(chosen), broken, &[]));
+                return found;
+            }
+            let digest = next.digest();
+            if !seen.insert(digest) {
+                continue;
+            }
+            if digest % sample == 0
+                && let Err((broken, rest)) = rest::comes_to_rest(&next, digest & 64 == 0, setting)
+            {
+                found.violation = Some(tell(&ways, at, Some(chosen), broken, &rest));
+                return found;
+            }
+            found.states += 1;
+            if found.states > most {
+                found.complete = false;
+                return found;
+            }
+            frontier.push_back((ways.len() as u32, depth + 1, next));
+            ways.push((at, place));
+        }
+    }
+    found
+}
+
+/// Budgets, in the order in which they are searched.
+const BUDGETS: [Budget; 9] = [
+    Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 0 },
+    Budget { faults: 1, kills: 1, disks: 0, claims: 2, orders: 0 },
+    Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 1 },
+    Budget { faults: 1, kills: 1, disks: 1, claims: 2, orders: 1 },
+    Budget { faults: 2, kills: 0, disks: 0, claims: 3, orders: 0 },
+    Budget { faults: 2, kills: 1, disks: 0, claims: 3, orders: 0 },
+    Budget { faults: 1, kills: 0, disks: 0, claims: 2, orders: 2 },
+    Budget { faults: 2, kills: 2, disks: 1, claims: 3, orders: 2 },
+    Budget { faults: 3, kills: 2, disks: 1, claims: 4, orders: 2 },
+];
+
+fn settings() -> Vec<(String, Setting)> {
+    let kinds = [Kind::Strict, Kind::Reject, Kind::SamePair, Kind::LastWins, Kind::NotRotating];
+    let mut settings = Vec::new();
+    for kind in kinds {
+        for replicas in [1, 2] {
+            settings.push((format!("{kind:?} {replicas}"), Setting::new(kind, replicas)));
+        }
+    }
+    let shared = Setting { shared_disk: true, ..Setting::new(Kind::Strict, 2) };
+    settings.push(("Strict 2 shared disk".to_owned(), shared));
+    let user = Setting { revokes_user: true, ..Setting::new(Kind::Reject, 1) };
+    settings.push(("Reject 1 revokes user".to_owned(), user));
+    settings
+}
+
+#[expect(clippy::disallowed_methods, reason = "how a longer search is asked for; nothing else reads it")]
+fn asked_for() -> Option<(usize, Vec<String>)> {
+    let text = std::env::var("TOKEN_SUPERVISOR_CHECK_BUDGET").ok()?;
+    let mut words = text.split_whitespace().map(str::to_lowercase);
+    let most = words.next()?.parse().expect("TOKEN_SUPERVISOR_CHECK_BUDGET begins with a number of states");
+    Some((most, words.collect()))
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the search tells how long it took")]
+fn every_interleaving_keeps_the_invariants() {
+    let asked = asked_for();
+    let (most, words) = asked.clone().unwrap_or((6_000, Vec::new()));
+    let mut violations = Vec::new();
+    for (name, setting) in settings() {
+        let lower = name.to_lowercase();
+        if !words.iter().all(|word| lower.split(' ').any(|part| part == word)) {
+            continue;
+        }
+        let mut cut_off: Vec<Budget> = Vec::new();
+        for budget in BUDGETS {
+            // More of everything than what was cut off: it would be cut off sooner.
+            if cut_off.iter().any(|smaller| smaller.fits_into(budget)) {
+                continue;
+            }
+            let start = std::time::Instant::now();
+            let sample = if most > 1_000_000 { 16 } else { 1 };
+            let Found { states, moves, depth, complete, violation } = search(&setting, budget, most, sample);
+            let took = start.elapsed().max(Duration::from_millis(1));
+            let Budget { faults, kills, disks, claims, orders } = budget;
+            println!(
+                "{name:<24} faults {faults} kills {kills} disks {disks} claims {claims} orders {orders}: {states:>9} states, \
+                 {moves:>10} moves, depth {depth:>3}, {:>6.1} s, {:>7.0} states/s{}",
+                took.as_secs_f64(),
+                states as f64 / took.as_secs_f64(),
+                if complete { "" } else { ", cut off" },
+            );
+            if let Some(violation) = violation {
+                println!("{violation}\n");
+                violations.push(format!("{name}: {}", violation.lines().next().unwrap_or_default()));
+                break;
+            }
+            if !complete {
+                cut_off.push(budget);
+            }
+        }
+    }
+    assert!(violations.is_empty(), "{violations:#?}");
+}

@@ -1,0 +1,96 @@
+//! A sequence of moves in words.
+
+use super::{
+    moves::{How, Move},
+    world::{Setting, World},
+};
+use crate::protocol::attempt::Effect;
+
+/// The moves that lead from the first state to a violation, one a line.
+pub(super) fn tell(mut world: World, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
+    let mut lines = Vec::new();
+    for (at, chosen) in moves.iter().chain(rest.iter().take(80)).enumerate() {
+        if at == moves.len() {
+            lines.push("    from here on nothing goes wrong:".to_owned());
+            world.left.claims = 100;
+        }
+        let line = describe(&world, *chosen);
+        let broken = world.carry_out(*chosen, setting).err();
+        lines.push(format!("{:>3} {line}", at + 1));
+        lines.push(format!("      {}", state(&world)));
+        lines.extend(broken.map(|broken| format!("    -> {broken}")));
+    }
+    lines.join("\n")
+}
+
+fn describe(world: &World, chosen: Move) -> String {
+    let outcome = |how| match how {
+        How::Well => "",
+        How::Slowly => "; done, but the process is held up before it looks",
+        How::Unheard => "; done, but the acknowledgement is lost",
+        How::Not => "; fails, nothing is done",
+        How::Late => "; silent, perhaps done later",
+    };
+    let request = |at: u8| {
+        let request = &world.idp.requests[usize::from(at)];
+        format!("attempt {}'s request with token {}", request.attempt, request.token)
+    };
+    match chosen {
+        Move::Start(process) => format!("process {process} starts an attempt"),
+        Move::Do(process, how) => {
+            let Some(attempt) = &world.processes[usize::from(process)].attempt else { return String::new() };
+            let doing = match &attempt.effect {
+                Effect::Read => "reads the row".to_owned(),
+                Effect::RepeatClaim => "repeats its claim".to_owned(),
+                Effect::Send(_) if how == How::Well => "writes the request".to_owned(),
+                Effect::Send(_) => return format!("process {process}, attempt {}: cannot connect", attempt.id),
+                Effect::Commit => "commits".to_owned(),
+                Effect::AwaitStore => "commits again".to_owned(),
+                Effect::Journal => "writes the answer to its journal".to_owned(),
+                other => format!("{other:?}").replace("[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", ""),
+            };
+            format!("process {process}, attempt {}: {doing}{}", attempt.id, outcome(how))
+        }
+        Move::Look(process) => format!("process {process} goes on and looks at the answer to its claim"),
+        Move::Silent(process) => format!("process {process} waits for the commit, in vain"),
+        Move::Renew(process) => format!("process {process} renews its lease"),
+        Move::Process(at) => format!("the provider processes {}", request(at)),
+        Move::Answer(at) => format!("{} is answered: {:?}", request(at), world.idp.requests[usize::from(at)].answer),
+        Move::Unknown(at) => format!("{} gets no answer (time-out, reset, 5xx)", request(at)),
+        Move::Decline(at) => format!("{} is declined without being processed", request(at)),
+        Move::Execute(at) => format!("the store executes late: {:?}", world.delayed[usize::from(at)].change),
+        Move::Flush(journal, _, how) => format!("an entry of journal {journal} goes to the store{}", outcome(how)),
+        Move::Kill(process) => format!("process {process} is killed"),
+        Move::Restart(process) => format!("process {process} starts again"),
+        Move::Replace(process) => format!("process {process} starts again with a new disk"),
+        Move::Connect => "the user connects anew".to_owned(),
+        Move::ConnectAgain(token) => format!("a connect with token {token} is repeated"),
+        Move::ConnectWithout => "a connect without refresh token".to_owned(),
+        Move::Disconnect => "the user disconnects".to_owned(),
+        Move::RequireReconnect => "the application requires a reconnect".to_owned(),
+        Move::Revoke(at) => format!("token {} is revoked at the provider", world.revocations[usize::from(at)]),
+        Move::Tick => "time passes".to_owned(),
+    }
+}
+
+fn state(world: &World) -> String {
+    let row = &world.row;
+    let ticks = |time: crate::model::Time| (time.0 - world.now.0) / super::world::TICK.as_millis() as i64;
+    let senders = |intent: &crate::model::Intent| {
+        let sender = |sender: &crate::model::Sender| {
+            format!("{}@{}{}", sender.attempt.0[1], sender.owner.0[1], if sender.closed { " closed" } else { "" })
+        };
+        intent.senders.iter().map(sender).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = vec![format!("row: generation {}, token {:?}", row.generation.0, world.current())];
+    parts.extend(row.alt.as_ref().map(|alt| format!("alt {} (epoch {})", alt.token.fingerprint.0[0], alt.by.epoch)));
+    parts.extend(row.lease.map(|lease| format!("lease of {} for {}", lease.attempt.0[1], ticks(lease.until))));
+    parts.extend(row.intent.as_ref().map(|intent| {
+        let (since, settle) = (ticks(intent.since), ticks(intent.settle_from));
+        let recovered = if intent.recovered { ", recovered" } else { "" };
+        format!("intent {} [{}] since {since}, settle from {settle}{recovered}", intent.generation.0, senders(intent))
+    }));
+    parts.extend(row.verdict.as_ref().map(|verdict| format!("reconnect required by {:?}", verdict.by)));
+    parts.extend(row.tombstone.map(|_| "tombstone".to_owned()));
+    parts.join("; ")
+}

@@ -1,0 +1,355 @@
+//! A state of the world: one row, the journals, the processes with their attempts, the identity provider.
+//!
+//! Times are absolute in a state, but two states that differ only by when they happen are the same: the
+//! hash takes every time as its distance from now, and distances that no rule can tell apart as one.
+
+use std::{
+    hash::{Hash, Hasher},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::idp::{Idp, Kind, Request, Token, fingerprint, token};
+use crate::{
+    model::{Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey},
+    protocol::{
+        Change, Commit, Found, Known, Reply, Side,
+        attempt::{Effect, Machine},
+        doubt::Rules,
+    },
+};
+
+/// A doubt without a known end of the access token is given up an hour after it began: eight ticks.
+pub(super) const TICK: Duration = Duration::from_secs(450);
+/// The clock starts late enough that nothing saturates.
+const START: Time = Time(1_000_000_000_000);
+/// No rule tells times apart that are longer ago, or further ahead, than this many ticks.
+const HORIZON: i64 = 9;
+
+/// What stays the same throughout a search.
+#[derive(Clone, Debug)]
+pub(super) struct Setting {
+    pub(super) kind: Kind,
+    pub(super) replicas: u8,
+    /// All journals lie in one directory, so that a process that starts takes over those of the dead.
+    pub(super) shared_disk: bool,
+    /// The provider revokes all of a user's tokens, not a family alone.
+    pub(super) revokes_user: bool,
+    pub(super) rules: Rules,
+}
+
+impl Setting {
+    pub(super) fn new(kind: Kind, replicas: u8) -> Self {
+        let rules = Rules {
+            settle: TICK,
+            send_window: TICK,
+            patience: 2 * TICK,
+            lease: TICK,
+            // Longer than lease, window, settling and patience together, as the configuration demands.
+            grace: if kind.has_grace() { 6 * TICK } else { Duration::ZERO },
+            try_in_doubt: false,
+            never_rotates: kind == Kind::NotRotating,
+        };
+        Self { kind, replicas, shared_disk: false, revokes_user: false, rules }
+    }
+}
+
+/// How much may still go wrong, or be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Budget {
+    /// Lost, late and failing operations, outages, delays.
+    pub(super) faults: u8,
+    pub(super) kills: u8,
+    /// Disks that are lost with a killed process.
+    pub(super) disks: u8,
+    /// Attempts that get as far as a claim.
+    pub(super) claims: u8,
+    /// Connects, disconnects, required reconnects.
+    pub(super) orders: u8,
+}
+
+impl Budget {
+    /// Whether everything that this one allows is allowed by the other.
+    pub(super) fn fits_into(self, other: Self) -> bool {
+        let each = |budget: Self| [budget.faults, budget.kills, budget.disks, budget.claims, budget.orders];
+        each(self).iter().zip(each(other)).all(|(own, others)| *own <= others)
+    }
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct World {
+    pub(super) now: Time,
+    pub(super) left: Budget,
+    pub(super) row: Rc<Row>,
+    /// The store's table of fingerprints, as a set of tokens.
+    pub(super) known: u32,
+    /// Tokens that are to be revoked.
+    pub(super) revocations: Vec<Token>,
+    /// Statements whose senders gave up on them, and which the store may still execute.
+    pub(super) delayed: Vec<Delayed>,
+    pub(super) processes: Vec<Process>,
+    /// Their places are the owners.
+    pub(super) journals: Vec<Journal>,
+    pub(super) idp: Idp,
+    /// Which ids of attempts were given away, as a set.
+    pub(super) attempts: u32,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Delayed {
+    pub(super) change: Rc<Change>,
+    /// The statement's time-out.
+    pub(super) until: Time,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Process {
+    pub(super) alive: bool,
+    pub(super) disk: u8,
+    /// Its journal.
+    pub(super) owner: u8,
+    pub(super) attempt: Option<Rc<Attempt>>,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Journal {
+    pub(super) disk: u8,
+    /// The living process that has its lock.
+    pub(super) holder: Option<u8>,
+    pub(super) entries: Vec<Rc<Commit>>,
+}
+
+/// A running attempt: the production machine, and what its task keeps for it.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Attempt {
+    pub(super) id: u8,
+    pub(super) machine: Machine,
+    /// What is to be done next.
+    pub(super) effect: Effect,
+    /// It has claimed, so that its id may be known elsewhere.
+    pub(super) claimed: bool,
+    /// The claim that is not answered.
+    pub(super) claim: Option<Change>,
+    /// When that was first tried.
+    pub(super) issued: Option<Time>,
+    /// The store's answer to the claim; the process has not looked at it yet.
+    pub(super) held: Option<(Reply, Rc<Row>, Time)>,
+    /// The request was written.
+    pub(super) sent: bool,
+    /// The answer.
+    pub(super) commit: Option<Rc<Commit>>,
+    pub(super) journaled: bool,
+}
+
+impl World {
+    /// Connected, with every process up.
+    pub(super) fn new(setting: &Setting, left: Budget) -> Self {
+        let mut idp = Idp::default();
+        let token = idp.consent();
+        let processes = (0..setting.replicas).map(|place| Process {
+            alive: true,
+            disk: if setting.shared_disk { 0 } else { place },
+            owner: place,
+            attempt: None,
+        });
+        let processes: Vec<_> = processes.collect();
+        let journal = |(place, process): (usize, &Process)| Journal {
+            disk: process.disk,
+            holder: Some(place as u8),
+            entries: vec![],
+        };
+        let journals = processes.iter().enumerate().map(journal).collect();
+        Self {
+            now: START,
+            left,
+            row: Rc::new(first_row(token)),
+            known: 1,
+            revocations: Vec::new(),
+            delayed: Vec::new(),
+            processes,
+            journals,
+            idp,
+            attempts: 0,
+        }
+    }
+
+    /// Carries out a change as a store does: reads, applies, writes.
+    pub(super) fn apply(&mut self, change: &Change) -> Result<Reply, String> {
+        let known = match change.looks_up() {
+            Some(looked_up) if self.known & 1 << token(looked_up) != 0 => Known::Spent,
+            _ => Known::New,
+        };
+        let found = Found { row: Some(&self.row), now: self.now, floor: Generation(0), known };
+        let applied = change.apply(found);
+        for side in applied.sides {
+            match side {
+                Side::Spent(spent) | Side::Connected(spent) => self.known |= 1 << token(spent),
+                Side::Revoke(revoked) => {
+                    let revoked = token(revoked.fingerprint);
+                    if !self.revocations.contains(&revoked) {
+                        self.revocations.push(revoked);
+                    }
+                }
+                Side::CancelRevocations => self.revocations.clear(),
+            }
+        }
+        if let Some(mut row) = applied.row {
+            if row.generation < self.row.generation {
+                return Err(format!("the generation fell from {:?} to {:?}", self.row.generation, row.generation));
+            }
+            plain(&mut row);
+            self.row = Rc::new(row);
+        }
+        Ok(applied.reply)
+    }
+
+    /// The token that the row would spend.
+    pub(super) fn current(&self) -> Option<Token> {
+        self.row.refresh_token.as_ref().map(|held| token(held.fingerprint))
+    }
+
+    /// The family of the row's grant.
+    pub(super) fn family(&self) -> u8 {
+        self.row.incarnation.0[1]
+    }
+
+    /// Whether a living process still waits for the answer to this request.
+    pub(super) fn listens(&self, request: &Request) -> bool {
+        let mut attempts = self.processes.iter().filter_map(|process| process.attempt.as_ref());
+        let waits = |attempt: &Rc<Attempt>| attempt.id == request.attempt && attempt.sent && attempt.commit.is_none();
+        request.orphaned.is_none() && attempts.any(waits)
+    }
+
+    /// Entries that this process has to bring to the store: (journal, place).
+    pub(super) fn pending(&self, process: u8) -> Vec<(u8, u8)> {
+        let running = self.processes[usize::from(process)].attempt.as_ref().map(|attempt| Id::of(ATTEMPT, attempt.id));
+        let mut pending = Vec::new();
+        for (at, journal) in self.journals.iter().enumerate().filter(|(_, journal)| journal.holder == Some(process)) {
+            let entries = journal.entries.iter().enumerate().filter(|(_, entry)| Some(entry.attempt) != running);
+            pending.extend(entries.map(|(place, _)| (at as u8, place as u8)));
+        }
+        pending
+    }
+
+    /// The same for states that differ only by the time of day.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = Canonical { now: self.now.0, state: 0 };
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+pub(super) const ATTEMPT: u8 = 1;
+pub(super) const INCARNATION: u8 = 2;
+pub(super) const OWNER: u8 = 3;
+
+impl Id {
+    /// A small id that says what it is.
+    pub(super) fn of(sort: u8, number: u8) -> Self {
+        let mut bytes = [0; 16];
+        (bytes[0], bytes[1]) = (sort, number);
+        Self(bytes)
+    }
+}
+
+pub(super) fn spendable(token: Token) -> Spendable {
+    Spendable { sealed: Sealed(Vec::new()), fingerprint: fingerprint(token) }
+}
+
+fn first_row(token: Token) -> Row {
+    Row {
+        key: key(),
+        grant_id: String::new(),
+        incarnation: Id::of(INCARNATION, 0),
+        generation: Generation(1),
+        client_id: None,
+        refresh_token: Some(spendable(token)),
+        parent: None,
+        commit: None,
+        alt: None,
+        epoch: 0,
+        lease: None,
+        intent: None,
+        verdict: None,
+        held: None,
+        issued_at: Time(0),
+        expires: Expires::Unknown,
+        refresh_expires: Expires::Unknown,
+        due_at: None,
+        retry_at: None,
+        last_error: None,
+        document: Sealed(Vec::new()),
+        tombstone: None,
+        changed_at: Time(0),
+    }
+}
+
+/// One key: `TokenKey` shares its buffer, so that rows are cheap to copy.
+pub(super) fn key() -> TokenKey {
+    thread_local!(static KEY: TokenKey = TokenKey::new("u", "i"));
+    KEY.with(TokenKey::clone)
+}
+
+/// Takes out of a row what no rule of the protocol reads, so that fewer states differ.
+fn plain(row: &mut Row) {
+    row.grant_id.clear();
+    (row.due_at, row.retry_at, row.last_error) = (None, None, None);
+    (row.issued_at, row.changed_at) = (Time(0), Time(0));
+    if let Some(verdict) = &mut row.verdict {
+        verdict.since = Time(0);
+        verdict.code.clear();
+    }
+    if let Some(tombstone) = &mut row.tombstone {
+        tombstone.at = Time(0);
+    }
+}
+
+/// Hashes times by their distance from now. `Time` is the only type here that hashes as an `i64`.
+struct Canonical {
+    now: i64,
+    state: u64,
+}
+
+impl Canonical {
+    fn fold(&mut self, value: u64) {
+        let product = u128::from(self.state ^ 0x9e37_79b9_7f4a_7c15) * u128::from(value ^ 0xa076_1d64_78bd_642f);
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+    }
+}
+
+impl Hasher for Canonical {
+    fn finish(&self) -> u64 {
+        let mut last = Self { ..*self };
+        last.fold(0x2545_f491_4f6c_dd1d);
+        last.state
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.fold(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.fold(value.into());
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.fold(value.into());
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.fold(value);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.fold(value as u64);
+    }
+
+    fn write_i64(&mut self, time: i64) {
+        let ticks = (time - self.now).div_euclid(TICK.as_millis() as i64);
+        self.fold(ticks.clamp(-HORIZON, HORIZON) as u64);
+    }
+}
