@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
 use token_supervisor::{
-    Error, Idp, Keyring, RefreshSettings, TokenKey, TokenSupervisor, presets,
+    Error, Keyring, RefreshSettings, TokenKey, TokenSupervisor,
     testing::{Chaos, Fault, Kind, Profile, SimulatedIdp},
 };
 
@@ -57,7 +57,7 @@ impl World {
             .sweep_every(Duration::from_millis(500));
         for (name, profile) in profiles() {
             let sim = SimulatedIdp::start(profile.access_lifetime(life))?;
-            builder = builder.idp(name, idp(&sim));
+            builder = builder.idp(name, sim.idp());
             let seed = seed.wrapping_add(idps.len() as u64);
             sim.chaos(chaos(seed, sim.profile().kind));
             idps.push((name, sim));
@@ -134,21 +134,6 @@ fn profiles() -> [(&'static str, Profile); 6] {
         ("generic", Profile::oauth2(Kind::Strict)),
         ("generic-grace", Profile::oauth2(Kind::LastWins { grace: GRACE })),
     ]
-}
-
-/// The preset that fits, pointed at the simulator.
-fn idp(sim: &SimulatedIdp) -> Idp {
-    let profile = sim.profile();
-    let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
-    let idp = match profile.name() {
-        "github" => presets::github(id, secret),
-        "gitlab" => presets::gitlab(id, secret),
-        "bitbucket" => presets::bitbucket(id, secret),
-        "keycloak" => presets::keycloak("http://127.0.0.1", "demo", id, secret),
-        _ => presets::oauth2("http://127.0.0.1", id, secret),
-    };
-    let grace = profile.kind.grace().unwrap_or_default();
-    idp.token_url(sim.token_url()).revocation_url(sim.revocation_url()).reuse_grace(grace)
 }
 
 /// The defaults are for tokens that live for hours; these live for seconds.

@@ -54,6 +54,7 @@ pub use self::{
 use self::{server::Server, state::Shared};
 pub use crate::clock::ManualClock;
 use crate::model::{AccessToken, Expiry, Grant, RefreshToken};
+use crate::{Idp, presets};
 
 /// A simulated identity provider. Clones are the same one; dropping the last stops the server.
 ///
@@ -79,6 +80,21 @@ impl SimulatedIdp {
     /// If the port, the thread or its runtime cannot be had.
     pub fn start_with_clock(profile: Profile, clock: &ManualClock) -> io::Result<Self> {
         Server::start(profile, Some(clock)).map(Arc::new).map(Self)
+    }
+
+    /// The provider as a supervisor has to know it: the preset that fits, pointed here.
+    pub fn idp(&self) -> Idp {
+        let profile = self.profile();
+        let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
+        let idp = match profile.name() {
+            "github" => presets::github(id, secret),
+            "gitlab" => presets::gitlab(id, secret),
+            "bitbucket" => presets::bitbucket(id, secret),
+            "keycloak" => presets::keycloak("http://127.0.0.1", "simulated", id, secret),
+            _ => presets::oauth2("http://127.0.0.1", id, secret),
+        };
+        let grace = profile.kind.grace().unwrap_or_default();
+        idp.token_url(self.token_url()).revocation_url(self.revocation_url()).reuse_grace(grace)
     }
 
     /// As it was started.

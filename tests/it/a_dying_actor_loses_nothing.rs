@@ -2,17 +2,11 @@
 //! neighbours notice nothing.
 
 use token_supervisor::{
-    Error, TokenKey, TokenSupervisor,
+    Error, TokenKey,
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
-use tokio::task::JoinHandle;
 
-use crate::support::{LIFE, World, eventually, within};
-
-fn ask(supervisor: &TokenSupervisor, key: &TokenKey) -> JoinHandle<Result<token_supervisor::Token, Error>> {
-    let (supervisor, key) = (supervisor.clone(), key.clone());
-    tokio::spawn(async move { supervisor.token(&key).await })
-}
+use crate::support::{LIFE, World, ask, eventually, passing, within};
 
 #[tokio::test]
 async fn an_idle_actor_that_panics_is_replaced() {
@@ -100,12 +94,7 @@ async fn the_registry_dies_with_requests_on_their_way() {
     }
     world.sim.release();
     for caller in callers {
-        eventually("the caller is answered", || {
-            world.clock.advance(std::time::Duration::from_millis(5));
-            caller.is_finished()
-        })
-        .await;
-        assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+        assert_eq!(passing(&world, std::time::Duration::from_millis(5), caller).await.unwrap().generation().get(), 2);
     }
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
 }

@@ -13,7 +13,7 @@ use token_supervisor::{
     testing::{Fault, Kind, ManualClock, Point, Profile, SimulatedIdp, Standing, StoreFault, stored_refresh_token},
 };
 
-use crate::support::{eventually, idp, within};
+use crate::support::{eventually, within};
 
 /// Where the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     let clock = ManualClock::new(std::time::SystemTime::now());
     let start = || {
         let builder = TokenSupervisor::builder().store(format!("sqlite://{}", path("tokens.db")));
-        builder.keyring(keyring.clone()).idp("idp", idp(&sim)).clock(&clock).start()
+        builder.keyring(keyring.clone()).idp("idp", sim.idp()).clock(&clock).start()
     };
 
     let supervisor = start().await.unwrap();

@@ -8,7 +8,7 @@ use token_supervisor::{
     testing::{Fault, Kind, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 const SETTLE: Duration = Duration::from_secs(31);
 
@@ -20,10 +20,7 @@ fn kinds() -> [Kind; 4] {
 /// Sends a refresh that meets `fault`, and waits until its attempt has ended.
 async fn unanswered(world: &World, supervisor: &token_supervisor::TokenSupervisor, key: &token_supervisor::TokenKey) {
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(supervisor, key);
     let error = within(caller).await.unwrap().unwrap_err();
     assert!(
         matches!(error, Error::Unavailable { cause: token_supervisor::Cause::InDoubt, retry_after } if retry_after <= SETTLE),

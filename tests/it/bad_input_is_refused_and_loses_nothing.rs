@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::Profile,
 };
 
-use crate::support::{World, within};
+use crate::support::{World, ask, within};
 
 fn bad_keys() -> Vec<TokenKey> {
     let long = "x".repeat(300);
@@ -100,12 +100,7 @@ async fn more_waiters_than_allowed_are_told_to_slow_down() {
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.sim.next(token_supervisor::testing::Fault::Hang);
     world.clock.advance(crate::support::LIFE);
-    let callers: Vec<_> = (0..50)
-        .map(|_| {
-            let (supervisor, key) = (supervisor.clone(), key.clone());
-            tokio::spawn(async move { supervisor.token(&key).await })
-        })
-        .collect();
+    let callers: Vec<_> = (0..50).map(|_| ask(&supervisor, &key)).collect();
     crate::support::eventually("the rest is refused", || {
         callers.iter().filter(|caller| caller.is_finished()).count() == 40
     })
@@ -135,13 +130,13 @@ async fn a_builder_says_what_is_missing_or_contradictory() {
     assert!(message(elsewhere).contains("sqlite://PATH"));
     let nowhere = start(world.builder().store("sqlite:///no/such/folder/x.db")).await.unwrap_err();
     assert!(message(nowhere).contains("/no/such/folder"));
-    let twice = start(world.builder().idp("idp", world.idp())).await.unwrap_err();
+    let twice = start(world.builder().idp("idp", world.sim.idp())).await.unwrap_err();
     assert!(message(twice).contains("twice"));
-    let name = start(world.builder().idp("Bad Name", world.idp())).await.unwrap_err();
+    let name = start(world.builder().idp("Bad Name", world.sim.idp())).await.unwrap_err();
     assert!(message(name).contains("[a-z0-9]"));
     let plain = start(world.builder().idp("x", Idp::oauth2("http://example.com/t", "id", "ts-test-secret-s"))).await;
     assert!(message(plain.unwrap_err()).contains("https"));
-    let grace = world.idp().reuse_grace(Duration::from_secs(30));
+    let grace = world.sim.idp().reuse_grace(Duration::from_secs(30));
     let short = start(world.bare_builder().idp("idp", grace)).await.unwrap_err();
     assert!(message(short).contains("must be shorter than the reuse grace"));
     let zero = start(world.builder().refresh(RefreshSettings::default().lease(Duration::ZERO))).await.unwrap_err();
@@ -173,7 +168,7 @@ async fn a_wrong_or_missing_key_is_noticed_at_start() {
 fn nothing_secret_is_in_debug_output() {
     let world = World::new(Profile::gitlab());
     let grant = world.sim.consent("alice").extra("id_token", "ts-test-secret-extra".into());
-    let idp = world.idp();
+    let idp = world.sim.idp();
     for text in [format!("{:?}", world.keyring), format!("{idp:?}"), format!("{:?}", world.builder())] {
         assert!(!text.contains("ts-test-secret"), "a secret is in a Debug output");
     }

@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 #[tokio::test]
 async fn a_replayed_connect_changes_nothing_and_says_so() {
@@ -62,10 +62,7 @@ async fn a_connect_supersedes_a_refresh_in_flight() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let token = within(caller).await.unwrap().unwrap();
@@ -107,10 +104,7 @@ async fn a_disconnect_during_a_refresh_stands_and_the_late_answer_is_revoked() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     within(supervisor.disconnect(&key, Revoke::Yes)).await.unwrap();
     assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);

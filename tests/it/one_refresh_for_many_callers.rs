@@ -5,7 +5,7 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 #[tokio::test]
 async fn a_connected_grant_is_served_and_refreshed() {
@@ -28,12 +28,7 @@ async fn ten_thousand_callers_of_an_expired_token_cause_one_refresh() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
     world.clock.advance(LIFE);
-    let callers: Vec<_> = (0..10_000)
-        .map(|_| {
-            let (supervisor, key) = (supervisor.clone(), key.clone());
-            tokio::spawn(async move { supervisor.token(&key).await })
-        })
-        .collect();
+    let callers: Vec<_> = (0..10_000).map(|_| ask(&supervisor, &key)).collect();
     for caller in callers {
         let token = within(caller).await.unwrap().unwrap();
         assert_eq!(token.generation().get(), 2);
@@ -47,10 +42,7 @@ async fn a_dropped_caller_neither_stops_nor_changes_the_refresh() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());

@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 #[tokio::test]
 async fn a_due_token_is_refreshed_in_the_background() {
@@ -25,7 +25,7 @@ async fn a_due_token_is_refreshed_in_the_background() {
 #[tokio::test]
 async fn a_margin_longer_than_the_life_does_not_make_new_tokens_due() {
     let world = World::new(Profile::bitbucket());
-    let supervisor = world.bare_builder().idp("idp", world.idp().margin(LIFE * 24)).start().await.unwrap();
+    let supervisor = world.bare_builder().idp("idp", world.sim.idp().margin(LIFE * 24)).start().await.unwrap();
     let key = TokenKey::new("alice", "idp");
     let status = within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert_eq!(status.state, State::Fresh);
@@ -65,10 +65,7 @@ async fn where_rotation_ends_the_access_token_callers_join_the_refresh() {
     world.clock.advance(LIFE - Duration::from_secs(200));
     eventually("the request has left", || world.sim.requests() == 1).await;
     assert!(supervisor.cached(&key).is_none(), "the old token is dead at the provider by now");
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     world.sim.release();
     assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
 }

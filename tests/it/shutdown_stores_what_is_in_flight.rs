@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -17,10 +17,7 @@ async fn a_refresh_in_flight_is_finished_and_stored() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     let shutdown = tokio::spawn({
         let supervisor = supervisor.clone();
@@ -42,10 +39,7 @@ async fn what_is_not_finished_in_time_is_counted_and_the_next_process_finds_it()
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     let shutdown = tokio::spawn({
         let supervisor = supervisor.clone();
@@ -97,10 +91,7 @@ async fn dropping_the_last_handle_stores_what_is_in_flight() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
     caller.abort();
     caller.await.unwrap_err();

@@ -10,9 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 use token_supervisor::{
-    Builder, Idp, Keyring, RefreshSettings, TokenKey, TokenSupervisor, presets,
+    Builder, Error, Keyring, RefreshSettings, Token, TokenKey, TokenSupervisor,
     testing::{ManualClock, Profile, SimulatedIdp, Standing, stored_refresh_token},
 };
+use tokio::task::JoinHandle;
 
 /// How long the simulated access tokens live.
 pub const LIFE: Duration = Duration::from_secs(3_600);
@@ -36,13 +37,8 @@ impl World {
         self.folder.path().join("tokens.db")
     }
 
-    /// The simulated identity provider as a supervisor knows it.
-    pub fn idp(&self) -> Idp {
-        idp(&self.sim)
-    }
-
     pub fn builder(&self) -> Builder {
-        self.bare_builder().idp("idp", self.idp())
+        self.bare_builder().idp("idp", self.sim.idp())
     }
 
     /// A builder without identity provider.
@@ -74,21 +70,6 @@ impl World {
     }
 }
 
-/// The preset that fits the simulated provider's profile.
-pub fn idp(sim: &SimulatedIdp) -> Idp {
-    let profile = sim.profile();
-    let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
-    let idp = match profile.name() {
-        "github" => presets::github(id, secret),
-        "gitlab" => presets::gitlab(id, secret),
-        "bitbucket" => presets::bitbucket(id, secret),
-        "keycloak" => presets::keycloak("http://127.0.0.1", "app", id, secret),
-        _ => Idp::oauth2("http://127.0.0.1", id, secret),
-    };
-    let grace = profile.kind.grace().unwrap_or_default();
-    idp.token_url(sim.token_url()).revocation_url(sim.revocation_url()).reuse_grace(grace)
-}
-
 pub async fn stop(supervisor: TokenSupervisor) {
     let stopped = within(supervisor.shutdown(Duration::from_secs(60))).await;
     assert_eq!(stopped.abandoned, 0);
@@ -108,4 +89,20 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), poll).await.is_ok(), "not within 30 s: {what}");
+}
+
+/// Asks for a token, as a caller in a task of its own does.
+pub fn ask(supervisor: &TokenSupervisor, key: &TokenKey) -> JoinHandle<Result<Token, Error>> {
+    let (supervisor, key) = (supervisor.clone(), key.clone());
+    tokio::spawn(async move { supervisor.token(&key).await })
+}
+
+/// Lets time pass until the task has ended.
+pub async fn passing<T>(world: &World, step: Duration, task: JoinHandle<T>) -> T {
+    eventually("the task ends", || {
+        world.clock.advance(step);
+        task.is_finished()
+    })
+    .await;
+    task.await.unwrap()
 }

@@ -8,7 +8,7 @@ use token_supervisor::{
     testing::{Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, passing, within};
 
 async fn drained(world: &World, supervisor: &TokenSupervisor) {
     eventually("the store has everything", || {
@@ -38,16 +38,8 @@ async fn a_silent_commit_is_journaled_after_a_moment() {
     let (supervisor, key) = world.connected().await;
     supervisor.testing().store_fault(StoreFault::CommitsHang);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
-    eventually("the moment passes", || {
-        world.clock.advance(Duration::from_millis(50));
-        caller.is_finished()
-    })
-    .await;
-    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    let caller = ask(&supervisor, &key);
+    assert_eq!(passing(&world, Duration::from_millis(50), caller).await.unwrap().generation().get(), 2);
     assert_eq!(supervisor.testing().journal_pending(), 1);
     supervisor.testing().store_fault(StoreFault::None);
     drained(&world, &supervisor).await;
@@ -72,12 +64,7 @@ async fn an_answer_that_neither_takes_is_shown_to_nobody_until_one_does() {
     }
     assert!(!caller.is_finished() && supervisor.cached(&key).is_none());
     supervisor.testing().journal_fails(false);
-    eventually("the journal takes it", || {
-        world.clock.advance(Duration::from_millis(100));
-        caller.is_finished()
-    })
-    .await;
-    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(passing(&world, Duration::from_millis(100), caller).await.unwrap().generation().get(), 2);
     supervisor.testing().store_fault(StoreFault::None);
     drained(&world, &supervisor).await;
     assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
@@ -89,19 +76,11 @@ async fn a_lost_acknowledgement_of_a_claim_is_repeated_with_the_same_id() {
     let (supervisor, key) = world.connected().await;
     supervisor.testing().store_fault(StoreFault::ClaimAcknowledgementsLost);
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
+    let caller = ask(&supervisor, &key);
     eventually("an attempt claims", || supervisor.testing().attempts() == 1).await;
     world.clock.advance(Duration::from_secs(1));
     supervisor.testing().store_fault(StoreFault::None);
-    eventually("the claim is repeated", || {
-        world.clock.advance(Duration::from_millis(50));
-        caller.is_finished()
-    })
-    .await;
-    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(passing(&world, Duration::from_millis(50), caller).await.unwrap().generation().get(), 2);
     assert_eq!(world.sim.requests(), 1);
 }
 
@@ -122,12 +101,7 @@ async fn a_claim_acknowledged_too_late_sends_nothing() {
         tokio::task::yield_now().await;
     }
     supervisor.testing().store_fault(StoreFault::None);
-    eventually("a later claim is in time", || {
-        world.clock.advance(Duration::from_millis(200));
-        caller.is_finished()
-    })
-    .await;
-    assert_eq!(caller.await.unwrap().unwrap().generation().get(), 2);
+    assert_eq!(passing(&world, Duration::from_millis(200), caller).await.unwrap().generation().get(), 2);
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
 }
 
@@ -157,16 +131,8 @@ async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
     let error = within(supervisor.connect(&cold, world.sim.consent("bob"))).await.unwrap_err();
     assert!(error.is_transient() && error.retry_after().is_some(), "{error}");
     world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.token(&key).await }
-    });
-    eventually("the caller's deadline passes", || {
-        world.clock.advance(Duration::from_secs(1));
-        caller.is_finished()
-    })
-    .await;
-    assert_eq!(caller.await.unwrap().unwrap_err(), Error::Timeout);
+    let caller = ask(&supervisor, &key);
+    assert_eq!(passing(&world, Duration::from_secs(1), caller).await.unwrap_err(), Error::Timeout);
     assert_eq!(world.sim.requests(), 0);
     supervisor.testing().store_fault(StoreFault::None);
     eventually("it recovers", || {

@@ -4,8 +4,6 @@
 //! operations run elsewhere, and whoever waits hears that the reply was dropped and asks again.
 
 mod machine;
-#[cfg(test)]
-mod machine_tests;
 
 use std::{sync::Arc, time::Duration};
 

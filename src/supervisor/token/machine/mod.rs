@@ -1,5 +1,11 @@
 //! The decisions of a key's actor: serve, wait, refuse, and when to start an attempt. Pure: the actor brings
 //! events, the time and what is published, and carries the effects out.
+//!
+//! Here: what is known, and how events change it. In `serve`: what follows for those who wait.
+
+mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -107,14 +113,6 @@ pub(super) struct Sight<'a> {
     pub(super) watched: bool,
     /// Somebody waits for the row itself.
     pub(super) wanted: bool,
-}
-
-/// What becomes of a caller now.
-enum Verdict {
-    Give(Token),
-    Fail(Error),
-    Wait,
-    Start,
 }
 
 /// A caller is told this if nothing better is known.
@@ -253,19 +251,6 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// Decides about those who want a refresh and have not been looked at since the row is known.
-    fn admit_refreshers(&mut self, row: &Row, now: Time, effects: &mut Vec<Effect<W, R>>) {
-        let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
-        let just_refreshed = !self.running && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;
-        for (who, before) in std::mem::take(&mut self.refreshers) {
-            if before.is_none() && just_refreshed {
-                effects.push(Effect::Refreshed(who, Ok(false)));
-            } else {
-                self.refreshers.push((who, before.or(Some(row.generation))));
-            }
-        }
-    }
-
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
         self.running = false;
         self.pause = None;
@@ -305,172 +290,6 @@ impl<W, R> Machine<W, R> {
             effects.push(Effect::Stand(standing(row)));
         }
         self.answer_refreshers(now, effects);
-    }
-
-    fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
-        let View::Read(row) = &self.view else { return };
-        for (who, before) in std::mem::take(&mut self.refreshers) {
-            let answer = match (row, before) {
-                (Some(row), None) if row.tombstone.is_none() => {
-                    // Came after what has just ended.
-                    self.refreshers.push((who, before));
-                    continue;
-                }
-                (Some(row), Some(before)) if row.tombstone.is_none() && row.generation > before => Ok(true),
-                (Some(row), _) if row.tombstone.is_none() => {
-                    Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
-                        retry_after: SOON,
-                        cause: row.last_error.as_ref().map_or(Cause::IdpDown, |error| error.cause),
-                    }))
-                }
-                _ => Err(Error::NotConnected),
-            };
-            effects.push(Effect::Refreshed(who, answer));
-        }
-    }
-
-    /// Answers whom it can, starts what must be started, and says when to look again.
-    fn serve(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
-        let now = sight.now;
-        let mut start = false;
-        for waiting in std::mem::take(&mut self.waiters) {
-            match self.judge(&waiting, sight) {
-                Verdict::Give(token) => effects.push(Effect::Answer(waiting.who, Ok(token))),
-                Verdict::Fail(error) => effects.push(Effect::Answer(waiting.who, Err(error))),
-                Verdict::Wait => self.waiters.push(waiting),
-                Verdict::Start => {
-                    start = true;
-                    self.waiters.push(waiting);
-                }
-            }
-        }
-        match &self.view {
-            View::Asleep if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => return,
-            View::Unread | View::Asleep => {
-                self.view = View::Reading;
-                effects.push(Effect::Read);
-            }
-            View::Reading => {}
-            View::Read(None) => self.answer_refreshers(now.wall, effects),
-            View::Read(Some(row)) => {
-                let row = row.clone();
-                self.admit_refreshers(&row, now.wall, effects);
-                start |= self.refresh_is_due(&row, now.wall);
-                if !self.running && !self.refreshers.is_empty() {
-                    // An operator's wish goes before the backoff, but not around a doubt.
-                    match self.hindrance(&Row { retry_at: None, ..(*row).clone() }, now.wall) {
-                        Some(_) => self.answer_refreshers(now.wall, effects),
-                        None => start = true,
-                    }
-                }
-                if start && !self.running {
-                    self.running = true;
-                    effects.push(Effect::Start(row));
-                }
-            }
-        }
-        self.rest(sight, effects);
-    }
-
-    fn judge(&self, waiting: &Waiting<W>, sight: Sight<'_>) -> Verdict {
-        let now = sight.now;
-        let View::Read(row) = &self.view else { return Verdict::Wait };
-        let Some(row) = row.as_ref().filter(|row| row.tombstone.is_none()) else {
-            return Verdict::Fail(Error::NotConnected);
-        };
-        let refused = |issued: &Issued| self.rejected.is_some_and(|rejected| issued.generation <= rejected);
-        let needed = now.plus(waiting.min_ttl);
-        let token = sight
-            .published
-            .filter(|issued| issued.generation >= row.generation || self.running)
-            .filter(|issued| issued.valid_at(needed.wall, needed.boot) && !refused(issued))
-            .and_then(|issued| issued.hand_out(now.wall));
-        if let Some(token) = token {
-            return Verdict::Give(token);
-        }
-        if let Some(life) = row.lifetime().filter(|life| waiting.renewed || waiting.min_ttl > *life * 3 / 4)
-            && !waiting.min_ttl.is_zero()
-        {
-            return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
-        }
-        if self.running {
-            return Verdict::Wait;
-        }
-        match self.hindrance(row, now.wall) {
-            None => Verdict::Start,
-            // The next step lies before the caller's deadline: worth waiting for.
-            Some(Error::Unavailable { retry_after, cause })
-                if cause != Cause::Held && now.boot + retry_after < waiting.deadline =>
-            {
-                Verdict::Wait
-            }
-            Some(error) => Verdict::Fail(error),
-        }
-    }
-
-    /// Why no attempt can start now.
-    fn hindrance(&self, row: &Row, now: Time) -> Option<Error> {
-        if let Some(verdict) = &row.verdict {
-            let (reason, since) = (verdict.code.clone(), verdict.since.into());
-            return Some(Error::ReconnectRequired { reason, since });
-        }
-        if row.held.is_some() {
-            return Some(Error::Unavailable { retry_after: Duration::from_secs(60), cause: Cause::Held });
-        }
-        if row.refresh_token.is_none() {
-            let since = row.expires.at().unwrap_or(row.changed_at).into();
-            return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
-        }
-        let backoff = row.last_error.as_ref().and_then(|error| row.retry_at.map(|at| (at, error.cause)));
-        let pause = self.pause.map(|pause| (pause.until, pause.cause));
-        let (until, cause) = pause.into_iter().chain(backoff).max_by_key(|(time, _)| *time)?;
-        (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
-    }
-
-    /// Whether an attempt is to be started although nobody waits.
-    fn refresh_is_due(&self, row: &Row, now: Time) -> bool {
-        let wanted = match &row.intent {
-            Some(_) => true,
-            None => row.sendable() && (self.rejected.is_some() || row.due_at.is_some_and(|due| due <= now)),
-        };
-        let waits = self.pause.is_some_and(|pause| pause.until > now);
-        let backs_off = row.retry_at.is_some_and(|retry| retry > now) && row.sendable();
-        // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
-        let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
-        let moot = row.tombstone.is_none() && !row.sendable() && current;
-        wanted && !waits && !backs_off && !moot
-    }
-
-    /// When to look again, or whether to go to sleep.
-    fn rest(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
-        let (now, idle_after) = (sight.now, self.limits.idle_after);
-        if self.is_busy() {
-            // Whoever waits for a time rather than for an attempt is served then.
-            if let (View::Read(Some(row)), false) = (&self.view, self.running)
-                && let Some(Error::Unavailable { retry_after, .. }) = self.hindrance(row, now.wall)
-            {
-                effects.push(Effect::WakeAt(now.wall + retry_after));
-            }
-            return;
-        }
-        let used = self.last_asked.max(sight.last_used);
-        let idle = now.boot.since(used);
-        // Whoever asks for keys that do not exist must not fill the memory.
-        let absent = matches!(self.view, View::Read(None));
-        if !sight.wanted && (absent || (idle >= idle_after && !sight.watched)) {
-            self.view = View::Asleep;
-            effects.push(Effect::Sleep);
-            return;
-        }
-        // Watched, it looks again after another such time.
-        let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
-        let mut wake = now.wall + idle_left.max(SOON);
-        if let Some(row) = self.row() {
-            let next = row.due_at.max(row.retry_at).filter(|_| row.sendable());
-            let next = next.max(self.pause.map(|pause| pause.until));
-            wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
-        }
-        effects.push(Effect::WakeAt(wake));
     }
 
     pub(super) fn status(&self, now: Time) -> Status {

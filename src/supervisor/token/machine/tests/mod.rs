@@ -8,7 +8,7 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use super::machine::{Effect, Event, Limits, Machine, Sight, Waiting};
+use super::{Effect, Event, Limits, Machine, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
