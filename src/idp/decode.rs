@@ -25,8 +25,8 @@ pub(crate) struct Fields {
     pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) token_type: Option<String>,
-    /// 0 stays 0, and less than 0 becomes 0: a token that is over as soon as it comes. Taking that for
-    /// "unknown" would hand it out for as long as nobody complains.
+    /// 0 or less is absent: who sends that sets no end (nobody issues a token that is over as it comes), and a
+    /// resource server that refuses the token brings a refresh. Taken at its word it would be refreshed for ever.
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires: Option<RefreshLife>,
     pub(crate) created_at: Option<Time>,
@@ -123,7 +123,7 @@ impl Raw {
             access_token: self.text("access_token").map(|mut text| std::mem::take(&mut *text).into()),
             refresh_token: self.text("refresh_token").map(|mut text| std::mem::take(&mut *text).into()),
             token_type: self.word("token_type").filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())),
-            expires_in: self.seconds("expires_in").map(duration),
+            expires_in: self.seconds("expires_in").filter(|seconds| *seconds > 0.0).map(duration),
             refresh_expires: REFRESH_LIFETIMES.iter().find_map(|name| refresh_life(self.seconds(name)?)),
             created_at: self.seconds("created_at").and_then(epoch),
             scope: scope.filter(|text| plain(text)),

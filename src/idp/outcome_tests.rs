@@ -270,7 +270,7 @@ fn cut_at_any_byte_an_answer_is_in_doubt() {
 #[test]
 fn lifetimes_are_taken_from_the_answer_and_else_assumed() {
     let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
-    for (field, expected) in [("60", 60), ("0", 0), ("null", 3_600)] {
+    for (field, expected) in [("60", 60), ("0", 3_600), ("null", 3_600)] {
         let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
         let Outcome::Answered(answer) = classify(&idp, &reply(200, JSON, &body)) else { panic!("{body}") };
         assert_eq!(answer.expires_in, Some(Duration::from_secs(expected)));

@@ -81,7 +81,9 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
         return Applied::refused();
     }
     let senders = vec![Sender { attempt: unknown, owner: unknown, closed: false }];
-    let intent = Intent { generation: seen, since: now, settle_from: now, recovered: false, senders };
+    // Whoever spent it did so after the row as it came back was written: a grace counts from there at the latest.
+    let since = row.changed_at.min(now);
+    let intent = Intent { generation: seen, since, settle_from: now, recovered: false, senders };
     let raised = Row { generation: seen, intent: Some(intent), lease: None, changed_at: now, ..row.clone() };
     Applied::write(raised, Reply::Done)
 }
