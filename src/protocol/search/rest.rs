@@ -5,11 +5,12 @@
 //! grant must be at rest, and a last refresh must end in the token that is owed.
 
 use super::{
-    idp::{Kind, Token},
+    idp::{Kind, Token, token},
     invariants,
     moves::{How, Move},
     world::{Setting, World},
 };
+use crate::model::VerdictBy;
 
 /// More ticks than any wait takes.
 const PATIENCE: u32 = 60;
@@ -122,12 +123,11 @@ impl Rest<'_> {
         let reachable = |at: &Token| {
             let row = &self.world.row;
             let fingerprints = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
-            fingerprints.into_iter().any(|held| super::idp::token(held.fingerprint) == *at)
+            fingerprints.into_iter().any(|held| token(held.fingerprint) == *at)
         };
         let Some(owed) = owed.filter(reachable) else { return Ok(()) };
         if !self.world.row.sendable() {
-            let refused =
-                self.world.row.verdict.as_ref().is_some_and(|verdict| verdict.by == crate::model::VerdictBy::Idp);
+            let refused = self.world.row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp);
             return if refused {
                 Err(format!("7: token {owed} is live and here, but a reconnect is asked for"))
             } else {

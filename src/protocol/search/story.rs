@@ -2,9 +2,12 @@
 
 use super::{
     moves::{How, Move},
-    world::{Setting, World},
+    world::{Setting, TICK, World},
 };
-use crate::protocol::attempt::Effect;
+use crate::{
+    model::{Intent, Sender, Time},
+    protocol::attempt::Effect,
+};
 
 /// The moves that lead from the first state to a violation, one a line.
 pub(super) fn tell(mut world: World, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
@@ -75,9 +78,9 @@ fn describe(world: &World, chosen: Move) -> String {
 
 fn state(world: &World) -> String {
     let row = &world.row;
-    let ticks = |time: crate::model::Time| (time.0 - world.now.0) / super::world::TICK.as_millis() as i64;
-    let senders = |intent: &crate::model::Intent| {
-        let sender = |sender: &crate::model::Sender| {
+    let ticks = |time: Time| (time.0 - world.now.0) / TICK.as_millis() as i64;
+    let senders = |intent: &Intent| {
+        let sender = |sender: &Sender| {
             format!("{}@{}{}", sender.attempt.0[1], sender.owner.0[1], if sender.closed { " closed" } else { "" })
         };
         intent.senders.iter().map(sender).collect::<Vec<_>>().join(", ")

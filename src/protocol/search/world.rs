@@ -1,13 +1,9 @@
 //! A state of the world: one row, the journals, the processes with their attempts, the identity provider.
 //!
 //! Times are absolute in a state, but two states that differ only by when they happen are the same: the
-//! hash takes every time as its distance from now, and distances that no rule can tell apart as one.
+//! digest takes every time as its distance from now, and distances that no rule can tell apart as one.
 
-use std::{
-    hash::{Hash, Hasher},
-    rc::Rc,
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 
 use super::idp::{Idp, Kind, Request, Token, fingerprint, token};
 use crate::{
@@ -23,8 +19,6 @@ use crate::{
 pub(super) const TICK: Duration = Duration::from_secs(450);
 /// The clock starts late enough that nothing saturates.
 const START: Time = Time(1_000_000_000_000);
-/// No rule tells times apart that are longer ago, or further ahead, than this many ticks.
-const HORIZON: i64 = 9;
 
 /// What stays the same throughout a search.
 #[derive(Clone, Debug)]
@@ -230,13 +224,6 @@ impl World {
         }
         pending
     }
-
-    /// The same for states that differ only by the time of day.
-    pub(super) fn digest(&self) -> u64 {
-        let mut hasher = Canonical { now: self.now.0, state: 0 };
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
 }
 
 pub(super) const ATTEMPT: u8 = 1;
@@ -301,55 +288,5 @@ fn plain(row: &mut Row) {
     }
     if let Some(tombstone) = &mut row.tombstone {
         tombstone.at = Time(0);
-    }
-}
-
-/// Hashes times by their distance from now. `Time` is the only type here that hashes as an `i64`.
-struct Canonical {
-    now: i64,
-    state: u64,
-}
-
-impl Canonical {
-    fn fold(&mut self, value: u64) {
-        let product = u128::from(self.state ^ 0x9e37_79b9_7f4a_7c15) * u128::from(value ^ 0xa076_1d64_78bd_642f);
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-    }
-}
-
-impl Hasher for Canonical {
-    fn finish(&self) -> u64 {
-        let mut last = Self { ..*self };
-        last.fold(0x2545_f491_4f6c_dd1d);
-        last.state
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.fold(u64::from_le_bytes(word));
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.fold(value.into());
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.fold(value.into());
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.fold(value);
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.fold(value as u64);
-    }
-
-    fn write_i64(&mut self, time: i64) {
-        let ticks = (time - self.now).div_euclid(TICK.as_millis() as i64);
-        self.fold(ticks.clamp(-HORIZON, HORIZON) as u64);
     }
 }

@@ -1,0 +1,232 @@
+//! What a process does for its attempt: the counterpart of the task in `supervisor/refresh`.
+
+use std::rc::Rc;
+
+use super::{
+    idp::{Answer, Kind, Request, Token, fingerprint, token},
+    invariants,
+    moves::How::{self, Late, Not, Slowly, Unheard, Well},
+    world::{ATTEMPT, Attempt, Delayed, OWNER, Setting, World, spendable},
+};
+use crate::{
+    error::Cause,
+    model::{Expires, Id, Row, Sealed, Time},
+    protocol::{
+        Change, Commit, Fault, Reply,
+        attempt::{Claimed, Effect, End, Event, Machine, Told},
+    },
+};
+
+impl World {
+    pub(super) fn start(&mut self, process: u8, setting: &Setting) {
+        let id = (!self.attempts).trailing_zeros() as u8;
+        self.attempts |= 1 << id;
+        self.left.claims -= 1;
+        let owner = Id::of(OWNER, self.processes[usize::from(process)].owner);
+        let basis = (self.row.incarnation, self.row.generation);
+        let pending = !self.pending(process).is_empty();
+        let (machine, effect) = Machine::start(Id::of(ATTEMPT, id), owner, basis, setting.rules, pending);
+        let (claim, issued, held, commit) = (None, None, None, None);
+        let (claimed, sent, journaled) = (false, false, false);
+        let attempt = Attempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
+        self.processes[usize::from(process)].attempt = Some(Rc::new(attempt));
+        if !pending {
+            self.read(process);
+        }
+    }
+
+    /// What the attempt's task does for the effect that its machine asked for.
+    pub(super) fn perform(&mut self, process: u8, how: How, setting: &Setting) -> Result<(), String> {
+        self.left.faults -= u8::from(how != Well);
+        match self.attempt(process).effect.clone() {
+            Effect::Flush => self.advance(process, Event::Flushed),
+            Effect::Read => self.read(process),
+            Effect::Claim(claim) => {
+                let attempt = self.attempt(process);
+                let again = std::mem::replace(&mut attempt.claimed, true);
+                attempt.claim = Some(claim.clone());
+                self.left.claims -= u8::from(again);
+                return self.claim(process, &claim, how, setting);
+            }
+            Effect::RepeatClaim => {
+                let claim = self.attempt(process).claim.clone();
+                return claim.map_or(Ok(()), |claim| self.claim(process, &claim, how, setting));
+            }
+            Effect::Send(claimed) if how == Well => return self.send(process, claimed, setting),
+            Effect::Send(_) => self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: Time(0) })),
+            Effect::Change(change) => {
+                self.statement(&change, how, setting)?;
+                if how == Well {
+                    // Its reply is not looked at by these.
+                    self.advance(process, Event::Changed { reply: Reply::Done });
+                }
+            }
+            Effect::Commit | Effect::AwaitStore => return self.commit(process, how, setting),
+            Effect::Journal => {
+                if let Some(commit) = self.attempt(process).commit.clone().filter(|_| how != Not) {
+                    let owner = usize::from(self.processes[usize::from(process)].owner);
+                    if !self.journals[owner].entries.iter().any(|entry| entry.attempt == commit.attempt) {
+                        self.journals[owner].entries.push(commit.clone());
+                    }
+                    if how == Well {
+                        self.attempt(process).journaled = true;
+                    }
+                }
+                self.advance(process, Event::Journaled(how == Well));
+            }
+            Effect::Slot | Effect::End(_) => {}
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, process: u8) {
+        let dead = self.dead_senders(process);
+        let read = Event::Read { row: Some((*self.row).clone()), dead, now: self.now };
+        self.advance(process, read);
+    }
+
+    fn statement(&mut self, change: &Change, how: How, setting: &Setting) -> Result<Option<Reply>, String> {
+        match how {
+            Not => Ok(None),
+            Late => {
+                let until = self.now + setting.rules.settle;
+                self.delayed.push(Delayed { change: Rc::new(change.clone()), until });
+                Ok(None)
+            }
+            Well | Slowly | Unheard => self.apply(change).map(Some),
+        }
+    }
+
+    fn claim(&mut self, process: u8, claim: &Change, how: How, setting: &Setting) -> Result<(), String> {
+        let now = self.now;
+        self.attempt(process).issued.get_or_insert(now);
+        let reply = self.statement(claim, how, setting)?;
+        let row = self.row.clone();
+        match reply {
+            Some(reply) if how == Well => self.look(process, reply, row, now),
+            Some(reply) if how == Slowly => self.attempt(process).held = Some((reply, row, now)),
+            _ => self.advance(process, Event::NoReply),
+        }
+        Ok(())
+    }
+
+    pub(super) fn look(&mut self, process: u8, reply: Reply, row: Rc<Row>, at: Time) {
+        let attempt = self.attempt(process);
+        let issued = attempt.issued.take();
+        attempt.claim = None;
+        let issued = issued.unwrap_or(self.now);
+        let elapsed = self.now.since(issued);
+        self.advance(process, Event::Claimed { reply, row: Some((*row).clone()), now: at, elapsed });
+    }
+
+    fn send(&mut self, process: u8, claimed: Claimed, setting: &Setting) -> Result<(), String> {
+        let spent = token(claimed.fingerprint);
+        let broken = invariants::second_request(self, spent, setting);
+        let attempt = self.attempt(process);
+        attempt.sent = true;
+        let attempt = attempt.id;
+        let (epoch, written) = (claimed.epoch, self.now);
+        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, answer: None });
+        broken.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn answered(&mut self, process: u8, parent: Token, answer: Answer, setting: &Setting) {
+        let Answer::Token(new) = answer else {
+            self.idp.tokens[usize::from(parent)].refused = true;
+            return self.advance(process, Event::Told(Told::InvalidGrant { code: String::new() }));
+        };
+        let issued = &mut self.idp.tokens[usize::from(new)];
+        (issued.delivered, issued.excused) = (true, false);
+        if let Effect::Send(claimed) = self.attempt(process).effect {
+            let commit = Commit {
+                attempt: Id::of(ATTEMPT, self.attempt(process).id),
+                epoch: claimed.epoch,
+                incarnation: claimed.incarnation,
+                generation: claimed.generation,
+                parent: fingerprint(parent),
+                token: (setting.kind != Kind::NotRotating).then(|| spendable(new)),
+                document: Sealed(Vec::new()),
+                issued_at: Time(0),
+                expires: Expires::Unknown,
+                refresh_expires: None,
+                due_at: None,
+                revocable: !setting.revokes_user,
+            };
+            self.attempt(process).commit = Some(Rc::new(commit));
+        }
+        self.advance(process, Event::Told(Told::Answered));
+    }
+
+    fn commit(&mut self, process: u8, how: How, setting: &Setting) -> Result<(), String> {
+        let Some(commit) = self.attempt(process).commit.clone() else { return Ok(()) };
+        let reply = self.statement(&Change::Commit(Box::new((*commit).clone())), how, setting)?;
+        let Some(reply) = reply.filter(|_| how == Well) else {
+            if !self.attempt(process).journaled {
+                self.advance(process, Event::Silent);
+            }
+            return Ok(());
+        };
+        if self.attempt(process).journaled {
+            let owner = usize::from(self.processes[usize::from(process)].owner);
+            self.journals[owner].entries.retain(|entry| entry.attempt != commit.attempt);
+        }
+        if self.row.incarnation == commit.incarnation && self.row.generation <= commit.generation {
+            return Err("6: what may have been published from the journal is ahead of the store".to_owned());
+        }
+        self.advance(process, Event::Changed { reply });
+        Ok(())
+    }
+
+    /// The machine's next effect. The provider's slot is granted at once: waiting for it is a pause.
+    pub(super) fn advance(&mut self, process: u8, event: Event) {
+        let row = self.row.clone();
+        let attempt = self.attempt(process);
+        let mut effect = attempt.machine.step(event);
+        if matches!(effect, Effect::Slot) {
+            effect = attempt.machine.step(Event::Slot((*row).clone()));
+        }
+        if !matches!(effect, Effect::Send(_)) && attempt.commit.is_none() {
+            attempt.sent = false;
+        }
+        if let Effect::End(end) = effect {
+            let (id, claimed) = (attempt.id, attempt.claimed);
+            if !claimed {
+                // It left no trace: its id can be given away again.
+                self.attempts &= !(1 << id);
+                self.left.claims += 1;
+            }
+            debug_assert!(!matches!(end, End::Renewed) || claimed);
+            self.processes[usize::from(process)].attempt = None;
+        } else {
+            attempt.effect = effect;
+        }
+    }
+
+    /// Senders whose journals this process has, and that run nowhere.
+    fn dead_senders(&self, process: u8) -> Vec<Id> {
+        let running = self.processes[usize::from(process)].attempt.as_ref().map(|attempt| Id::of(ATTEMPT, attempt.id));
+        let ours = |owner: Id| {
+            self.journals.get(usize::from(owner.0[1])).is_some_and(|journal| journal.holder == Some(process))
+        };
+        let senders = self.row.intent.iter().flat_map(|intent| &intent.senders);
+        let dead = senders.filter(|sender| {
+            !sender.closed && sender.owner.0[0] == OWNER && ours(sender.owner) && Some(sender.attempt) != running
+        });
+        dead.map(|sender| sender.attempt).collect()
+    }
+
+    pub(super) fn process_of(&self, attempt: u8) -> Option<u8> {
+        let runs = |running: &Rc<Attempt>| running.id == attempt;
+        let place = self.processes.iter().position(|process| process.attempt.as_ref().is_some_and(runs));
+        place.map(|place| place as u8)
+    }
+
+    pub(super) fn attempt(&mut self, process: u8) -> &mut Attempt {
+        let attempt = self.processes[usize::from(process)].attempt.as_mut();
+        Rc::make_mut(attempt.expect("moves are made for running attempts"))
+    }
+}
+
+pub(super) fn fault() -> Fault {
+    Fault { code: String::new(), cause: Cause::IdpDown }
+}
