@@ -168,7 +168,7 @@ fn asked_for() -> Option<(usize, Vec<String>)> {
 #[expect(clippy::disallowed_methods, reason = "the search tells how long it took")]
 fn every_interleaving_keeps_the_invariants() {
     let asked = asked_for();
-    let (most, words) = asked.clone().unwrap_or((6_000, Vec::new()));
+    let (most, words) = asked.clone().unwrap_or((3_000, Vec::new()));
     let mut violations = Vec::new();
     for (name, setting) in settings() {
         let lower = name.to_lowercase();
