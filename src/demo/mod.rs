@@ -11,6 +11,7 @@ mod meter;
 mod show;
 mod time;
 mod verdict;
+mod words;
 mod world;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     /// Prints the summary as one JSON object
     #[arg(long)]
     json: bool,
-    /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary folder, removed at the end]
+    /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary one]
     #[arg(long, value_name = "URL", value_parser = sqlite_path)]
     db: Option<PathBuf>,
     /// Draws the same faults as an earlier run

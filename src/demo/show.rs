@@ -1,7 +1,6 @@
 //! What is seen of it: progress on stderr, the summary on stdout.
 
 use std::{
-    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
@@ -14,10 +13,10 @@ use tokio::{
 
 use super::{
     Args,
-    load::injected_panics,
     meter::Meter,
     time::{Moment, pause},
     verdict::{Summary, faults},
+    words::{coloured, folded, grouped, listed, per_second},
     world::World,
 };
 use crate::Failure;
@@ -111,7 +110,12 @@ impl Show {
             }
             Progress::Lines if elapsed >= Duration::from_secs(1) => {
                 let length = self.length.map(|length| format!("/{}", length.as_secs())).unwrap_or_default();
-                self.say(&format!("{}{length} s  {}  {}", elapsed.as_secs(), line(), listed(&faults(world))));
+                self.say(&format!(
+                    "{}{length} s  {}  {}",
+                    elapsed.as_secs(),
+                    line(),
+                    listed(&faults(world)).join("  ")
+                ));
             }
             Progress::Lines | Progress::None => {}
         }
@@ -148,7 +152,7 @@ impl Show {
                 summary.read_p99_us,
                 self.seed,
             ),
-            format!("faults  {}", listed(&summary.faults)),
+            folded("faults  ", &listed(&summary.faults)),
             format!(
                 "ours    duplicate spends {}  lost rotations {}  caller errors {}",
                 summary.duplicate_spends, summary.lost_rotations, summary.caller_errors
@@ -182,64 +186,4 @@ fn bar(seconds: Option<u32>) -> ProgressBar {
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style.progress_chars("##-"))
-}
-
-/// Faults and panics under the names that people use.
-fn listed(faults: &BTreeMap<&'static str, u64>) -> String {
-    let (actors, registry) = injected_panics();
-    let sum = |names: &[&str]| names.iter().filter_map(|name| faults.get(name)).sum();
-    let groups = [
-        ("503", sum(&["status_503"])),
-        ("502", sum(&["status_502"])),
-        ("429", sum(&["status_429"])),
-        ("slow", sum(&["delay", "slow_body"])),
-        ("dropped", sum(&["drop_before"])),
-        ("garbage", sum(&["garbage"])),
-        ("lost answer (grace)", sum(&["drop_after", "cut_at", "status_after", "late_processing"])),
-        ("actor panic", actors),
-        ("registry panic", registry),
-    ];
-    let some: Vec<_> = groups.iter().filter(|(_, times)| *times > 0).collect();
-    let texts: Vec<_> = some.iter().map(|(name, times)| format!("{name} x{times}")).collect();
-    if texts.is_empty() { "none yet".to_owned() } else { texts.join("  ") }
-}
-
-/// `1284` as `1 284`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn per_second(count: f64, elapsed: Duration) -> String {
-    let rate = count / elapsed.as_secs_f64().max(0.001);
-    match rate {
-        1_000_000.0.. => format!("{:.1} M/s", rate / 1e6),
-        1_000.0.. => format!("{:.0} k/s", rate / 1e3),
-        _ => format!("{rate:.0}/s"),
-    }
-}
-
-/// Only for people: a terminal, and nobody who said that they do not want colours.
-fn coloured(text: &str, colour: u8) -> String {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if unwanted || !io::stdout().is_terminal() { text.to_owned() } else { format!("\x1b[1;{colour}m{text}\x1b[0m") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!([7, 999, 1_284, 3_100_000].map(grouped), ["7", "999", "1 284", "3 100 000"]);
-        let second = Duration::from_secs(1);
-        assert_eq!([3.0, 1_500.0, 3_100_000.0].map(|count| per_second(count, second)), ["3/s", "2 k/s", "3.1 M/s"]);
-    }
 }
