@@ -139,7 +139,7 @@ impl Reader {
             Err(error) => described(&error),
             Ok(token) if matches!(token.expiry(), Expiry::At(end) if end <= asked.wall()) => "expired token".to_owned(),
             Ok(token) if thoroughly || token.freshness() != Freshness::Fresh => {
-                if !self.world.died_before(pair, token.access_token(), asked.wall()) {
+                if !self.world.pairs[pair].died_before(token.access_token(), asked.wall()) {
                     return;
                 }
                 format!("dead token ({:?}, {:?})", token.freshness(), token.warning())
@@ -224,10 +224,10 @@ pub(super) fn injected_panics() -> (u64, u64) {
 }
 
 /// Dice (Vigna's splitmix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

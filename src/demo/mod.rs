@@ -2,12 +2,14 @@
 //! nothing was lost.
 //!
 //! To read: [`world`] (who is there, and what goes wrong), [`load`] (readers and panics), [`verdict`] (what the
-//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it).
+//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it). Beside it, if
+//! asked for: [`naive`] (what people write by hand).
 //!
 //! Invariant: the judges are the simulators' ledgers, never the supervisor's own view.
 
 mod load;
 mod meter;
+mod naive;
 mod show;
 mod time;
 mod verdict;
@@ -19,7 +21,15 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use clap::value_parser;
 use tokio::sync::watch;
 
-use self::{load::Load, meter::Meter, show::Show, time::Moment, verdict::Summary, world::World};
+use self::{
+    load::Load,
+    meter::Meter,
+    naive::Naive,
+    show::Show,
+    time::Moment,
+    verdict::{Compared, Summary},
+    world::World,
+};
 use crate::{Exit, Failure};
 
 /// Shows the supervisor under load, against simulated identity providers that misbehave.
@@ -27,7 +37,9 @@ use crate::{Exit, Failure};
 /// Nothing needs to be configured. Exit code 0 says that no refresh token was spent twice, no rotation was
 /// lost, and no caller was shown an error.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor demo\n  token-supervisor demo --pairs 200 --seconds 30 --json")]
+#[command(
+    after_help = "Examples:\n  token-supervisor demo --compare-naive\n  token-supervisor demo --pairs 200 --seconds 30 --json"
+)]
 pub(crate) struct Args {
     /// How many grants: pairs of a user and an identity provider
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..=20_000))]
@@ -35,6 +47,9 @@ pub(crate) struct Args {
     /// Ends by itself after so many seconds [default: at Ctrl-C]
     #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..=604_800))]
     seconds: Option<u32>,
+    /// Runs a client without supervision beside it, under the same faults
+    #[arg(long)]
+    compare_naive: bool,
     /// Prints the summary as one JSON object
     #[arg(long)]
     json: bool,
@@ -76,16 +91,24 @@ async fn show_all(args: Args, verbose: bool, interrupted: watch::Receiver<bool>)
     let show = Show::new(&args, verbose, &world, seed);
     world.connect().await?;
 
+    let naive = args.compare_naive.then(|| Naive::start(world.pairs.len(), world.life, seed));
+    let mut naive = naive.transpose()?;
+
     let (load, started) = (Load::start(&world, &meter, seed), Moment::now());
-    show.until_over(&world, &meter, started, interrupted).await;
+    show.until_over(&world, &meter, naive.as_ref(), started, interrupted).await;
     let (elapsed, reads) = (started.elapsed(), meter.reads());
     show.say("no more faults: waiting for what is under way");
-    load.stop().await;
+    tokio::join!(load.stop(), async {
+        if let Some(naive) = &mut naive {
+            naive.stop().await;
+        }
+    });
     world.calm();
     verdict::quiet_down(&world, &meter, QUIET_WITHIN).await;
     let findings = verdict::find(&world, &meter).await;
 
     let summary = Summary::new(&args, seed, &world, &meter, elapsed, reads, findings);
+    let summary = Summary { naive: naive.as_ref().map(Compared::new), ..summary };
     show.summary(&summary)?;
     Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
 }

@@ -14,8 +14,9 @@ use tokio::{
 use super::{
     Args,
     meter::Meter,
+    naive::Naive,
     time::{Moment, pause},
-    verdict::{Summary, faults},
+    verdict::{Compared, Summary, duplicate_spends, faults},
     words::{coloured, folded, grouped, listed, per_second},
     world::World,
 };
@@ -69,6 +70,7 @@ impl Show {
         &self,
         world: &World,
         meter: &Meter,
+        naive: Option<&Naive>,
         started: Moment,
         mut interrupted: watch::Receiver<bool>,
     ) {
@@ -78,7 +80,7 @@ impl Show {
         let show = async {
             loop {
                 ticks.tick().await;
-                self.draw(world, meter, started.elapsed());
+                self.draw(world, meter, naive, started.elapsed());
             }
         };
         let over = async {
@@ -97,7 +99,7 @@ impl Show {
         }
     }
 
-    fn draw(&self, world: &World, meter: &Meter, elapsed: Duration) {
+    fn draw(&self, world: &World, meter: &Meter, naive: Option<&Naive>, elapsed: Duration) {
         let line = || {
             let (pairs, requests) = (world.pairs.len() as u64, world.idps.iter().map(|(_, sim)| sim.requests()).sum());
             let reads = per_second(meter.reads() as f64, elapsed);
@@ -107,6 +109,7 @@ impl Show {
             Progress::Bar(bar) => {
                 bar.set_position(elapsed.as_secs());
                 bar.set_message(line());
+                bar.set_prefix(naive.map_or_else(String::new, |naive| format!("\n{}", compared(world, meter, naive))));
             }
             Progress::Lines if elapsed >= Duration::from_secs(1) => {
                 let length = self.length.map(|length| format!("/{}", length.as_secs())).unwrap_or_default();
@@ -116,6 +119,9 @@ impl Show {
                     line(),
                     listed(&faults(world)).join("  ")
                 ));
+                if let Some(naive) = naive {
+                    self.say(&compared(world, meter, naive));
+                }
             }
             Progress::Lines | Progress::None => {}
         }
@@ -162,6 +168,10 @@ impl Show {
         if summary.findings.len() > SHOWN {
             lines.push(format!("        and {} more (all of them: --json)", summary.findings.len() - SHOWN));
         }
+        if let Some(Compared { duplicate_spends, logged_out, of, caller_errors, refreshes }) = summary.naive {
+            let line = without_supervision(duplicate_spends, logged_out, of, caller_errors);
+            lines.push(format!("{line}  refreshes {}", grouped(refreshes)));
+        }
         lines.push(if summary.passed() {
             format!(
                 "{}    next: watch it for longer, or break more: token-supervisor demo --help",
@@ -180,10 +190,24 @@ const SHOWN: usize = 20;
 
 fn bar(seconds: Option<u32>) -> ProgressBar {
     let (bar, template) = match seconds {
-        Some(seconds) => (ProgressBar::new(u64::from(seconds)), "[{bar:14}] {pos}/{len} s  {msg}"),
-        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C ends it)"),
+        Some(seconds) => (ProgressBar::new(u64::from(seconds)), "[{bar:14}] {pos}/{len} s  {msg}{prefix}"),
+        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C ends it){prefix}"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style.progress_chars("##-"))
+}
+
+/// So far, in two lines. What was lost without anybody noticing is found in the end.
+fn compared(world: &World, meter: &Meter, naive: &Naive) -> String {
+    let (ours, theirs) = (duplicate_spends(&world.idps), duplicate_spends(naive.idps()));
+    let (out, of) = (naive.signed_out() as u64, naive.pairs().len() as u64);
+    let [errors, their_errors] = [meter, naive.meter()].map(|meter| meter.errors().values().sum::<u64>());
+    let naive = without_supervision(theirs, out, of, their_errors);
+    format!("ours    duplicate spends {}  caller errors {}\n{naive}", grouped(ours), grouped(errors))
+}
+
+fn without_supervision(duplicate_spends: u64, logged_out: u64, of: u64, caller_errors: u64) -> String {
+    let [duplicates, out, of, errors] = [duplicate_spends, logged_out, of, caller_errors].map(grouped);
+    format!("naive   duplicate spends {duplicates}  logged out {out} of {of}  caller errors {errors}")
 }

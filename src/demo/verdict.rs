@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use token_supervisor::{
-    State,
-    testing::{Outcome, Standing, stored_refresh_token},
+    RefreshToken, State,
+    testing::{Outcome, SimulatedIdp, Standing, stored_refresh_token},
 };
 
 use super::{
     Args,
     load::{Reader, injected_panics},
     meter::Meter,
+    naive::Naive,
     time::{Moment, pause},
-    world::World,
+    world::{Pair, World},
 };
 
 /// What programs get, and people in other words.
@@ -33,10 +34,23 @@ pub(super) struct Summary {
     pub(super) duplicate_spends: u64,
     pub(super) lost_rotations: u64,
     pub(super) caller_errors: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) naive: Option<Compared>,
     /// Which grants, and what was seen of them. Empty if all went well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) findings: Vec<String>,
     pub(super) result: &'static str,
+}
+
+/// What became of the same grants without supervision. It decides nothing.
+#[derive(Debug, Serialize)]
+pub(super) struct Compared {
+    pub(super) duplicate_spends: u64,
+    /// Users whose grant is lost.
+    pub(super) logged_out: u64,
+    pub(super) of: u64,
+    pub(super) caller_errors: u64,
+    pub(super) refreshes: u64,
 }
 
 /// What is wrong, counted and in words; empty and zero if nothing is.
@@ -94,15 +108,34 @@ pub(super) async fn find(world: &World, meter: &Meter) -> Findings {
             return findings;
         }
     };
-    for (pair, token) in stored.into_iter().enumerate() {
-        let standing = token.map(|token| world.pairs[pair].sim.standing(&token));
-        if !matches!(standing, Some(Standing::Current | Standing::WithinGrace)) {
-            let standing = standing.map_or("missing".to_owned(), |standing| format!("{standing:?}"));
-            findings.lost_rotations += 1;
-            findings.add(world, pair, &format!("the stored refresh token is {standing}"));
-        }
+    for (pair, standing) in lost(&world.pairs, &stored) {
+        findings.lost_rotations += 1;
+        findings.add(world, pair, &format!("the stored refresh token is {standing}"));
     }
     findings
+}
+
+/// The pairs whose stored refresh token is worth nothing, and what it is.
+fn lost(pairs: &[Pair], stored: &[Option<RefreshToken>]) -> Vec<(usize, String)> {
+    let standings = pairs.iter().zip(stored).map(|(pair, token)| token.as_ref().map(|token| pair.sim.standing(token)));
+    let bad = standings.enumerate().filter_map(|(pair, standing)| match standing {
+        Some(Standing::Current | Standing::WithinGrace) => None,
+        Some(standing) => Some((pair, format!("{standing:?}"))),
+        None => Some((pair, "missing".to_owned())),
+    });
+    bad.collect()
+}
+
+impl Compared {
+    pub(super) fn new(naive: &Naive) -> Self {
+        Self {
+            duplicate_spends: duplicate_spends(naive.idps()),
+            logged_out: lost(naive.pairs(), &naive.stored()).len() as u64,
+            of: naive.pairs().len() as u64,
+            caller_errors: naive.meter().errors().values().sum(),
+            refreshes: refreshes(naive.idps()),
+        }
+    }
 }
 
 impl Findings {
@@ -123,9 +156,9 @@ impl Summary {
         findings: Findings,
     ) -> Self {
         let Findings { lost_rotations, mut texts } = findings;
-        let refreshes = refreshes(world);
+        let refreshes = refreshes(&world.idps);
         let caller_errors = meter.errors().values().sum();
-        let duplicate_spends = world.idps.iter().map(|(_, sim)| sim.duplicate_spends()).sum();
+        let duplicate_spends = duplicate_spends(&world.idps);
         if refreshes == 0 && elapsed > world.life {
             texts.push("nothing was refreshed".to_owned());
         }
@@ -147,6 +180,7 @@ impl Summary {
             duplicate_spends,
             lost_rotations,
             caller_errors,
+            naive: None,
             findings: texts,
             result: if failed { "fail" } else { "pass" },
         }
@@ -158,12 +192,17 @@ impl Summary {
 }
 
 /// Refreshes that the identity providers processed with success.
-fn refreshes(world: &World) -> u64 {
-    let count = |sim: &token_supervisor::testing::SimulatedIdp| {
+fn refreshes(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
+    let count = |sim: &SimulatedIdp| {
         let processed = |outcome| matches!(outcome, Outcome::Rotated | Outcome::Replayed);
         sim.presentations().iter().filter(|spent| processed(spent.outcome)).count() as u64
     };
-    world.idps.iter().map(|(_, sim)| count(sim)).sum()
+    idps.iter().map(|(_, sim)| count(sim)).sum()
+}
+
+/// Spent refresh tokens that were presented again, outside any grace.
+pub(super) fn duplicate_spends(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
+    idps.iter().map(|(_, sim)| sim.duplicate_spends()).sum()
 }
 
 /// How often each fault was injected, everywhere.

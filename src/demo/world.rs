@@ -1,6 +1,7 @@
 //! The simulated identity providers, the grants at them, and the supervisor.
 
 use std::{
+    io,
     path::PathBuf,
     sync::atomic::AtomicU32,
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use tempfile::TempDir;
 use token_supervisor::{
-    Error, Keyring, RefreshSettings, TokenKey, TokenSupervisor,
+    AccessToken, Error, Keyring, RefreshSettings, TokenKey, TokenSupervisor,
     testing::{Chaos, Fault, Kind, Profile, SimulatedIdp},
 };
 
@@ -41,6 +42,10 @@ pub(super) struct Pair {
 /// [`settings`], which the supervisor checks.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How long any client waits here.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// More refreshes in a second are not attempted; with more pairs, tokens live longer instead.
 const PAIRS_PER_SECOND: u32 = 100;
 
@@ -49,26 +54,17 @@ impl World {
         let life = Duration::from_secs(u64::from(args.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
         let (folder, store) = place(args)?;
         let keyring = Keyring::generate();
-        let mut idps = Vec::new();
+        let idps = start_idps(life, seed)?;
         let mut builder = TokenSupervisor::builder()
             .store(format!("sqlite://{}", store.display()))
             .keyring(keyring.clone())
             .refresh(settings())
             .sweep_every(Duration::from_millis(500));
-        for (name, profile) in profiles() {
-            let sim = SimulatedIdp::start(profile.access_lifetime(life))?;
-            builder = builder.idp(name, sim.idp());
-            let seed = seed.wrapping_add(idps.len() as u64);
-            sim.chaos(chaos(seed, sim.profile().kind));
-            idps.push((name, sim));
+        for (name, sim) in &idps {
+            builder = builder.idp(*name, sim.idp());
         }
         let supervisor = builder.start().await.map_err(unstarted)?;
-        let pairs = (0..args.pairs as usize).zip(idps.iter().cycle()).map(|(number, (name, sim))| Pair {
-            key: TokenKey::new(format!("user-{number:04}"), *name),
-            sim: sim.clone(),
-            waiting: AtomicU32::new(0),
-        });
-        let pairs = pairs.collect();
+        let pairs = pairs_at(&idps, args.pairs as usize);
         Ok(Self { idps, pairs, supervisor, life, store, keyring, _folder: folder })
     }
 
@@ -93,12 +89,35 @@ impl World {
     pub(super) fn calm(&self) {
         self.idps.iter().for_each(|(_, sim)| sim.chaos(Chaos::default()));
     }
+}
 
-    pub(super) fn died_before(&self, pair: usize, token: &token_supervisor::AccessToken, then: SystemTime) -> bool {
+impl Pair {
+    pub(super) fn died_before(&self, token: &AccessToken, then: SystemTime) -> bool {
         // Its clock and ours are read in whole milliseconds, one after the other.
         const SLACK: Duration = Duration::from_millis(5);
-        self.pairs[pair].sim.access_died_at(token).is_some_and(|died| died + SLACK < then)
+        self.sim.access_died_at(token).is_some_and(|died| died + SLACK < then)
     }
+}
+
+/// One of each profile. Those of an equal seed draw the same faults.
+pub(super) fn start_idps(life: Duration, seed: u64) -> io::Result<Vec<(&'static str, SimulatedIdp)>> {
+    let mut idps = Vec::new();
+    for (name, profile) in profiles() {
+        let sim = SimulatedIdp::start(profile.access_lifetime(life))?;
+        sim.chaos(chaos(seed.wrapping_add(idps.len() as u64), sim.profile().kind));
+        idps.push((name, sim));
+    }
+    Ok(idps)
+}
+
+/// So many users, dealt out evenly.
+pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> Vec<Pair> {
+    let pairs = (0..count).zip(idps.iter().cycle()).map(|(number, (name, sim))| Pair {
+        key: TokenKey::new(format!("user-{number:04}"), *name),
+        sim: sim.clone(),
+        waiting: AtomicU32::new(0),
+    });
+    pairs.collect()
 }
 
 /// Where to store. An existing file may be somebody's real store: it is left alone.
@@ -140,8 +159,8 @@ fn profiles() -> [(&'static str, Profile); 6] {
 fn settings() -> RefreshSettings {
     RefreshSettings::default()
         .margin(Duration::from_secs(60))
-        .connect_timeout(Duration::from_secs(1))
-        .attempt_timeout(Duration::from_secs(2))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .attempt_timeout(ATTEMPT_TIMEOUT)
         .patience(Duration::from_secs(4))
         .send_window(Duration::from_secs(1))
         .settle(Duration::from_secs(1))

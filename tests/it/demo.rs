@@ -30,15 +30,34 @@ fn nothing_is_lost_under_load_and_faults() {
         assert!(summary[some].as_f64().unwrap() > 0.0, "{some}: {stdout}");
     }
     assert!(!summary["faults"].as_object().unwrap().is_empty(), "{stdout}");
+    assert!(summary.get("naive").is_none(), "nobody asked for it: {stdout}");
+}
+
+/// A hundred users at providers where a second use costs the grant: of their first visits, one in four is a page
+/// whose parts find the token expired together.
+#[test]
+fn beside_it_a_client_without_supervision_loses_grants() {
+    let output = demo(&["--compare-naive", "--pairs", "150", "--seconds", "3", "--json"]);
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    let summary: Value = serde_json::from_str(&stdout).unwrap();
+    let bad = ["duplicate_spends", "lost_rotations", "caller_errors"];
+    assert_eq!(bad.map(|bad| summary[bad].as_u64()), [Some(0); 3], "{stdout}");
+    let naive = &summary["naive"];
+    assert_eq!(naive["of"], 150, "{stdout}");
+    for some in ["duplicate_spends", "logged_out", "caller_errors", "refreshes"] {
+        assert!(naive[some].as_u64().unwrap() > 0, "{some}: {stdout}");
+    }
+    assert!(naive["logged_out"].as_u64() < Some(150), "where reuse is forgiven, users stay: {stdout}");
 }
 
 #[test]
 fn people_read_a_verdict_and_what_was_broken() {
-    let output = demo(&["--pairs", "5", "--seconds", "1", "--seed", "7"]);
+    let output = demo(&["--pairs", "5", "--seconds", "1", "--seed", "7", "--compare-naive"]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{stdout}");
     let ours = "ours    duplicate spends 0  lost rotations 0  caller errors 0";
-    for line in ["github gitlab", "faults  ", ours, "PASS  "] {
+    for line in ["github gitlab", "faults  ", ours, "naive   duplicate spends ", "PASS  "] {
         assert!(stdout.lines().any(|found| found.starts_with(line)), "{line:?} is missing: {stdout}");
     }
     assert!(stdout.contains("seed 7") && !stdout.contains('\x1b') && fits(&stdout), "{stdout}");

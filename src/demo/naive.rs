@@ -1,0 +1,236 @@
+//! What people write by hand: tokens in a table, a refresh when one has expired, retries when something fails.
+//!
+//! It is no straw man. It keeps the new refresh token of every answer, counts a token's life from before the
+//! request, has our time-outs, and lets nobody who is signed out knock again. Its load is a small part of ours,
+//! and it never panics or dies. What it lacks: its workers do not know of each other's refreshes, a request
+//! without answer is taken for one that did nothing, and every `invalid_grant` for the end of the user's consent.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+use token_supervisor::{AccessToken, RefreshToken, testing::SimulatedIdp};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    load::Random,
+    meter::Meter,
+    time::{Moment, pause},
+    world::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, Pair, pairs_at, start_idps},
+};
+
+/// A web application without supervision, and its visitors.
+pub(super) struct Naive {
+    app: Arc<App>,
+    visits: JoinHandle<()>,
+    stopped: Arc<AtomicBool>,
+}
+
+struct App {
+    http: reqwest::Client,
+    idps: Vec<(&'static str, SimulatedIdp)>,
+    pairs: Vec<Pair>,
+    /// By the pair's number. No row: the user sees the sign-in page.
+    sessions: Mutex<HashMap<usize, Session>>,
+    meter: Meter,
+}
+
+#[derive(Clone)]
+struct Session {
+    access: AccessToken,
+    refresh: RefreshToken,
+    since: Moment,
+    expires_in: Duration,
+}
+
+/// Why a refresh gave nothing.
+enum Failed {
+    /// `invalid_grant`.
+    SignedOut,
+    /// Anything else: a retry may help.
+    Somehow,
+}
+
+/// Requests that the application's processes and threads handle at the same time.
+const WORKERS: usize = 8;
+const TRIES: u32 = 3;
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+const BETWEEN_VISITS: Duration = Duration::from_millis(2);
+/// One visit in so many opens a page that loads its parts at once; the others are a single request.
+const PAGE: usize = 4;
+const PARTS: usize = 3;
+
+impl App {
+    /// What the handling of every request begins with; `None` leads to the sign-in page.
+    async fn token(&self, user: usize) -> Result<Option<AccessToken>, &'static str> {
+        let Some(session) = self.sessions().get(&user).cloned() else { return Ok(None) };
+        if session.since.elapsed() < session.expires_in {
+            return Ok(Some(session.access));
+        }
+        for _ in 0..TRIES {
+            match self.refresh(&self.pairs[user].sim, &session.refresh).await {
+                Ok(fresh) => {
+                    let access = fresh.access.clone();
+                    self.sessions().entry(user).and_modify(|row| *row = fresh);
+                    return Ok(Some(access));
+                }
+                Err(Failed::SignedOut) => {
+                    self.sessions().remove(&user);
+                    return Err("please sign in again");
+                }
+                Err(Failed::Somehow) => pause(BETWEEN_TRIES).await,
+            }
+        }
+        Err("something went wrong")
+    }
+
+    async fn refresh(&self, idp: &SimulatedIdp, refresh: &RefreshToken) -> Result<Session, Failed> {
+        let (id, secret) = (idp.profile().client_id.as_str(), idp.profile().client_secret.expose_secret());
+        let since = Moment::now();
+        let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh.expose_secret())];
+        let mut request = self.http.post(idp.token_url());
+        if idp.profile().name() == "bitbucket" {
+            request = request.basic_auth(id, Some(secret));
+        } else {
+            form.extend([("client_id", id), ("client_secret", secret)]);
+        }
+        let answer = request.form(&form).send().await?;
+        let good = answer.status().is_success();
+        let fields = fields(&answer.text().await?);
+        match fields.get("error").map(String::as_str) {
+            Some("invalid_grant" | "bad_refresh_token") => return Err(Failed::SignedOut),
+            Some(_) => return Err(Failed::Somehow),
+            None => {}
+        }
+        let access = fields.get("access_token").filter(|_| good).ok_or(Failed::Somehow)?.as_str().into();
+        let refresh = fields.get("refresh_token").map_or_else(|| refresh.clone(), |new| new.as_str().into());
+        let expires_in = fields.get("expires_in").and_then(|seconds| seconds.parse().ok()).unwrap_or(3_600);
+        Ok(Session { access, refresh, since, expires_in: Duration::from_secs(expires_in) })
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<usize, Session>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<reqwest::Error> for Failed {
+    fn from(_: reqwest::Error) -> Self {
+        Self::Somehow
+    }
+}
+
+/// JSON, or a form as GitHub writes it.
+fn fields(body: &str) -> HashMap<String, String> {
+    let Ok(json) = serde_json::from_str::<Map<String, Value>>(body) else {
+        return url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    };
+    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    json.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+impl Naive {
+    /// Opens it to visitors: as many users as there are pairs, at identity providers like ours, whose faults are
+    /// drawn like ours.
+    pub(super) fn start(pairs: usize, life: Duration, seed: u64) -> io::Result<Self> {
+        let idps = start_idps(life, seed)?;
+        let app = Arc::new(App::new(pairs_at(&idps, pairs), idps)?);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let visits = tokio::spawn(visit(app.clone(), Random(seed), stopped.clone()));
+        Ok(Self { app, visits, stopped })
+    }
+
+    /// Lets nobody in any more. Whoever is there gets an answer first.
+    pub(super) async fn stop(&mut self) {
+        self.stopped.store(true, Relaxed);
+        // It fails if the application panicked, which was printed.
+        (&mut self.visits).await.ok();
+    }
+
+    pub(super) fn idps(&self) -> &[(&'static str, SimulatedIdp)] {
+        &self.app.idps
+    }
+
+    pub(super) fn pairs(&self) -> &[Pair] {
+        &self.app.pairs
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.app.meter
+    }
+
+    /// What it stored for each pair.
+    pub(super) fn stored(&self) -> Vec<Option<RefreshToken>> {
+        let sessions = self.app.sessions();
+        (0..self.app.pairs.len()).map(|user| sessions.get(&user).map(|session| session.refresh.clone())).collect()
+    }
+
+    /// How many users it has told to sign in again.
+    pub(super) fn signed_out(&self) -> usize {
+        self.app.pairs.len() - self.app.sessions().len()
+    }
+}
+
+impl App {
+    /// Every user has signed in once. The refresh token was stored; the first request fetches an access token.
+    fn new(pairs: Vec<Pair>, idps: Vec<(&'static str, SimulatedIdp)>) -> io::Result<Self> {
+        let sessions = pairs.iter().enumerate().filter_map(|(user, Pair { key, sim, .. })| {
+            sim.consent(key.user());
+            let (refresh, since) = (sim.newest(key.user())?, Moment::now());
+            Some((user, Session { access: "".into(), refresh, since, expires_in: Duration::ZERO }))
+        });
+        let sessions = Mutex::new(sessions.collect());
+        // The providers are on this machine: no proxy, and no certificates, which it may not have.
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+        let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(ATTEMPT_TIMEOUT).build().map_err(io::Error::other)?;
+        Ok(Self { http, idps, pairs, sessions, meter: Meter::new() })
+    }
+
+    /// A caller, judged like ours: a token is right if it was alive when the caller asked. That users who are signed
+    /// out see the sign-in page again and again is not held against it.
+    async fn call(self: Arc<Self>, user: usize) {
+        let asked = Moment::now();
+        match self.token(user).await {
+            Ok(Some(token)) if self.pairs[user].died_before(&token, asked.wall()) => {
+                self.meter.add_error(user, "dead token".to_owned());
+            }
+            Ok(_) => {}
+            Err(seen) => self.meter.add_error(user, seen.to_owned()),
+        }
+    }
+}
+
+/// One visit after the other, each by any of the users.
+async fn visit(app: Arc<App>, mut random: Random, stopped: Arc<AtomicBool>) {
+    let workers = Arc::new(Semaphore::new(WORKERS));
+    let (mut visits, mut calls) = (interval(BETWEEN_VISITS), JoinSet::new());
+    visits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stopped.load(Relaxed) {
+        visits.tick().await;
+        let user = random.below(app.pairs.len());
+        for _ in 0..if random.below(PAGE) == 0 { PARTS } else { 1 } {
+            let (app, worker) = (app.clone(), workers.clone().acquire_owned().await);
+            calls.spawn(async move {
+                app.call(user).await;
+                drop(worker);
+            });
+        }
+        while calls.try_join_next().is_some() {}
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+#[path = "naive_tests.rs"]
+mod tests;
