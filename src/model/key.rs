@@ -111,7 +111,7 @@ impl PartialEq for TokenKey {
         self.hash == other.hash
             && self.user_len == other.user_len
             && self.idp_len == other.idp_len
-            && self.text == other.text
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Time(pub(crate) i64);
 
 impl Time {
+    /// Later than any time that can be computed.
+    pub(crate) const MAX: Self = Self(i64::MAX);
+
     /// Milliseconds from `earlier` until `self`; zero when `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
@@ -28,9 +31,10 @@ impl std::ops::Add<Duration> for Time {
     }
 }
 
-/// The duration in whole milliseconds.
+/// The duration in whole milliseconds; at most so many that a time of today and it stay below [`Time::MAX`].
 pub(crate) fn millis(duration: Duration) -> i64 {
-    duration.as_millis().try_into().unwrap_or(i64::MAX)
+    const MOST: i64 = i64::MAX / 4;
+    duration.as_millis().try_into().map_or(MOST, |millis: i64| millis.min(MOST))
 }
 
 impl From<SystemTime> for Time {

@@ -96,21 +96,25 @@ impl fmt::Debug for Token {
 /// What is published for a key: the token with what the hot path needs to judge it.
 ///
 /// Shared by the snapshot, the key's actor and every [`Token`] handed out.
+///
+/// In this order so that what a read looks at lies beside the counter that it raises, not one cache line further.
+#[repr(C)]
 pub(crate) struct Issued {
+    /// Its end by the boot-time clock, which a step of the wall clock does not move; `Time::MAX` without one.
+    boot_end: Time,
+    wall_end: Time,
+    /// From here on it is due; `Time::MAX` if it never is by itself.
+    due_at: Time,
+    /// Last use in coarse ticks; lets the actor notice that nobody asks any more.
+    pub(crate) used: AtomicU32,
+    standing: AtomicU8,
+    /// Whether only the journal has it so far.
+    pub(crate) journaled: bool,
+    pub(crate) generation: Generation,
+    pub(crate) expires: Expires,
     pub(crate) access_token: AccessToken,
     pub(crate) token_type: Box<str>,
     pub(crate) scope: Box<str>,
-    pub(crate) expires: Expires,
-    pub(crate) generation: Generation,
-    /// From here on it is due; `None` if it never is by itself.
-    pub(crate) due_at: Option<Time>,
-    /// Its end by the boot-time clock, which a step of the wall clock does not move.
-    pub(crate) boot_end: Option<Time>,
-    /// Whether only the journal has it so far.
-    pub(crate) journaled: bool,
-    standing: AtomicU8,
-    /// Last use in coarse ticks; lets the actor notice that nobody asks any more.
-    pub(crate) used: AtomicU32,
 }
 
 /// What the last attempt left of a published token. An atomic, so that it changes without a new publication.
@@ -139,7 +143,20 @@ impl Issued {
     ) -> Self {
         let (token_type, scope) = (token_type.into(), scope.into());
         let (standing, used) = (AtomicU8::new(Standing::Good as u8), AtomicU32::new(0));
-        Self { access_token, token_type, scope, expires, generation, due_at, boot_end, journaled, standing, used }
+        let [boot_end, wall_end, due_at] = [boot_end, expires.at(), due_at].map(|time| time.unwrap_or(Time::MAX));
+        Self {
+            boot_end,
+            wall_end,
+            due_at,
+            used,
+            standing,
+            journaled,
+            generation,
+            expires,
+            access_token,
+            token_type,
+            scope,
+        }
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -154,13 +171,13 @@ impl Issued {
 
     /// Whether it lives at least until these times; both clocks must agree.
     pub(crate) fn valid_at(&self, wall: Time, boot: Time) -> bool {
-        self.expires.at().is_none_or(|end| wall < end) && self.boot_end.is_none_or(|end| boot < end)
+        wall < self.wall_end && boot < self.boot_end
     }
 
     /// The token as a caller gets it now; `None` if it may not be handed out.
     pub(crate) fn hand_out(self: &Arc<Self>, wall: Time) -> Option<Token> {
         let (freshness, warning) = match self.standing() {
-            Standing::Good if self.due_at.is_some_and(|due| due <= wall) => (Freshness::Ageing, None),
+            Standing::Good if self.due_at <= wall => (Freshness::Ageing, None),
             Standing::Good => (Freshness::Fresh, None),
             Standing::Withdrawn => return None,
             Standing::Failing => (Freshness::LastGood, Some(Warning::RefreshFailing)),

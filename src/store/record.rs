@@ -9,13 +9,29 @@ use crate::model::{
 };
 
 /// The columns as they are stored, without the surrogate key and the revision.
-#[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = grants, treat_none_as_null = true)]
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = grants)]
 pub(super) struct Record {
+    #[diesel(embed)]
+    pub(super) name: Name,
+    #[diesel(embed)]
+    pub(super) content: Content,
+}
+
+/// What a row is found by; never written again, so that no update touches its indexes.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = grants)]
+pub(super) struct Name {
     idp: String,
     user_id: String,
     account: String,
     grant_id: String,
+}
+
+/// What changes.
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = grants, treat_none_as_null = true)]
+pub(super) struct Content {
     incarnation: Vec<u8>,
     generation: i64,
     client_id: Option<String>,
@@ -61,11 +77,13 @@ impl From<&Row> for Record {
         let bytes = |fingerprint: Fingerprint| fingerprint.0.to_vec();
         let origin =
             |alt: &Alt| AltOrigin { fingerprint: alt.token.fingerprint, attempt: alt.by.attempt, epoch: alt.by.epoch };
-        Self {
+        let name = Name {
             idp: row.key.idp().to_owned(),
             user_id: row.key.user().to_owned(),
             account: row.key.account_name().to_owned(),
             grant_id: row.grant_id.clone(),
+        };
+        let content = Content {
             incarnation: row.incarnation.0.to_vec(),
             generation: signed(row.generation.0),
             client_id: row.client_id.clone(),
@@ -91,7 +109,8 @@ impl From<&Row> for Record {
             tombstone: json(row.tombstone.as_ref()),
             changed_at: row.changed_at.0,
             wake_at: wake_at(row).map(|time| time.0),
-        }
+        };
+        Self { name, content }
     }
 }
 
@@ -107,9 +126,9 @@ fn wake_at(row: &Row) -> Option<Time> {
 impl TryFrom<Record> for Row {
     type Error = StoreError;
 
-    fn try_from(record: Record) -> Result<Self, StoreError> {
-        let key = TokenKey::new(&record.user_id, &record.idp).account(&record.account);
-        let corrupt = |column: &'static str| StoreError::Corrupt { grant_id: record.grant_id.clone(), column };
+    fn try_from(Record { name, content: record }: Record) -> Result<Self, StoreError> {
+        let key = TokenKey::new(&name.user_id, &name.idp).account(&name.account);
+        let corrupt = |column: &'static str| StoreError::Corrupt { grant_id: name.grant_id.clone(), column };
         let fingerprint = |bytes: &[u8], column| Fingerprint::try_from(bytes).map_err(|_| corrupt(column));
         let refresh_token = match (record.refresh_token, &record.fingerprint) {
             (Some(sealed), Some(bytes)) => {
@@ -154,7 +173,7 @@ impl TryFrom<Record> for Row {
             document: Sealed(record.document),
             tombstone: parse(record.tombstone, || corrupt("tombstone"))?,
             changed_at: Time(record.changed_at),
-            grant_id: record.grant_id,
+            grant_id: name.grant_id,
         })
     }
 }

@@ -61,7 +61,8 @@ impl TokenSupervisor {
     pub async fn token(&self, key: &TokenKey) -> Result<Token, Error> {
         match self.cached(key) {
             Some(token) => Ok(token),
-            None => self.call(Acquire::new(key)).await,
+            // On the heap, so that the future of those who need not wait is a few words.
+            None => Box::pin(self.call(Acquire::new(key))).await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use papaya::{Compute, HashMap, Operation};
+use papaya::{Compute, HashMap, Operation, ResizeMode};
 
 use super::watch::WatchCell;
 use crate::{
@@ -24,8 +24,8 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
-            tokens: HashMap::builder().hasher(CachedHash::default()).build(),
-            watches: HashMap::builder().hasher(CachedHash::default()).build(),
+            tokens: HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build(),
+            watches: HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build(),
             clock,
         }
     }

@@ -3,6 +3,7 @@
 //! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
 
 mod query;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -1,8 +1,11 @@
 //! The statements.
 
-use diesel::{dsl::exists, prelude::*, upsert::excluded};
+use diesel::{dsl::exists, prelude::*};
 
-use super::threads::Failure;
+use super::{
+    statement::{Remember, UpdateGrant},
+    threads::Failure,
+};
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Time, TokenKey},
     protocol::{Change, Found, Known, Side},
@@ -84,10 +87,7 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
 }
 
 fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
-    let same = grants::table.filter(grants::id.eq(id)).filter(grants::revision.eq(revision));
-    let written =
-        diesel::update(same).set((Record::from(row), grants::revision.eq(revision + 1))).execute(connection)?;
-    if written != 1 {
+    if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
         return Err(StoreError::Unavailable("the row changed while it was being written".to_owned()).into());
     }
     Ok(id)
@@ -148,28 +148,11 @@ fn queue_revocation(connection: &mut SqliteConnection, key: &TokenKey, token: &S
 fn remember(
     connection: &mut SqliteConnection,
     fingerprint: Fingerprint,
-    id: i64,
+    grant: i64,
     connected: bool,
     now: Time,
 ) -> QueryResult<()> {
-    let or = |column| diesel::dsl::sql::<diesel::sql_types::Bool>(column);
-    diesel::insert_into(fingerprints::table)
-        .values((
-            fingerprints::fingerprint.eq(fingerprint.0.to_vec()),
-            fingerprints::grant_row.eq(id),
-            fingerprints::connected.eq(connected),
-            fingerprints::spent.eq(!connected),
-            fingerprints::at.eq(now.0),
-        ))
-        .on_conflict((fingerprints::fingerprint, fingerprints::grant_row))
-        .do_update()
-        .set((
-            fingerprints::connected.eq(or("fingerprints.connected OR excluded.connected")),
-            fingerprints::spent.eq(or("fingerprints.spent OR excluded.spent")),
-            fingerprints::at.eq(excluded(fingerprints::at)),
-        ))
-        .execute(connection)
-        .map(drop)
+    Remember { fingerprint: fingerprint.0.to_vec(), grant, connected, at: now.0 }.execute(connection).map(drop)
 }
 
 pub(super) fn due(

@@ -177,6 +177,8 @@ impl<W, R> Machine<W, R> {
     /// The effects of an event. To be called again with `Tick` after effects changed what is published.
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         let mut effects = Vec::new();
+        // Those who wait were judged by everything that happened before: a newcomer changes nothing for them.
+        let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
             Event::Unreadable => {
@@ -199,7 +201,7 @@ impl<W, R> Machine<W, R> {
         }
         // A publication changes what callers can be given: they are served when it is done.
         if !effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Forget)) {
-            self.serve(sight, &mut effects);
+            self.serve(judged, sight, &mut effects);
         }
         effects
     }

@@ -39,11 +39,12 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// Answers whom it can, starts what must be started, and says when to look again.
-    pub(super) fn serve(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
+    /// Answers whom it can, starts what must be started, and says when to look again. The first `judged` of those
+    /// who wait are known to have to go on waiting.
+    pub(super) fn serve(&mut self, judged: usize, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
         let now = sight.now;
         let mut start = false;
-        for waiting in std::mem::take(&mut self.waiters) {
+        for waiting in self.waiters.split_off(judged) {
             match self.judge(&waiting, sight) {
                 Verdict::Give(token) => effects.push(Effect::Answer(waiting.who, Ok(token))),
                 Verdict::Fail(error) => effects.push(Effect::Answer(waiting.who, Err(error))),

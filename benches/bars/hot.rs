@@ -1,0 +1,97 @@
+//! Reading a token that is good: with many keys, with one that is held, on several cores.
+
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    hint::black_box,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::FutureExt;
+use papaya::ResizeMode;
+use token_supervisor::{Token, TokenKey, TokenSupervisor};
+
+use crate::{
+    Size, Stage,
+    harness::{each, row, shuffled, turns},
+};
+
+/// The yardstick's map hashes as ours does: keys bring their hash along.
+#[derive(Default)]
+struct Cached(u64);
+
+impl Hasher for Cached {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+type Map = papaya::HashMap<TokenKey, Arc<Token>, BuildHasherDefault<Cached>>;
+
+pub(crate) async fn run(size: Size) {
+    let stage = Stage::new().await;
+    let keys = stage.connect(size.keys).await;
+    let supervisor = &stage.supervisor;
+    let map: Map =
+        papaya::HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(BuildHasherDefault::default()).build();
+    let moka = moka::sync::Cache::builder().max_capacity(u64::MAX).build();
+    for key in &keys {
+        let token = Arc::new(supervisor.token(key).await.expect("a token"));
+        map.pin().insert(key.clone(), token.clone());
+        moka.insert(key.clone(), token);
+    }
+    let order = shuffled(size.keys);
+
+    let ours =
+        || each(&order, |at| supervisor.token(&keys[at]).now_or_never().expect("at first poll").expect("a token"));
+    let bare = || each(&order, |at| map.pin().get(&keys[at]).cloned().expect("a token"));
+    let cache = || each(&order, |at| moka.get(&keys[at]).expect("a token"));
+    row("token(), beside a bare map", turns(size.rounds, ours, bare), "<= 1.3");
+    row("token(), beside moka", turns(size.rounds, ours, cache), "<= 0.5");
+
+    let watch = supervisor.watch(&keys[0]).await.expect("a watch");
+    let cell = ArcSwapOption::from(Some(Arc::new(watch.token().expect("a token"))));
+    let held = || each(&order, |_| watch.token().expect("a token"));
+    let load = || each(&order, |_| cell.load_full().expect("a token"));
+    row("watch.token(), beside ArcSwap", turns(size.rounds, held, load), "<= 3");
+
+    let alone = || threads(1, supervisor, &keys, &order);
+    let together = || threads(2, supervisor, &keys, &order);
+    row("token() on two threads, beside one", turns(size.rounds, together, alone), "about 1");
+    supervisor.shutdown(Duration::from_secs(10)).await;
+}
+
+fn threads(count: usize, supervisor: &TokenSupervisor, keys: &[TokenKey], order: &[usize]) -> Duration {
+    std::thread::scope(|scope| {
+        // Each in an order of its own: readers that walk in step would measure how they wait for each other.
+        let read = |thread: usize| {
+            let (behind, before) = order.split_at(order.len() * thread / count);
+            move || each(&[before, behind].concat(), |at| supervisor.cached(&keys[at]).expect("a token"))
+        };
+        let running: Vec<_> = (0..count).map(|thread| scope.spawn(read(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a thread")).max().unwrap_or_default()
+    })
+}
+
+/// Nothing but reads of one key, in a function that callgrind can be pointed at.
+pub(crate) async fn reads_alone(reads: usize) {
+    let stage = Stage::new().await;
+    let keys = stage.connect(1).await;
+    hot_reads(&stage.supervisor, &keys[0], reads);
+    println!("{reads} reads");
+    stage.supervisor.shutdown(Duration::from_secs(10)).await;
+}
+
+#[inline(never)]
+fn hot_reads(supervisor: &TokenSupervisor, key: &TokenKey, reads: usize) {
+    for _ in 0..reads {
+        black_box(supervisor.token(key).now_or_never().expect("at first poll").expect("a token"));
+    }
+}

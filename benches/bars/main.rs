@@ -1,0 +1,119 @@
+//! What one process costs, each figure beside its yardstick: measured in turns, in one process and one run.
+//!
+//! `cargo bench --bench bars` prints measured, yardstick, ratio and bar. `-- --smoke` only shows that it runs,
+//! `-- hot rows` runs the parts named, `-- --hot 1000000` does nothing but read (for callgrind). Figures of a noisy
+//! machine differ by a fifth from run to run: compare ratios, not nanoseconds. See BENCHMARKING.md.
+
+mod actors;
+mod harness;
+mod hot;
+mod refresh;
+mod rows;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use token_supervisor::{
+    Builder, Idp, Keyring, TokenKey, TokenSupervisor,
+    testing::{Profile, SimulatedIdp},
+};
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Live keys.
+    keys: usize,
+    /// Rounds of reads over all keys.
+    rounds: usize,
+    /// Callers of one expired grant.
+    callers: usize,
+    /// Distinct grants refreshed in a round.
+    refreshes: usize,
+    /// Stored grants at start.
+    stored: usize,
+}
+
+const FULL: Size = Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000 };
+const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000 };
+
+fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    if let Some(at) = arguments.iter().position(|argument| argument == "--hot") {
+        let reads = arguments.get(at + 1).and_then(|reads| reads.parse().ok()).expect("--hot is followed by a number");
+        return runtime.block_on(hot::reads_alone(reads));
+    }
+    if let [wake, folder, count] = &arguments[..]
+        && wake == "--wake"
+    {
+        return runtime.block_on(rows::wake_all(folder.as_ref(), count.parse().expect("a number")));
+    }
+    let size = if arguments.iter().any(|argument| argument == "--smoke") { SMOKE } else { FULL };
+    let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let runs = |part: &str| parts.is_empty() || parts.iter().any(|named| *named == part);
+    harness::heading();
+    runtime.block_on(async {
+        if runs("hot") {
+            hot::run(size).await;
+        }
+        if runs("actors") {
+            actors::run(size).await;
+        }
+        if runs("refresh") {
+            refresh::run(size).await;
+        }
+        if runs("rows") {
+            rows::run(size).await;
+        }
+    });
+}
+
+/// A simulated provider, a store in a temporary folder, and a supervisor on them.
+struct Stage {
+    folder: TempDir,
+    keyring: Keyring,
+    sim: SimulatedIdp,
+    supervisor: TokenSupervisor,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        // Every refresh token is spent once, and the tokens outlive the bench.
+        let profile = Profile::bitbucket().access_lifetime(Duration::from_secs(3_600 * 24));
+        let sim = SimulatedIdp::start(profile).expect("a simulated provider");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let keyring = Keyring::generate();
+        let supervisor = builder(&folder, &keyring, sim.idp()).start().await.expect("a supervisor");
+        Self { folder, keyring, sim, supervisor }
+    }
+
+    /// Connects so many users.
+    async fn connect(&self, count: usize) -> Vec<TokenKey> {
+        let keys: Vec<_> =
+            (0..count).map(|number| TokenKey::new(format!("user-{number}@example.com"), "idp")).collect();
+        for some in keys.chunks(1_000) {
+            let connect = |key: &TokenKey| {
+                let (supervisor, key, grant) = (self.supervisor.clone(), key.clone(), self.sim.consent(key.user()));
+                async move { supervisor.connect(&key, grant).await }
+            };
+            for connected in join_all(some.iter().map(connect)).await {
+                connected.expect("a connected grant");
+            }
+        }
+        keys
+    }
+
+    /// Ends the supervisor and starts another one on the same store: every grant sleeps.
+    async fn restart(&mut self) {
+        self.supervisor.shutdown(Duration::from_secs(60)).await;
+        self.supervisor = builder(&self.folder, &self.keyring, self.sim.idp()).start().await.expect("a supervisor");
+    }
+}
+
+fn builder(folder: &TempDir, keyring: &Keyring, idp: Idp) -> Builder {
+    TokenSupervisor::builder()
+        .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
+        .keyring(keyring.clone())
+        .idp("idp", idp.max_concurrency(refresh::AT_ONCE))
+}
