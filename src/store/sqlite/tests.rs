@@ -133,3 +133,34 @@ async fn a_job_that_the_database_refuses_does_not_take_its_batch_along() {
         assert_eq!(store.read(key).await.unwrap().row.is_some(), number != 20, "{number}");
     }
 }
+
+#[test]
+fn what_every_refresh_executes_is_prepared_once() {
+    use diesel::connection::{Instrumentation, InstrumentationEvent};
+    use std::sync::{Mutex, PoisonError};
+
+    struct Cached(Arc<Mutex<Vec<String>>>);
+
+    impl Instrumentation for Cached {
+        fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+            if let InstrumentationEvent::CacheQuery { sql, .. } = event {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sql.to_owned());
+            }
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
+    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    let cached = Arc::new(Mutex::new(Vec::new()));
+    connection.set_instrumentation(Cached(cached.clone()));
+    for number in 1..5 {
+        let (key, change) = connecting("alice", number);
+        query::change(&mut connection, &key, &change, Time(0)).ok().unwrap();
+    }
+    let cached = cached.lock().unwrap();
+    for statement in ["SELECT `grants`.`id`", "UPDATE grants", "INSERT INTO fingerprints"] {
+        let times = cached.iter().filter(|sql| sql.starts_with(statement)).count();
+        assert_eq!(times, 1, "{statement} of {cached:#?}");
+    }
+}
