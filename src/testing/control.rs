@@ -10,9 +10,11 @@ use tokio::runtime::Handle;
 
 use super::ManualClock;
 use crate::{
-    Builder, Error, Keyring, RefreshToken, TokenKey, TokenSupervisor,
+    Builder, Error, Generation, Keyring, RefreshToken, TokenKey, TokenSupervisor,
     clock::Clock,
     journal::Journal,
+    model::Spendable,
+    protocol::Commit,
     store::{self, Store, faulty::Faulty},
     supervisor,
 };
@@ -131,6 +133,48 @@ impl Control<'_> {
     pub fn is_awake(&self, key: &TokenKey) -> bool {
         supervisor::testing::is_published(self.0, key)
     }
+}
+
+/// One refresh token that a process which has ended left on its disk.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Kept {
+    /// The generation that it has, or will have once the store has it.
+    pub generation: Generation,
+    /// The token; `None` where the answer kept the one before.
+    pub refresh_token: Option<RefreshToken>,
+    /// Whether the journal has it, and not the store.
+    pub journaled: bool,
+}
+
+/// What is kept of each key: in the store, then in the journal beside it. Neither must be in use; copies of the
+/// files tell the same and leave them as they are.
+///
+/// # Errors
+/// The store, the journal or something in them cannot be opened.
+pub async fn kept(path: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Result<Vec<Vec<Kept>>, Error> {
+    let clock = Clock::system(Handle::current());
+    let unread = |error: store::StoreError| Error::Start(error.to_string());
+    let store = store::open(&format!("sqlite://{}", path.display()), &clock)?;
+    let journal = Journal::open(&path.with_extension("journal"), keyring)?;
+    let mut all = Vec::with_capacity(keys.len());
+    for key in keys {
+        let open = |token: Option<&Spendable>| token.map(|it| supervisor::testing::open(keyring, key, &it.sealed));
+        let mut kept = Vec::new();
+        if let Some(row) = store.read(key).await.map_err(unread)?.row {
+            let refresh_token = open(row.refresh_token.as_ref()).transpose()?;
+            kept.push(Kept { generation: row.generation, refresh_token, journaled: false });
+        }
+        for entry in journal.pending_for(key) {
+            let commit: Commit = serde_json::from_slice(&entry.payload)
+                .map_err(|_| Error::Start("a journal entry was written by a later version".to_owned()))?;
+            let refresh_token = open(commit.token.as_ref()).transpose()?;
+            kept.push(Kept { generation: commit.generation.next(), refresh_token, journaled: true });
+        }
+        all.push(kept);
+    }
+    store.close().await.map_err(unread)?;
+    Ok(all)
 }
 
 /// The refresh token that a store holds for a key. The store must not be in use.

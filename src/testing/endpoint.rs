@@ -9,14 +9,16 @@ use hyper::{
     http::request::Parts,
 };
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{
     Fault, Standing,
     answer::{Body, Page},
     family::Ticket,
     request::{Form, authorization},
-    state::Shared,
-    timer,
+    state::{Release, Shared},
+    timer::{self, Timer},
+    watched::watched,
 };
 
 pub(super) const TOKEN: &str = "/oauth/token";
@@ -48,11 +50,24 @@ pub(super) async fn handle(shared: Arc<Shared>, head: Parts, body: Bytes) -> Rep
 async fn token(shared: Arc<Shared>, form: Form) -> Reply {
     let fault = shared.lock().faults.take();
     // Both before the request can be seen in the log; see `timer::start`.
-    let mut released = shared.released.subscribe();
-    let mut timers = timer::start(&shared.clock, fault.as_ref()).await;
+    let released = shared.released.subscribe();
+    let timers = timer::start(&shared.clock, fault.as_ref()).await;
     let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
     let ticket = shared.arrived(refresh_token);
+    match (ticket, reply(shared.clone(), form, ticket, fault, timers, released).await) {
+        (Some(ticket), Reply::Answer(response)) => Reply::Answer(watched(response, ticket, shared)),
+        (_, reply) => reply,
+    }
+}
 
+async fn reply(
+    shared: Arc<Shared>,
+    form: Form,
+    ticket: Option<Ticket>,
+    fault: Option<Fault>,
+    mut timers: Vec<Timer>,
+    mut released: watch::Receiver<Release>,
+) -> Reply {
     match &fault {
         Some(Fault::DropBefore) => return Reply::Close,
         Some(Fault::Status(status, retry_after)) => {
@@ -85,7 +100,7 @@ async fn token(shared: Arc<Shared>, form: Form) -> Reply {
                 timer.await;
             }
         }
-        Some(Fault::Hang) => wait(&mut released).await,
+        Some(Fault::Hang) if abandoned(&mut released, ticket).await => return Reply::Close,
         _ => {}
     }
 
@@ -98,17 +113,22 @@ async fn token(shared: Arc<Shared>, form: Form) -> Reply {
         Some(Fault::SlowBody(_)) => Reply::Answer(page.slow(timers)),
         Some(Fault::CloseDelimited) => Reply::Answer(page.close_delimited(usize::MAX)),
         Some(Fault::CloseDelimitedCutAt(bytes)) => Reply::Answer(page.close_delimited(bytes)),
-        Some(Fault::HangAfter) => {
-            wait(&mut released).await;
-            Reply::Answer(page.whole())
-        }
+        Some(Fault::HangAfter) if abandoned(&mut released, ticket).await => Reply::Close,
         _ => Reply::Answer(page.whole()),
     }
 }
 
-/// Resolves at the next release. The sender lives as long as the server, so it cannot fail.
-async fn wait(released: &mut tokio::sync::watch::Receiver<()>) {
-    let _ = released.changed().await;
+/// Resolves when the request is let go, or dropped (true).
+async fn abandoned(released: &mut watch::Receiver<Release>, ticket: Option<Ticket>) -> bool {
+    loop {
+        // The sender lives as long as the server, so it cannot fail.
+        let _ = released.changed().await;
+        let Release { go, abandoned } = *released.borrow();
+        let below = |bound: usize| ticket.is_some_and(|ticket| ticket.number() < bound);
+        if below(abandoned) || ticket.is_none() || below(go) {
+            return below(abandoned);
+        }
+    }
 }
 
 /// Does what the request asks for.

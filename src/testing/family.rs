@@ -59,6 +59,13 @@ pub(super) struct Ticket {
     place: Option<Place>,
 }
 
+impl Ticket {
+    /// How many tokens had been presented before.
+    pub(super) fn number(self) -> usize {
+        self.entry.0
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Place {
     family: usize,
@@ -130,12 +137,12 @@ impl Ledger {
     pub(super) fn arrived(&mut self, token: &str, now: Time) -> Ticket {
         let place = self.refresh.get(token).copied();
         let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
-        let id = place.map(|Place { family, serial }| TokenId {
-            user: Arc::clone(&self.families[family].user),
-            family: family as u64 + 1,
-            serial: serial as u64 + 1,
-        });
-        Ticket { entry: self.log.arrived(id, duplicate, now), place }
+        Ticket { entry: self.log.arrived(self.id(token), duplicate, now), place }
+    }
+
+    /// The whole answer to what has arrived was handed to the connection.
+    pub(super) fn answered(&mut self, ticket: Ticket, now: Time) {
+        self.log.answered(ticket.entry, now);
     }
 
     /// Processes a token that has arrived. With `keep` a good one is answered without being spent.
@@ -145,7 +152,8 @@ impl Ledger {
             Some(place) => self.spend(place, keep, now),
             None => (Outcome::Refused, Err(Refusal::Unknown)),
         };
-        self.log.processed(ticket.entry, outcome, duplicate, now);
+        let given = answer.as_ref().ok().and_then(|answer| self.id(answer.refresh.as_ref()?.expose_secret()));
+        self.log.processed(ticket.entry, outcome, duplicate, given, now);
         answer
     }
 
@@ -190,6 +198,13 @@ impl Ledger {
         token.spent = token.spent.or(Some(now));
         token.answer = Some(answer.clone());
         answer
+    }
+
+    /// Which token this is, if it was issued here.
+    pub(super) fn id(&self, token: &str) -> Option<TokenId> {
+        let Place { family, serial } = *self.refresh.get(token)?;
+        let user = Arc::clone(&self.families[family].user);
+        Some(TokenId { user, family: family as u64 + 1, serial: serial as u64 + 1 })
     }
 
     pub(super) fn standing(&self, token: &str, now: Time) -> Standing {

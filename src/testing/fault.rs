@@ -43,11 +43,11 @@ pub enum Fault {
         /// The `error` in the body.
         code: String,
     },
-    /// Kept waiting, unprocessed, until [`release`](super::SimulatedIdp::release) or the end of the
-    /// server; then processed and answered.
+    /// Kept waiting, unprocessed, until [`release`](super::SimulatedIdp::release); then processed and
+    /// answered. Never processed if it is [abandoned](super::SimulatedIdp::abandon_first) or the server ends.
     Hang,
-    /// Processed, then the answer is kept back until [`release`](super::SimulatedIdp::release) or the
-    /// end of the server.
+    /// Processed, then the answer is kept back until [`release`](super::SimulatedIdp::release). Never
+    /// answered if it is [abandoned](super::SimulatedIdp::abandon_first) or the server ends.
     HangAfter,
     /// Processed without rotation: the refresh token stays good, and the answer leaves it out.
     WithoutRefreshToken,

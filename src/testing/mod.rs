@@ -35,6 +35,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod watched;
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +45,7 @@ use std::{
 };
 
 pub(crate) use self::control::Hooks;
-pub use self::control::{Control, Point, StoreFault, stored_refresh_token};
+pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
 pub use self::{
     family::Standing,
     fault::{Chaos, Fault},
@@ -174,7 +175,19 @@ impl SimulatedIdp {
 
     /// Lets the requests go that hang now.
     pub fn release(&self) {
-        self.shared().released.send_replace(());
+        let presented = self.shared().lock().ledger.presentations().len();
+        self.release_first(presented);
+    }
+
+    /// The same for those of the first `presented` [`presentations`](Self::presentations) alone.
+    pub fn release_first(&self, presented: usize) {
+        self.shared().released.send_modify(|release| release.go = release.go.max(presented));
+    }
+
+    /// Drops those of the first `presented` [`presentations`](Self::presentations) that hang now: their
+    /// connections are closed without an answer, and what was not processed never is.
+    pub fn abandon_first(&self, presented: usize) {
+        self.shared().released.send_modify(|release| release.abandoned = release.abandoned.max(presented));
     }
 
     /// The revocation endpoint answers with this status instead of working, until changed.
@@ -201,7 +214,17 @@ impl SimulatedIdp {
     ///
     /// The log is kept for as long as the server runs.
     pub fn presentations(&self) -> Vec<Presentation> {
-        self.shared().lock().ledger.presentations().to_vec()
+        self.presentations_after(0)
+    }
+
+    /// The same without the first `known` of them.
+    pub fn presentations_after(&self, known: usize) -> Vec<Presentation> {
+        self.shared().lock().ledger.presentations().get(known..).unwrap_or_default().to_vec()
+    }
+
+    /// Which token this is; `None` if it was never issued here.
+    pub fn token_id(&self, refresh_token: &RefreshToken) -> Option<TokenId> {
+        self.shared().lock().ledger.id(refresh_token.expose_secret())
     }
 
     /// How often a spent token was presented outside a grace and processed: at a strict provider each

@@ -14,10 +14,15 @@ pub struct Presentation {
     pub at: SystemTime,
     /// When it was processed, if it was.
     pub processed_at: Option<SystemTime>,
+    /// When the last of its answer was handed to the connection, if it was: a client that is gone by then
+    /// was not answered. One that lives may still lose it.
+    pub answered_at: Option<SystemTime>,
     /// What became of it. It changes once more while a request waits (in a delay, for example).
     pub outcome: Outcome,
     /// Whether the token was spent already, within a grace or not.
     pub duplicate: bool,
+    /// The refresh token that was given for it, whoever got it.
+    pub given: Option<TokenId>,
 }
 
 /// Names a refresh token without giving it away.
@@ -51,7 +56,7 @@ pub enum Outcome {
 
 /// Where an outcome belongs in the log.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry(usize);
+pub(super) struct Entry(pub(super) usize);
 
 #[derive(Default)]
 pub(super) struct Log {
@@ -62,16 +67,38 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn arrived(&mut self, token: Option<TokenId>, duplicate: bool, now: Time) -> Entry {
         let outcome = Outcome::NotProcessed;
-        self.entries.push(Presentation { token, at: now.into(), processed_at: None, outcome, duplicate });
+        self.entries.push(Presentation {
+            token,
+            at: now.into(),
+            processed_at: None,
+            answered_at: None,
+            outcome,
+            duplicate,
+            given: None,
+        });
         Entry(self.entries.len() - 1)
     }
 
-    pub(super) fn processed(&mut self, Entry(index): Entry, outcome: Outcome, duplicate: bool, now: Time) {
+    pub(super) fn processed(
+        &mut self,
+        Entry(index): Entry,
+        outcome: Outcome,
+        duplicate: bool,
+        given: Option<TokenId>,
+        now: Time,
+    ) {
         if duplicate && outcome != Outcome::Replayed {
             self.duplicate_spends += 1;
         }
         if let Some(entry) = self.entries.get_mut(index) {
-            (entry.outcome, entry.duplicate, entry.processed_at) = (outcome, duplicate, Some(now.into()));
+            (entry.outcome, entry.duplicate, entry.given) = (outcome, duplicate, given);
+            entry.processed_at = Some(now.into());
+        }
+    }
+
+    pub(super) fn answered(&mut self, Entry(index): Entry, now: Time) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.answered_at = Some(now.into());
         }
     }
 

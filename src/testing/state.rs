@@ -18,9 +18,18 @@ pub(super) struct Shared {
     pub(super) profile: Profile,
     pub(super) clock: Clock,
     started: Reading,
-    /// Sent to by `release`; requests that hang listen.
-    pub(super) released: watch::Sender<()>,
+    /// Requests that hang listen.
+    pub(super) released: watch::Sender<Release>,
     state: Mutex<State>,
+}
+
+/// Which requests hang no longer, by how many tokens had been presented before: the later ones hang on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Release {
+    /// Below this they go on.
+    pub(super) go: usize,
+    /// Below this they are dropped where they are. Kept, because whoever hears late hears the latest alone.
+    pub(super) abandoned: usize,
 }
 
 pub(super) struct State {
@@ -45,7 +54,7 @@ impl Shared {
             revocations: 0,
             revocation_status: None,
         };
-        let (started, (released, _)) = (clock.read(), watch::channel(()));
+        let (started, (released, _)) = (clock.read(), watch::channel(Release::default()));
         Self { profile, clock, started, released, state: Mutex::new(state) }
     }
 
@@ -64,5 +73,11 @@ impl Shared {
         let mut state = self.lock();
         state.requests += 1;
         refresh_token.map(|token| state.ledger.arrived(token, now))
+    }
+
+    /// Logs that the whole answer was handed to the connection.
+    pub(super) fn answered(&self, ticket: Ticket) {
+        let now = self.now();
+        self.lock().ledger.answered(ticket, now);
     }
 }

@@ -10,6 +10,7 @@ mod bad_input_is_refused_and_loses_nothing;
 mod connecting_and_disconnecting;
 mod demo;
 mod keycloak;
+mod kill_loop;
 mod messages_are_the_same_thing;
 mod one_refresh_for_many_callers;
 mod refreshed_ahead_of_need;

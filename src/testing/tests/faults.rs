@@ -129,7 +129,73 @@ async fn hanging_requests_wait_for_their_release_and_outlive_their_clients() {
         assert_eq!(scene.user("made up").await.status(), Some(401));
         scene.idp.release();
         until(|| scene.idp.standing(&second.into()) == Standing::Spent).await;
+        assert_eq!(scene.user("made up").await.status(), Some(401));
+        let presentations = scene.idp.presentations();
+        assert!(presentations[0].answered_at.is_some(), "{presentations:?}");
+        assert!(presentations[1].given.is_some() && presentations[1].answered_at.is_none(), "{presentations:?}");
     }
+}
+
+#[tokio::test]
+async fn abandoned_requests_stay_as_they_are_and_later_ones_hang_on() {
+    let scene = Scene::gitlab(Kind::Reject);
+    let [bob, carol] = ["bob", "carol"].map(|user| scene.idp.consent(user).refresh_token.unwrap());
+    for fault in [Fault::Hang, Fault::HangAfter, Fault::Hang] {
+        scene.idp.next(fault);
+    }
+    // One after the other, so that each meets its fault.
+    let bob_comes = async {
+        scene.arrived(1).await;
+        scene.refresh(bob.expose_secret()).await
+    };
+    let carol_comes = async {
+        until(|| scene.idp.requests() == 2 && scene.idp.standing(&bob) == Standing::Spent).await;
+        scene.refresh(carol.expose_secret()).await
+    };
+    let (alices, bobs, carols, ()) =
+        tokio::join!(scene.refresh(scene.first.expose_secret()), bob_comes, carol_comes, async {
+            scene.arrived(3).await;
+            scene.idp.abandon_first(2);
+            scene.idp.release();
+        });
+    assert_eq!((alices, bobs), (Seen::Nothing, Seen::Nothing));
+    let carols = carols.text("refresh_token").unwrap().into();
+    assert_eq!(scene.outcomes(), [Outcome::NotProcessed, Outcome::Rotated, Outcome::Rotated]);
+    assert_eq!(scene.idp.standing(&scene.first), Standing::Current);
+    let [third] = &scene.idp.presentations_after(2)[..] else { panic!("three were presented") };
+    assert_eq!(third.token, scene.idp.token_id(&carol));
+    assert_eq!(third.given, scene.idp.token_id(&carols));
+}
+
+#[tokio::test]
+async fn an_answer_counts_once_the_last_of_it_was_handed_over() {
+    let minute = Duration::from_secs(60);
+    for (fault, answered) in [
+        (Fault::Delay(Duration::ZERO), true),
+        (Fault::CloseDelimited, true),
+        (Fault::Status(502, None), true),
+        (Fault::DropBefore, false),
+        (Fault::DropAfter, false),
+        (Fault::CutAt(40), false),
+        (Fault::LateProcessing(minute), false),
+    ] {
+        let scene = Scene::gitlab(Kind::Strict);
+        scene.idp.next(fault.clone());
+        scene.refresh(scene.first.expose_secret()).await;
+        assert_eq!(scene.idp.presentations()[0].answered_at.is_some(), answered, "{fault:?}");
+    }
+
+    let scene = Scene::gitlab(Kind::Strict);
+    scene.idp.next(Fault::SlowBody(minute));
+    let (answer, ()) = tokio::join!(scene.refresh(scene.first.expose_secret()), async {
+        until(|| scene.outcomes() == [Outcome::Rotated]).await;
+        scene.clock.advance(minute * 7 / 8);
+        assert_eq!(scene.user("made up").await.status(), Some(401));
+        assert_eq!(scene.idp.presentations()[0].answered_at, None, "all but its last piece");
+        scene.clock.advance(minute / 8);
+    });
+    assert_eq!(answer.status(), Some(200));
+    assert_eq!(scene.idp.presentations()[0].answered_at, Some(scene.clock.now()));
 }
 
 #[test]

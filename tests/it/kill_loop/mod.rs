@@ -1,0 +1,96 @@
+//! The process is killed again and again (SIGKILL), each time with at least fifty refreshes in flight, ten at a
+//! provider of each kind. Where there is a grace nothing is lost. Elsewhere nothing is lost but what no client
+//! can keep, each loss named by the provider's log, and ended by one request and one consent.
+//!
+//! This is the one place where time is real: a killed process cannot share a clock.
+//!
+//! To read: `ledger` (the rules), `world` (a life of the process), `child` (the process), then `providers` and `disk`.
+
+mod child;
+mod dice;
+mod disk;
+mod ledger;
+mod providers;
+mod report;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use crate::skip::variable;
+use child::SETTLE;
+use world::World;
+
+/// How often the process is killed (12).
+const KILLS: &str = "TOKEN_SUPERVISOR_TEST_KILLS";
+/// A number: the same faults in the same order, as far as threads allow it.
+const SEED: &str = "TOKEN_SUPERVISOR_TEST_SEED";
+
+/// Refreshes that are in flight when the process is killed, at least.
+const IN_FLIGHT: usize = 50;
+const IN_FLIGHT_AT_EACH: usize = 10;
+
+#[test]
+fn a_process_killed_again_and_again_loses_nothing() {
+    let kills = variable(KILLS).map_or(12, |kills| kills.parse().expect("the number of kills"));
+    let seed = variable(SEED).map_or(1, |seed| seed.parse().expect("the seed, a number"));
+    let mut world = World::new(seed);
+    for kill in 0..kills {
+        if world.dice.up_to(8) == 0 {
+            // Starting is a step like any other.
+            let mut process = world.start_hastily();
+            world.pass_some(&mut process, SETTLE + SETTLE);
+            world.kill_early(process);
+        }
+        let mut process = world.start();
+        world.until_in_flight(&mut process, IN_FLIGHT, IN_FLIGHT_AT_EACH);
+        match kill % 4 {
+            // While requests are unprocessed, processed and unanswered, or being answered.
+            0 => world.pass_some(&mut process, Duration::from_millis(20)),
+            // While answers come in and are stored.
+            1 => {
+                world.providers.answer_everything();
+                world.pass_some(&mut process, Duration::from_millis(10));
+            }
+            // While the store is silent: answers are in memory, then in the journal.
+            2 => {
+                world.disk.silence_the_store();
+                world.providers.answer_everything();
+                world.pass_some(&mut process, Duration::from_millis(450));
+            }
+            // While the journal goes to the store.
+            _ => {
+                world.disk.silence_the_store();
+                world.providers.answer_everything();
+                world.until_journaled(&mut process, 10);
+                world.disk.end_silence();
+                world.pass_some(&mut process, Duration::from_millis(150));
+            }
+        }
+        world.kill(process);
+        if (kill + 1) % 50 == 0 {
+            println!("{}", world.report());
+        }
+    }
+    let process = world.start();
+    world.live_on_and_stop(process);
+    println!("{}", world.report());
+    world.judge_the_end();
+}
+
+/// How often it is looked whether something happened.
+const POLL: Duration = Duration::from_millis(1);
+/// It only bounds how long a broken test takes.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = now();
+    while !holds() {
+        assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "processes are killed in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
