@@ -123,11 +123,10 @@ fn wake_at(row: &Row) -> Option<Time> {
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
 
-impl TryFrom<Record> for Row {
-    type Error = StoreError;
-
-    fn try_from(Record { name, content: record }: Record) -> Result<Self, StoreError> {
-        let key = TokenKey::new(&name.user_id, &name.idp).account(&name.account);
+impl Record {
+    /// The row of the key that it was found by.
+    pub(super) fn into_row(self, key: TokenKey) -> Result<Row, StoreError> {
+        let Self { name, content: record } = self;
         let corrupt = |column: &'static str| StoreError::Corrupt { grant_id: name.grant_id.clone(), column };
         let fingerprint = |bytes: &[u8], column| Fingerprint::try_from(bytes).map_err(|_| corrupt(column));
         let refresh_token = match (record.refresh_token, &record.fingerprint) {
@@ -150,7 +149,7 @@ impl TryFrom<Record> for Row {
             (None, None) => None,
             _ => return Err(corrupt("lease")),
         };
-        Ok(Self {
+        Ok(Row {
             key,
             incarnation: record.incarnation.as_slice().try_into().map_err(|_| corrupt("incarnation"))?,
             generation: Generation(record.generation.try_into().map_err(|_| corrupt("generation"))?),

@@ -29,10 +29,11 @@ pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<
         .filter(grants::user_id.eq(key.user()))
         .filter(grants::account.eq(key.account_name()))
         .select((grants::id, grants::revision, Record::as_select()))
-        .first::<(i64, i64, Record)>(connection)
+        // Not `first`: SQLite plans a statement again whenever its LIMIT is bound.
+        .get_result::<(i64, i64, Record)>(connection)
         .optional()?;
     let stored = |(id, revision, record): (i64, i64, Record)| {
-        Ok(Stored { row: Row::try_from(record).map_err(Failure::Store)?, id, revision })
+        Ok(Stored { row: record.into_row(key.clone()).map_err(Failure::Store)?, id, revision })
     };
     found.map(stored).transpose()
 }
@@ -81,7 +82,8 @@ fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option
 }
 
 fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
-    let floor = meta::table.find("generation_floor").select(meta::value).first::<Vec<u8>>(connection).optional()?;
+    let floor =
+        meta::table.find("generation_floor").select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
     let bytes = floor.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
@@ -218,5 +220,5 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
         .values((meta::name.eq(name), meta::value.eq(value)))
         .on_conflict_do_nothing()
         .execute(connection)?;
-    Ok(meta::table.find(name).select(meta::value).first(connection)?)
+    Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
 }

@@ -203,7 +203,8 @@ impl TokenActor {
 
     fn wake_at(&mut self, time: Time, context: &mut Context<Self>) {
         if let Some((set, timer)) = self.timer {
-            if set == time {
+            if set <= time {
+                // It wakes too early, and is set anew then: cheaper than setting it anew with every message.
                 return;
             }
             context.cancel_future(timer);

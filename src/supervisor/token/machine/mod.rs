@@ -37,6 +37,7 @@ enum View {
     /// The row was not read yet, or what is known of it is out of date.
     Unread,
     Reading,
+    /// Without ciphertext: it is kept for as long as the actor lives.
     Read(Option<Arc<Row>>),
     /// Nothing is published: only a caller has the row read again.
     Asleep,
@@ -225,7 +226,7 @@ impl<W, R> Machine<W, R> {
         if self.rejected.is_some() {
             effects.push(Effect::Stand(Standing::Withdrawn));
         }
-        self.view = View::Read(row);
+        self.view = View::Read(row.map(|row| Arc::new(row.without_ciphertext())));
     }
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
