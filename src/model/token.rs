@@ -14,8 +14,15 @@ use super::{AccessToken, Expires, Expiry, Generation, Time};
 #[derive(Clone)]
 pub struct Token {
     issued: Arc<Issued>,
-    freshness: Freshness,
-    warning: Option<Warning>,
+    grade: Grade,
+}
+
+/// How good a token was when it was handed out: one byte, so that a token travels in two registers.
+#[derive(Clone, Copy)]
+enum Grade {
+    Fresh,
+    Ageing,
+    LastGood(Warning),
 }
 
 /// How a token relates to its next refresh.
@@ -73,12 +80,19 @@ impl Token {
 
     /// How it related to its next refresh when it was handed out.
     pub fn freshness(&self) -> Freshness {
-        self.freshness
+        match self.grade {
+            Grade::Fresh => Freshness::Fresh,
+            Grade::Ageing => Freshness::Ageing,
+            Grade::LastGood(_) => Freshness::LastGood,
+        }
     }
 
     /// Why it is only the last good one, if it is.
     pub fn warning(&self) -> Option<Warning> {
-        self.warning
+        match self.grade {
+            Grade::LastGood(warning) => Some(warning),
+            Grade::Fresh | Grade::Ageing => None,
+        }
     }
 }
 
@@ -87,8 +101,8 @@ impl fmt::Debug for Token {
         f.debug_struct("Token")
             .field("generation", &self.generation())
             .field("expiry", &self.expiry())
-            .field("freshness", &self.freshness)
-            .field("warning", &self.warning)
+            .field("freshness", &self.freshness())
+            .field("warning", &self.warning())
             .finish_non_exhaustive()
     }
 }
@@ -176,15 +190,15 @@ impl Issued {
 
     /// The token as a caller gets it now; `None` if it may not be handed out.
     pub(crate) fn hand_out(self: &Arc<Self>, wall: Time) -> Option<Token> {
-        let (freshness, warning) = match self.standing() {
-            Standing::Good if self.due_at <= wall => (Freshness::Ageing, None),
-            Standing::Good => (Freshness::Fresh, None),
+        let grade = match self.standing() {
+            Standing::Good if self.due_at <= wall => Grade::Ageing,
+            Standing::Good => Grade::Fresh,
             Standing::Withdrawn => return None,
-            Standing::Failing => (Freshness::LastGood, Some(Warning::RefreshFailing)),
-            Standing::InDoubt => (Freshness::LastGood, Some(Warning::InDoubt)),
-            Standing::ReconnectRequired => (Freshness::LastGood, Some(Warning::ReconnectRequired)),
+            Standing::Failing => Grade::LastGood(Warning::RefreshFailing),
+            Standing::InDoubt => Grade::LastGood(Warning::InDoubt),
+            Standing::ReconnectRequired => Grade::LastGood(Warning::ReconnectRequired),
         };
-        Some(Token { issued: Arc::clone(self), freshness, warning })
+        Some(Token { issued: Arc::clone(self), grade })
     }
 
     /// Remembers that somebody asked in this tick. Written once a tick only, so that readers on many

@@ -1,6 +1,12 @@
 //! What callers hold.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
@@ -58,16 +64,14 @@ impl TokenSupervisor {
     ///
     /// # Errors
     /// See [`Error`]: each says what to do next.
-    pub async fn token(&self, key: &TokenKey) -> Result<Token, Error> {
-        match self.cached(key) {
-            Some(token) => Ok(token),
-            // On the heap, so that the future of those who need not wait is a few words.
-            None => Box::pin(self.call(Acquire::new(key))).await,
-        }
+    #[inline]
+    pub fn token<'a>(&'a self, key: &'a TokenKey) -> impl Future<Output = Result<Token, Error>> + Send + Unpin + 'a {
+        Asking { supervisor: self, key, waiting: None }
     }
 
     /// The published token of the key, if it is good: the hot path of [`token`](Self::token) alone. No message,
     /// lock, allocation or system call. `None` says nothing but that: ask with `token`.
+    #[inline]
     pub fn cached(&self, key: &TokenKey) -> Option<Token> {
         self.shared.cached_for(key, Duration::ZERO)
     }
@@ -168,6 +172,38 @@ impl std::fmt::Debug for TokenSupervisor {
     }
 }
 
+/// Asks for a token. Not an `async fn`, so that the caller's code is compiled with the hot path in it: a token that
+/// is copied through memory on its way costs more than its lookup.
+struct Asking<'a> {
+    supervisor: &'a TokenSupervisor,
+    key: &'a TokenKey,
+    /// On the heap, so that the future of those who need not wait is a few words.
+    waiting: Option<Waiting>,
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Result<Token, Error>> + Send>>;
+
+impl Future for Asking<'_> {
+    type Output = Result<Token, Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.waiting.is_none()
+            && let Some(token) = self.supervisor.cached(self.key)
+        {
+            return Poll::Ready(Ok(token));
+        }
+        self.wait(context)
+    }
+}
+
+impl Asking<'_> {
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Token, Error>> {
+        let (supervisor, key) = (self.supervisor, self.key);
+        self.waiting.get_or_insert_with(|| Box::pin(supervisor.call(Acquire::new(key)))).as_mut().poll(context)
+    }
+}
+
 /// What every handle needs to ask; keeps nothing alive beyond itself.
 #[derive(Clone)]
 #[doc(hidden)]
@@ -180,6 +216,7 @@ pub struct Shared {
 const TRIES: u32 = 3;
 
 impl Shared {
+    #[inline]
     pub(super) fn cached_for(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
         self.core.snapshot.get(key, min_ttl)
     }

@@ -32,9 +32,10 @@ impl Snapshot {
 
     /// The key's token, if it lives for at least `min_ttl` from now.
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
-        let now = self.clock.coarse();
         let tokens = self.tokens.pin();
         let issued = tokens.get(key)?;
+        // Afterwards, so that the clocks are read while the memory of a token that is in no cache is on its way.
+        let now = self.clock.coarse();
         let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
         if !issued.valid_at(needed.wall, needed.boot) {
             return None;
