@@ -256,6 +256,16 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             ],
         ),
         (
+            "held while the reply was lost",
+            rules(),
+            row(),
+            vec![
+                (Event::NoReply, "repeat"),
+                (claimed(Reply::Done, Row { held: Some("by hand".into()), ..mine() }, 3), "cancel 1"),
+                (changed(), "settled"),
+            ],
+        ),
+        (
             "recovered, and the grace ended meanwhile",
             graceful,
             doubtful(),

@@ -123,6 +123,8 @@ fn nothing_can_be_changed_where_nothing_is_stored() {
         refuse(1, &row()),
         Change::Cancel(ending(1, &row())),
         Change::RequireReconnect { reason: "left".to_owned() },
+        Change::Hold { reason: "by hand".to_owned() },
+        Change::Release,
     ];
     for change in changes {
         let applied = change.apply(found());
