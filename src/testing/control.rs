@@ -108,6 +108,12 @@ impl Control<'_> {
         }
     }
 
+    /// How many entries the journal has refused.
+    pub fn journal_failures(&self) -> usize {
+        let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
+        journal.map_or(0, |journal| journal.failed_appends())
+    }
+
     /// How many journal entries wait for the store.
     pub fn journal_pending(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
