@@ -30,6 +30,7 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
         let row = applied.row.unwrap();
         assert_eq!((row.incarnation, row.generation), (id(200), Generation(generation)));
         assert_eq!((&row.lease, &row.intent, &row.alt, &row.verdict), (&None, &None, &None, &None));
+        assert_eq!((&row.parent, &row.commit), (&None, &None), "no answer brought it");
         assert_eq!((&row.tombstone, &row.held, &row.grant_id), (&None, &before.held, &before.grant_id));
         assert!(row.epoch >= before.epoch);
         for side in [Side::Spent(fingerprint(1)), Side::Connected(fingerprint(2))] {
@@ -180,6 +181,9 @@ fn a_required_reconnect_is_sticky() {
     let (left, ..) = taken(&require, &claimed_row(&[1]), NOW);
     let sticky = left.verdict.clone().unwrap();
     assert_eq!((sticky.by, left.generation), (VerdictBy::Application, GENERATION));
+    let refused_before = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    let again = taken(&require, &refused_before, NOW + seconds(9)).0.verdict.unwrap();
+    assert_eq!((again.by, again.since), (VerdictBy::Application, NOW), "the user was to reconnect before");
     let (stored, ..) = taken(&committed(&commit(1, &claimed_row(&[1]), 2)), &left, NOW);
     assert_eq!((stored.verdict, stored.refresh_token), (Some(sticky), Some(token(2))));
     assert!(connected(Some(3)).apply(found(Some(&left), Known::New, 0)).row.unwrap().verdict.is_none());

@@ -130,6 +130,7 @@ fn once_sent_nothing_leads_to_another_request() {
             machine.step(Event::Journaled(true));
             machine
         }] {
+            assert!(machine.sent(), "the old access token may be dead until the store has the new one");
             let effect = name(&machine.step(event()));
             assert!(["await", "settled"].contains(&&*effect), "{:?} leads to {effect}", event());
         }
