@@ -19,6 +19,16 @@ async fn an_idle_actor_that_panics_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.token(&key)).await.unwrap();
+    supervisor.testing().panic_actor(&key).await;
+    world.clock.advance(std::time::Duration::from_secs(660));
+    eventually("it sleeps", || !supervisor.testing().is_awake(&key)).await;
+}
+
+#[tokio::test]
 async fn an_actor_that_panics_at_first_contact_is_replaced() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
