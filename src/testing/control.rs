@@ -101,6 +101,11 @@ impl Control<'_> {
         }
     }
 
+    /// How often attempts asked to keep their leases.
+    pub fn lease_renewals(&self) -> usize {
+        supervisor::testing::hooks(self.0).store.get().map_or(0, Faulty::renewals)
+    }
+
     /// Makes the journal refuse entries, or take them again.
     pub fn journal_fails(&self, fails: bool) {
         if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {

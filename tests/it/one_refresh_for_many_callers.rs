@@ -1,8 +1,11 @@
 //! However many ask, and however they vanish: one refresh.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use token_supervisor::{
@@ -109,4 +112,26 @@ async fn nothing_is_claimed_before_the_provider_has_a_slot() {
         assert!(within(refreshed).await.unwrap().unwrap().refreshed);
     }
     assert_eq!((claims.load(Ordering::Relaxed), world.sim.requests()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_while_the_answer_is_awaited() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
+    let caller = ask(&supervisor, &key);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the lease is renewed, and again", || {
+        world.clock.advance(Duration::from_secs(1));
+        supervisor.testing().lease_renewals() >= 3
+    })
+    .await;
+    caller.abort();
+    world.sim.release();
+    eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
+    let renewals = supervisor.testing().lease_renewals();
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.stored(supervisor.clone(), &key).await, Standing::Current);
+    assert_eq!(supervisor.testing().lease_renewals(), renewals, "its end is the end of its lease");
 }

@@ -54,27 +54,29 @@ async fn a_silent_commit_is_journaled_after_a_moment() {
 
 #[tokio::test]
 async fn an_answer_that_neither_takes_is_shown_to_nobody_until_one_does() {
-    let world = World::new(Profile::keycloak());
-    let (supervisor, key) = world.connected().await;
-    supervisor.testing().store_fault(StoreFault::CommitsFail);
-    supervisor.testing().journal_fails(true);
-    world.clock.advance(LIFE);
-    let caller = tokio::spawn({
-        let (supervisor, key) = (supervisor.clone(), key.clone());
-        async move { supervisor.call(token_supervisor::Acquire::new(&key).timeout(LIFE)).await }
-    });
-    // The second time says that whatever follows from the first has happened.
-    eventually("the journal refuses the answer twice", || {
-        world.clock.advance(Duration::from_millis(100));
-        supervisor.testing().journal_failures() >= 2
-    })
-    .await;
-    assert!(!caller.is_finished() && supervisor.cached(&key).is_none());
-    supervisor.testing().journal_fails(false);
-    assert_eq!(passing(&world, Duration::from_millis(100), caller).await.unwrap().generation().get(), 2);
-    supervisor.testing().store_fault(StoreFault::None);
-    drained(&world, &supervisor).await;
-    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+    for fault in [StoreFault::CommitsFail, StoreFault::CommitsHang] {
+        let world = World::new(Profile::keycloak());
+        let (supervisor, key) = world.connected().await;
+        supervisor.testing().store_fault(fault);
+        supervisor.testing().journal_fails(true);
+        world.clock.advance(LIFE);
+        let caller = tokio::spawn({
+            let (supervisor, key) = (supervisor.clone(), key.clone());
+            async move { supervisor.call(token_supervisor::Acquire::new(&key).timeout(LIFE)).await }
+        });
+        // The second time says that whatever follows from the first has happened.
+        eventually("the journal refuses the answer twice", || {
+            world.clock.advance(Duration::from_millis(100));
+            supervisor.testing().journal_failures() >= 2
+        })
+        .await;
+        assert!(!caller.is_finished() && supervisor.cached(&key).is_none());
+        supervisor.testing().journal_fails(false);
+        assert_eq!(passing(&world, Duration::from_millis(100), caller).await.unwrap().generation().get(), 2);
+        supervisor.testing().store_fault(StoreFault::None);
+        drained(&world, &supervisor).await;
+        assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+    }
 }
 
 #[tokio::test]
