@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use token_supervisor::{
     Error, Grant, Revoke, State, TokenKey, Unchanged,
-    testing::{Fault, Profile, Standing},
+    testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
 use crate::support::{LIFE, World, ask, eventually, within};
@@ -117,6 +117,50 @@ async fn a_disconnect_during_a_refresh_stands_and_the_late_answer_is_revoked() {
     assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert!(within(supervisor.token(&key)).await.unwrap().generation().get() > 2);
+}
+
+#[tokio::test]
+async fn nothing_is_served_of_a_grant_that_is_gone_although_its_answer_is_published_later() {
+    for (held_up_at, fault) in [(Point::Committed, StoreFault::None), (Point::Journaled, StoreFault::CommitsHang)] {
+        let world = World::new(Profile::keycloak());
+        let (reached, arrived) = tokio::sync::watch::channel(false);
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let hold_up = move |point| {
+            if point == held_up_at {
+                reached.send_replace(true);
+                wait.lock().unwrap().recv().ok();
+            }
+        };
+        let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
+        let key = TokenKey::new("alice", "idp");
+        within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+        within(supervisor.token(&key)).await.unwrap();
+        let mut watch = within(supervisor.watch(&key)).await.unwrap();
+        supervisor.testing().store_fault(fault);
+        world.clock.advance(LIFE);
+        let caller = ask(&supervisor, &key);
+        eventually("the attempt is held up", || {
+            world.clock.advance(Duration::from_millis(50));
+            *arrived.borrow()
+        })
+        .await;
+        within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+        assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);
+        within(watch.changed()).await;
+        assert!(watch.token().is_none());
+        drop(go_on);
+        within(watch.changed()).await;
+        eventually("what was published is forgotten", || supervisor.cached(&key).is_none()).await;
+        assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+        supervisor.testing().store_fault(StoreFault::None);
+        eventually("the attempt ends", || {
+            world.clock.advance(Duration::from_secs(1));
+            supervisor.testing().attempts() == 0
+        })
+        .await;
+        assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+    }
 }
 
 #[tokio::test]
