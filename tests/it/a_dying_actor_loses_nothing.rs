@@ -56,6 +56,24 @@ async fn an_attempt_in_flight_outlives_its_actor() {
 }
 
 #[tokio::test]
+async fn a_replaced_actor_hears_of_the_attempt_that_its_predecessor_started() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.sim.next(Fault::HangAfter);
+    let refreshed = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.refresh_now(&key).await }
+    });
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    refreshed.abort();
+    supervisor.testing().panic_actor(&key).await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 1);
+    world.sim.release();
+    eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 2);
+}
+
+#[tokio::test]
 async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;

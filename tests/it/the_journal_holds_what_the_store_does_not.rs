@@ -173,7 +173,6 @@ async fn left_in_the_journal(world: &World) -> (TokenSupervisor, TokenKey) {
     })
     .await;
     caller.abort();
-    supervisor.testing().store_fault(StoreFault::None);
     (supervisor, key)
 }
 
@@ -181,6 +180,19 @@ async fn left_in_the_journal(world: &World) -> (TokenSupervisor, TokenKey) {
 async fn what_is_in_the_journal_goes_to_the_store_before_the_next_attempt_claims() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = left_in_the_journal(&world).await;
+    let caller = ask(&supervisor, &key);
+    eventually("the next attempt runs", || {
+        world.clock.advance(Duration::from_millis(200));
+        supervisor.testing().attempts() == 1
+    })
+    .await;
+    for _ in 0..5 {
+        world.clock.advance(Duration::from_secs(5));
+        within(supervisor.status(&key)).await.unwrap();
+    }
+    assert_eq!((supervisor.testing().journal_pending(), world.sim.requests()), (1, 1), "the store has not got it");
+    assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::Timeout);
+    supervisor.testing().store_fault(StoreFault::None);
     let caller = ask(&supervisor, &key);
     assert_eq!(passing(&world, Duration::from_millis(200), caller).await.unwrap().generation().get(), 2);
     assert_eq!((supervisor.testing().journal_pending(), world.sim.requests()), (0, 1));
@@ -191,6 +203,7 @@ async fn what_is_in_the_journal_goes_to_the_store_before_the_next_attempt_claims
 async fn what_is_in_the_journal_goes_to_the_store_at_start_whether_or_not_its_provider_is_still_configured() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = left_in_the_journal(&world).await;
+    supervisor.testing().store_fault(StoreFault::None);
     stop(supervisor).await;
     let supervisor = world.bare_builder().start().await.unwrap();
     eventually("the store has it", || supervisor.testing().journal_pending() == 0).await;

@@ -35,6 +35,7 @@ fn an_older_row_does_not_replace_a_newer_one() {
     let mut bench = Bench::with(newer.clone());
     bench.feed(Event::Row(Some(Arc::new(row()))));
     assert_eq!(bench.ask(0).unwrap().unwrap().generation(), newer.generation);
+    assert_eq!(bench.machine.row().unwrap().generation, newer.generation);
 }
 
 #[test]
