@@ -24,6 +24,8 @@ async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
     let (supervisor, key) = world.connected().await;
     within(supervisor.token(&key)).await.unwrap();
     supervisor.testing().panic_actor(&key).await;
+    // Answered after the panic: all actors share one thread.
+    within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap();
     world.clock.advance(std::time::Duration::from_secs(660));
     eventually("it sleeps", || !supervisor.testing().is_awake(&key)).await;
 }
