@@ -60,17 +60,29 @@ async fn an_attempt_in_flight_outlives_its_actor() {
 #[tokio::test]
 async fn a_replaced_actor_hears_of_the_attempt_that_its_predecessor_started() {
     let world = World::new(Profile::keycloak());
-    let (supervisor, key) = world.connected().await;
-    world.sim.next(Fault::HangAfter);
+    let (reached, arrived) = tokio::sync::watch::channel(false);
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    // Before it claims nothing in the row tells of it.
+    let hold_up = move |point| {
+        if point == Point::BeforeClaim {
+            reached.send_replace(true);
+            wait.lock().unwrap().recv().ok();
+        }
+    };
+    let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
+    let key = TokenKey::new("alice", "idp");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let refreshed = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
         async move { supervisor.refresh_now(&key).await }
     });
-    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the attempt is held up", || *arrived.borrow()).await;
     refreshed.abort();
+    assert!(refreshed.await.unwrap_err().is_cancelled());
     supervisor.testing().panic_actor(&key).await;
     assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 1);
-    world.sim.release();
+    drop(go_on);
     eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
     assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 2);
 }
