@@ -2,7 +2,7 @@
 //! neighbours notice nothing.
 
 use token_supervisor::{
-    Error, TokenKey,
+    Acquire, Error, TokenKey,
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
@@ -93,7 +93,11 @@ async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::Status(429, Some("5".to_owned())));
     world.clock.advance(LIFE);
-    let caller = ask(&supervisor, &key);
+    // Its deadline is far away in the eyes of a clock that is turned quickly.
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.call(Acquire::new(&key).timeout(LIFE)).await }
+    });
     eventually("the refusal was heard", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
     supervisor.testing().panic_actor(&key).await;
     eventually("somebody waits for the retry", || {
