@@ -28,6 +28,9 @@ pub(super) struct JournalFile {
     broken: bool,
     #[cfg(any(test, feature = "testing"))]
     pub(super) fail: bool,
+    /// How often that happened.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) failed: usize,
 }
 
 impl Drop for JournalFile {
@@ -88,6 +91,8 @@ impl JournalFile {
             broken: false,
             #[cfg(any(test, feature = "testing"))]
             fail: false,
+            #[cfg(any(test, feature = "testing"))]
+            failed: 0,
         }
     }
 
@@ -236,6 +241,7 @@ impl JournalFile {
         self.file.seek(SeekFrom::Start(self.length))?;
         #[cfg(any(test, feature = "testing"))]
         if self.fail {
+            self.failed += 1;
             self.file.write_all(&frame[..frame.len() / 2])?;
             return Err(io::Error::new(io::ErrorKind::StorageFull, "told to fail by the test"));
         }

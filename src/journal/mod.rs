@@ -208,6 +208,12 @@ impl Journal {
     pub(crate) fn fail_appends(&self, fail: bool) {
         lock(&self.files)[OURS].fail = fail;
     }
+
+    /// How many appends failed that way.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn failed_appends(&self) -> usize {
+        lock(&self.files)[OURS].failed
+    }
 }
 
 impl fmt::Debug for Journal {

@@ -252,8 +252,8 @@ impl Machine {
         // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
         let grace_ends = intent.since + self.rules.grace;
         let in_grace = now + elapsed < grace_ends || self.rules.never_rotates || self.rules.try_in_doubt;
-        // Refused to another sender, or a reconnect required, since the claim was first tried.
-        let moot = row.verdict.is_some();
+        // Refused to another sender, a reconnect required, or held, since the claim was first tried.
+        let moot = row.verdict.is_some() || row.held.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
             return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
         }

@@ -46,6 +46,13 @@ pub(crate) enum Change {
     RequireReconnect {
         reason: String,
     },
+    /// Nothing is sent for the row until people release it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that asks for it is still to come"))]
+    Hold {
+        reason: String,
+    },
+    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that asks for it is still to come"))]
+    Release,
 }
 
 /// What the store found, read in the transaction that will write.
@@ -144,6 +151,8 @@ impl Change {
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
             Self::RequireReconnect { reason } => connect::verdict(row, reason.clone(), VerdictBy::Application, now),
+            Self::Hold { reason } => connect::hold(reason, row),
+            Self::Release => connect::release(row),
         };
         applied.revoking_what_waited(row)
     }

@@ -1,4 +1,4 @@
-//! What people and applications do to a row: connect, disconnect, require a reconnect.
+//! What people and applications do to a row: connect, disconnect, require a reconnect, hold, release.
 
 use super::{Applied, Found, Known, Reply, Side, Unchanged};
 use crate::model::{Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
@@ -134,4 +134,24 @@ pub(super) fn verdict(row: &Row, code: String, by: VerdictBy, now: Time) -> Appl
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     Applied::write(Row { verdict: Some(Verdict { code, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
+}
+
+/// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
+/// doubt that is raised about this row counts its grace from there.
+pub(super) fn hold(reason: &str, row: &Row) -> Applied {
+    if row.tombstone.is_some() {
+        return Applied::refused();
+    }
+    if row.held.as_deref() == Some(reason) {
+        return Applied::unchanged(Reply::Done);
+    }
+    Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, Reply::Done)
+}
+
+/// Also of a tombstone, whose hold the next connect would keep.
+pub(super) fn release(row: &Row) -> Applied {
+    if row.held.is_none() {
+        return Applied::unchanged(Reply::Done);
+    }
+    Applied::write(Row { held: None, ..row.clone() }, Reply::Done)
 }

@@ -176,8 +176,9 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());
     let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
     let refused = place.done(&key, sticky, Reply::Done).await;
+    let held = place.done(&key, Change::Hold { reason: "by hand".to_owned() }, Reply::Done).await;
     let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
-    assert!(refused.verdict.is_some() && gone.tombstone.is_some());
+    assert!(refused.verdict.is_some() && held.held.is_some() && gone.tombstone.is_some());
     for _ in 0..2 {
         assert_eq!(place.row(&key).await, Some(gone.clone()));
         place.restart().await;
@@ -232,6 +233,11 @@ async fn a_refused_operation_writes_nothing(place: &mut Place) {
     stale.generation = Generation(7);
     let refused = place.done(&key("alice"), Change::Claim(stale), Reply::Refused).await;
     assert_eq!(refused, row);
+
+    let held = place.done(&key("alice"), Change::Hold { reason: "by hand".to_owned() }, Reply::Done).await;
+    let refused = place.done(&key("alice"), Change::Claim(claim(1, &row)), Reply::Refused).await;
+    assert_eq!(refused, held);
+    assert_eq!(place.done(&key("alice"), Change::Release, Reply::Done).await, row);
 }
 
 async fn of_many_claims_exactly_one_wins(place: &mut Place) {

@@ -1,6 +1,9 @@
 //! A store that fails on demand, around a real one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::sync::watch;
 
@@ -36,15 +39,22 @@ pub enum StoreFault {
 pub(crate) struct Faulty {
     store: Arc<dyn Store>,
     fault: Arc<Mutex<watch::Sender<StoreFault>>>,
+    renewals: Arc<AtomicUsize>,
 }
 
 impl Faulty {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, fault: Arc::new(Mutex::new(watch::Sender::new(StoreFault::None))) }
+        let fault = Arc::new(Mutex::new(watch::Sender::new(StoreFault::None)));
+        Self { store, fault, renewals: Arc::default() }
     }
 
     pub(crate) fn set(&self, fault: StoreFault) {
         self.fault().send_replace(fault);
+    }
+
+    /// How often an attempt asked to keep its lease.
+    pub(crate) fn renewals(&self) -> usize {
+        self.renewals.load(Ordering::Relaxed)
     }
 
     fn fault(&self) -> MutexGuard<'_, watch::Sender<StoreFault>> {
@@ -66,6 +76,9 @@ impl Store for Faulty {
         let now = *fault.borrow_and_update();
         let claim = matches!(change, Change::Claim(_) | Change::Recover(_));
         let commit = matches!(change, Change::Commit(_));
+        if matches!(change, Change::Renew { .. }) {
+            self.renewals.fetch_add(1, Ordering::Relaxed);
+        }
         match now {
             StoreFault::Down => refused(),
             StoreFault::ClaimsFail if claim => refused(),

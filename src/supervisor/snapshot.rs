@@ -147,3 +147,47 @@ impl Hasher for PassThrough {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        model::{AccessToken, Expires, Generation},
+    };
+
+    fn issued(generation: u64, journaled: bool) -> Arc<Issued> {
+        let token = AccessToken::from(format!("ts-test-secret-{generation}"));
+        let generation = Generation(generation);
+        Arc::new(Issued::new(token, "Bearer", "", Expires::Unknown, generation, None, None, journaled))
+    }
+
+    #[test]
+    fn publication_only_goes_upwards_and_the_store_replaces_what_only_the_journal_had() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (journaled, stored) = (true, false);
+        let table = [
+            ((2, stored), (3, stored), true),
+            ((2, stored), (3, journaled), true),
+            ((2, journaled), (3, journaled), true),
+            ((2, journaled), (2, stored), true),
+            ((2, stored), (2, journaled), false),
+            ((2, stored), (2, stored), false),
+            ((2, journaled), (2, journaled), false),
+            ((3, journaled), (2, stored), false),
+            ((3, stored), (2, stored), false),
+        ];
+        for (before, after, replaced) in table {
+            let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::new("alice", "idp"));
+            let watch = snapshot.watch(&key);
+            let watching = crate::supervisor::TokenWatch::new(watch, Clock::manual(&clock));
+            let (first, second) = (issued(before.0, before.1), issued(after.0, after.1));
+            snapshot.publish(&key, &first);
+            snapshot.publish(&key, &second);
+            let expected = if replaced { &second } else { &first };
+            assert!(Arc::ptr_eq(&snapshot.current(&key).unwrap(), expected), "{before:?}, then {after:?}");
+            let watched = watching.token().unwrap().generation();
+            assert_eq!(watched, expected.generation, "{before:?}, then {after:?}, watched");
+        }
+    }
+}

@@ -103,11 +103,22 @@ impl Control<'_> {
         }
     }
 
+    /// How often attempts asked to keep their leases.
+    pub fn lease_renewals(&self) -> usize {
+        supervisor::testing::hooks(self.0).store.get().map_or(0, Faulty::renewals)
+    }
+
     /// Makes the journal refuse entries, or take them again.
     pub fn journal_fails(&self, fails: bool) {
         if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {
             journal.fail_appends(fails);
         }
+    }
+
+    /// How many entries the journal has refused.
+    pub fn journal_failures(&self) -> usize {
+        let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
+        journal.map_or(0, |journal| journal.failed_appends())
     }
 
     /// How many journal entries wait for the store.

@@ -2,7 +2,7 @@
 //! neighbours notice nothing.
 
 use token_supervisor::{
-    Error, TokenKey,
+    Acquire, Error, TokenKey,
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
@@ -16,6 +16,18 @@ async fn an_idle_actor_that_panics_is_replaced() {
     within(supervisor.token(&key)).await.unwrap();
     world.clock.advance(LIFE);
     assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+}
+
+#[tokio::test]
+async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.token(&key)).await.unwrap();
+    supervisor.testing().panic_actor(&key).await;
+    // Answered after the panic: all actors share one thread.
+    within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap();
+    world.clock.advance(std::time::Duration::from_secs(660));
+    eventually("it sleeps", || !supervisor.testing().is_awake(&key)).await;
 }
 
 #[tokio::test]
@@ -46,12 +58,46 @@ async fn an_attempt_in_flight_outlives_its_actor() {
 }
 
 #[tokio::test]
+async fn a_replaced_actor_hears_of_the_attempt_that_its_predecessor_started() {
+    let world = World::new(Profile::keycloak());
+    let (reached, arrived) = tokio::sync::watch::channel(false);
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    // Before it claims nothing in the row tells of it.
+    let hold_up = move |point| {
+        if point == Point::BeforeClaim {
+            reached.send_replace(true);
+            wait.lock().unwrap().recv().ok();
+        }
+    };
+    let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
+    let key = TokenKey::new("alice", "idp");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    let refreshed = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.refresh_now(&key).await }
+    });
+    eventually("the attempt is held up", || *arrived.borrow()).await;
+    refreshed.abort();
+    assert!(refreshed.await.unwrap_err().is_cancelled());
+    supervisor.testing().panic_actor(&key).await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 1);
+    drop(go_on);
+    eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().generation.get(), 2);
+}
+
+#[tokio::test]
 async fn an_actor_that_dies_while_it_backs_off_goes_on_afterwards() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
     world.sim.next(Fault::Status(429, Some("5".to_owned())));
     world.clock.advance(LIFE);
-    let caller = ask(&supervisor, &key);
+    // Its deadline is far away in the eyes of a clock that is turned quickly.
+    let caller = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.call(Acquire::new(&key).timeout(LIFE)).await }
+    });
     eventually("the refusal was heard", || world.sim.requests() == 1 && supervisor.testing().attempts() == 0).await;
     supervisor.testing().panic_actor(&key).await;
     eventually("somebody waits for the retry", || {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use token_supervisor::{Cause, Error, RefreshNow, presets, testing::Profile};
+use token_supervisor::{
+    Cause, Error, RefreshNow, TokenKey, presets,
+    testing::{Fault, Profile},
+};
 
-use crate::support::{World, stop, within};
+use crate::support::{World, eventually, stop, within};
 
 #[tokio::test]
 async fn of_a_grant_that_nobody_has_used_yet() {
@@ -28,4 +31,23 @@ async fn of_a_grant_that_nobody_has_used_yet() {
     let refreshed = within(supervisor.call(RefreshNow::new(&key).timeout(Duration::from_secs(5)))).await.unwrap();
     assert_eq!((refreshed.refreshed, refreshed.status.generation.get(), world.sim.requests()), (false, 2, 2));
     stop(supervisor).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_patience_is_left_alone_by_all_its_grants() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    let neighbour = TokenKey::new("bob", "idp");
+    within(supervisor.connect(&neighbour, world.sim.consent("bob"))).await.unwrap();
+    world.sim.next(Fault::Status(429, Some("30".to_owned())));
+    for key in [&key, &neighbour] {
+        let error = within(supervisor.refresh_now(key)).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { cause: Cause::IdpThrottled, .. }), "{error}");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
+    }
+    assert_eq!(world.sim.requests(), 1);
+    world.clock.advance(Duration::from_secs(30));
+    eventually("the attempt has ended", || supervisor.testing().attempts() == 0).await;
+    assert!(within(supervisor.refresh_now(&neighbour)).await.unwrap().refreshed);
+    assert_eq!(world.sim.requests(), 2);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use token_supervisor::{
     Error, Grant, Revoke, State, TokenKey, Unchanged,
-    testing::{Fault, Profile, Standing},
+    testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
 use crate::support::{LIFE, World, ask, eventually, within};
@@ -87,8 +87,11 @@ async fn a_disconnected_grant_is_refused_and_revoked_until_that_succeeds() {
     assert_eq!((status.state, status.generation.get()), (State::Revoked, 2));
     assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
     assert!(supervisor.cached(&key).is_none());
-    world.clock.advance(Duration::from_secs(60));
-    tokio::task::yield_now().await;
+    eventually("the revocation fails, and is tried again", || {
+        world.clock.advance(Duration::from_secs(5));
+        world.sim.revocations() >= 2
+    })
+    .await;
     world.sim.fail_revocations(None);
     eventually("the revocation is tried again", || {
         world.clock.advance(Duration::from_secs(5));
@@ -117,6 +120,52 @@ async fn a_disconnect_during_a_refresh_stands_and_the_late_answer_is_revoked() {
     assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert!(within(supervisor.token(&key)).await.unwrap().generation().get() > 2);
+}
+
+#[tokio::test]
+async fn nothing_is_served_of_a_grant_that_is_gone_although_its_answer_is_published_later() {
+    for (held_up_at, fault) in [(Point::Committed, StoreFault::None), (Point::Journaled, StoreFault::CommitsHang)] {
+        let world = World::new(Profile::keycloak());
+        let (reached, arrived) = tokio::sync::watch::channel(false);
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let wait = std::sync::Mutex::new(wait);
+        let hold_up = move |point| {
+            if point == held_up_at {
+                reached.send_replace(true);
+                wait.lock().unwrap().recv().ok();
+            }
+        };
+        let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
+        let key = TokenKey::new("alice", "idp");
+        within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+        within(supervisor.token(&key)).await.unwrap();
+        let mut watch = within(supervisor.watch(&key)).await.unwrap();
+        supervisor.testing().store_fault(fault);
+        world.clock.advance(LIFE);
+        let caller = ask(&supervisor, &key);
+        eventually("the attempt is held up", || {
+            // A commit that is slow in the eyes of the clock goes to the journal: only where that is wanted.
+            let passes = if fault == StoreFault::None { Duration::ZERO } else { Duration::from_millis(50) };
+            world.clock.advance(passes);
+            *arrived.borrow()
+        })
+        .await;
+        within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+        assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);
+        within(watch.changed()).await;
+        assert!(watch.token().is_none());
+        drop(go_on);
+        within(watch.changed()).await;
+        eventually("what was published is forgotten", || supervisor.cached(&key).is_none()).await;
+        assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+        supervisor.testing().store_fault(StoreFault::None);
+        eventually("the attempt ends", || {
+            world.clock.advance(Duration::from_secs(1));
+            supervisor.testing().attempts() == 0
+        })
+        .await;
+        assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,32 @@ async fn nothing_new_starts_and_valid_tokens_are_served_on() {
 }
 
 #[tokio::test]
+async fn nothing_new_starts_while_a_shutdown_waits_for_what_is_in_flight() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    let others: Vec<_> = (0..16).map(|number| TokenKey::new(format!("user-{number}"), "idp")).collect();
+    for other in &others {
+        within(supervisor.connect(other, world.sim.consent(other.user()))).await.unwrap();
+    }
+    world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE.mul_f64(0.5));
+    let refreshed = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.refresh_now(&key).await }
+    });
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    let ended = within(supervisor.shutdown(Duration::ZERO)).await;
+    assert_eq!((ended.finished, ended.abandoned), (0, 1));
+    for other in &others {
+        assert_eq!(within(supervisor.refresh_now(other)).await.unwrap_err(), Error::ShutDown);
+    }
+    assert_eq!(world.sim.requests(), 1);
+    world.sim.release();
+    within(refreshed).await.unwrap().unwrap();
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
 async fn a_stopped_supervisor_lets_the_next_one_open_its_store() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;

@@ -83,6 +83,8 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
 /// Polls until it holds.
 pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let mut looks = tokio::time::interval(Duration::from_millis(2));
+    // A clock that `holds` turns must not race after a moment in which the machine was busy.
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let poll = async {
         while !holds() {
             looks.tick().await;

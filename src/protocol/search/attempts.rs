@@ -121,7 +121,8 @@ impl World {
 
     fn send(&mut self, process: u8, claimed: Claimed, setting: &Setting) -> Result<(), String> {
         let spent = token(claimed.fingerprint);
-        let broken = invariants::second_request(self, spent, setting);
+        let attempt = self.attempt(process).id;
+        let broken = invariants::second_request(self, spent, setting).or_else(|| invariants::sent_held(self, attempt));
         let attempt = self.attempt(process);
         attempt.sent = true;
         let attempt = attempt.id;

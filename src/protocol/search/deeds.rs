@@ -88,11 +88,15 @@ impl World {
             }
             Move::Revoke(place) => return self.revoke(place, setting),
             Move::Tick => self.tick(setting),
+            Move::Release => {
+                self.apply(&Change::Release)?;
+            }
             Move::Connect
             | Move::ConnectAgain(_)
             | Move::ConnectWithout
             | Move::Disconnect
-            | Move::RequireReconnect => {
+            | Move::RequireReconnect
+            | Move::Hold => {
                 self.left.orders -= 1;
                 let change = self.order(chosen, setting);
                 self.apply(&change)?;
@@ -197,6 +201,7 @@ impl World {
         let token = match order {
             Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true }),
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
+            Move::Hold => return Change::Hold { reason: String::new() },
             Move::Connect => Some(self.idp.consent()),
             Move::ConnectAgain(token) => Some(token),
             _ => None,

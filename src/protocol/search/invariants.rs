@@ -29,6 +29,12 @@ pub(super) fn second_request(world: &World, sent: Token, setting: &Setting) -> O
     Some(format!("1: token {sent} is sent while attempt {}'s request with it is in flight", other.attempt))
 }
 
+/// Nothing is sent for a claim of a held row.
+pub(super) fn sent_held(world: &World, attempt: u8) -> Option<String> {
+    let held = world.claimed_held & 1 << attempt != 0;
+    held.then(|| format!("attempt {attempt} claimed after the grant was held, and sends"))
+}
+
 /// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins, that
 /// of a later request takes the place of an earlier one's; if it gets lost, no client can help.
 pub(super) fn killed(before: &World, after: &World, request: &Request, setting: &Setting) -> Option<String> {

@@ -46,6 +46,9 @@ pub(super) enum Move {
     ConnectWithout,
     Disconnect,
     RequireReconnect,
+    Hold,
+    /// Costs nothing: a hold always ends.
+    Release,
     /// A queued revocation reaches the provider.
     Revoke(u8),
     Tick,
@@ -119,7 +122,9 @@ impl World {
             moves.extend([Move::Connect, Move::ConnectWithout, Move::ConnectAgain(0)]);
             moves.extend(self.current().filter(|current| *current != 0).map(Move::ConnectAgain));
             moves.extend([Move::Disconnect, Move::RequireReconnect]);
+            moves.extend(self.row.held.is_none().then_some(Move::Hold));
         }
+        moves.extend(self.row.held.is_some().then_some(Move::Release));
         if self.time_may_pass() {
             moves.push(Move::Tick);
         }

@@ -26,7 +26,7 @@ const STEPS: u32 = 200;
 pub(super) fn comes_to_rest(world: &World, restart: bool, setting: &Setting) -> Result<(), (String, Vec<Move>)> {
     let mut rest = Rest { world: world.clone(), setting, story: Vec::new(), restart };
     rest.world.left.claims = 100;
-    rest.settle().and_then(|()| rest.refresh()).map_err(|broken| (broken, rest.story))
+    rest.release().and_then(|()| rest.settle()).and_then(|()| rest.refresh()).map_err(|broken| (broken, rest.story))
 }
 
 struct Rest<'a> {
@@ -41,6 +41,11 @@ impl Rest<'_> {
         self.story.push(chosen);
         self.world.carry_out(chosen, self.setting)?;
         invariants::broken(&self.world, self.setting).map_or(Ok(()), Err)
+    }
+
+    /// Nothing ends while the grant is held, and a hold always ends.
+    fn release(&mut self) -> Result<(), String> {
+        if self.world.row.held.is_some() { self.make(Move::Release) } else { Ok(()) }
     }
 
     /// Until nothing is under way and no doubt is left.

@@ -71,6 +71,8 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::ConnectWithout => "a connect without refresh token".to_owned(),
         Move::Disconnect => "the user disconnects".to_owned(),
         Move::RequireReconnect => "the application requires a reconnect".to_owned(),
+        Move::Hold => "the grant is held".to_owned(),
+        Move::Release => "the grant is released".to_owned(),
         Move::Revoke(at) => format!("token {} is revoked at the provider", world.revocations[usize::from(at)]),
         Move::Tick => "time passes".to_owned(),
     }
@@ -95,5 +97,6 @@ fn state(world: &World) -> String {
     }));
     parts.extend(row.verdict.as_ref().map(|verdict| format!("reconnect required by {:?}", verdict.by)));
     parts.extend(row.tombstone.map(|_| "tombstone".to_owned()));
+    parts.extend(row.held.as_ref().map(|_| "held".to_owned()));
     parts.join("; ")
 }

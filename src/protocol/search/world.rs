@@ -87,6 +87,8 @@ pub(super) struct World {
     pub(super) idp: Idp,
     /// Which ids of attempts were given away, as a set.
     pub(super) attempts: u32,
+    /// Which of them claimed while the row was held, as a set: they must not send.
+    pub(super) claimed_held: u32,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -164,6 +166,7 @@ impl World {
             journals,
             idp,
             attempts: 0,
+            claimed_held: 0,
         }
     }
 
@@ -190,6 +193,9 @@ impl World {
         if let Some(mut row) = applied.row {
             if row.generation < self.row.generation {
                 return Err(format!("the generation fell from {:?} to {:?}", self.row.generation, row.generation));
+            }
+            if let Some(lease) = row.lease.filter(|_| row.epoch > self.row.epoch && self.row.held.is_some()) {
+                self.claimed_held |= 1 << lease.attempt.0[1];
             }
             plain(&mut row);
             self.row = Rc::new(row);

@@ -1,20 +1,16 @@
 use super::*;
-use crate::protocol::{
-    Fault,
-    attempt::{Effect, End, Event, Machine, Told},
-    resolve::Resolution,
-};
+use crate::protocol::attempt::{Effect, End, Event, Machine};
 
-const ME: u8 = 1;
+pub(super) const ME: u8 = 1;
 
 /// Events, and what the machine wants after each.
-type Script = Vec<(Event, &'static str)>;
+pub(super) type Script = Vec<(Event, &'static str)>;
 
-fn start(rules: Rules) -> Machine {
+pub(super) fn start(rules: Rules) -> Machine {
     Machine::start(id(ME), id(ME + 50), (INCARNATION, GENERATION), rules, false).0
 }
 
-fn name(effect: &Effect) -> String {
+pub(super) fn name(effect: &Effect) -> String {
     match effect {
         Effect::Flush => "flush".into(),
         Effect::Read => "read".into(),
@@ -40,66 +36,35 @@ fn name(effect: &Effect) -> String {
 }
 
 /// Feeds the events and compares.
-fn plays(why: &str, machine: &mut Machine, script: Script) {
+pub(super) fn plays(why: &str, machine: &mut Machine, script: Script) {
     for (step, (event, expected)) in script.into_iter().enumerate() {
         let what = format!("{why}, step {step}: {event:?}");
         assert_eq!(name(&machine.step(event)), expected, "{what}");
     }
 }
 
-fn read(row: Row) -> Event {
+pub(super) fn read(row: Row) -> Event {
     read_at(row, 0)
 }
 
-fn read_at(row: Row, elapsed: u64) -> Event {
+pub(super) fn read_at(row: Row, elapsed: u64) -> Event {
     Event::Read { row: Some(row), dead: vec![], now: NOW + seconds(elapsed) }
 }
 
-fn claimed(reply: Reply, row: Row, elapsed: u64) -> Event {
+pub(super) fn claimed(reply: Reply, row: Row, elapsed: u64) -> Event {
     Event::Claimed { reply, row: Some(row), now: NOW + seconds(elapsed), elapsed: seconds(elapsed) }
 }
 
-fn changed() -> Event {
+pub(super) fn changed() -> Event {
     Event::Changed { reply: Reply::Done }
 }
 
-fn landed(place: Resolution) -> Event {
-    Event::Changed { reply: Reply::Resolved(place) }
-}
-
-fn fault() -> Fault {
-    Fault { code: "timeout".into(), cause: Cause::IdpDown }
-}
-
-fn unknown() -> Event {
-    Event::Told(Told::Unknown { fault: fault(), retry_at: NOW + seconds(60) })
-}
-
-fn not_spent() -> Event {
-    Event::Told(Told::NotSpent { fault: fault(), retry_at: NOW + seconds(60) })
-}
-
-fn mine() -> Row {
+pub(super) fn mine() -> Row {
     claimed_row(&[ME])
 }
 
 fn doubtful() -> Row {
     Row { lease: None, ..claimed_row(&[9]) }
-}
-
-/// To the moment at which the request has left.
-fn sent(rules: Rules) -> Machine {
-    let mut machine = start(rules);
-    let script = vec![(read(row()), "slot"), (Event::Slot(row()), "claim"), (claimed(Reply::Done, mine(), 0), "send")];
-    plays("sent", &mut machine, script);
-    assert!(machine.sent());
-    machine
-}
-
-fn answered() -> Machine {
-    let mut machine = sent(rules());
-    plays("answered", &mut machine, vec![(Event::Told(Told::Answered), "commit")]);
-    machine
 }
 
 #[test]
@@ -114,6 +79,7 @@ fn before_the_claim_the_row_decides() {
     let newer = Row { generation: Generation(5), ..row() };
     let moved_doubt = Row { generation: Generation(5), ..doubtful() };
     let gone = Row { tombstone: tombstone(true), ..moved_doubt.clone() };
+    let unclaimed = Row { intent: None, ..claimed_row(&[9]) };
     let refused_later = Row { verdict: verdict(VerdictBy::Idp), ..moved_doubt.clone() };
     let table: Vec<(&str, Event, &str)> = vec![
         ("nothing stored", Event::Read { row: None, dead: vec![], now: NOW }, "settled"),
@@ -141,6 +107,8 @@ fn before_the_claim_the_row_decides() {
             "close 9",
         ),
         ("leased by another", read(claimed_row(&[9])), "until 30"),
+        ("a lease that outlives its intent", read(unclaimed.clone()), "until 30"),
+        ("the end of a lease that outlives its intent", read_at(unclaimed, 30), "slot"),
         ("in doubt, settling", read_at(doubtful(), 10), "until 55"),
         ("in doubt, waiting", read_at(doubtful(), 60), "until 3660"),
         ("in doubt, given up", read_at(doubtful(), 3_660), "give up"),
@@ -187,6 +155,10 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
     let over = Row { lease: None, ..claimed_row(&[ME, 9]) };
     let mut closed = over.clone();
     closed.intent.as_mut().unwrap().senders[0].closed = true;
+    let answered_at = |now, elapsed| {
+        let row = Some(claimed_row(&[9, ME]));
+        Event::Claimed { reply: Reply::Done, row, now: NOW + seconds(now), elapsed: seconds(elapsed) }
+    };
     let table: Vec<(&str, Rules, Row, Script)> = vec![
         ("within the window", rules(), row(), vec![(claimed(Reply::Done, mine(), 5), "send")]),
         (
@@ -256,19 +228,23 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             ],
         ),
         (
-            "recovered, and the grace ended meanwhile",
+            "held while the reply was lost",
+            rules(),
+            row(),
+            vec![
+                (Event::NoReply, "repeat"),
+                (claimed(Reply::Done, Row { held: Some("by hand".into()), ..mine() }, 3), "cancel 1"),
+                (changed(), "settled"),
+            ],
+        ),
+        ("recovered, and the grace ended meanwhile", graceful, doubtful(), vec![(answered_at(60, 3), "cancel 1")]),
+        (
+            "recovered, and the grace ended on the answer's way",
             graceful,
             doubtful(),
-            vec![(
-                Event::Claimed {
-                    reply: Reply::Done,
-                    row: Some(recovered.clone()),
-                    now: NOW + seconds(60),
-                    elapsed: seconds(3),
-                },
-                "cancel 1",
-            )],
+            vec![(answered_at(57, 3), "cancel 1")],
         ),
+        ("recovered, and the grace is about to end", graceful, doubtful(), vec![(answered_at(56, 3), "send")]),
     ];
     for (why, rules, row, script) in table {
         let mut machine = start(rules);
@@ -284,102 +260,4 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
 fn a_provider_that_is_not_to_be_asked_ends_the_attempt() {
     let script = vec![(read(row()), "slot"), (Event::NotBefore(NOW + seconds(7)), "until 7")];
     plays("throttled", &mut start(rules()), script);
-}
-
-#[test]
-fn what_the_provider_says_decides() {
-    let never = Rules { never_rotates: true, ..rules() };
-    let refusal = || Event::Told(Told::InvalidGrant { code: "invalid_grant".into() });
-    let mut closed = Row { lease: None, ..mine() };
-    closed.intent.as_mut().unwrap().senders[0].closed = true;
-    let table: Vec<(&str, Rules, Script)> = vec![
-        ("answered", rules(), vec![(Event::Told(Told::Answered), "commit")]),
-        ("not spent", rules(), vec![(not_spent(), "cancel 1"), (changed(), "settled")]),
-        ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),
-        ("unknown", rules(), vec![(unknown(), "close 1"), (changed(), "read"), (read(closed.clone()), "until 30")]),
-        (
-            "unknown, and never sent again by the same attempt",
-            rules(),
-            vec![(unknown(), "close 1"), (changed(), "read"), (read_at(closed, 30), "until 30")],
-        ),
-        ("unknown, never rotates", never, vec![(unknown(), "cancel 1"), (changed(), "settled")]),
-    ];
-    for (why, rules, script) in table {
-        plays(why, &mut sent(rules), script);
-    }
-}
-
-#[test]
-fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
-    let Effect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
-    assert_eq!((end.attempt, end.incarnation, end.generation), (id(ME), INCARNATION, GENERATION));
-    assert_eq!((end.error, end.retry_at), (Some(fault()), Some(NOW + seconds(60))));
-    let Effect::Change(Change::Close(end)) = sent(rules()).step(unknown()) else { panic!("closes") };
-    assert_eq!((end.error, end.retry_at), (Some(fault()), None), "a doubt is no backoff");
-}
-
-#[test]
-fn an_answer_ends_in_the_store() {
-    let end_of = |place| match place {
-        Resolution::Own | Resolution::Replace => "renewed",
-        _ => "settled",
-    };
-    for place in [
-        Resolution::Own,
-        Resolution::Replace,
-        Resolution::Alt,
-        Resolution::Revoke,
-        Resolution::Drop,
-        Resolution::MovedOn,
-    ] {
-        plays("at once", &mut answered(), vec![(landed(place), end_of(place))]);
-        let journaled = vec![
-            (Event::Silent, "journal"),
-            (Event::Journaled(true), "await"),
-            (Event::Silent, "await"),
-            (landed(place), end_of(place)),
-        ];
-        plays("by way of the journal", &mut answered(), journaled);
-    }
-}
-
-#[test]
-fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
-    let script = vec![
-        (Event::Silent, "journal"),
-        (Event::Journaled(false), "await"),
-        (Event::Silent, "journal"),
-        (Event::Journaled(true), "await"),
-        (Event::Silent, "await"),
-        (landed(Resolution::Own), "renewed"),
-    ];
-    plays("full disk", &mut answered(), script);
-}
-
-#[test]
-fn once_sent_nothing_leads_to_another_request() {
-    let events: Vec<fn() -> Event> = vec![
-        || Event::Flushed,
-        || read(row()),
-        || Event::Slot(row()),
-        || Event::NoReply,
-        || claimed(Reply::Done, mine(), 0),
-        changed,
-        not_spent,
-        || Event::Told(Told::Answered),
-    ];
-    for event in &events {
-        for mut machine in [answered(), {
-            let mut machine = answered();
-            machine.step(Event::Silent);
-            machine.step(Event::Journaled(true));
-            machine
-        }] {
-            let effect = name(&machine.step(event()));
-            assert!(["await", "settled"].contains(&&*effect), "{:?} leads to {effect}", event());
-        }
-        let mut done = start(rules());
-        done.step(Event::Read { row: None, dead: vec![], now: NOW });
-        assert_eq!(name(&done.step(event())), "settled");
-    }
 }

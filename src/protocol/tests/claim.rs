@@ -97,6 +97,19 @@ fn a_claim_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is
 }
 
 #[test]
+fn a_recovery_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is_over() {
+    let mut doubtful = claimed_row(&[2]);
+    doubtful.lease = None;
+    let recover = Change::Recover(recover(1, &doubtful));
+    let (recovered, ..) = taken(&recover, &doubtful, NOW + seconds(50));
+    let again = apply(&recover, &recovered, NOW + seconds(1_000));
+    assert_eq!((again.row, again.reply), (None, Reply::Done));
+    // Another one took over meanwhile.
+    let lease = Some(Lease { attempt: id(3), owner: id(53), until: NOW + seconds(90) });
+    refused(&recover, &Row { lease, ..recovered }, NOW + seconds(80));
+}
+
+#[test]
 fn an_owner_does_not_enter_its_own_lease_again() {
     let mut second = claim(2, &row());
     second.owner = id(51);
@@ -109,8 +122,10 @@ fn renewing_prolongs_the_own_lease_and_never_takes_one_back() {
     let (renewed, _, _) = taken(&renew, &claimed_row(&[1]), NOW + seconds(20));
     assert_eq!(renewed.lease.unwrap().until, NOW + seconds(50));
     assert_eq!(renewed, Row { lease: renewed.lease, ..claimed_row(&[1]) });
-    refused(&renew, &claimed_row(&[1, 2]), NOW);
-    refused(&renew, &row(), NOW);
+    for now in [NOW, NOW + LEASE + LEASE] {
+        refused(&renew, &claimed_row(&[1, 2]), now);
+        refused(&renew, &row(), now);
+    }
 }
 
 #[test]
@@ -123,6 +138,8 @@ fn nothing_can_be_changed_where_nothing_is_stored() {
         refuse(1, &row()),
         Change::Cancel(ending(1, &row())),
         Change::RequireReconnect { reason: "left".to_owned() },
+        Change::Hold { reason: "by hand".to_owned() },
+        Change::Release,
     ];
     for change in changes {
         let applied = change.apply(found());

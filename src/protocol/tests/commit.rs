@@ -250,6 +250,31 @@ fn the_earlier_answer_is_kept_beside_the_row() {
 }
 
 #[test]
+fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
+    let (row, answer) = moved();
+    let lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE });
+    let senders = [4, 9, 5].map(|number| Sender { attempt: id(number), owner: id(number + 50), closed: false });
+    let intent = Intent { senders: senders.to_vec(), generation: row.generation, ..claimed_row(&[4]).intent.unwrap() };
+    let row = Row { lease, intent: Some(intent), ..row };
+    let own = Commit { token: Some(token(2)), ..answer.clone() };
+    let another = Commit { parent: fingerprint(7), ..answer.clone() };
+    for (answer, place) in [(answer, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
+        let (left, reply, _) = taken(&committed(&answer), &row, NOW);
+        assert_eq!(reply, Reply::Resolved(place));
+        let others: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
+        assert_eq!((others, left.lease), (vec![id(4), id(5)], None), "{place:?}");
+    }
+}
+
+#[test]
+fn a_late_answer_ends_the_way_back_from_a_disconnect() {
+    let gone = Row { tombstone: tombstone(true), generation: Generation(5), ..row() };
+    let left = apply(&committed(&commit(1, &row(), 2)), &gone, NOW).row.unwrap();
+    let before = gone.tombstone.unwrap();
+    assert_eq!((before.restorable, left.tombstone), (true, Some(Tombstone { restorable: false, ..before })));
+}
+
+#[test]
 fn an_answer_to_a_grant_that_is_gone_is_revoked() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));

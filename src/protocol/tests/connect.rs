@@ -30,6 +30,7 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
         let row = applied.row.unwrap();
         assert_eq!((row.incarnation, row.generation), (id(200), Generation(generation)));
         assert_eq!((&row.lease, &row.intent, &row.alt, &row.verdict), (&None, &None, &None, &None));
+        assert_eq!((&row.parent, &row.commit), (&None, &None), "no answer brought it");
         assert_eq!((&row.tombstone, &row.held, &row.grant_id), (&None, &before.held, &before.grant_id));
         assert!(row.epoch >= before.epoch);
         for side in [Side::Spent(fingerprint(1)), Side::Connected(fingerprint(2))] {
@@ -180,8 +181,51 @@ fn a_required_reconnect_is_sticky() {
     let (left, ..) = taken(&require, &claimed_row(&[1]), NOW);
     let sticky = left.verdict.clone().unwrap();
     assert_eq!((sticky.by, left.generation), (VerdictBy::Application, GENERATION));
+    let refused_before = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    let again = taken(&require, &refused_before, NOW + seconds(9)).0.verdict.unwrap();
+    assert_eq!((again.by, again.since), (VerdictBy::Application, NOW), "the user was to reconnect before");
     let (stored, ..) = taken(&committed(&commit(1, &claimed_row(&[1]), 2)), &left, NOW);
     assert_eq!((stored.verdict, stored.refresh_token), (Some(sticky), Some(token(2))));
     assert!(connected(Some(3)).apply(found(Some(&left), Known::New, 0)).row.unwrap().verdict.is_none());
     refused(&require, &Row { tombstone: tombstone(false), ..row() }, NOW);
+}
+
+#[test]
+fn a_hold_lasts_until_its_release_and_touches_nothing_else() {
+    let hold = |reason: &str| Change::Hold { reason: reason.to_owned() };
+    for row in [row(), claimed_row(&[1]), Row { verdict: verdict(VerdictBy::Idp), ..claimed_row(&[1, 2]) }] {
+        let (held, reply, sides) = taken(&hold("by hand"), &row, NOW + seconds(5));
+        assert_eq!(held, Row { held: Some("by hand".to_owned()), ..row.clone() });
+        assert_eq!((reply, sides), (Reply::Done, vec![]));
+        let (again, ..) = taken(&hold("copied database"), &held, NOW);
+        assert_eq!(again.held.as_deref(), Some("copied database"), "the last reason stands");
+        let (released, reply, sides) = taken(&Change::Release, &again, NOW + seconds(9));
+        assert_eq!((released, reply, sides), (row, Reply::Done, vec![]));
+    }
+    let released = apply(&Change::Release, &row(), NOW);
+    assert_eq!((released.row, released.reply), (None, Reply::Done));
+}
+
+#[test]
+fn a_grant_that_is_gone_cannot_be_held_but_its_hold_can_be_released() {
+    let gone = Row { tombstone: tombstone(true), ..row() };
+    refused(&Change::Hold { reason: "by hand".to_owned() }, &gone, NOW);
+    let held = Row { held: Some("by hand".to_owned()), ..gone.clone() };
+    assert_eq!(taken(&Change::Release, &held, NOW).0, gone);
+}
+
+#[test]
+fn what_runs_when_a_row_is_held_goes_on_and_nothing_else_ends_the_hold() {
+    let claimed = claimed_row(&[1]);
+    let held = Row { held: Some("by hand".to_owned()), ..claimed.clone() };
+    let renew = Change::Renew { attempt: id(1), lease: LEASE };
+    let disconnect = Change::Disconnect(Disconnect { revoke: true });
+    let require = Change::RequireReconnect { reason: "left".to_owned() };
+    let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
+    let answer = committed(&commit(1, &claimed, 2));
+    for change in [answer, renew, refuse(1, &claimed), cancel, close, disconnect, require] {
+        let (without, with) = (taken(&change, &claimed, NOW), taken(&change, &held, NOW));
+        assert_eq!(with.0, Row { held: held.held.clone(), ..without.0 }, "{change:?}");
+        assert_eq!((with.1, with.2), (without.1, without.2), "{change:?}");
+    }
 }

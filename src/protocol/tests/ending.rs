@@ -50,6 +50,18 @@ fn closing_marks_the_own_sender_and_settling_starts_then() {
 }
 
 #[test]
+fn settling_runs_from_the_latest_end_and_no_repetition_moves_it() {
+    let row = claimed_row(&[1, 2]);
+    let close = |attempt| Change::Close(ending(attempt, &row));
+    let settle_from = |row: &Row| row.intent.as_ref().unwrap().settle_from;
+    let (left, ..) = taken(&close(1), &row, NOW + seconds(9));
+    let again = apply(&close(1), &left, NOW + seconds(20));
+    assert_eq!((again.row, again.reply), (None, Reply::Done), "its acknowledgement was lost");
+    let (left, ..) = taken(&close(2), &left, NOW + seconds(7));
+    assert_eq!(settle_from(&left), NOW + seconds(9), "a clock that was stepped back");
+}
+
+#[test]
 fn an_end_of_nothing_changes_nothing() {
     let rows = [row(), claimed_row(&[2]), Row { incarnation: id(101), ..row() }];
     for row in &rows {
@@ -64,9 +76,12 @@ fn an_end_of_nothing_changes_nothing() {
 fn what_went_wrong_is_not_written_to_a_row_that_has_moved() {
     let claimed = claimed_row(&[1]);
     let answered = Row { generation: Generation(5), ..claimed.clone() };
-    for change in [Change::Cancel(failing(1, &claimed)), Change::Close(failing(1, &claimed))] {
-        let (left, ..) = taken(&change, &answered, NOW);
-        assert_eq!((left.last_error, left.retry_at), (None, None));
+    let connected = Row { incarnation: id(101), ..claimed.clone() };
+    for moved in [answered, connected] {
+        for change in [Change::Cancel(failing(1, &claimed)), Change::Close(failing(1, &claimed))] {
+            let (left, ..) = taken(&change, &moved, NOW);
+            assert_eq!((left.last_error, left.retry_at), (None, None));
+        }
     }
 }
 
@@ -78,6 +93,14 @@ fn a_store_that_went_back_is_raised_as_a_doubt_of_somebody_unknown() {
     assert_eq!((raised.generation, raised.lease), (Generation(6), None));
     assert_eq!(raised.intent.as_ref().unwrap().generation, Generation(6));
     assert_eq!(senders(&raised), [(id(9), false)]);
+    let since = |changed_at| {
+        let (raised, ..) = taken(&raise, &Row { changed_at, ..row() }, NOW + seconds(1));
+        let Intent { since, settle_from, .. } = raised.intent.unwrap();
+        assert_eq!(settle_from, NOW + seconds(1));
+        since
+    };
+    assert_eq!(since(NOW.minus(seconds(600))), NOW.minus(seconds(600)), "it may have been spent right after that");
+    assert_eq!(since(NOW + seconds(9)), NOW + seconds(1), "a clock that was stepped back");
     for row in [
         Row { generation: Generation(6), ..row() },
         Row { generation: Generation(7), ..row() },

@@ -8,6 +8,7 @@ mod doubt;
 mod ending;
 mod random;
 mod refuse;
+mod sent;
 
 use std::time::Duration;
 

@@ -27,6 +27,8 @@ enum Step {
     ConnectAccessToken,
     Disconnect,
     RequireReconnect,
+    Hold,
+    Release,
     Pass(u64),
 }
 
@@ -47,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ConnectAccessToken),
         1 => Just(Step::Disconnect),
         1 => Just(Step::RequireReconnect),
+        1 => Just(Step::Hold),
+        2 => Just(Step::Release),
         6 => (1..100_u64).prop_map(Step::Pass),
     ]
 }
@@ -182,6 +186,12 @@ impl World {
             Step::RequireReconnect => {
                 self.change(&Change::RequireReconnect { reason: "left".to_owned() }, Known::New);
             }
+            Step::Hold => {
+                self.change(&Change::Hold { reason: "by hand".to_owned() }, Known::New);
+            }
+            Step::Release => {
+                self.change(&Change::Release, Known::New);
+            }
             Step::Pass(elapsed) => self.now = self.now + seconds(elapsed),
         }
     }
@@ -212,7 +222,8 @@ impl World {
 
     /// Nothing that may be spent is held by a row that says nothing of it.
     fn check(&self) {
-        let Some(held) = self.row.refresh_token.as_ref().filter(|_| self.row.sendable()) else { return };
+        let released = Row { held: None, ..self.row.clone() };
+        let Some(held) = released.refresh_token.as_ref().filter(|_| released.sendable()) else { return };
         let doubted = self.row.intent.as_ref().is_some_and(|intent| intent.generation == self.row.generation);
         let spent = self.maybe_spent.iter().any(|(_, token)| *token == held.fingerprint);
         assert!(doubted || !spent, "the row holds a token that may be spent, and no intent says so");

@@ -197,7 +197,8 @@ impl<W, R> Machine<W, R> {
             }
             Event::Rejected(generation) => self.reject(generation, &mut effects),
             Event::RefreshNow(who) => self.refreshers.push((who, None)),
-            Event::Progress | Event::Tick => {}
+            Event::Progress => self.forget_what_is_gone(&mut effects),
+            Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
         }
         // A publication changes what callers can be given: they are served when it is done.
@@ -211,7 +212,7 @@ impl<W, R> Machine<W, R> {
         if let (View::Read(Some(known)), Some(row)) = (&self.view, &row)
             && known.generation > row.generation
         {
-            return;
+            return self.forget_what_is_gone(effects);
         }
         match &row {
             Some(row) if row.tombstone.is_none() => {
@@ -227,6 +228,15 @@ impl<W, R> Machine<W, R> {
             effects.push(Effect::Stand(Standing::Withdrawn));
         }
         self.view = View::Read(row.map(|row| Arc::new(row.without_ciphertext())));
+    }
+
+    /// An attempt publishes what it got although the grant was disconnected while it looked elsewhere.
+    fn forget_what_is_gone(&self, effects: &mut Vec<Effect<W, R>>) {
+        if let View::Read(row) = &self.view
+            && row.as_ref().is_none_or(|row| row.tombstone.is_some())
+        {
+            effects.push(Effect::Forget);
+        }
     }
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
