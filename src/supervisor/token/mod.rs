@@ -319,7 +319,7 @@ impl Handler<Deliver> for TokenActor {
         match ask {
             Ask::Acquire { min_ttl, timeout, reply } => {
                 let deadline = self.core.clock.read().boot + timeout;
-                let waiting = Waiting { who: reply, min_ttl, deadline, renewed: false };
+                let waiting = Waiting { who: reply, min_ttl, deadline };
                 self.feed(Event::Asked(waiting), context);
             }
             Ask::Watch { reply } => {

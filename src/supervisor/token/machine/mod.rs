@@ -64,8 +64,6 @@ pub(super) struct Waiting<W> {
     pub(super) min_ttl: Duration,
     /// By the boot-time clock.
     pub(super) deadline: Time,
-    /// A refresh has succeeded while it waited.
-    pub(super) renewed: bool,
 }
 
 pub(super) enum Event<W, R> {
@@ -281,9 +279,8 @@ impl<W, R> Machine<W, R> {
         if row.is_some() {
             self.learn(row, effects);
         }
-        if end == End::Renewed {
-            self.waiters.iter_mut().for_each(|waiting| waiting.renewed = true);
-        } else if self.rejected.take().is_some()
+        if end != End::Renewed
+            && self.rejected.take().is_some()
             && let Some(row) = self.row()
         {
             // A refused token is served again once the refresh that should replace it has failed.
