@@ -276,8 +276,14 @@ impl<W, R> Machine<W, R> {
             }
             _ => {}
         }
-        if row.is_some() {
-            self.learn(row, effects);
+        let required = |row: &Row| row.verdict.is_some();
+        match (&before, &row) {
+            // A reconnect was required while the end was on its way, with the row from before that.
+            (Some(known), Some(row)) if known.generation == row.generation && required(known) && !required(row) => {
+                self.view = View::Unread;
+            }
+            (_, Some(_)) => self.learn(row, effects),
+            (_, None) => {}
         }
         if end != End::Renewed
             && self.rejected.take().is_some()

@@ -63,3 +63,15 @@ fn it_sleeps_when_nobody_asked_for_long_unless_watched_or_busy() {
     busy.ends(End::Renewed, renewed(&row(), busy.now.wall));
     assert_eq!(busy.log, ["sleep"]);
 }
+
+#[test]
+fn an_end_with_a_row_from_before_a_required_reconnect_does_not_hide_it() {
+    let mut bench = Bench::with(expired());
+    assert_eq!(bench.started, 1);
+    let required = Row { verdict: sample::verdict(VerdictBy::Application), ..expired() };
+    bench.feed(Event::Row(Some(Arc::new(required.clone()))));
+    bench.ends(End::Settled, expired());
+    assert_eq!(bench.log, ["read"]);
+    bench.feed(Event::Row(Some(Arc::new(required))));
+    assert!(matches!(bench.ask(0), Some(Err(Error::ReconnectRequired { .. }))));
+}
