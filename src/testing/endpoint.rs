@@ -51,7 +51,7 @@ async fn token(shared: Arc<Shared>, form: Form) -> Reply {
     let mut released = shared.released.subscribe();
     let mut timers = timer::start(&shared.clock, fault.as_ref()).await;
     let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
-    let ticket = shared.arrived(refresh_token);
+    let ticket = shared.arrived(refresh_token, fault.as_ref());
 
     match &fault {
         Some(Fault::DropBefore) => return Reply::Close,

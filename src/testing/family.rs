@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    Kind, Outcome, Presentation, Profile, TokenId,
+    Fault, Kind, Outcome, Presentation, Profile, TokenId,
     presentation::{Entry, Log},
 };
 use crate::model::{AccessToken, RefreshToken, Time};
@@ -127,15 +127,17 @@ impl Ledger {
     }
 
     /// A refresh token has arrived; it is not processed yet.
-    pub(super) fn arrived(&mut self, token: &str, now: Time) -> Ticket {
+    pub(super) fn arrived(&mut self, token: &str, fault: Option<&Fault>, now: Time) -> Ticket {
         let place = self.refresh.get(token).copied();
         let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
-        let id = place.map(|Place { family, serial }| TokenId {
-            user: Arc::clone(&self.families[family].user),
-            family: family as u64 + 1,
-            serial: serial as u64 + 1,
-        });
-        Ticket { entry: self.log.arrived(id, duplicate, now), place }
+        Ticket { entry: self.log.arrived(self.identify(token), duplicate, fault, now), place }
+    }
+
+    /// Which token this is.
+    pub(super) fn identify(&self, token: &str) -> Option<TokenId> {
+        let Place { family, serial } = *self.refresh.get(token)?;
+        let user = Arc::clone(&self.families[family].user);
+        Some(TokenId { user, family: family as u64 + 1, serial: serial as u64 + 1 })
     }
 
     /// Processes a token that has arrived. With `keep` a good one is answered without being spent.

@@ -216,6 +216,11 @@ impl SimulatedIdp {
         self.shared().lock().ledger.standing(refresh_token.expose_secret(), now)
     }
 
+    /// Which refresh token this is; `None` if it was never issued here.
+    pub fn identify(&self, refresh_token: &RefreshToken) -> Option<TokenId> {
+        self.shared().lock().ledger.identify(refresh_token.expose_secret())
+    }
+
     /// The newest refresh token of the user's latest consent, dead or alive: what a client that lost
     /// nothing holds, if it has seen the latest answer.
     pub fn newest(&self, user: &str) -> Option<RefreshToken> {

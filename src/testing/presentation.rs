@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use super::Fault;
 use crate::model::Time;
 
 /// One refresh token in one complete request to the token endpoint.
@@ -18,6 +19,8 @@ pub struct Presentation {
     pub outcome: Outcome,
     /// Whether the token was spent already, within a grace or not.
     pub duplicate: bool,
+    /// What went wrong with the request.
+    pub fault: Option<Fault>,
 }
 
 /// Names a refresh token without giving it away.
@@ -60,9 +63,15 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn arrived(&mut self, token: Option<TokenId>, duplicate: bool, now: Time) -> Entry {
-        let outcome = Outcome::NotProcessed;
-        self.entries.push(Presentation { token, at: now.into(), processed_at: None, outcome, duplicate });
+    pub(super) fn arrived(
+        &mut self,
+        token: Option<TokenId>,
+        duplicate: bool,
+        fault: Option<&Fault>,
+        now: Time,
+    ) -> Entry {
+        let (outcome, fault) = (Outcome::NotProcessed, fault.cloned());
+        self.entries.push(Presentation { token, at: now.into(), processed_at: None, outcome, duplicate, fault });
         Entry(self.entries.len() - 1)
     }
 
