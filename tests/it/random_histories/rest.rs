@@ -1,0 +1,170 @@
+//! No more faults: everything must come to an end, and to a good one.
+
+use std::time::Duration;
+
+use token_supervisor::{
+    Acquire, Cause, Disconnect, Error, Generation, GetStatus, RefreshNow, Revoke, State, TokenKey, testing::Standing,
+};
+
+use super::{
+    judge::{look, rise, valid},
+    plot::{Deed, DeedKind, Plot},
+    stage::{Stage, breathe},
+};
+
+pub(super) async fn come_to_rest(stage: &mut Stage, plot: &mut Plot) -> Result<(), String> {
+    let state = settle(stage, plot).await?;
+    let stored = stored(stage, &plot.key).await?;
+    let family = stored.as_ref().and_then(|token| stage.world.sim.identify(token)).map(|token| token.family);
+    if !plot.may_be(stage, state, family, usize::MAX) {
+        return Err(format!("at rest it is {state}, for no reason"));
+    }
+    if let Some(wanted) = plot.last_word().filter(|wanted| *wanted != state) {
+        return Err(format!("at rest it is {state}, although it was made {wanted}"));
+    }
+    match (state, stored) {
+        (State::Revoked, Some(token)) if plot.is_to_be_revoked() => {
+            for _ in 0..1_000 {
+                if matches!(stage.world.sim.standing(&token), Standing::Revoked | Standing::FamilyDead) {
+                    return Ok(());
+                }
+                stage.advance(Duration::from_secs(40));
+                breathe().await;
+            }
+            Err("its tokens are not revoked".to_owned())
+        }
+        (State::Revoked | State::ReconnectRequired, _) => Ok(()),
+        (_, None) if plot.asked_for(|kind| matches!(kind, DeedKind::Disconnect { .. })) => Ok(()),
+        (_, None) => Err("no refresh token is stored".to_owned()),
+        (_, Some(_)) => works(stage, plot, family).await,
+    }
+}
+
+/// Lets time pass until nothing is under way any more.
+async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
+    stage.heal();
+    // Faults that no request has met yet belong to no other history.
+    stage.world.sim.forget_faults();
+    stage.world.sim.fail_revocations(None);
+    for round in 0..600 {
+        stage.world.sim.release();
+        // An attempt under way is not hurried past its send window.
+        let under_way = stage.supervisor().testing().attempts() > 0;
+        stage.advance(match round {
+            _ if under_way => Duration::from_millis(100),
+            0..50 => Duration::from_secs(1),
+            _ => Duration::from_secs(40),
+        });
+        breathe().await;
+        look(stage, plot).await?;
+        let testing = stage.supervisor().testing();
+        if testing.attempts() > 0 || testing.journal_pending() > 0 || !plot.asked.is_empty() {
+            continue;
+        }
+        match status(stage, plot).await? {
+            Some(state @ (State::Fresh | State::ReconnectRequired | State::Revoked)) => return Ok(state),
+            // Without refresh token there is nothing that could be done when it is due.
+            Some(State::Due) if stored(stage, &plot.key).await?.is_none() => return Ok(State::Due),
+            _ => {}
+        }
+    }
+    let testing = stage.supervisor().testing();
+    let (attempts, entries) = (testing.attempts(), testing.journal_pending());
+    Err(format!("no rest: {attempts} attempts, {entries} journal entries, {} wait", plot.asked.len()))
+}
+
+async fn status(stage: &mut Stage, plot: &mut Plot) -> Result<Option<State>, String> {
+    match stage.called(GetStatus::new(&plot.key)).await {
+        Ok(status) => {
+            rise(&mut plot.stored, status.generation)?;
+            Ok(Some(status.state))
+        }
+        Err(Error::Unavailable { cause: Cause::Failing, .. } | Error::Timeout) => Ok(None),
+        Err(error) => Err(format!("no status at rest: {error}")),
+    }
+}
+
+/// The grant gives a token and can be refreshed, or a reconnect is required for a reason.
+async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Result<(), String> {
+    let at = stage.now();
+    let token = stage.called(Acquire::new(&plot.key)).await.map_err(|error| format!("no token at rest: {error}"))?;
+    valid(stage, plot, &token, Duration::ZERO, at)?;
+    match refreshed(stage, plot).await {
+        Ok(()) => {}
+        Err(Error::ReconnectRequired { .. }) if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => {
+            return Ok(());
+        }
+        Err(error) => return Err(format!("no refresh at rest: {error}")),
+    }
+    rise(&mut plot.generation, token.generation())?;
+    look(stage, plot).await?;
+    let Some(token) = stored(stage, &plot.key).await? else { return Err("no refresh token is stored".to_owned()) };
+    match stage.world.sim.standing(&token) {
+        Standing::Current => Ok(()),
+        _ if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => Ok(()),
+        standing => Err(format!("the stored refresh token is {standing:?}")),
+    }
+}
+
+async fn refreshed(stage: &mut Stage, plot: &Plot) -> Result<(), Error> {
+    for _ in 0..5 {
+        match stage.called(RefreshNow::new(&plot.key)).await {
+            Ok(_) => return Ok(()),
+            // The provider asked for a pause, or an attempt that had nothing to do holds the next one back a moment.
+            Err(Error::Unavailable { retry_after, cause: Cause::IdpDown | Cause::IdpThrottled }) => {
+                stage.advance(retry_after);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Timeout)
+}
+
+/// What was connected must not live on into the next history.
+pub(super) async fn leave(stage: &mut Stage, plot: &mut Plot) -> Result<(), String> {
+    for key in [plot.key.clone(), plot.other.clone()] {
+        match stage.called(Disconnect::new(&key, Revoke::No)).await {
+            Ok(_) | Err(Error::NotConnected) => {}
+            Err(error) => return Err(format!("no disconnect at rest: {error}")),
+        }
+    }
+    (plot.generation, plot.stored) = (Generation::new(0), Generation::new(0));
+    for _ in 0..300 {
+        if stage.supervisor().testing().attempts() == 0 {
+            return Ok(());
+        }
+        stage.world.sim.release();
+        stage.advance(Duration::from_millis(100));
+        breathe().await;
+    }
+    Err("an attempt is left over".to_owned())
+}
+
+async fn stored(stage: &Stage, key: &TokenKey) -> Result<Option<token_supervisor::RefreshToken>, String> {
+    stage.supervisor().testing().stored_refresh_token(key).await.map_err(|error| error.to_string())
+}
+
+impl Plot {
+    /// The state in which somebody left the grant, if nothing else was asked for afterwards or beside it.
+    fn last_word(&self) -> Option<State> {
+        let last = self.deeds.iter().rposition(|deed| {
+            matches!(deed.kind, DeedKind::Disconnect { .. } | DeedKind::RequireReconnect) && deed.done.is_some()
+        })?;
+        let beside = |other: &Deed| other.done.is_none_or(|done| done >= self.deeds[last].asked);
+        let alone = self
+            .deeds
+            .iter()
+            .enumerate()
+            .all(|(at, deed)| at == last || deed.kind == DeedKind::ConnectElsewhere || !beside(deed));
+        let state =
+            if self.deeds[last].kind == DeedKind::RequireReconnect { State::ReconnectRequired } else { State::Revoked };
+        alone.then_some(state)
+    }
+
+    fn is_to_be_revoked(&self) -> bool {
+        self.deeds.iter().all(|deed| match deed.kind {
+            DeedKind::Disconnect { revoke } => revoke && deed.done.is_some(),
+            _ => true,
+        })
+    }
+}
