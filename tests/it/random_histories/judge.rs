@@ -110,7 +110,9 @@ pub(super) fn valid(stage: &Stage, plot: &Plot, token: &Token, min_ttl: Duration
     let killed = plot.ended > 0
         || plot.stepped
         || plot.asked_for(|kind| matches!(kind, DeedKind::Disconnect { .. } | DeedKind::ConnectNew))
-        || (stage.setting.ends_access_tokens() && plot.lost(stage, None));
+        || (stage.setting.ends_access_tokens() && plot.lost(stage, None))
+        // A new access token ends the old one, also where the answer is not believed.
+        || (stage.setting.ends_access_tokens() && plot.was_kept(stage));
     match died {
         Some(_) if !killed => Err("a dead token was handed out".to_owned()),
         _ => Ok(()),
@@ -204,6 +206,13 @@ impl Plot {
     /// Whether an administrator ended the family, or any.
     fn was_ended(&self, family: Option<u64>) -> bool {
         self.consents.iter().take(self.ended).any(|consent| family.is_none_or(|family| family == consent.family))
+    }
+
+    /// Whether an answer left the refresh token out.
+    fn was_kept(&self, stage: &Stage) -> bool {
+        let mine = |token: &TokenId| *token.user == *self.key.user();
+        let kept = |it: &Presentation| it.fault == Some(Fault::WithoutRefreshToken);
+        stage.world.sim.presentations().iter().any(|it| kept(it) && it.token.as_ref().is_some_and(mine))
     }
 
     /// Whether an answer with new tokens of the family, or of any, may not have arrived.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Acquire, Cause, Disconnect, Error, Generation, GetStatus, RefreshNow, Revoke, State, TokenKey, testing::Standing,
+    Acquire, Cause, Command, Disconnect, Error, Generation, GetStatus, RefreshNow, RequireReconnect, Revoke, State,
+    TokenKey, testing::Standing,
 };
 
 use super::{
@@ -51,7 +52,7 @@ async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
         // An attempt under way is not hurried past its send window.
         let under_way = stage.supervisor().testing().attempts() > 0;
         stage.advance(match round {
-            _ if under_way => Duration::from_millis(100),
+            0..300 if under_way => Duration::from_millis(100),
             0..50 => Duration::from_secs(1),
             _ => Duration::from_secs(40),
         });
@@ -61,11 +62,15 @@ async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
         if testing.attempts() > 0 || testing.journal_pending() > 0 || !plot.asked.is_empty() {
             continue;
         }
-        match status(stage, plot).await? {
-            Some(state @ (State::Fresh | State::ReconnectRequired | State::Revoked)) => return Ok(state),
+        let Some(state) = status(stage, plot).await? else { continue };
+        let at_rest = match state {
+            State::Fresh | State::ReconnectRequired | State::Revoked => true,
             // Without refresh token there is nothing that could be done when it is due.
-            Some(State::Due) if stored(stage, &plot.key).await?.is_none() => return Ok(State::Due),
-            _ => {}
+            State::Due => stored(stage, &plot.key).await?.is_none(),
+            _ => false,
+        };
+        if at_rest && nothing_is_behind(stage).await && status(stage, plot).await? == Some(state) {
+            return Ok(state);
         }
     }
     let testing = stage.supervisor().testing();
@@ -73,10 +78,17 @@ async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
     Err(format!("no rest: {attempts} attempts, {entries} journal entries, {} wait", plot.asked.len()))
 }
 
+/// What timed out may still be on its way to the store, which takes one thing after the other.
+async fn nothing_is_behind(stage: &mut Stage) -> bool {
+    let nobody = TokenKey::new("nobody", "idp");
+    let answer = stage.called(RequireReconnect::new(&nobody, "to be the last")).await;
+    matches!(answer, Err(Error::NotConnected)) && stage.supervisor().testing().attempts() == 0
+}
+
 async fn status(stage: &mut Stage, plot: &mut Plot) -> Result<Option<State>, String> {
     match stage.called(GetStatus::new(&plot.key)).await {
         Ok(status) => {
-            rise(&mut plot.stored, status.generation)?;
+            rise(&mut plot.stored, status.generation).map_err(|what| format!("{what}, by its status"))?;
             Ok(Some(status.state))
         }
         Err(Error::Unavailable { cause: Cause::Failing, .. } | Error::Timeout) => Ok(None),
@@ -87,10 +99,10 @@ async fn status(stage: &mut Stage, plot: &mut Plot) -> Result<Option<State>, Str
 /// The grant gives a token and can be refreshed, or a reconnect is required for a reason.
 async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Result<(), String> {
     let at = stage.now();
-    let token = stage.called(Acquire::new(&plot.key)).await.map_err(|error| format!("no token at rest: {error}"))?;
+    let token = insisted(stage, Acquire::new(&plot.key)).await.map_err(|error| format!("no token at rest: {error}"))?;
     valid(stage, plot, &token, Duration::ZERO, at)?;
-    match refreshed(stage, plot).await {
-        Ok(()) => {}
+    match insisted(stage, RefreshNow::new(&plot.key)).await {
+        Ok(_) => {}
         Err(Error::ReconnectRequired { .. }) if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => {
             return Ok(());
         }
@@ -106,18 +118,18 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
     }
 }
 
-async fn refreshed(stage: &mut Stage, plot: &Plot) -> Result<(), Error> {
+/// Asks again after a pause: the provider may have wished for one, or the wall clock, by which pauses are counted,
+/// was stepped back.
+async fn insisted<C: Command>(stage: &mut Stage, command: C) -> Result<C::Answer, Error> {
     for _ in 0..5 {
-        match stage.called(RefreshNow::new(&plot.key)).await {
-            Ok(_) => return Ok(()),
-            // The provider asked for a pause, or an attempt that had nothing to do holds the next one back a moment.
+        match stage.called(command.clone()).await {
             Err(Error::Unavailable { retry_after, cause: Cause::IdpDown | Cause::IdpThrottled }) => {
                 stage.advance(retry_after);
             }
-            Err(error) => return Err(error),
+            answer => return answer,
         }
     }
-    Err(Error::Timeout)
+    stage.called(command).await
 }
 
 /// What was connected must not live on into the next history.
