@@ -20,6 +20,8 @@ use crate::{
 /// What the actor knows and who waits. `W` is a caller waiting for a token, `R` one waiting for a refresh.
 pub(super) struct Machine<W, R> {
     view: View,
+    /// The row was changed while it was being read: what comes may be from before.
+    stale: bool,
     running: bool,
     pause: Option<Pause>,
     /// A resource server refused the token of this generation.
@@ -69,6 +71,8 @@ pub(super) struct Waiting<W> {
 pub(super) enum Event<W, R> {
     /// The row was read, by us or by an attempt, or written.
     Row(Option<Arc<Row>>),
+    /// The row was changed by somebody who cannot say how.
+    Stale,
     /// The row could not be read.
     Unreadable,
     Asked(Waiting<W>),
@@ -120,6 +124,7 @@ impl<W, R> Machine<W, R> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             view: View::Unread,
+            stale: false,
             running: false,
             pause: None,
             rejected: None,
@@ -177,6 +182,11 @@ impl<W, R> Machine<W, R> {
         let mut effects = Vec::new();
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
+            Event::Stale => match self.view {
+                View::Read(_) => self.view = View::Unread,
+                View::Reading => self.stale = true,
+                View::Unread | View::Asleep => {}
+            },
             Event::Unreadable => {
                 // Read again when somebody asks: not at once, and again and again.
                 self.refuse_all(&mut effects);
@@ -221,11 +231,12 @@ impl<W, R> Machine<W, R> {
         if self.rejected.is_some() {
             effects.push(Effect::Stand(Standing::Withdrawn));
         }
-        self.view = View::Read(row);
+        self.view = if std::mem::take(&mut self.stale) { View::Unread } else { View::Read(row) };
     }
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
         let running = self.running;
+        self.stale = false;
         effects.extend(self.refuse(&Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown }));
         (self.view, self.running) = (View::Unread, running);
     }
