@@ -68,6 +68,9 @@ compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedd
 
 mod clock;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod idp;
 mod journal;
 mod keyring;

@@ -77,15 +77,11 @@ impl Client {
         let secret = refresh_token.expose_secret();
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
         let request = self.form(idp, &idp.token_url, own.into_iter().chain(fields)).timeout(timeout);
-        let mut outcome = match self.send(idp, request).await {
-            Ok((reply, cut)) => with_reason(classify(idp, &reply), cut),
+        match self.send(idp, request).await {
+            Ok((reply, cut)) => told(idp, &reply, cut, secret),
             Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
             Err(Unsent::Perhaps(failure)) => Outcome::Unknown(failure),
-        };
-        if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
-            failure.scrub(secret);
         }
-        outcome
     }
 
     /// Revokes `token` (RFC 7009). Done is also what the provider does not know any more, which it says by
@@ -152,20 +148,81 @@ impl Client {
             () => Unsent::Perhaps(Failure::ours(Cause::IdpDown, "connection_lost")),
         })?;
         let (body, cut) = read(&mut response).await;
-        let headers = response.headers();
-        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let reply = Reply {
+        let head = Head {
             status: response.status().as_u16(),
-            complete: cut.is_none(),
-            framed: framed(&response),
+            http2: response.version() >= Version::HTTP_2,
+            headers: response.headers(),
+        };
+        Ok((head.reply(idp, body, cut.is_none(), self.clock.now()), cut))
+    }
+}
+
+/// All of an answer but its body.
+struct Head<'a> {
+    status: u16,
+    http2: bool,
+    headers: &'a HeaderMap,
+}
+
+impl Head<'_> {
+    /// The answer with its body, as far as it was read. Pure, like all that follows.
+    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: Time) -> Reply {
+        let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
+        Reply {
+            status: self.status,
+            complete,
+            framed: self.framed(),
             content_type: text(&CONTENT_TYPE).map(str::to_owned),
             retry_after: text(&RETRY_AFTER)
-                .and_then(|value| retry_after(value, text(&DATE).and_then(date).unwrap_or_else(|| self.clock.now()))),
-            correlation: correlation(headers, &idp.correlation_header),
+                .and_then(|value| retry_after(value, text(&DATE).and_then(date).unwrap_or(now))),
+            correlation: correlation(self.headers, &idp.correlation_header),
             body,
-        };
-        Ok((reply, cut))
+        }
     }
+
+    fn framed(&self) -> bool {
+        if self.http2 {
+            return true;
+        }
+        let codings = self.headers.get_all(TRANSFER_ENCODING).iter().next_back();
+        match codings.map(|value| value.to_str().unwrap_or_default()) {
+            // RFC 9112, section 6.3: with another last coding the connection's end is the body's, whatever
+            // the length says.
+            Some(codings) => codings.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked")),
+            None => self.headers.contains_key(CONTENT_LENGTH),
+        }
+    }
+}
+
+/// What the answer to `secret` means, in words that can be shown.
+fn told(idp: &Idp, reply: &Reply, cut: Option<&str>, secret: &str) -> Outcome {
+    let mut outcome = with_reason(classify(idp, reply), cut);
+    if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
+        failure.scrub(secret);
+    }
+    outcome
+}
+
+/// What [`Client::refresh`] makes of such an answer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn told_of(
+    idp: &Idp,
+    (status, http2): (u16, bool),
+    headers: &[(&[u8], &[u8])],
+    body: &[u8],
+    cut: bool,
+    secret: &str,
+) -> Outcome {
+    let header = |(name, value): &(&[u8], &[u8])| {
+        Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+    };
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter().filter_map(header) {
+        map.append(name, value);
+    }
+    let head = Head { status, http2, headers: &map };
+    let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, Time(1_800_000_000_000));
+    told(idp, &reply, cut.then_some("timeout"), secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -211,7 +268,7 @@ impl Failure {
 }
 
 /// Says why an answer is incomplete, where that is known.
-fn with_reason(mut outcome: Outcome, cut: Option<&'static str>) -> Outcome {
+fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
     if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
         && failure.code == INCOMPLETE
     {
@@ -259,19 +316,6 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         **body = larger;
     }
     body.extend_from_slice(chunk);
-}
-
-fn framed(response: &Response) -> bool {
-    if response.version() >= Version::HTTP_2 {
-        return true;
-    }
-    let codings = response.headers().get_all(TRANSFER_ENCODING).iter().next_back();
-    match codings.map(|value| value.to_str().unwrap_or_default()) {
-        // RFC 9112, section 6.3: with another last coding the connection's end is the body's, whatever
-        // the length says.
-        Some(codings) => codings.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked")),
-        None => response.headers().contains_key(CONTENT_LENGTH),
-    }
 }
 
 /// Seconds, or a date relative to `now`: the provider's own date where it has one, so that clocks that

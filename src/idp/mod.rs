@@ -18,6 +18,8 @@ mod outcome;
 pub mod preset;
 mod provider;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::http::told_of;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub(crate) use self::{
     backoff::delay,

@@ -168,4 +168,38 @@ mod tests {
             assert_eq!(is_torn_end(&rest), torn, "{name}");
         }
     }
+
+    /// A file without end, which remembers how much it was asked for at once.
+    struct Endless {
+        head: Vec<u8>,
+        largest: usize,
+    }
+
+    impl Read for Endless {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            self.largest = self.largest.max(room.len());
+            let known = self.head.len().min(room.len());
+            room[..known].copy_from_slice(&self.head[..known]);
+            self.head.drain(..known);
+            room[known..].fill(0);
+            Ok(room.len())
+        }
+    }
+
+    #[test]
+    fn a_length_is_not_believed_beyond_what_is_there() {
+        for (length, rest, room) in [
+            (u32::MAX, 1 << 40, HEAD),
+            (u32::MAX, 60, HEAD),
+            (MAX_BODY as u32 + 1, 1 << 40, HEAD),
+            (MAX_BODY as u32, MAX_BODY as u64, HEAD),
+            (53, 60, HEAD),
+            (52, 60, 52),
+            (MAX_BODY as u32, 1 << 40, MAX_BODY),
+        ] {
+            let mut file = Endless { head: [&length.to_le_bytes()[..], &[0xff; 5]].concat(), largest: 0 };
+            assert!(matches!(read(&mut file, rest), Ok(Next::Bad)), "{length} of {rest}");
+            assert_eq!(file.largest, room, "{length} of {rest}");
+        }
+    }
 }

@@ -336,19 +336,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn arbitrary_files_do_not_panic_and_read_the_same_twice(
-        bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(17), any::<u8>()], 0..400),
-        headed in any::<bool>(),
-    ) {
-        let directory = tempfile::tempdir().unwrap();
-        let owner = Id([0x33; 16]);
-        let bytes = if headed { [&b"TSJ1"[..], &owner.0, &bytes].concat() } else { bytes };
-        fs::write(path_of(&directory, owner), bytes).unwrap();
-        let first = try_open(&directory).map(|journal| journal.pending()).is_ok();
-        prop_assert_eq!(try_open(&directory).map(|journal| journal.pending()).is_ok(), first);
-    }
-
-    #[test]
     fn whatever_happens_in_whatever_order_is_there_after_a_restart(
         steps in proptest::collection::vec((0u8..4, 0u8..6), 0..24),
     ) {

@@ -190,7 +190,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Keyring {
     /// A keyring of known keys: one for each id, of bytes that repeat the number beside it; the first is active.
     pub(crate) fn fixed(keys: &[(&str, u8)], fingerprint: u8) -> Self {
@@ -201,6 +201,23 @@ impl Keyring {
         };
         let keys = keys.iter().enumerate().map(key).collect();
         Self { keys: Arc::new(Keys { keys, active: 0, fingerprint: FingerprintKey(secret(fingerprint)) }) }
+    }
+
+    /// The keyring in the text of a key file, or whatever could be shown of why there is none.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
+        let shown = |error| [format!("{error:?}"), Error::from(error).to_string()].concat();
+        file::parse(Path::new("tokens.keys"), json).map(|keys| Self { keys: Arc::new(keys) }).map_err(shown)
+    }
+
+    /// As [`write_new`](Self::write_new) writes it.
+    pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        file::to_json(&self.keys)
+    }
+
+    /// Seals with the key and the nonce of something sealed.
+    pub(crate) fn seal_like(&self, like: &Sealed, key: &TokenKey, field: Field, plaintext: &[u8]) -> Option<Sealed> {
+        let sealing = self.keys.find(seal::key_id(like).ok()?)?;
+        Some(sealing.seal(*like.0.get(5..)?.first_chunk()?, key, field, plaintext))
     }
 }
 

@@ -122,8 +122,14 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applie
     let restorable = row.verdict.is_none() && row.intent.is_none();
     let tombstone = Some(Tombstone { at: now, revoke: disconnect.revoke, restorable });
     let generation = row.generation.next();
-    let applied =
+    let mut applied =
         Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);
+    // What has been sent, or may have been, is no other key's either: its connect would send it a second time.
+    if let (Some(_), Some(token)) =
+        (row.intent.as_ref().filter(|sent| sent.generation == row.generation), &row.refresh_token)
+    {
+        applied = applied.with(Side::Spent(token.fingerprint));
+    }
     if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
 }
 

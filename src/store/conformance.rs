@@ -37,6 +37,7 @@ macro_rules! conformance {
             a_connect_drops_the_revocations_of_its_key_alone,
             a_replayed_connect_is_recognized,
             a_refresh_token_that_is_live_under_another_key_is_refused,
+            a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
             values_of_the_store_are_written_once,
@@ -418,6 +419,18 @@ async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut P
     // Once disconnected, the token may live elsewhere.
     place.done(&alice, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
     place.connected(&bob, 2).await;
+}
+
+async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut Place) {
+    let (alice, bob) = (key("alice"), key("bob"));
+    let row = place.connected(&alice, 1).await;
+    let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
+    place.done(&alice, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    let taken = || connecting(&bob, Some(1), 99);
+    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "it is in flight");
+    let intent = claimed.intent.unwrap();
+    place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, Reply::Done).await;
+    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "nobody knows what became of it");
 }
 
 async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {

@@ -73,6 +73,8 @@ pub enum Ask {
     },
     /// Something came due although nobody asked.
     Wake,
+    /// A change is stored whose actor died before it heard of it: what is known of the row may be from before.
+    Stale,
     /// A defect, for tests of what follows from one.
     #[cfg(feature = "testing")]
     Panic,
@@ -89,7 +91,7 @@ impl Ask {
             | Self::Connect { reply, .. }
             | Self::Disconnect { reply, .. }
             | Self::RequireReconnect { reply, .. } => drop(reply.send(Err(error))),
-            Self::Wake => {}
+            Self::Wake | Self::Stale => {}
             #[cfg(feature = "testing")]
             Self::Panic => {}
         }

@@ -24,6 +24,7 @@ use crate::{
 /// Routes requests; owns no state that cannot be rebuilt by asking again.
 pub(super) struct RegistryActor {
     core: Arc<Core>,
+    routes: Routes,
     actors: HashMap<TokenKey, Entry>,
     restarts: HashMap<TokenKey, VecDeque<Time>>,
     started: u64,
@@ -81,8 +82,8 @@ pub(super) struct Retire {
 pub(super) struct PanicNow;
 
 impl RegistryActor {
-    pub(super) fn new(core: Arc<Core>, ended: mpsc::UnboundedSender<()>) -> Self {
-        Self { core, actors: HashMap::new(), restarts: HashMap::new(), started: 0, _guard: Guard(ended) }
+    pub(super) fn new(Shared { core, routes }: Shared, ended: mpsc::UnboundedSender<()>) -> Self {
+        Self { core, routes, actors: HashMap::new(), restarts: HashMap::new(), started: 0, _guard: Guard(ended) }
     }
 
     /// The running actor of the key, or a new one.
@@ -92,7 +93,8 @@ impl RegistryActor {
         }
         self.started += 1;
         let number = self.started;
-        let actor = TokenActor::new(self.core.clone(), key.clone(), context.address(), number).start();
+        let shared = Shared { core: self.core.clone(), routes: self.routes.clone() };
+        let actor = TokenActor::new(shared, key.clone(), context.address(), number).start();
         self.actors.insert(key.clone(), Entry { actor: actor.clone(), number });
         actor
     }

@@ -169,7 +169,7 @@ async fn guard_registry(
 ) -> bool {
     let (ended, mut endings) = mpsc::unbounded_channel();
     loop {
-        registry.send_replace(Some(RegistryActor::new(shared.core.clone(), ended.clone()).start()));
+        registry.send_replace(Some(RegistryActor::new(shared.clone(), ended.clone()).start()));
         tokio::select! {
             _ = endings.recv() => {
                 tracing::error!("the registry died and is replaced");

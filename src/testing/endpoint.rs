@@ -53,7 +53,7 @@ async fn token(shared: Arc<Shared>, form: Form) -> Reply {
     let released = shared.released.subscribe();
     let timers = timer::start(&shared.clock, fault.as_ref()).await;
     let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
-    let ticket = shared.arrived(refresh_token);
+    let ticket = shared.arrived(refresh_token, fault.as_ref());
     match (ticket, reply(shared.clone(), form, ticket, fault, timers, released).await) {
         (Some(ticket), Reply::Answer(response)) => Reply::Answer(watched(response, ticket, shared)),
         (_, reply) => reply,

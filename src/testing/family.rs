@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
-    Kind, Outcome, Presentation, Profile, TokenId,
+    Fault, Kind, Outcome, Presentation, Profile, TokenId,
     presentation::{Entry, Log},
 };
 use crate::model::{AccessToken, RefreshToken, Time};
@@ -134,10 +134,10 @@ impl Ledger {
     }
 
     /// A refresh token has arrived; it is not processed yet.
-    pub(super) fn arrived(&mut self, token: &str, now: Time) -> Ticket {
+    pub(super) fn arrived(&mut self, token: &str, fault: Option<&Fault>, now: Time) -> Ticket {
         let place = self.refresh.get(token).copied();
         let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
-        Ticket { entry: self.log.arrived(self.id(token), duplicate, now), place }
+        Ticket { entry: self.log.arrived(self.id(token), duplicate, fault, now), place }
     }
 
     /// The whole answer to what has arrived was handed to the connection.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use super::Fault;
 use crate::model::Time;
 
 /// One refresh token in one complete request to the token endpoint.
@@ -23,6 +24,8 @@ pub struct Presentation {
     pub duplicate: bool,
     /// The refresh token that was given for it, whoever got it.
     pub given: Option<TokenId>,
+    /// What went wrong with the request.
+    pub fault: Option<Fault>,
 }
 
 /// Names a refresh token without giving it away.
@@ -65,16 +68,22 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn arrived(&mut self, token: Option<TokenId>, duplicate: bool, now: Time) -> Entry {
-        let outcome = Outcome::NotProcessed;
+    pub(super) fn arrived(
+        &mut self,
+        token: Option<TokenId>,
+        duplicate: bool,
+        fault: Option<&Fault>,
+        now: Time,
+    ) -> Entry {
         self.entries.push(Presentation {
             token,
             at: now.into(),
             processed_at: None,
             answered_at: None,
-            outcome,
+            outcome: Outcome::NotProcessed,
             duplicate,
             given: None,
+            fault: fault.cloned(),
         });
         Entry(self.entries.len() - 1)
     }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{
     Profile,
     family::{Ledger, Ticket},
-    fault::Faults,
+    fault::{Fault, Faults},
 };
 use crate::{
     clock::{Clock, Reading},
@@ -68,11 +68,11 @@ impl Shared {
     }
 
     /// Counts a complete request and logs the refresh token it presents.
-    pub(super) fn arrived(&self, refresh_token: Option<&str>) -> Option<Ticket> {
+    pub(super) fn arrived(&self, refresh_token: Option<&str>, fault: Option<&Fault>) -> Option<Ticket> {
         let now = self.now();
         let mut state = self.lock();
         state.requests += 1;
-        refresh_token.map(|token| state.ledger.arrived(token, now))
+        refresh_token.map(|token| state.ledger.arrived(token, fault, now))
     }
 
     /// Logs that the whole answer was handed to the connection.

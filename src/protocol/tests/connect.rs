@@ -129,7 +129,8 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
 
     let (left, _, sides) = taken(&disconnect, &claimed_row(&[1]), NOW);
     assert_eq!((left.generation, left.lease, restorable(&left)), (Generation(5), None, false));
-    assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![]));
+    let spent = Side::Spent(fingerprint(1));
+    assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it, too");
 
     let (left, _, sides) = taken(&Change::Disconnect(Disconnect { revoke: false }), &quiet, NOW);
     assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));

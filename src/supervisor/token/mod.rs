@@ -15,8 +15,9 @@ use tokio::sync::{oneshot, watch};
 use super::{
     command::{Ask, Refreshed, Reply, Revoke},
     core::Core,
+    handle::Shared,
     refresh::{Attempts, Progress, seal},
-    registry::{RegistryActor, Retire, TokenActorEnded},
+    registry::{RegistryActor, Retire, Routes, TokenActorEnded},
     snapshot::last_use,
     status::Status,
 };
@@ -31,6 +32,7 @@ use machine::{Effect, Event, Limits, Machine, Sight, Waiting};
 /// The actor of one key.
 pub(super) struct TokenActor {
     core: Arc<Core>,
+    routes: Routes,
     key: TokenKey,
     machine: Machine<Reply<Token>, Reply<Refreshed>>,
     /// Asked for while the row is being read.
@@ -71,10 +73,15 @@ pub(super) struct Deliver(pub(super) Ask);
 pub(super) struct Retired;
 
 impl TokenActor {
-    pub(super) fn new(core: Arc<Core>, key: TokenKey, registry: Addr<RegistryActor>, number: u64) -> Self {
+    pub(super) fn new(
+        Shared { core, routes }: Shared,
+        key: TokenKey,
+        registry: Addr<RegistryActor>,
+        number: u64,
+    ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
         let guard = Guard { registry, key: key.clone(), number };
-        Self { core, key, machine: Machine::new(limits), unread: Vec::new(), timer: None, guard }
+        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), timer: None, guard }
     }
 
     fn feed(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
@@ -271,6 +278,18 @@ impl TokenActor {
     /// Carries out one transaction on the row. It is done whether this actor lives to see it or not.
     fn change(&self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
         let changed = self.core.store.change(&self.key, change);
+        let (tell, told) = oneshot::channel();
+        let (routes, key) = (self.routes.clone(), self.key.clone());
+        self.core.runtime.spawn(async move {
+            // If this actor is gone, its successor may have read the row before it was changed.
+            if tell.send(changed.await).is_err() {
+                routes.route(key, Ask::Stale).await.ok();
+            }
+        });
+        let changed = async {
+            let lost = |_| Err(StoreError::Unavailable("the supervisor is going down".to_owned()));
+            told.await.unwrap_or_else(lost)
+        };
         context.spawn(changed.into_actor(self).map(|changed, actor, context| match changed {
             Ok(Changed { reply: replied, row, now }) => {
                 let row = row.map(Arc::new);
@@ -314,13 +333,13 @@ impl Handler<Deliver> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, Deliver(ask): Deliver, context: &mut Self::Context) {
-        if !matches!(ask, Ask::Wake) {
+        if !matches!(ask, Ask::Wake | Ask::Stale) {
             self.machine.touch(self.core.clock.read());
         }
         match ask {
             Ask::Acquire { min_ttl, timeout, reply } => {
                 let deadline = self.core.clock.read().boot + timeout;
-                let waiting = Waiting { who: reply, min_ttl, deadline, renewed: false };
+                let waiting = Waiting { who: reply, min_ttl, deadline };
                 self.feed(Event::Asked(waiting), context);
             }
             Ask::Watch { reply } => {
@@ -346,6 +365,7 @@ impl Handler<Deliver> for TokenActor {
                 self.change(Change::RequireReconnect { reason }, reply, context);
             }
             Ask::Wake => self.feed(Event::Tick, context),
+            Ask::Stale => self.feed(Event::Stale, context),
             #[cfg(feature = "testing")]
             Ask::Panic => panic!("injected: the actor of a key"),
         }

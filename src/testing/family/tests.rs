@@ -22,7 +22,7 @@ fn play(ledger: &mut Ledger, steps: &[Step]) -> (Vec<String>, Vec<String>) {
     let first = ledger.consent("alice", at(0));
     let (mut refresh, mut access) = (vec![secret(&first)], vec![first.access.expose_secret().to_owned()]);
     for (index, &(second, token, outcome, given)) in steps.iter().enumerate() {
-        let ticket = ledger.arrived(&refresh[token], at(second));
+        let ticket = ledger.arrived(&refresh[token], None, at(second));
         let answer = ledger.process(ticket, false, at(second));
         assert_eq!(ledger.presentations()[index].outcome, outcome, "step {index} of {:?}", ledger.kind);
         if let Some(answer) = answer.as_ref().ok().filter(|_| given.is_some()) {
@@ -159,7 +159,7 @@ fn ended_revoked_and_unknown_tokens_are_told_apart() {
         ("made up".to_owned(), Standing::Unknown, Refusal::Unknown),
     ] {
         assert_eq!(ledger.standing(&token, at(2)), standing);
-        let ticket = ledger.arrived(&token, at(2));
+        let ticket = ledger.arrived(&token, None, at(2));
         assert_eq!(ledger.process(ticket, false, at(2)), Err(refusal));
     }
     assert_eq!(ledger.presentations()[2].token, None);
@@ -173,7 +173,7 @@ fn a_provider_that_starts_to_rotate_spends_the_token_it_let_stay() {
     let mut ledger = ledger(Kind::NotRotating);
     let first = secret(&ledger.consent("alice", at(0)));
     let refresh = |ledger: &mut Ledger| {
-        let ticket = ledger.arrived(&first, at(1));
+        let ticket = ledger.arrived(&first, None, at(1));
         ledger.process(ticket, false, at(1)).map(|answer| answer.refresh.is_some())
     };
     assert_eq!(refresh(&mut ledger), Ok(false));
@@ -186,7 +186,7 @@ fn a_provider_that_starts_to_rotate_spends_the_token_it_let_stay() {
 fn what_arrived_is_judged_when_it_is_processed() {
     let mut ledger = ledger(Kind::Strict);
     let first = secret(&ledger.consent("alice", at(0)));
-    let (slow, quick) = (ledger.arrived(&first, at(1)), ledger.arrived(&first, at(2)));
+    let (slow, quick) = (ledger.arrived(&first, None, at(1)), ledger.arrived(&first, None, at(2)));
     assert!(ledger.presentations().iter().all(|one| !one.duplicate && one.outcome == Outcome::NotProcessed));
     assert!(ledger.process(quick, false, at(3)).is_ok());
     assert_eq!(ledger.process(slow, false, at(4)), Err(Refusal::Reused));

@@ -20,6 +20,8 @@ use crate::{
 /// What the actor knows and who waits. `W` is a caller waiting for a token, `R` one waiting for a refresh.
 pub(super) struct Machine<W, R> {
     view: View,
+    /// The row was changed while it was being read: what comes may be from before.
+    stale: bool,
     running: bool,
     pause: Option<Pause>,
     /// A resource server refused the token of this generation.
@@ -65,13 +67,13 @@ pub(super) struct Waiting<W> {
     pub(super) min_ttl: Duration,
     /// By the boot-time clock.
     pub(super) deadline: Time,
-    /// A refresh has succeeded while it waited.
-    pub(super) renewed: bool,
 }
 
 pub(super) enum Event<W, R> {
     /// The row was read, by us or by an attempt, or written.
     Row(Option<Arc<Row>>),
+    /// The row was changed by somebody who cannot say how.
+    Stale,
     /// The row could not be read.
     Unreadable,
     Asked(Waiting<W>),
@@ -123,6 +125,7 @@ impl<W, R> Machine<W, R> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             view: View::Unread,
+            stale: false,
             running: false,
             pause: None,
             rejected: None,
@@ -182,6 +185,11 @@ impl<W, R> Machine<W, R> {
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
             Event::Row(row) => self.learn(row, &mut effects),
+            Event::Stale => match self.view {
+                View::Read(_) => self.view = View::Unread,
+                View::Reading => self.stale = true,
+                View::Unread | View::Asleep => {}
+            },
             Event::Unreadable => {
                 // Read again when somebody asks: not at once, and again and again.
                 self.refuse_all(&mut effects);
@@ -227,7 +235,9 @@ impl<W, R> Machine<W, R> {
         if self.rejected.is_some() {
             effects.push(Effect::Stand(Standing::Withdrawn));
         }
-        self.view = View::Read(row.map(|row| Arc::new(row.without_ciphertext())));
+        let stale = std::mem::take(&mut self.stale);
+        let known = || row.map(|row| Arc::new(row.without_ciphertext()));
+        self.view = if stale { View::Unread } else { View::Read(known()) };
     }
 
     /// An attempt publishes what it got although the grant was disconnected while it looked elsewhere.
@@ -241,6 +251,7 @@ impl<W, R> Machine<W, R> {
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
         let running = self.running;
+        self.stale = false;
         effects.extend(self.refuse(&Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown }));
         (self.view, self.running) = (View::Unread, running);
     }
@@ -291,12 +302,17 @@ impl<W, R> Machine<W, R> {
             }
             _ => {}
         }
-        if row.is_some() {
-            self.learn(row, effects);
+        let required = |row: &Row| row.verdict.is_some();
+        match (&before, &row) {
+            // A reconnect was required while the end was on its way, with the row from before that.
+            (Some(known), Some(row)) if known.generation == row.generation && required(known) && !required(row) => {
+                self.view = View::Unread;
+            }
+            (_, Some(_)) => self.learn(row, effects),
+            (_, None) => {}
         }
-        if end == End::Renewed {
-            self.waiters.iter_mut().for_each(|waiting| waiting.renewed = true);
-        } else if self.rejected.take().is_some()
+        if end != End::Renewed
+            && self.rejected.take().is_some()
             && let Some(row) = self.row()
         {
             // A refused token is served again once the refresh that should replace it has failed.

@@ -99,7 +99,8 @@ impl<W, R> Machine<W, R> {
         if let Some(token) = token {
             return Verdict::Give(token);
         }
-        if let Some(life) = row.lifetime().filter(|life| waiting.renewed || waiting.min_ttl > *life * 3 / 4)
+        // Only the life it was given counts: one that was refused or slept through is replaced like any other.
+        if let Some(life) = row.lifetime().filter(|life| waiting.min_ttl > *life * 3 / 4)
             && !waiting.min_ttl.is_zero()
         {
             return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });

@@ -143,7 +143,7 @@ impl Bench {
         self.asked += 1;
         let (who, deadline) = (self.asked, self.now.boot + PATIENCE);
         let min_ttl = seconds(min_ttl);
-        self.feed(Event::Asked(Waiting { who, min_ttl, deadline, renewed: false }));
+        self.feed(Event::Asked(Waiting { who, min_ttl, deadline }));
         self.answer(who)
     }
 

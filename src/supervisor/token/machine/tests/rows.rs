@@ -77,3 +77,35 @@ fn it_sleeps_when_nobody_asked_for_long_unless_watched_or_busy() {
     busy.ends(End::Renewed, renewed(&row(), busy.now.wall));
     assert_eq!(busy.log, ["sleep"]);
 }
+
+#[test]
+fn an_end_with_a_row_from_before_a_required_reconnect_does_not_hide_it() {
+    let mut bench = Bench::with(expired());
+    assert_eq!(bench.started, 1);
+    let required = Row { verdict: sample::verdict(VerdictBy::Application), ..expired() };
+    bench.feed(Event::Row(Some(Arc::new(required.clone()))));
+    bench.ends(End::Settled, expired());
+    assert_eq!(bench.log, ["read"]);
+    bench.feed(Event::Row(Some(Arc::new(required))));
+    assert!(matches!(bench.ask(0), Some(Err(Error::ReconnectRequired { .. }))));
+}
+
+#[test]
+fn a_row_that_was_changed_by_an_actor_that_died_is_read_again() {
+    let newer = || Row { generation: row().generation.next(), ..row() };
+    let mut known = Bench::with(row());
+    known.feed(Event::Stale);
+    assert_eq!(known.log, ["read"]);
+    known.feed(Event::Row(Some(Arc::new(newer()))));
+    assert_eq!(known.ask(0).unwrap().unwrap().generation(), newer().generation);
+
+    // What is being read may be from before the change.
+    let mut reading = Bench::new();
+    reading.feed(Event::Tick);
+    reading.feed(Event::Stale);
+    assert!(reading.log.is_empty());
+    reading.feed(Event::Row(Some(Arc::new(row()))));
+    assert_eq!(reading.log, ["read"]);
+    reading.feed(Event::Row(Some(Arc::new(newer()))));
+    assert_eq!(reading.ask(0).unwrap().unwrap().generation(), newer().generation);
+}

@@ -90,3 +90,32 @@ fn a_token_that_is_too_short_even_when_new_is_refused_after_one_refresh() {
     assert_eq!(bench.answer(1).unwrap().unwrap_err(), Error::MinTtlUnsatisfiable { max_ttl: seconds(750) });
     assert_eq!(bench.started, 1);
 }
+
+#[test]
+fn a_refresh_that_the_machine_slept_through_is_done_again() {
+    let mut bench = Bench::with(expired());
+    assert!(bench.ask(600).is_none());
+    let slept_through = renewed(&row(), NOW);
+    bench.pass(seconds(3_605));
+    bench.ends(End::Renewed, slept_through.clone());
+    assert!(bench.answer(1).is_none(), "{:?}", bench.answer(1));
+    assert_eq!(bench.started, 2);
+    let second = Row { generation: slept_through.generation.next(), ..renewed(&row(), bench.now.wall) };
+    bench.ends(End::Renewed, second.clone());
+    assert_eq!(bench.answer(1).unwrap().unwrap().generation(), second.generation);
+}
+
+#[test]
+fn a_new_token_that_is_refused_at_once_is_not_too_short() {
+    let mut bench = Bench::with(expired());
+    assert!(bench.ask(600).is_none());
+    let first = renewed(&row(), NOW);
+    // It is published before its attempt ends, and a resource server refuses it.
+    bench.feed(Event::Rejected(first.generation));
+    bench.ends(End::Renewed, first.clone());
+    assert!(bench.answer(1).is_none(), "{:?}", bench.answer(1));
+    assert_eq!(bench.started, 2);
+    let second = renewed(&first, NOW);
+    bench.ends(End::Renewed, Row { generation: first.generation.next(), ..second });
+    assert_eq!(bench.answer(1).unwrap().unwrap().generation(), first.generation.next());
+}

@@ -1,0 +1,8 @@
+#![no_main]
+
+use std::sync::LazyLock;
+
+/// One folder for all runs; in `TMPDIR`, best in memory.
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| token_supervisor::fuzz::journal(FOLDER.path(), data));

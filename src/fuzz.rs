@@ -1,0 +1,246 @@
+//! What must hold for any bytes at all: one function for each place where bytes from outside come in.
+//!
+//! A function panics where a promise is broken. `cargo test` calls them with the stored corpus, with mutations of
+//! it and with arbitrary bytes; `cargo fuzz` with what it finds (`.ci/run fuzz`). Not in normal builds.
+
+use std::{
+    fmt::Debug,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    AccessToken, Idp, RefreshToken, Rotation, TokenKey,
+    idp::{Answer, Outcome, told_of},
+    journal::{Entry, Journal},
+    keyring::{Field, Keyring},
+    model::{Id, Sealed},
+    presets,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// In every planted secret, as it is and as a key file has it.
+const MARKERS: [&str; 2] = ["ts-test-secret", "dHMtdGVzdC1zZWNyZXQt"];
+/// The refresh token that a fuzzed answer answers.
+const SENT: &str = "ts-test-secret-sent-1f0c2a9b";
+
+/// An answer of a token endpoint: `status`, perhaps `h2` and `cut`, then headers, an empty line, and the body.
+pub fn decode(data: &[u8]) {
+    let (head, body) = halves(data);
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let status = words.first().and_then(|word| word.parse().ok()).unwrap_or(200);
+    let (http2, cut) = (words.contains(&"h2"), words.contains(&"cut"));
+    let headers: Vec<(&[u8], &[u8])> = lines.filter_map(header).collect();
+    let told = |idp: &Idp, body: &[u8], cut| told_of(idp, (status, http2), &headers, body, cut, SENT);
+
+    let idp = Idp::oauth2("https://idp.example/token", "client", "ts-test-secret-client");
+    let always = idp.clone().rotation(Rotation::Always);
+    for idp in [&idp, &always, &presets::github("client", "ts-test-secret-client")] {
+        let outcome = told(idp, body, cut);
+        let complete = !cut && ((200..300).contains(&status) || ((400..500).contains(&status) && status != 408));
+        let shown = format!("{outcome:?}");
+        match &outcome {
+            Outcome::Answered(answer) => {
+                assert!(complete && status < 300, "answered by {status}, cut: {cut}");
+                assert!(answer.refresh_token.is_some() || idp.rotation != Rotation::Always);
+                sensible(answer, &shown);
+                // What was cut off must not pass for an answer without refresh token.
+                let body = body.trim_ascii();
+                if body.starts_with(b"{") {
+                    let half = told(idp, &body[..body.len() / 2], false);
+                    assert!(!matches!(half, Outcome::Answered(_)), "half an answer was taken for one");
+                }
+            }
+            Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) => {
+                let known = complete || (status == 429 && matches!(outcome, Outcome::NotSpent(_)));
+                assert!(known || matches!(outcome, Outcome::Unknown(_)), "{status} decided about the grant");
+                assert!(!shown.contains(SENT), "what was sent is shown");
+                assert!(failure.code.len() <= 64 && failure.code.bytes().all(|byte| byte.is_ascii_graphic()));
+                assert!(failure.correlation.as_ref().is_none_or(|text| text.len() <= 128));
+                assert!(failure.retry_after.is_none_or(|wait| wait <= Duration::from_secs(3_600)));
+            }
+        }
+    }
+}
+
+/// Something sealed, and the text of a key file.
+pub fn envelope(data: &[u8]) {
+    let (keyring, alice, sealed) = (keyring(), alice(), Sealed(data.to_vec()));
+    let mut opened = 0;
+    for field in [Field::RefreshToken, Field::Document, Field::Journal, Field::Check] {
+        match keyring.open(&alice, field, &sealed) {
+            // Only what we sealed opens, and no other bytes stand for it.
+            Ok(plaintext) => {
+                opened += 1;
+                assert!(keyring.seal_like(&sealed, &alice, field, &plaintext) == Some(sealed.clone()));
+                assert!(keyring.open(&alice.account("other"), field, &sealed).is_err());
+            }
+            Err(error) => silent(&error, &error.to_string()),
+        }
+    }
+    assert!(opened <= 1, "it opens in more than one field");
+    if let Err(error) = keyring.verify_check(&sealed) {
+        silent(&error, &error.to_string());
+    }
+    match Keyring::from_json(data) {
+        Ok(keyring) => {
+            silent(&keyring, "");
+            let again = Keyring::from_json(&keyring.to_json()).unwrap_or_else(|error| panic!("{error}"));
+            let sealed = keyring.seal(&alice, Field::Document, data);
+            assert!(again.open(&alice, Field::Document, &sealed).is_ok_and(|plaintext| plaintext[..] == *data));
+            again.verify_check(&keyring.check_value()).unwrap_or_else(|error| panic!("{error}"));
+        }
+        Err(shown) => silent(&"", &shown),
+    }
+}
+
+/// A journal's file: as it is, with its header and checksums put right, and as an entry that opens. `directory` is
+/// an empty one to work in.
+pub fn journal(directory: &Path, data: &[u8]) {
+    let path = directory.join(format!("{OWNER}.journal"));
+    for bytes in [data.to_vec(), repaired(data), entry_of(data)] {
+        fs::write(&path, &bytes).unwrap_or_else(|error| panic!("{error}"));
+        read_journal(directory, &path, &bytes);
+    }
+    fs::remove_file(&path).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn read_journal(directory: &Path, path: &PathBuf, bytes: &[u8]) {
+    let file = || fs::read(path).unwrap_or_else(|error| panic!("{error}"));
+    let journal = match Journal::open(directory, &keyring()) {
+        Ok(journal) => journal,
+        Err(error) => {
+            silent(&error, &error.to_string());
+            assert!(file() == bytes, "a journal that is refused was changed");
+            return;
+        }
+    };
+    silent(&journal, "");
+    let whole = bytes.get(HEADER..).map_or(0, |frames| HEADER + whole_frames(frames));
+    let kept = if whole == 0 { header_bytes() } else { bytes[..whole].to_vec() };
+    assert!(file() == kept, "something else than a torn end was cut off");
+    assert!(!(whole..bytes.len()).any(|at| is_entry(&bytes[at..])), "an entry was cut off");
+    // It goes on from there.
+    let more = Entry { key: alice(), attempt: Id([0x77; 16]), payload: b"ts-test-secret-more".to_vec() };
+    let mut attempts = attempts(&journal);
+    journal.append(more.clone()).unwrap_or_else(|error| panic!("{error}"));
+    attempts.retain(|attempt| *attempt != more.attempt);
+    attempts.push(more.attempt);
+    drop(journal);
+    let again = Journal::open(directory, &keyring()).unwrap_or_else(|error| panic!("{error}"));
+    attempts.sort();
+    assert!(self::attempts(&again) == attempts && again.pending_for(&more.key).contains(&more));
+}
+
+fn attempts(journal: &Journal) -> Vec<Id> {
+    let keys = journal.pending_keys();
+    let mut attempts: Vec<Id> =
+        keys.iter().flat_map(|key| journal.pending_for(key)).map(|entry| entry.attempt).collect();
+    assert_eq!(attempts.len(), journal.pending());
+    attempts.sort();
+    attempts
+}
+
+/// What an error or a value says of itself has no secret, and is no copy of what was read.
+fn silent(value: &impl Debug, text: &str) {
+    let shown = format!("{text} {value:?}");
+    assert!(!MARKERS.iter().any(|marker| shown.contains(marker)), "a secret is shown");
+    assert!(shown.len() < 4_096, "too much is shown");
+}
+
+fn sensible(answer: &Answer, shown: &str) {
+    let access = AccessToken::expose_secret(&answer.access_token);
+    let refresh = answer.refresh_token.as_ref().map(RefreshToken::expose_secret);
+    let open = [&answer.token_type, &answer.scope, &answer.subject].map(|text| text.as_deref().unwrap_or_default());
+    for secret in refresh.into_iter().chain([access]) {
+        assert!(!secret.is_empty());
+        // A provider that repeats a token where none belongs is not our secrecy's business.
+        let repeated = open.iter().any(|text| format!("{text:?}").contains(secret));
+        assert!(secret.len() < 24 || repeated || !shown.contains(secret), "a token is shown");
+    }
+    assert!(answer.expires_in.is_none_or(|life| !life.is_zero() && life < Duration::from_secs(4_000_000_000)));
+    assert!(!open.iter().any(|text| text.chars().any(char::is_control)));
+}
+
+/// Before and after the first empty line; without one all of it is the body of a plain 200.
+fn halves(data: &[u8]) -> (&[u8], &[u8]) {
+    match data.windows(2).position(|pair| pair == b"\n\n") {
+        Some(at) => (&data[..at], &data[at + 2..]),
+        None => (b"200\ncontent-length: 0", data),
+    }
+}
+
+fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+/// The bytes with a header and checksums that fit, so that what lies behind them is read, too.
+fn repaired(data: &[u8]) -> Vec<u8> {
+    let mut bytes = header_bytes();
+    let mut rest = data.get(HEADER..).unwrap_or_default();
+    while let Some((length, _, body)) = frame(rest) {
+        bytes.extend_from_slice(&framed(body));
+        rest = &rest[8 + length..];
+    }
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// A journal with one entry that opens, whatever is in it.
+fn entry_of(data: &[u8]) -> Vec<u8> {
+    let bound_to = TokenKey::new(OWNER.to_string(), "journal");
+    let sealed = keyring().seal(&bound_to, Field::Journal, data);
+    [header_bytes(), framed(&[&[ENTRY], &sealed.0[..]].concat())].concat()
+}
+
+fn whole_frames(frames: &[u8]) -> usize {
+    let mut whole = 0;
+    while let Some((length, crc, body)) = frame(&frames[whole..]) {
+        if crc32fast::hash(body) != crc {
+            break;
+        }
+        whole += 8 + length;
+    }
+    whole
+}
+
+/// Whether an entry begins here that somebody may have been told of: none is shorter than an empty envelope.
+fn is_entry(bytes: &[u8]) -> bool {
+    let whole =
+        |(length, crc, body): (usize, u32, &[u8])| length > 33 && body[0] == ENTRY && crc32fast::hash(body) == crc;
+    frame(bytes).is_some_and(whole)
+}
+
+fn frame(bytes: &[u8]) -> Option<(usize, u32, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (crc, rest) = rest.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let body = rest.get(..length).filter(|body| !body.is_empty())?;
+    Some((length, u32::from_le_bytes(*crc), body))
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_le_bytes()[..], &crc32fast::hash(body).to_le_bytes(), body].concat()
+}
+
+fn header_bytes() -> Vec<u8> {
+    [&b"TSJ1"[..], &OWNER.0].concat()
+}
+
+fn keyring() -> Keyring {
+    Keyring::fixed(&[("0a0b0c0d", 0x11), ("01020304", 0x12)], 0x22)
+}
+
+fn alice() -> TokenKey {
+    TokenKey::new("alice", "github").account("work")
+}
+
+const OWNER: Id = Id([0x33; 16]);
+const HEADER: usize = 20;
+const ENTRY: u8 = 1;
