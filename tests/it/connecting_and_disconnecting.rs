@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use token_supervisor::{
     Error, Grant, Revoke, State, TokenKey, Unchanged,
-    testing::{Fault, Profile, Standing},
+    testing::{Fault, Profile, Standing, StoreFault},
 };
 
 use crate::support::{LIFE, World, ask, eventually, within};
@@ -212,4 +212,34 @@ async fn refresh_now_refreshes_once_and_does_not_hammer() {
     assert_eq!(world.sim.requests(), 1);
     let nobody = TokenKey::new("nobody", "idp");
     assert_eq!(within(supervisor.refresh_now(&nobody)).await.unwrap_err(), Error::NotConnected);
+}
+
+#[tokio::test]
+async fn a_late_answer_is_not_published_for_a_disconnected_grant() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
+    let caller = ask(&supervisor, &key);
+    eventually("the request is there", || world.sim.requests() == 1).await;
+    within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+    assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);
+    // The answer comes while the store is silent, and goes to the journal.
+    supervisor.testing().store_fault(StoreFault::CommitsHang);
+    world.sim.release();
+    eventually("it is in the journal", || {
+        world.clock.advance(Duration::from_millis(100));
+        supervisor.testing().journal_pending() == 1
+    })
+    .await;
+    let published = |supervisor: &token_supervisor::TokenSupervisor| supervisor.cached(&key).is_some();
+    assert!(!published(&supervisor));
+    supervisor.testing().store_fault(StoreFault::None);
+    eventually("the store has it", || {
+        world.clock.advance(Duration::from_millis(100));
+        assert!(!published(&supervisor));
+        supervisor.testing().attempts() == 0
+    })
+    .await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Revoked);
 }
