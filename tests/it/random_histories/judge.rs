@@ -23,11 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) async fn look(stage: &Stage, plot: &mut Plot) -> Result<(), String> {
     answers(stage, plot).await?;
     if let Some(token) = stage.supervisor().cached(&plot.key) {
-        if let Err(what) = rise(&mut plot.generation, token.generation()) {
-            let deeds: Vec<_> = plot.deeds.iter().map(|deed| (deed.kind, deed.asked, deed.done)).collect();
-            let alone = token.access_token().expose_secret() == ALONE;
-            return Err(format!("{what} in the snapshot at step {}, alone {alone}, {deeds:?}", plot.steps));
-        }
+        rise(&mut plot.generation, token.generation())?;
     }
     presented(stage, plot)
 }

@@ -19,16 +19,7 @@ pub(super) async fn come_to_rest(stage: &mut Stage, plot: &mut Plot) -> Result<(
     let stored = stored(stage, &plot.key).await?;
     let family = stored.as_ref().and_then(|token| stage.world.sim.identify(token)).map(|token| token.family);
     if !plot.may_be(stage, state, family, usize::MAX) {
-        let status = stage.called(GetStatus::new(&plot.key)).await;
-        let deeds: Vec<_> = plot.deeds.iter().map(|deed| (deed.kind, deed.asked, deed.done)).collect();
-        let mine: Vec<_> = stage
-            .world
-            .sim
-            .presentations()
-            .into_iter()
-            .filter(|it| it.token.as_ref().is_some_and(|token| *token.user == *plot.key.user()))
-            .collect();
-        return Err(format!("at rest it is {state}, for no reason: family {family:?} {status:?} {deeds:?} {mine:#?}"));
+        return Err(format!("at rest it is {state}, for no reason"));
     }
     if let Some(wanted) = plot.last_word().filter(|wanted| *wanted != state) {
         return Err(format!("at rest it is {state}, although it was made {wanted}"));
@@ -42,9 +33,7 @@ pub(super) async fn come_to_rest(stage: &mut Stage, plot: &mut Plot) -> Result<(
                 stage.advance(Duration::from_secs(40));
                 breathe().await;
             }
-            let deeds: Vec<_> = plot.deeds.iter().map(|deed| (deed.kind, deed.asked, deed.done)).collect();
-            let (revocations, standing) = (stage.world.sim.revocations(), stage.world.sim.standing(&token));
-            Err(format!("its tokens are not revoked: {deeds:?}, {revocations} asked for, {standing:?}"))
+            Err("its tokens are not revoked".to_owned())
         }
         (State::Revoked | State::ReconnectRequired, _) => Ok(()),
         (_, None) if plot.asked_for(|kind| matches!(kind, DeedKind::Disconnect { .. })) => Ok(()),
@@ -128,10 +117,7 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
         Err(Error::NotConnected) if plot.may_be(stage, State::Revoked, family, usize::MAX) => return Ok(()),
         Err(error) => return Err(format!("no refresh at rest: {error}")),
     }
-    rise(&mut plot.generation, token.generation()).map_err(|what| {
-        let deeds: Vec<_> = plot.deeds.iter().map(|deed| (deed.kind, deed.asked, deed.done)).collect();
-        format!("{what} at rest, {deeds:?}")
-    })?;
+    rise(&mut plot.generation, token.generation())?;
     look(stage, plot).await?;
     let Some(token) = stored(stage, &plot.key).await? else { return Err("no refresh token is stored".to_owned()) };
     match stage.world.sim.standing(&token) {
