@@ -106,6 +106,9 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
         Ok(token) => token,
         // Its asker was told that the time was over, and it was carried out all the same.
         Err(Error::NotConnected) if plot.may_be(stage, State::Revoked, family, usize::MAX) => return Ok(()),
+        Err(Error::ReconnectRequired { .. }) if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => {
+            return Ok(());
+        }
         Err(error) => return Err(format!("no token at rest: {error}")),
     };
     valid(stage, plot, &token, Duration::ZERO, at)?;
