@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, System};
+use actix::{Actor, Addr, Context, Handler, Message, System};
 use futures_util::future::join_all;
 use token_supervisor::{GetStatus, TokenKey};
 use tokio::sync::oneshot;

@@ -11,7 +11,7 @@ use papaya::{Compute, HashMap, Operation, ResizeMode};
 use super::watch::WatchCell;
 use crate::{
     clock::{Clock, Reading},
-    model::{Issued, Time, Token, TokenKey},
+    model::{AccessToken, Expires, Generation, Issued, Standing, Time, Token, TokenKey},
 };
 
 /// The published tokens of every key that has an actor.
@@ -69,7 +69,22 @@ impl Snapshot {
         }
     }
 
-    /// Forgets the key: its actor sleeps, or its grant is gone.
+    /// The key's grant is gone as of this generation: what an attempt still publishes for it comes too late.
+    pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
+        let over = Expires::At(Time(0));
+        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(Time(0)), false);
+        ended.set_standing(Standing::Withdrawn);
+        let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
+        tokens.compute(key.clone(), |current| match current {
+            Some((_, held)) if held.generation > generation => Operation::Abort(()),
+            _ => Operation::Insert(Arc::clone(&ended)),
+        });
+        if let Some(cell) = self.watched(key) {
+            cell.withdraw();
+        }
+    }
+
+    /// Forgets the key: its actor sleeps, or nothing was ever stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
         self.tokens.pin().remove(key);
         if let Some(cell) = self.watched(key) {

@@ -114,7 +114,10 @@ impl TokenActor {
         match effect {
             Effect::Read => self.read(context),
             Effect::Publish(row) => self.publish(&row),
-            Effect::Forget => self.core.snapshot.remove(&self.key),
+            Effect::Forget => match self.machine.row() {
+                Some(row) => self.core.snapshot.end(&self.key, row.generation),
+                None => self.core.snapshot.remove(&self.key),
+            },
             Effect::Stand(standing) => self.stand(standing),
             Effect::Start(row) => self.start(&row, context),
             // Whoever asked may be gone.

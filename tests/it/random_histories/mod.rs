@@ -15,6 +15,7 @@ mod stage;
 mod story;
 
 use self::{
+    plot::Plot,
     setting::{SETTINGS, Setting},
     stage::Stage,
     story::{Step, story},
@@ -46,12 +47,18 @@ async fn no_history_loses_or_spends_twice() {
 
 async fn play(stage: &mut Stage, seed: u64, steps: &[Step]) -> Result<(), String> {
     let mut plot = stage.begin(seed).await?;
+    let played = act(stage, &mut plot, steps).await;
+    let deeds = || plot.deeds.iter().map(|deed| format!("\n    {deed:?}")).collect::<String>();
+    played.map_err(|what| format!("{what}; what people did:{}", deeds()))
+}
+
+async fn act(stage: &mut Stage, plot: &mut Plot, steps: &[Step]) -> Result<(), String> {
     for step in steps {
-        stage.carry_out(&mut plot, step).await;
-        judge::look(stage, &mut plot).await?;
+        stage.carry_out(plot, step).await;
+        judge::look(stage, plot).await?;
     }
-    rest::come_to_rest(stage, &mut plot).await?;
-    rest::leave(stage, &mut plot).await
+    rest::come_to_rest(stage, plot).await?;
+    rest::leave(stage, plot).await
 }
 
 /// Leaves out what does not matter, and fails with what is left.

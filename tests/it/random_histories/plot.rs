@@ -67,6 +67,7 @@ pub(super) enum What {
 }
 
 /// What people do to a grant.
+#[derive(Debug)]
 pub(super) struct Deed {
     pub(super) kind: DeedKind,
     pub(super) asked: usize,

@@ -12,6 +12,7 @@ use super::{
     plot::{Deed, DeedKind, Plot},
     stage::{Stage, breathe},
 };
+use crate::support::LIFE;
 
 pub(super) async fn come_to_rest(stage: &mut Stage, plot: &mut Plot) -> Result<(), String> {
     let state = settle(stage, plot).await?;
@@ -105,6 +106,9 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
         Ok(token) => token,
         // Its asker was told that the time was over, and it was carried out all the same.
         Err(Error::NotConnected) if plot.may_be(stage, State::Revoked, family, usize::MAX) => return Ok(()),
+        Err(Error::ReconnectRequired { .. }) if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => {
+            return Ok(());
+        }
         Err(error) => return Err(format!("no token at rest: {error}")),
     };
     valid(stage, plot, &token, Duration::ZERO, at)?;
@@ -131,7 +135,7 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
 async fn insisted<C: Command>(stage: &mut Stage, command: C) -> Result<C::Answer, Error> {
     for _ in 0..5 {
         match stage.called(command.clone()).await {
-            Err(Error::Unavailable { retry_after, cause: Cause::IdpDown | Cause::IdpThrottled }) => {
+            Err(Error::Unavailable { retry_after, cause: Cause::IdpDown | Cause::IdpThrottled | Cause::InDoubt }) => {
                 stage.advance(retry_after);
             }
             answer => return answer,
@@ -143,7 +147,7 @@ async fn insisted<C: Command>(stage: &mut Stage, command: C) -> Result<C::Answer
 /// What was connected must not live on into the next history.
 pub(super) async fn leave(stage: &mut Stage, plot: &mut Plot) -> Result<(), String> {
     for key in [plot.key.clone(), plot.other.clone()] {
-        match stage.called(Disconnect::new(&key, Revoke::No)).await {
+        match stage.called(Disconnect::new(&key, Revoke::No).timeout(LIFE)).await {
             Ok(_) | Err(Error::NotConnected) => {}
             Err(error) => return Err(format!("no disconnect at rest: {error}")),
         }

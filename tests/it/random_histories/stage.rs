@@ -75,7 +75,7 @@ impl Stage {
         let key = TokenKey::new(&user, "idp");
         let consent = self.consent(&user);
         self.world.sim.set_kind((self.setting.profile)().kind);
-        let first = self.called(Connect::new(&key, consent.grant.clone())).await;
+        let first = self.called(Connect::new(&key, consent.grant.clone()).timeout(LIFE)).await;
         first.map_err(|error| format!("the first connect was refused: {error}"))?;
         Ok(Plot::new(key, consent))
     }

@@ -205,8 +205,7 @@ impl<W, R> Machine<W, R> {
             }
             Event::Rejected(generation) => self.reject(generation, &mut effects),
             Event::RefreshNow(who) => self.refreshers.push((who, None)),
-            Event::Progress => self.forget_what_is_gone(&mut effects),
-            Event::Tick => {}
+            Event::Progress | Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
         }
         // A publication changes what callers can be given: they are served when it is done.
@@ -220,7 +219,7 @@ impl<W, R> Machine<W, R> {
         if let (View::Read(Some(known)), Some(row)) = (&self.view, &row)
             && known.generation > row.generation
         {
-            return self.forget_what_is_gone(effects);
+            return;
         }
         match &row {
             Some(row) if row.tombstone.is_none() => {
@@ -238,15 +237,6 @@ impl<W, R> Machine<W, R> {
         let stale = std::mem::take(&mut self.stale);
         let known = || row.map(|row| Arc::new(row.without_ciphertext()));
         self.view = if stale { View::Unread } else { View::Read(known()) };
-    }
-
-    /// An attempt publishes what it got although the grant was disconnected while it looked elsewhere.
-    fn forget_what_is_gone(&self, effects: &mut Vec<Effect<W, R>>) {
-        if let View::Read(row) = &self.view
-            && row.as_ref().is_none_or(|row| row.tombstone.is_some())
-        {
-            effects.push(Effect::Forget);
-        }
     }
 
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {

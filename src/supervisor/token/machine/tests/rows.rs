@@ -17,19 +17,6 @@ fn nothing_is_served_of_a_tombstone() {
 }
 
 #[test]
-fn what_an_attempt_publishes_of_a_grant_that_is_gone_is_forgotten() {
-    let gone = Row { tombstone: sample::tombstone(true), generation: Generation(5), ..row() };
-    for heard in [Event::Progress, Event::Ended(End::Renewed, Some(Arc::new(row())))] {
-        let mut bench = Bench::with(row());
-        bench.feed(Event::Row(Some(Arc::new(gone.clone()))));
-        bench.log.clear();
-        bench.feed(heard);
-        assert_eq!(bench.log, ["forget"]);
-        assert!(matches!(bench.ask(0), Some(Err(Error::NotConnected))));
-    }
-}
-
-#[test]
 fn an_older_row_does_not_replace_a_newer_one() {
     let newer = renewed(&row(), NOW);
     let mut bench = Bench::with(newer.clone());
