@@ -144,11 +144,10 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
         left.lease = None;
     }
-    let (mut named, mut others_open) = (false, false);
+    let mut named = false;
     if let Some(intent) = &mut left.intent {
         named = intent.senders.iter().any(|sender| sender.attempt == refuse.attempt);
         intent.senders.retain(|sender| sender.attempt != refuse.attempt);
-        others_open = intent.senders.iter().any(|sender| !sender.closed);
         if intent.senders.is_empty() {
             left.intent = None;
         }
@@ -158,7 +157,8 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     if moved || row.verdict.is_some() || !named {
         return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
     }
-    if let Some(alt) = left.alt.take_if(|_| !others_open) {
+    // Whoever else sent the refused token hears the same, or nothing: its doubt is about another token now.
+    if let Some(alt) = left.alt.take() {
         left.generation = row.generation.next();
         left.refresh_token = Some(alt.token);
         left.commit = Some(alt.by);

@@ -46,7 +46,7 @@ fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
 }
 
 #[test]
-fn invalid_grant_promotes_the_alternative_answer_once_nobody_else_may_answer() {
+fn invalid_grant_promotes_the_alternative_answer() {
     let row = Row { alt: alt(5, 6, 7), parent: Some(fingerprint(9)), ..claimed_row(&[1]) };
     let (promoted, reply, sides) = taken(&refuse(1, &row), &row, NOW + seconds(3));
     assert_eq!(reply, Reply::Promoted);
@@ -58,6 +58,7 @@ fn invalid_grant_promotes_the_alternative_answer_once_nobody_else_may_answer() {
 
     let contested = Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) };
     let (left, reply, _) = taken(&refuse(1, &contested), &contested, NOW);
-    assert_eq!((reply, left.alt), (Reply::Done, alt(5, 6, 7)));
-    assert!(left.verdict.is_some());
+    assert_eq!((reply, left.refresh_token, left.verdict), (Reply::Promoted, Some(token(5)), None));
+    let intent = left.intent.unwrap();
+    assert_eq!((intent.generation, intent.senders.len(), intent.senders[0].attempt), (GENERATION, 1, id(2)));
 }
