@@ -32,6 +32,8 @@ pub enum StoreFault {
     CommitAcknowledgementsLost,
     /// It neither takes nor refuses commits until the fault is over; then it takes them.
     CommitsHang,
+    /// The same with connects.
+    ConnectsHang,
 }
 
 /// The wrapper, and the switch for it.
@@ -76,19 +78,21 @@ impl Store for Faulty {
         let now = *fault.borrow_and_update();
         let claim = matches!(change, Change::Claim(_) | Change::Recover(_));
         let commit = matches!(change, Change::Commit(_));
+        let connect = matches!(change, Change::Connect(_));
         if matches!(change, Change::Renew { .. }) {
             self.renewals.fetch_add(1, Ordering::Relaxed);
         }
+        let hangs = (now == StoreFault::CommitsHang && commit) || (now == StoreFault::ConnectsHang && connect);
         match now {
             StoreFault::Down => refused(),
             StoreFault::ClaimsFail if claim => refused(),
             StoreFault::CommitsFail if commit => refused(),
             StoreFault::ClaimAcknowledgementsLost if claim => lost(self.store.change(key, change)),
             StoreFault::CommitAcknowledgementsLost if commit => lost(self.store.change(key, change)),
-            StoreFault::CommitsHang if commit => {
+            _ if hangs => {
                 let (store, key) = (self.store.clone(), key.clone());
                 Box::pin(async move {
-                    fault.wait_for(|fault| *fault != StoreFault::CommitsHang).await.ok();
+                    fault.wait_for(|fault| *fault != now).await.ok();
                     store.change(&key, change).await
                 })
             }

@@ -1,12 +1,15 @@
 //! Actors, the registry and the whole System may die at any moment: attempts go on, waiters get an answer,
 //! neighbours notice nothing.
 
+use std::time::Duration;
+
+use futures_util::FutureExt;
 use token_supervisor::{
-    Acquire, Error, TokenKey,
+    Acquire, Error, Revoke, State, TokenKey,
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, within};
+use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
 
 #[tokio::test]
 async fn an_idle_actor_that_panics_is_replaced() {
@@ -238,4 +241,35 @@ async fn a_poisoned_grant_is_left_alone_for_a_while_and_its_neighbour_is_not() {
     within(supervisor.status(&neighbour)).await.unwrap();
     world.clock.advance(std::time::Duration::from_secs(61));
     within(supervisor.status(&key)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connect_that_outlives_the_registry_is_seen_by_the_actors_of_the_next() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+    supervisor.testing().store_fault(StoreFault::ConnectsHang);
+    let mut connect = Box::pin(supervisor.connect(&key, world.sim.consent("alice")));
+    // Its actor has it before the registry dies.
+    assert!((&mut connect).now_or_never().is_none());
+    supervisor.testing().panic_registry();
+    let status = tokio::spawn({
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        async move { supervisor.status(&key).await }
+    });
+    let status = passing(&world, Duration::from_millis(1), status).await.unwrap();
+    assert_eq!(status.state, State::Revoked, "the successor has read what was there");
+
+    supervisor.testing().store_fault(StoreFault::None);
+    within(connect).await.unwrap();
+    let asked = async {
+        loop {
+            match supervisor.status(&key).await.unwrap().state {
+                State::Revoked => tokio::task::yield_now().await,
+                state => break state,
+            }
+        }
+    };
+    assert_eq!(within(asked).await, State::Fresh);
+    stop(supervisor).await;
 }

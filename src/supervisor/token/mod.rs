@@ -278,15 +278,21 @@ impl TokenActor {
         self.change(Change::Connect(Box::new(connect)), reply, context);
     }
 
+    /// Has whoever is the key's actor by then read the row again.
+    fn read_again(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (routes, key) = (self.routes.clone(), self.key.clone());
+        async move { drop(routes.route(key, Ask::Stale).await) }
+    }
+
     /// Carries out one transaction on the row. It is done whether this actor lives to see it or not.
     fn change(&self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
         let changed = self.core.store.change(&self.key, change);
         let (tell, told) = oneshot::channel();
-        let (routes, key) = (self.routes.clone(), self.key.clone());
+        let read_again = self.read_again();
         self.core.runtime.spawn(async move {
             // If this actor is gone, its successor may have read the row before it was changed.
             if tell.send(changed.await).is_err() {
-                routes.route(key, Ask::Stale).await.ok();
+                read_again.await;
             }
         });
         let changed = async {
@@ -304,6 +310,10 @@ impl TokenActor {
                 };
                 actor.feed(Event::Row(row), context);
                 drop(reply.send(answer));
+                if !actor.guard.registry.connected() {
+                    // The same if the registry died, and the next one has started a successor beside this one.
+                    actor.core.runtime.spawn(actor.read_again());
+                }
             }
             Err(error) => {
                 tracing::warn!(error = %error, "a change of a grant was not stored");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use token_supervisor::{
     Acquire, Command, Connect, Disconnect, Error, Generation, Grant, RefreshNow, RejectToken, RequireReconnect, Revoke,
     TokenKey, TokenSupervisor,
-    testing::{Kind, StoreFault},
+    testing::{Fault, Kind, Outcome, Presentation, StoreFault},
 };
 
 use super::{
@@ -17,6 +17,11 @@ use crate::support::{LIFE, World};
 
 /// An access token that the provider does not know: what a connect without refresh token brings.
 pub(super) const ALONE: &str = "ts-test-secret-alone";
+
+/// No fault has the provider process a request later than this.
+const LATEST: Duration = Duration::from_secs(10);
+/// Breaths, of some two milliseconds.
+const LONG_ENOUGH: usize = 50;
 
 pub(super) struct Stage {
     pub(super) setting: &'static Setting,
@@ -52,6 +57,30 @@ impl Stage {
     pub(super) fn advance(&mut self, by: Duration) {
         self.elapsed += by;
         self.world.clock.advance(by);
+    }
+
+    /// Lets time pass in two parts: what the provider does a little later is done before anybody has waited for long,
+    /// however slow the machine is.
+    async fn pass(&mut self, by: Duration) {
+        let soon = by.min(LATEST);
+        self.advance(soon);
+        let late = |fault: &Fault| matches!(fault, Fault::LateProcessing(_) | Fault::Delay(_));
+        if by > soon {
+            self.until(|it| it.outcome != Outcome::NotProcessed || !it.fault.as_ref().is_some_and(late)).await;
+            self.advance(by - soon);
+        }
+    }
+
+    /// Waits a moment for all requests to be like this.
+    async fn until(&self, holds: impl Fn(&Presentation) -> bool) {
+        for _ in 0..LONG_ENOUGH {
+            if self.world.sim.presentations().iter().all(&holds) {
+                break;
+            }
+            breathe().await;
+        }
+        // What was answered is on its way to the attempt.
+        breathe().await;
     }
 
     /// Sends a command, and lets time pass until it is answered.
@@ -97,14 +126,17 @@ impl Stage {
                     plot.ask_for(self, What::Report, RejectToken::new(&key, generation)).await;
                 }
             }
-            Step::Advance(by) => self.advance(*by),
+            Step::Advance(by) => self.pass(*by).await,
             Step::WallClock { seconds, stays } => {
                 step_clock(&self.world, *seconds);
                 plot.stepped = true;
                 plot.step_back = if *stays { 0 } else { *seconds };
             }
             Step::Fault(fault) => sim.next(fault.clone()),
-            Step::Release => sim.release(),
+            Step::Release => {
+                sim.release();
+                self.until(|answered| answered.fault != Some(Fault::Hang) || answered.answered_at.is_some()).await;
+            }
             Step::Store(fault) => supervisor.testing().store_fault(*fault),
             Step::Journal { fails } => supervisor.testing().journal_fails(*fails),
             Step::PanicActor => {
