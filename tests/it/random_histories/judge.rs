@@ -188,6 +188,7 @@ impl Plot {
                     // Its tokens are revoked, or a connect without refresh token took its place.
                     || self.asked_for(|kind| matches!(kind, DeedKind::Disconnect { .. }))
                     || (!stage.setting.forgives() && self.lost(stage, family))
+                    || (!stage.setting.forgives() && self.stepped && self.was_late(stage))
             }
             _ => true,
         }
@@ -206,6 +207,13 @@ impl Plot {
     /// Whether an administrator ended the family, or any.
     fn was_ended(&self, family: Option<u64>) -> bool {
         self.consents.iter().take(self.ended).any(|consent| family.is_none_or(|family| family == consent.family))
+    }
+
+    /// Whether a request was processed after it had been given up: too late for `settle`, if the clock was stepped.
+    fn was_late(&self, stage: &Stage) -> bool {
+        let mine = |token: &TokenId| *token.user == *self.key.user();
+        let late = |it: &Presentation| matches!(it.fault, Some(Fault::LateProcessing(_)));
+        stage.world.sim.presentations().iter().any(|it| late(it) && it.token.as_ref().is_some_and(mine))
     }
 
     /// Whether an answer left the refresh token out.
