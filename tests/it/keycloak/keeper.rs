@@ -37,6 +37,8 @@ const USES_EACH: usize = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A token that is used must live at least this long (ms): its way to the server is not ours to judge.
 const USABLE: u64 = 500;
+/// For how long a thread of a busy machine may be held up (ms).
+const BUSY: u64 = 100;
 
 const CONFIGURATION: &str = "TOKEN_SUPERVISOR_TEST_KEEPER";
 
@@ -278,7 +280,8 @@ impl Seen {
         report.late += u64::from(u128::from(took) > deadline.as_millis() + 1_000);
         match got {
             Ok(generation) => {
-                if at >= expires {
+                // Between the answer and this look at the clock a busy machine may take its time.
+                if at - took >= expires || at >= expires + BUSY {
                     report.expired_seen += 1;
                     report.expired_by = report.expired_by.max(at - expires);
                 }

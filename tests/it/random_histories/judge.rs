@@ -188,7 +188,7 @@ impl Plot {
                     // Its tokens are revoked, or a connect without refresh token took its place.
                     || self.asked_for(|kind| matches!(kind, DeedKind::Disconnect { .. }))
                     || (!stage.setting.forgives() && self.lost(stage, family))
-                    || (!stage.setting.forgives() && self.stepped && self.was_late(stage))
+                    || (self.stepped && self.was_late(stage))
             }
             _ => true,
         }
