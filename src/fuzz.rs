@@ -60,8 +60,11 @@ pub fn decode(data: &[u8]) {
                 let known = complete || (status == 429 && matches!(outcome, Outcome::NotSpent(_)));
                 assert!(known || matches!(outcome, Outcome::Unknown(_)), "{status} decided about the grant");
                 assert!(!shown.contains(SENT), "what was sent is shown");
-                assert!(failure.code.len() <= 64 && failure.code.bytes().all(|byte| byte.is_ascii_graphic()));
-                assert!(failure.correlation.as_ref().is_none_or(|text| text.len() <= 128));
+                assert!(
+                    failure.evidence.code.len() <= 64
+                        && failure.evidence.code.bytes().all(|byte| byte.is_ascii_graphic())
+                );
+                assert!(failure.evidence.request_id.as_ref().is_none_or(|text| text.len() <= 128));
                 assert!(failure.retry_after.is_none_or(|wait| wait <= Duration::from_secs(3_600)));
             }
         }

@@ -82,10 +82,11 @@ mod supervisor;
 pub mod testing;
 
 pub use error::{Cause, Error};
-pub use idp::{ClientAuth, Idp, InDoubt, Rotation, preset as presets};
+pub use idp::{ClientAuth, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use model::{
-    AccessToken, ClientSecret, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey, Warning,
+    AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey,
+    Warning,
 };
 pub use protocol::Unchanged;
 pub use supervisor::{

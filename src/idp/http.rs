@@ -24,12 +24,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{Failure, INCOMPLETE, Outcome, Reply, classify},
+    outcome::{Failure, INCOMPLETE, Meaning, Outcome, Reply, classify},
 };
 use crate::{
-    Cause,
     clock::Clock,
-    model::{RefreshToken, Time},
+    model::{Evidence, RefreshToken, Time},
 };
 
 /// An answer beyond this is not read: token answers have a few kilobytes.
@@ -90,7 +89,7 @@ impl Client {
     /// # Errors
     /// Whatever else it says. Repeating is harmless.
     pub(crate) async fn revoke(&self, idp: &Idp, token: &RefreshToken) -> Result<(), Failure> {
-        let Some(url) = &idp.revocation_url else { return Err(Failure::ours(Cause::IdpDown, "no_revocation_url")) };
+        let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, url, own).timeout(REVOCATION_TIMEOUT);
         let (reply, _) =
@@ -99,10 +98,10 @@ impl Client {
         let mut failure = match error.as_deref() {
             None if (200..300).contains(&reply.status) => return Ok(()),
             Some("invalid_token") if (200..300).contains(&reply.status) || reply.status == 400 => return Ok(()),
-            _ if reply.status == 429 => reply.failure(Cause::IdpThrottled, "http_429"),
+            _ if reply.status == 429 => reply.failure(Meaning::Throttled, "http_429"),
             Some(code) if reply.status < 500 => {
                 let refused = idp.client_refused_codes.iter().any(|refused| refused == code);
-                reply.failure(if refused { Cause::ClientRefused } else { Cause::IdpDown }, code)
+                reply.failure(if refused { Meaning::OperatorFault } else { Meaning::Transient }, code)
             }
             _ => reply.by_status(),
         };
@@ -139,13 +138,13 @@ impl Client {
     /// Sends, and reads the answer; beside it our code for why it was cut, if it was.
     async fn send(&self, idp: &Idp, request: RequestBuilder) -> Result<(Reply, Option<&'static str>), Unsent> {
         let (http, request) = request.build_split();
-        let never = |code| Unsent::Never(Failure::ours(Cause::IdpDown, code));
+        let never = |code| Unsent::Never(Failure::ours(code));
         let request = request.map_err(|_| never("bad_request"))?;
         let mut response = http.execute(request).await.map_err(|error| match () {
             // Name, connection or TLS: nothing of the request was written.
             () if error.is_connect() => never("connect_failed"),
-            () if error.is_timeout() => Unsent::Perhaps(Failure::ours(Cause::IdpDown, "timeout")),
-            () => Unsent::Perhaps(Failure::ours(Cause::IdpDown, "connection_lost")),
+            () if error.is_timeout() => Unsent::Perhaps(Failure::ours("timeout")),
+            () => Unsent::Perhaps(Failure::ours("connection_lost")),
         })?;
         let (body, cut) = read(&mut response).await;
         let head = Head {
@@ -252,27 +251,29 @@ enum Unsent {
 }
 
 impl Failure {
-    fn ours(cause: Cause, code: &str) -> Self {
-        Self { cause, code: code.to_owned(), status: None, correlation: None, retry_after: None }
+    fn ours(code: &str) -> Self {
+        Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
     }
 
     /// Against a provider that repeats what it was sent in a field that is shown.
     fn scrub(&mut self, secret: &str) {
         let echoes =
             |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
-        if echoes(&self.code) {
-            self.code = self.status.map_or_else(|| "unknown".to_owned(), |status| format!("http_{status}"));
+        let Evidence { code, detail, status, request_id } = &mut self.evidence;
+        if echoes(code) {
+            *code = status.map_or_else(|| "unknown".to_owned(), |status| format!("http_{status}"));
         }
-        self.correlation.take_if(|text| echoes(text));
+        detail.take_if(|text| echoes(text));
+        request_id.take_if(|text| echoes(text));
     }
 }
 
 /// Says why an answer is incomplete, where that is known.
 fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
     if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
-        && failure.code == INCOMPLETE
+        && failure.evidence.code == INCOMPLETE
     {
-        failure.code = reason.to_owned();
+        failure.evidence.code = reason.to_owned();
     }
     outcome
 }

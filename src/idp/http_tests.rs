@@ -132,7 +132,10 @@ async fn refresh(server: &Server) -> Outcome {
 
 #[track_caller]
 pub(super) fn assert_unknown(outcome: &Outcome, code: &str) {
-    assert!(matches!(outcome, Outcome::Unknown(failure) if failure.code == code), "{outcome:?}, expected {code}");
+    assert!(
+        matches!(outcome, Outcome::Unknown(failure) if failure.evidence.code == code),
+        "{outcome:?}, expected {code}"
+    );
     assert!(!format!("{outcome:?}").contains("127.0.0.1"), "{outcome:?}");
 }
 
@@ -187,7 +190,7 @@ async fn what_was_never_sent_is_not_spent() {
         };
         let outcome = refresh_with(&client, &idp).await;
         assert!(
-            matches!(&outcome, Outcome::NotSpent(failure) if failure.code == "connect_failed"),
+            matches!(&outcome, Outcome::NotSpent(failure) if failure.evidence.code == "connect_failed"),
             "{url} {outcome:?}"
         );
     }
@@ -255,7 +258,7 @@ async fn a_connection_closed_after_the_answer_costs_nothing() {
         // Whether the close is seen before the next write is a race; both ends of it are right, and
         // neither sends twice what was received.
         let outcome = refresh_with(&client, &idp).await;
-        let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.code == "connection_lost");
+        let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.evidence.code == "connection_lost");
         assert!(matches!(outcome, Outcome::Answered(_)) || lost, "{outcome:?}");
         assert!(server.posts() <= sent);
     }
@@ -313,13 +316,16 @@ async fn headers_of_a_failure_are_read_and_an_echo_is_not_shown() {
     let idp = preset::github("id", "ts-test-secret-client").token_url(&server.url);
     let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else { panic!("429 is not spent") };
     assert_eq!(failure.retry_after, Some(7 * SECOND));
-    assert_eq!((failure.cause, failure.code.as_str(), failure.status), (Cause::IdpThrottled, "http_429", Some(429)));
-    assert_eq!(failure.correlation.as_deref(), Some("91B2:77AC"));
+    assert_eq!(
+        (failure.meaning, failure.evidence.code.as_str(), failure.evidence.status),
+        (Meaning::Throttled, "http_429", Some(429))
+    );
+    assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
 
     let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
     let server = Server::start([Step::Close(answer(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
     let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error is not spent") };
-    assert_eq!((failure.code.as_str(), failure.correlation), ("http_400", None));
+    assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("http_400", None));
 }
 
 #[test]
@@ -353,22 +359,26 @@ async fn revocation_is_done_when_the_token_is_gone() {
         ("204 No Content", "", Ok(())),
         ("200 OK", r#"{"error":"invalid_token","error_description":"Invalid token"}"#, Ok(())),
         ("400 Bad Request", r#"{"error":"invalid_token"}"#, Ok(())),
-        ("200 OK", r#"{"error":"server_error"}"#, Err((Cause::IdpDown, "server_error"))),
-        ("400 Bad Request", r#"{"error":"unsupported_token_type"}"#, Err((Cause::IdpDown, "unsupported_token_type"))),
-        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, Err((Cause::ClientRefused, "invalid_client"))),
-        ("403 Forbidden", "", Err((Cause::IdpDown, "http_403"))),
-        ("429 Too Many Requests", "", Err((Cause::IdpThrottled, "http_429"))),
-        ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Cause::IdpDown, "http_503"))),
-        ("302 Found\r\nLocation: /", "", Err((Cause::IdpDown, "http_302"))),
+        ("200 OK", r#"{"error":"server_error"}"#, Err((Meaning::Transient, "server_error"))),
+        (
+            "400 Bad Request",
+            r#"{"error":"unsupported_token_type"}"#,
+            Err((Meaning::Transient, "unsupported_token_type")),
+        ),
+        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, Err((Meaning::OperatorFault, "invalid_client"))),
+        ("403 Forbidden", "", Err((Meaning::Transient, "http_403"))),
+        ("429 Too Many Requests", "", Err((Meaning::Throttled, "http_429"))),
+        ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Meaning::Transient, "http_503"))),
+        ("302 Found\r\nLocation: /", "", Err((Meaning::Transient, "http_302"))),
     ] {
         let server = Server::start([Step::Close(answer(head, body))]).await;
         let idp = server.idp().revocation_url(&server.url);
         let result = client(&idp).revoke(&idp, &SPENT.into()).await;
-        let result = result.map_err(|failure| (failure.cause, failure.code));
-        let expected = expected.map_err(|(cause, code): (Cause, &str)| (cause, code.to_owned()));
+        let result = result.map_err(|failure| (failure.meaning, failure.evidence.code));
+        let expected = expected.map_err(|(meaning, code): (Meaning, &str)| (meaning, code.to_owned()));
         assert_eq!(result, expected, "{head} {body}");
         assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
     }
     let idp = Server::start([]).await.idp();
-    assert_eq!(client(&idp).revoke(&idp, &SPENT.into()).await.unwrap_err().code, "no_revocation_url");
+    assert_eq!(client(&idp).revoke(&idp, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
 }

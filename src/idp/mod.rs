@@ -20,6 +20,7 @@ mod provider;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::http::told_of;
+pub use self::outcome::Meaning;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub(crate) use self::{
     backoff::delay,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cause,
-    model::{AccessToken, RefreshToken, Time},
+    model::{AccessToken, Evidence, RefreshToken, Time},
 };
 
 /// What was learnt from one request.
@@ -50,13 +50,36 @@ pub(crate) struct Answer {
 /// Why there are no new tokens, in words that can be shown to anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    pub(crate) cause: Cause,
-    /// The OAuth error code where it decided, else ours: `http_502`, `timeout`, `connect_failed`.
-    pub(crate) code: String,
-    pub(crate) status: Option<u16>,
-    /// The provider's own name for the request, for its support.
-    pub(crate) correlation: Option<String>,
+    pub(crate) meaning: Meaning,
+    pub(crate) evidence: Evidence,
     pub(crate) retry_after: Option<Duration>,
+}
+
+/// What an error of a token endpoint means: who can mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Meaning {
+    /// The refresh token is not accepted (any more): only consent helps.
+    UserMustReconnect,
+    /// Our client or what it asks for is refused: an operator must act, and no grant is touched.
+    OperatorFault,
+    /// The provider asks to slow down.
+    Throttled,
+    /// Another request with this refresh token is being processed: what came of it will be seen.
+    Race,
+    /// It passes by itself.
+    Transient,
+}
+
+impl Failure {
+    /// What callers are told.
+    pub(crate) fn cause(&self) -> Cause {
+        match self.meaning {
+            Meaning::OperatorFault => Cause::ClientRefused,
+            Meaning::Throttled => Cause::IdpThrottled,
+            Meaning::UserMustReconnect | Meaning::Race | Meaning::Transient => Cause::IdpDown,
+        }
+    }
 }
 
 /// An answer as it came from the wire.
@@ -81,12 +104,12 @@ const UNREADABLE: &str = "unreadable_answer";
 pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
     match reply.status {
         // Whatever is in its body: an error code inside is no verdict.
-        429 => Outcome::NotSpent(reply.failure(Cause::IdpThrottled, "http_429")),
+        429 => Outcome::NotSpent(reply.failure(Meaning::Throttled, "http_429")),
         408 => Outcome::Unknown(reply.by_status()),
         200..=299 | 400..=499 => match reply.fields() {
             Ok(fields) => judge(idp, reply, fields),
             Err(UNREADABLE) if reply.status >= 400 => Outcome::Unknown(reply.by_status()),
-            Err(code) => Outcome::Unknown(reply.failure(Cause::IdpDown, code)),
+            Err(code) => Outcome::Unknown(reply.failure(Meaning::Transient, code)),
         },
         _ => Outcome::Unknown(reply.by_status()),
     }
@@ -95,7 +118,7 @@ pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
 /// A complete 2xx or 4xx with fields.
 fn judge(idp: &Idp, reply: &Reply, fields: Fields) -> Outcome {
     let success = reply.status < 300;
-    let unknown = |code| Outcome::Unknown(reply.failure(Cause::IdpDown, code));
+    let unknown = |code| Outcome::Unknown(reply.failure(Meaning::Transient, code));
     let no_token = fields.access_token.is_none() && fields.refresh_token.is_none();
     match (fields.access_token, fields.error) {
         (Some(_), _) if success && fields.refresh_token.is_none() && idp.rotation == Rotation::Always => {
@@ -114,11 +137,11 @@ fn judge(idp: &Idp, reply: &Reply, fields: Fields) -> Outcome {
         (None, Some(code)) if no_token => {
             let listed = |codes: &[String]| codes.contains(&code);
             if code == "invalid_grant" || listed(&idp.invalid_grant_codes) {
-                Outcome::InvalidGrant(reply.failure(Cause::IdpDown, &code))
+                Outcome::InvalidGrant(reply.failure(Meaning::UserMustReconnect, &code))
             } else if listed(&idp.client_refused_codes) {
-                Outcome::NotSpent(reply.failure(Cause::ClientRefused, &code))
+                Outcome::NotSpent(reply.failure(Meaning::OperatorFault, &code))
             } else {
-                Outcome::NotSpent(reply.failure(Cause::IdpDown, &code))
+                Outcome::NotSpent(reply.failure(Meaning::Transient, &code))
             }
         }
         // A refusal that brings a token contradicts itself.
@@ -142,18 +165,18 @@ impl Reply {
         }
     }
 
-    pub(super) fn failure(&self, cause: Cause, code: &str) -> Failure {
-        Failure {
-            cause,
+    pub(super) fn failure(&self, meaning: Meaning, code: &str) -> Failure {
+        let evidence = Evidence {
             code: code.to_owned(),
+            detail: None,
             status: Some(self.status),
-            correlation: self.correlation.clone(),
-            retry_after: self.retry_after,
-        }
+            request_id: self.correlation.clone(),
+        };
+        Failure { meaning, evidence, retry_after: self.retry_after }
     }
 
     pub(super) fn by_status(&self) -> Failure {
-        self.failure(Cause::IdpDown, &format!("http_{}", self.status))
+        self.failure(Meaning::Transient, &format!("http_{}", self.status))
     }
 }
 

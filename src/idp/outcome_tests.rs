@@ -38,8 +38,8 @@ fn told(outcome: &Outcome) -> String {
         Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
         Outcome::Unknown(failure) => ("unknown", failure),
     };
-    assert_eq!(failure.correlation.as_deref(), Some("91B2:77AC"));
-    format!("{word} {} {}", failure.cause, failure.code)
+    assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
+    format!("{word} {} {}", failure.cause(), failure.evidence.code)
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn failures_pass_on_when_to_ask_again() {
         let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &reply) else {
             panic!("{status}")
         };
-        assert_eq!((failure.retry_after, failure.status), (wait, Some(status)));
+        assert_eq!((failure.retry_after, failure.evidence.status), (wait, Some(status)));
     }
 }
 

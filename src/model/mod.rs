@@ -3,6 +3,7 @@
 //! Invariants: nothing here reads a clock or a file; secrets are redacted newtypes; a [`Row`] holds
 //! ciphertext only, so the decisions made on it (and the model check that drives them) see no secret.
 
+mod evidence;
 mod grant;
 mod id;
 mod key;
@@ -11,6 +12,7 @@ mod secret;
 mod time;
 mod token;
 
+pub use evidence::Evidence;
 pub(crate) use grant::Lifetime;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};

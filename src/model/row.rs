@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expires, Fingerprint, Generation, Id, Time, TokenKey};
+use super::{Evidence, Expires, Fingerprint, Generation, Id, Time, TokenKey};
 use crate::error::Cause;
 
 /// Ciphertext as the store keeps it.
@@ -75,8 +75,8 @@ pub(crate) struct Sender {
 /// Why the user must go through consent again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Verdict {
-    /// The identity provider's error code, or ours.
-    pub(crate) code: String,
+    #[serde(flatten)]
+    pub(crate) evidence: Evidence,
     pub(crate) since: Time,
     pub(crate) by: VerdictBy,
 }
@@ -95,7 +95,8 @@ pub(crate) enum VerdictBy {
 /// The last thing that went wrong, and how often in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct LastError {
-    pub(crate) code: String,
+    #[serde(flatten)]
+    pub(crate) evidence: Evidence,
     pub(crate) cause: Cause,
     pub(crate) at: Time,
     pub(crate) failures: u32,

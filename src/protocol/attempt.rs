@@ -10,7 +10,7 @@ use super::{
     doubt::{Doubt, Rules, doubt},
     resolve::Resolution,
 };
-use crate::model::{Fingerprint, Generation, Id, Row, Time};
+use crate::model::{Evidence, Fingerprint, Generation, Id, Row, Time};
 
 /// The decisions of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +98,7 @@ pub(crate) enum Event {
 pub(crate) enum Told {
     Answered,
     NotSpent { fault: Fault, retry_at: Time },
-    InvalidGrant { code: String },
+    InvalidGrant { evidence: Evidence },
     Unknown { fault: Fault, retry_at: Time },
 }
 
@@ -281,8 +281,8 @@ impl Machine {
             }
             // Read again afterwards: the doubt says until when there is nothing to do.
             Told::Unknown { fault, .. } => (Phase::Adjusting, Effect::Change(Change::Close(ending(fault, None)))),
-            Told::InvalidGrant { code } => {
-                let refuse = Refuse { attempt: self.id, incarnation, generation, code };
+            Told::InvalidGrant { evidence } => {
+                let refuse = Refuse { attempt: self.id, incarnation, generation, evidence };
                 (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
             }
         }

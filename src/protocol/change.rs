@@ -3,7 +3,7 @@
 use super::{
     Claim, Commit, Connect, Disconnect, Ending, Recover, Refuse, claim, commit, connect, ending, resolve::Resolution,
 };
-use crate::model::{Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
+use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
 
 /// One operation on one row. All of them may be repeated: a repetition changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +150,9 @@ impl Change {
             Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
-            Self::RequireReconnect { reason } => connect::verdict(row, reason.clone(), VerdictBy::Application, now),
+            Self::RequireReconnect { reason } => {
+                connect::verdict(row, Evidence::ours(reason), VerdictBy::Application, now)
+            }
             Self::Hold { reason } => connect::hold(reason, row),
             Self::Release => connect::release(row),
         };

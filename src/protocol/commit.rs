@@ -7,7 +7,7 @@ use super::{
     resolve::{Resolution, resolve},
 };
 use crate::model::{
-    Alt, Attempted, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, Time, Verdict, VerdictBy,
+    Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, Time, Verdict, VerdictBy,
 };
 
 /// An answer, sealed, with the claim it belongs to. This is also what the journal keeps.
@@ -38,7 +38,7 @@ pub(crate) struct Refuse {
     pub(crate) attempt: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
-    pub(crate) code: String,
+    pub(crate) evidence: Evidence,
 }
 
 impl Commit {
@@ -166,7 +166,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         left.changed_at = now;
         return Applied::write(left, Reply::Promoted).superseding(row);
     }
-    left.verdict = Some(Verdict { code: refuse.code.clone(), since: now, by: VerdictBy::Idp });
+    left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since: now, by: VerdictBy::Idp });
     left.changed_at = now;
     Applied::write(left, Reply::Done)
 }

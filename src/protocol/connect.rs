@@ -1,7 +1,7 @@
 //! What people and applications do to a row: connect, disconnect, require a reconnect, hold, release.
 
 use super::{Applied, Found, Known, Reply, Side, Unchanged};
-use crate::model::{Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
+use crate::model::{Evidence, Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
 
 /// A grant from the user's consent, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -134,12 +134,12 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applie
 }
 
 /// Sets a verdict that stays until the next connect.
-pub(super) fn verdict(row: &Row, code: String, by: VerdictBy, now: Time) -> Applied {
+pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: Time) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
-    Applied::write(Row { verdict: Some(Verdict { code, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
+    Applied::write(Row { verdict: Some(Verdict { evidence, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
 }
 
 /// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a

@@ -3,7 +3,7 @@
 use super::{Applied, Reply};
 use crate::{
     error::Cause,
-    model::{Generation, Id, Intent, LastError, Row, Sender, Time, Verdict, VerdictBy},
+    model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, Time, Verdict, VerdictBy},
 };
 
 /// The end of an attempt that has no answer, with the claim it belongs to.
@@ -17,10 +17,10 @@ pub(crate) struct Ending {
     pub(crate) retry_at: Option<Time>,
 }
 
-/// What went wrong: the identity provider's error code or ours, and what it means for callers.
+/// What went wrong, and what it means for callers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Fault {
-    pub(crate) code: String,
+    pub(crate) evidence: Evidence,
     pub(crate) cause: Cause,
 }
 
@@ -66,9 +66,9 @@ fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<
         return Applied::unchanged(Reply::Done);
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
-    if let Some(Fault { code, cause }) = end.error.as_ref().filter(|_| same) {
+    if let Some(Fault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
         let failures = row.last_error.as_ref().map_or(0, |error| error.failures).saturating_add(1);
-        left.last_error = Some(LastError { code: code.clone(), cause: *cause, at: now, failures });
+        left.last_error = Some(LastError { evidence: evidence.clone(), cause: *cause, at: now, failures });
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
@@ -102,7 +102,7 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: Time) ->
     if !same || !row.sendable() || row.lease_live(now) {
         return Applied::refused();
     }
-    let verdict = Verdict { code: "in_doubt".to_owned(), since: now, by: VerdictBy::Doubt };
+    let verdict = Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt };
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, Reply::Done)
 }

@@ -12,7 +12,7 @@ use futures_util::{FutureExt as _, future::join_all};
 use super::*;
 use crate::{
     clock::ManualClock,
-    model::{Expires, Fingerprint, Generation, Id},
+    model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
         Commit, Connect, Disconnect, Unchanged,
         resolve::Resolution,
@@ -171,7 +171,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     let claimed = place.done(&key, Change::Claim(claim(3, &beside)), Reply::Done).await;
     let mut end = ending(3, &claimed);
     let cause = crate::error::Cause::IdpThrottled;
-    end.error = Some(crate::protocol::Fault { code: "slow_down".to_owned(), cause });
+    end.error = Some(crate::protocol::Fault { evidence: Evidence::ours("slow_down"), cause });
     end.retry_at = Some(place.now() + seconds(60));
     let failed = place.done(&key, Change::Close(end), Reply::Done).await;
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());
@@ -212,7 +212,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
 
     let claimed = place.done(&key, Change::Claim(claim(4, &row)), Reply::Done).await;
     let refused = place.done(&key, sample::refuse(4, &claimed), Reply::Done).await;
-    assert_eq!(refused.verdict.unwrap().code, "invalid_grant");
+    assert_eq!(refused.verdict.unwrap().evidence.code, "invalid_grant");
     place.connected(&key, 3).await;
 
     let claimed = place.done(&key, Change::Claim(claim(5, &row)), Reply::Done).await;

@@ -61,8 +61,8 @@ impl Status {
             expiry: public(row.expires),
             refresh_expiry: public(row.refresh_expires),
             next_refresh_at: row.due_at.filter(|_| row.sendable()).max(row.retry_at).map(SystemTime::from),
-            last_error: row.last_error.as_ref().map(|error| error.code.clone()),
-            reason: verdict.map(|verdict| verdict.code.clone()),
+            last_error: row.last_error.as_ref().map(|error| error.evidence.code.clone()),
+            reason: verdict.map(|verdict| verdict.evidence.code.clone()),
             since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
             unchanged,
         }

@@ -90,7 +90,11 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<
     match answer.await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(failure)) => {
-            tracing::warn!(idp = revocation.key.idp(), idp.code = failure.code, "a refresh token was not revoked yet");
+            tracing::warn!(
+                idp = revocation.key.idp(),
+                idp.code = failure.evidence.code,
+                "a refresh token was not revoked yet"
+            );
             Err(failure.retry_after)
         }
         Err(_) => Err(None),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    model::{Expires, Id, Row, Sealed, Time},
+    model::{Evidence, Expires, Id, Row, Sealed, Time},
     protocol::{
         Change, Commit, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
@@ -134,7 +134,7 @@ impl World {
     pub(super) fn answered(&mut self, process: u8, parent: Token, answer: Answer, setting: &Setting) {
         let Answer::Token(new) = answer else {
             self.idp.tokens[usize::from(parent)].refused = true;
-            return self.advance(process, Event::Told(Told::InvalidGrant { code: String::new() }));
+            return self.advance(process, Event::Told(Told::InvalidGrant { evidence: Evidence::ours("") }));
         };
         let issued = &mut self.idp.tokens[usize::from(new)];
         (issued.delivered, issued.excused) = (true, false);
@@ -229,5 +229,5 @@ impl World {
 }
 
 pub(super) fn fault() -> Fault {
-    Fault { code: String::new(), cause: Cause::IdpDown }
+    Fault { evidence: Evidence::ours(""), cause: Cause::IdpDown }
 }

@@ -290,7 +290,7 @@ fn plain(row: &mut Row) {
     (row.issued_at, row.changed_at) = (Time(0), Time(0));
     if let Some(verdict) = &mut row.verdict {
         verdict.since = Time(0);
-        verdict.code.clear();
+        verdict.evidence.code.clear();
     }
     if let Some(tombstone) = &mut row.tombstone {
         tombstone.at = Time(0);

@@ -2,7 +2,7 @@ use super::*;
 use crate::protocol::Fault;
 
 fn fault() -> Fault {
-    Fault { code: "temporarily_unavailable".to_owned(), cause: Cause::IdpThrottled }
+    Fault { evidence: Evidence::ours("temporarily_unavailable"), cause: Cause::IdpThrottled }
 }
 
 fn failing(attempt: u8, row: &Row) -> Ending {
@@ -18,7 +18,7 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
     let claimed = Row { last_error: full_row().last_error, ..claimed_row(&[1]) };
     let now = NOW + seconds(4);
     let (left, reply, sides) = taken(&Change::Cancel(failing(1, &claimed)), &claimed, now);
-    let error = LastError { code: fault().code, cause: Cause::IdpThrottled, at: now, failures: 4 };
+    let error = LastError { evidence: fault().evidence, cause: Cause::IdpThrottled, at: now, failures: 4 };
     let retry_at = Some(NOW + seconds(60));
     let expected = Row { lease: None, intent: None, retry_at, last_error: Some(error), changed_at: now, ..claimed };
     assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));
@@ -46,7 +46,7 @@ fn closing_marks_the_own_sender_and_settling_starts_then() {
     let (left, ..) = taken(&Change::Close(failing(2, &left)), &left, NOW + seconds(12));
     assert_eq!((senders(&left), left.lease), (vec![(id(1), true), (id(2), true)], None));
     assert_eq!(left.intent.unwrap().settle_from, NOW + seconds(12));
-    assert_eq!(left.last_error.unwrap().code, fault().code);
+    assert_eq!(left.last_error.unwrap().evidence, fault().evidence);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn giving_up_asks_the_user_and_ends_the_doubt() {
     let doubtful = Row { lease: None, ..claimed_row(&[1]) };
     let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
     let (given_up, ..) = taken(&give_up, &doubtful, NOW + seconds(8));
-    let verdict = Verdict { code: "in_doubt".to_owned(), since: NOW + seconds(8), by: VerdictBy::Doubt };
+    let verdict = Verdict { evidence: Evidence::ours("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Doubt };
     assert_eq!((given_up.intent, given_up.verdict), (None, Some(verdict)));
     assert_eq!((given_up.generation, given_up.refresh_token), (GENERATION, Some(token(1))));
     for row in [

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     error::Cause,
     model::{
-        Alt, Attempted, Expires, Fingerprint, Generation, Id, Intent, LastError, Lease, Row, Sealed, Sender, Spendable,
-        Time, TokenKey, Tombstone, Verdict, VerdictBy,
+        Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Intent, LastError, Lease, Row, Sealed, Sender,
+        Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
     },
 };
 
@@ -97,7 +97,7 @@ pub(crate) fn claimed_row(senders: &[u8]) -> Row {
 }
 
 pub(crate) fn verdict(by: VerdictBy) -> Option<Verdict> {
-    Some(Verdict { code: "invalid_grant".to_owned(), since: NOW, by })
+    Some(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW, by })
 }
 
 pub(crate) fn tombstone(revoke: bool) -> Option<Tombstone> {
@@ -146,7 +146,7 @@ pub(crate) fn ending(attempt: u8, row: &Row) -> Ending {
 
 pub(crate) fn refuse(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
-    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, code: "invalid_grant".to_owned() })
+    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence: Evidence::ours("invalid_grant") })
 }
 
 /// A consent that brought token `new`, as incarnation `incarnation`.
@@ -187,7 +187,8 @@ pub(crate) fn full_row() -> Row {
     row.held = Some("copied database".to_owned());
     row.refresh_expires = Expires::Never;
     row.retry_at = Some(NOW + seconds(40));
-    row.last_error = Some(LastError { code: "server_error".to_owned(), cause: Cause::IdpDown, at: NOW, failures: 3 });
+    row.last_error =
+        Some(LastError { evidence: Evidence::ours("server_error"), cause: Cause::IdpDown, at: NOW, failures: 3 });
     row.tombstone = tombstone(true);
     row
 }

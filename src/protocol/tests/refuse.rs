@@ -3,7 +3,8 @@ use super::*;
 #[test]
 fn invalid_grant_sends_the_user_through_consent() {
     let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
-    let refused = Some(Verdict { code: "invalid_grant".to_owned(), since: NOW + seconds(2), by: VerdictBy::Idp });
+    let refused =
+        Some(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW + seconds(2), by: VerdictBy::Idp });
     assert_eq!((&left.verdict, &left.lease, &left.intent), (&refused, &None, &None));
     assert_eq!((left.generation, left.refresh_token), (GENERATION, Some(token(1))));
     assert_eq!((reply, sides), (Reply::Done, vec![]));

@@ -11,7 +11,7 @@ use super::{Ended, Progress, seal};
 use crate::{
     error::Cause,
     idp::{Failure, NotBefore, Outcome, Slot, delay},
-    model::{Generation, Id, Issued, Row, Standing, Time, TokenKey},
+    model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
@@ -185,7 +185,7 @@ impl Attempt {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
         let unsendable = |code: &str, cause| {
-            let fault = Fault { code: code.to_owned(), cause };
+            let fault = Fault { evidence: Evidence::ours(code), cause };
             Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + OPERATOR }))
         };
         if row.client_id.as_ref().is_some_and(|client| *client != provider.idp.client_id) {
@@ -225,7 +225,7 @@ impl Attempt {
             }
             Outcome::InvalidGrant(failure) => {
                 self.failed(provider, &row, &failure);
-                Told::InvalidGrant { code: failure.code }
+                Told::InvalidGrant { evidence: failure.evidence }
             }
         };
         self.slot = None;
@@ -237,9 +237,10 @@ impl Attempt {
         tracing::warn!(
             grant.id = row.grant_id,
             idp = self.key.idp(),
-            idp.status = failure.status,
-            idp.code = failure.code,
-            idp.request_id = failure.correlation,
+            idp.status = failure.evidence.status,
+            idp.code = failure.evidence.code,
+            idp.detail = failure.evidence.detail,
+            idp.request_id = failure.evidence.request_id,
             "a refresh was not answered with a token"
         );
         if let Some(after) = failure.retry_after {
@@ -338,7 +339,7 @@ impl Drop for Attempt {
 }
 
 fn fault(failure: Failure) -> Fault {
-    Fault { code: failure.code, cause: failure.cause }
+    Fault { cause: failure.cause(), evidence: failure.evidence }
 }
 
 /// Writes the key's journal entries to the store.

@@ -123,7 +123,7 @@ impl<W, R> Machine<W, R> {
     /// Why no attempt can start now.
     fn hindrance(&self, row: &Row, now: Time) -> Option<Error> {
         if let Some(verdict) = &row.verdict {
-            let (reason, since) = (verdict.code.clone(), verdict.since.into());
+            let (reason, since) = (verdict.evidence.code.clone(), verdict.since.into());
             return Some(Error::ReconnectRequired { reason, since });
         }
         if row.held.is_some() {

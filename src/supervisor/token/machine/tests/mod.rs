@@ -12,7 +12,9 @@ use super::{Effect, Event, Limits, Machine, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
-    model::{AccessToken, Attempted, Expires, Generation, Issued, LastError, Row, Standing, Time, Token, VerdictBy},
+    model::{
+        AccessToken, Attempted, Evidence, Expires, Generation, Issued, LastError, Row, Standing, Time, Token, VerdictBy,
+    },
     protocol::{
         attempt::End,
         tests::{self as sample, NOW, claimed_row, id, seconds},
@@ -192,7 +194,7 @@ fn expired() -> Row {
 }
 
 fn failing(row: Row, retry_at: Time) -> Row {
-    let error = LastError { code: "server_error".to_owned(), cause: Cause::IdpDown, at: NOW, failures: 1 };
+    let error = LastError { evidence: Evidence::ours("server_error"), cause: Cause::IdpDown, at: NOW, failures: 1 };
     Row { retry_at: Some(retry_at), last_error: Some(error), ..row }
 }
 
