@@ -1,9 +1,10 @@
 //! What callers hold.
 
 use std::{
+    collections::HashMap,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::{
-    Builder, Registry, Status, TokenWatch,
+    Builder, Registry, Status, TokenWatch, builder,
     command::{
         Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
         Watch,
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     error::{Cause, Error},
+    idp::Idp,
     model::{Generation, Grant, Token, TokenKey},
 };
 
@@ -148,6 +150,34 @@ impl TokenSupervisor {
         self.call(GetStatus::new(key)).await
     }
 
+    /// Adds an identity provider, or replaces the settings of one, while the supervisor runs. Refreshes under way finish
+    /// with the old ones; one that was paused because its client was refused is tried at once.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.
+    pub fn set_idp(&self, name: &str, idp: Idp) -> Result<(), Error> {
+        let core = &self.shared.core;
+        let before = core.provider(name);
+        let provider = builder::provider(name, idp, &core.refresh, &core.clock, before.as_deref())?;
+        core.idps.rcu(|idps| {
+            let mut idps = HashMap::clone(idps);
+            idps.insert(name.to_owned(), provider.clone());
+            idps
+        });
+        Ok(())
+    }
+
+    /// Lets the next request to this identity provider through, although refreshes are paused because it was in trouble
+    /// or refused our client: somebody says that it is well again. Its answer decides.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`].
+    pub fn probe_idp(&self, name: &str) -> Result<(), Error> {
+        let core = &self.shared.core;
+        core.provider(name).ok_or(Error::UnknownIdp)?.gate.probe_now(core.clock.read());
+        Ok(())
+    }
+
     /// The message API, for other actors.
     pub fn registry(&self) -> Registry {
         Registry::new(self.clone(), self.life.front())
@@ -212,6 +242,26 @@ pub struct Shared {
     pub(super) routes: Routes,
 }
 
+/// Counts a request for as long as it waits for its answer.
+struct InFlight(Arc<Core>);
+
+impl InFlight {
+    fn enter(core: &Arc<Core>) -> Result<Self, Error> {
+        let before = core.in_flight.fetch_add(1, Ordering::Relaxed);
+        let entered = Self(core.clone());
+        if before >= core.limits.requests_in_flight {
+            return Err(Error::Busy { retry_after: Duration::from_secs(1) });
+        }
+        Ok(entered)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A key's actor that dies with a request is replaced and asked again this often.
 const TRIES: u32 = 3;
 
@@ -231,7 +281,8 @@ impl Shared {
             if let Some(answer) = command.fast(&shared) {
                 return Ok(answer);
             }
-            if !shared.core.idps.contains_key(command.key().idp()) {
+            let _in_flight = InFlight::enter(&shared.core)?;
+            if shared.core.provider(command.key().idp()).is_none() {
                 return Err(Error::UnknownIdp);
             }
             let deadline = shared.core.clock.sleep(command.timeout_after());

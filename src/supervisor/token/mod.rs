@@ -22,12 +22,14 @@ use super::{
     status::Status,
 };
 use crate::{
+    clock::Reading,
     error::{Cause, Error},
+    idp::Lane,
     model::{Grant, Row, Standing, State, Time, Token, TokenKey},
     protocol::{Change, Disconnect, Reply as Replied},
     store::{Changed, StoreError},
 };
-use machine::{Effect, Event, Limits, Machine, Sight, Waiting};
+use machine::{Effect, Event, GateSight, Limits, Machine, Sight, Waiting};
 
 /// The actor of one key.
 pub(super) struct TokenActor {
@@ -100,14 +102,24 @@ impl TokenActor {
 
     fn decide(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>) -> Vec<Effect<Reply<Token>, Reply<Refreshed>>> {
         let published = self.core.snapshot.current(&self.key);
+        let now = self.core.clock.read();
         let sight = Sight {
-            now: self.core.clock.read(),
+            now,
             published: published.as_ref(),
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
+            gate: self.gate(now),
             wanted: !self.unread.is_empty(),
         };
         self.machine.step(event, sight)
+    }
+
+    fn gate(&self, now: Reading) -> GateSight {
+        let provider = self.core.provider(self.key.idp());
+        provider.map_or_else(GateSight::default, |provider| GateSight {
+            closed: provider.gate.closed(now),
+            recovered: provider.gate.recovered().map(|at| at.wall),
+        })
     }
 
     fn carry_out(&mut self, effect: Effect<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
@@ -119,7 +131,8 @@ impl TokenActor {
                 None => self.core.snapshot.remove(&self.key),
             },
             Effect::Stand(standing) => self.stand(standing),
-            Effect::Start(row) => self.start(&row, context),
+            Effect::Start(row, lane) => self.start(&row, lane, context),
+            Effect::Hurry => self.core.attempts.hurry(&self.key),
             // Whoever asked may be gone.
             Effect::Answer(reply, answer) => drop(reply.send(answer)),
             Effect::Refreshed(reply, answer) => {
@@ -165,7 +178,7 @@ impl TokenActor {
     fn stand(&self, standing: Standing) {
         let Some(issued) = self.core.snapshot.current(&self.key) else { return };
         issued.set_standing(standing);
-        let ends = self.core.idps.get(self.key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
+        let ends = self.core.provider(self.key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
         // Looked at after the change: the attempt says that it sends before it withdraws, so one of us is last.
         if ends && self.core.attempts.sent(&self.key).is_some_and(|sent| issued.generation <= sent) {
             issued.set_standing(Standing::Withdrawn);
@@ -173,8 +186,9 @@ impl TokenActor {
     }
 
     /// A new actor finds its predecessor's attempt by starting one: the table hands out the running one.
-    fn start(&mut self, row: &Row, context: &mut Context<Self>) {
-        match Attempts::join_or_start(&self.core, &self.key, (row.incarnation, row.generation)) {
+    fn start(&mut self, row: &Row, lane: Lane, context: &mut Context<Self>) {
+        let basis = (row.incarnation, row.generation);
+        match Attempts::join_or_start(&self.core, &self.key, basis, lane == Lane::Wanted) {
             Some(progress) => self.follow(progress, context),
             None => {
                 // Nothing starts any more: those who wait are told, valid tokens are served on.
@@ -266,15 +280,15 @@ impl TokenActor {
     }
 
     fn connect(&self, grant: Grant, reply: Reply<Status>, context: &mut Context<Self>) {
-        let Some(provider) = self.core.idps.get(self.key.idp()) else {
+        let Some(provider) = self.core.provider(self.key.idp()) else {
             return drop(reply.send(Err(Error::UnknownIdp)));
         };
-        if grant.client_id.as_deref().is_some_and(|client| client != provider.idp.client_id) {
+        if provider.gate.login(grant.client_id.as_deref()).is_none() {
             let retry_after = Duration::from_secs(60);
             return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
         }
         let now = self.core.clock.now();
-        let connect = seal::connecting(&self.core.keyring, provider, &self.key, grant, now);
+        let connect = seal::connecting(&self.core.keyring, &provider, &self.key, grant, now);
         self.change(Change::Connect(Box::new(connect)), reply, context);
     }
 
