@@ -56,8 +56,8 @@ impl Gate {
     }
 
     /// For new settings of the same provider.
-    pub(crate) fn renewed(&self, idp: &Idp) -> Self {
-        Self::with(idp, self.health().renewed(idp))
+    pub(crate) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
+        Self::with(idp, self.health().renewed(idp, now))
     }
 
     fn with(idp: &Idp, health: Health) -> Self {

@@ -123,9 +123,9 @@ async fn a_probe_that_is_not_sent_lets_another_probe() {
 async fn new_settings_end_a_pause_but_not_what_the_provider_asked_for() {
     let bench = Bench::new(&idp());
     bench.told(Said::ClientRefused).await;
-    let renewed = Arc::new(bench.gate.renewed(&idp()));
+    let renewed = Arc::new(bench.gate.renewed(&idp(), bench.clock.read()));
     assert_eq!(renewed.closed(bench.clock.read()), None);
     let bench = Bench { gate: renewed, ..bench };
     bench.told(Said::Throttled(Some(Duration::from_secs(9)))).await;
-    assert!(bench.gate.renewed(&idp()).closed(bench.clock.read()).is_some());
+    assert!(bench.gate.renewed(&idp(), bench.clock.read()).closed(bench.clock.read()).is_some());
 }

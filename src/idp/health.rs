@@ -98,7 +98,7 @@ pub(super) struct Health {
     throttled: u32,
     outage: Breaker,
     logins: Vec<Login>,
-    /// When the last pause or outage ended.
+    /// When the last pause or outage ended, or the settings changed.
     recovered: Option<Reading>,
 }
 
@@ -140,8 +140,9 @@ impl Health {
     }
 
     /// For new settings: what the provider asked for stands, what an operator may have mended is tried anew.
-    pub(super) fn renewed(&self, idp: &Idp) -> Self {
-        Self { not_before: self.not_before, throttled: self.throttled, outage: self.outage, ..Self::new(idp) }
+    pub(super) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
+        let Self { not_before, throttled, outage, .. } = *self;
+        Self { not_before, throttled, outage, recovered: Some(now), ..Self::new(idp) }
     }
 
     /// The login of a grant that was issued to this client; the first client's if that is not known.

@@ -91,7 +91,7 @@ impl Provider {
         idp.validate()?;
         let times = Times::of(&idp, refresh)?;
         let client = Client::new(&idp, times.connect_timeout, clock.clone())?;
-        let gate = Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.renewed(&idp)));
+        let gate = Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.renewed(&idp, clock.read())));
         let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
         Ok(Self { idp, times, client, gate, rotates })
     }

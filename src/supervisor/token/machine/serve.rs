@@ -155,7 +155,7 @@ impl<W, R> Machine<W, R> {
     fn backs_off(&self, row: &Row) -> Option<Time> {
         let ended = |error: &LastError| {
             let common = matches!(error.cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
-            common && self.gate.recovered.is_some_and(|recovered| recovered > error.at)
+            common && self.gate.recovered.is_some_and(|recovered| recovered >= error.at)
         };
         row.retry_at.filter(|_| !row.last_error.as_ref().is_some_and(ended))
     }
