@@ -95,6 +95,7 @@ async fn settings_that_were_mended_are_tried_at_once() {
     assert_eq!(world.sim.requests(), 1);
     let refused = supervisor.set_idp("idp", Idp::oauth2("nowhere", "client", "ts-test-secret-client")).unwrap_err();
     assert!(refused.to_string().contains("token_url"), "{refused}");
+    world.clock.advance(Duration::from_secs(1));
     supervisor.set_idp("idp", world.sim.idp()).unwrap();
     within(supervisor.token(&keys[1])).await.unwrap();
     // Whose own backoff it was is tried at once as well.
@@ -317,8 +318,8 @@ async fn a_provider_that_starts_to_rotate_is_believed_at_once() {
     // A new process knows by the grant itself.
     stop(supervisor).await;
     let supervisor = world.bare_builder().idp("idp", idp()).start().await.unwrap();
+    world.sim.always(Some(Fault::DropBefore));
     world.clock.advance(LIFE);
-    world.sim.next(Fault::DropBefore);
     let error = within(supervisor.call(Acquire::new(&keys[0]).timeout(Duration::from_secs(5)))).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { cause: Cause::InDoubt, .. }), "{error}");
 }

@@ -50,6 +50,7 @@ enum View {
 /// Nothing is to be started before then, for a reason that is not in the row.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
+    since: Time,
     until: Time,
     cause: Cause,
     /// A later one ends the pause: it is another token's.
@@ -302,7 +303,7 @@ impl<W, R> Machine<W, R> {
         let before = self.row().cloned();
         match (end, &row) {
             (End::Until(time, cause), Some(row)) => {
-                self.pause = Some(Pause { until: time, cause, generation: row.generation });
+                self.pause = Some(Pause { since: now, until: time, cause, generation: row.generation });
             }
             (End::Settled, Some(row))
                 if before.as_ref().is_some_and(|before| before.generation == row.generation)
@@ -310,15 +311,22 @@ impl<W, R> Machine<W, R> {
                     && row.retry_at.is_none_or(|retry| retry <= now) =>
             {
                 // Nothing came of it and nothing says why: do not run in circles.
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
+                self.pause =
+                    Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
             (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at) => {
                 // Issued at its end: the next one will hardly be better.
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
+                self.pause =
+                    Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
             (_, None) => {
                 self.view = View::Unread;
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::Failing, generation: Generation(u64::MAX) });
+                self.pause = Some(Pause {
+                    since: now,
+                    until: now + SOON,
+                    cause: Cause::Failing,
+                    generation: Generation(u64::MAX),
+                });
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Machine, SOON, Sight, View, Waiting};
+use super::{Effect, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     error::{Cause, Error},
     idp::Lane,
@@ -145,7 +145,7 @@ impl<W, R> Machine<W, R> {
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
         let backoff = self.backs_off(row).zip(row.last_error.as_ref()).map(|(until, error)| (until, error.cause));
-        let pause = self.pause.map(|pause| (pause.until, pause.cause));
+        let pause = self.pause().map(|pause| (pause.until, pause.cause));
         let gate = self.gate.closed.map(|closed| (now + closed.wait, closed.cause));
         let (until, cause) = pause.into_iter().chain(backoff).chain(gate).max_by_key(|(time, _)| *time)?;
         (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
@@ -153,11 +153,17 @@ impl<W, R> Machine<W, R> {
 
     /// Until when the grant's own backoff holds, if it does: trouble that was the provider's ends with it.
     fn backs_off(&self, row: &Row) -> Option<Time> {
-        let ended = |error: &LastError| {
-            let common = matches!(error.cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
-            common && self.gate.recovered.is_some_and(|recovered| recovered >= error.at)
-        };
-        row.retry_at.filter(|_| !row.last_error.as_ref().is_some_and(ended))
+        let over = |error: &LastError| self.is_over(error.cause, error.at);
+        row.retry_at.filter(|_| !row.last_error.as_ref().is_some_and(over))
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        self.pause.filter(|pause| !self.is_over(pause.cause, pause.since))
+    }
+
+    fn is_over(&self, cause: Cause, since: Time) -> bool {
+        let of_the_provider = matches!(cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
+        of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since)
     }
 
     /// Whether an attempt is to be started although nobody waits.
@@ -169,7 +175,7 @@ impl<W, R> Machine<W, R> {
                 row.sendable() && (rejected || row.due_at.is_some_and(|due| due <= now))
             }
         };
-        let waits = self.gate.closed.is_some() || self.pause.is_some_and(|pause| pause.until > now);
+        let waits = self.gate.closed.is_some() || self.pause().is_some_and(|pause| pause.until > now);
         let backs_off = self.backs_off(row).is_some_and(|until| until > now) && row.sendable();
         // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
         let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
@@ -205,7 +211,7 @@ impl<W, R> Machine<W, R> {
             let due = self.rejected.map(|rejected| rejected.from).or(row.due_at);
             let next = due.max(self.backs_off(row)).filter(|_| row.sendable());
             let gate = self.gate.closed.map(|closed| now.wall + closed.wait);
-            let next = next.max(self.pause.map(|pause| pause.until)).max(gate);
+            let next = next.max(self.pause().map(|pause| pause.until)).max(gate);
             wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
         }
         effects.push(Effect::WakeAt(wake));
