@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Reading},
-    model::Time,
+    model::{Evidence, Time},
 };
 
 /// Hands out the right to send one request.
@@ -31,6 +31,8 @@ pub(crate) struct Gate {
     /// Between two requests.
     interval: Duration,
     health: Mutex<Health>,
+    /// What was said when there was no token, and when.
+    last_error: Mutex<Option<(Evidence, Time)>>,
 }
 
 /// Who goes first.
@@ -67,6 +69,7 @@ impl Gate {
             next: tokio::sync::Mutex::new(Time(0)),
             interval: idp.requests_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
             health: Mutex::new(health),
+            last_error: Mutex::default(),
         }
     }
 
@@ -120,6 +123,15 @@ impl Gate {
     /// The next request goes through, whatever was learnt: people say that the provider is well again.
     pub(crate) fn probe_now(&self, now: Reading) {
         self.health().probe_now(now.boot);
+    }
+
+    /// Remembers why there was no token.
+    pub(crate) fn note(&self, evidence: &Evidence, now: Reading) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((evidence.clone(), now.wall));
+    }
+
+    pub(crate) fn last_error(&self) -> Option<(Evidence, Time)> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {

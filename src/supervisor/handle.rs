@@ -1,7 +1,6 @@
 //! What callers hold.
 
 use std::{
-    collections::HashMap,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -13,7 +12,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::{
-    Builder, Registry, Status, TokenWatch, builder,
+    Builder, Registry, Status, TokenWatch,
     command::{
         Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
         Watch,
@@ -24,7 +23,6 @@ use super::{
 };
 use crate::{
     error::{Cause, Error},
-    idp::Idp,
     model::{Generation, Grant, Token, TokenKey},
 };
 
@@ -34,7 +32,7 @@ use crate::{
 /// last drop starts a shutdown without waiting for it; [`shutdown`](Self::shutdown) waits.
 #[derive(Clone)]
 pub struct TokenSupervisor {
-    shared: Shared,
+    pub(super) shared: Shared,
     life: Arc<Life>,
 }
 
@@ -148,34 +146,6 @@ impl TokenSupervisor {
     /// See [`Error`].
     pub async fn status(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(GetStatus::new(key)).await
-    }
-
-    /// Adds an identity provider, or replaces the settings of one, while the supervisor runs. Refreshes under way finish
-    /// with the old ones; one that was paused because its client was refused is tried at once.
-    ///
-    /// # Errors
-    /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.
-    pub fn set_idp(&self, name: &str, idp: Idp) -> Result<(), Error> {
-        let core = &self.shared.core;
-        let before = core.provider(name);
-        let provider = builder::provider(name, idp, &core.refresh, &core.clock, before.as_deref())?;
-        core.idps.rcu(|idps| {
-            let mut idps = HashMap::clone(idps);
-            idps.insert(name.to_owned(), provider.clone());
-            idps
-        });
-        Ok(())
-    }
-
-    /// Lets the next request to this identity provider through, although refreshes are paused because it was in trouble
-    /// or refused our client: somebody says that it is well again. Its answer decides.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`].
-    pub fn probe_idp(&self, name: &str) -> Result<(), Error> {
-        let core = &self.shared.core;
-        core.provider(name).ok_or(Error::UnknownIdp)?.gate.probe_now(core.clock.read());
-        Ok(())
     }
 
     /// The message API, for other actors.

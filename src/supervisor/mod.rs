@@ -11,6 +11,7 @@ mod builder;
 mod command;
 mod core;
 mod handle;
+mod idps;
 mod recover;
 mod refresh;
 mod registry;
@@ -31,6 +32,7 @@ pub use command::{
 #[cfg(feature = "testing")]
 pub use core::Point;
 pub use handle::{Shutdown, TokenSupervisor};
+pub use idps::IdpStatus;
 pub use registry::Registry;
 pub use settings::RefreshSettings;
 pub use status::Status;

@@ -67,6 +67,10 @@ async fn a_refused_client_pauses_its_provider_touches_no_grant_and_ends_by_itsel
         }
         pass(&world, &supervisor, MINUTE, 10 * Duration::from_secs(1)).await;
     }
+    let idps = supervisor.idps();
+    assert_eq!((idps[0].name.as_str(), idps[0].paused, idps[0].refreshing), ("idp", Some(Cause::ClientRefused), 0));
+    assert_eq!(idps[0].last_error.as_ref().unwrap().to_string(), "invalid_client (401)");
+    assert!(idps[0].paused_until.unwrap() > world.clock.now() && idps[0].last_error_at.is_some());
     let refused = world.sim.requests();
     assert!((10..60).contains(&refused), "{refused} requests of 20 grants in an hour");
     for key in &keys {
@@ -77,7 +81,8 @@ async fn a_refused_client_pauses_its_provider_touches_no_grant_and_ends_by_itsel
     world.sim.always(None);
     pass(&world, &supervisor, 5 * MINUTE, Duration::from_secs(10)).await;
     all_are_well(&world, &supervisor, &keys).await;
-    assert_eq!(world.sim.requests(), refused + 20);
+    assert_eq!((world.sim.requests(), supervisor.idps()[0].paused), (refused + 20, None));
+    assert_eq!(supervisor.probe_idp("another").unwrap_err(), Error::UnknownIdp);
 }
 
 #[tokio::test]

@@ -249,6 +249,7 @@ impl Attempt {
             self.announce(notice, failure);
         }
         let Some(failure) = failure else { return now.wall };
+        provider.gate.note(&failure.evidence, now);
         tracing::warn!(
             grant.id = row.grant_id,
             idp = self.key.idp(),
