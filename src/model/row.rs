@@ -81,9 +81,11 @@ pub(crate) struct Verdict {
     pub(crate) by: VerdictBy,
 }
 
+/// Who said that the user must go through consent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum VerdictBy {
+#[non_exhaustive]
+pub enum VerdictBy {
     /// The identity provider refused the refresh token.
     Idp,
     /// A doubt that nobody could resolve.
@@ -100,6 +102,19 @@ pub(crate) struct LastError {
     pub(crate) cause: Cause,
     pub(crate) at: Time,
     pub(crate) failures: u32,
+    /// The first failure in a row; rows of older versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Time>,
+    /// It has gone on for long, and people were told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) alerted: bool,
+}
+
+impl LastError {
+    /// Since when refreshes fail.
+    pub(crate) fn since(&self) -> Time {
+        self.since.unwrap_or(self.at)
+    }
 }
 
 /// A disconnected grant. Its ciphertext stays until purged.
@@ -136,6 +151,8 @@ pub(crate) struct Row {
     pub(crate) issued_at: Time,
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
+    /// When people are to be told that the refresh token ends.
+    pub(crate) notice_at: Option<Time>,
     pub(crate) due_at: Option<Time>,
     pub(crate) retry_at: Option<Time>,
     pub(crate) last_error: Option<LastError>,

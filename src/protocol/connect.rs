@@ -1,6 +1,6 @@
 //! What people and applications do to a row: connect, disconnect, require a reconnect, hold, release.
 
-use super::{Applied, Found, Known, Reply, Side, Unchanged};
+use super::{Applied, Found, Known, Reply, Side, Unchanged, schedule::notice_at};
 use crate::model::{Evidence, Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
 
 /// A grant from the user's consent, sealed.
@@ -64,6 +64,7 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
         issued_at: connect.issued_at,
         expires: connect.expires,
         refresh_expires: connect.refresh_expires,
+        notice_at: notice_at(connect.refresh_expires, connect.issued_at, now),
         due_at: connect.due_at,
         retry_at: None,
         last_error: None,

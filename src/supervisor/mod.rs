@@ -10,6 +10,8 @@
 mod builder;
 mod command;
 mod core;
+mod events;
+mod expiring;
 mod handle;
 mod idps;
 mod recover;
@@ -31,6 +33,7 @@ pub use command::{
 };
 #[cfg(feature = "testing")]
 pub use core::Point;
+pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::{Shutdown, TokenSupervisor};
 pub use idps::IdpStatus;
 pub use registry::Registry;

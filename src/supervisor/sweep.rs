@@ -1,4 +1,4 @@
-//! What comes due although nobody asks: cold grants, doubts, revocations.
+//! What comes due although nobody asks: cold grants, doubts, revocations, ends of refresh tokens.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     command::Ask,
     core::{Core, Provider, random},
+    expiring::Notices,
     handle::Shared,
     refresh::seal,
 };
@@ -28,13 +29,15 @@ const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
 /// How often old fingerprints are forgotten, in sweeps.
 const FORGET_EVERY: u32 = 512;
 
-/// Wakes what is due; again and again.
+/// Wakes what is due, tells what ends soon; again and again.
 pub(super) async fn sweep(shared: Shared) {
     let core = &shared.core;
     let mut sweeps: u32 = 0;
+    let mut notices = Notices::default();
     loop {
         let swept = async {
             let complete = wake_due(&shared).await?;
+            notices.tell(core).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
                 core.store.forget_spent(core.clock.now().minus(SPENT_KEPT)).await?;
             }

@@ -1,5 +1,7 @@
 //! The statements.
 
+use std::ops::Range;
+
 use diesel::{dsl::exists, prelude::*};
 
 use super::{
@@ -8,10 +10,10 @@ use super::{
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Time, TokenKey},
-    protocol::{Change, Found, Known, Side},
+    protocol::{Applied, Change, Found, Known, Side},
     store::{
-        Changed, Cursor, Page, Revocation, StoreError,
-        record::Record,
+        Changed, Cursor, Expiring, Page, Revocation, StoreError,
+        record::{Record, expires},
         schema::{fingerprints, grants, meta, revocations},
     },
 };
@@ -62,7 +64,8 @@ pub(super) fn change(
     for side in &applied.sides {
         write_side(connection, key, id, side, now)?;
     }
-    Ok(Changed { reply: applied.reply, row: applied.row.or(stored.map(|stored| stored.row)), now })
+    let Applied { reply, row, happened, .. } = applied;
+    Ok(Changed { reply, row: row.or(stored.map(|stored| stored.row)), now, happened })
 }
 
 fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option<i64>) -> QueryResult<Known> {
@@ -178,6 +181,35 @@ pub(super) fn due(
     Ok(Page { keys, next })
 }
 
+pub(super) fn expiring(
+    connection: &mut SqliteConnection,
+    noticed: &Range<Time>,
+    after: Option<&Expiring>,
+    limit: u32,
+) -> Result<Vec<Expiring>, Failure> {
+    let found = grants::table
+        .filter(grants::id.gt(after.map_or(0, |last| last.id)))
+        .filter(grants::notice_at.ge(noticed.start.0))
+        .filter(grants::notice_at.lt(noticed.end.0))
+        .filter(grants::tombstone.is_null())
+        .filter(grants::verdict.is_null())
+        .order(grants::id)
+        .limit(limit.into())
+        .select((
+            (grants::id, grants::idp, grants::user_id, grants::account),
+            grants::grant_id,
+            grants::refresh_expires_at,
+        ))
+        .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
+    let expiring = |((id, idp, user, account), grant_id, ends)| Expiring {
+        id,
+        key: TokenKey::new(user, idp).account(account),
+        grant_id,
+        refresh_expires: expires(ends),
+    };
+    Ok(found.into_iter().map(expiring).collect())
+}
+
 pub(super) fn revocations(
     connection: &mut SqliteConnection,
     now: Time,
@@ -221,4 +253,9 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
         .on_conflict_do_nothing()
         .execute(connection)?;
     Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
+}
+
+pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<(), Failure> {
+    diesel::replace_into(meta::table).values((meta::name.eq(name), meta::value.eq(value))).execute(connection)?;
+    Ok(())
 }

@@ -175,8 +175,8 @@ impl Attempt {
     async fn try_claim(&mut self) -> Option<Event> {
         let (claim, issued) = self.claim.clone()?;
         self.core.reach(Point::BeforeClaim);
-        match self.core.store.change(&self.key, claim).await {
-            Ok(Changed { reply, row, now }) => {
+        match self.core.change(&self.key, claim).await {
+            Ok(Changed { reply, row, now, .. }) => {
                 self.row.clone_from(&row);
                 if reply == Reply::Done {
                     self.core.reach(Point::Claimed);
@@ -294,7 +294,7 @@ impl Attempt {
     }
 
     async fn change(&mut self, change: Change) -> Option<Event> {
-        let changed = until_answered(&self.core, || self.core.store.change(&self.key, change.clone())).await?;
+        let changed = until_answered(&self.core, || self.core.change(&self.key, change.clone())).await?;
         self.row = changed.row;
         Some(Event::Changed { reply: changed.reply })
     }
@@ -314,7 +314,7 @@ impl Attempt {
                 if attempt == Try::Again {
                     core.clock.sleep(PAUSE).await;
                 }
-                core.store.change(&key, change).await
+                core.change(&key, change).await
             })
         });
         let answer = match patience {
@@ -393,7 +393,7 @@ pub(in crate::supervisor) async fn flush(core: &Arc<Core>, key: &TokenKey) {
             continue;
         };
         let change = Change::Commit(Box::new(commit));
-        if until_answered(core, || core.store.change(key, change.clone())).await.is_some() {
+        if until_answered(core, || core.change(key, change.clone())).await.is_some() {
             mark(core, entry.attempt).await;
         }
     }
@@ -432,6 +432,6 @@ async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Op
 async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Duration) {
     loop {
         core.clock.sleep(lease / 3).await;
-        core.store.change(&key, Change::Renew { attempt, lease }).await.ok();
+        core.change(&key, Change::Renew { attempt, lease }).await.ok();
     }
 }

@@ -300,7 +300,7 @@ impl TokenActor {
 
     /// Carries out one transaction on the row. It is done whether this actor lives to see it or not.
     fn change(&self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
-        let changed = self.core.store.change(&self.key, change);
+        let changed = self.core.change(&self.key, change);
         let (tell, told) = oneshot::channel();
         let read_again = self.read_again();
         self.core.runtime.spawn(async move {
@@ -314,7 +314,7 @@ impl TokenActor {
             told.await.unwrap_or_else(lost)
         };
         context.spawn(changed.into_actor(self).map(|changed, actor, context| match changed {
-            Ok(Changed { reply: replied, row, now }) => {
+            Ok(Changed { reply: replied, row, now, .. }) => {
                 let row = row.map(Arc::new);
                 let answer = match replied {
                     Replied::Duplicate => Err(Error::DuplicateGrant),
