@@ -265,3 +265,16 @@ impl Row {
         self.tombstone.is_none() && self.verdict.is_none() && self.held.is_none() && self.refresh_token.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_errors_of_older_versions_are_read_and_written_as_they_were() {
+        let text = r#"{"code":"http_502","status":502,"cause":"idp_down","at":7,"failures":2}"#;
+        let error: LastError = serde_json::from_str(text).unwrap();
+        assert_eq!((error.since(), error.alerted), (Time(7), false));
+        assert_eq!(serde_json::to_string(&error).unwrap(), text);
+    }
+}

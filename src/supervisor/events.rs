@@ -246,7 +246,36 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use actix::{Actor, ActorContext as _, Context, Handler};
+
     use super::*;
+    use crate::clock::ManualClock;
+
+    /// Ends with the first event it hears.
+    struct Mayfly;
+
+    impl Actor for Mayfly {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<TokenEvent> for Mayfly {
+        type Result = ();
+
+        fn handle(&mut self, _: TokenEvent, context: &mut Self::Context) {
+            context.stop();
+        }
+    }
+
+    #[actix::test]
+    async fn an_actor_that_is_gone_ends_its_subscription() {
+        let (channel, clock) = (Channel::new(), ManualClock::new(SystemTime::UNIX_EPOCH));
+        let handing_over = hand_over(channel.listen(), Mayfly.start().recipient(), Clock::manual(&clock));
+        for _ in 0..2 {
+            channel.emit(TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered));
+        }
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(30), handing_over).await;
+        assert!(ended.is_ok(), "it waits for more, and the channel is open");
+    }
 
     #[tokio::test]
     async fn listeners_hear_the_rest_and_then_the_end() {
