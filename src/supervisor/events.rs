@@ -232,6 +232,12 @@ impl Channel {
         }
     }
 
+    /// Whether anybody would hear it.
+    pub(super) fn is_heard(&self) -> bool {
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
+        sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
     pub(super) fn listen(&self) -> Events {
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
         // Of a closed channel: one whose sender is gone already.

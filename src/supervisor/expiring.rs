@@ -25,8 +25,9 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Tells what has come up since the last time, if that is long enough ago. The mark is moved afterwards: what a
-    /// killed process may have told is told again by the next one.
+    /// Tells what has come up since the last time, if that is long enough ago and anybody listens: what came up
+    /// before an application subscribed is told then. The mark is moved afterwards: what a killed process may have
+    /// told is told again by the next one.
     pub(super) async fn tell(&mut self, core: &Core) -> Result<(), StoreError> {
         let told_before = match self.told_before {
             Some(time) => time,
@@ -36,7 +37,7 @@ impl Notices {
         // A clock that was stepped back must not silence it until that time comes again.
         let told_before = told_before.min(now);
         self.told_before = Some(told_before);
-        if now < told_before + EVERY {
+        if now < told_before + EVERY || !core.events.is_heard() {
             return Ok(());
         }
         let mut after = None;

@@ -148,7 +148,8 @@ fn a_doubt_is_told_once_for_its_request() {
 fn long_failure_is_told_once_and_short_failure_never() {
     let mut row = claimed_row(&[1]);
     let mut heard = Vec::new();
-    for minutes in (0..=60).step_by(5) {
+    // At last the clock was stepped back.
+    for minutes in (0..=60).step_by(5).chain([1]) {
         row = Row { last_error: row.last_error, ..claimed_row(&[1]) };
         let now = NOW + Duration::from_secs(minutes * 60);
         let applied = apply(&Change::Cancel(failed(1, &row)), &row, now);
@@ -171,8 +172,10 @@ fn a_connect_ends_what_was_told_and_is_no_news_itself() {
     let recovered = || vec![Happening::Recovered];
     let gone = Row { tombstone: tombstone(false), ..refused(VerdictBy::Idp) };
     let sent_by_others = claims(&[1, 2], |row| row.verdict = verdict(VerdictBy::Idp));
-    let table: [(&str, Change, Row, Vec<Happening>); 9] = [
+    let refreshed = Row { commit: Some(Attempted { attempt: id(9), epoch: 1 }), ..row() };
+    let table: [(&str, Change, Row, Vec<Happening>); 10] = [
         ("nothing was wrong", connected(Some(2)), row(), vec![]),
+        ("refreshed before", connected(Some(2)), refreshed, vec![]),
         ("refused", connected(Some(2)), refused(VerdictBy::Idp), recovered()),
         ("required by the application", connected(Some(2)), refused(VerdictBy::Application), recovered()),
         ("in doubt", connected(Some(2)), claims(&[1], closed), recovered()),
