@@ -79,17 +79,21 @@ pub enum EventKind {
         /// When it ends.
         ends_at: SystemTime,
     },
-    /// Nothing is sent to the identity provider for now.
+    /// The identity provider is in trouble, or refuses our client ([`Cause::ClientRefused`]: an operator must act).
+    /// Requests are held back, and one after the other looks whether it is over.
     IdpPaused {
         /// Why.
         cause: Cause,
-        /// What it said.
+        /// What it said last.
         evidence: Evidence,
-        /// Until when at least, where that is known.
-        until: Option<SystemTime>,
+        /// When the first of them looks.
+        until: SystemTime,
     },
-    /// The identity provider is asked again.
-    IdpRecovered,
+    /// What was told of the identity provider is over.
+    IdpRecovered {
+        /// What it was.
+        cause: Cause,
+    },
     /// This subscriber was too slow.
     Missed {
         /// How many events it was not told.
@@ -108,7 +112,7 @@ impl EventKind {
             Self::Recovered => "recovered",
             Self::ExpiringSoon { .. } => "expiring_soon",
             Self::IdpPaused { .. } => "idp_paused",
-            Self::IdpRecovered => "idp_recovered",
+            Self::IdpRecovered { .. } => "idp_recovered",
             Self::Missed { .. } => "missed",
         }
     }
@@ -134,7 +138,6 @@ impl TokenEvent {
     }
 
     /// About an identity provider as a whole.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what pauses an identity provider is still to come"))]
     pub(super) fn of_idp(idp: &str, at: Time, kind: EventKind) -> Self {
         Self { at: at.into(), idp: idp.to_owned(), key: None, grant_id: String::new(), kind }
     }
@@ -277,7 +280,7 @@ mod tests {
         let (channel, clock) = (Channel::new(), ManualClock::new(SystemTime::UNIX_EPOCH));
         let handing_over = hand_over(channel.listen(), Mayfly.start().recipient(), Clock::manual(&clock));
         for _ in 0..2 {
-            channel.emit(TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered));
+            channel.emit(TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown }));
         }
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), handing_over).await;
         assert!(ended.is_ok(), "it waits for more, and the channel is open");
@@ -287,7 +290,7 @@ mod tests {
     async fn listeners_hear_the_rest_and_then_the_end() {
         let channel = Channel::new();
         let mut events = channel.listen();
-        let recovered = TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered);
+        let recovered = TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown });
         channel.emit(recovered.clone());
         channel.close();
         channel.emit(recovered.clone());

@@ -7,6 +7,7 @@
 //! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in
 //! `token::machine`; nothing of ours runs on the host's runtime.
 
+mod announce;
 mod builder;
 mod command;
 mod core;

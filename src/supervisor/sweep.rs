@@ -125,12 +125,13 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<
     let row = core.store.read(&revocation.key).await.ok().and_then(|read| read.row);
     let login = provider.gate.login(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
     let slot = provider.gate.slot(&core.clock, login, Lane::Wanted).await.map_err(|closed| Some(closed.wait))?;
-    let (who, clock) = (revocation.key.stable_hash(), core.clock.clone());
+    let (key, at_work) = (revocation.key.clone(), core.clone());
     // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
     let (done, answer) = oneshot::channel();
     core.runtime.spawn(async move {
         let revoked = provider.client.revoke(&provider.idp, slot.client(), &token).await;
-        slot.told(Said::of_revocation(&revoked), who, clock.read(), random());
+        let (notices, _) = slot.told(Said::of_revocation(&revoked), key.stable_hash(), at_work.clock.read(), random());
+        at_work.announce(key.idp(), notices, revoked.as_ref().err());
         done.send(revoked).ok();
     });
     match answer.await {

@@ -8,7 +8,7 @@ use std::{
 use actix::{Actor, Context, Handler, ResponseFuture};
 use futures_util::future::join_all;
 use token_supervisor::{
-    EventKind, Events, Expiry, Lagged, Revoke, State, TokenEvent, TokenKey, TokenSupervisor, VerdictBy,
+    Cause, EventKind, Events, Expiry, Lagged, Revoke, State, TokenEvent, TokenKey, TokenSupervisor, VerdictBy,
     testing::{Fault, Kind, Profile},
 };
 use tokio::sync::Semaphore;
@@ -142,6 +142,32 @@ async fn long_failure_is_an_alert_told_once_while_it_is_tried_on() {
     assert_eq!(within(supervisor.refresh_now(&key)).await.unwrap().status.failing_since, None);
     stop(supervisor).await;
     assert_eq!(names(&rest(events).await), ["renewed", "recovered"]);
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_our_client_is_told_once_and_its_grants_are_not() {
+    let world = World::new(Profile::oauth2(Kind::Reject));
+    let supervisor = world.start().await;
+    let mut events = supervisor.events();
+    let users = ["alice", "bob", "carol"].map(|user| TokenKey::new(user, "idp"));
+    for key in &users {
+        within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
+    }
+    world.sim.always(Some(Fault::error(401, "invalid_client")));
+    world.clock.advance(LIFE / 2);
+    for key in &users {
+        within(supervisor.refresh_now(key)).await.unwrap_err();
+    }
+    let event = next(&mut events).await.unwrap();
+    assert_eq!((event.idp.as_str(), event.key.as_ref(), event.grant_id.as_str()), ("idp", None, ""));
+    let EventKind::IdpPaused { cause: Cause::ClientRefused, evidence, until } = event.kind else { panic!("{event:?}") };
+    assert_eq!((evidence.code.as_str(), evidence.status), ("invalid_client", Some(401)));
+    world.sim.always(None);
+    world.clock.advance(until.duration_since(world.clock.now()).unwrap());
+    within(supervisor.refresh_now(&users[2])).await.unwrap();
+    let told = [kind(&mut events).await, kind(&mut events).await];
+    assert!(told.contains(&EventKind::IdpRecovered { cause: Cause::ClientRefused }), "{told:?}");
+    assert!(told.iter().any(|kind| kind.as_str() == "renewed"), "{told:?}");
 }
 
 /// How long it waits from now until its next try.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Ended, Progress, seal};
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, Meaning, Notice, OPERATOR, Outcome, Said, Slot, delay},
+    idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
@@ -245,9 +245,7 @@ impl Attempt {
         let (now, login, who) = (self.core.clock.read(), slot.login(), self.key.stable_hash());
         let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
         let failure = outcome.failure();
-        for notice in notices {
-            self.announce(notice, failure);
-        }
+        self.core.announce(self.key.idp(), notices, failure);
         let Some(failure) = failure else { return now.wall };
         provider.gate.note(&failure.evidence, now);
         tracing::warn!(
@@ -269,28 +267,6 @@ impl Attempt {
             delay(failures(row), failure.retry_after, random())
         };
         now.wall + wait
-    }
-
-    fn announce(&self, notice: Notice, failure: Option<&Failure>) {
-        let (idp, evidence) = (self.key.idp(), failure.map(|failure| failure.evidence.to_string()));
-        match notice {
-            Notice::Paused { cause: Cause::ClientRefused, .. } => tracing::error!(
-                idp,
-                evidence,
-                "the identity provider refuses our client: refreshes are paused, no grant is touched; check client_id and client_secret"
-            ),
-            Notice::Paused { cause, .. } => {
-                tracing::error!(
-                    idp,
-                    evidence,
-                    cause = cause.as_str(),
-                    "the identity provider is in trouble: one request at a time looks whether it is over"
-                );
-            }
-            Notice::Recovered { cause } => {
-                tracing::info!(idp, cause = cause.as_str(), "the identity provider is well again")
-            }
-        }
     }
 
     async fn change(&mut self, change: Change) -> Option<Event> {
