@@ -86,7 +86,8 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
 /// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
 fn again(row: &Row, now: Time) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
-        let row = Row { verdict: None, due_at: Some(now), retry_at: None, changed_at: now, ..row.clone() };
+        let row =
+            Row { verdict: None, due_at: Some(now), retry_at: None, last_error: None, changed_at: now, ..row.clone() };
         return Applied::write(row, Reply::Done);
     }
     Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))

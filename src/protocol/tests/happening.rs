@@ -170,10 +170,11 @@ fn a_connect_ends_what_was_told_and_is_no_news_itself() {
     let refused = |by| Row { verdict: verdict(by), ..row() };
     let failing = Row { last_error: Some(LastError { alerted: true, ..last_error(NOW) }), ..row() };
     let recovered = || vec![Happening::Recovered];
+    let failed_and_refused = Row { verdict: verdict(VerdictBy::Idp), ..failing.clone() };
     let gone = Row { tombstone: tombstone(false), ..refused(VerdictBy::Idp) };
     let sent_by_others = claims(&[1, 2], |row| row.verdict = verdict(VerdictBy::Idp));
     let refreshed = Row { commit: Some(Attempted { attempt: id(9), epoch: 1 }), ..row() };
-    let table: [(&str, Change, Row, Vec<Happening>); 10] = [
+    let table: [(&str, Change, Row, Vec<Happening>); 11] = [
         ("nothing was wrong", connected(Some(2)), row(), vec![]),
         ("refreshed before", connected(Some(2)), refreshed, vec![]),
         ("refused", connected(Some(2)), refused(VerdictBy::Idp), recovered()),
@@ -182,6 +183,7 @@ fn a_connect_ends_what_was_told_and_is_no_news_itself() {
         ("failing", connected(Some(2)), failing.clone(), recovered()),
         ("failing, with an access token", connected(None), failing, recovered()),
         ("with what was refused", connected(Some(1)), refused(VerdictBy::Idp), recovered()),
+        ("with what was refused, after long failure", connected(Some(1)), failed_and_refused, recovered()),
         ("with what others may have spent", connected(Some(1)), sent_by_others, vec![in_doubt("unanswered")]),
         ("disconnected", connected(Some(2)), gone, vec![]),
     ];
