@@ -227,6 +227,11 @@ impl Row {
         }
     }
 
+    /// Every refresh token that it holds.
+    pub(crate) fn refresh_tokens(&self) -> impl Iterator<Item = &Spendable> {
+        self.refresh_token.iter().chain(self.alt.as_ref().map(|alt| &alt.token))
+    }
+
     /// Whether somebody holds the right to spend.
     pub(crate) fn lease_live(&self, now: Time) -> bool {
         self.lease.is_some_and(|lease| lease.until > now)

@@ -1,4 +1,4 @@
-//! What people and applications do to a row: connect, disconnect, require a reconnect, hold, release.
+//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release.
 
 use super::{Applied, Found, Known, Reply, Side, Unchanged};
 use crate::model::{Evidence, Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
@@ -131,6 +131,27 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applie
         applied = applied.with(Side::Spent(token.fingerprint));
     }
     if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
+}
+
+/// Takes a disconnect back, unless a token of the grant is, or may be, revoked, spent or somebody else's by now.
+///
+/// The incarnation stays: an answer that is still on its way belongs to this very grant, and has to find its place
+/// in it. In a new one it would be an answer of a grant that is gone, and its revocation would end this one.
+pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
+    let Some(tombstone) = row.tombstone else { return Applied::unchanged(Reply::Done) };
+    let tokens_live = match found.known {
+        Known::Unrevoked => true,
+        Known::New => !tombstone.revoke,
+        Known::Spent | Known::Elsewhere => false,
+    };
+    if !tombstone.restorable || !tokens_live {
+        return Applied::refused();
+    }
+    let (generation, due_at) = (row.generation.next(), Some(found.now));
+    let restored = Row { tombstone: None, generation, due_at, retry_at: None, changed_at: found.now, ..row.clone() };
+    let mut applied = Applied::write(restored, Reply::Done);
+    applied.sides.extend(row.refresh_tokens().cloned().map(Side::Keep));
+    applied
 }
 
 /// Sets a verdict that stays until the next connect.

@@ -112,6 +112,10 @@ impl Store for Faulty {
         self.unless_down(|store| store.revocations(limit))
     }
 
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+        self.unless_down(|store| store.revoking(revocation, retry_at))
+    }
+
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
         self.unless_down(|store| store.revoked(id, retry_at))
     }

@@ -40,7 +40,10 @@ pub(crate) trait Store: Send + Sync {
     fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page>;
     /// Refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
-    /// A revocation is done (`None`), or failed and is due again then.
+    /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
+    /// false if it is not to be sent: it was taken back, or somebody else has begun it since it was listed.
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool>;
+    /// A revocation is done (`None`), or is due again then.
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()>;
     /// Forgets fingerprints of refresh tokens spent before then.
     fn forget_spent(&self, before: Time) -> Answer<()>;
@@ -91,6 +94,7 @@ pub(crate) struct Revocation {
     pub(crate) id: i64,
     pub(crate) key: TokenKey,
     pub(crate) token: Sealed,
+    /// How often it was begun before.
     pub(crate) failures: u32,
 }
 

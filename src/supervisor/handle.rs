@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::{
     Builder, Registry, Status, TokenWatch,
     command::{
-        Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
-        Watch,
+        Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
+        RequireReconnect, Restore, Revoke, Watch,
     },
     core::Core,
     registry::Routes,
@@ -138,6 +138,30 @@ impl TokenSupervisor {
     /// See [`Error`].
     pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<Status, Error> {
         self.call(Disconnect::new(key, revoke)).await
+    }
+
+    /// Takes a disconnect back, where nothing of the grant is or may be lost; see [`Restore`].
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
+    pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Restore::new(key)).await
+    }
+
+    /// Sends nothing for the grant until it is released; see [`Hold`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
+        self.call(Hold::new(key, reason)).await
+    }
+
+    /// Ends a hold; see [`Release`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Release::new(key)).await
     }
 
     /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.

@@ -26,7 +26,8 @@ mod watch;
 
 pub use builder::Builder;
 pub use command::{
-    Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
+    Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
+    RequireReconnect, Restore, Revoke,
 };
 #[cfg(feature = "testing")]
 pub use core::Point;

@@ -64,11 +64,16 @@ async fn wake_due(shared: &Shared) -> Result<(), StoreError> {
 
 async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
     for revocation in core.store.revocations(PAGE).await? {
-        let retry_at = match revoke(core, &revocation).await {
-            Ok(()) => None,
-            Err(retry_after) => Some(core.clock.now() + delay(revocation.failures, retry_after, random())),
-        };
-        core.store.revoked(revocation.id, retry_at).await?;
+        let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
+        // Written before it is sent: what was begun is not taken back by a restore.
+        if !core.store.revoking(&revocation, again(None)).await? {
+            continue;
+        }
+        match revoke(core, &revocation).await {
+            Ok(()) => core.store.revoked(revocation.id, None).await?,
+            Err(Some(retry_after)) => core.store.revoked(revocation.id, Some(again(Some(retry_after)))).await?,
+            Err(None) => {}
+        }
     }
     Ok(())
 }

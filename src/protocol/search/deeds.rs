@@ -95,6 +95,7 @@ impl World {
             | Move::ConnectAgain(_)
             | Move::ConnectWithout
             | Move::Disconnect
+            | Move::Restore
             | Move::RequireReconnect
             | Move::Hold => {
                 self.left.orders -= 1;
@@ -172,7 +173,11 @@ impl World {
     }
 
     fn revoke(&mut self, place: u8, setting: &Setting) -> Result<(), String> {
-        let revoked = self.revocations.remove(place.into());
+        let queued = &mut self.revocations[usize::from(place)];
+        if !std::mem::replace(&mut queued.begun, true) {
+            return Ok(());
+        }
+        let revoked = self.revocations.remove(place.into()).token;
         let family = usize::from(self.idp.tokens[usize::from(revoked)].family);
         let lives = self.row.tombstone.is_none() && self.current().is_some();
         let (current, dead) =
@@ -200,6 +205,7 @@ impl World {
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
             Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true }),
+            Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
             Move::Hold => return Change::Hold { reason: String::new() },
             Move::Connect => Some(self.idp.consent()),

@@ -45,11 +45,12 @@ pub(super) enum Move {
     ConnectAgain(Token),
     ConnectWithout,
     Disconnect,
+    Restore,
     RequireReconnect,
     Hold,
     /// Costs nothing: a hold always ends.
     Release,
-    /// A queued revocation reaches the provider.
+    /// A queued revocation is sent, then reaches the provider.
     Revoke(u8),
     Tick,
 }
@@ -122,6 +123,7 @@ impl World {
             moves.extend([Move::Connect, Move::ConnectWithout, Move::ConnectAgain(0)]);
             moves.extend(self.current().filter(|current| *current != 0).map(Move::ConnectAgain));
             moves.extend([Move::Disconnect, Move::RequireReconnect]);
+            moves.extend(self.row.tombstone.map(|_| Move::Restore));
             moves.extend(self.row.held.is_none().then_some(Move::Hold));
         }
         moves.extend(self.row.held.is_some().then_some(Move::Release));

@@ -26,6 +26,7 @@ enum Step {
     ConnectSame,
     ConnectAccessToken,
     Disconnect,
+    Restore,
     RequireReconnect,
     Hold,
     Release,
@@ -48,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ConnectSame),
         1 => Just(Step::ConnectAccessToken),
         1 => Just(Step::Disconnect),
+        2 => Just(Step::Restore),
         1 => Just(Step::RequireReconnect),
         1 => Just(Step::Hold),
         2 => Just(Step::Release),
@@ -182,6 +184,11 @@ impl World {
             }
             Step::Disconnect => {
                 self.change(&Change::Disconnect(Disconnect { revoke: true }), Known::New);
+            }
+            Step::Restore => {
+                let refused = self.row.tombstone.is_some_and(|tombstone| !tombstone.restorable);
+                let reply = self.change(&Change::Restore, Known::Unrevoked);
+                assert_eq!(reply, if refused { Reply::Refused } else { Reply::Done });
             }
             Step::RequireReconnect => {
                 self.change(&Change::RequireReconnect { reason: "left".to_owned() }, Known::New);

@@ -83,6 +83,11 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
     }
 
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+        let (id, failures) = (revocation.id, revocation.failures);
+        self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
+    }
+
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
         self.writer.run(move |connection| query::revoked(connection, id, retry_at))
     }
