@@ -198,7 +198,10 @@ impl World {
                         self.revocations.push(Revocation { token, begun: false });
                     }
                 }
-                Side::Keep(kept) => self.revocations.retain(|queued| queued.token != token(kept.fingerprint)),
+                // What was sent cannot be taken back.
+                Side::Keep(kept) => {
+                    self.revocations.retain(|queued| queued.begun || queued.token != token(kept.fingerprint));
+                }
                 Side::CancelRevocations => self.revocations.clear(),
             }
         }
