@@ -78,6 +78,8 @@ pub enum Cause {
     IdpDown,
     /// The grant is held.
     Held,
+    /// The identity provider is held: people will release it.
+    IdpHeld,
     /// A refresh was sent and not answered; its outcome is being found out.
     InDoubt,
     /// The identity provider refused our client. An operator must act.
@@ -99,6 +101,7 @@ impl Cause {
             Self::IdpThrottled => "idp_throttled",
             Self::IdpDown => "idp_down",
             Self::Held => "held",
+            Self::IdpHeld => "idp_held",
             Self::InDoubt => "in_doubt",
             Self::ClientRefused => "client_refused",
             Self::ClientUnknown => "client_unknown",
@@ -137,7 +140,7 @@ impl Error {
         match self {
             Self::Busy { .. } | Self::Timeout => true,
             Self::Unavailable { cause, .. } => {
-                !matches!(cause, Cause::Held | Cause::ClientRefused | Cause::ClientUnknown)
+                !matches!(cause, Cause::Held | Cause::IdpHeld | Cause::ClientRefused | Cause::ClientUnknown)
             }
             _ => false,
         }
@@ -172,6 +175,7 @@ mod tests {
             (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
             (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
             (unavailable(Cause::Held), "unavailable", false, Some(second)),
+            (unavailable(Cause::IdpHeld), "unavailable", false, Some(second)),
             (unavailable(Cause::ClientRefused), "unavailable", false, Some(second)),
             (Error::Timeout, "timeout", true, None),
             (Error::ShutDown, "unavailable", false, None),

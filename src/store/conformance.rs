@@ -43,6 +43,7 @@ macro_rules! conformance {
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
             values_of_the_store_are_written_once,
+            values_of_the_store_are_listed_by_their_prefix,
             a_closed_store_says_that_it_is_unavailable,
         ]);
     } )* };
@@ -509,6 +510,20 @@ async fn values_of_the_store_are_written_once(place: &mut Place) {
         assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
         place.restart().await;
     }
+}
+
+async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
+    let set = |place: &Place, name: &str, value: Option<&str>| {
+        place.store.set_meta(name.to_owned(), value.map(|value| value.as_bytes().to_vec()))
+    };
+    for (name, value) in [("held:b", "first"), ("held:a", "x"), ("held", "y"), ("helm:c", "z"), ("held:b", "second")] {
+        set(place, name, Some(value)).await.unwrap();
+    }
+    set(place, "held:a", None).await.unwrap();
+    set(place, "held:nobody", None).await.unwrap();
+    place.restart().await;
+    assert_eq!(place.store.metas("held:").await.unwrap(), [("b".to_owned(), b"second".to_vec())]);
+    assert_eq!(place.store.metas("hell").await.unwrap(), []);
 }
 
 async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {

@@ -128,6 +128,14 @@ impl Store for Faulty {
         self.unless_down(|store| store.meta(name, value))
     }
 
+    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()> {
+        self.unless_down(|store| store.set_meta(name, value))
+    }
+
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+        self.unless_down(|store| store.metas(prefix))
+    }
+
     fn close(&self) -> Answer<()> {
         self.store.close()
     }

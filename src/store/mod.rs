@@ -49,6 +49,10 @@ pub(crate) trait Store: Send + Sync {
     fn forget_spent(&self, before: Time) -> Answer<()>;
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
+    /// Writes or deletes a value that belongs to the store as a whole.
+    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()>;
+    /// The values whose names begin like this, with what follows in their names.
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>>;
     /// Finishes what was asked for, answers nothing more, and lets go of the database.
     fn close(&self) -> Answer<()>;
 }

@@ -13,6 +13,7 @@ use super::{
     RefreshSettings, TokenSupervisor,
     core::{Core, Limits, Provider},
     handle::Shared,
+    holds,
     recover::flush_journal,
     refresh::Attempts,
     runtime::Life,
@@ -129,6 +130,7 @@ impl Builder {
         let checked = core.store.meta("key_check", core.keyring.check_value().0).await;
         let checked = checked.map_err(|error| Error::Start(error.to_string()))?;
         core.keyring.verify_check(&Sealed(checked))?;
+        holds::read(&core).await.map_err(|error| Error::Start(error.to_string()))?;
         let life = Life::start(Arc::new(core), guard.release()?)
             .await
             .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
@@ -171,6 +173,7 @@ impl Builder {
             attempts,
             limits,
             runtime,
+            holds: tokio::sync::Mutex::default(),
             stopping,
             #[cfg(feature = "testing")]
             testing: self.testing,
@@ -199,7 +202,8 @@ fn providers(
         let times = Times::of(&idp, refresh).map_err(wrong)?;
         let client = Client::new(&idp, times.connect_timeout, clock.clone()).map_err(wrong)?;
         let gate = Gate::new(idp.max_concurrency);
-        if providers.insert(name.clone(), Provider { idp, times, client, gate }).is_some() {
+        let provider = Provider { idp, times, client, gate, hold: watch::Sender::new(None) };
+        if providers.insert(name.clone(), provider).is_some() {
             return Err(wrong("it is configured twice".to_owned()));
         }
     }

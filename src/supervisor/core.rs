@@ -25,6 +25,8 @@ pub(super) struct Core {
     pub(super) limits: Limits,
     /// Where attempts and everything that waits for a port runs.
     pub(super) runtime: tokio::runtime::Handle,
+    /// Held while what is held is read or written, so that nobody goes by what was read before it was written.
+    pub(super) holds: tokio::sync::Mutex<()>,
     /// Turns true when nothing new may start.
     pub(super) stopping: watch::Sender<bool>,
     #[cfg(feature = "testing")]
@@ -37,6 +39,20 @@ pub(super) struct Provider {
     pub(super) times: Times,
     pub(super) client: Client,
     pub(super) gate: Gate,
+    /// Why nothing is started for it, if people hold it: a copy of what the store says.
+    pub(super) hold: watch::Sender<Option<String>>,
+}
+
+impl Provider {
+    /// Why nothing is started for it, if people hold it.
+    pub(super) fn held(&self) -> Option<String> {
+        self.hold.borrow().clone()
+    }
+
+    /// Resolves when people hold it.
+    pub(super) async fn until_held(&self) {
+        self.hold.subscribe().wait_for(Option::is_some).await.ok();
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@ mod builder;
 mod command;
 mod core;
 mod handle;
+mod holds;
 mod recover;
 mod refresh;
 mod registry;

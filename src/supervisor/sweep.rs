@@ -8,10 +8,12 @@ use super::{
     command::Ask,
     core::{Core, random},
     handle::Shared,
+    holds,
     refresh::seal,
 };
 use crate::{
     idp::delay,
+    model::TokenKey,
     store::{Revocation, StoreError},
 };
 
@@ -20,6 +22,9 @@ const PAGE: u32 = 256;
 
 /// How long fingerprints of spent refresh tokens are kept.
 const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
+
+/// How long revocations are put off at a time while their identity provider is held.
+const HELD: Duration = Duration::from_secs(60);
 
 /// How often old fingerprints are forgotten, in sweeps.
 const FORGET_EVERY: u32 = 512;
@@ -30,6 +35,7 @@ pub(super) async fn sweep(shared: Shared) {
     let mut sweeps: u32 = 0;
     loop {
         let swept = async {
+            holds::read(&core).await?;
             wake_due(&shared).await?;
             revoke_queued(&core).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
@@ -50,7 +56,8 @@ async fn wake_due(shared: &Shared) -> Result<(), StoreError> {
     let (now, mut after) = (core.clock.now(), None);
     loop {
         let page = core.store.due(now, after, PAGE).await?;
-        for key in page.keys.into_iter().filter(|key| core.idps.contains_key(key.idp())) {
+        let started = |key: &TokenKey| core.idps.get(key.idp()).is_some_and(|provider| provider.held().is_none());
+        for key in page.keys.into_iter().filter(started) {
             core.attempts.below(core.limits.swept_at_once).await;
             // A registry that is just being replaced loses nothing: the next sweep comes.
             shared.routes.route(key, Ask::Wake).await.ok();
@@ -64,6 +71,10 @@ async fn wake_due(shared: &Shared) -> Result<(), StoreError> {
 
 async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
     for revocation in core.store.revocations(PAGE).await? {
+        if core.idps.get(revocation.key.idp()).is_some_and(|provider| provider.held().is_some()) {
+            core.store.revoked(revocation.id, Some(core.clock.now() + HELD)).await?;
+            continue;
+        }
         let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
         // Written before it is sent: what was begun is not taken back by a restore.
         if !core.store.revoking(&revocation, again(None)).await? {

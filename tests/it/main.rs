@@ -10,6 +10,7 @@ mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod connecting_and_disconnecting;
 mod demo;
+mod holding;
 mod keycloak;
 mod kill_loop;
 mod messages_are_the_same_thing;

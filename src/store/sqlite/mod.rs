@@ -100,6 +100,14 @@ impl Store for SqliteStore {
         self.writer.run(move |connection| query::meta(connection, name, &value))
     }
 
+    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()> {
+        self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
+    }
+
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+        self.readers.run(move |connection| query::metas(connection, prefix))
+    }
+
     fn close(&self) -> Answer<()> {
         let (writer, readers) = (self.writer.close(), self.readers.close());
         Box::pin(async move {

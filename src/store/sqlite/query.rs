@@ -267,3 +267,19 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
         .execute(connection)?;
     Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
 }
+
+pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+    match value {
+        None => diesel::delete(meta::table.find(name)).execute(connection)?,
+        Some(value) => diesel::replace_into(meta::table)
+            .values((meta::name.eq(name), meta::value.eq(value)))
+            .execute(connection)?,
+    };
+    Ok(())
+}
+
+pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let from = meta::table.filter(meta::name.ge(prefix)).order(meta::name);
+    let found = from.load::<(String, Vec<u8>)>(connection)?.into_iter();
+    Ok(found.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())
+}

@@ -151,8 +151,11 @@ impl Attempt {
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
         let row = self.row.clone()?;
         let slot = tokio::select! {
-            slot = provider.gate.slot(self.core.clock.now()) => slot,
+            // In this order: a slot that is granted to a provider that is held goes back.
+            biased;
+            () = provider.until_held() => return None,
             () = self.core.stopped() => return None,
+            slot = provider.gate.slot(self.core.clock.now()) => slot,
         };
         match slot {
             Ok(slot) => {

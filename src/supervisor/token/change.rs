@@ -77,7 +77,7 @@ impl TokenActor {
     }
 }
 
-pub(super) fn refusal(error: &StoreError) -> Error {
+pub(in crate::supervisor) fn refusal(error: &StoreError) -> Error {
     match error {
         StoreError::Unavailable(_) => {
             Error::Unavailable { retry_after: Duration::from_secs(1), cause: Cause::StoreDown }

@@ -28,7 +28,7 @@ use crate::{
     protocol::{Change, Disconnect},
     store::StoreError,
 };
-use change::refusal;
+pub(super) use change::refusal;
 use machine::{Effect, Event, Limits, Machine, Sight, Waiting};
 
 /// The actor of one key.
@@ -112,6 +112,7 @@ impl TokenActor {
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
             wanted: !self.unread.is_empty(),
+            idp_held: self.provider().is_some_and(|provider| provider.hold.borrow().is_some()),
         };
         self.machine.step(event, sight)
     }

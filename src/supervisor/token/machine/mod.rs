@@ -23,6 +23,8 @@ pub(super) struct Machine<W, R> {
     /// The row was changed while it was being read: what comes may be from before.
     stale: bool,
     running: bool,
+    /// Nothing may be started for the identity provider.
+    idp_held: bool,
     pause: Option<Pause>,
     /// A resource server refused the token of this generation.
     rejected: Option<Generation>,
@@ -116,6 +118,8 @@ pub(super) struct Sight<'a> {
     pub(super) watched: bool,
     /// Somebody waits for the row itself.
     pub(super) wanted: bool,
+    /// People hold the identity provider.
+    pub(super) idp_held: bool,
 }
 
 /// A caller is told this if nothing better is known.
@@ -127,6 +131,7 @@ impl<W, R> Machine<W, R> {
             view: View::Unread,
             stale: false,
             running: false,
+            idp_held: false,
             pause: None,
             rejected: None,
             waiters: Vec::new(),
@@ -181,6 +186,7 @@ impl<W, R> Machine<W, R> {
     /// The effects of an event. To be called again with `Tick` after effects changed what is published.
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         let mut effects = Vec::new();
+        self.idp_held = sight.idp_held;
         // Those who wait were judged by everything that happened before: a newcomer changes nothing for them.
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {

@@ -8,6 +8,9 @@ use crate::{
     model::{Issued, Row, Time, Token},
 };
 
+/// When those are to ask again whom only people can help.
+const HELD: Duration = Duration::from_secs(60);
+
 /// What becomes of a caller now.
 enum Verdict {
     Give(Token),
@@ -112,7 +115,7 @@ impl<W, R> Machine<W, R> {
             None => Verdict::Start,
             // The next step lies before the caller's deadline: worth waiting for.
             Some(Error::Unavailable { retry_after, cause })
-                if cause != Cause::Held && now.boot + retry_after < waiting.deadline =>
+                if !matches!(cause, Cause::Held | Cause::IdpHeld) && now.boot + retry_after < waiting.deadline =>
             {
                 Verdict::Wait
             }
@@ -127,11 +130,14 @@ impl<W, R> Machine<W, R> {
             return Some(Error::ReconnectRequired { reason, since });
         }
         if row.held.is_some() {
-            return Some(Error::Unavailable { retry_after: Duration::from_secs(60), cause: Cause::Held });
+            return Some(Error::Unavailable { retry_after: HELD, cause: Cause::Held });
         }
         if row.refresh_token.is_none() {
             let since = row.expires.at().unwrap_or(row.changed_at).into();
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
+        }
+        if self.idp_held {
+            return Some(Error::Unavailable { retry_after: HELD, cause: Cause::IdpHeld });
         }
         let backoff = row.last_error.as_ref().and_then(|error| row.retry_at.map(|at| (at, error.cause)));
         let pause = self.pause.map(|pause| (pause.until, pause.cause));
@@ -150,7 +156,7 @@ impl<W, R> Machine<W, R> {
         // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
         let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
         let moot = row.tombstone.is_none() && !row.sendable() && current;
-        wanted && !waits && !backs_off && !moot
+        wanted && !waits && !backs_off && !moot && !self.idp_held
     }
 
     /// When to look again, or whether to go to sleep.

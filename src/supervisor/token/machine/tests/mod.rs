@@ -30,6 +30,7 @@ struct Bench {
     now: Reading,
     published: Option<Arc<Issued>>,
     watched: bool,
+    idp_held: bool,
     asked: u32,
     log: Vec<String>,
     answers: Vec<(u32, Result<Token, Error>)>,
@@ -46,6 +47,7 @@ impl Bench {
             now: Reading { wall: NOW, boot: Time(0) },
             published: None,
             watched: false,
+            idp_held: false,
             asked: 0,
             log: Vec::new(),
             answers: Vec::new(),
@@ -91,6 +93,7 @@ impl Bench {
             last_used: Time(0),
             watched: self.watched,
             wanted: false,
+            idp_held: self.idp_held,
         };
         self.machine.step(event, sight)
     }
