@@ -7,6 +7,8 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
+use tokio::task::JoinHandle;
+
 use crate::support::{LIFE, World, ask, eventually, stop, within};
 
 /// What is held.
@@ -108,15 +110,22 @@ async fn whoever_waits_for_a_slot_of_an_idp_that_is_held_is_told_at_once() {
     }
     world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
-    let running = ask(&supervisor, &first);
-    eventually("it has the only slot", || world.sim.requests() == 1).await;
-    let waiting = ask(&supervisor, &second);
-    eventually("the other one waits for it", || supervisor.testing().attempts() == 2).await;
+    let callers = [ask(&supervisor, &first), ask(&supervisor, &second)];
+    eventually("one has the only slot, the other one waits for it", || {
+        world.sim.requests() == 1 && supervisor.testing().attempts() == 2
+    })
+    .await;
     within(supervisor.hold_idp("idp", "maintenance")).await.unwrap();
-    let error = within(waiting).await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::Unavailable { cause: Cause::IdpHeld, .. }), "{error}");
+    eventually("one is told", || callers.iter().any(JoinHandle::is_finished)).await;
+    let (told, running): (Vec<_>, Vec<_>) = callers.into_iter().partition(JoinHandle::is_finished);
+    for caller in told {
+        let error = within(caller).await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Unavailable { cause: Cause::IdpHeld, .. }), "{error}");
+    }
     world.sim.release();
-    within(running).await.unwrap().unwrap();
+    for caller in running {
+        within(caller).await.unwrap().unwrap();
+    }
     assert_eq!(world.sim.requests(), 1);
 }
 
