@@ -86,6 +86,8 @@ pub(crate) struct Verdict {
 pub(crate) enum VerdictBy {
     /// The identity provider refused the refresh token.
     Idp,
+    /// The identity provider answered with the tokens of another subject: the refresh token is spent.
+    Subject,
     /// A doubt that nobody could resolve.
     Doubt,
     /// The application asked for it; sticky until connect.

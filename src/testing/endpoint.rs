@@ -149,7 +149,11 @@ fn process(shared: &Shared, form: &Form, ticket: Option<Ticket>, fault: Option<&
             if fault == Some(&Fault::LostRefreshToken) {
                 answer.refresh = None;
             }
-            Page::tokens(profile, &answer)
+            let subject = match fault {
+                Some(Fault::Subject(subject)) => Some(&**subject),
+                _ => None,
+            };
+            Page::tokens(profile, &answer, subject)
         }
         Err(refusal) => Page::refused(profile, refusal),
     }

@@ -53,6 +53,8 @@ pub enum Fault {
     WithoutRefreshToken,
     /// Processed with rotation, but the answer leaves the new refresh token out.
     LostRefreshToken,
+    /// Processed with rotation, and the answer says that it belongs to this `sub`.
+    Subject(String),
 }
 
 impl Fault {
@@ -84,6 +86,7 @@ impl Fault {
             Self::HangAfter => "hang_after",
             Self::WithoutRefreshToken => "without_refresh_token",
             Self::LostRefreshToken => "lost_refresh_token",
+            Self::Subject(_) => "subject",
         }
     }
 

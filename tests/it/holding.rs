@@ -6,7 +6,6 @@ use token_supervisor::{
     Cause, Error, Revoke, State, TokenKey, TokenSupervisor,
     testing::{Fault, Profile, Standing},
 };
-
 use tokio::task::JoinHandle;
 
 use crate::support::{LIFE, World, ask, eventually, stop, within};

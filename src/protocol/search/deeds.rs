@@ -8,7 +8,7 @@ use super::{
     world::{ATTEMPT, INCARNATION, Journal, Setting, TICK, World, key, spendable},
 };
 use crate::{
-    model::{Expires, Id, Sealed, Time},
+    model::{Evidence, Expires, Id, Sealed, Time},
     protocol::{
         Change, Connect, Disconnect,
         attempt::{Event, Told},
@@ -38,6 +38,13 @@ impl World {
                 let Request { attempt, token, answer, .. } = self.idp.requests.remove(request.into());
                 if let (Some(process), Some(answer)) = (self.process_of(attempt), answer) {
                     self.answered(process, token, answer, setting);
+                }
+            }
+            Move::Foreign(request) => {
+                self.left.faults -= 1;
+                let Request { attempt, .. } = self.idp.requests.remove(request.into());
+                if let Some(process) = self.process_of(attempt) {
+                    self.advance(process, Event::Told(Told::Foreign { evidence: Evidence::ours("") }));
                 }
             }
             Move::Unknown(request) => {

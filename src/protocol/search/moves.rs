@@ -4,7 +4,7 @@
 //! each operation that hits it. What a move does is in `deeds` and, for attempts, in `attempts`.
 
 use super::{
-    idp::{Request, Token},
+    idp::{Answer, Request, Token},
     world::{ATTEMPT, Attempt, Setting, World},
 };
 use crate::{
@@ -28,6 +28,8 @@ pub(super) enum Move {
     Process(u8),
     /// The answer arrives.
     Answer(u8),
+    /// The answer arrives, and is another subject's.
+    Foreign(u8),
     /// Its sender hears a time-out, a broken connection, a 5xx; the request may be processed all the same.
     Unknown(u8),
     /// The provider does not process it and says so.
@@ -102,7 +104,10 @@ impl World {
         for (place, request) in (0..).zip(&self.idp.requests) {
             let heard = self.listens(request);
             match request.answer {
-                Some(_) if heard => moves.push(Move::Answer(place)),
+                Some(answer) if heard => {
+                    moves.push(Move::Answer(place));
+                    moves.extend((faulty && answer != Answer::InvalidGrant).then_some(Move::Foreign(place)));
+                }
                 Some(_) => {}
                 None => {
                     if self.processable(request, setting) {

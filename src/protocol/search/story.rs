@@ -59,6 +59,7 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::Renew(process) => format!("process {process} renews its lease"),
         Move::Process(at) => format!("the provider processes {}", request(at)),
         Move::Answer(at) => format!("{} is answered: {:?}", request(at), world.idp.requests[usize::from(at)].answer),
+        Move::Foreign(at) => format!("{} is answered with another subject's tokens", request(at)),
         Move::Unknown(at) => format!("{} gets no answer (time-out, reset, 5xx)", request(at)),
         Move::Decline(at) => format!("{} is declined without being processed", request(at)),
         Move::Execute(at) => format!("the store executes late: {:?}", world.delayed[usize::from(at)].change),

@@ -146,7 +146,15 @@ pub(crate) fn ending(attempt: u8, row: &Row) -> Ending {
 
 pub(crate) fn refuse(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
-    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence: Evidence::ours("invalid_grant") })
+    let (evidence, by) = (Evidence::ours("invalid_grant"), VerdictBy::Idp);
+    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
+}
+
+/// The answer of another subject to an attempt that claimed `row`.
+pub(crate) fn foreign(attempt: u8, row: &Row) -> Change {
+    let (incarnation, generation) = (row.incarnation, row.generation);
+    let (evidence, by) = (Evidence::ours("account_mismatch"), VerdictBy::Subject);
+    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
 }
 
 /// A consent that brought token `new`, as incarnation `incarnation`.

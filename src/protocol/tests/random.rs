@@ -18,6 +18,8 @@ enum Step {
     /// An answer reaches the store, perhaps again.
     Land(usize),
     Refuse(usize),
+    /// The answer is somebody else's: what was sent is spent for good.
+    Foreign(usize),
     Cancel(usize),
     Close(usize),
     Clear,
@@ -41,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| Step::Answer(attempt, same)),
         8 => (0..8_usize).prop_map(Step::Land),
         3 => one.clone().prop_map(Step::Refuse),
+        1 => one.clone().prop_map(Step::Foreign),
         3 => one.clone().prop_map(Step::Cancel),
         3 => one.prop_map(Step::Close),
         3 => Just(Step::Clear),
@@ -140,6 +143,11 @@ impl World {
                 if let Some(sending) = self.running[slot].take() {
                     self.change(&refuse(sending.id, &sending.claimed), Known::New);
                     self.ended(sending.id);
+                }
+            }
+            Step::Foreign(slot) => {
+                if let Some(sending) = self.running[slot].take() {
+                    self.change(&foreign(sending.id, &sending.claimed), Known::New);
                 }
             }
             Step::Cancel(slot) => {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Ended, Progress, seal};
+use super::{Ended, Progress, seal, subject};
 use crate::{
     error::Cause,
     idp::{Failure, NotBefore, Outcome, Slot, delay},
@@ -214,6 +214,9 @@ impl Attempt {
         renewal.abort();
         drop(token);
         let told = match outcome {
+            Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+                Told::Foreign { evidence: Evidence::ours("account_mismatch") }
+            }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 self.landing = Some(seal::land(&self.core.keyring, provider, &sent, *answer));

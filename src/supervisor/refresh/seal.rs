@@ -174,6 +174,11 @@ pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, B
     Ok((token, params))
 }
 
+/// Whose grant the row is, where that is known.
+pub(in crate::supervisor) fn subject(keyring: &Keyring, row: &Row) -> Option<String> {
+    open_document(keyring, row).ok()?.subject.clone()
+}
+
 /// Opens a sealed refresh token.
 pub(in crate::supervisor) fn open_refresh_token(
     keyring: &Keyring,
