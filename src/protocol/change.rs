@@ -128,6 +128,10 @@ pub(crate) enum Reply {
     Unchanged(Unchanged),
     /// A connect with a token that is live under another key.
     Duplicate,
+    /// The key does not hold what the application expects.
+    Mismatch,
+    /// The key does not hold any more what the connect's subject was compared with.
+    Moved,
 }
 
 /// Why a connect changed nothing.

@@ -176,5 +176,9 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by });
     left.changed_at = now;
-    Applied::write(left, Reply::Done)
+    let applied = Applied::write(left, Reply::Done);
+    match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {
+        Some(token) => applied.with(Side::Spent(token.fingerprint)),
+        None => applied,
+    }
 }

@@ -1,7 +1,9 @@
 //! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release.
 
 use super::{Applied, Found, Known, Reply, Side, Unchanged};
-use crate::model::{Evidence, Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
+use crate::model::{
+    Evidence, Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
+};
 
 /// A grant from the user's consent, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +20,30 @@ pub(crate) struct Connect {
     pub(crate) due_at: Option<Time>,
     /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
     pub(crate) cancels_revocations: bool,
+    /// What the application says that the key must hold.
+    pub(crate) only: Expected,
+    /// What the key held when the grant's subject was compared with its.
+    pub(crate) compared: Expected,
+}
+
+/// What a key must hold for a connect to change it. A tombstone is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    Anything,
+    Nothing,
+    /// A generation names one grant of a key for ever.
+    At(Generation),
+}
+
+impl Expected {
+    fn fits(self, row: Option<&Row>) -> bool {
+        let live = row.filter(|row| row.tombstone.is_none()).map(|row| row.generation);
+        match self {
+            Self::Anything => true,
+            Self::Nothing => live.is_none(),
+            Self::At(generation) => live == Some(generation),
+        }
+    }
 }
 
 /// The end of a grant by its application.
@@ -28,6 +54,21 @@ pub(crate) struct Disconnect {
 }
 
 pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
+    let applied = connected(connect, found);
+    if applied.row.is_none() {
+        // Also a repetition of a connect that has changed what it expected.
+        return applied;
+    }
+    if !connect.only.fits(found.row) {
+        return Applied::unchanged(Reply::Mismatch);
+    }
+    if !connect.compared.fits(found.row) {
+        return Applied::unchanged(Reply::Moved);
+    }
+    applied
+}
+
+fn connected(connect: &Connect, found: Found<'_>) -> Applied {
     if found.known == Known::Elsewhere {
         return Applied::unchanged(Reply::Duplicate);
     }

@@ -9,6 +9,7 @@ use super::status::Status;
 use crate::{
     error::Error,
     model::{Generation, Grant, Token, TokenKey},
+    protocol::Expected,
 };
 
 /// A request about one key. Sent with [`TokenSupervisor::call`](super::TokenSupervisor::call), or as an actix
@@ -61,6 +62,7 @@ pub enum Ask {
     },
     Connect {
         grant: Box<Grant>,
+        only: Expected,
         reply: Reply<Status>,
     },
     Disconnect {
@@ -225,10 +227,10 @@ command! {
 
 command! {
     /// Store what the user's consent gave. A replay of a refresh token that the key holds or has spent
-    /// changes nothing and says so.
-    Connect -> Status { grant: Grant }
+    /// changes nothing and says so, whatever it expects of the key.
+    Connect -> Status { grant: Grant, only: Expected }
     check |this| this.grant.validate();
-    ask |this, reply| Ask::Connect { grant: Box::new(this.grant), reply }
+    ask |this, reply| Ask::Connect { grant: Box::new(this.grant), only: this.only, reply }
 }
 
 command! {
@@ -313,7 +315,19 @@ impl RefreshNow {
 impl Connect {
     /// Connect this key with this grant.
     pub fn new(key: &TokenKey, grant: Grant) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, grant }
+        Self { key: key.clone(), timeout: TIMEOUT, grant, only: Expected::Anything }
+    }
+
+    /// Only if nothing is connected; otherwise [`Error::GenerationMismatch`].
+    pub fn only_if_absent(mut self) -> Self {
+        self.only = Expected::Nothing;
+        self
+    }
+
+    /// Only in place of the grant of this generation; otherwise [`Error::GenerationMismatch`].
+    pub fn only_if(mut self, generation: Generation) -> Self {
+        self.only = Expected::At(generation);
+        self
     }
 }
 

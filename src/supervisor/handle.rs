@@ -104,7 +104,8 @@ impl TokenSupervisor {
     /// Dropping the future does not undo it: it may have been stored or not.
     ///
     /// # Errors
-    /// [`Error::DuplicateGrant`] if the refresh token is live under another key; otherwise see [`Error`].
+    /// [`Error::DuplicateGrant`] if the refresh token is live under another key, [`Error::AccountMismatch`] if the key
+    /// holds a grant of another user of the identity provider; otherwise see [`Error`].
     pub async fn connect(&self, key: &TokenKey, grant: Grant) -> Result<Status, Error> {
         self.call(Connect::new(key, grant)).await
     }

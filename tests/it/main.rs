@@ -15,6 +15,7 @@ mod keycloak;
 mod kill_loop;
 mod messages_are_the_same_thing;
 mod one_refresh_for_many_callers;
+mod one_subject_for_one_grant;
 mod random_histories;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;

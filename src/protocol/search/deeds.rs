@@ -10,7 +10,7 @@ use super::{
 use crate::{
     model::{Evidence, Expires, Id, Sealed, Time},
     protocol::{
-        Change, Connect, Disconnect,
+        Change, Connect, Disconnect, Expected,
         attempt::{Event, Told},
     },
 };
@@ -234,6 +234,8 @@ impl World {
             refresh_expires: Expires::Unknown,
             due_at: None,
             cancels_revocations: setting.revokes_user,
+            only: Expected::Anything,
+            compared: Expected::Anything,
         }))
     }
 }

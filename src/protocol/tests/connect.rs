@@ -177,6 +177,49 @@ fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
 }
 
 #[test]
+fn a_connect_that_expects_something_changes_nothing_else() {
+    let tried = |row: Option<&Row>, only, compared| {
+        let connect = Connect { only, compared, ..connect(Some(2), 200) };
+        Change::Connect(Box::new(connect)).apply(found(row, Known::New, 0))
+    };
+    use Expected::{Anything, At, Nothing};
+    let gone = Row { tombstone: tombstone(true), ..row() };
+    let (live, at) = (Some(row()), At(GENERATION));
+    for (row, expected, fits) in [
+        (&live, at, true),
+        (&live, At(Generation(3)), false),
+        (&live, Nothing, false),
+        (&Some(gone.clone()), at, false),
+        (&Some(gone), Nothing, true),
+        (&None, Nothing, true),
+        (&None, At(Generation(0)), false),
+    ] {
+        for (only, compared, refused) in [(expected, Anything, Reply::Mismatch), (Anything, expected, Reply::Moved)] {
+            let applied = tried(row.as_ref(), only, compared);
+            assert_eq!(applied.row.is_some(), fits, "{expected:?}");
+            assert_eq!(applied.reply, if fits { Reply::Done } else { refused });
+            assert_eq!(applied.sides.is_empty(), !fits);
+        }
+    }
+    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, Reply::Mismatch, "nobody need compare again");
+}
+
+#[test]
+fn a_replay_says_that_it_is_one_whatever_it_expects() {
+    let replayed = |new, known| {
+        let connect = Connect { only: Expected::Nothing, ..connect(Some(new), 200) };
+        Change::Connect(Box::new(connect)).apply(found(Some(&row()), known, 0)).reply
+    };
+    assert_eq!(replayed(1, Known::Spent), Reply::Unchanged(Unchanged::AlreadyConnected));
+    assert_eq!(replayed(9, Known::Spent), Reply::Unchanged(Unchanged::TokenAlreadySpent));
+    assert_eq!(replayed(9, Known::Elsewhere), Reply::Duplicate);
+    let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    let forgiving = Connect { only: Expected::Nothing, ..connect(Some(1), 200) };
+    let applied = Change::Connect(Box::new(forgiving)).apply(found(Some(&refused), Known::Spent, 0));
+    assert_eq!((applied.row, applied.reply), (None, Reply::Mismatch), "it would change something");
+}
+
+#[test]
 fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
     let restored =
         |row: &Row, known| Change::Restore.apply(Found { now: NOW + seconds(9), ..found(Some(row), known, 0) });

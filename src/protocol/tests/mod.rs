@@ -13,7 +13,7 @@ mod sent;
 use std::time::Duration;
 
 use super::{
-    Applied, Change, Claim, Commit, Connect, Ending, Found, Known, Recover, Refuse, Reply, Side, doubt::Rules,
+    Applied, Change, Claim, Commit, Connect, Ending, Expected, Found, Known, Recover, Refuse, Reply, Side, doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -170,6 +170,8 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
         refresh_expires: Expires::Never,
         due_at: Some(NOW + seconds(3_020)),
         cancels_revocations: false,
+        only: Expected::Anything,
+        compared: Expected::Anything,
     }
 }
 

@@ -72,7 +72,7 @@ fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
     let evidence = Evidence::ours("account_mismatch");
     let verdict = Some(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject });
     let expected = Row { verdict, lease: None, intent: None, changed_at: NOW + seconds(2), ..row };
-    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));
+    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![Side::Spent(fingerprint(1))]));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
         AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable,
         Time, TokenKey,
     },
-    protocol::{Commit, Connect, attempt::Claimed, schedule::due_at},
+    protocol::{Commit, Connect, Expected, attempt::Claimed, schedule::due_at},
     supervisor::core::Provider,
 };
 
@@ -116,12 +116,13 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
     Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
 }
 
-/// Seals a grant from the user's consent.
+/// Seals a grant from the user's consent, with what its key must hold.
 pub(in crate::supervisor) fn connecting(
     keyring: &Keyring,
     provider: &Provider,
     key: &TokenKey,
     grant: Grant,
+    (only, compared): (Expected, Expected),
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
@@ -147,6 +148,8 @@ pub(in crate::supervisor) fn connecting(
         refresh_expires: ends(grant.refresh_expiry, now),
         due_at: due_at(key, now, expires, provider.times.margin),
         cancels_revocations: !provider.idp.revocable_alone(),
+        only,
+        compared,
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct TokenActor {
     machine: Machine<Reply<Token>, Reply<Refreshed>>,
     /// Asked for while the row is being read.
     unread: Vec<Unread>,
+    /// How many changes of the row are waited for.
+    changing: usize,
     timer: Option<(Time, SpawnHandle)>,
     guard: Guard,
 }
@@ -83,7 +85,7 @@ impl TokenActor {
     ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
         let guard = Guard { registry, key: key.clone(), number };
-        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), timer: None, guard }
+        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), changing: 0, timer: None, guard }
     }
 
     fn provider(&self) -> Option<&Provider> {
@@ -111,7 +113,7 @@ impl TokenActor {
             published: published.as_ref(),
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
-            wanted: !self.unread.is_empty(),
+            wanted: !self.unread.is_empty() || self.changing > 0,
             idp_held: self.provider().is_some_and(|provider| provider.hold.borrow().is_some()),
         };
         self.machine.step(event, sight)
@@ -242,7 +244,7 @@ impl TokenActor {
     /// The registry that routed here died, and its successor starts actors of its own: this one has nothing left
     /// to do once nobody waits. Without this its timer would keep it alive beside them.
     fn is_forgotten(&self) -> bool {
-        !self.guard.registry.connected() && !self.machine.is_busy()
+        !self.guard.registry.connected() && !self.machine.is_busy() && self.changing == 0
     }
 
     /// Whether somebody was answered.
@@ -310,7 +312,7 @@ impl Handler<Deliver> for TokenActor {
                 self.feed(Event::Tick, context);
             }
             Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
-            Ask::Connect { grant, reply } => self.connect(*grant, reply, context),
+            Ask::Connect { grant, only, reply } => self.connect(*grant, only, reply, context),
             Ask::Disconnect { revoke, reply } => {
                 // What cannot be revoked is not queued: it can be restored for as long as it lives.
                 let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
