@@ -133,7 +133,7 @@ pub struct Refreshed {
 }
 
 /// How long a caller waits unless it says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! command {
     ($(#[$doc:meta])* $name:ident -> $answer:ty { $($field:ident: $type:ty),* }

@@ -173,7 +173,7 @@ impl TokenSupervisor {
     /// Dropping the future does not undo it: it may have been held or not.
     ///
     /// # Errors
-    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it could not be stored.
+    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
     pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
         check_reason(reason).map_err(Error::InvalidRequest)?;
         holds::set(&self.shared.core, name, Some(reason)).await
@@ -184,7 +184,7 @@ impl TokenSupervisor {
     /// Dropping the future does not undo it: it may have been released or not.
     ///
     /// # Errors
-    /// [`Error::UnknownIdp`], or why it could not be stored.
+    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
     pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
         holds::set(&self.shared.core, name, None).await
     }

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{core::Core, token::refusal};
+use super::{command::TIMEOUT, core::Core, token::refusal};
 use crate::{error::Error, store::StoreError};
 
 /// What the names of these values begin with; the identity provider's name follows.
@@ -30,6 +30,7 @@ pub(super) async fn set(core: &Arc<Core>, name: &str, reason: Option<&str>) -> R
     if !core.idps.contains_key(name) {
         return Err(Error::UnknownIdp);
     }
+    let clock = core.clock.clone();
     let (core, name, reason) = (core.clone(), name.to_owned(), reason.map(str::to_owned));
     let set = core.runtime.clone().spawn(async move {
         let _alone = core.holds.lock().await;
@@ -40,5 +41,8 @@ pub(super) async fn set(core: &Arc<Core>, name: &str, reason: Option<&str>) -> R
         }
         Ok::<_, StoreError>(())
     });
-    set.await.map_err(|_| Error::ShutDown)?.map_err(|error| refusal(&error))
+    tokio::select! {
+        set = set => set.map_err(|_| Error::ShutDown)?.map_err(|error| refusal(&error)),
+        () = clock.sleep(TIMEOUT) => Err(Error::Timeout),
+    }
 }
