@@ -90,6 +90,6 @@ pub use model::{
 };
 pub use protocol::Unchanged;
 pub use supervisor::{
-    Acquire, Builder, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, RefreshSettings, Refreshed, Registry,
-    RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status, TokenSupervisor, TokenWatch,
+    Acquire, Builder, Command, Connect, Disconnect, GetStatus, Hold, IdpStatus, RefreshNow, RefreshSettings, Refreshed,
+    Registry, RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status, TokenSupervisor, TokenWatch,
 };

@@ -16,10 +16,11 @@ impl Idp {
         if let Some(url) = &self.revocation_url {
             self.check_url("revocation_url", url)?;
         }
-        if self.client_id.is_empty() {
+        if self.clients.iter().any(|client| client.client_id.is_empty()) {
             return Err("client_id is empty".to_owned());
         }
-        if self.client_auth != ClientAuth::None && self.client_secret.expose_secret().is_empty() {
+        let secretless = self.clients.iter().any(|client| client.client_secret.expose_secret().is_empty());
+        if self.client_auth != ClientAuth::None && secretless {
             return Err("client_secret is empty: set it, or client_auth = none for a public client".to_owned());
         }
         if let Some(name) = RESERVED_PARAMS.into_iter().find(|name| self.params.contains_key(*name)) {
@@ -27,6 +28,10 @@ impl Idp {
         }
         if self.max_concurrency == 0 {
             return Err("max_concurrency must be at least 1".to_owned());
+        }
+        // Slower than once a day is a mistake, faster than the clock's milliseconds no limit.
+        if self.requests_per_second.is_some_and(|rate| !(1e-5..=1e3).contains(&rate)) {
+            return Err("requests_per_second must be between 0.00001 and 1000".to_owned());
         }
         Ok(())
     }
@@ -86,6 +91,13 @@ mod tests {
             (Idp::oauth2("https://idp.example/token", "client", "").client_auth(ClientAuth::None), None),
             (good().param("refresh_token", "x"), Some("params must not contain refresh_token")),
             (good().max_concurrency(0), Some("max_concurrency")),
+            (good().requests_per_second(0.5), None),
+            (good().requests_per_second(0.0), Some("requests_per_second")),
+            (good().requests_per_second(f64::NAN), Some("requests_per_second")),
+            (good().requests_per_second(f64::INFINITY), Some("requests_per_second")),
+            (good().client("old", "ts-test-secret-old"), None),
+            (good().client("", "ts-test-secret-old"), Some("client_id")),
+            (good().client("old", ""), Some("client_secret")),
         ] {
             match (idp.validate(), expected) {
                 (Ok(()), None) => {}

@@ -1,110 +1,172 @@
-//! The gate before an identity provider: how many requests at once, and not before when.
+//! The gate before an identity provider: how many requests at once, how many a second, and whether at all.
 //!
-//! One per provider and process, so that a slow provider holds up its own grants alone and one answer
-//! of "slow down" is heard by all of them.
+//! One per provider and process, so that a slow or broken provider holds up its own grants alone, and what one
+//! request learns is heard by all. `health` decides; here is the waiting. Those whom a caller waits for go before
+//! what is refreshed ahead of need.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::model::Time;
-
-/// No provider is left alone for longer than this, whatever it asks for.
-const LONGEST: Duration = Duration::from_secs(3_600);
+use super::{
+    Idp,
+    health::{Admitted, Closed, Health, Notice, Said},
+};
+use crate::{
+    clock::{Clock, Reading},
+    model::{Evidence, Time},
+};
 
 /// Hands out the right to send one request.
 #[derive(Debug)]
 pub(crate) struct Gate {
     slots: Arc<Semaphore>,
-    /// In milliseconds, as [`Time`].
-    not_before: AtomicI64,
+    /// At most one of those nobody waits for is in the queue below.
+    background: Semaphore,
+    /// The queue, first come first served, and the boot time from which the next request may be sent.
+    next: tokio::sync::Mutex<Time>,
+    /// Between two requests.
+    interval: Duration,
+    health: Mutex<Health>,
+    /// What was said when there was no token, and when.
+    last_error: Mutex<Option<(Evidence, Time)>>,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// A caller waits for it.
+    Wanted,
+    /// Nobody does yet.
+    Background,
 }
 
 /// The right to send one request; dropping it lets the next one in.
 #[derive(Debug)]
 pub(crate) struct Slot {
+    gate: Arc<Gate>,
+    admitted: Option<Admitted>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The provider asked to be left alone until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotBefore(pub(crate) Time);
-
 impl Gate {
-    pub(crate) fn new(max_concurrency: usize) -> Self {
-        let slots = Semaphore::new(max_concurrency.clamp(1, Semaphore::MAX_PERMITS));
-        Self { slots: Arc::new(slots), not_before: AtomicI64::new(i64::MIN) }
+    pub(crate) fn new(idp: &Idp) -> Self {
+        Self::with(idp, Health::new(idp))
     }
 
-    /// Waits for a slot, first come first served. Dropping the future gives up the place.
+    /// For new settings of the same provider.
+    pub(crate) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
+        Self::with(idp, self.health().renewed(idp, now))
+    }
+
+    fn with(idp: &Idp, health: Health) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS))),
+            background: Semaphore::new(1),
+            next: tokio::sync::Mutex::new(Time(0)),
+            interval: idp.requests_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
+            health: Mutex::new(health),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// The login of a grant that was issued to this client, if it is configured.
+    pub(crate) fn login(&self, client_id: Option<&str>) -> Option<usize> {
+        self.health().login(client_id)
+    }
+
+    /// Waits for a slot. Dropping the future gives up the place.
     ///
     /// # Errors
-    /// [`NotBefore`] at once, or after the wait if somebody heard it in the meantime.
-    pub(crate) async fn slot(&self, now: Time) -> Result<Slot, NotBefore> {
-        self.open(now)?;
-        let permit = Arc::clone(&self.slots).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
-        // Against the time before the wait: earlier than it is now, so this refuses rather too much.
-        self.open(now)?;
-        Ok(Slot { _permit: permit })
+    /// [`Closed`] at once, or after the wait if the gate was closed in the meantime.
+    pub(crate) async fn slot(self: &Arc<Self>, clock: &Clock, login: usize, lane: Lane) -> Result<Slot, Closed> {
+        self.open_to(login, clock)?;
+        let _alone = match lane {
+            Lane::Wanted => None,
+            Lane::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
+        };
+        let mut next = self.next.lock().await;
+        self.open_to(login, clock)?;
+        let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        let early = next.since(clock.read().boot);
+        if !early.is_zero() {
+            clock.sleep(early).await;
+        }
+        let now = clock.read().boot;
+        let admitted = self.health().admit(login, now)?;
+        *next = now + self.interval;
+        Ok(Slot { gate: self.clone(), admitted: Some(admitted), _permit: permit })
     }
 
-    /// Closes the gate until `until`, or longer if it was closed for longer.
-    pub(crate) fn not_before(&self, until: Time) {
-        self.not_before.fetch_max(until.0, Ordering::Relaxed);
+    fn open_to(&self, login: usize, clock: &Clock) -> Result<(), Closed> {
+        self.health().closed_to(login, clock.read().boot).map_or(Ok(()), Err)
     }
 
-    fn open(&self, now: Time) -> Result<(), NotBefore> {
-        // Lowering it here bounds what was asked for, and heals a clock that was stepped back.
-        let longest = (now + LONGEST).0;
-        let until = self.not_before.fetch_min(longest, Ordering::Relaxed).min(longest);
-        if until > now.0 { Err(NotBefore(Time(until))) } else { Ok(()) }
+    /// Whether this login may not ask now.
+    pub(crate) fn closed_to(&self, login: usize, now: Reading) -> Option<Closed> {
+        self.health().closed_to(login, now.boot)
+    }
+
+    /// Whether nobody may ask now.
+    pub(crate) fn closed(&self, now: Reading) -> Option<Closed> {
+        self.health().closed(now.boot)
+    }
+
+    /// When the last outage or pause ended.
+    pub(crate) fn recovered(&self) -> Option<Reading> {
+        self.health().recovered()
+    }
+
+    /// The next request goes through, whatever was learnt: people say that the provider is well again.
+    pub(crate) fn probe_now(&self, now: Reading) {
+        self.health().probe_now(now.boot);
+    }
+
+    /// Remembers why there was no token.
+    pub(crate) fn note(&self, evidence: &Evidence, now: Reading) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((evidence.clone(), now.wall));
+    }
+
+    pub(crate) fn last_error(&self) -> Option<(Evidence, Time)> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// The place of the client and secret to send, among the provider's clients.
+    pub(crate) fn client(&self) -> usize {
+        self.admitted.map_or(0, |admitted| admitted.client)
+    }
+
+    pub(crate) fn login(&self) -> usize {
+        self.admitted.map_or(0, |admitted| admitted.login)
+    }
+
+    /// Learns from the answer to the request of the grant `who`, and lets the next one in. True beside the notices:
+    /// another secret is to be tried at once.
+    pub(crate) fn told(mut self, said: Said, who: u64, now: Reading, random: u64) -> (Vec<Notice>, bool) {
+        match self.admitted.take() {
+            Some(admitted) => self.gate.health().told(admitted, said, who, now, random),
+            None => (Vec::new(), false),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(admitted) = self.admitted.take() {
+            self.gate.health().give_back(admitted);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn slots_are_limited_and_come_back() {
-        let gate = Gate::new(2);
-        let first = gate.slot(Time(0)).await.unwrap();
-        let _second = gate.slot(Time(0)).await.unwrap();
-        let mut third = Box::pin(gate.slot(Time(0)));
-        assert!((&mut third).now_or_never().is_none());
-        drop(first);
-        third.await.unwrap();
-        assert!(Gate::new(0).slot(Time(0)).now_or_never().is_some(), "a gate without slots would never open");
-    }
-
-    #[tokio::test]
-    async fn not_before_is_heard_by_those_who_wait_too() {
-        let gate = Gate::new(1);
-        let slot = gate.slot(Time(1_000)).await.unwrap();
-        let mut waiting = Box::pin(gate.slot(Time(1_000)));
-        assert!((&mut waiting).now_or_never().is_none());
-        gate.not_before(Time(5_000));
-        gate.not_before(Time(4_000));
-        drop(slot);
-        assert_eq!(waiting.await.unwrap_err(), NotBefore(Time(5_000)));
-        assert_eq!(gate.slot(Time(4_999)).await.unwrap_err(), NotBefore(Time(5_000)));
-        gate.slot(Time(5_000)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_hour_is_the_longest_and_a_clock_stepped_back_heals() {
-        let gate = Gate::new(1);
-        gate.not_before(Time(86_400_000));
-        assert_eq!(gate.slot(Time(0)).await.unwrap_err(), NotBefore(Time(3_600_000)));
-        gate.slot(Time(3_600_000)).await.unwrap();
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -25,6 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
     outcome::{Failure, INCOMPLETE, Meaning, Outcome, Reply, classify},
+    provider::Credentials,
 };
 use crate::{
     clock::Clock,
@@ -57,14 +58,15 @@ impl Client {
         Ok(Self { http, clock })
     }
 
-    /// Spends `refresh_token`: one request, and what its answer means. `params` are the grant's own form
-    /// fields; they replace the provider's of the same name.
+    /// Spends `refresh_token`: one request as the client at the place `client`, and what its answer means. `params`
+    /// are the grant's own form fields; they replace the provider's of the same name.
     ///
     /// Once polled this must run to its end: dropping it closes the connection, and a rotated token that
     /// was on its way is lost. `timeout` runs from now until the answer's last byte.
     pub(crate) async fn refresh(
         &self,
         idp: &Idp,
+        client: usize,
         refresh_token: &RefreshToken,
         params: &BTreeMap<String, String>,
         timeout: Duration,
@@ -75,7 +77,7 @@ impl Client {
         fields.retain(|name, _| !RESERVED_PARAMS.contains(name));
         let secret = refresh_token.expose_secret();
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
-        let request = self.form(idp, &idp.token_url, own.into_iter().chain(fields)).timeout(timeout);
+        let request = self.form(idp, client, &idp.token_url, own.into_iter().chain(fields)).timeout(timeout);
         match self.send(idp, request).await {
             Ok((reply, cut)) => told(idp, &reply, cut, secret),
             Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
@@ -88,10 +90,10 @@ impl Client {
     ///
     /// # Errors
     /// Whatever else it says. Repeating is harmless.
-    pub(crate) async fn revoke(&self, idp: &Idp, token: &RefreshToken) -> Result<(), Failure> {
+    pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
         let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
-        let request = self.form(idp, url, own).timeout(REVOCATION_TIMEOUT);
+        let request = self.form(idp, client, url, own).timeout(REVOCATION_TIMEOUT);
         let (reply, _) =
             self.send(idp, request).await.map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
         let error = reply.fields().ok().and_then(|fields| fields.error);
@@ -116,20 +118,22 @@ impl Client {
     fn form<'a>(
         &self,
         idp: &'a Idp,
+        client: usize,
         url: &str,
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> RequestBuilder {
-        let secret = idp.client_secret.expose_secret();
+        let Credentials { client_id, client_secret } = &idp.clients[client];
+        let secret = client_secret.expose_secret();
         let mut form = Serializer::new(String::with_capacity(4 * 1024));
         form.extend_pairs(fields);
         let mut request = self.http.post(url).header(ACCEPT, "application/json");
         match idp.client_auth {
-            ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(&idp.client_id, secret)),
+            ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(client_id, secret)),
             ClientAuth::Body => {
-                form.append_pair("client_id", &idp.client_id).append_pair("client_secret", secret);
+                form.append_pair("client_id", client_id).append_pair("client_secret", secret);
             }
             ClientAuth::None => {
-                form.append_pair("client_id", &idp.client_id);
+                form.append_pair("client_id", client_id);
             }
         }
         request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())

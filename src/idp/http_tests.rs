@@ -122,7 +122,7 @@ fn client(idp: &Idp) -> Client {
 }
 
 pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> Outcome {
-    client.refresh(idp, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
+    client.refresh(idp, 0, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
 }
 
 async fn refresh(server: &Server) -> Outcome {
@@ -146,7 +146,7 @@ async fn the_request_is_as_the_rfc_wants_it() {
     let idp = server.idp().scope("a b").param("tenant", "one").param("audience", "x&y");
     let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
     let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let outcome = client(&idp).refresh(&idp, &SPENT.into(), &grant, SECOND).await;
+    let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &grant, SECOND).await;
     let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
     assert_eq!(answer.refresh_token, Some("ts-test-secret-r".into()));
     let first = server.request(0).to_lowercase();
@@ -220,7 +220,7 @@ async fn time_outs_are_in_doubt() {
     for bytes in [Vec::new(), begun.into_bytes()] {
         let server = Server::start([Step::Hang(bytes)]).await;
         let idp = server.idp();
-        let outcome = client(&idp).refresh(&idp, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
+        let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
         assert_unknown(&outcome, "timeout");
         assert_eq!(server.posts(), 1);
     }
@@ -373,12 +373,12 @@ async fn revocation_is_done_when_the_token_is_gone() {
     ] {
         let server = Server::start([Step::Close(answer(head, body))]).await;
         let idp = server.idp().revocation_url(&server.url);
-        let result = client(&idp).revoke(&idp, &SPENT.into()).await;
+        let result = client(&idp).revoke(&idp, 0, &SPENT.into()).await;
         let result = result.map_err(|failure| (failure.meaning, failure.evidence.code));
         let expected = expected.map_err(|(meaning, code): (Meaning, &str)| (meaning, code.to_owned()));
         assert_eq!(result, expected, "{head} {body}");
         assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
     }
     let idp = Server::start([]).await.idp();
-    assert_eq!(client(&idp).revoke(&idp, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
+    assert_eq!(client(&idp).revoke(&idp, 0, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
 }

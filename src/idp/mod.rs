@@ -1,7 +1,7 @@
 //! The port to identity providers: what one is (data), how to ask it, and what its answer means.
 //!
 //! An [`Idp`] is data ([`provider`]; [`check`] says whether it can work); [`preset`] holds the ones we
-//! know. A refresh goes through the files in this order: [`gate`] (may we ask now?), [`http`] (one
+//! know. A refresh goes through the files in this order: [`gate`] (may we ask now? [`health`] decides), [`http`] (one
 //! request, written at most once), [`decode`] (bytes to fields), [`outcome`] (fields to a verdict), and
 //! after a failure [`backoff`] (when to ask again).
 //!
@@ -13,6 +13,7 @@ mod backoff;
 mod check;
 mod decode;
 mod gate;
+mod health;
 mod http;
 mod outcome;
 pub mod preset;
@@ -23,9 +24,10 @@ pub(crate) use self::http::told_of;
 pub use self::outcome::Meaning;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub(crate) use self::{
-    backoff::delay,
+    backoff::{OPERATOR, delay},
     decode::RefreshLife,
-    gate::{Gate, NotBefore, Slot},
+    gate::{Gate, Lane, Slot},
+    health::{Closed, Notice, Said},
     http::Client,
     outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,

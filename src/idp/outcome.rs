@@ -47,6 +47,16 @@ pub(crate) struct Answer {
     pub(crate) subject: Option<String>,
 }
 
+impl Outcome {
+    /// Why there are no new tokens.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Answered(_) => None,
+            Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
+        }
+    }
+}
+
 /// Why there are no new tokens, in words that can be shown to anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {

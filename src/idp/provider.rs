@@ -22,8 +22,8 @@ use crate::model::ClientSecret;
 pub struct Idp {
     pub(crate) token_url: String,
     pub(crate) revocation_url: Option<String>,
-    pub(crate) client_id: String,
-    pub(crate) client_secret: ClientSecret,
+    /// In the order in which they are tried; the first is for new grants.
+    pub(crate) clients: Vec<Credentials>,
     pub(crate) client_auth: ClientAuth,
     pub(crate) scope: Option<String>,
     pub(crate) params: BTreeMap<String, String>,
@@ -34,6 +34,7 @@ pub struct Idp {
     pub(crate) access_lifetime: Option<Duration>,
     pub(crate) allow_http: bool,
     pub(crate) max_concurrency: usize,
+    pub(crate) requests_per_second: Option<f64>,
     pub(crate) timing: Timing,
     pub(crate) in_doubt: Option<InDoubt>,
     /// Error codes that mean what RFC 6749 calls `invalid_grant`; that one always does.
@@ -42,6 +43,13 @@ pub struct Idp {
     pub(crate) client_refused_codes: Vec<String>,
     /// The answer's header that the provider's support asks for.
     pub(crate) correlation_header: String,
+}
+
+/// A client and one of its secrets.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: ClientSecret,
 }
 
 /// What differs from the supervisor's own timing, for this identity provider alone.
@@ -107,8 +115,7 @@ impl Idp {
         Self {
             token_url: token_url.into(),
             revocation_url: None,
-            client_id: client_id.into(),
-            client_secret: client_secret.into(),
+            clients: vec![Credentials { client_id: client_id.into(), client_secret: client_secret.into() }],
             client_auth: ClientAuth::Basic,
             scope: None,
             params: BTreeMap::new(),
@@ -119,6 +126,7 @@ impl Idp {
             access_lifetime: None,
             allow_http: false,
             max_concurrency: 16,
+            requests_per_second: None,
             timing: Timing::default(),
             in_doubt: None,
             invalid_grant_codes: Vec::new(),
@@ -145,6 +153,16 @@ impl Idp {
     /// The revocation endpoint (RFC 7009). Without one nothing is revoked at the provider.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// A further client, or a further secret of the same client, after those that are there.
+    ///
+    /// A secret is tried when all before it were refused; the one that was accepted last goes first from then on. So a
+    /// new secret is rolled out by adding it before the provider accepts it, and the old one removed when nobody needs
+    /// it. A grant is only ever refreshed with the client it was issued to; the first client is for new grants.
+    pub fn client(mut self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.clients.push(Credentials { client_id: client_id.into(), client_secret: client_secret.into() });
         self
     }
 
@@ -206,6 +224,12 @@ impl Idp {
     /// How many requests run at the same time; 16 unless set.
     pub fn max_concurrency(mut self, requests: usize) -> Self {
         self.max_concurrency = requests;
+        self
+    }
+
+    /// How many requests are sent a second, evenly; not limited unless set. Those that a caller waits for go first.
+    pub fn requests_per_second(mut self, requests: f64) -> Self {
+        self.requests_per_second = Some(requests);
         self
     }
 
@@ -283,7 +307,7 @@ impl fmt::Debug for Idp {
         f.debug_struct("Idp")
             .field("token_url", &shown(&self.token_url))
             .field("revocation_url", &self.revocation_url.as_deref().map(shown))
-            .field("client_id", &self.client_id)
+            .field("clients", &self.clients.iter().map(|client| &client.client_id).collect::<Vec<_>>())
             .field("client_auth", &self.client_auth)
             .field("scope", &self.scope)
             .field("params", &self.params.keys())

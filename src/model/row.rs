@@ -234,6 +234,12 @@ impl Row {
         self.refresh_token.iter().chain(self.alt.as_ref().map(|alt| &alt.token))
     }
 
+    /// Whether the last refresh brought another refresh token than the one it spent.
+    pub(crate) fn has_rotated(&self) -> bool {
+        let held = self.refresh_token.as_ref().map(|token| token.fingerprint);
+        self.parent.is_some() && self.parent != held
+    }
+
     /// Whether somebody holds the right to spend.
     pub(crate) fn lease_live(&self, now: Time) -> bool {
         self.lease.is_some_and(|lease| lease.until > now)

@@ -46,6 +46,9 @@ pub enum Warning {
     InDoubt,
     /// The user must go through consent again; this token is the last one.
     ReconnectRequired,
+    /// A resource server refused this token right after it was issued, so that another one would hardly fare better:
+    /// it is replaced in a moment, not at once.
+    Rejected,
 }
 
 impl Token {
@@ -141,6 +144,7 @@ pub(crate) enum Standing {
     Failing,
     InDoubt,
     ReconnectRequired,
+    Rejected,
 }
 
 impl Issued {
@@ -174,8 +178,14 @@ impl Issued {
     }
 
     pub(crate) fn standing(&self) -> Standing {
-        const ALL: [Standing; 5] =
-            [Standing::Good, Standing::Withdrawn, Standing::Failing, Standing::InDoubt, Standing::ReconnectRequired];
+        const ALL: [Standing; 6] = [
+            Standing::Good,
+            Standing::Withdrawn,
+            Standing::Failing,
+            Standing::InDoubt,
+            Standing::ReconnectRequired,
+            Standing::Rejected,
+        ];
         ALL[usize::from(self.standing.load(Ordering::Acquire)) % ALL.len()]
     }
 
@@ -197,6 +207,7 @@ impl Issued {
             Standing::Failing => Grade::LastGood(Warning::RefreshFailing),
             Standing::InDoubt => Grade::LastGood(Warning::InDoubt),
             Standing::ReconnectRequired => Grade::LastGood(Warning::ReconnectRequired),
+            Standing::Rejected => Grade::LastGood(Warning::Rejected),
         };
         Some(Token { issued: Arc::clone(self), grade })
     }

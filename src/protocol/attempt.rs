@@ -10,7 +10,10 @@ use super::{
     doubt::{Doubt, Rules, doubt},
     resolve::Resolution,
 };
-use crate::model::{Evidence, Fingerprint, Generation, Id, Row, Time, VerdictBy};
+use crate::{
+    error::Cause,
+    model::{Evidence, Fingerprint, Generation, Id, Row, Time, VerdictBy},
+};
 
 /// The decisions of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +60,8 @@ pub(crate) struct Claimed {
     pub(crate) epoch: u64,
     /// When this token was first sent, if it was sent before: the answer may be a replay of that one's.
     pub(crate) first_sent: Option<Time>,
+    /// The promise that it is not spent by being sent holds.
+    pub(crate) stays: bool,
 }
 
 /// What came of an effect.
@@ -72,7 +77,7 @@ pub(crate) enum Event {
     /// The slot is granted; the row that was read last.
     Slot(Row),
     /// The identity provider is not to be asked before then.
-    NotBefore(Time),
+    NotBefore(Time, Cause),
     /// The store answered a claim, so long after it was issued.
     Claimed {
         reply: Reply,
@@ -147,8 +152,8 @@ pub(crate) enum End {
     Renewed,
     /// There was nothing (more) to do: the row tells why.
     Settled,
-    /// There is nothing to do before then.
-    Until(Time),
+    /// There is nothing to do before then, and why.
+    Until(Time, Cause),
 }
 
 impl Machine {
@@ -175,7 +180,7 @@ impl Machine {
         let (phase, effect) = match (self.phase, event) {
             (Phase::Reading, Event::Read { row, dead, now }) => self.decide(row, &dead, now),
             (Phase::Slot, Event::Slot(row)) => (Phase::Claiming, Effect::Claim(self.claim(&row))),
-            (Phase::Slot, Event::NotBefore(time)) => end(End::Until(time)),
+            (Phase::Slot, Event::NotBefore(time, cause)) => end(End::Until(time, cause)),
             (Phase::Claiming, Event::NoReply) => (Phase::Claiming, Effect::RepeatClaim),
             (Phase::Claiming, Event::Claimed { reply: Reply::Done, row: Some(row), now, elapsed }) => {
                 self.claimed(&row, now, elapsed)
@@ -223,19 +228,19 @@ impl Machine {
         if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
             let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
-                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => end(End::Until(time)),
+                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => end(End::Until(time, Cause::InDoubt)),
                 _ => end(End::Settled),
             };
         }
         match (doubt, &row.intent) {
-            (Some(Doubt::Wait(time)), _) => end(End::Until(time)),
+            (Some(Doubt::Wait(time)), _) => end(End::Until(time, Cause::InDoubt)),
             (Some(Doubt::GiveUp), Some(intent)) => {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
             _ => match row.lease {
                 // Of a sender whose intent is over: a claim would be refused, again and again.
-                Some(lease) if lease.until > now => end(End::Until(lease.until)),
-                _ if self.claimed => end(End::Until(now)),
+                Some(lease) if lease.until > now => end(End::Until(lease.until, Cause::InDoubt)),
+                _ if self.claimed => end(End::Until(now, Cause::StoreDown)),
                 _ => (Phase::Slot, Effect::Slot),
             },
         }
@@ -263,7 +268,7 @@ impl Machine {
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
         // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
         let grace_ends = intent.since + self.rules.grace;
-        let in_grace = now + elapsed < grace_ends || self.rules.never_rotates || self.rules.try_in_doubt;
+        let in_grace = now + elapsed < grace_ends || self.rules.never_rotates(row) || self.rules.try_in_doubt;
         // Refused to another sender, a reconnect required, or held, since the claim was first tried.
         let moot = row.verdict.is_some() || row.held.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
@@ -275,6 +280,7 @@ impl Machine {
             fingerprint: token.fingerprint,
             epoch: row.epoch,
             first_sent: intent.recovered.then_some(intent.since),
+            stays: self.rules.never_rotates(row),
         };
         (Phase::Sent(claimed), Effect::Send(claimed))
     }
@@ -292,7 +298,7 @@ impl Machine {
             Told::NotSpent { fault, retry_at } => {
                 (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
-            Told::Unknown { fault, retry_at } if self.rules.never_rotates => {
+            Told::Unknown { fault, retry_at } if claimed.stays => {
                 (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
             // Read again afterwards: the doubt says until when there is nothing to do.

@@ -22,6 +22,13 @@ pub(crate) struct Rules {
     pub(crate) never_rotates: bool,
 }
 
+impl Rules {
+    /// Whether the promise holds for this row: one that has rotated is believed at once.
+    pub(crate) fn never_rotates(&self, row: &Row) -> bool {
+        self.never_rotates && !row.has_rotated()
+    }
+}
+
 /// What a doubt asks for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Doubt {
@@ -51,11 +58,11 @@ pub(crate) fn doubt(row: &Row, now: Time, rules: &Rules) -> Option<Doubt> {
         if now >= settled_at { Doubt::Clear } else { Doubt::Wait(settled_at) }
     } else if row.lease_live(now) {
         Doubt::Wait(row.lease.map_or(settled_at, |lease| lease.until))
-    } else if rules.never_rotates && ended {
+    } else if rules.never_rotates(row) && ended {
         Doubt::Recover
     } else if now < settled_at {
         Doubt::Wait(settled_at)
-    } else if ended || rules.never_rotates || now < intent.since + rules.grace {
+    } else if ended || rules.never_rotates(row) || now < intent.since + rules.grace {
         Doubt::Recover
     } else {
         unresolvable(row, intent.since, now, rules)

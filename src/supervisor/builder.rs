@@ -3,28 +3,28 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{runtime::Runtime, sync::watch};
 
 use super::{
     RefreshSettings, TokenSupervisor,
     core::{Core, Limits, Provider},
     handle::Shared,
-    holds,
+    holds::{self, Holds},
     recover::flush_journal,
     refresh::Attempts,
     runtime::Life,
-    settings::Times,
     snapshot::Snapshot,
-    sweep::sweep,
+    sweep::{revoke_all, sweep},
 };
 use crate::{
     clock::Clock,
     error::Error,
-    idp::{Client, Gate, Idp},
+    idp::Idp,
     journal::Journal,
     keyring::Keyring,
     model::{Sealed, valid_idp_name},
@@ -96,6 +96,13 @@ impl Builder {
         self
     }
 
+    /// How many requests may wait for an answer at the same time (131 072); those beyond it are told to slow down. Valid
+    /// tokens are served all the same.
+    pub fn requests_in_flight(mut self, requests: usize) -> Self {
+        self.limits.requests_in_flight = requests;
+        self
+    }
+
     /// How long a key's actor stays awake after the last use (10 min).
     pub fn idle_after(mut self, idle: Duration) -> Self {
         self.limits.idle_after = idle;
@@ -162,18 +169,20 @@ impl Builder {
         self.testing.share(&journal);
         let snapshot = Snapshot::new(clock.clone());
         let stopping = watch::Sender::new(false);
-        let (attempts, limits) = (Attempts::new(), self.limits);
+        let (attempts, limits, in_flight) = (Attempts::new(), self.limits, AtomicUsize::new(0));
         Ok(Core {
             clock,
             store,
             keyring,
             journal,
-            idps,
+            idps: ArcSwap::from_pointee(idps),
+            refresh: self.refresh,
             snapshot,
             attempts,
             limits,
+            in_flight,
             runtime,
-            holds: tokio::sync::Mutex::default(),
+            holds: Holds::default(),
             stopping,
             #[cfg(feature = "testing")]
             testing: self.testing,
@@ -184,30 +193,40 @@ impl Builder {
 /// Nothing is swept before what the last process left in the journal is stored.
 async fn start_work(shared: Shared) {
     flush_journal(shared.core.clone()).await;
-    sweep(shared).await;
+    tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()));
 }
 
 fn providers(
     idps: Vec<(String, Idp)>,
     refresh: &RefreshSettings,
     clock: &Clock,
-) -> Result<HashMap<String, Provider>, Error> {
+) -> Result<HashMap<String, Arc<Provider>>, Error> {
     let mut providers = HashMap::new();
     for (name, idp) in idps {
-        let wrong = |text: String| Error::Configuration(format!("identity provider {name:?}: {text}"));
-        if !valid_idp_name(&name) {
-            return Err(wrong("its name must match [a-z0-9][a-z0-9_-]{0,63}".to_owned()));
-        }
-        idp.validate().map_err(wrong)?;
-        let times = Times::of(&idp, refresh).map_err(wrong)?;
-        let client = Client::new(&idp, times.connect_timeout, clock.clone()).map_err(wrong)?;
-        let gate = Gate::new(idp.max_concurrency);
-        let provider = Provider { idp, times, client, gate, hold: watch::Sender::new(None) };
+        let provider = provider(&name, idp, refresh, clock, None)?;
         if providers.insert(name.clone(), provider).is_some() {
-            return Err(wrong("it is configured twice".to_owned()));
+            return Err(wrong_idp(&name, "it is configured twice"));
         }
     }
     Ok(providers)
+}
+
+/// An identity provider under its name; `before` are its settings so far.
+pub(super) fn provider(
+    name: &str,
+    idp: Idp,
+    refresh: &RefreshSettings,
+    clock: &Clock,
+    before: Option<&Provider>,
+) -> Result<Arc<Provider>, Error> {
+    if !valid_idp_name(name) {
+        return Err(wrong_idp(name, "its name must match [a-z0-9][a-z0-9_-]{0,63}"));
+    }
+    Provider::new(idp, refresh, clock, before).map(Arc::new).map_err(|text| wrong_idp(name, &text))
+}
+
+fn wrong_idp(name: &str, text: &str) -> Error {
+    Error::Configuration(format!("identity provider {name:?}: {text}"))
 }
 
 /// A runtime that may be dropped inside asynchronous code.

@@ -1,15 +1,24 @@
 //! What the supervisor's parts share: the ports, the settings, the attempt table and the snapshot.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{refresh::Attempts, settings::Times, snapshot::Snapshot};
+use super::{RefreshSettings, holds::Holds, refresh::Attempts, settings::Times, snapshot::Snapshot};
 use crate::{
     clock::Clock,
-    idp::{Client, Gate, Idp},
+    idp::{Client, Gate, Idp, Rotation},
     journal::Journal,
     keyring::Keyring,
+    protocol::doubt::Rules,
     store::Store,
 };
 
@@ -19,14 +28,18 @@ pub(super) struct Core {
     pub(super) store: Arc<dyn Store>,
     pub(super) keyring: Keyring,
     pub(super) journal: Arc<Journal>,
-    pub(super) idps: HashMap<String, Provider>,
+    /// Replaced as a whole when settings change; an attempt keeps those that it started with.
+    pub(super) idps: ArcSwap<HashMap<String, Arc<Provider>>>,
+    pub(super) refresh: RefreshSettings,
     pub(super) snapshot: Snapshot,
     pub(super) attempts: Attempts,
     pub(super) limits: Limits,
+    /// Requests that wait for an answer.
+    pub(super) in_flight: AtomicUsize,
     /// Where attempts and everything that waits for a port runs.
     pub(super) runtime: tokio::runtime::Handle,
-    /// Held while what is held is read or written, so that nobody goes by what was read before it was written.
-    pub(super) holds: tokio::sync::Mutex<()>,
+    /// The identity providers that people hold, and why; also of names that are not configured now.
+    pub(super) holds: Holds,
     /// Turns true when nothing new may start.
     pub(super) stopping: watch::Sender<bool>,
     #[cfg(feature = "testing")]
@@ -38,21 +51,9 @@ pub(super) struct Provider {
     pub(super) idp: Idp,
     pub(super) times: Times,
     pub(super) client: Client,
-    pub(super) gate: Gate,
-    /// Why nothing is started for it, if people hold it: a copy of what the store says.
-    pub(super) hold: watch::Sender<Option<String>>,
-}
-
-impl Provider {
-    /// Why nothing is started for it, if people hold it.
-    pub(super) fn held(&self) -> Option<String> {
-        self.hold.borrow().clone()
-    }
-
-    /// Resolves when people hold it.
-    pub(super) async fn until_held(&self) {
-        self.hold.subscribe().wait_for(Option::is_some).await.ok();
-    }
+    pub(super) gate: Arc<Gate>,
+    /// It has rotated a refresh token although it promised never to.
+    pub(super) rotates: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +61,10 @@ pub(super) struct Limits {
     pub(super) waiters_per_grant: usize,
     pub(super) idle_after: Duration,
     pub(super) sweep_every: Duration,
-    /// The sweeper starts no more while this many attempts run.
+    /// How many attempts of one provider may run before the sweeper starts no more of them.
     pub(super) swept_at_once: usize,
+    /// How many requests may wait for an answer at the same time.
+    pub(super) requests_in_flight: usize,
 }
 
 impl Default for Limits {
@@ -70,12 +73,65 @@ impl Default for Limits {
             waiters_per_grant: 16_384,
             idle_after: Duration::from_secs(600),
             sweep_every: Duration::from_secs(5),
-            swept_at_once: 256,
+            swept_at_once: 1_024,
+            requests_in_flight: 131_072,
         }
     }
 }
 
+impl Provider {
+    /// The settings of `idp` at work; its gate knows what `before` has learnt.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub(super) fn new(
+        idp: Idp,
+        refresh: &RefreshSettings,
+        clock: &Clock,
+        before: Option<&Self>,
+    ) -> Result<Self, String> {
+        idp.validate()?;
+        let times = Times::of(&idp, refresh)?;
+        let client = Client::new(&idp, times.connect_timeout, clock.clone())?;
+        let gate = Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.renewed(&idp, clock.read())));
+        let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
+        Ok(Self { idp, times, client, gate, rotates })
+    }
+
+    pub(super) fn has_rotated(&self) -> bool {
+        self.rotates.load(Ordering::Relaxed)
+    }
+
+    /// An answer brought another refresh token than the one that was sent.
+    pub(super) fn saw_rotation(&self, name: &str) {
+        if self.idp.rotation == Rotation::Never && !self.rotates.swap(true, Ordering::Relaxed) {
+            tracing::warn!(idp = name, "it rotates refresh tokens although its settings promise never: set rotation");
+        }
+    }
+
+    /// The times and rules that hold by what is known now.
+    pub(super) fn rules(&self) -> Rules {
+        let rules = self.times.rules;
+        Rules { never_rotates: rules.never_rotates && !self.has_rotated(), ..rules }
+    }
+}
+
 impl Core {
+    /// Why nothing is started for this identity provider, if people hold it.
+    pub(super) fn idp_held(&self, name: &str) -> Option<String> {
+        self.holds.reasons.borrow().get(name).cloned()
+    }
+
+    /// Resolves when people hold this identity provider.
+    pub(super) async fn until_idp_held(&self, name: &str) {
+        self.holds.reasons.subscribe().wait_for(|reasons| reasons.contains_key(name)).await.ok();
+    }
+
+    /// The provider's settings of this moment, if it is configured.
+    pub(super) fn provider(&self, name: &str) -> Option<Arc<Provider>> {
+        self.idps.load().get(name).cloned()
+    }
+
     /// A place in an attempt at which a test can look in.
     pub(super) fn reach(&self, _point: Point) {
         #[cfg(feature = "testing")]

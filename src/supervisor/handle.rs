@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use super::{
         Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
         RequireReconnect, Restore, Revoke, Watch, check_reason,
     },
-    core::{Core, Provider},
+    core::Core,
     holds,
     registry::Routes,
     runtime::Life,
@@ -33,7 +33,7 @@ use crate::{
 /// last drop starts a shutdown without waiting for it; [`shutdown`](Self::shutdown) waits.
 #[derive(Clone)]
 pub struct TokenSupervisor {
-    shared: Shared,
+    pub(super) shared: Shared,
     life: Arc<Life>,
 }
 
@@ -194,7 +194,8 @@ impl TokenSupervisor {
     /// # Errors
     /// [`Error::UnknownIdp`].
     pub fn idp_held(&self, name: &str) -> Result<Option<String>, Error> {
-        self.shared.core.idps.get(name).map(Provider::held).ok_or(Error::UnknownIdp)
+        let core = &self.shared.core;
+        core.provider(name).map(|_| core.idp_held(name)).ok_or(Error::UnknownIdp)
     }
 
     /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.
@@ -269,6 +270,26 @@ pub struct Shared {
     pub(super) routes: Routes,
 }
 
+/// Counts a request for as long as it waits for its answer.
+struct InFlight(Arc<Core>);
+
+impl InFlight {
+    fn enter(core: &Arc<Core>) -> Result<Self, Error> {
+        let before = core.in_flight.fetch_add(1, Ordering::Relaxed);
+        let entered = Self(core.clone());
+        if before >= core.limits.requests_in_flight {
+            return Err(Error::Busy { retry_after: Duration::from_secs(1) });
+        }
+        Ok(entered)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A key's actor that dies with a request is replaced and asked again this often.
 const TRIES: u32 = 3;
 
@@ -288,7 +309,8 @@ impl Shared {
             if let Some(answer) = command.fast(&shared) {
                 return Ok(answer);
             }
-            if !shared.core.idps.contains_key(command.key().idp()) {
+            let _in_flight = InFlight::enter(&shared.core)?;
+            if shared.core.provider(command.key().idp()).is_none() {
                 return Err(Error::UnknownIdp);
             }
             let deadline = shared.core.clock.sleep(command.timeout_after());

@@ -12,6 +12,7 @@ mod command;
 mod core;
 mod handle;
 mod holds;
+mod idps;
 mod recover;
 mod refresh;
 mod registry;
@@ -33,6 +34,7 @@ pub use command::{
 #[cfg(feature = "testing")]
 pub use core::Point;
 pub use handle::{Shutdown, TokenSupervisor};
+pub use idps::IdpStatus;
 pub use registry::Registry;
 pub use settings::RefreshSettings;
 pub use status::Status;

@@ -1,24 +1,28 @@
 //! What comes due although nobody asks: cold grants, doubts, revocations.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::{
     command::Ask,
-    core::{Core, random},
+    core::{Core, Provider, random},
     handle::Shared,
     holds,
     refresh::seal,
 };
 use crate::{
-    idp::delay,
-    model::TokenKey,
+    idp::{Lane, Said, delay},
+    model::Time,
     store::{Revocation, StoreError},
 };
 
 /// Keys that are woken at a time.
 const PAGE: u32 = 256;
+
+/// When a sweep that left something is followed by the next.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long fingerprints of spent refresh tokens are kept.
 const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
@@ -29,90 +33,136 @@ const HELD: Duration = Duration::from_secs(60);
 /// How often old fingerprints are forgotten, in sweeps.
 const FORGET_EVERY: u32 = 512;
 
-/// Wakes what is due, revokes what is queued; again and again.
+/// Wakes what is due; again and again.
 pub(super) async fn sweep(shared: Shared) {
-    let core = shared.core.clone();
+    let core = &shared.core;
     let mut sweeps: u32 = 0;
     loop {
         let swept = async {
-            holds::read(&core).await?;
-            wake_due(&shared).await?;
-            revoke_queued(&core).await?;
+            holds::read(core).await?;
+            let complete = wake_due(&shared).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
                 core.store.forget_spent(core.clock.now().minus(SPENT_KEPT)).await?;
             }
-            Ok::<(), StoreError>(())
+            Ok::<bool, StoreError>(complete)
         };
-        if let Err(error) = swept.await {
+        let complete = swept.await.unwrap_or_else(|error| {
             tracing::warn!(error = %error, "a sweep was cut short; the next one starts over");
-        }
+            true
+        });
         sweeps = sweeps.wrapping_add(1);
+        let every = core.limits.sweep_every;
+        core.clock.sleep(if complete { every } else { every.min(AGAIN) }).await;
+    }
+}
+
+/// Revokes what is queued; again and again.
+pub(super) async fn revoke_all(core: Arc<Core>) {
+    loop {
+        if let Err(error) = revoke_queued(&core).await {
+            tracing::warn!(error = %error, "revocations were cut short; they are looked at again");
+        }
         core.clock.sleep(core.limits.sweep_every).await;
     }
 }
 
-async fn wake_due(shared: &Shared) -> Result<(), StoreError> {
+/// Wakes what is due, of each provider as much as it can take: a slow one must not hold up the others. False if some
+/// was left for the next sweep.
+async fn wake_due(shared: &Shared) -> Result<bool, StoreError> {
     let core = &shared.core;
-    let (now, mut after) = (core.clock.now(), None);
+    let (now, mut after, mut complete) = (core.clock.now(), None, true);
+    let mut room: HashMap<String, usize> = HashMap::new();
     loop {
         let page = core.store.due(now, after, PAGE).await?;
-        let started = |key: &TokenKey| core.idps.get(key.idp()).is_some_and(|provider| provider.held().is_none());
-        for key in page.keys.into_iter().filter(started) {
-            core.attempts.below(core.limits.swept_at_once).await;
+        for key in page.keys {
+            // What a closed gate or people hold back stays due.
+            let open = |provider: Arc<Provider>| provider.gate.closed(core.clock.read()).is_none();
+            if !core.provider(key.idp()).is_some_and(open) || core.idp_held(key.idp()).is_some() {
+                continue;
+            }
+            let room = match room.get_mut(key.idp()) {
+                Some(room) => room,
+                None => {
+                    let left = core.limits.swept_at_once.saturating_sub(core.attempts.running_for(key.idp()));
+                    room.entry(key.idp().to_owned()).or_insert(left)
+                }
+            };
+            let Some(left) = room.checked_sub(1) else {
+                complete = false;
+                continue;
+            };
+            *room = left;
             // A registry that is just being replaced loses nothing: the next sweep comes.
             shared.routes.route(key, Ask::Wake).await.ok();
         }
         match page.next {
             Some(_) => after = page.next,
-            None => return Ok(()),
+            None => return Ok(complete),
         }
     }
 }
 
 async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
-    for revocation in core.store.revocations(PAGE).await? {
-        if core.idps.get(revocation.key.idp()).is_some_and(|provider| provider.held().is_some()) {
-            core.store.revoked(revocation.id, Some(core.clock.now() + HELD)).await?;
-            continue;
-        }
+    let queued = core.store.revocations(PAGE).await?;
+    let revoked = join_all(queued.iter().map(|revocation| async move {
         let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
-        // Written before it is sent: what was begun is not taken back by a restore.
-        if !core.store.revoking(&revocation, again(None)).await? {
-            continue;
+        match revoke(core, revocation, again(None)).await? {
+            Revoked::Done => core.store.revoked(revocation.id, None).await,
+            Revoked::Later(retry_after) => core.store.revoked(revocation.id, Some(again(retry_after))).await,
+            Revoked::Elsewhere => Ok(()),
         }
-        match revoke(core, &revocation).await {
-            Ok(()) => core.store.revoked(revocation.id, None).await?,
-            Err(Some(retry_after)) => core.store.revoked(revocation.id, Some(again(Some(retry_after)))).await?,
-            Err(None) => {}
-        }
-    }
-    Ok(())
+    }));
+    revoked.await.into_iter().collect()
 }
 
-/// Revokes one refresh token; `Err` says that it is to be tried again, and when if the identity provider said so.
-async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<Duration>> {
-    let Some(provider) = core.idps.get(revocation.key.idp()) else { return Err(None) };
+/// What became of a revocation.
+enum Revoked {
+    Done,
+    /// It is to be tried again, and when, if the identity provider said so.
+    Later(Option<Duration>),
+    /// It was taken back, or somebody else is at it.
+    Elsewhere,
+}
+
+/// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
+async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Result<Revoked, StoreError> {
+    let idp = revocation.key.idp();
+    let Some(provider) = core.provider(idp) else { return Ok(Revoked::Later(None)) };
+    if core.idp_held(idp).is_some() {
+        return Ok(Revoked::Later(Some(HELD)));
+    }
     if provider.idp.revocation_url.is_none() {
-        return Ok(());
+        return Ok(Revoked::Done);
     }
     let Ok(token) = seal::open_refresh_token(&core.keyring, &revocation.key, &revocation.token) else {
-        tracing::error!(idp = revocation.key.idp(), "a refresh token that is to be revoked does not open");
-        return Err(None);
+        tracing::error!(idp, "a refresh token that is to be revoked does not open");
+        return Ok(Revoked::Later(None));
     };
-    // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
-    let (client, idp) = (provider.client.clone(), provider.idp.clone());
-    let (done, answer) = oneshot::channel();
-    core.runtime.spawn(async move { done.send(client.revoke(&idp, &token).await).ok() });
-    match answer.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(failure)) => {
-            tracing::warn!(
-                idp = revocation.key.idp(),
-                idp.code = failure.evidence.code,
-                "a refresh token was not revoked yet"
-            );
-            Err(failure.retry_after)
-        }
-        Err(_) => Err(None),
+    // By the client it was issued to, as far as that is known.
+    let row = core.store.read(&revocation.key).await.ok().and_then(|read| read.row);
+    let login = provider.gate.login(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
+    let slot = match provider.gate.slot(&core.clock, login, Lane::Wanted).await {
+        Ok(slot) => slot,
+        Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
+    };
+    // Written before it is sent: what was begun is not taken back by a restore.
+    if !core.store.revoking(revocation, retry_at).await? {
+        return Ok(Revoked::Elsewhere);
     }
+    let (who, clock) = (revocation.key.stable_hash(), core.clock.clone());
+    // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
+    let (done, answer) = oneshot::channel();
+    core.runtime.spawn(async move {
+        let revoked = provider.client.revoke(&provider.idp, slot.client(), &token).await;
+        slot.told(Said::of_revocation(&revoked), who, clock.read(), random());
+        done.send(revoked).ok();
+    });
+    Ok(match answer.await {
+        Ok(Ok(())) => Revoked::Done,
+        Ok(Err(failure)) => {
+            tracing::warn!(idp, idp.code = failure.evidence.code, "a refresh token was not revoked yet");
+            Revoked::Later(failure.retry_after)
+        }
+        Err(_) => Revoked::Later(None),
+    })
 }

@@ -14,7 +14,13 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Limited};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{DATE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -97,11 +103,16 @@ async fn one(request: Request<Incoming>, shared: Arc<Shared>, left: Arc<AtomicUs
     // An incomplete request ends here and counts for nothing.
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| closed())?.to_bytes();
     // A task of its own: the request is processed even if the client hangs up meanwhile.
-    match tokio::spawn(endpoint::handle(shared, head, body)).await {
-        Ok(Reply::Answer(response)) => Ok(response),
+    let dated = |mut response: Response<Body>| {
+        let date = httpdate::fmt_http_date(shared.now().into());
+        response.headers_mut().entry(DATE).or_insert(HeaderValue::from_str(&date).expect("a date is plain ASCII"));
+        response
+    };
+    match tokio::spawn(endpoint::handle(shared.clone(), head, body)).await {
+        Ok(Reply::Answer(response)) => Ok(dated(response)),
         Ok(Reply::Cut(response, bytes)) => {
             left.store(bytes, Ordering::Relaxed);
-            Ok(response)
+            Ok(dated(response))
         }
         Ok(Reply::Close) | Err(_) => Err(closed()),
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Ended, Progress, seal, subject};
 use crate::{
     error::Cause,
-    idp::{Failure, NotBefore, Outcome, Slot, delay},
+    idp::{Closed, Failure, Lane, Meaning, Notice, OPERATOR, Outcome, Said, Slot, delay},
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
@@ -28,6 +28,8 @@ pub(super) struct Attempt {
     id: Id,
     basis: (Id, Generation),
     progress: watch::Sender<Progress>,
+    /// Whether a caller waits for it.
+    wanted: watch::Receiver<bool>,
     row: Option<Row>,
     slot: Option<Slot>,
     claim: Option<(Change, Time)>,
@@ -50,9 +52,6 @@ enum Try {
     Again,
 }
 
-/// What only an operator can mend is tried again this often.
-const OPERATOR: Duration = Duration::from_secs(60);
-
 impl Attempt {
     pub(super) fn new(
         core: Arc<Core>,
@@ -60,15 +59,17 @@ impl Attempt {
         id: Id,
         basis: (Id, Generation),
         progress: watch::Sender<Progress>,
+        wanted: watch::Receiver<bool>,
     ) -> Self {
         let (row, slot, claim, landing, commit) = (None, None, None, None, None);
-        Self { core, key, id, basis, progress, row, slot, claim, landing, commit, journaled: false, resolved: None }
+        let (journaled, resolved) = (false, None);
+        Self { core, key, id, basis, progress, wanted, row, slot, claim, landing, commit, journaled, resolved }
     }
 
     pub(super) async fn run(mut self) {
         let core = self.core.clone();
-        let end = match core.idps.get(self.key.idp()) {
-            Some(provider) => self.drive(provider).await,
+        let end = match core.provider(self.key.idp()) {
+            Some(provider) => self.drive(&provider).await,
             None => End::Settled,
         };
         let row = self.row.take().map(Arc::new);
@@ -82,7 +83,7 @@ impl Attempt {
     async fn drive(&mut self, provider: &Provider) -> End {
         let pending = !self.core.journal.pending_for(&self.key).is_empty();
         let owner = self.core.journal.owner();
-        let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.times.rules, pending);
+        let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
             let event = match effect {
                 Effect::End(end) => return self.leave(end),
@@ -150,19 +151,27 @@ impl Attempt {
 
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
         let row = self.row.clone()?;
-        let slot = tokio::select! {
-            // In this order: a slot that is granted to a provider that is held goes back.
-            biased;
-            () = provider.until_held() => return None,
-            () = self.core.stopped() => return None,
-            slot = provider.gate.slot(self.core.clock.now()) => slot,
+        let Some(login) = provider.gate.login(row.client_id.as_deref()) else {
+            // Nothing will be sent: it is claimed to say so in the row.
+            return Some(Event::Slot(row));
+        };
+        let slot = loop {
+            let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
+            tokio::select! {
+                // In this order: a slot that is granted while the provider is held goes back.
+                biased;
+                () = self.core.until_idp_held(self.key.idp()) => return None,
+                () = self.core.stopped() => return None,
+                slot = provider.gate.slot(&self.core.clock, login, lane) => break slot,
+                Ok(()) = self.wanted.changed(), if lane == Lane::Background => {}
+            }
         };
         match slot {
             Ok(slot) => {
                 self.slot = Some(slot);
                 Some(Event::Slot(row))
             }
-            Err(NotBefore(time)) => Some(Event::NotBefore(time)),
+            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.core.clock.now() + wait, cause)),
         }
     }
 
@@ -189,12 +198,13 @@ impl Attempt {
         // Only an operator can help with either of these: soon is soon enough.
         let unsendable = |code: &str, cause| {
             let fault = Fault { evidence: Evidence::ours(code), cause };
-            Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + OPERATOR }))
+            let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
+            Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
         };
-        if row.client_id.as_ref().is_some_and(|client| *client != provider.idp.client_id) {
+        let Some(slot) = self.slot.take() else {
             tracing::error!(grant.id = row.grant_id, "a grant was issued to a client that is not configured");
             return unsendable("client_unknown", Cause::ClientUnknown);
-        }
+        };
         let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
             return unsendable("does_not_open", Cause::StoreDown);
@@ -210,36 +220,42 @@ impl Attempt {
         let at = self.core.clock.read();
         let renewal =
             self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
-        let outcome = provider.client.refresh(&provider.idp, &token, &params, provider.times.rules.patience).await;
+        let patience = provider.times.rules.patience;
+        let outcome = provider.client.refresh(&provider.idp, slot.client(), &token, &params, patience).await;
         renewal.abort();
         drop(token);
+        let retry_at = self.learn(provider, slot, &row, &outcome);
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
-                self.landing = Some(seal::land(&self.core.keyring, provider, &sent, *answer));
+                let landing = self.landing.insert(seal::land(&self.core.keyring, provider, &sent, *answer));
+                if landing.commit.child() != claimed.fingerprint {
+                    provider.saw_rotation(self.key.idp());
+                }
                 self.core.reach(Point::Answered);
                 Told::Answered
             }
-            Outcome::NotSpent(failure) => {
-                Told::NotSpent { retry_at: self.failed(provider, &row, &failure), fault: fault(failure) }
-            }
-            Outcome::Unknown(failure) => {
-                Told::Unknown { retry_at: self.failed(provider, &row, &failure), fault: fault(failure) }
-            }
-            Outcome::InvalidGrant(failure) => {
-                self.failed(provider, &row, &failure);
-                Told::InvalidGrant { evidence: failure.evidence }
-            }
+            Outcome::NotSpent(failure) => Told::NotSpent { retry_at, fault: fault(failure) },
+            Outcome::Unknown(failure) => Told::Unknown { retry_at, fault: fault(failure) },
+            Outcome::InvalidGrant(failure) => Told::InvalidGrant { evidence: failure.evidence },
         };
-        self.slot = None;
         Some(Event::Told(told))
     }
 
-    /// Logs a failure, once and here, and says when to try again.
-    fn failed(&self, provider: &Provider, row: &Row, failure: &Failure) -> Time {
+    /// Tells the gate what the answer says of the provider, and logs a failure, once and here. When to try again, if
+    /// there is no token.
+    fn learn(&self, provider: &Provider, slot: Slot, row: &Row, outcome: &Outcome) -> Time {
+        let (now, login, who) = (self.core.clock.read(), slot.login(), self.key.stable_hash());
+        let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
+        let failure = outcome.failure();
+        for notice in notices {
+            self.announce(notice, failure);
+        }
+        let Some(failure) = failure else { return now.wall };
+        provider.gate.note(&failure.evidence, now);
         tracing::warn!(
             grant.id = row.grant_id,
             idp = self.key.idp(),
@@ -249,15 +265,38 @@ impl Attempt {
             idp.request_id = failure.evidence.request_id,
             "a refresh was not answered with a token"
         );
-        if let Some(after) = failure.retry_after {
-            provider.gate.not_before(self.core.clock.now() + after);
-        }
-        self.retry_at(row, failure.retry_after)
+        let wait = if other_secret {
+            delay(0, Some(Duration::ZERO), 0)
+        } else if let Some(closed) = provider.gate.closed_to(login, now) {
+            closed.wait
+        } else if failure.meaning == Meaning::OperatorFault {
+            OPERATOR.half_jittered(failures(row) + 1, random())
+        } else {
+            delay(failures(row), failure.retry_after, random())
+        };
+        now.wall + wait
     }
 
-    fn retry_at(&self, row: &Row, retry_after: Option<Duration>) -> Time {
-        let failures = row.last_error.as_ref().map_or(0, |error| error.failures);
-        self.core.clock.now() + delay(failures, retry_after, random())
+    fn announce(&self, notice: Notice, failure: Option<&Failure>) {
+        let (idp, evidence) = (self.key.idp(), failure.map(|failure| failure.evidence.to_string()));
+        match notice {
+            Notice::Paused { cause: Cause::ClientRefused, .. } => tracing::error!(
+                idp,
+                evidence,
+                "the identity provider refuses our client: refreshes are paused, no grant is touched; check client_id and client_secret"
+            ),
+            Notice::Paused { cause, .. } => {
+                tracing::error!(
+                    idp,
+                    evidence,
+                    cause = cause.as_str(),
+                    "the identity provider is in trouble: one request at a time looks whether it is over"
+                );
+            }
+            Notice::Recovered { cause } => {
+                tracing::info!(idp, cause = cause.as_str(), "the identity provider is well again")
+            }
+        }
     }
 
     async fn change(&mut self, change: Change) -> Option<Event> {
@@ -342,6 +381,10 @@ impl Drop for Attempt {
         self.core.attempts.remove(&self.key, self.id);
         self.core.attempts.finish();
     }
+}
+
+fn failures(row: &Row) -> u32 {
+    row.last_error.as_ref().map_or(0, |error| error.failures)
 }
 
 fn fault(failure: Failure) -> Fault {

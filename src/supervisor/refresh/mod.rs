@@ -32,9 +32,18 @@ pub(super) struct Attempts {
 
 #[derive(Default)]
 struct Running {
-    attempts: HashMap<TokenKey, (Id, watch::Receiver<Progress>)>,
+    attempts: HashMap<TokenKey, Entry>,
+    /// How many of them at each identity provider.
+    at_idps: HashMap<String, usize>,
     finished: usize,
     closed: bool,
+}
+
+struct Entry {
+    id: Id,
+    progress: watch::Receiver<Progress>,
+    /// Turns true when a caller waits for it.
+    wanted: watch::Sender<bool>,
 }
 
 /// What those who wait beside an attempt can see of it.
@@ -60,41 +69,60 @@ impl Attempts {
     }
 
     /// The attempt that runs for `key`, or a new one for whoever saw the row at `basis`; `None` if nothing
-    /// may start any more.
+    /// may start any more. A new one goes before others if
+    /// it is `wanted` by a caller.
     pub(super) fn join_or_start(
         core: &Arc<Core>,
         key: &TokenKey,
         basis: (Id, Generation),
+        wanted: bool,
     ) -> Option<watch::Receiver<Progress>> {
         let mut running = core.attempts.lock();
-        if let Some((_, progress)) = running.attempts.get(key) {
-            return Some(progress.clone());
+        if let Some(entry) = running.attempts.get(key) {
+            return Some(entry.progress.clone());
         }
         if running.closed {
             return None;
         }
         let id = Id::random();
         let (sender, progress) = watch::channel(Progress::default());
-        running.attempts.insert(key.clone(), (id, progress.clone()));
+        let (wanted, is_wanted) = watch::channel(wanted);
+        running.attempts.insert(key.clone(), Entry { id, progress: progress.clone(), wanted });
+        match running.at_idps.get_mut(key.idp()) {
+            Some(count) => *count += 1,
+            None => drop(running.at_idps.insert(key.idp().to_owned(), 1)),
+        }
         core.attempts.count.send_modify(|count| *count += 1);
-        let task = attempt::Attempt::new(core.clone(), key.clone(), id, basis, sender);
+        let task = attempt::Attempt::new(core.clone(), key.clone(), id, basis, sender, is_wanted);
         core.runtime.spawn(task.run());
         Some(progress)
     }
 
     /// The attempt that runs for `key`, if one does.
     pub(super) fn joined(&self, key: &TokenKey) -> Option<watch::Receiver<Progress>> {
-        self.lock().attempts.get(key).map(|(_, progress)| progress.clone())
+        self.lock().attempts.get(key).map(|entry| entry.progress.clone())
+    }
+
+    /// A caller waits for the attempt that runs for `key`.
+    pub(super) fn hurry(&self, key: &TokenKey) {
+        if let Some(entry) = self.lock().attempts.get(key) {
+            entry.wanted.send_replace(true);
+        }
+    }
+
+    /// How many attempts run for keys of this identity provider.
+    pub(super) fn running_for(&self, idp: &str) -> usize {
+        self.lock().at_idps.get(idp).copied().unwrap_or(0)
     }
 
     /// Whether this attempt for `key` runs in this process.
     pub(super) fn runs(&self, key: &TokenKey, attempt: Id) -> bool {
-        self.lock().attempts.get(key).is_some_and(|(id, _)| *id == attempt)
+        self.lock().attempts.get(key).is_some_and(|entry| entry.id == attempt)
     }
 
     /// The generation of `key` whose refresh token may have left, while nobody has heard what came of it.
     pub(super) fn sent(&self, key: &TokenKey) -> Option<Generation> {
-        self.lock().attempts.get(key).and_then(|(_, progress)| progress.borrow().sent)
+        self.lock().attempts.get(key).and_then(|entry| entry.progress.borrow().sent)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -118,8 +146,11 @@ impl Attempts {
 
     fn remove(&self, key: &TokenKey, attempt: Id) {
         let mut running = self.lock();
-        if running.attempts.get(key).is_some_and(|(id, _)| *id == attempt) {
+        if running.attempts.get(key).is_some_and(|entry| entry.id == attempt) {
             running.attempts.remove(key);
+            if let Some(count) = running.at_idps.get_mut(key.idp()) {
+                *count -= 1;
+            }
         }
     }
 

@@ -140,7 +140,7 @@ pub(in crate::supervisor) fn connecting(
     Connect {
         key: key.clone(),
         incarnation: Id::random(),
-        client_id: grant.client_id.or_else(|| Some(provider.idp.client_id.clone())),
+        client_id: grant.client_id.or_else(|| Some(provider.idp.clients[0].client_id.clone())),
         token: grant.refresh_token.map(|token| seal_refresh_token(keyring, key, &token)),
         document: seal_document(keyring, key, &document),
         issued_at: now,

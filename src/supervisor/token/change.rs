@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(1);
 impl TokenActor {
     pub(super) fn connect(&mut self, grant: Grant, only: Expected, reply: Reply<Status>, context: &mut Context<Self>) {
         let Some(provider) = self.provider() else { return drop(reply.send(Err(Error::UnknownIdp))) };
-        if grant.client_id.as_deref().is_some_and(|client| client != provider.idp.client_id) {
+        if provider.gate.login(grant.client_id.as_deref()).is_none() {
             let retry_after = Duration::from_secs(60);
             return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
         }
@@ -97,7 +97,7 @@ impl TokenActor {
 ///
 /// Subjects are sealed: the row is read and compared here, and the connect is carried out on that very row.
 async fn connect(core: &Core, key: &TokenKey, mut grant: Grant, only: Expected) -> Result<Changed, Error> {
-    let provider = core.idps.get(key.idp()).ok_or(Error::UnknownIdp)?;
+    let provider = core.provider(key.idp()).ok_or(Error::UnknownIdp)?;
     let keeps = grant.refresh_token.is_none();
     let given = grant.subject.clone();
     for _ in 0..TRIES {
@@ -116,7 +116,7 @@ async fn connect(core: &Core, key: &TokenKey, mut grant: Grant, only: Expected) 
             Expected::Anything
         };
         let now = core.clock.now();
-        let connect = seal::connecting(&core.keyring, provider, key, grant.clone(), (only, compared), now);
+        let connect = seal::connecting(&core.keyring, &provider, key, grant.clone(), (only, compared), now);
         let changed = core.store.change(key, Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
             Changed { reply: Replied::Moved, .. } => {}

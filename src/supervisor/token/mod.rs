@@ -23,13 +23,15 @@ use super::{
     status::Status,
 };
 use crate::{
-    error::Error,
+    clock::Reading,
+    error::{Cause, Error},
+    idp::{Closed, Lane},
     model::{Row, Standing, State, Time, Token, TokenKey},
     protocol::{Change, Disconnect},
     store::StoreError,
 };
 pub(super) use change::refusal;
-use machine::{Effect, Event, Limits, Machine, Sight, Waiting};
+use machine::{Effect, Event, GateSight, HELD, Limits, Machine, Sight, Waiting};
 
 /// The actor of one key.
 pub(super) struct TokenActor {
@@ -88,8 +90,8 @@ impl TokenActor {
         Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), changing: 0, timer: None, guard }
     }
 
-    fn provider(&self) -> Option<&Provider> {
-        self.core.idps.get(self.key.idp())
+    fn provider(&self) -> Option<Arc<Provider>> {
+        self.core.provider(self.key.idp())
     }
 
     fn feed(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
@@ -108,15 +110,24 @@ impl TokenActor {
 
     fn decide(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>) -> Vec<Effect<Reply<Token>, Reply<Refreshed>>> {
         let published = self.core.snapshot.current(&self.key);
+        let now = self.core.clock.read();
         let sight = Sight {
-            now: self.core.clock.read(),
+            now,
             published: published.as_ref(),
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
+            gate: self.gate(now),
             wanted: !self.unread.is_empty() || self.changing > 0,
-            idp_held: self.provider().is_some_and(|provider| provider.hold.borrow().is_some()),
         };
         self.machine.step(event, sight)
+    }
+
+    fn gate(&self, now: Reading) -> GateSight {
+        let held = self.core.idp_held(self.key.idp()).map(|_| Closed { wait: HELD, cause: Cause::IdpHeld });
+        self.provider().map_or_else(GateSight::default, |provider| GateSight {
+            closed: held.or_else(|| provider.gate.closed(now)),
+            recovered: provider.gate.recovered().map(|at| at.wall),
+        })
     }
 
     fn carry_out(&mut self, effect: Effect<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
@@ -128,7 +139,8 @@ impl TokenActor {
                 None => self.core.snapshot.remove(&self.key),
             },
             Effect::Stand(standing) => self.stand(standing),
-            Effect::Start(row) => self.start(&row, context),
+            Effect::Start(row, lane) => self.start(&row, lane, context),
+            Effect::Hurry => self.core.attempts.hurry(&self.key),
             // Whoever asked may be gone.
             Effect::Answer(reply, answer) => drop(reply.send(answer)),
             Effect::Refreshed(reply, answer) => {
@@ -182,8 +194,9 @@ impl TokenActor {
     }
 
     /// A new actor finds its predecessor's attempt by starting one: the table hands out the running one.
-    fn start(&mut self, row: &Row, context: &mut Context<Self>) {
-        match Attempts::join_or_start(&self.core, &self.key, (row.incarnation, row.generation)) {
+    fn start(&mut self, row: &Row, lane: Lane, context: &mut Context<Self>) {
+        let basis = (row.incarnation, row.generation);
+        match Attempts::join_or_start(&self.core, &self.key, basis, lane == Lane::Wanted) {
             Some(progress) => self.follow(progress, context),
             None => {
                 // Nothing starts any more: those who wait are told, valid tokens are served on.

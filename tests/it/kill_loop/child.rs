@@ -69,6 +69,9 @@ struct Consent {
 /// How long after a kill a request may still be processed, and with it how long a doubt lasts at least.
 pub(super) const SETTLE: Duration = Duration::from_millis(400);
 
+/// How long access tokens live: what is refused right after its issue is replaced after a quarter of it.
+pub(super) const LIFE: Duration = Duration::from_secs(2);
+
 const TASK: &str = "TOKEN_SUPERVISOR_TEST_KILL_LOOP_CHILD";
 
 /// The running process. Dropping it kills it.
@@ -220,7 +223,7 @@ async fn reject(supervisor: &TokenSupervisor, key: &TokenKey, generation: Genera
 async fn connect(supervisor: &TokenSupervisor, key: &TokenKey, grant: usize, refresh_token: &str) {
     loop {
         let given = Grant::new("ts-test-secret-of-the-consent").refresh_token(refresh_token);
-        match supervisor.connect(key, given.expires_in(Duration::from_secs(3_600))).await {
+        match supervisor.connect(key, given.expires_in(LIFE)).await {
             Ok(_) => return,
             Err(error) if error.is_transient() => pause(Duration::from_millis(20)).await,
             Err(error) => return tell(&Event::Failed { grant, error: error.to_string() }),

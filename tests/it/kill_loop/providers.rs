@@ -9,7 +9,11 @@ use std::{
 
 use token_supervisor::testing::{Chaos, Fault, Kind, Presentation, Profile, SimulatedIdp};
 
-use super::{child::Provider, dice::Dice, until};
+use super::{
+    child::{LIFE, Provider},
+    dice::Dice,
+    until,
+};
 
 pub(super) const GRANTS_AT_EACH: usize = 15;
 
@@ -32,7 +36,7 @@ pub(super) struct Providers {
 
 impl Providers {
     pub(super) fn start() -> Self {
-        let start = |kind| SimulatedIdp::start(Profile::oauth2(kind)).unwrap();
+        let start = |kind| SimulatedIdp::start(Profile::oauth2(kind).access_lifetime(LIFE)).unwrap();
         Self { all: KINDS.map(|(name, kind)| (name, start(kind))).into(), known: vec![0; KINDS.len()] }
     }
 

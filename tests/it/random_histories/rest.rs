@@ -150,9 +150,10 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
 async fn insisted<C: Command>(stage: &mut Stage, command: C) -> Result<C::Answer, Error> {
     for _ in 0..5 {
         match stage.called(command.clone()).await {
-            Err(Error::Unavailable { retry_after, cause: Cause::IdpDown | Cause::IdpThrottled | Cause::InDoubt }) => {
-                stage.advance(retry_after);
-            }
+            Err(Error::Unavailable {
+                retry_after,
+                cause: Cause::IdpDown | Cause::IdpThrottled | Cause::InDoubt | Cause::ClientRefused,
+            }) => stage.advance(retry_after),
             answer => return answer,
         }
     }

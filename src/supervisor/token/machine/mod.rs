@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
+    idp::{Closed, Lane},
     model::{Generation, Issued, Row, Standing, Time, Token},
     protocol::attempt::End,
     supervisor::status::Status,
@@ -22,12 +23,11 @@ pub(super) struct Machine<W, R> {
     view: View,
     /// The row was changed while it was being read: what comes may be from before.
     stale: bool,
-    running: bool,
-    /// Nothing may be started for the identity provider.
-    idp_held: bool,
+    running: Option<Lane>,
     pause: Option<Pause>,
-    /// A resource server refused the token of this generation.
-    rejected: Option<Generation>,
+    rejected: Option<Rejected>,
+    /// As it was when the last event came.
+    gate: GateSight,
     waiters: Vec<Waiting<W>>,
     /// With the generation that the refresh is to replace; `None` until the row is known.
     refreshers: Vec<(R, Option<Generation>)>,
@@ -50,10 +50,27 @@ enum View {
 /// Nothing is to be started before then, for a reason that is not in the row.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
+    since: Time,
     until: Time,
     cause: Cause,
     /// A later one ends the pause: it is another token's.
     generation: Generation,
+}
+
+/// A resource server refused the token of this generation.
+#[derive(Clone, Copy, Debug)]
+struct Rejected {
+    generation: Generation,
+    /// It counts from then on: right after its issue another token would hardly fare better.
+    from: Time,
+}
+
+/// What the gate before the identity provider says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GateSight {
+    pub(super) closed: Option<Closed>,
+    /// When the last outage or pause ended, by the wall clock: failures from before say nothing any more.
+    pub(super) recovered: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +116,9 @@ pub(super) enum Effect<W, R> {
     /// What is published stands like this from now on.
     Stand(Standing),
     /// Join or start an attempt for whoever saw this row.
-    Start(Arc<Row>),
+    Start(Arc<Row>, Lane),
+    /// Somebody waits now for the attempt that runs.
+    Hurry,
     Answer(W, Result<Token, Error>),
     Refreshed(R, Result<bool, Error>),
     WakeAt(Time),
@@ -116,11 +135,13 @@ pub(super) struct Sight<'a> {
     /// The last use of the fast path, by the boot-time clock.
     pub(super) last_used: Time,
     pub(super) watched: bool,
+    pub(super) gate: GateSight,
     /// Somebody waits for the row itself.
     pub(super) wanted: bool,
-    /// People hold the identity provider.
-    pub(super) idp_held: bool,
 }
+
+/// When those are to ask again whom only people can help.
+pub(super) const HELD: Duration = Duration::from_secs(60);
 
 /// A caller is told this if nothing better is known.
 const SOON: Duration = Duration::from_secs(1);
@@ -130,10 +151,10 @@ impl<W, R> Machine<W, R> {
         Self {
             view: View::Unread,
             stale: false,
-            running: false,
-            idp_held: false,
+            running: None,
             pause: None,
             rejected: None,
+            gate: GateSight::default(),
             waiters: Vec::new(),
             refreshers: Vec::new(),
             limits,
@@ -161,12 +182,15 @@ impl<W, R> Machine<W, R> {
 
     /// Whether somebody waits or an attempt runs.
     pub(super) fn is_busy(&self) -> bool {
-        self.running || !self.waiters.is_empty() || !self.refreshers.is_empty() || matches!(self.view, View::Reading)
+        self.running.is_some()
+            || !self.waiters.is_empty()
+            || !self.refreshers.is_empty()
+            || matches!(self.view, View::Reading)
     }
 
     /// Nothing starts any more: whoever would have to wait for it is told.
     pub(super) fn refuse(&mut self, error: &Error) -> Vec<Effect<W, R>> {
-        self.running = false;
+        self.running = None;
         let waiters = self.waiters.drain(..).map(|waiting| Effect::Answer(waiting.who, Err(error.clone())));
         let mut effects: Vec<_> = waiters.collect();
         effects.extend(self.refreshers.drain(..).map(|(who, _)| Effect::Refreshed(who, Err(error.clone()))));
@@ -175,7 +199,9 @@ impl<W, R> Machine<W, R> {
 
     /// An attempt runs that this actor did not start. False if it knew.
     pub(super) fn join(&mut self) -> bool {
-        !std::mem::replace(&mut self.running, true)
+        let known = self.running.is_some();
+        self.running.get_or_insert(Lane::Background);
+        !known
     }
 
     /// Callers that are gone need no answer.
@@ -185,12 +211,12 @@ impl<W, R> Machine<W, R> {
 
     /// The effects of an event. To be called again with `Tick` after effects changed what is published.
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
+        self.gate = sight.gate;
         let mut effects = Vec::new();
-        self.idp_held = sight.idp_held;
         // Those who wait were judged by everything that happened before: a newcomer changes nothing for them.
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
-            Event::Row(row) => self.learn(row, &mut effects),
+            Event::Row(row) => self.learn(row, sight.now.wall, &mut effects),
             Event::Stale => match self.view {
                 View::Read(_) => self.view = View::Unread,
                 View::Reading => self.stale = true,
@@ -209,7 +235,7 @@ impl<W, R> Machine<W, R> {
                     self.waiters.push(waiting);
                 }
             }
-            Event::Rejected(generation) => self.reject(generation, &mut effects),
+            Event::Rejected(generation) => self.reject(generation, sight.now.wall, &mut effects),
             Event::RefreshNow(who) => self.refreshers.push((who, None)),
             Event::Progress | Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
@@ -221,7 +247,7 @@ impl<W, R> Machine<W, R> {
         effects
     }
 
-    fn learn(&mut self, row: Option<Arc<Row>>, effects: &mut Vec<Effect<W, R>>) {
+    fn learn(&mut self, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
         if let (View::Read(Some(known)), Some(row)) = (&self.view, &row)
             && known.generation > row.generation
         {
@@ -236,10 +262,12 @@ impl<W, R> Machine<W, R> {
         }
         let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
         self.pause = self.pause.filter(|pause| pause.generation >= generation);
-        self.rejected = self.rejected.filter(|rejected| row.as_ref().is_some_and(|row| row.generation == *rejected));
-        if self.rejected.is_some() {
-            effects.push(Effect::Stand(Standing::Withdrawn));
-        }
+        self.rejected =
+            self.rejected.zip(row.as_ref()).filter(|(rejected, row)| row.generation == rejected.generation).map(
+                // It may have been reported before the row was known.
+                |(rejected, row)| Rejected { from: counts_from(row), ..rejected },
+            );
+        effects.extend(self.rejected.map(|rejected| Effect::Stand(rejected.standing(now))));
         let stale = std::mem::take(&mut self.stale);
         let known = || row.map(|row| Arc::new(row.without_ciphertext()));
         self.view = if stale { View::Unread } else { View::Read(known()) };
@@ -252,11 +280,11 @@ impl<W, R> Machine<W, R> {
         (self.view, self.running) = (View::Unread, running);
     }
 
-    fn reject(&mut self, generation: Generation, effects: &mut Vec<Effect<W, R>>) {
-        let known = match &self.view {
-            View::Read(Some(row)) => row.generation,
+    fn reject(&mut self, generation: Generation, now: Time, effects: &mut Vec<Effect<W, R>>) {
+        let (known, from) = match &self.view {
+            View::Read(Some(row)) => (row.generation, counts_from(row)),
             View::Read(None) => return,
-            View::Unread | View::Reading | View::Asleep => Generation(0),
+            View::Unread | View::Reading | View::Asleep => (Generation(0), now),
         };
         if generation < known {
             return;
@@ -265,20 +293,20 @@ impl<W, R> Machine<W, R> {
             // Somebody else stored that one: read it before deciding.
             self.view = View::Unread;
         }
-        self.rejected = Some(generation);
+        let rejected = Rejected { generation, from };
+        self.rejected = Some(rejected);
         if generation == known {
-            effects.push(Effect::Stand(Standing::Withdrawn));
+            effects.push(Effect::Stand(rejected.standing(now)));
         }
     }
 
     fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
-        self.running = false;
+        self.running = None;
         self.pause = None;
         let before = self.row().cloned();
         match (end, &row) {
-            (End::Until(time), Some(row)) => {
-                let cause = if row.intent.is_some() { Cause::InDoubt } else { Cause::IdpThrottled };
-                self.pause = Some(Pause { until: time, cause, generation: row.generation });
+            (End::Until(time, cause), Some(row)) => {
+                self.pause = Some(Pause { since: now, until: time, cause, generation: row.generation });
             }
             (End::Settled, Some(row))
                 if before.as_ref().is_some_and(|before| before.generation == row.generation)
@@ -286,15 +314,22 @@ impl<W, R> Machine<W, R> {
                     && row.retry_at.is_none_or(|retry| retry <= now) =>
             {
                 // Nothing came of it and nothing says why: do not run in circles.
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
+                self.pause =
+                    Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
             (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at) => {
                 // Issued at its end: the next one will hardly be better.
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
+                self.pause =
+                    Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
             (_, None) => {
                 self.view = View::Unread;
-                self.pause = Some(Pause { until: now + SOON, cause: Cause::Failing, generation: Generation(u64::MAX) });
+                self.pause = Some(Pause {
+                    since: now,
+                    until: now + SOON,
+                    cause: Cause::Failing,
+                    generation: Generation(u64::MAX),
+                });
             }
             _ => {}
         }
@@ -304,7 +339,7 @@ impl<W, R> Machine<W, R> {
             (Some(known), Some(row)) if known.generation == row.generation && required(known) && !required(row) => {
                 self.view = View::Unread;
             }
-            (_, Some(_)) => self.learn(row, effects),
+            (_, Some(_)) => self.learn(row, now, effects),
             (_, None) => {}
         }
         if end != End::Renewed
@@ -320,6 +355,25 @@ impl<W, R> Machine<W, R> {
     pub(super) fn status(&self, now: Time) -> Status {
         Status::of(self.row().map(|row| &**row), now, None)
     }
+}
+
+impl Rejected {
+    fn counts(&self, now: Time) -> bool {
+        now >= self.from
+    }
+
+    fn standing(&self, now: Time) -> Standing {
+        if self.counts(now) { Standing::Withdrawn } else { Standing::Rejected }
+    }
+}
+
+/// From when on a rejection of the row's token brings a refresh: at once, if it came with a connect; a minute or a quarter
+/// of its life after its issue, if a refresh brought it. A resource server that refuses every token would else have us
+/// refresh without end.
+fn counts_from(row: &Row) -> Time {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let early = row.lifetime().map_or(MINUTE, |life| (life / 4).min(MINUTE));
+    if row.commit.is_some() { row.issued_at + early } else { row.issued_at }
 }
 
 /// How what is published stands, judged by its row.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Effect, Machine, SOON, Sight, View, Waiting};
+use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     error::{Cause, Error},
-    model::{Issued, Row, Time, Token},
+    idp::{Closed, Lane},
+    model::{Issued, LastError, Row, Time, Token},
 };
-
-/// When those are to ask again whom only people can help.
-const HELD: Duration = Duration::from_secs(60);
 
 /// What becomes of a caller now.
 enum Verdict {
@@ -70,16 +68,25 @@ impl<W, R> Machine<W, R> {
                 let row = row.clone();
                 self.admit_refreshers(&row, now.wall, effects);
                 start |= self.refresh_is_due(&row, now.wall);
-                if !self.running && !self.refreshers.is_empty() {
+                if self.running.is_none() && !self.refreshers.is_empty() {
                     // An operator's wish goes before the backoff, but not around a doubt.
                     match self.hindrance(&Row { retry_at: None, ..(*row).clone() }, now.wall) {
                         Some(_) => self.answer_refreshers(now.wall, effects),
                         None => start = true,
                     }
                 }
-                if start && !self.running {
-                    self.running = true;
-                    effects.push(Effect::Start(row));
+                let wanted = !self.waiters.is_empty() || !self.refreshers.is_empty();
+                match self.running {
+                    None if start => {
+                        let lane = if wanted { Lane::Wanted } else { Lane::Background };
+                        self.running = Some(lane);
+                        effects.push(Effect::Start(row, lane));
+                    }
+                    Some(Lane::Background) if wanted => {
+                        self.running = Some(Lane::Wanted);
+                        effects.push(Effect::Hurry);
+                    }
+                    _ => {}
                 }
             }
         }
@@ -92,11 +99,12 @@ impl<W, R> Machine<W, R> {
         let Some(row) = row.as_ref().filter(|row| row.tombstone.is_none()) else {
             return Verdict::Fail(Error::NotConnected);
         };
-        let refused = |issued: &Issued| self.rejected.is_some_and(|rejected| issued.generation <= rejected);
+        let rejected = self.rejected.filter(|rejected| rejected.counts(now.wall));
+        let refused = |issued: &Issued| rejected.is_some_and(|rejected| issued.generation <= rejected.generation);
         let needed = now.plus(waiting.min_ttl);
         let token = sight
             .published
-            .filter(|issued| issued.generation >= row.generation || self.running)
+            .filter(|issued| issued.generation >= row.generation || self.running.is_some())
             .filter(|issued| issued.valid_at(needed.wall, needed.boot) && !refused(issued))
             .and_then(|issued| issued.hand_out(now.wall));
         if let Some(token) = token {
@@ -108,7 +116,7 @@ impl<W, R> Machine<W, R> {
         {
             return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
         }
-        if self.running {
+        if self.running.is_some() {
             return Verdict::Wait;
         }
         match self.hindrance(row, now.wall) {
@@ -136,27 +144,47 @@ impl<W, R> Machine<W, R> {
             let since = row.expires.at().unwrap_or(row.changed_at).into();
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
-        if self.idp_held {
-            return Some(Error::Unavailable { retry_after: HELD, cause: Cause::IdpHeld });
+        if let Some(Closed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
+            // Whatever else there is: only people can help.
+            return Some(Error::Unavailable { retry_after: wait, cause });
         }
-        let backoff = row.last_error.as_ref().and_then(|error| row.retry_at.map(|at| (at, error.cause)));
-        let pause = self.pause.map(|pause| (pause.until, pause.cause));
-        let (until, cause) = pause.into_iter().chain(backoff).max_by_key(|(time, _)| *time)?;
+        let backoff = self.backs_off(row).zip(row.last_error.as_ref()).map(|(until, error)| (until, error.cause));
+        let pause = self.pause().map(|pause| (pause.until, pause.cause));
+        let gate = self.gate.closed.map(|closed| (now + closed.wait, closed.cause));
+        let (until, cause) = pause.into_iter().chain(backoff).chain(gate).max_by_key(|(time, _)| *time)?;
         (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
+    }
+
+    /// Until when the grant's own backoff holds, if it does: trouble that was the provider's ends with it.
+    fn backs_off(&self, row: &Row) -> Option<Time> {
+        let over = |error: &LastError| self.is_over(error.cause, error.at);
+        row.retry_at.filter(|_| !row.last_error.as_ref().is_some_and(over))
+    }
+
+    fn pause(&self) -> Option<Pause> {
+        self.pause.filter(|pause| !self.is_over(pause.cause, pause.since))
+    }
+
+    fn is_over(&self, cause: Cause, since: Time) -> bool {
+        let of_the_provider = matches!(cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
+        of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since)
     }
 
     /// Whether an attempt is to be started although nobody waits.
     fn refresh_is_due(&self, row: &Row, now: Time) -> bool {
         let wanted = match &row.intent {
             Some(_) => true,
-            None => row.sendable() && (self.rejected.is_some() || row.due_at.is_some_and(|due| due <= now)),
+            None => {
+                let rejected = self.rejected.is_some_and(|rejected| rejected.counts(now));
+                row.sendable() && (rejected || row.due_at.is_some_and(|due| due <= now))
+            }
         };
-        let waits = self.pause.is_some_and(|pause| pause.until > now);
-        let backs_off = row.retry_at.is_some_and(|retry| retry > now) && row.sendable();
+        let waits = self.gate.closed.is_some() || self.pause().is_some_and(|pause| pause.until > now);
+        let backs_off = self.backs_off(row).is_some_and(|until| until > now) && row.sendable();
         // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
         let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
         let moot = row.tombstone.is_none() && !row.sendable() && current;
-        wanted && !waits && !backs_off && !moot && !self.idp_held
+        wanted && !waits && !backs_off && !moot
     }
 
     /// When to look again, or whether to go to sleep.
@@ -164,7 +192,7 @@ impl<W, R> Machine<W, R> {
         let (now, idle_after) = (sight.now, self.limits.idle_after);
         if self.is_busy() {
             // Whoever waits for a time rather than for an attempt is served then.
-            if let (View::Read(Some(row)), false) = (&self.view, self.running)
+            if let (View::Read(Some(row)), None) = (&self.view, self.running)
                 && let Some(Error::Unavailable { retry_after, .. }) = self.hindrance(row, now.wall)
             {
                 effects.push(Effect::WakeAt(now.wall + retry_after));
@@ -184,8 +212,10 @@ impl<W, R> Machine<W, R> {
         let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
         let mut wake = now.wall + idle_left.max(SOON);
         if let Some(row) = self.row() {
-            let next = row.due_at.max(row.retry_at).filter(|_| row.sendable());
-            let next = next.max(self.pause.map(|pause| pause.until));
+            let due = self.rejected.map(|rejected| rejected.from).or(row.due_at);
+            let next = due.max(self.backs_off(row)).filter(|_| row.sendable());
+            let gate = self.gate.closed.map(|closed| now.wall + closed.wait);
+            let next = next.max(self.pause().map(|pause| pause.until)).max(gate);
             wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
         }
         effects.push(Effect::WakeAt(wake));
@@ -194,7 +224,8 @@ impl<W, R> Machine<W, R> {
     /// Decides about those who want a refresh and have not been looked at since the row is known.
     fn admit_refreshers(&mut self, row: &Row, now: Time, effects: &mut Vec<Effect<W, R>>) {
         let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
-        let just_refreshed = !self.running && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;
+        let just_refreshed =
+            self.running.is_none() && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;
         for (who, before) in std::mem::take(&mut self.refreshers) {
             if before.is_none() && just_refreshed {
                 effects.push(Effect::Refreshed(who, Ok(false)));

@@ -32,7 +32,7 @@ fn a_doubt_is_waited_for_like_a_backoff() {
     for (until, waits) in [(8, true), (30, false)] {
         let mut bench = Bench::with(expired());
         assert!(bench.ask(0).is_none());
-        bench.ends(End::Until(NOW + seconds(until)), doubtful(expired()));
+        bench.ends(End::Until(NOW + seconds(until), Cause::InDoubt), doubtful(expired()));
         if waits {
             assert!(bench.answer(1).is_none());
             assert_eq!(bench.wake_at, Some(NOW + seconds(until)));
@@ -45,7 +45,7 @@ fn a_doubt_is_waited_for_like_a_backoff() {
         }
     }
     let mut valid = Bench::with(doubtful(row()));
-    valid.ends(End::Until(NOW + seconds(30)), doubtful(row()));
+    valid.ends(End::Until(NOW + seconds(30), Cause::InDoubt), doubtful(row()));
     assert_eq!(valid.standing(), Standing::InDoubt);
     assert!(valid.served());
 }
@@ -54,7 +54,7 @@ fn a_doubt_is_waited_for_like_a_backoff() {
 fn a_pause_ends_with_the_token_that_it_was_for() {
     let doubtful = Row { intent: claimed_row(&[1]).intent, ..expired() };
     let mut bench = Bench::with(doubtful.clone());
-    bench.ends(End::Until(NOW + seconds(3_600)), doubtful);
+    bench.ends(End::Until(NOW + seconds(3_600), Cause::InDoubt), doubtful);
     // The user consents anew, with a token that does not live as long as the doubt would have.
     bench.feed(Event::Row(Some(Arc::new(renewed(&row(), Time(NOW.0 - 3_000_000))))));
     assert_eq!(bench.started, 2);
@@ -63,7 +63,7 @@ fn a_pause_ends_with_the_token_that_it_was_for() {
 #[test]
 fn a_throttled_provider_is_named_as_the_cause() {
     let mut bench = Bench::with(expired());
-    bench.ends(End::Until(NOW + seconds(50)), expired());
+    bench.ends(End::Until(NOW + seconds(50), Cause::IdpThrottled), expired());
     assert_eq!(unavailable(bench.ask(0)), (seconds(50), Cause::IdpThrottled));
 }
 

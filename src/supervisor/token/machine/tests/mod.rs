@@ -8,12 +8,14 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Effect, Event, Limits, Machine, Sight, Waiting};
+use super::{Effect, Event, GateSight, Limits, Machine, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
+    idp::{Closed, Lane},
     model::{
-        AccessToken, Attempted, Evidence, Expires, Generation, Issued, LastError, Row, Standing, Time, Token, VerdictBy,
+        AccessToken, Attempted, Evidence, Expires, Generation, Issued, LastError, Row, Standing, Time, Token,
+        VerdictBy, Warning,
     },
     protocol::{
         attempt::End,
@@ -30,7 +32,7 @@ struct Bench {
     now: Reading,
     published: Option<Arc<Issued>>,
     watched: bool,
-    idp_held: bool,
+    gate: GateSight,
     asked: u32,
     log: Vec<String>,
     answers: Vec<(u32, Result<Token, Error>)>,
@@ -47,7 +49,7 @@ impl Bench {
             now: Reading { wall: NOW, boot: Time(0) },
             published: None,
             watched: false,
-            idp_held: false,
+            gate: GateSight::default(),
             asked: 0,
             log: Vec::new(),
             answers: Vec::new(),
@@ -92,8 +94,8 @@ impl Bench {
             published: published.as_ref(),
             last_used: Time(0),
             watched: self.watched,
+            gate: self.gate,
             wanted: false,
-            idp_held: self.idp_held,
         };
         self.machine.step(event, sight)
     }
@@ -115,11 +117,12 @@ impl Bench {
                 self.published.iter().for_each(|issued| issued.set_standing(standing));
                 return;
             }
-            Effect::Start(_) => {
+            Effect::Start(_, lane) => {
                 self.started += 1;
                 assert_eq!(self.started, self.ended + 1, "one attempt at a time");
-                "start".to_owned()
+                if lane == Lane::Wanted { "start".to_owned() } else { "start ahead".to_owned() }
             }
+            Effect::Hurry => "hurry".to_owned(),
             Effect::Answer(who, answer) => {
                 assert!(self.answers.iter().all(|(other, _)| *other != who), "{who} is answered twice");
                 self.answers.push((who, answer));
@@ -175,7 +178,7 @@ fn issued(row: &Row) -> Arc<Issued> {
     Arc::new(Issued::new(token, "Bearer", "", row.expires, row.generation, row.due_at, boot_end, false))
 }
 
-/// Valid for an hour from now, due in 3000 s.
+/// Just connected: valid for an hour from now, due in 3000 s.
 fn row() -> Row {
     sample::row()
 }

@@ -82,7 +82,7 @@ proptest! {
                     let end = match choice / 10 % 3 {
                         0 => End::Renewed,
                         1 => End::Settled,
-                        _ => End::Until(bench.now.wall + seconds(30)),
+                        _ => End::Until(bench.now.wall + seconds(30), Cause::InDoubt),
                     };
                     bench.feed(Event::Ended(end, next));
                 }

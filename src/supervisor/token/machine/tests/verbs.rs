@@ -24,8 +24,8 @@ fn a_report_about_an_unknown_generation_reads_again_and_refreshes_nothing() {
     assert!(bench.served());
     assert_eq!((bench.started, bench.standing()), (0, Standing::Good));
 
-    // Another replica stored that one, and it is what was rejected.
-    let newer = renewed(&row(), NOW);
+    // Another replica stored that one some time ago, and it is what was rejected.
+    let newer = renewed(&row(), Time(NOW.0 - 60_000));
     bench.feed(Event::Rejected(newer.generation));
     bench.feed(Event::Row(Some(Arc::new(newer))));
     assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
@@ -39,6 +39,86 @@ fn a_rejected_token_is_the_last_good_one_again_once_its_refresh_has_failed() {
     bench.ends(End::Settled, failing(row(), NOW + seconds(60)));
     assert_eq!(bench.standing(), Standing::Failing);
     assert!(bench.answer(1).unwrap().is_ok());
+}
+
+#[test]
+fn a_new_token_that_is_refused_at_once_is_replaced_a_minute_later() {
+    let mut bench = Bench::with(row());
+    let rejected = |bench: &mut Bench, generation| {
+        bench.feed(Event::Rejected(generation));
+        (bench.started, bench.standing())
+    };
+    assert_eq!(rejected(&mut bench, row().generation), (1, Standing::Withdrawn), "it came with a connect");
+    let first = renewed(&row(), NOW);
+    bench.ends(End::Renewed, first.clone());
+    for _ in 0..1_000 {
+        assert_eq!(rejected(&mut bench, first.generation), (1, Standing::Rejected));
+    }
+    assert_eq!(bench.ask(0).unwrap().unwrap().warning(), Some(Warning::Rejected));
+    assert_eq!(bench.wake_at, Some(NOW + seconds(60)));
+    bench.pass(seconds(60));
+    bench.feed(Event::Tick);
+    assert_eq!(bench.started, 2);
+    // A short life: a quarter of it.
+    let short = Row { expires: Expires::At(bench.now.wall + seconds(20)), ..renewed(&first, bench.now.wall) };
+    bench.ends(End::Renewed, Row { generation: first.generation.next(), ..short.clone() });
+    assert_eq!(rejected(&mut bench, first.generation.next()), (2, Standing::Rejected));
+    bench.pass(seconds(5));
+    bench.feed(Event::Tick);
+    assert_eq!(bench.started, 3);
+}
+
+#[test]
+fn a_closed_gate_starts_nothing_and_is_told() {
+    let closed = |seconds_left, cause| GateSight {
+        closed: Some(Closed { wait: seconds(seconds_left), cause }),
+        recovered: None,
+    };
+    let mut bench = Bench::with(expired());
+    let before = bench.started;
+    bench.ends(End::Settled, expired());
+    bench.pass(seconds(2));
+    bench.gate = closed(60, Cause::ClientRefused);
+    assert_eq!(unavailable(bench.ask(0)), (seconds(60), Cause::ClientRefused));
+    bench.feed(Event::RefreshNow(1));
+    assert!(matches!(bench.refreshed[0].1, Err(Error::Unavailable { cause: Cause::ClientRefused, .. })));
+    // The gate opens before the deadline: worth waiting for.
+    bench.gate = closed(5, Cause::IdpThrottled);
+    assert!(bench.ask(0).is_none());
+    assert_eq!((bench.started, bench.wake_at), (before, Some(bench.now.wall + seconds(5))));
+    bench.pass(seconds(5));
+    bench.gate = GateSight::default();
+    bench.feed(Event::Tick);
+    assert_eq!(bench.started, before + 1);
+}
+
+#[test]
+fn a_backoff_ends_with_the_trouble_of_the_provider() {
+    let mut bench = Bench::with(failing(expired(), NOW + seconds(300)));
+    assert_eq!(unavailable(bench.ask(0)), (seconds(300), Cause::IdpDown));
+    bench.pass(seconds(20));
+    bench.gate.recovered = Some(bench.now.wall);
+    assert!(bench.ask(0).is_none());
+    assert_eq!(bench.started, 1);
+    // It fails again: that is its own.
+    let error =
+        |row: Row| Row { last_error: row.last_error.map(|error| LastError { at: NOW + seconds(21), ..error }), ..row };
+    bench.pass(seconds(1));
+    bench.ends(End::Settled, error(failing(expired(), NOW + seconds(300))));
+    assert_eq!(unavailable(bench.ask(0)), (seconds(279), Cause::IdpDown));
+}
+
+#[test]
+fn who_waits_for_a_refresh_that_runs_ahead_of_need_makes_it_wanted() {
+    let mut bench = Bench::with(Row { due_at: Some(NOW), ..row() });
+    assert_eq!(bench.log, ["start ahead"]);
+    assert!(bench.served());
+    assert!(bench.log.is_empty());
+    bench.pass(seconds(3_600));
+    assert!(bench.ask(0).is_none());
+    assert_eq!(bench.log, ["hurry"]);
+    assert!(bench.ask(0).is_none());
+    assert!(bench.log.is_empty(), "{:?}", bench.log);
 }
 
 #[test]
@@ -69,7 +149,7 @@ fn refresh_now_tells_whether_it_refreshed() {
 fn refresh_now_does_not_go_around_a_doubt_a_verdict_or_a_hold() {
     let doubtful = Row { intent: claimed_row(&[1]).intent, ..row() };
     let mut bench = Bench::with(doubtful.clone());
-    bench.ends(End::Until(NOW + seconds(30)), doubtful);
+    bench.ends(End::Until(NOW + seconds(30), Cause::InDoubt), doubtful);
     bench.feed(Event::RefreshNow(1));
     let expected = Error::Unavailable { retry_after: seconds(30), cause: Cause::InDoubt };
     assert_eq!((bench.refreshed[0].1.clone(), bench.started), (Err(expected), 1));
@@ -102,9 +182,10 @@ fn refresh_now_of_a_cold_grant_that_fails_is_not_called_a_success() {
 
 #[test]
 fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_is_released() {
+    let people_hold = GateSight { closed: Some(Closed { wait: seconds(60), cause: Cause::IdpHeld }), recovered: None };
     let held = |row: Row| {
         let mut bench = Bench::new();
-        bench.idp_held = true;
+        bench.gate = people_hold;
         bench.feed(Event::Tick);
         bench.feed(Event::Row(Some(Arc::new(row))));
         bench
@@ -116,19 +197,19 @@ fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_i
     bench.feed(Event::RefreshNow(1));
     let refused = Error::Unavailable { retry_after: seconds(60), cause: Cause::IdpHeld };
     assert_eq!((bench.refreshed[0].1.clone(), bench.started), (Err(refused), 0));
-    bench.idp_held = false;
+    bench.gate = GateSight::default();
     bench.feed(Event::Tick);
     assert_eq!(bench.started, 1, "nobody has to ask");
 
     // What runs goes on, and those who wait for it with it.
-    bench.idp_held = true;
+    bench.gate = people_hold;
     assert!(bench.ask(0).is_none());
     bench.ends(End::Renewed, renewed(&expired(), NOW));
     assert!(bench.answer(2).unwrap().is_ok());
     // An attempt that was refused its slot leaves nobody waiting.
     let mut bench = Bench::with(expired());
     assert!(bench.ask(0).is_none());
-    bench.idp_held = true;
+    bench.gate = people_hold;
     bench.ends(End::Settled, expired());
     assert_eq!((unavailable(bench.answer(1)).1, bench.started), (Cause::IdpHeld, 1));
 }

@@ -1,0 +1,78 @@
+//! The identity providers at run time: how they are doing, and what people can do about it.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use super::{TokenSupervisor, builder};
+use crate::{
+    error::{Cause, Error},
+    idp::Idp,
+    model::Evidence,
+};
+
+/// How an identity provider is doing, as seen by this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IdpStatus {
+    /// The name that keys use.
+    pub name: String,
+    /// Why nothing is sent to it for now, if so.
+    pub paused: Option<Cause>,
+    /// Until when, at least.
+    pub paused_until: Option<SystemTime>,
+    /// How many refreshes are under way or wait for their turn.
+    pub refreshing: usize,
+    /// What it said when it last gave no token.
+    pub last_error: Option<Evidence>,
+    /// When that was.
+    pub last_error_at: Option<SystemTime>,
+}
+
+impl TokenSupervisor {
+    /// How every identity provider is doing, in the order of their names.
+    pub fn idps(&self) -> Vec<IdpStatus> {
+        let core = &self.shared.core;
+        let now = core.clock.read();
+        let status = |(name, provider): (&String, &std::sync::Arc<super::core::Provider>)| {
+            let (closed, last_error) = (provider.gate.closed(now), provider.gate.last_error());
+            IdpStatus {
+                name: name.clone(),
+                paused: closed.map(|closed| closed.cause),
+                paused_until: closed.map(|closed| (now.wall + closed.wait).into()),
+                refreshing: core.attempts.running_for(name),
+                last_error_at: last_error.as_ref().map(|(_, at)| (*at).into()),
+                last_error: last_error.map(|(evidence, _)| evidence),
+            }
+        };
+        let mut all: Vec<_> = core.idps.load().iter().map(status).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Adds an identity provider, or replaces the settings of one, while the supervisor runs. Refreshes under way finish
+    /// with the old ones; one that was paused because its client was refused is tried at once.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.
+    pub fn set_idp(&self, name: &str, idp: Idp) -> Result<(), Error> {
+        let core = &self.shared.core;
+        let before = core.provider(name);
+        let provider = builder::provider(name, idp, &core.refresh, &core.clock, before.as_deref())?;
+        core.idps.rcu(|idps| {
+            let mut idps = HashMap::clone(idps);
+            idps.insert(name.to_owned(), provider.clone());
+            idps
+        });
+        Ok(())
+    }
+
+    /// Lets the next request to this identity provider through, although refreshes are paused because it was in trouble
+    /// or refused our client: somebody says that it is well again. Its answer decides.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`].
+    pub fn probe_idp(&self, name: &str) -> Result<(), Error> {
+        let core = &self.shared.core;
+        core.provider(name).ok_or(Error::UnknownIdp)?.gate.probe_now(core.clock.read());
+        Ok(())
+    }
+}
