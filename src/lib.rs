@@ -86,10 +86,11 @@ pub use idp::{ClientAuth, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use model::{
     AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey,
-    Warning,
+    VerdictBy, Warning,
 };
 pub use protocol::Unchanged;
 pub use supervisor::{
-    Acquire, Builder, Command, Connect, Disconnect, GetStatus, Hold, IdpStatus, RefreshNow, RefreshSettings, Refreshed,
-    Registry, RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status, TokenSupervisor, TokenWatch,
+    Acquire, Builder, Command, Connect, Disconnect, EventKind, Events, GetStatus, Hold, IdpStatus, Lagged, RefreshNow,
+    RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status,
+    Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };

@@ -18,10 +18,8 @@ pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};
 pub use key::TokenKey;
 pub(crate) use key::valid_idp_name;
-pub use row::State;
-pub(crate) use row::{
-    Alt, Attempted, Intent, LastError, Lease, Row, Sealed, Sender, Spendable, Tombstone, Verdict, VerdictBy,
-};
+pub(crate) use row::{Alt, Attempted, Intent, LastError, Lease, Row, Sealed, Sender, Spendable, Tombstone, Verdict};
+pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
 pub(crate) use time::{Expires, Time};
 pub use token::{Freshness, Token, Warning};

@@ -81,9 +81,11 @@ pub(crate) struct Verdict {
     pub(crate) by: VerdictBy,
 }
 
+/// Who said that the user must go through consent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum VerdictBy {
+#[non_exhaustive]
+pub enum VerdictBy {
     /// The identity provider refused the refresh token.
     Idp,
     /// The identity provider answered with the tokens of another subject: the refresh token is spent.
@@ -102,6 +104,19 @@ pub(crate) struct LastError {
     pub(crate) cause: Cause,
     pub(crate) at: Time,
     pub(crate) failures: u32,
+    /// The first failure in a row; rows of older versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Time>,
+    /// It has gone on for long, and people were told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) alerted: bool,
+}
+
+impl LastError {
+    /// Since when refreshes fail.
+    pub(crate) fn since(&self) -> Time {
+        self.since.unwrap_or(self.at)
+    }
 }
 
 /// A disconnected grant. Its ciphertext stays until purged.
@@ -138,6 +153,8 @@ pub(crate) struct Row {
     pub(crate) issued_at: Time,
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
+    /// When people are to be told that the refresh token ends.
+    pub(crate) notice_at: Option<Time>,
     pub(crate) due_at: Option<Time>,
     pub(crate) retry_at: Option<Time>,
     pub(crate) last_error: Option<LastError>,
@@ -253,5 +270,18 @@ impl Row {
     /// Whether a refresh token may be sent for this row at all (lease and intent aside).
     pub(crate) fn sendable(&self) -> bool {
         self.tombstone.is_none() && self.verdict.is_none() && self.held.is_none() && self.refresh_token.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_errors_of_older_versions_are_read_and_written_as_they_were() {
+        let text = r#"{"code":"http_502","status":502,"cause":"idp_down","at":7,"failures":2}"#;
+        let error: LastError = serde_json::from_str(text).unwrap();
+        assert_eq!((error.since(), error.alerted), (Time(7), false));
+        assert_eq!(serde_json::to_string(&error).unwrap(), text);
     }
 }

@@ -1,7 +1,8 @@
 //! The operations on a row, and the one function through which every store performs them.
 
 use super::{
-    Claim, Commit, Connect, Disconnect, Ending, Recover, Refuse, claim, commit, connect, ending, resolve::Resolution,
+    Claim, Commit, Connect, Disconnect, Ending, Happening, Recover, Refuse, claim, commit, connect, ending,
+    happening::happened, resolve::Resolution,
 };
 use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
 
@@ -96,6 +97,8 @@ pub(crate) struct Applied {
     pub(crate) row: Option<Row>,
     pub(crate) reply: Reply,
     pub(crate) sides: Vec<Side>,
+    /// What people and applications are to be told.
+    pub(crate) happened: Vec<Happening>,
 }
 
 /// Entries in the tables beside the row, written in the same transaction.
@@ -146,8 +149,16 @@ pub enum Unchanged {
 }
 
 impl Change {
-    /// What this operation does to what was found.
+    /// What this operation does to what was found, and what follows for people.
     pub(crate) fn apply(&self, found: Found<'_>) -> Applied {
+        let mut applied = self.decide(found);
+        if let Some(written) = &applied.row {
+            applied.happened = happened(found.row, written);
+        }
+        applied
+    }
+
+    fn decide(&self, found: Found<'_>) -> Applied {
         let Some(row) = found.row else {
             return match self {
                 Self::Connect(connect) => connect::connect(connect, found),
@@ -190,7 +201,7 @@ impl Change {
 
 impl Applied {
     pub(crate) fn unchanged(reply: Reply) -> Self {
-        Self { row: None, reply, sides: Vec::new() }
+        Self { row: None, reply, sides: Vec::new(), happened: Vec::new() }
     }
 
     pub(crate) fn refused() -> Self {
@@ -198,7 +209,7 @@ impl Applied {
     }
 
     pub(crate) fn write(row: Row, reply: Reply) -> Self {
-        Self { row: Some(row), reply, sides: Vec::new() }
+        Self { row: Some(row), reply, sides: Vec::new(), happened: Vec::new() }
     }
 
     pub(crate) fn with(mut self, side: Side) -> Self {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Applied, Reply, Side,
     resolve::{Resolution, resolve},
+    schedule::next_notice_at,
 };
 use crate::model::{
     Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, Time, Verdict, VerdictBy,
@@ -114,7 +115,8 @@ fn store(commit: &Commit, row: &Row, generation: Generation, now: Time) -> Row {
     stored.verdict = stored.verdict.filter(|verdict| verdict.by == VerdictBy::Application);
     stored.document = commit.document.clone();
     (stored.issued_at, stored.expires, stored.due_at) = (commit.issued_at, commit.expires, commit.due_at);
-    stored.refresh_expires = commit.refresh_expires.unwrap_or(stored.refresh_expires);
+    stored.refresh_expires = commit.refresh_expires.unwrap_or(row.refresh_expires);
+    stored.notice_at = next_notice_at(row, stored.refresh_expires, commit.issued_at, now);
     (stored.retry_at, stored.last_error, stored.changed_at) = (None, None, now);
     stored
 }

@@ -1,6 +1,6 @@
 //! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release.
 
-use super::{Applied, Found, Known, Reply, Side, Unchanged};
+use super::{Applied, Found, Known, Reply, Side, Unchanged, schedule::notice_at};
 use crate::model::{
     Evidence, Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
 };
@@ -105,6 +105,7 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
         issued_at: connect.issued_at,
         expires: connect.expires,
         refresh_expires: connect.refresh_expires,
+        notice_at: notice_at(connect.refresh_expires, connect.issued_at, now),
         due_at: connect.due_at,
         retry_at: None,
         last_error: None,
@@ -126,7 +127,8 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
 /// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
 fn again(row: &Row, now: Time) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
-        let row = Row { verdict: None, due_at: Some(now), retry_at: None, changed_at: now, ..row.clone() };
+        let row =
+            Row { verdict: None, due_at: Some(now), retry_at: None, last_error: None, changed_at: now, ..row.clone() };
         return Applied::write(row, Reply::Done);
     }
     Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))
@@ -189,7 +191,8 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
         return Applied::refused();
     }
     let (generation, due_at) = (row.generation.next(), Some(found.now));
-    let restored = Row { tombstone: None, generation, due_at, retry_at: None, changed_at: found.now, ..row.clone() };
+    let (retry_at, last_error, changed_at) = (None, None, found.now);
+    let restored = Row { tombstone: None, generation, due_at, retry_at, last_error, changed_at, ..row.clone() };
     let mut applied = Applied::write(restored, Reply::Done);
     applied.sides.extend(row.refresh_tokens().cloned().map(Side::Keep));
     applied

@@ -1,5 +1,7 @@
 //! How an attempt without an answer leaves the row, and how doubts end.
 
+use std::time::Duration;
+
 use super::{Applied, Reply};
 use crate::{
     error::Cause,
@@ -67,13 +69,29 @@ fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
     if let Some(Fault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
-        let failures = row.last_error.as_ref().map_or(0, |error| error.failures).saturating_add(1);
-        left.last_error = Some(LastError { evidence: evidence.clone(), cause: *cause, at: now, failures });
+        left.last_error = Some(failed(row.last_error.as_ref(), evidence, *cause, now));
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
     Applied::write(left, Reply::Done)
 }
+
+/// The failure after `previous` in a row.
+fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: Time) -> LastError {
+    let since = previous.map_or(now, LastError::since);
+    LastError {
+        evidence: evidence.clone(),
+        cause,
+        at: now,
+        failures: previous.map_or(0, |error| error.failures).saturating_add(1),
+        since: Some(since),
+        alerted: previous.is_some_and(|error| error.alerted) || now.since(since) >= LONG,
+    }
+}
+
+/// Failures that have gone on for so long are told to people: longer than a provider's restart takes. That the access
+/// token ends meanwhile tells nothing by itself: a grant that slept has none when its first refresh fails.
+const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// Somebody else's answer was stored and then forgotten by the store: what the row holds is spent.
 pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, now: Time) -> Applied {

@@ -5,7 +5,8 @@
 //! * [`resolve`]: what becomes of an answer whose commit found that the row had moved.
 //! * [`doubt`]: what to do about a request whose answer nobody has.
 //! * [`attempt`]: the machine of one attempt, from the journal's flush to publication.
-//! * [`schedule`]: when a token is due.
+//! * [`schedule`]: when a token is due, and when its user is to be warned.
+//! * [`happening`]: what a change means to people and applications.
 //!
 //! Nothing here does I/O, reads a clock, or sees a secret: an exhaustive search drives these very types.
 //! A new outcome of an attempt gets its row in `attempt`'s `told`, and the change of the row that it
@@ -18,6 +19,7 @@ mod commit;
 mod connect;
 pub(crate) mod doubt;
 mod ending;
+mod happening;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
 #[cfg(test)]
@@ -31,3 +33,4 @@ pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
 pub(crate) use connect::{Connect, Disconnect, Expected};
 pub(crate) use ending::{Ending, Fault};
+pub(crate) use happening::Happening;

@@ -14,7 +14,7 @@ use crate::{
     clock::ManualClock,
     model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
-        Commit, Connect, Disconnect, Unchanged,
+        Commit, Connect, Disconnect, Happening, Unchanged,
         resolve::Resolution,
         tests::{self as sample, LEASE, claim, commit, committed, connect, ending, fingerprint, id, seconds, token},
     },
@@ -26,12 +26,14 @@ macro_rules! conformance {
         tests_of!($open; [
             what_is_written_is_read_back_after_a_restart,
             every_operation_reads_applies_and_writes,
+            what_happened_is_told_with_the_answer_and_not_again,
             a_refused_operation_writes_nothing,
             of_many_claims_exactly_one_wins,
             many_keys_at_once_are_all_written,
             a_dropped_answer_does_not_undo_the_work,
             pages_of_due_keys_come_in_order_and_skip_nothing,
             what_needs_nobody_is_not_due,
+            what_ends_soon_comes_in_pages_by_the_time_of_its_notice,
             revocations_are_queued_retried_and_done,
             a_revocation_is_queued_once_however_often_its_answer_lands,
             a_connect_drops_the_revocations_of_its_key_alone,
@@ -42,7 +44,7 @@ macro_rules! conformance {
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
-            values_of_the_store_are_written_once,
+            values_of_the_store_are_written_once_or_on_purpose,
             values_of_the_store_are_listed_by_their_prefix,
             a_closed_store_says_that_it_is_unavailable,
         ]);
@@ -227,6 +229,16 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
     assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
 }
 
+async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) {
+    let key = key("alice");
+    let row = place.connected(&key, 1).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let answer = committed(&commit(1, &claimed, 2));
+    for expected in [vec![Happening::Renewed { generation: Generation(2) }], vec![]] {
+        assert_eq!(place.change(&key, answer.clone()).await.happened, expected);
+    }
+}
+
 async fn a_refused_operation_writes_nothing(place: &mut Place) {
     let nobody = place.change(&key("nobody"), Change::RequireReconnect { reason: "left".to_owned() }).await;
     assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
@@ -342,6 +354,38 @@ async fn what_needs_nobody_is_not_due(place: &mut Place) {
     assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
+}
+
+async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
+    let now = place.now();
+    for number in 0..9 {
+        let (key, change) = nth(number, now);
+        let Change::Connect(mut connect) = change else { panic!("a connect") };
+        // At a week before the end, an hour after the other.
+        connect.refresh_expires = Expires::At(now + seconds(100 * 24 * 3_600 + u64::from(number) * 3_600));
+        place.done(&key, Change::Connect(connect), Reply::Done).await;
+    }
+    let forever = nth(9, now);
+    place.done(&forever.0, forever.1, Reply::Done).await;
+    let (gone, refused) = (nth(4, now).0, nth(5, now).0);
+    place.done(&gone, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
+    let hour = |number: u64| now + seconds(93 * 24 * 3_600 + number * 3_600);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = place.store.expiring(hour(2)..hour(8), after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        seen.extend(page.iter().map(|grant| grant.key.user()[5..].parse::<u32>().unwrap()));
+        match page.last() {
+            Some(last) => {
+                let row = place.row(&last.key).await.unwrap();
+                assert_eq!((&last.grant_id, last.refresh_expires), (&row.grant_id, row.refresh_expires));
+                after = Some(last.clone());
+            }
+            None => break,
+        }
+    }
+    assert_eq!(seen, [2, 3, 6, 7], "from the first time on, before the second, without the gone and the refused");
 }
 
 async fn revocations_are_queued_retried_and_done(place: &mut Place) {
@@ -505,16 +549,20 @@ async fn new_rows_start_above_the_generation_floor(place: &mut Place) {
     assert_eq!(place.refreshed(&key("alice"), 1, 2).await.generation, Generation(43));
 }
 
-async fn values_of_the_store_are_written_once(place: &mut Place) {
+async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
     for (given, kept) in [(b"first".to_vec(), b"first"), (b"other".to_vec(), b"first")] {
         assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
         place.restart().await;
+    }
+    for name in ["store_id", "another"] {
+        place.store.set_meta(name, Some(b"set".to_vec())).await.unwrap();
+        assert_eq!(place.store.meta(name, b"other".to_vec()).await.unwrap(), b"set");
     }
 }
 
 async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
     let set = |place: &Place, name: &str, value: Option<&str>| {
-        place.store.set_meta(name.to_owned(), value.map(|value| value.as_bytes().to_vec()))
+        place.store.set_meta(name, value.map(|value| value.as_bytes().to_vec()))
     };
     for (name, value) in [("held:b", "first"), ("held:a", "x"), ("held", "y"), ("helm:c", "z"), ("held:b", "second")] {
         set(place, name, Some(value)).await.unwrap();

@@ -1,13 +1,16 @@
 //! A store that fails on demand, around a real one.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::watch;
 
-use super::{Answer, Changed, Cursor, Page, Read, Revocation, Store, StoreError};
+use super::{Answer, Changed, Cursor, Expiring, Page, Read, Revocation, Store, StoreError};
 use crate::{
     model::{Time, TokenKey},
     protocol::Change,
@@ -108,6 +111,10 @@ impl Store for Faulty {
         self.unless_down(|store| store.due(by, after, limit))
     }
 
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+        self.unless_down(|store| store.expiring(noticed, after, limit))
+    }
+
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
         self.unless_down(|store| store.revocations(limit))
     }
@@ -128,7 +135,7 @@ impl Store for Faulty {
         self.unless_down(|store| store.meta(name, value))
     }
 
-    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
         self.unless_down(|store| store.set_meta(name, value))
     }
 

@@ -19,15 +19,15 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
 use crate::{
     clock::Clock,
     error::Error,
-    model::{Row, Sealed, Time, TokenKey},
-    protocol::{Change, Reply},
+    model::{Expires, Row, Sealed, Time, TokenKey},
+    protocol::{Change, Happening, Reply},
 };
 
 /// The port to a database.
@@ -38,6 +38,9 @@ pub(crate) trait Store: Send + Sync {
     fn read(&self, key: &TokenKey) -> Answer<Read>;
     /// The next page of keys that somebody has to look at by `by`, oldest first.
     fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page>;
+    /// The next page of grants of whose refresh token's end people are to be told, from one time on and before the
+    /// other. Neither tombstones nor those whose user must reconnect anyway. It reads every row: once in a while.
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
     /// Refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
     /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
@@ -50,7 +53,7 @@ pub(crate) trait Store: Send + Sync {
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
-    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()>;
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()>;
     /// The values whose names begin like this, with what follows in their names.
     fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>>;
     /// Finishes what was asked for, answers nothing more, and lets go of the database.
@@ -68,6 +71,8 @@ pub(crate) struct Changed {
     pub(crate) row: Option<Row>,
     /// Database time.
     pub(crate) now: Time,
+    /// What people and applications are to be told.
+    pub(crate) happened: Vec<Happening>,
 }
 
 /// A row as it was read.
@@ -90,6 +95,15 @@ pub(crate) struct Page {
     pub(crate) keys: Vec<TokenKey>,
     /// `None` on the last page.
     pub(crate) next: Option<Cursor>,
+}
+
+/// A grant whose refresh token ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expiring {
+    id: i64,
+    pub(crate) key: TokenKey,
+    pub(crate) grant_id: String,
+    pub(crate) refresh_expires: Expires,
 }
 
 /// A refresh token that waits for its revocation.

@@ -50,6 +50,7 @@ pub(super) struct Content {
     issued_at: i64,
     expires_at: Option<i64>,
     refresh_expires_at: Option<i64>,
+    notice_at: Option<i64>,
     due_at: Option<i64>,
     retry_at: Option<i64>,
     last_error: Option<String>,
@@ -102,6 +103,7 @@ impl From<&Row> for Record {
             issued_at: row.issued_at.0,
             expires_at: ends(row.expires),
             refresh_expires_at: ends(row.refresh_expires),
+            notice_at: row.notice_at.map(|time| time.0),
             due_at: row.due_at.map(|time| time.0),
             retry_at: row.retry_at.map(|time| time.0),
             last_error: json(row.last_error.as_ref()),
@@ -166,6 +168,7 @@ impl Record {
             issued_at: Time(record.issued_at),
             expires: expires(record.expires_at),
             refresh_expires: expires(record.refresh_expires_at),
+            notice_at: record.notice_at.map(Time),
             due_at: record.due_at.map(Time),
             retry_at: record.retry_at.map(Time),
             last_error: parse(record.last_error, || corrupt("last_error"))?,
@@ -191,7 +194,7 @@ fn ends(expires: Expires) -> Option<i64> {
     }
 }
 
-fn expires(column: Option<i64>) -> Expires {
+pub(super) fn expires(column: Option<i64>) -> Expires {
     match column {
         Some(i64::MAX) => Expires::Never,
         Some(time) => Expires::At(Time(time)),

@@ -26,6 +26,7 @@ diesel::table! {
         issued_at -> BigInt,
         expires_at -> Nullable<BigInt>,
         refresh_expires_at -> Nullable<BigInt>,
+        notice_at -> Nullable<BigInt>,
         due_at -> Nullable<BigInt>,
         retry_at -> Nullable<BigInt>,
         last_error -> Nullable<Text>,

@@ -13,6 +13,7 @@ use tokio::{runtime::Runtime, sync::watch};
 use super::{
     RefreshSettings, TokenSupervisor,
     core::{Core, Limits, Provider},
+    events::Channel,
     handle::Shared,
     holds::{self, Holds},
     recover::flush_journal,
@@ -179,6 +180,7 @@ impl Builder {
             refresh: self.refresh,
             snapshot,
             attempts,
+            events: Channel::new(),
             limits,
             in_flight,
             runtime,

@@ -12,14 +12,15 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{RefreshSettings, holds::Holds, refresh::Attempts, settings::Times, snapshot::Snapshot};
+use super::{RefreshSettings, events::Channel, holds::Holds, refresh::Attempts, settings::Times, snapshot::Snapshot};
 use crate::{
     clock::Clock,
     idp::{Client, Gate, Idp, Rotation},
     journal::Journal,
     keyring::Keyring,
-    protocol::doubt::Rules,
-    store::Store,
+    model::TokenKey,
+    protocol::{Change, doubt::Rules},
+    store::{Answer, Changed, Store},
 };
 
 /// One for each supervisor; outlives actors and registry.
@@ -33,6 +34,7 @@ pub(super) struct Core {
     pub(super) refresh: RefreshSettings,
     pub(super) snapshot: Snapshot,
     pub(super) attempts: Attempts,
+    pub(super) events: Channel,
     pub(super) limits: Limits,
     /// Requests that wait for an answer.
     pub(super) in_flight: AtomicUsize,
@@ -130,6 +132,16 @@ impl Core {
     /// The provider's settings of this moment, if it is configured.
     pub(super) fn provider(&self, name: &str) -> Option<Arc<Provider>> {
         self.idps.load().get(name).cloned()
+    }
+
+    /// Carries out one operation on one row, and tells what it made happen. Nobody here asks the store itself.
+    pub(super) fn change(self: &Arc<Self>, key: &TokenKey, change: Change) -> Answer<Changed> {
+        let (core, key, changed) = (self.clone(), key.clone(), self.store.change(key, change));
+        Box::pin(async move {
+            let mut changed = changed.await?;
+            core.events.tell(&key, &mut changed);
+            Ok(changed)
+        })
     }
 
     /// A place in an attempt at which a test can look in.

@@ -8,16 +8,18 @@ use std::{
     time::Duration,
 };
 
+use actix::Recipient;
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::{
-    Builder, Registry, Status, TokenWatch,
+    Builder, Events, Registry, Status, Subscription, TokenEvent, TokenWatch,
     command::{
         Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
         RequireReconnect, Restore, Revoke, Watch, check_reason,
     },
     core::Core,
+    events::hand_over,
     holds,
     registry::Routes,
     runtime::Life,
@@ -209,6 +211,59 @@ impl TokenSupervisor {
     /// The message API, for other actors.
     pub fn registry(&self) -> Registry {
         Registry::new(self.clone(), self.life.front())
+    }
+
+    /// Tells what happens to grants and identity providers from now on, without secrets.
+    ///
+    /// The last 1 024 events are kept for whoever reads slowly; nobody waits for a reader.
+    ///
+    /// ```
+    /// # use token_supervisor::testing::{Profile, SimulatedIdp};
+    /// # use token_supervisor::{EventKind, Keyring, TokenKey, TokenSupervisor, presets};
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let simulated = SimulatedIdp::start(Profile::gitlab())?;
+    /// # let supervisor = TokenSupervisor::builder()
+    /// #     .store(format!("sqlite://{}/tokens.db", folder.path().display()))
+    /// #     .keyring(Keyring::generate())
+    /// #     .idp("gitlab", simulated.idp())
+    /// #     .start()
+    /// #     .await?;
+    /// # let alice = TokenKey::new("alice", "gitlab");
+    /// # supervisor.connect(&alice, simulated.consent("alice")).await?;
+    /// let mut events = supervisor.events();
+    /// # simulated.end_family("alice"); // alice revokes the application
+    /// # supervisor.refresh_now(&alice).await.unwrap_err();
+    /// # supervisor.shutdown(std::time::Duration::from_secs(5)).await;
+    /// # let mut mails = 0;
+    /// while let Some(event) = events.recv().await {
+    ///     match event {
+    ///         Ok(event) => match event.kind {
+    ///             EventKind::ReconnectRequired { evidence, .. } => {
+    ///                 println!("{:?} must sign in again: {evidence}", event.key); // send a mail
+    /// #               mails += 1;
+    ///             }
+    ///             kind => println!("{} {}", event.grant_id, kind.as_str()),
+    ///         },
+    ///         Err(lagged) => println!("{lagged}"), // ask for the status of what matters
+    ///     }
+    /// }
+    /// # assert_eq!(mails, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn events(&self) -> Events {
+        self.shared.core.events.listen()
+    }
+
+    /// Sends what [`events`](Self::events) tells to an actor, one event at a time: the next one goes when it has
+    /// handled the last. If it is too slow for what happens it is told how many it missed
+    /// ([`EventKind::Missed`](super::EventKind::Missed)). Ends when the returned value is dropped, when the actor
+    /// is gone, or with the supervisor.
+    pub fn subscribe(&self, recipient: Recipient<TokenEvent>) -> Subscription {
+        let core = &self.shared.core;
+        let task = core.runtime.spawn(hand_over(core.events.listen(), recipient, core.clock.clone()));
+        Subscription(task.abort_handle())
     }
 
     /// Starts no more refreshes, and waits until those under way are stored, at most for `within`. Valid tokens are

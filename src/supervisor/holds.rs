@@ -46,7 +46,7 @@ pub(super) async fn set(core: &Arc<Core>, name: &str, reason: Option<&str>) -> R
     let set = core.runtime.clone().spawn(async move {
         let _alone = core.holds.alone.lock().await;
         let value = reason.clone().map(String::into_bytes);
-        core.store.set_meta(format!("{PREFIX}{name}"), value).await?;
+        core.store.set_meta(&format!("{PREFIX}{name}"), value).await?;
         core.holds.reasons.send_modify(|reasons| match reason {
             Some(reason) => drop(reasons.insert(name, reason)),
             None => drop(reasons.remove(&name)),

@@ -7,9 +7,12 @@
 //! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in
 //! `token::machine`; nothing of ours runs on the host's runtime.
 
+mod announce;
 mod builder;
 mod command;
 mod core;
+mod events;
+mod expiring;
 mod handle;
 mod holds;
 mod idps;
@@ -33,6 +36,7 @@ pub use command::{
 };
 #[cfg(feature = "testing")]
 pub use core::Point;
+pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::{Shutdown, TokenSupervisor};
 pub use idps::IdpStatus;
 pub use registry::Registry;

@@ -104,6 +104,7 @@ impl Life {
             self.orders.send(Order::Stop).ok();
             self.system.clone().wait_for(|alive| !alive).await.ok();
             core.store.close().await.ok();
+            core.events.close();
         }
         Shutdown { finished, abandoned }
     }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::{
-    model::{Expires, Expiry, Generation, Row, State, Time},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, Time},
     protocol::Unchanged,
 };
 
@@ -29,6 +29,10 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Why the user must go through consent again, if so: the identity provider's code, or ours.
     pub reason: Option<String>,
+    /// What the identity provider said, or our own finding: the reason, else the last failure.
+    pub evidence: Option<Evidence>,
+    /// Since when refreshes fail, if the last one did.
+    pub failing_since: Option<SystemTime>,
     /// Since when it is in this state.
     pub since: Option<SystemTime>,
     /// Why a connect changed nothing, if this answers one that did not.
@@ -48,11 +52,13 @@ impl Status {
                 next_refresh_at: None,
                 last_error: None,
                 reason: None,
+                evidence: None,
+                failing_since: None,
                 since: None,
                 unchanged,
             };
         };
-        let verdict = row.verdict.as_ref();
+        let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref());
         Self {
             state: row.state(now),
             grant_id: row.grant_id.clone(),
@@ -61,8 +67,10 @@ impl Status {
             expiry: public(row.expires),
             refresh_expiry: public(row.refresh_expires),
             next_refresh_at: row.due_at.filter(|_| row.sendable()).max(row.retry_at).map(SystemTime::from),
-            last_error: row.last_error.as_ref().map(|error| error.evidence.code.clone()),
+            last_error: error.map(|error| error.evidence.code.clone()),
             reason: verdict.map(|verdict| verdict.evidence.code.clone()),
+            evidence: verdict.map(|verdict| &verdict.evidence).or(error.map(|error| &error.evidence)).cloned(),
+            failing_since: error.map(|error| error.since().into()),
             since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
             unchanged,
         }

@@ -1,4 +1,4 @@
-//! What comes due although nobody asks: cold grants, doubts, revocations.
+//! What comes due although nobody asks: cold grants, doubts, revocations, ends of refresh tokens.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     command::Ask,
     core::{Core, Provider, random},
+    expiring::Notices,
     handle::Shared,
     holds,
     refresh::seal,
@@ -33,14 +34,16 @@ const HELD: Duration = Duration::from_secs(60);
 /// How often old fingerprints are forgotten, in sweeps.
 const FORGET_EVERY: u32 = 512;
 
-/// Wakes what is due; again and again.
+/// Wakes what is due, tells what ends soon; again and again.
 pub(super) async fn sweep(shared: Shared) {
     let core = &shared.core;
     let mut sweeps: u32 = 0;
+    let mut notices = Notices::default();
     loop {
         let swept = async {
             holds::read(core).await?;
             let complete = wake_due(&shared).await?;
+            notices.tell(core).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
                 core.store.forget_spent(core.clock.now().minus(SPENT_KEPT)).await?;
             }
@@ -149,12 +152,13 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Re
     if !core.store.revoking(revocation, retry_at).await? {
         return Ok(Revoked::Elsewhere);
     }
-    let (who, clock) = (revocation.key.stable_hash(), core.clock.clone());
+    let (key, at_work) = (revocation.key.clone(), core.clone());
     // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
     let (done, answer) = oneshot::channel();
     core.runtime.spawn(async move {
         let revoked = provider.client.revoke(&provider.idp, slot.client(), &token).await;
-        slot.told(Said::of_revocation(&revoked), who, clock.read(), random());
+        let (notices, _) = slot.told(Said::of_revocation(&revoked), key.stable_hash(), at_work.clock.read(), random());
+        at_work.announce(key.idp(), notices, revoked.as_ref().err());
         done.send(revoked).ok();
     });
     Ok(match answer.await {

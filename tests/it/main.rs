@@ -11,6 +11,7 @@ mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;
 mod connecting_and_disconnecting;
 mod demo;
+mod events_tell_what_happened;
 mod holding;
 mod keycloak;
 mod kill_loop;

@@ -283,6 +283,7 @@ fn first_row(token: Token) -> Row {
         issued_at: Time(0),
         expires: Expires::Unknown,
         refresh_expires: Expires::Unknown,
+        notice_at: None,
         due_at: None,
         retry_at: None,
         last_error: None,
@@ -301,7 +302,7 @@ pub(super) fn key() -> TokenKey {
 /// Takes out of a row what no rule of the protocol reads, so that fewer states differ.
 fn plain(row: &mut Row) {
     row.grant_id.clear();
-    (row.due_at, row.retry_at, row.last_error) = (None, None, None);
+    (row.due_at, row.retry_at, row.notice_at, row.last_error) = (None, None, None, None);
     (row.issued_at, row.changed_at) = (Time(0), Time(0));
     if let Some(verdict) = &mut row.verdict {
         verdict.since = Time(0);

@@ -1,5 +1,4 @@
 use super::*;
-use crate::protocol::Fault;
 
 fn fault() -> Fault {
     Fault { evidence: Evidence::ours("temporarily_unavailable"), cause: Cause::IdpThrottled }
@@ -18,7 +17,15 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
     let claimed = Row { last_error: full_row().last_error, ..claimed_row(&[1]) };
     let now = NOW + seconds(4);
     let (left, reply, sides) = taken(&Change::Cancel(failing(1, &claimed)), &claimed, now);
-    let error = LastError { evidence: fault().evidence, cause: Cause::IdpThrottled, at: now, failures: 4 };
+    let before = claimed.last_error.clone().unwrap();
+    let error = LastError {
+        evidence: fault().evidence,
+        cause: Cause::IdpThrottled,
+        at: now,
+        failures: 4,
+        since: before.since,
+        ..before
+    };
     let retry_at = Some(NOW + seconds(60));
     let expected = Row { lease: None, intent: None, retry_at, last_error: Some(error), changed_at: now, ..claimed };
     assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));

@@ -6,6 +6,7 @@ mod commit;
 mod connect;
 mod doubt;
 mod ending;
+mod happening;
 mod random;
 mod refuse;
 mod sent;
@@ -13,7 +14,8 @@ mod sent;
 use std::time::Duration;
 
 use super::{
-    Applied, Change, Claim, Commit, Connect, Ending, Expected, Found, Known, Recover, Refuse, Reply, Side, doubt::Rules,
+    Applied, Change, Claim, Commit, Connect, Ending, Expected, Fault, Found, Known, Recover, Refuse, Reply, Side,
+    doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -71,6 +73,7 @@ pub(crate) fn row() -> Row {
         issued_at: NOW,
         expires: Expires::At(NOW + seconds(3_600)),
         refresh_expires: Expires::Unknown,
+        notice_at: None,
         due_at: Some(NOW + seconds(3_000)),
         retry_at: None,
         last_error: None,
@@ -175,6 +178,12 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
     }
 }
 
+/// The third failure in a row, since then.
+pub(crate) fn last_error(since: Time) -> LastError {
+    let evidence = Evidence::ours("server_error");
+    LastError { evidence, cause: Cause::IdpDown, at: NOW, failures: 3, since: Some(since), alerted: false }
+}
+
 pub(crate) fn rules() -> Rules {
     Rules {
         settle: seconds(30),
@@ -197,8 +206,8 @@ pub(crate) fn full_row() -> Row {
     row.held = Some("copied database".to_owned());
     row.refresh_expires = Expires::Never;
     row.retry_at = Some(NOW + seconds(40));
-    row.last_error =
-        Some(LastError { evidence: Evidence::ours("server_error"), cause: Cause::IdpDown, at: NOW, failures: 3 });
+    row.notice_at = Some(NOW + seconds(50));
+    row.last_error = Some(last_error(NOW));
     row.tombstone = tombstone(true);
     row
 }

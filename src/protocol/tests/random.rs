@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    Disconnect,
+    Disconnect, Happening,
     doubt::{Doubt, doubt},
     resolve::Resolution,
 };
@@ -75,12 +75,28 @@ struct World {
     maybe_spent: Vec<(u8, Fingerprint)>,
     answers: Vec<Commit>,
     numbers: u8,
+    listener: Listener,
+}
+
+/// Somebody who knows what was told and nothing else.
+#[derive(Default)]
+struct Listener {
+    refused: bool,
+    troubled: bool,
 }
 
 impl World {
     fn new() -> Self {
         let (running, maybe_spent) = ([None, None, None], Vec::new());
-        Self { row: row(), now: NOW, running, maybe_spent, answers: Vec::new(), numbers: 10 }
+        Self {
+            row: row(),
+            now: NOW,
+            running,
+            maybe_spent,
+            answers: Vec::new(),
+            numbers: 10,
+            listener: Listener::default(),
+        }
     }
 
     fn number(&mut self) -> u8 {
@@ -90,6 +106,7 @@ impl World {
 
     fn change(&mut self, change: &Change, known: Known) -> Reply {
         let applied = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
+        let before = self.row.generation;
         if let Some(row) = applied.row {
             assert!(row.generation >= self.row.generation, "the generation falls with {change:?}");
             self.row = row;
@@ -97,7 +114,40 @@ impl World {
         let again = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
         let harmless = again.row.is_none_or(|row| row == self.row) || matches!(change, Change::Connect(_));
         assert!(harmless, "a repetition of {change:?} changes the row");
+        self.listen(&applied.happened, applied.reply, before);
         applied.reply
+    }
+
+    /// Whoever listens knows whether the user must reconnect, and of every doubt that stands; and hears of every
+    /// answer that was stored, once.
+    fn listen(&mut self, happened: &[Happening], reply: Reply, before: Generation) {
+        let listener = &mut self.listener;
+        let mut renewed = false;
+        for happening in happened {
+            match happening {
+                Happening::Renewed { generation } => renewed = *generation == self.row.generation,
+                Happening::ReconnectRequired { .. } => (listener.refused, listener.troubled) = (true, true),
+                Happening::InDoubt { .. } | Happening::Failing { .. } => {
+                    (listener.refused, listener.troubled) = (false, true);
+                }
+                Happening::Recovered => {
+                    assert!(listener.troubled, "recovered from nothing that was told");
+                    (listener.refused, listener.troubled) = (false, false);
+                }
+            }
+        }
+        let lands = matches!(reply, Reply::Promoted | Reply::Resolved(Resolution::Own | Resolution::Replace));
+        assert_eq!(renewed, lands && self.row.generation > before, "{reply:?} told {happened:?}");
+        if self.row.tombstone.is_some() {
+            self.listener = Listener::default();
+            return;
+        }
+        assert_eq!(listener.refused, self.row.verdict.is_some(), "{reply:?} told {happened:?}");
+        let doubt = self.row.intent.as_ref().filter(|intent| intent.generation == self.row.generation);
+        let in_doubt = doubt.is_some_and(|intent| intent.senders.iter().all(|sender| sender.closed));
+        assert!(!in_doubt || listener.troubled, "{reply:?} told {happened:?}, and a doubt stands");
+        let calm = doubt.is_none() && self.row.verdict.is_none() && self.row.last_error.is_none();
+        assert!(!calm || !listener.troubled, "{reply:?} told {happened:?}, and all is well");
     }
 
     fn ended(&mut self, attempt: u8) {

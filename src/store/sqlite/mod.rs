@@ -11,6 +11,7 @@ mod threads;
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use std::{
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{Answer, Changed, Cursor, Page, Read, Revocation, Store};
+use super::{Answer, Changed, Cursor, Expiring, Page, Read, Revocation, Store};
 use crate::{
     clock::Clock,
     error::Error,
@@ -78,6 +79,10 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| query::due(connection, by, after, limit))
     }
 
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+        self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
+    }
+
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
         let clock = self.clock.clone();
         self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
@@ -100,7 +105,8 @@ impl Store for SqliteStore {
         self.writer.run(move |connection| query::meta(connection, name, &value))
     }
 
-    fn set_meta(&self, name: String, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+        let name = name.to_owned();
         self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
     }
 

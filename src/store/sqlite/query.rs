@@ -1,5 +1,7 @@
 //! The statements.
 
+use std::ops::Range;
+
 use diesel::{dsl::exists, prelude::*};
 
 use super::{
@@ -8,10 +10,10 @@ use super::{
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, Time, TokenKey},
-    protocol::{Change, Found, Known, LookUp, Side},
+    protocol::{Applied, Change, Found, Known, LookUp, Side},
     store::{
-        Changed, Cursor, Page, Revocation, StoreError,
-        record::Record,
+        Changed, Cursor, Expiring, Page, Revocation, StoreError,
+        record::{Record, expires},
         schema::{fingerprints, grants, meta, revocations},
     },
 };
@@ -63,7 +65,8 @@ pub(super) fn change(
     for side in &applied.sides {
         write_side(connection, key, id, side, now)?;
     }
-    Ok(Changed { reply: applied.reply, row: applied.row.or(stored.map(|stored| stored.row)), now })
+    let Applied { reply, row, happened, .. } = applied;
+    Ok(Changed { reply, row: row.or(stored.map(|stored| stored.row)), now, happened })
 }
 
 fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option<i64>) -> QueryResult<Known> {
@@ -210,6 +213,35 @@ pub(super) fn due(
     let next = found.last().filter(|_| found.len() == limit as usize).map(|row| Cursor { wake_at: row.0, id: row.1 });
     let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::new(user, idp).account(account)).collect();
     Ok(Page { keys, next })
+}
+
+pub(super) fn expiring(
+    connection: &mut SqliteConnection,
+    noticed: &Range<Time>,
+    after: Option<&Expiring>,
+    limit: u32,
+) -> Result<Vec<Expiring>, Failure> {
+    let found = grants::table
+        .filter(grants::id.gt(after.map_or(0, |last| last.id)))
+        .filter(grants::notice_at.ge(noticed.start.0))
+        .filter(grants::notice_at.lt(noticed.end.0))
+        .filter(grants::tombstone.is_null())
+        .filter(grants::verdict.is_null())
+        .order(grants::id)
+        .limit(limit.into())
+        .select((
+            (grants::id, grants::idp, grants::user_id, grants::account),
+            grants::grant_id,
+            grants::refresh_expires_at,
+        ))
+        .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
+    let expiring = |((id, idp, user, account), grant_id, ends)| Expiring {
+        id,
+        key: TokenKey::new(user, idp).account(account),
+        grant_id,
+        refresh_expires: expires(ends),
+    };
+    Ok(found.into_iter().map(expiring).collect())
 }
 
 pub(super) fn revocations(

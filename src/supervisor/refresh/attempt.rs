@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Ended, Progress, seal, subject};
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, Meaning, Notice, OPERATOR, Outcome, Said, Slot, delay},
+    idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
@@ -178,8 +178,8 @@ impl Attempt {
     async fn try_claim(&mut self) -> Option<Event> {
         let (claim, issued) = self.claim.clone()?;
         self.core.reach(Point::BeforeClaim);
-        match self.core.store.change(&self.key, claim).await {
-            Ok(Changed { reply, row, now }) => {
+        match self.core.change(&self.key, claim).await {
+            Ok(Changed { reply, row, now, .. }) => {
                 self.row.clone_from(&row);
                 if reply == Reply::Done {
                     self.core.reach(Point::Claimed);
@@ -251,9 +251,7 @@ impl Attempt {
         let (now, login, who) = (self.core.clock.read(), slot.login(), self.key.stable_hash());
         let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
         let failure = outcome.failure();
-        for notice in notices {
-            self.announce(notice, failure);
-        }
+        self.core.announce(self.key.idp(), notices, failure);
         let Some(failure) = failure else { return now.wall };
         provider.gate.note(&failure.evidence, now);
         tracing::warn!(
@@ -277,30 +275,8 @@ impl Attempt {
         now.wall + wait
     }
 
-    fn announce(&self, notice: Notice, failure: Option<&Failure>) {
-        let (idp, evidence) = (self.key.idp(), failure.map(|failure| failure.evidence.to_string()));
-        match notice {
-            Notice::Paused { cause: Cause::ClientRefused, .. } => tracing::error!(
-                idp,
-                evidence,
-                "the identity provider refuses our client: refreshes are paused, no grant is touched; check client_id and client_secret"
-            ),
-            Notice::Paused { cause, .. } => {
-                tracing::error!(
-                    idp,
-                    evidence,
-                    cause = cause.as_str(),
-                    "the identity provider is in trouble: one request at a time looks whether it is over"
-                );
-            }
-            Notice::Recovered { cause } => {
-                tracing::info!(idp, cause = cause.as_str(), "the identity provider is well again")
-            }
-        }
-    }
-
     async fn change(&mut self, change: Change) -> Option<Event> {
-        let changed = until_answered(&self.core, || self.core.store.change(&self.key, change.clone())).await?;
+        let changed = until_answered(&self.core, || self.core.change(&self.key, change.clone())).await?;
         self.row = changed.row;
         Some(Event::Changed { reply: changed.reply })
     }
@@ -320,7 +296,7 @@ impl Attempt {
                 if attempt == Try::Again {
                     core.clock.sleep(PAUSE).await;
                 }
-                core.store.change(&key, change).await
+                core.change(&key, change).await
             })
         });
         let answer = match patience {
@@ -399,7 +375,7 @@ pub(in crate::supervisor) async fn flush(core: &Arc<Core>, key: &TokenKey) {
             continue;
         };
         let change = Change::Commit(Box::new(commit));
-        if until_answered(core, || core.store.change(key, change.clone())).await.is_some() {
+        if until_answered(core, || core.change(key, change.clone())).await.is_some() {
             mark(core, entry.attempt).await;
         }
     }
@@ -438,6 +414,6 @@ async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Op
 async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Duration) {
     loop {
         core.clock.sleep(lease / 3).await;
-        core.store.change(&key, Change::Renew { attempt, lease }).await.ok();
+        core.change(&key, Change::Renew { attempt, lease }).await.ok();
     }
 }

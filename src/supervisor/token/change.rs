@@ -38,7 +38,7 @@ impl TokenActor {
 
     /// Carries out one change of the row.
     pub(super) fn change(&mut self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
-        let changed = self.core.store.change(&self.key, change);
+        let changed = self.core.change(&self.key, change);
         self.carry_out_change(async { changed.await.map_err(|error| unstored(&error)) }, reply, context);
     }
 
@@ -68,7 +68,7 @@ impl TokenActor {
         let changed = async { told.await.unwrap_or(Err(STORE_DOWN)) };
         context.spawn(changed.into_actor(self).map(|changed, actor, context| {
             actor.changing -= 1;
-            let Changed { reply: replied, row, now } = match changed {
+            let Changed { reply: replied, row, now, .. } = match changed {
                 Ok(changed) => changed,
                 Err(error) => return drop(reply.send(Err(error))),
             };
@@ -96,7 +96,7 @@ impl TokenActor {
 /// Stores a grant, unless the key holds one of another subject.
 ///
 /// Subjects are sealed: the row is read and compared here, and the connect is carried out on that very row.
-async fn connect(core: &Core, key: &TokenKey, mut grant: Grant, only: Expected) -> Result<Changed, Error> {
+async fn connect(core: &Arc<Core>, key: &TokenKey, mut grant: Grant, only: Expected) -> Result<Changed, Error> {
     let provider = core.provider(key.idp()).ok_or(Error::UnknownIdp)?;
     let keeps = grant.refresh_token.is_none();
     let given = grant.subject.clone();
@@ -117,7 +117,7 @@ async fn connect(core: &Core, key: &TokenKey, mut grant: Grant, only: Expected) 
         };
         let now = core.clock.now();
         let connect = seal::connecting(&core.keyring, &provider, key, grant.clone(), (only, compared), now);
-        let changed = core.store.change(key, Change::Connect(Box::new(connect))).await;
+        let changed = core.change(key, Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
             Changed { reply: Replied::Moved, .. } => {}
             changed => return Ok(changed),

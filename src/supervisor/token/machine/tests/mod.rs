@@ -14,8 +14,7 @@ use crate::{
     error::{Cause, Error},
     idp::{Closed, Lane},
     model::{
-        AccessToken, Attempted, Evidence, Expires, Generation, Issued, LastError, Row, Standing, Time, Token,
-        VerdictBy, Warning,
+        AccessToken, Attempted, Expires, Generation, Issued, LastError, Row, Standing, Time, Token, VerdictBy, Warning,
     },
     protocol::{
         attempt::End,
@@ -200,8 +199,7 @@ fn expired() -> Row {
 }
 
 fn failing(row: Row, retry_at: Time) -> Row {
-    let error = LastError { evidence: Evidence::ours("server_error"), cause: Cause::IdpDown, at: NOW, failures: 1 };
-    Row { retry_at: Some(retry_at), last_error: Some(error), ..row }
+    Row { retry_at: Some(retry_at), last_error: Some(sample::last_error(NOW)), ..row }
 }
 
 fn unavailable(answer: Option<Result<Token, Error>>) -> (Duration, Cause) {
