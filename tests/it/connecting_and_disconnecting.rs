@@ -304,3 +304,26 @@ async fn a_grant_whose_refresh_was_under_way_when_it_was_disconnected_is_not_res
     eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
     assert_eq!(within(supervisor.restore(&key)).await.unwrap_err(), Error::NotConnected);
 }
+
+#[tokio::test]
+async fn an_import_that_is_run_again_brings_nothing_back_after_a_disconnect() {
+    let world = World::new(Profile::keycloak());
+    let supervisor = world.start().await;
+    let (alice, bob) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let imported = world.sim.consent("alice");
+    within(supervisor.connect(&alice, imported.clone())).await.unwrap();
+    world.clock.advance(LIFE);
+    within(supervisor.token(&alice)).await.unwrap();
+    let current = within(supervisor.testing().stored_refresh_token(&alice)).await.unwrap().unwrap();
+    let current = Grant::new("ts-test-secret-again").refresh_token(current.expose_secret());
+    within(supervisor.disconnect(&alice, Revoke::No)).await.unwrap();
+    for replayed in [&imported, &current, &imported] {
+        let status = within(supervisor.connect(&alice, replayed.clone())).await.unwrap();
+        assert_eq!((status.state, status.unchanged), (State::Revoked, Some(Unchanged::TokenAlreadySpent)));
+    }
+    // What was spent is nobody's any more; what was not may move to another key, and then is not restored here.
+    assert_eq!(within(supervisor.connect(&bob, imported)).await.unwrap_err(), Error::DuplicateGrant);
+    within(supervisor.connect(&bob, current)).await.unwrap();
+    assert_eq!(within(supervisor.restore(&alice)).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
