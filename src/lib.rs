@@ -58,6 +58,7 @@
 //! |---|---|
 //! | `sqlite` | the embedded store, bundled; needs a C compiler |
 //! | `testing` | the simulated identity provider and the manual clock |
+//! | `web` | the HTTP API and what actix-web applications need: [`web`] |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -80,6 +81,8 @@ mod store;
 mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "web")]
+pub mod web;
 
 pub use error::{Cause, Error};
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};

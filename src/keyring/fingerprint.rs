@@ -20,6 +20,12 @@ impl FingerprintKey {
         self.mac(&[&[0xff; 8], b"token-supervisor/1 check"])
     }
 
+    /// No fingerprint of a token either.
+    #[cfg(feature = "web")]
+    pub(super) fn of_user(&self, user: &str) -> Fingerprint {
+        Fingerprint(self.mac(&[&[0xff; 8], b"token-supervisor/1 user", user.as_bytes()]))
+    }
+
     fn mac(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose()).expect("HMAC takes keys of any length");
         parts.iter().for_each(|part| mac.update(part));

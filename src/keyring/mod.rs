@@ -97,6 +97,12 @@ impl Keyring {
     pub(crate) fn fingerprint(&self, idp: &str, token: &RefreshToken) -> Fingerprint {
         self.keys.fingerprint.of(idp, token)
     }
+
+    /// Stands for a user in logs: the same one everywhere, and nobody without the keys can tell whose it is.
+    #[cfg(feature = "web")]
+    pub(crate) fn pseudonym(&self, user: &str) -> Fingerprint {
+        self.keys.fingerprint.of_user(user)
+    }
 }
 
 impl fmt::Debug for Keyring {

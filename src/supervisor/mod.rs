@@ -11,6 +11,8 @@ mod announce;
 mod builder;
 mod command;
 mod core;
+#[cfg(feature = "web")]
+mod edge;
 mod events;
 mod expiring;
 mod handle;

@@ -13,6 +13,8 @@ mod connecting_and_disconnecting;
 mod demo;
 mod events_tell_what_happened;
 mod holding;
+#[cfg(feature = "web")]
+mod http;
 mod keycloak;
 mod kill_loop;
 mod messages_are_the_same_thing;

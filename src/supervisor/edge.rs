@@ -1,0 +1,25 @@
+//! What the edges of the crate need beside the public API.
+
+use super::TokenSupervisor;
+use crate::clock::Clock;
+
+impl TokenSupervisor {
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.shared.core.clock
+    }
+
+    /// Stands for a user in logs.
+    pub(crate) fn pseudonym(&self, user: &str) -> String {
+        self.shared.core.keyring.pseudonym(user).to_string()
+    }
+
+    /// Whether it was told to shut down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.shared.core.stopping.borrow()
+    }
+
+    /// How many answers wait in the journal for the store.
+    pub(crate) fn journal_pending(&self) -> usize {
+        self.shared.core.journal.pending()
+    }
+}

@@ -1,0 +1,69 @@
+//! What a granted request is answered with.
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder,
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+};
+use serde::Serialize;
+
+use super::problem::REQUEST_ID;
+use crate::model::Generation;
+
+/// An answer without what every answer has.
+pub(super) struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+    pub(super) generation: Option<Generation>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Answer {
+    /// Without a body.
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, content_type: "", body: Vec::new(), generation: None, headers: Vec::new() }
+    }
+
+    /// 200 with this body.
+    pub(super) fn json(body: &impl Serialize) -> Self {
+        Self::text("application/json", serde_json::to_vec(body).unwrap_or_default())
+    }
+
+    /// 200 with a body of another type.
+    pub(super) fn text(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self { content_type, body: body.into(), ..Self::empty(StatusCode::OK) }
+    }
+
+    pub(super) fn status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Which of the key's grants it speaks of: its entity tag.
+    pub(super) fn generation(self, generation: Generation) -> Self {
+        Self { generation: Some(generation), ..self }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Nothing of it may be kept on its way: it may hold a token, and a state is old when it is kept.
+    pub(super) fn respond(self, request_id: &str) -> HttpResponse {
+        let mut response = HttpResponseBuilder::new(self.status);
+        response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((REQUEST_ID, request_id));
+        if let Some(generation) = self.generation {
+            response.insert_header((header::ETAG, format!("\"{generation}\"")));
+        }
+        for header in self.headers {
+            response.insert_header(header);
+        }
+        if self.body.is_empty() {
+            return response.finish();
+        }
+        response.content_type(self.content_type).body(self.body)
+    }
+}

@@ -1,0 +1,39 @@
+//! Whether the process lives, and whether it should be asked. No user data.
+
+use actix_web::http::StatusCode;
+use serde::Serialize;
+
+use super::{answer::Answer, call::Call, openapi, problem::Problem, routes::STRICT};
+
+/// `GET /livez`: it answers.
+pub(super) async fn livez(_: &Call) -> Result<Answer, Problem> {
+    Ok(Answer::json(&Health { status: "ok", degraded: Vec::new() }))
+}
+
+/// `GET /readyz`: valid tokens can be served.
+pub(super) async fn readyz(call: &Call) -> Result<Answer, Problem> {
+    let degraded = degraded(call);
+    if call.api.is_draining() || call.flag(&STRICT)? && !degraded.is_empty() {
+        let status = if call.api.is_draining() { "draining" } else { "degraded" };
+        return Ok(Answer::json(&Health { status, degraded }).status(StatusCode::SERVICE_UNAVAILABLE));
+    }
+    Ok(Answer::json(&Health { status: "ok", degraded }))
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn openapi(_: &Call) -> Result<Answer, Problem> {
+    Ok(Answer::json(&openapi::document()))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    degraded: Vec<String>,
+}
+
+fn degraded(call: &Call) -> Vec<String> {
+    let supervisor = &call.api.supervisor;
+    let paused = supervisor.idps().into_iter().filter_map(|idp| Some(format!("{}:{}", idp.paused?, idp.name)));
+    let journal = (supervisor.journal_pending() > 0).then(|| "journal".to_owned());
+    journal.into_iter().chain(paused).collect()
+}

@@ -1,0 +1,169 @@
+//! API keys: who may do what, to whose grants.
+
+use std::{fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+
+use crate::model::TokenKey;
+
+/// What a key is good for. None includes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// Read tokens and states, report tokens as rejected.
+    Token,
+    /// Connect, and everything else that changes a grant.
+    Grant,
+    /// List grants, see and hold identity providers.
+    Admin,
+    /// Read metrics.
+    Metrics,
+}
+
+impl Scope {
+    /// The name in configurations and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Grant => "grant",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// An API key as the server knows it: by its hash. Made by [`new`](Self::new) with no scope at all.
+#[derive(Clone)]
+pub struct ApiKey {
+    name: String,
+    sha256: [u8; 32],
+    scopes: Vec<Scope>,
+    idps: Option<Vec<String>>,
+    user_prefix: String,
+}
+
+impl ApiKey {
+    /// The key whose SHA-256 this is. Several keys may have one name, so that they can be rotated without a gap.
+    pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
+        Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
+    }
+
+    /// The same for who has the key itself.
+    pub fn from_secret(name: impl Into<String>, secret: &str) -> Self {
+        Self::new(name, Sha256::digest(secret).into())
+    }
+
+    /// What else it is good for.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scopes.push(scope);
+        self
+    }
+
+    /// Only grants at these identity providers; at all of them unless set.
+    pub fn idps(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.idps = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Only grants of users whose names begin like this; of all users unless set.
+    pub fn user_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.user_prefix = prefix.into();
+        self
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn has_any(&self, scopes: &[Scope]) -> bool {
+        scopes.iter().any(|scope| self.scopes.contains(scope))
+    }
+
+    pub(super) fn reaches_idp(&self, idp: &str) -> bool {
+        self.idps.as_ref().is_none_or(|idps| idps.iter().any(|name| name == idp))
+    }
+
+    pub(super) fn reaches(&self, key: &TokenKey) -> bool {
+        self.reaches_idp(key.idp()) && key.user().starts_with(&self.user_prefix)
+    }
+
+    pub(super) fn reaches_every_user(&self) -> bool {
+        self.user_prefix.is_empty()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("name", &self.name)
+            .field("scopes", &self.scopes)
+            .field("idps", &self.idps)
+            .field("user_prefix", &self.user_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys that are good now. A handle: clones are the same set, and [`replace`](Self::replace) works while they are
+/// in use.
+#[derive(Clone, Debug, Default)]
+pub struct ApiKeys(Arc<ArcSwap<Vec<Arc<ApiKey>>>>);
+
+impl ApiKeys {
+    /// These keys.
+    pub fn new(keys: impl IntoIterator<Item = ApiKey>) -> Self {
+        let these = Self::default();
+        these.replace(keys);
+        these
+    }
+
+    /// From now on these keys and no others.
+    pub fn replace(&self, keys: impl IntoIterator<Item = ApiKey>) {
+        self.0.store(Arc::new(keys.into_iter().map(Arc::new).collect()));
+    }
+
+    /// The key that this is. Takes the same time whichever it is, and whether it is one.
+    pub(super) fn find(&self, presented: &str) -> Option<Arc<ApiKey>> {
+        let keys = self.0.load();
+        let presented = Sha256::digest(presented);
+        let (mut found, mut at) = (Choice::from(0), 0u64);
+        for (index, key) in (0..).zip(keys.iter()) {
+            let same = key.sha256.ct_eq(presented.as_ref());
+            at.conditional_assign(&index, same);
+            found |= same;
+        }
+        keys.get(usize::try_from(at).ok()?).filter(|_| found.into()).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_its_hash_alone_and_only_while_it_is_good() {
+        let keys = ApiKeys::new(["a", "b", "c"].map(|name| ApiKey::from_secret(name, &format!("ts-test-secret-{name}"))));
+        let name = |presented: &str| keys.find(presented).map(|key| key.name().to_owned());
+        for good in ["a", "b", "c"] {
+            assert_eq!(name(&format!("ts-test-secret-{good}")).as_deref(), Some(good));
+        }
+        for bad in ["", "ts-test-secret-", "ts-test-secret-d", "a"] {
+            assert_eq!(name(bad), None);
+        }
+        keys.replace([ApiKey::from_secret("d", "ts-test-secret-d")]);
+        assert_eq!(name("ts-test-secret-d").as_deref(), Some("d"));
+        assert_eq!(name("ts-test-secret-a"), None);
+        assert!(ApiKeys::default().find("").is_none());
+    }
+
+    #[test]
+    fn a_key_reaches_what_it_names() {
+        let key = ApiKey::new("billing", [0; 32]).scope(Scope::Token).idps(["github"]).user_prefix("acme/");
+        assert!(key.reaches(&TokenKey::new("acme/alice", "github")));
+        assert!(!key.reaches(&TokenKey::new("acme/alice", "gitlab")));
+        assert!(!key.reaches(&TokenKey::new("acmealice", "github")));
+        assert!(key.has_any(&[Scope::Admin, Scope::Token]) && !key.has_any(&[Scope::Grant]) && !key.has_any(&[]));
+        assert!(!format!("{key:?}").contains("sha256"));
+    }
+}

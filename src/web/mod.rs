@@ -1,0 +1,32 @@
+//! The HTTP API, and what actix-web applications need.
+//!
+//! [`api`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
+//! way: `api` (its path) -> `guard` (loopback's rules) -> `call` (its method, key, names, parameters and body) -> its
+//! handler (`tokens`, `grants`, `idps`, `health`) -> `answer` or `problem`. `routes` is the table of all that is served.
+//!
+//! Invariants: nothing is answered before the caller's key was found to reach it; nothing that a caller sent comes back
+//! in an answer or a log, but names; every answer that is no success is a problem document.
+
+mod answer;
+mod api;
+mod audit;
+mod call;
+mod etag;
+mod grants;
+mod guard;
+mod health;
+mod idps;
+mod keys;
+mod openapi;
+mod path;
+mod problem;
+mod routes;
+mod server;
+mod time;
+mod tokens;
+mod wire;
+
+pub use api::{Api, api};
+pub use keys::{ApiKey, ApiKeys, Scope};
+pub use problem::Problem;
+pub use server::Server;

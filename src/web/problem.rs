@@ -1,0 +1,227 @@
+//! Problem documents (RFC 9457): every error of the API, and every [`Error`] that an actix-web handler returns.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use actix_web::{
+    HttpResponse, HttpResponseBuilder, ResponseError,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+use super::time::rfc3339;
+use crate::{
+    error::{Cause, Error},
+    model::Id,
+};
+
+/// A refused request, as its answer says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: Cow<'static, str>,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ttl: Option<u64>,
+    request_id: String,
+    #[serde(skip)]
+    allow: Option<String>,
+}
+
+/// Every code, with its status and the title that people read.
+pub(super) const CODES: [(&str, u16, &str); 14] = [
+    ("unknown_idp", 404, "the identity provider is not configured"),
+    ("not_connected", 404, "the user is not connected"),
+    ("reconnect_required", 409, "the user must go through consent again"),
+    ("duplicate_grant", 409, "the refresh token lives under another key"),
+    ("account_mismatch", 409, "the grant belongs to another user of the identity provider"),
+    ("generation_mismatch", 412, "the grant has changed"),
+    ("invalid_request", 400, "the request is not as it should be"),
+    ("min_ttl_unsatisfiable", 400, "no token lives that long"),
+    ("unauthorized", 401, "an API key is needed"),
+    ("forbidden", 403, "the API key does not reach this"),
+    ("busy", 429, "too many callers wait"),
+    ("unavailable", 503, "there is no valid token now"),
+    ("timeout", 504, "the deadline passed"),
+    ("internal", 500, "a defect of the token supervisor"),
+];
+
+impl Problem {
+    /// A problem of this code. Of a code that is not in [`CODES`] it is a defect of ours.
+    fn new(code: &str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let (code, status, title) =
+            CODES.into_iter().find(|(known, ..)| *known == code).unwrap_or(CODES[CODES.len() - 1]);
+        Self {
+            kind: format!("urn:token-supervisor:problem:{code}"),
+            title,
+            status,
+            detail: detail.into(),
+            code,
+            reason: None,
+            since: None,
+            retry_after: None,
+            generation: None,
+            max_ttl: None,
+            request_id: request_id(),
+            allow: None,
+        }
+    }
+
+    pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("invalid_request", detail)
+    }
+
+    pub(super) fn unauthorized(detail: &'static str) -> Self {
+        Self::new("unauthorized", detail)
+    }
+
+    pub(super) fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("forbidden", detail)
+    }
+
+    pub(super) fn too_large() -> Self {
+        Self { status: 413, ..Self::invalid("the body is too large") }
+    }
+
+    pub(super) fn no_route() -> Self {
+        Self { status: 404, ..Self::invalid("there is nothing at this path: see openapi.json") }
+    }
+
+    pub(super) fn wrong_method(allow: String) -> Self {
+        let problem = Self::invalid(format!("this path takes {allow}"));
+        Self { status: 405, allow: Some(allow), ..problem }
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The same, of this request.
+    pub(super) fn of(self, request_id: &str) -> Self {
+        Self { request_id: request_id.to_owned(), ..self }
+    }
+}
+
+/// A new name for a request, for logs and support.
+pub(super) fn request_id() -> String {
+    Id::random().public("r")
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let problem = Self::new(error.code(), error.to_string());
+        let since = |time: SystemTime| Some(rfc3339(time));
+        // At least a second: what is rounded down makes callers come too early.
+        let whole = |duration: Duration| Some(duration.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1));
+        match error {
+            Error::ReconnectRequired { reason, since: at } => {
+                Self { reason: Some(reason), since: since(at), ..problem }
+            }
+            Error::GenerationMismatch { generation } => Self { generation: Some(generation.get()), ..problem },
+            Error::MinTtlUnsatisfiable { max_ttl } => Self { max_ttl: Some(max_ttl.as_secs()), ..problem },
+            Error::Busy { retry_after } => Self { retry_after: whole(retry_after), ..problem },
+            Error::Unavailable { retry_after, cause } => {
+                Self { retry_after: whole(retry_after), reason: Some(cause.to_string()), ..problem }
+            }
+            Error::ShutDown => {
+                Self { retry_after: Some(1), reason: Some(Cause::Stopping.to_string()), ..problem }
+            }
+            _ => problem,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponseBuilder::new(self.status_code());
+        response
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .insert_header((REQUEST_ID, self.request_id.as_str()))
+            .content_type("application/problem+json");
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        if let Some(allow) = &self.allow {
+            response.insert_header((header::ALLOW, allow.as_str()));
+        }
+        if self.status == 401 {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"token-supervisor\""));
+        }
+        response.body(serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+/// Handlers may return it: the answer is the problem document that the HTTP API gives.
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        Problem::from(self.clone()).status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        Problem::from(self.clone()).error_response()
+    }
+}
+
+/// The header that names a request.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Generation;
+
+    #[test]
+    fn every_error_is_the_problem_of_its_code() {
+        let second = Duration::from_millis(1_001);
+        let reconnect = Error::ReconnectRequired { reason: "invalid_grant".into(), since: SystemTime::UNIX_EPOCH };
+        for (error, status, member) in [
+            (Error::UnknownIdp, 404, ""),
+            (Error::NotConnected, 404, ""),
+            (reconnect, 409, r#""reason":"invalid_grant","since":"1970-01-01T00:00:00Z""#),
+            (Error::DuplicateGrant, 409, ""),
+            (Error::AccountMismatch, 409, ""),
+            (Error::GenerationMismatch { generation: Generation(41) }, 412, r#""generation":41"#),
+            (Error::InvalidRequest("x"), 400, r#""detail":"invalid request: x""#),
+            (Error::MinTtlUnsatisfiable { max_ttl: second }, 400, r#""max_ttl":1"#),
+            (Error::Busy { retry_after: second }, 429, r#""retry_after":2"#),
+            (Error::Unavailable { retry_after: Duration::ZERO, cause: Cause::IdpDown }, 503, r#""retry_after":1"#),
+            (Error::Timeout, 504, ""),
+            (Error::ShutDown, 503, r#""reason":"stopping","retry_after":1"#),
+            (Error::Internal("x"), 500, ""),
+        ] {
+            let problem = Problem::from(error.clone());
+            assert_eq!((problem.code, problem.status), (error.code(), status));
+            let json = serde_json::to_string(&problem).unwrap();
+            assert!(json.contains(member), "{json}");
+            let response = error.error_response();
+            assert_eq!(response.headers().contains_key("retry-after"), error.code() == "unavailable" || status == 429);
+            assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
+        }
+    }
+}

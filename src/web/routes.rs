@@ -1,0 +1,181 @@
+//! Every route of the API: what is served, and what `openapi.json` says of it.
+//!
+//! To add one: its entry in [`ROUTES`], beside those of the same path, and a handler.
+
+use actix_web::http::Method;
+use futures_util::future::LocalBoxFuture;
+
+use super::{
+    answer::Answer,
+    call::Call,
+    grants, health, idps,
+    keys::Scope::{self, Admin, Grant, Token},
+    problem::Problem,
+    tokens,
+};
+
+/// One method of one path.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// Below wherever the API is mounted. `{idp}` and `{user}` are whole segments.
+    pub(super) path: &'static str,
+    pub(super) about: &'static str,
+    /// One of these is needed; of an open route none.
+    pub(super) scopes: &'static [Scope],
+    pub(super) query: &'static [Param],
+    /// The schema of the body; of a route without one empty.
+    pub(super) body: &'static str,
+    /// The status and the schema of its body, if there is one.
+    pub(super) answers: &'static [(u16, &'static str)],
+    /// The codes of problems beside those that follow from the rest.
+    pub(super) problems: &'static [&'static str],
+    /// What the audit calls it, if it hands out a token or changes a grant.
+    pub(super) audit: Option<&'static str>,
+    pub(super) handler: Handler,
+}
+
+/// Carries out an admitted request.
+pub(super) type Handler = for<'a> fn(&'a Call) -> LocalBoxFuture<'a, Result<Answer, Problem>>;
+
+/// A parameter of a query.
+pub(super) struct Param {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    /// `integer`, `boolean` or `string`.
+    pub(super) kind: &'static str,
+    /// Of an integer.
+    pub(super) most: Option<u64>,
+}
+
+const fn param(name: &'static str, kind: &'static str, most: Option<u64>, about: &'static str) -> Param {
+    Param { name, about, kind, most }
+}
+
+pub(super) const ACCOUNT: Param =
+    param("account", "string", None, "Which of the user's accounts at the identity provider; empty unless given.");
+pub(super) const TIMEOUT: Param =
+    param("timeout", "integer", Some(60), "How many seconds to wait for the answer, at most 60; 10 unless given.");
+pub(super) const MIN_TTL: Param =
+    param("min_ttl", "integer", None, "How many seconds the token must still live.");
+pub(super) const WAIT: Param =
+    param("wait", "integer", Some(60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
+pub(super) const REVOKE: Param =
+    param("revoke", "boolean", None, "Whether the tokens are revoked at the identity provider, too.");
+pub(super) const STRICT: Param = param("strict", "boolean", None, "Whether any degradation counts as not ready.");
+
+const ASKED: &[&str] = &["busy", "unavailable", "timeout"];
+const CHANGED: &[&str] = &["not_connected", "busy", "unavailable", "timeout"];
+const SERVED: &[&str] =
+    &["not_connected", "reconnect_required", "min_ttl_unsatisfiable", "busy", "unavailable", "timeout"];
+
+macro_rules! routes {
+    ($($method:ident $path:literal $about:literal { $($field:ident: $value:expr),* $(,)? } => $handler:path)*) => {
+        &[$(Route {
+            method: Method::$method,
+            path: $path,
+            about: $about,
+            handler: |call| Box::pin($handler(call)),
+            $($field: $value,)*
+            ..OPEN
+        }),*]
+    };
+}
+
+/// A route of which nothing is said.
+const OPEN: Route = Route {
+    method: Method::GET,
+    path: "",
+    about: "",
+    scopes: &[],
+    query: &[],
+    body: "",
+    answers: &[],
+    problems: &[],
+    audit: None,
+    handler: |call| Box::pin(health::livez(call)),
+};
+
+pub(super) static ROUTES: &[Route] = routes! {
+    PUT "/v1/grants/{idp}/{user}"
+    "Connects the user with what consent gave, as it came. A replay changes nothing and says so in `unchanged`. \
+     `If-None-Match: *` creates only, `If-Match: \"g41\"` replaces only that." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], body: "Grant", answers: &[(200, "Status"), (201, "Status")],
+        problems: &["duplicate_grant", "account_mismatch", "generation_mismatch", "busy", "unavailable", "timeout"],
+        audit: Some("connect"),
+    } => grants::connect
+    GET "/v1/grants/{idp}/{user}"
+    "What can be said about a grant without its tokens." {
+        scopes: &[Token, Grant, Admin], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Status")], problems: CHANGED,
+    } => grants::status
+    DELETE "/v1/grants/{idp}/{user}"
+    "Ends the grant. Its tombstone stands at once; revocation is queued and tried again." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE], answers: &[(204, "")], problems: CHANGED,
+        audit: Some("disconnect"),
+    } => grants::disconnect
+    GET "/v1/grants/{idp}/{user}/token"
+    "A valid token. With `If-None-Match: \"g41\"`: 304 while that one is good, after waiting for another one." {
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], answers: &[(200, "Token"), (304, "")],
+        problems: SERVED, audit: Some("token"),
+    } => tokens::token
+    POST "/v1/grants/{idp}/{user}/refresh"
+    "Refreshes although the token is not due. `refreshed: false` if there has just been one." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Refreshed")],
+        problems: &["not_connected", "reconnect_required", "busy", "unavailable", "timeout"], audit: Some("refresh"),
+    } => grants::refresh
+    POST "/v1/grants/{idp}/{user}/rejected"
+    "A resource server refused this token: one refresh for any number of reports, none if it is already replaced." {
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT], body: "Rejected", answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("rejected"),
+    } => grants::rejected
+    POST "/v1/grants/{idp}/{user}/reconnect"
+    "Sends the user through consent again; holds until the next connect." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], body: "Reason", answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("reconnect"),
+    } => grants::reconnect
+    POST "/v1/grants/{idp}/{user}/hold"
+    "Sends nothing for the grant until it is released. Valid tokens are served." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], body: "Reason", answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("hold"),
+    } => grants::hold
+    POST "/v1/grants/{idp}/{user}/release"
+    "Ends a hold." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("release"),
+    } => grants::release
+    POST "/v1/grants/{idp}/{user}/restore"
+    "Takes a disconnect back, where nothing of the grant is or may be lost." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("restore"),
+    } => grants::restore
+    POST "/v1/tokens"
+    "Tokens of up to 100 grants: one result or problem for each, in their order." {
+        scopes: &[Token], body: "Batch", answers: &[(200, "Tokens")],
+    } => tokens::batch
+    GET "/v1/authorize/{idp}/{user}"
+    "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`." {
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], answers: &[(204, "")],
+        problems: SERVED, audit: Some("authorize"),
+    } => tokens::authorize
+    GET "/v1/idps"
+    "How the identity providers are doing." {
+        scopes: &[Admin], answers: &[(200, "Idps")],
+    } => idps::list
+    POST "/v1/idps/{idp}/hold"
+    "Starts nothing more for an identity provider until it is released." {
+        scopes: &[Admin], body: "Reason", answers: &[(200, "Idp")], problems: ASKED,
+    } => idps::hold
+    POST "/v1/idps/{idp}/release"
+    "Ends a hold of an identity provider." {
+        scopes: &[Admin], answers: &[(200, "Idp")], problems: ASKED,
+    } => idps::release
+    POST "/v1/idps/{idp}/probe"
+    "Lets the next request to a paused identity provider through: its answer decides." {
+        scopes: &[Admin], answers: &[(200, "Idp")],
+    } => idps::probe
+    GET "/livez" "Whether the process answers." { answers: &[(200, "Health")] } => health::livez
+    GET "/readyz"
+    "Whether valid tokens can be served; not while it drains." {
+        query: &[STRICT], answers: &[(200, "Health"), (503, "Health")],
+    } => health::readyz
+    GET "/openapi.json" "This document." { answers: &[(200, "Document")] } => health::openapi
+};

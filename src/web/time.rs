@@ -1,0 +1,93 @@
+//! Times on the wire: RFC 3339 in UTC; read also as seconds since the epoch.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
+}
+
+/// A time as callers may write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Moment {
+    Seconds(f64),
+    Text(String),
+}
+
+/// A duration as identity providers write it: some as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Seconds {
+    Number(f64),
+    Text(String),
+}
+
+/// As seconds, the year 5138; as milliseconds, 1973.
+const LOOKS_LIKE_MILLISECONDS: f64 = 100_000_000_000.0;
+
+impl Moment {
+    /// # Errors
+    /// What it should be.
+    pub(super) fn read(&self) -> Result<SystemTime, &'static str> {
+        const FORM: &str = "a time is RFC 3339 such as 2027-01-15T08:00:00Z, or seconds since the epoch";
+        let seconds = match self {
+            Self::Seconds(seconds) => *seconds,
+            Self::Text(text) => match text.parse::<Timestamp>() {
+                Ok(time) => return Ok(time.into()),
+                Err(_) => text.parse().map_err(|_| FORM)?,
+            },
+        };
+        if seconds.abs() >= LOOKS_LIKE_MILLISECONDS {
+            return Err("this time looks like milliseconds: give seconds since the epoch, or RFC 3339");
+        }
+        let after = Duration::try_from_secs_f64(seconds).map_err(|_| FORM)?;
+        SystemTime::UNIX_EPOCH.checked_add(after).ok_or(FORM)
+    }
+}
+
+impl Seconds {
+    /// # Errors
+    /// What it should be.
+    pub(super) fn read(&self) -> Result<Duration, &'static str> {
+        const FORM: &str = "a lifetime is a number of seconds, not negative";
+        let seconds = match self {
+            Self::Number(seconds) => *seconds,
+            Self::Text(text) => text.parse().map_err(|_| FORM)?,
+        };
+        Duration::try_from_secs_f64(seconds).map_err(|_| FORM)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_both_forms_and_milliseconds_are_refused() {
+        let read = |json: &str| serde_json::from_str::<Moment>(json).unwrap().read();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for json in ["1800000000", "\"1800000000\"", "\"2027-01-15T08:00:00Z\"", "\"2027-01-15T09:00:00+01:00\""] {
+            assert_eq!(read(json), Ok(time), "{json}");
+        }
+        for json in ["1800000000000", "\"1800000000000\"", "-1", "\"soon\"", "\"\"", "1e300", "\"NaN\"", "\"inf\""] {
+            assert!(read(json).is_err(), "{json}");
+        }
+        assert_eq!(rfc3339(time), "2027-01-15T08:00:00Z");
+        assert_eq!(rfc3339(time + Duration::from_millis(120)), "2027-01-15T08:00:00.12Z");
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50)), "9999-12-30T22:00:00.999999999Z");
+    }
+
+    #[test]
+    fn lifetimes_are_numbers_of_seconds() {
+        let read = |json: &str| serde_json::from_str::<Seconds>(json).unwrap().read();
+        assert_eq!(read("3600"), Ok(Duration::from_secs(3_600)));
+        assert_eq!(read("\"3600\""), Ok(Duration::from_secs(3_600)));
+        for json in ["-1", "\"\"", "\"x\"", "\"NaN\"", "1e300"] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+}

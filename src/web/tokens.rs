@@ -1,0 +1,121 @@
+//! Tokens are handed out: one, many, and for proxies.
+
+use std::time::Duration;
+
+use actix_web::http::{
+    StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use futures_util::future::{Either, join_all, select};
+
+use super::{
+    answer::Answer,
+    audit,
+    call::{Call, MAX_WAIT},
+    etag,
+    problem::Problem,
+    routes::{MIN_TTL, TIMEOUT, WAIT},
+    wire::{BatchAnswer, BatchBody, Items, TokenBody},
+};
+use crate::{Acquire, Error, Expiry, Token, TokenKey};
+
+/// More than this at once is refused.
+const MAX_BATCH: usize = 100;
+/// How long callers wait unless they say otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `GET .../token`: a valid token; none if the caller has it already.
+pub(super) async fn token(call: &Call) -> Result<Answer, Problem> {
+    let known = call.header(header::IF_NONE_MATCH).map(etag::read).unwrap_or_default();
+    let token = if known.is_empty() { acquire(call).await? } else { another(call, &known).await? };
+    if known.contains(&token.generation()) {
+        return Ok(Answer::empty(StatusCode::NOT_MODIFIED).generation(token.generation()));
+    }
+    let body = TokenBody::of(&token, call.api.supervisor.clock().now());
+    Ok(Answer::json(&body).generation(token.generation()))
+}
+
+async fn acquire(call: &Call) -> Result<Token, Problem> {
+    Ok(call.api.supervisor.call(asked(call)?).await?)
+}
+
+/// The token of the caller's wishes.
+fn asked(call: &Call) -> Result<Acquire, Problem> {
+    let (min_ttl, timeout) = (call.seconds(&MIN_TTL)?, call.seconds(&TIMEOUT)?);
+    Ok(Acquire::new(call.key()?).min_ttl(min_ttl.unwrap_or_default()).timeout(timeout.unwrap_or(PATIENCE)))
+}
+
+/// Waits for a token that the caller does not know, as long as the caller wants; then the one there is.
+async fn another(call: &Call, known: &[crate::Generation]) -> Result<Token, Problem> {
+    let Some(wait) = call.seconds(&WAIT)?.filter(|wait| !wait.is_zero()) else { return acquire(call).await };
+    let supervisor = &call.api.supervisor;
+    let end = supervisor.clock().read().boot + wait;
+    // From before the token is read: no change is missed.
+    let mut watch = supervisor.watch(call.key()?).await?;
+    loop {
+        let token = acquire(call).await?;
+        let now = supervisor.clock().read();
+        let left = end.since(now.boot);
+        if !known.contains(&token.generation()) || left.is_zero() || call.api.is_draining() {
+            return Ok(token);
+        }
+        // It may end, or fall below what is wanted, without anything being published.
+        let good = match token.expiry() {
+            Expiry::At(time) => time.duration_since(now.wall.into()).unwrap_or_default(),
+            Expiry::Never | Expiry::Unknown => MAX_WAIT,
+        };
+        let good = good.saturating_sub(call.seconds(&MIN_TTL)?.unwrap_or_default());
+        let pause = supervisor.clock().sleep(left.min(good.max(Duration::from_millis(100))));
+        let stop = select(Box::pin(pause), Box::pin(call.api.drained()));
+        if let Either::Left(_) = select(Box::pin(watch.changed()), stop).await {
+            // Published before it is read: the next look finds it.
+        }
+    }
+}
+
+/// `POST /v1/tokens`: one result or problem for each item.
+pub(super) async fn batch(call: &Call) -> Result<Answer, Problem> {
+    let body: BatchBody = call.json()?;
+    if body.items.len() > MAX_BATCH {
+        return Err(Problem::invalid("items must be at most 100"));
+    }
+    let timeout = body.timeout.map_or(PATIENCE, Duration::from_secs);
+    if timeout > MAX_WAIT {
+        return Err(Problem::invalid("timeout must be at most 60"));
+    }
+    let min_ttl = Duration::from_secs(body.min_ttl.unwrap_or_default());
+    let keys: Vec<_> = body.items.iter().map(super::wire::BatchItem::key).collect();
+    let asked = keys.iter().map(|key| one(call, key, min_ttl, timeout));
+    let tokens = join_all(asked).await;
+    let now = call.api.supervisor.clock().now();
+    let items = tokens.iter().map(|token| match token {
+        Ok(token) => BatchAnswer::Token(TokenBody::of(token, now)),
+        Err(problem) => BatchAnswer::Problem(problem.clone().of(&call.id)),
+    });
+    Ok(Answer::json(&Items { items: items.collect() }))
+}
+
+async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) -> Result<Token, Problem> {
+    let token = match key.validate().map_err(Problem::invalid).and_then(|()| call.may_reach(key)) {
+        Ok(()) => {
+            let asked = Acquire::new(key).min_ttl(min_ttl).timeout(timeout);
+            call.api.supervisor.call(asked).await.map_err(Problem::from)
+        }
+        Err(problem) => Err(problem),
+    };
+    audit::tell(call, "token", key, token.as_ref().map(|token| Some(token.generation())).map_err(Problem::code));
+    token
+}
+
+/// `GET /v1/authorize/...`: the token as the header that a proxy puts on the request it asks for.
+pub(super) async fn authorize(call: &Call) -> Result<Answer, Problem> {
+    let token = acquire(call).await?;
+    let kind = if token.token_type().eq_ignore_ascii_case("bearer") { "Bearer" } else { token.token_type() };
+    let value = HeaderValue::from_str(&format!("{kind} {}", token.access_token().expose_secret()));
+    let mut value = value.map_err(|_| Error::Internal("a stored token is no header"))?;
+    value.set_sensitive(true);
+    Ok(Answer::empty(StatusCode::NO_CONTENT)
+        .header(header::AUTHORIZATION, value)
+        .header(HeaderName::from_static("x-token-generation"), HeaderValue::from(token.generation().get()))
+        .generation(token.generation()))
+}

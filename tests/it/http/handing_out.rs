@@ -1,0 +1,127 @@
+//! Tokens over HTTP: one, many, for proxies, and to who waits for another one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use token_supervisor::{TokenKey, testing::Fault};
+
+use super::stage::Stage;
+use crate::support::{LIFE, within};
+
+const TOKEN: &str = "GET /v1/grants/idp/alice/token";
+
+#[tokio::test]
+async fn a_token_comes_with_its_end_its_generation_and_how_good_it_is() {
+    let (stage, key) = Stage::connected().await;
+    let answer = stage.ask(TOKEN, &[], None).await;
+    let held = stage.supervisor.cached(&key).unwrap();
+    assert_eq!(answer.header("etag"), Some("\"g1\""));
+    let expected = json!({
+        "access_token": held.access_token().expose_secret(), "token_type": "Bearer", "expiry": "at",
+        "expires_at": "2027-01-15T09:00:00Z", "expires_in": 3600, "scope": held.scope(), "generation": 1,
+        "freshness": "fresh",
+    });
+    assert_eq!(answer.granted(200), expected);
+    stage.world.sim.next(Fault::Status(503, None));
+    stage.world.clock.advance(LIFE - Duration::from_secs(20));
+    let body = stage.ask(TOKEN, &[], None).await.granted(200);
+    assert_eq!(body["expires_in"], 20);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn min_ttl_and_timeout_are_those_of_the_library() {
+    let (stage, _) = Stage::connected().await;
+    let ask = async |query: &str| stage.ask(&format!("{TOKEN}?{query}"), &[], None).await;
+    assert_eq!(ask("min_ttl=3601").await.problem(400, "min_ttl_unsatisfiable")["max_ttl"], 2_700);
+    stage.world.clock.advance(Duration::from_secs(2_000));
+    assert_eq!(ask("min_ttl=2000").await.granted(200)["generation"], 3);
+    stage.world.clock.advance(LIFE);
+    stage.world.sim.always(Some(Fault::HangAfter));
+    ask("timeout=0").await.problem(504, "timeout");
+    stage.world.sim.always(None);
+    stage.world.sim.release();
+    for wrong in ["timeout=61", "timeout=-1", "timeout=x", "min_ttl=1.5", "min_ttl=", "wait=61", "min_tll=3"] {
+        ask(wrong).await.problem(400, "invalid_request");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_the_token_is_not_sent_it_again() {
+    let (stage, _) = Stage::connected().await;
+    for known in ["\"g1\"", "W/\"g1\"", "\"g7\", \"g1\""] {
+        let answer = stage.ask(TOKEN, &[&format!("If-None-Match: {known}")], None).await;
+        assert_eq!(answer.granted(304), Value::Null);
+        assert_eq!(answer.header("etag"), Some("\"g1\""));
+    }
+    let answer = stage.ask(TOKEN, &["If-None-Match: \"g2\""], None).await;
+    assert_eq!(answer.granted(200)["generation"], 1);
+    stage.world.clock.advance(LIFE);
+    let answer = stage.ask(TOKEN, &["If-None-Match: \"g1\""], None).await;
+    assert_eq!(answer.granted(200)["generation"], 2, "the one it has is over");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_another_token_with_its_wait_and_with_the_server() {
+    let (stage, key) = Stage::connected().await;
+    let poll = |generation: &'static str| {
+        let known = format!("If-None-Match: \"{generation}\"");
+        let stage = &stage;
+        async move { stage.ask(&format!("{TOKEN}?wait=60"), &[&known], None).await }
+    };
+    let (answer, refreshed) = tokio::join!(poll("g1"), stage.supervisor.refresh_now(&key));
+    assert_eq!(answer.granted(200)["generation"], refreshed.unwrap().status.generation.get());
+    let start = stage.world.clock.now();
+    let passing = async {
+        loop {
+            stage.world.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let answer = tokio::select! { answer = poll("g2") => answer, () = passing => unreachable!() };
+    answer.granted(304);
+    assert!(stage.world.clock.now().duration_since(start).unwrap() >= Duration::from_secs(60));
+    let (answer, ()) = tokio::join!(poll("g2"), async { stage.api.drain() });
+    answer.granted(304);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn many_tokens_come_in_the_order_in_which_they_were_asked_for() {
+    let (stage, _) = Stage::connected().await;
+    let work = TokenKey::new("alice", "idp").account("work");
+    within(stage.supervisor.connect(&work, stage.world.sim.consent("alice-at-work"))).await.unwrap();
+    let items = json!([
+        {"idp": "idp", "user": "alice", "account": "work"},
+        {"idp": "idp", "user": "nobody"},
+        {"idp": "nowhere", "user": "alice"},
+        {"idp": "idp", "user": "\u{0}"},
+        {"idp": "idp", "user": "alice"},
+    ]);
+    let body = stage.ask("POST /v1/tokens", &[], json!({"items": items, "min_ttl": 60, "timeout": 5})).await.granted(200);
+    let short: Vec<_> = body["items"].as_array().unwrap().iter().map(|item| match &item["token"] {
+        Value::Null => item["problem"]["code"].as_str().unwrap().to_owned(),
+        token => token["access_token"].as_str().unwrap().to_owned(),
+    }).collect();
+    let token = |key: &TokenKey| stage.supervisor.cached(key).unwrap().access_token().expose_secret().to_owned();
+    let alice = TokenKey::new("alice", "idp");
+    assert_eq!(short, [&token(&work), "not_connected", "unknown_idp", "invalid_request", &token(&alice)]);
+    let many = vec![json!({"idp": "idp", "user": "alice"}); 101];
+    stage.ask("POST /v1/tokens", &[], json!({"items": many})).await.problem(400, "invalid_request");
+    stage.ask("POST /v1/tokens", &[], json!({"items": [], "timeout": 61})).await.problem(400, "invalid_request");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_gets_the_header_that_it_puts_on() {
+    let (stage, key) = Stage::connected().await;
+    let answer = stage.ask("GET /v1/authorize/idp/alice", &[], None).await;
+    assert_eq!(answer.granted(204), Value::Null);
+    let token = stage.supervisor.cached(&key).unwrap();
+    let bearer = format!("Bearer {}", token.access_token().expose_secret());
+    assert_eq!(answer.header("authorization"), Some(bearer.as_str()));
+    assert_eq!(answer.header("x-token-generation"), Some("1"));
+    stage.stop().await;
+}

@@ -1,0 +1,5 @@
+//! The HTTP API, on a real port, spoken to byte by byte.
+
+mod handing_out;
+mod stage;
+mod verbs;

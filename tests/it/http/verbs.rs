@@ -1,0 +1,143 @@
+//! What changes a grant, over HTTP.
+
+use serde_json::{Value, json};
+
+use super::stage::{Answer, Stage};
+use crate::support::{LIFE, within};
+
+const ALICE: &str = "/v1/grants/idp/alice";
+
+/// What a new consent of alice brings.
+fn consent(stage: &Stage) -> Value {
+    let _ = stage.world.sim.consent("alice");
+    let refresh = stage.world.sim.newest("alice").unwrap();
+    json!({"access_token": "ts-test-secret-access", "refresh_token": refresh.expose_secret(), "expires_in": 3600})
+}
+
+async fn post(stage: &Stage, verb: &str, body: impl Into<Option<Value>>) -> Answer {
+    stage.ask(&format!("POST {ALICE}/{verb}"), &[], body).await
+}
+
+#[tokio::test]
+async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
+    let stage = Stage::new().await;
+    let put = async |headers: &[&str], body: &Value| stage.ask(&format!("PUT {ALICE}"), headers, body.clone()).await;
+    let first = consent(&stage);
+    let answer = put(&[], &first).await;
+    let body = answer.granted(201);
+    assert_eq!(answer.header("etag"), Some("\"g1\""));
+    assert_eq!(
+        (&body["idp"], &body["user"], &body["account"], &body["state"], &body["held"], &body["expires_at"]),
+        (&json!("idp"), &json!("alice"), &json!(""), &json!("fresh"), &json!(false), &json!("2027-01-15T09:00:00Z"))
+    );
+    assert!(body["unchanged"].is_null() && body["grant_id"].as_str().unwrap().starts_with("g_"), "{body}");
+    assert_eq!(put(&["If-None-Match: *"], &first).await.granted(200)["unchanged"], "already_connected");
+    let second = consent(&stage);
+    assert_eq!(put(&["If-None-Match: *"], &second).await.problem(412, "generation_mismatch")["generation"], 1);
+    put(&["If-Match: \"g7\""], &second).await.problem(412, "generation_mismatch");
+    assert_eq!(put(&["If-Match: \"g1\""], &second).await.granted(200)["generation"], 2);
+    assert_eq!(put(&[], &first).await.granted(200)["unchanged"], "token_already_spent");
+    for wrong in [&["If-Match: *"][..], &["If-None-Match: \"g1\""], &["If-Match: \"g2\"", "If-None-Match: *"]] {
+        put(wrong, &second).await.problem(400, "invalid_request");
+    }
+    let elsewhere = stage.ask("PUT /v1/grants/idp/bob", &[], second).await;
+    elsewhere.problem(409, "duplicate_grant");
+    assert_eq!(stage.ask(&format!("PUT {ALICE}?account=work"), &[], consent(&stage)).await.granted(201)["account"], "work");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn ends_are_given_as_lifetimes_or_times_and_milliseconds_are_refused() {
+    let stage = Stage::new().await;
+    let at = async |field: &str, value: Value| {
+        let mut body = consent(&stage);
+        body.as_object_mut().unwrap().remove("expires_in");
+        body[field] = value;
+        stage.ask(&format!("PUT {ALICE}"), &[], body).await
+    };
+    for value in [json!(1_800_003_600), json!("2027-01-15T09:00:00Z"), json!("2027-01-15T10:00:00+01:00")] {
+        assert_eq!(at("expires_at", value.clone()).await.status / 100, 2);
+        let body = at("refresh_token_expires_at", value).await;
+        let body: Value = serde_json::from_slice(&body.body).unwrap();
+        assert_eq!((&body["expiry"], &body["expires_at"]), (&json!("unknown"), &Value::Null));
+        assert_eq!(body["refresh_token_expires_at"], "2027-01-15T09:00:00Z");
+    }
+    assert_eq!(at("refresh_token_expires_in", json!("3600")).await.status, 200);
+    for (field, value) in [
+        ("expires_at", json!(1_800_003_600_000_i64)),
+        ("expires_at", json!("tomorrow")),
+        ("expires_in", json!(0)),
+        ("expires_in", json!(-1)),
+        ("expires_in", json!(true)),
+        ("refresh_token_expires_in", json!("x")),
+        ("refresh_tokn", json!("ts-test-secret-typo")),
+    ] {
+        let problem = at(field, value).await.problem(400, "invalid_request");
+        assert!(!problem.to_string().contains("ts-test-secret"), "{problem}");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn the_verbs_are_those_of_the_library() {
+    let (stage, key) = Stage::connected().await;
+    let body = post(&stage, "refresh", None).await.granted(200);
+    assert_eq!((&body["refreshed"], &body["generation"]), (&json!(true), &json!(2)));
+    let body = post(&stage, "refresh", json!({})).await.granted(200);
+    assert_eq!((&body["refreshed"], &body["reason"]), (&json!(false), &json!("just_refreshed")));
+    assert_eq!(post(&stage, "rejected", json!({"generation": 1})).await.granted(200)["generation"], 2);
+    let body = post(&stage, "hold", json!({"reason": "moving house"})).await.granted(200);
+    assert_eq!((&body["held"], &body["held_reason"]), (&json!(true), &json!("moving house")));
+    assert_eq!(post(&stage, "refresh", None).await.problem(503, "unavailable")["reason"], "held");
+    assert_eq!(post(&stage, "release", None).await.granted(200)["held"], false);
+    stage.world.clock.advance(LIFE);
+    let body = post(&stage, "reconnect", json!({"reason": "asked to"})).await.granted(200);
+    assert_eq!((&body["state"], &body["reason"]), (&json!("reconnect_required"), &json!("asked to")));
+    let problem = stage.ask(&format!("GET {ALICE}/token"), &[], None).await.problem(409, "reconnect_required");
+    assert_eq!((&problem["reason"], &problem["since"]), (&json!("asked to"), &json!("2027-01-15T09:00:00Z")));
+    assert_eq!(stage.ask(&format!("PUT {ALICE}"), &[], consent(&stage)).await.granted(200)["state"], "fresh");
+    stage.ask(&format!("DELETE {ALICE}"), &[], None).await.granted(204);
+    assert_eq!(stage.ask(&format!("GET {ALICE}"), &[], None).await.granted(200)["state"], "revoked");
+    stage.ask(&format!("GET {ALICE}/token"), &[], None).await.problem(404, "not_connected");
+    assert_eq!(post(&stage, "restore", None).await.granted(200)["state"], "fresh");
+    stage.ask(&format!("DELETE {ALICE}?revoke=true"), &[], None).await.granted(204);
+    assert_eq!(stage.ask(&format!("PUT {ALICE}"), &[], consent(&stage)).await.granted(201)["state"], "fresh");
+    assert_eq!(within(stage.supervisor.status(&key)).await.unwrap().state, token_supervisor::State::Fresh);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn an_idp_is_seen_held_released_and_probed() {
+    let (stage, _) = Stage::connected().await;
+    let body = stage.ask("GET /v1/idps", &[], None).await.granted(200);
+    let expected = |name| {
+        json!({"idp": name, "paused": null, "paused_until": null, "held": false, "refreshing": 0, "last_error": null,
+            "last_error_at": null})
+    };
+    assert_eq!(body, json!({"items": [expected("idp"), expected("other")]}));
+    let body = stage.ask("POST /v1/idps/idp/hold", &[], json!({"reason": "maintenance"})).await.granted(200);
+    assert_eq!((&body["held"], &body["held_reason"]), (&json!(true), &json!("maintenance")));
+    assert_eq!(post(&stage, "refresh", None).await.problem(503, "unavailable")["reason"], "idp_held");
+    assert_eq!(stage.ask("POST /v1/idps/idp/release", &[], None).await.granted(200), expected("idp"));
+    assert_eq!(stage.ask("POST /v1/idps/idp/probe", &[], None).await.granted(200), expected("idp"));
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_says_whether_it_should_be_asked() {
+    let (stage, _) = Stage::connected().await;
+    let ok = json!({"status": "ok", "degraded": []});
+    for path in ["/livez", "/readyz", "/readyz?strict"] {
+        assert_eq!(stage.send(&format!("GET {path}"), &[], b"").await.granted(200), ok, "{path}");
+    }
+    stage.world.sim.next(token_supervisor::testing::Fault::Error { status: 401, code: "invalid_client".into() });
+    post(&stage, "refresh", None).await.problem(503, "unavailable");
+    let degraded = json!({"status": "ok", "degraded": ["client_refused:idp"]});
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200), degraded);
+    assert_eq!(stage.send("GET /readyz?strict", &[], b"").await.granted(503)["status"], "degraded");
+    stage.api.drain();
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(503)["status"], "draining");
+    assert_eq!(stage.send("GET /livez", &[], b"").await.status, 200);
+    stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
+    stage.stop().await;
+}
