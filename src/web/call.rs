@@ -147,11 +147,15 @@ impl Call {
     }
 
     fn check_query(&self) -> Result<(), Problem> {
-        let allowed = |name: &str| self.route.query.iter().any(|param| param.name == name);
         for (index, (name, _)) in self.query.iter().enumerate() {
-            if !allowed(name) {
-                let names: Vec<_> = self.route.query.iter().map(|param| param.name).collect();
-                return Err(Problem::invalid(format!("unknown parameter; known here: {}", names.join(", "))));
+            match self.route.query.iter().find(|param| param.name == name) {
+                Some(param @ Param { kind: "integer", .. }) => drop(self.seconds(param)?),
+                Some(param @ Param { kind: "boolean", .. }) => drop(self.flag(param)?),
+                Some(_) => {}
+                None => {
+                    let names: Vec<_> = self.route.query.iter().map(|param| param.name).collect();
+                    return Err(Problem::invalid(format!("unknown parameter; known here: {}", names.join(", "))));
+                }
             }
             if self.query[..index].iter().any(|(before, _)| before == name) {
                 return Err(Problem::invalid("a parameter is given twice"));

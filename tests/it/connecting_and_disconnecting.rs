@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, stop, within};
 
 #[tokio::test]
 async fn a_replayed_connect_changes_nothing_and_says_so() {
@@ -344,4 +344,18 @@ async fn an_import_that_is_run_again_brings_nothing_back_after_a_disconnect() {
     within(supervisor.connect(&bob, current)).await.unwrap();
     assert_eq!(within(supervisor.restore(&alice)).await.unwrap_err(), Error::NotConnected);
     assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn a_connect_that_meets_an_actor_on_its_way_to_sleep_is_no_replay_of_itself() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.start().await;
+    for user in 0..200 {
+        let key = TokenKey::new(format!("user-{user}"), "idp");
+        // Whose actor has nothing to stay awake for.
+        within(supervisor.status(&key)).await.unwrap();
+        let status = within(supervisor.connect(&key, world.sim.consent(key.user()))).await.unwrap();
+        assert_eq!(status.unchanged, None, "{key:?}");
+    }
+    stop(supervisor).await;
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::{ActorContext as _, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use tokio::sync::oneshot;
 
 use super::{TokenActor, machine::Event};
@@ -68,6 +68,9 @@ impl TokenActor {
         let changed = async { told.await.unwrap_or(Err(STORE_DOWN)) };
         context.spawn(changed.into_actor(self).map(|changed, actor, context| {
             actor.changing -= 1;
+            if actor.retired && actor.changing == 0 {
+                context.stop();
+            }
             let Changed { reply: replied, row, now, .. } = match changed {
                 Ok(changed) => changed,
                 Err(error) => return drop(reply.send(Err(error))),
@@ -85,8 +88,8 @@ impl TokenActor {
             };
             actor.feed(Event::Row(row), context);
             drop(reply.send(answer));
-            if !actor.guard.registry.connected() {
-                // The same if the registry died, and the next one has started a successor beside this one.
+            if actor.retired || !actor.guard.registry.connected() {
+                // The same if the registry has, or its successor, started another actor beside this one.
                 actor.core.runtime.spawn(actor.read_again());
             }
         }));

@@ -43,6 +43,8 @@ pub(super) struct TokenActor {
     unread: Vec<Unread>,
     /// How many changes of the row are waited for.
     changing: usize,
+    /// The registry routes nothing here any more.
+    retired: bool,
     timer: Option<(Time, SpawnHandle)>,
     guard: Guard,
 }
@@ -87,7 +89,8 @@ impl TokenActor {
     ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
         let guard = Guard { registry, key: key.clone(), number };
-        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), changing: 0, timer: None, guard }
+        let (machine, unread, timer) = (Machine::new(limits), Vec::new(), None);
+        Self { core, routes, key, machine, unread, changing: 0, retired: false, timer, guard }
     }
 
     fn provider(&self) -> Option<Arc<Provider>> {
@@ -350,7 +353,11 @@ impl Handler<Retired> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, _: Retired, context: &mut Self::Context) {
-        // Whoever slipped in between asks again and finds a new actor.
-        context.stop();
+        // Whoever slipped in between asks again and finds a new actor. A change is not asked for again: the second
+        // answer would speak of the first.
+        self.retired = true;
+        if self.changing == 0 {
+            context.stop();
+        }
     }
 }
