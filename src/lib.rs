@@ -82,7 +82,7 @@ mod supervisor;
 pub mod testing;
 
 pub use error::{Cause, Error};
-pub use idp::{ClientAuth, Idp, InDoubt, Meaning, Rotation, preset as presets};
+pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use model::{
     AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey,

@@ -6,6 +6,9 @@ use url::{Host, Url};
 
 use super::{ClientAuth, Idp, RESERVED_PARAMS};
 
+/// What is taken from an answer before anything else is looked at.
+const TOKENS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
+
 impl Idp {
     /// Whether this can work. Timing is checked where the supervisor's own settings are known.
     ///
@@ -25,6 +28,13 @@ impl Idp {
         }
         if let Some(name) = RESERVED_PARAMS.into_iter().find(|name| self.params.contains_key(*name)) {
             return Err(format!("params must not contain {name}: it is set by the request itself"));
+        }
+        let paths = self.answer_paths();
+        if paths.iter().any(|path| path.is_empty()) || self.errors.iter().any(|rule| rule.value.is_empty()) {
+            return Err("an error rule, error_detail and subject_field must not be empty".to_owned());
+        }
+        if let Some(name) = TOKENS.into_iter().find(|name| paths.contains(name)) {
+            return Err(format!("an error rule, error_detail and subject_field must not look at {name}: it is secret"));
         }
         if self.max_concurrency == 0 {
             return Err("max_concurrency must be at least 1".to_owned());
@@ -65,6 +75,7 @@ fn loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idp::{ErrorRule, Meaning};
 
     fn at(url: &str) -> Idp {
         Idp::oauth2(url, "client", "ts-test-secret-client")
@@ -98,6 +109,12 @@ mod tests {
             (good().client("old", "ts-test-secret-old"), None),
             (good().client("", "ts-test-secret-old"), Some("client_id")),
             (good().client("old", ""), Some("client_secret")),
+            (good().error(ErrorRule::new("x", Meaning::Race).and("a.b", "c").status(409)), None),
+            (good().error(ErrorRule::new("", Meaning::Race)), Some("an error rule")),
+            (good().error(ErrorRule::new("x", Meaning::Race).field("")), Some("an error rule")),
+            (good().error(ErrorRule::new("x", Meaning::Race).and("refresh_token", "x")), Some("an error rule")),
+            (good().subject_field("access_token"), Some("an error rule")),
+            (good().error_detail("id_token"), Some("an error rule")),
         ] {
             match (idp.validate(), expected) {
                 (Ok(()), None) => {}

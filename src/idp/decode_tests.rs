@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn json(body: &str) -> Fields {
-    decode(Some("application/json;charset=UTF-8"), body.as_bytes()).unwrap_or_else(|| panic!("not decoded: {body}"))
+    decode(Some("application/json;charset=UTF-8"), body.as_bytes(), &[])
+        .unwrap_or_else(|| panic!("not decoded: {body}"))
 }
 
 fn exposed(fields: &Fields) -> (Option<&str>, Option<&str>) {
@@ -36,14 +37,14 @@ fn a_form_is_recognised_whatever_the_content_type_says() {
         refresh_token_expires_in=15811200&scope=&token_type=bearer\n";
     let types = [Some("application/x-www-form-urlencoded; charset=utf-8"), Some("text/plain"), None];
     for content_type in types.into_iter().chain([Some("application/json")]) {
-        let fields = decode(content_type, body).unwrap();
+        let fields = decode(content_type, body, &[]).unwrap();
         assert!(!fields.json);
         assert_eq!(exposed(&fields), (Some("ts-test-secret-a+1"), Some("ts-test-secret-r")));
         assert_eq!(fields.expires_in, Some(Duration::from_secs(28_800)));
         assert_eq!(fields.refresh_expires, Some(RefreshLife::In(Duration::from_secs(15_811_200))));
         assert_eq!(fields.scope, None);
     }
-    assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}").unwrap().json);
+    assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}", &[]).unwrap().json);
 }
 
 #[test]
@@ -53,8 +54,8 @@ fn what_is_neither_json_object_nor_form_is_nothing() {
     let bodies: [&[u8]; 10] =
         [b"", b"  ", b"null", b"[{\"error\":\"x\"}]", b"{\"error\":\"x\"", b"{} {}", b"\"x=1\"", html, sentence, b"ok"];
     for body in bodies {
-        assert!(decode(Some("text/html"), body).is_none(), "{}", body.escape_ascii());
-        assert!(decode(None, body).is_none(), "{}", body.escape_ascii());
+        assert!(decode(Some("text/html"), body, &[]).is_none(), "{}", body.escape_ascii());
+        assert!(decode(None, body, &[]).is_none(), "{}", body.escape_ascii());
     }
 }
 
@@ -130,8 +131,8 @@ fn the_subject_comes_from_sub_or_from_the_id_token() {
 fn deep_nesting_neither_overflows_nor_spoils_the_answer() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     assert!(json(&format!(r#"{{"x":{deep},"access_token":"ts-test-secret-a"}}"#)).access_token.is_some());
-    let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes());
-    let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes());
+    let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes(), &[]);
+    let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes(), &[]);
 }
 
 fn some_type() -> impl Strategy<Value = Option<&'static str>> {
@@ -151,7 +152,7 @@ proptest! {
             format!("access_token={token}&refresh_token={token}&id_token={token}&{name}={value}"),
         ];
         for body in bodies {
-            let fields = decode(content_type, body.as_bytes());
+            let fields = decode(content_type, body.as_bytes(), &[]);
             let shown = format!("{fields:?}");
             prop_assert!(!shown.contains("ts-test-secret"));
         }

@@ -24,7 +24,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{Failure, INCOMPLETE, Meaning, Outcome, Reply, classify},
+    outcome::{Failure, INCOMPLETE, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
     provider::Credentials,
 };
 use crate::{
@@ -34,8 +34,6 @@ use crate::{
 
 /// An answer beyond this is not read: token answers have a few kilobytes.
 const LARGEST_ANSWER: usize = 1024 * 1024;
-/// What a provider may ask for by `Retry-After`.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// How long a revocation may take; nobody waits for it.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -85,30 +83,20 @@ impl Client {
         }
     }
 
-    /// Revokes `token` (RFC 7009). Done is also what the provider does not know any more, which it says by
-    /// 200; Keycloak adds an error of `invalid_token` to that.
+    /// Revokes `token` (RFC 7009).
     ///
     /// # Errors
-    /// Whatever else it says. Repeating is harmless.
+    /// Whatever says that this was not done. Repeating is harmless.
     pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
         let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, client, url, own).timeout(REVOCATION_TIMEOUT);
         let (reply, _) =
             self.send(idp, request).await.map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
-        let error = reply.fields().ok().and_then(|fields| fields.error);
-        let mut failure = match error.as_deref() {
-            None if (200..300).contains(&reply.status) => return Ok(()),
-            Some("invalid_token") if (200..300).contains(&reply.status) || reply.status == 400 => return Ok(()),
-            _ if reply.status == 429 => reply.failure(Meaning::Throttled, "http_429"),
-            Some(code) if reply.status < 500 => {
-                let refused = idp.client_refused_codes.iter().any(|refused| refused == code);
-                reply.failure(if refused { Meaning::OperatorFault } else { Meaning::Transient }, code)
-            }
-            _ => reply.by_status(),
-        };
-        failure.scrub(token.expose_secret());
-        Err(failure)
+        revoked(idp, &reply).map_err(|mut failure| {
+            failure.scrub(token.expose_secret());
+            failure
+        })
     }
 
     /// A POST of `fields` with the client's authentication.
@@ -171,13 +159,15 @@ impl Head<'_> {
     /// The answer with its body, as far as it was read. Pure, like all that follows.
     fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: Time) -> Reply {
         let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
+        // The provider's own date where it has one, so that clocks that differ do not matter.
+        let now = text(&DATE).and_then(date).unwrap_or(now);
         Reply {
             status: self.status,
             complete,
             framed: self.framed(),
             content_type: text(&CONTENT_TYPE).map(str::to_owned),
-            retry_after: text(&RETRY_AFTER)
-                .and_then(|value| retry_after(value, text(&DATE).and_then(date).unwrap_or(now))),
+            retry_after: text(&RETRY_AFTER).and_then(|value| retry_after(value, now)),
+            rate_limit_reset: idp.rate_limit_reset_header.as_ref().and_then(|name| reset(self.headers, name, now)),
             correlation: correlation(self.headers, &idp.correlation_header),
             body,
         }
@@ -323,8 +313,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-/// Seconds, or a date relative to `now`: the provider's own date where it has one, so that clocks that
-/// differ do not matter.
+/// Seconds, or a date relative to `now`.
 fn retry_after(value: &str, now: Time) -> Option<Duration> {
     let value = value.trim();
     let wait = match value.parse::<f64>() {
@@ -333,6 +322,12 @@ fn retry_after(value: &str, now: Time) -> Option<Duration> {
         Err(_) => date(value)?.since(now),
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// The seconds since 1970 in this header, relative to `now`.
+fn reset(headers: &HeaderMap, name: &str, now: Time) -> Option<Duration> {
+    let at = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+    Some((Time(0) + Duration::from_secs(at)).since(now))
 }
 
 fn date(value: &str) -> Option<Time> {

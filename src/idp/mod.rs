@@ -2,14 +2,15 @@
 //!
 //! An [`Idp`] is data ([`provider`]; [`check`] says whether it can work); [`preset`] holds the ones we
 //! know. A refresh goes through the files in this order: [`gate`] (may we ask now? [`health`] decides), [`http`] (one
-//! request, written at most once), [`decode`] (bytes to fields), [`outcome`] (fields to a verdict), and
-//! after a failure [`backoff`] (when to ask again).
+//! request, written at most once), [`body`] and [`decode`] (bytes to fields), [`outcome`] (fields to a verdict, by the
+//! provider's [`rule`]s), and after a failure [`backoff`] (when to ask again).
 //!
-//! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone; `decode`
-//! and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
+//! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone; `body`,
+//! `decode` and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
 //! message. To add a provider, add a function to [`preset`] with the source of each of its facts.
 
 mod backoff;
+mod body;
 mod check;
 mod decode;
 mod gate;
@@ -18,11 +19,13 @@ mod http;
 mod outcome;
 pub mod preset;
 mod provider;
+mod rule;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::http::told_of;
 pub use self::outcome::Meaning;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
+pub use self::rule::ErrorRule;
 pub(crate) use self::{
     backoff::{OPERATOR, delay},
     decode::RefreshLife,

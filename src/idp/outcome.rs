@@ -10,8 +10,8 @@ use std::{fmt, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    Idp, Rotation,
-    decode::{Fields, RefreshLife, decode},
+    ErrorRule, Idp, Rotation,
+    decode::{Fields, RefreshLife, decode, is_code},
 };
 use crate::{
     Cause,
@@ -103,20 +103,25 @@ pub(crate) struct Reply {
     pub(crate) content_type: Option<String>,
     /// At most an hour.
     pub(crate) retry_after: Option<Duration>,
+    /// How long until the moment in the provider's [own header](Idp::rate_limit_reset_header), which stands in every
+    /// answer: it says something only where one is throttled.
+    pub(crate) rate_limit_reset: Option<Duration>,
     pub(crate) correlation: Option<String>,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 pub(super) const INCOMPLETE: &str = "incomplete_answer";
 const UNREADABLE: &str = "unreadable_answer";
+/// What a provider may ask for.
+pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Decides what `reply` means. Whatever is not listed is in doubt.
 pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
     match reply.status {
         // Whatever is in its body: an error code inside is no verdict.
-        429 => Outcome::NotSpent(reply.failure(Meaning::Throttled, "http_429")),
+        429 => Outcome::NotSpent(reply.throttled(idp)),
         408 => Outcome::Unknown(reply.by_status()),
-        200..=299 | 400..=499 => match reply.fields() {
+        200..=299 | 400..=499 => match reply.fields(idp) {
             Ok(fields) => judge(idp, reply, fields),
             Err(UNREADABLE) if reply.status >= 400 => Outcome::Unknown(reply.by_status()),
             Err(code) => Outcome::Unknown(reply.failure(Meaning::Transient, code)),
@@ -126,48 +131,66 @@ pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
 }
 
 /// A complete 2xx or 4xx with fields.
-fn judge(idp: &Idp, reply: &Reply, fields: Fields) -> Outcome {
-    let success = reply.status < 300;
+fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
     let unknown = |code| Outcome::Unknown(reply.failure(Meaning::Transient, code));
-    let no_token = fields.access_token.is_none() && fields.refresh_token.is_none();
-    match (fields.access_token, fields.error) {
-        (Some(_), _) if success && fields.refresh_token.is_none() && idp.rotation == Rotation::Always => {
-            unknown("no_refresh_token")
-        }
-        (Some(access_token), _) if success => Outcome::Answered(Box::new(Answer {
+    let success = reply.status < 300;
+    let denied = fields.says("ok", "false");
+    let rule = idp.errors.iter().rev().find(|rule| rule.fits(reply.status, &fields));
+    let refused = rule.is_some() || fields.error.is_some();
+    let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
+    match (fields.access_token.take(), fields.refresh_token.take()) {
+        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => unknown("no_refresh_token"),
+        (Some(access_token), refresh_token) if success && !denied => Outcome::Answered(Box::new(Answer {
             access_token,
-            refresh_token: fields.refresh_token,
+            refresh_token,
             token_type: fields.token_type,
             scope: fields.scope,
             expires_in: fields.expires_in.or(idp.access_lifetime),
-            refresh_expires: fields.refresh_expires,
+            refresh_expires: fields.refresh_expires.or(idp.refresh_lifetime.map(RefreshLife::In)),
             created_at: fields.created_at,
-            subject: fields.subject,
+            subject: subject.or(fields.subject),
         })),
-        (None, Some(code)) if no_token => {
-            let listed = |codes: &[String]| codes.contains(&code);
-            if code == "invalid_grant" || listed(&idp.invalid_grant_codes) {
-                Outcome::InvalidGrant(reply.failure(Meaning::UserMustReconnect, &code))
-            } else if listed(&idp.client_refused_codes) {
-                Outcome::NotSpent(reply.failure(Meaning::OperatorFault, &code))
-            } else {
-                Outcome::NotSpent(reply.failure(Meaning::Transient, &code))
-            }
-        }
+        (None, None) if refused => refusal(idp, reply, &fields, rule),
         // A refusal that brings a token contradicts itself.
-        (_, Some(_)) => unknown("contradictory_answer"),
-        (_, None) if success => unknown("no_access_token"),
-        (_, None) => Outcome::Unknown(reply.by_status()),
+        (Some(_), _) | (_, Some(_)) if refused || denied => unknown("contradictory_answer"),
+        _ if success => unknown("no_access_token"),
+        _ => Outcome::Unknown(reply.by_status()),
+    }
+}
+
+/// An error that the provider itself speaks, and the rule that fits, if one does.
+fn refusal(idp: &Idp, reply: &Reply, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
+    let failure = reply.said(idp, fields, rule);
+    match failure.meaning {
+        _ if rule.is_some_and(|rule| rule.in_doubt) => Outcome::Unknown(failure),
+        Meaning::UserMustReconnect => Outcome::InvalidGrant(failure),
+        Meaning::OperatorFault | Meaning::Throttled | Meaning::Race | Meaning::Transient => Outcome::NotSpent(failure),
+    }
+}
+
+/// What an answer to a revocation (RFC 7009) means. Done is also what the provider does not know any more, which it
+/// says by 200; Keycloak adds an error of `invalid_token` to that, and Google says 400.
+pub(super) fn revoked(idp: &Idp, reply: &Reply) -> Result<(), Failure> {
+    let fields = reply.fields(idp).ok();
+    let error = fields.as_ref().and_then(|fields| fields.error.as_deref());
+    match (reply.status, error, &fields) {
+        (200..=299, None, _) | (200..=299 | 400, Some("invalid_token"), _) => Ok(()),
+        (429, ..) => Err(reply.throttled(idp)),
+        (..=499, Some(_), Some(fields)) => {
+            let rule = idp.errors.iter().rev().find(|rule| rule.fits(reply.status, fields));
+            Err(reply.said(idp, fields, rule))
+        }
+        _ => Err(reply.by_status()),
     }
 }
 
 impl Reply {
     /// The fields of a body that is surely complete, or our code for why there are none.
-    pub(super) fn fields(&self) -> Result<Fields, &'static str> {
+    fn fields(&self, idp: &Idp) -> Result<Fields, &'static str> {
         if !self.complete {
             return Err(INCOMPLETE);
         }
-        match decode(self.content_type.as_deref(), &self.body) {
+        match decode(self.content_type.as_deref(), &self.body, &idp.answer_paths()) {
             Some(fields) if self.framed || fields.json => Ok(fields),
             None if self.framed => Err(UNREADABLE),
             // A form that ends with the connection may have lost its end.
@@ -175,7 +198,7 @@ impl Reply {
         }
     }
 
-    pub(super) fn failure(&self, meaning: Meaning, code: &str) -> Failure {
+    fn failure(&self, meaning: Meaning, code: &str) -> Failure {
         let evidence = Evidence {
             code: code.to_owned(),
             detail: None,
@@ -185,8 +208,37 @@ impl Reply {
         Failure { meaning, evidence, retry_after: self.retry_after }
     }
 
-    pub(super) fn by_status(&self) -> Failure {
+    fn by_status(&self) -> Failure {
         self.failure(Meaning::Transient, &format!("http_{}", self.status))
+    }
+
+    fn throttled(&self, idp: &Idp) -> Failure {
+        self.waiting(self.failure(Meaning::Throttled, "http_429"), self.fields(idp).ok().as_ref())
+    }
+
+    /// An error in the provider's own words, as far as they are codes.
+    fn said(&self, idp: &Idp, fields: &Fields, rule: Option<&ErrorRule>) -> Failure {
+        let meaning = rule.map_or(Meaning::Transient, |rule| rule.meaning);
+        let named = rule.map(|rule| rule.value.as_str()).filter(|value| is_code(value));
+        let mut failure = match named.or(fields.error.as_deref()) {
+            Some(code) => self.failure(meaning, code),
+            None => Failure { meaning, ..self.by_status() },
+        };
+        let deciding = rule.and_then(|rule| rule.and.as_ref()).map(|(_, value)| value.as_str());
+        let detail = deciding.filter(|value| is_code(value)).or_else(|| fields.code(idp.error_detail.as_ref()?));
+        failure.evidence.detail = detail.map(str::to_owned);
+        self.waiting(failure, Some(fields))
+    }
+
+    /// Who is throttled may be told in other ways than by `Retry-After` when to ask again.
+    fn waiting(&self, failure: Failure, fields: Option<&Fields>) -> Failure {
+        let told = || fields.and_then(|fields| fields.retry_after).or(self.rate_limit_reset);
+        match failure.retry_after.or_else(told) {
+            Some(wait) if failure.meaning == Meaning::Throttled => {
+                Failure { retry_after: Some(wait.min(LONGEST_RETRY_AFTER)), ..failure }
+            }
+            _ => failure,
+        }
     }
 }
 

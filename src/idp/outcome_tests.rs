@@ -19,6 +19,7 @@ fn reply(status: u16, content_type: &str, body: &str) -> Reply {
         framed: true,
         content_type: Some(content_type.to_owned()),
         retry_after: None,
+        rate_limit_reset: None,
         correlation: Some("91B2:77AC".to_owned()),
         body: body.as_bytes().to_vec().into(),
     }
@@ -88,7 +89,7 @@ fn every_row_of_the_table() {
         (Always, 429, JSON, "", "not_spent idp_throttled http_429"),
         (Always, 429, JSON, DEAD, "not_spent idp_throttled http_429"),
         (Always, 400, JSON, r#"{"error":"invalid_request"}"#, "not_spent idp_down invalid_request"),
-        (Always, 400, JSON, r#"{"error":"slow_down"}"#, "not_spent idp_down slow_down"),
+        (Always, 400, JSON, r#"{"error":"slow_down"}"#, "not_spent idp_throttled slow_down"),
         (Always, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
         (Always, 200, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
         (Always, 400, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),

@@ -1,14 +1,36 @@
 //! The providers we know, as data. Each fact has its source: documentation \[D\], the provider's or a
-//! client's source code \[S\], an issue \[I\], or seen by ourselves \[seen\]; as of 2026-11. What is not
-//! known is left at the careful side: a grace that nobody promises is none.
+//! client's source code \[S\], an issue or a forum \[I\], general knowledge \[K\], or seen by ourselves \[seen\]; as
+//! of 2026-11. What is not known is left at the careful side: a grace that nobody promises is none.
 //!
-//! To add one: a function that starts from [`Idp::oauth2`], a source for each setter, and a row in the
-//! table of `outcome`'s tests with an error as the provider really sends it.
+//! Whatever a client's settings at the provider change (whether it rotates, for how long a token lives) can be told by
+//! the setters of [`Idp`].
+//!
+//! To add one: a function that starts from [`Idp::oauth2`], a source for each setter, a row in the table of `outcome`'s
+//! tests with an error as the provider really sends it, and a profile of the simulator.
+
+mod apps;
+mod identity;
 
 use std::time::Duration;
 
-use super::{ClientAuth, Idp, Rotation};
+pub use self::{
+    apps::{atlassian, box_com, discord, hubspot, salesforce, salesforce_at, slack, zoom},
+    identity::{entra, google, okta},
+};
+use super::{ClientAuth, ErrorRule, Idp, Meaning, Rotation};
 use crate::model::ClientSecret;
+
+const fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3_600)
+}
+
+fn user(error: &str) -> ErrorRule {
+    ErrorRule::new(error, Meaning::UserMustReconnect)
+}
+
+fn operator(error: &str) -> ErrorRule {
+    ErrorRule::new(error, Meaning::OperatorFault)
+}
 
 /// Any provider that speaks OAuth 2; see [`Idp::oauth2`].
 pub fn oauth2(
@@ -30,10 +52,10 @@ pub fn github(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
         .rotation(Rotation::Always)
         .rotation_ends_access_token(true)
         // [I] interLink#262, getsentry/junior#620: 200 with this code for a spent or expired token.
-        .invalid_grant_code("bad_refresh_token")
+        .error(user("bad_refresh_token"))
         // [D] "Troubleshooting OAuth app access token request errors".
-        .client_refused_code("incorrect_client_credentials")
-        .client_refused_code("redirect_uri_mismatch")
+        .error(operator("incorrect_client_credentials"))
+        .error(operator("redirect_uri_mismatch"))
         .correlation_header("x-github-request-id")
 }
 
@@ -66,6 +88,8 @@ pub fn bitbucket(client_id: impl Into<String>, client_secret: impl Into<ClientSe
         // relied upon, because it is an announcement and says "about".
         .rotation(Rotation::Sometimes)
         .reuse_grace(Duration::from_secs(300))
+        // [I] The same: three months.
+        .refresh_lifetime(days(90))
 }
 
 /// The realm `realm` of a Keycloak at `base`, such as `https://sso.example.com` (with `/auth`, where it
@@ -77,8 +101,7 @@ pub fn keycloak(
     client_secret: impl Into<ClientSecret>,
 ) -> Idp {
     let base = base.as_ref().trim_end_matches('/');
-    let realm: String = url::form_urlencoded::byte_serialize(realm.as_ref().as_bytes()).collect();
-    let endpoint = format!("{base}/realms/{}/protocol/openid-connect", realm.replace('+', "%20"));
+    let endpoint = format!("{base}/realms/{}/protocol/openid-connect", segment(realm.as_ref()));
     Idp::oauth2(format!("{endpoint}/token"), client_id, client_secret)
         // [seen] 26.4.0 and 26.7.3: single use only with the realm's "revoke refresh token", and then
         // reuse ends the client session; the old access token stays valid. A wrong secret is
@@ -89,6 +112,11 @@ pub fn keycloak(
         // [S] TokenRevocationEndpoint.revokeClient: consent, offline token and every session that the
         // user has with this client.
         .revocation_hits_user(true)
+}
+
+/// One segment of a path.
+fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 #[cfg(test)]
@@ -113,6 +141,37 @@ mod tests {
                 Some("http://127.0.0.1:8080/realms/my%20realm/protocol/openid-connect/revoke"),
             ),
             (oauth2("https://acme.example/t", "id", secret), "https://acme.example/t", None),
+            (google("id", secret), "https://oauth2.googleapis.com/token", Some("https://oauth2.googleapis.com/revoke")),
+            (
+                entra("my tenant/x", "id", secret),
+                "https://login.microsoftonline.com/my%20tenant%2Fx/oauth2/v2.0/token",
+                None,
+            ),
+            (
+                okta("https://acme.okta.com/oauth2/default/", "id", secret),
+                "https://acme.okta.com/oauth2/default/v1/token",
+                Some("https://acme.okta.com/oauth2/default/v1/revoke"),
+            ),
+            (slack("id", secret), "https://slack.com/api/oauth.v2.access", None),
+            (
+                salesforce("id", secret),
+                "https://login.salesforce.com/services/oauth2/token",
+                Some("https://login.salesforce.com/services/oauth2/revoke"),
+            ),
+            (
+                salesforce_at("https://acme.my.salesforce.com/", "id", secret),
+                "https://acme.my.salesforce.com/services/oauth2/token",
+                Some("https://acme.my.salesforce.com/services/oauth2/revoke"),
+            ),
+            (hubspot("id", secret), "https://api.hubapi.com/oauth/2026-03/token", None),
+            (atlassian("id", secret), "https://auth.atlassian.com/oauth/token", None),
+            (box_com("id", secret), "https://api.box.com/oauth2/token", Some("https://api.box.com/oauth2/revoke")),
+            (
+                discord("id", secret),
+                "https://discord.com/api/oauth2/token",
+                Some("https://discord.com/api/oauth2/token/revoke"),
+            ),
+            (zoom("id", secret), "https://zoom.us/oauth/token", None),
         ] {
             idp.validate().unwrap();
             assert_eq!((idp.token_url.as_str(), idp.revocation_url.as_deref()), (token_url, revocation_url));

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use url::Url;
 
+use super::{ErrorRule, rule};
 use crate::model::ClientSecret;
 
 /// An identity provider: where its endpoints are and how its refresh tokens behave.
@@ -32,17 +33,22 @@ pub struct Idp {
     pub(crate) rotation_ends_access_token: bool,
     pub(crate) revocation_hits_user: bool,
     pub(crate) access_lifetime: Option<Duration>,
+    pub(crate) refresh_lifetime: Option<Duration>,
     pub(crate) allow_http: bool,
     pub(crate) max_concurrency: usize,
     pub(crate) requests_per_second: Option<f64>,
     pub(crate) timing: Timing,
     pub(crate) in_doubt: Option<InDoubt>,
-    /// Error codes that mean what RFC 6749 calls `invalid_grant`; that one always does.
-    pub(crate) invalid_grant_codes: Vec<String>,
-    /// Error codes that mean that our client, not the user's grant, was refused.
-    pub(crate) client_refused_codes: Vec<String>,
+    /// What its errors mean; the last that fits decides.
+    pub(crate) errors: Vec<ErrorRule>,
+    /// The field that tells errors of one code apart.
+    pub(crate) error_detail: Option<String>,
+    /// The field that names the user, beside those of OpenID Connect.
+    pub(crate) subject_field: Option<String>,
     /// The answer's header that the provider's support asks for.
     pub(crate) correlation_header: String,
+    /// The header with the second since 1970 at which it may be asked again.
+    pub(crate) rate_limit_reset_header: Option<String>,
 }
 
 /// A client and one of its secrets.
@@ -124,19 +130,24 @@ impl Idp {
             rotation_ends_access_token: false,
             revocation_hits_user: false,
             access_lifetime: None,
+            refresh_lifetime: None,
             allow_http: false,
             max_concurrency: 16,
             requests_per_second: None,
             timing: Timing::default(),
             in_doubt: None,
-            invalid_grant_codes: Vec::new(),
-            // RFC 6749, section 5.2. Keycloak says `unauthorized_client` for a wrong secret. The last two
-            // are about what we ask for, never about the user's grant.
-            client_refused_codes: ["invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"]
-                .map(str::to_owned)
-                .to_vec(),
+            errors: rule::rfc_6749(),
+            error_detail: None,
+            subject_field: None,
             correlation_header: "x-request-id".to_owned(),
+            rate_limit_reset_header: None,
         }
+    }
+
+    /// The fields of an answer that only this provider has.
+    pub(super) fn answer_paths(&self) -> Vec<&str> {
+        let own = [&self.error_detail, &self.subject_field].into_iter().flatten().map(String::as_str);
+        self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect()
     }
 
     /// Whether one refresh token can be revoked here without ending the user's other grants.
@@ -215,6 +226,12 @@ impl Idp {
         self
     }
 
+    /// How long a refresh token lives unused when the answer does not say; its time starts anew with each refresh.
+    pub fn refresh_lifetime(mut self, lifetime: Duration) -> Self {
+        self.refresh_lifetime = Some(lifetime);
+        self
+    }
+
     /// Whether an unencrypted endpoint beyond this machine is accepted; `false` unless set.
     pub fn allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
@@ -281,22 +298,35 @@ impl Idp {
         self
     }
 
-    /// A further error code that means `invalid_grant`.
-    pub fn invalid_grant_code(mut self, code: impl Into<String>) -> Self {
-        self.invalid_grant_codes.push(code.into());
+    /// What a further error answer means. It goes before all those set earlier, and before those of RFC 6749.
+    pub fn error(mut self, rule: ErrorRule) -> Self {
+        self.errors.push(rule);
         self
     }
 
-    /// A further error code that means that the client was refused: an operator must act, no grant is
-    /// touched.
-    pub fn client_refused_code(mut self, code: impl Into<String>) -> Self {
-        self.client_refused_codes.push(code.into());
+    /// The field of an error answer that tells errors of one code apart, such as `error_subtype`. Shown where it is a
+    /// code, not decided upon.
+    pub fn error_detail(mut self, path: impl Into<String>) -> Self {
+        self.error_detail = Some(path.into());
+        self
+    }
+
+    /// The field of an answer that names the user, for a provider that has neither `sub` nor `id_token`.
+    pub fn subject_field(mut self, path: impl Into<String>) -> Self {
+        self.subject_field = Some(path.into());
         self
     }
 
     /// The header of an answer that the provider's support asks for; `x-request-id` unless set.
     pub fn correlation_header(mut self, name: impl Into<String>) -> Self {
         self.correlation_header = name.into();
+        self
+    }
+
+    /// The header of a throttled answer that says in seconds since 1970 when to ask again, for a provider that sends
+    /// no `Retry-After`.
+    pub fn rate_limit_reset_header(mut self, name: impl Into<String>) -> Self {
+        self.rate_limit_reset_header = Some(name.into());
         self
     }
 }

@@ -128,6 +128,12 @@ pub(in crate::supervisor) fn connecting(
         Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
         known => known,
     };
+    let refresh_expires = match ends(grant.refresh_expiry, now) {
+        Expires::Unknown if grant.refresh_token.is_some() => {
+            provider.idp.refresh_lifetime.map_or(Expires::Unknown, |life| end(now, life))
+        }
+        known => known,
+    };
     let document = Document {
         access_token: grant.access_token.expose_secret().to_owned(),
         token_type: grant.token_type,
@@ -144,7 +150,7 @@ pub(in crate::supervisor) fn connecting(
         document: seal_document(keyring, key, &document),
         issued_at: now,
         expires,
-        refresh_expires: ends(grant.refresh_expiry, now),
+        refresh_expires,
         due_at: due_at(key, now, expires, provider.times.margin),
         cancels_revocations: !provider.idp.revocable_alone(),
     }

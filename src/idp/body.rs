@@ -1,0 +1,222 @@
+//! The body of an answer, JSON or a form, as named scalars. Pure; no bytes make it fail in any other way than `None`.
+//!
+//! Only what was asked for is built in memory, and of each field only so much; all else is skipped.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use zeroize::Zeroizing;
+
+/// The scalars of a body by their path: `error`, or `errors.errorType` for that member of the object `errors`, or of
+/// each object in the list `errors`. What is null or empty is absent.
+#[derive(Default)]
+pub(super) struct Body(Vec<Found>);
+
+struct Found {
+    path: String,
+    /// Whether it stands in a list.
+    listed: bool,
+    value: Scalar,
+}
+
+/// Text is wiped when dropped, because any may be a secret.
+enum Scalar {
+    Text(Zeroizing<String>),
+    Number(String),
+    Flag(bool),
+}
+
+/// Of one field no more is kept. Lists of scopes have dozens.
+const LONGEST_LIST: usize = 1_024;
+
+impl Body {
+    /// The `wanted` paths of a JSON object.
+    pub(super) fn json(text: &[u8], wanted: &[&str]) -> Option<Self> {
+        let mut body = Self::default();
+        let mut json = serde_json::Deserializer::from_slice(text);
+        Node { wanted, path: "", listed: false, found: &mut body }.deserialize(&mut json).ok()?;
+        json.end().ok().map(|()| body)
+    }
+
+    /// The `wanted` fields of a form.
+    pub(super) fn form(text: &[u8], wanted: &[&str]) -> Self {
+        let mut body = Self::default();
+        for (name, value) in url::form_urlencoded::parse(text) {
+            if wanted.contains(&&*name) && !value.is_empty() {
+                let value = Scalar::Text(Zeroizing::new(value.into_owned()));
+                body.replace(&name, Self(vec![Found { path: name.to_string(), listed: false, value }]));
+            }
+        }
+        body
+    }
+
+    /// The last of several fields with one name counts, as in most parsers, unless it is absent.
+    fn replace(&mut self, name: &str, later: Self) {
+        if !later.0.is_empty() {
+            self.0.retain(|old| old.path != name && !below(name, &old.path));
+            self.0.extend(later.0);
+        }
+    }
+
+    /// All that stands at `path`, as text.
+    pub(super) fn all(&self, path: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |found| found.path == path).map(|found| match &found.value {
+            Scalar::Text(text) => text.as_str(),
+            Scalar::Number(text) => text,
+            Scalar::Flag(true) => "true",
+            Scalar::Flag(false) => "false",
+        })
+    }
+
+    /// The one text at `path`, which stays.
+    pub(super) fn one(&self, path: &str) -> Option<&str> {
+        self.0.iter().filter(|found| found.path == path && !found.listed).find_map(|found| match &found.value {
+            Scalar::Text(text) => Some(text.as_str()),
+            Scalar::Number(_) | Scalar::Flag(_) => None,
+        })
+    }
+
+    /// Takes the one scalar at `path`.
+    fn take(&mut self, path: &str) -> Option<Scalar> {
+        let at = self.0.iter().position(|found| found.path == path && !found.listed)?;
+        Some(self.0.swap_remove(at).value)
+    }
+
+    pub(super) fn text(&mut self, path: &str) -> Option<Zeroizing<String>> {
+        match self.take(path)? {
+            Scalar::Text(text) => Some(text),
+            Scalar::Number(_) | Scalar::Flag(_) => None,
+        }
+    }
+
+    /// Text, or a number as text: some subjects are numbers.
+    pub(super) fn word(&mut self, path: &str) -> Option<String> {
+        match self.take(path)? {
+            Scalar::Text(text) => Some(text.to_string()),
+            Scalar::Number(text) => Some(text),
+            Scalar::Flag(_) => None,
+        }
+    }
+
+    /// Text, or a list of it in one.
+    pub(super) fn list(&self, path: &str) -> Option<String> {
+        let words = self.0.iter().filter(|found| found.path == path).filter_map(|found| match &found.value {
+            Scalar::Text(text) => Some(text.as_str()),
+            Scalar::Number(_) | Scalar::Flag(_) => None,
+        });
+        let words: Vec<_> = words.collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
+
+    pub(super) fn seconds(&mut self, path: &str) -> Option<f64> {
+        let number = match self.take(path)? {
+            Scalar::Text(text) => text.trim().parse::<f64>(),
+            Scalar::Number(text) => text.parse(),
+            Scalar::Flag(_) => return None,
+        };
+        number.ok().filter(|seconds| seconds.is_finite())
+    }
+}
+
+impl fmt::Debug for Body {
+    /// Without what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Body")
+    }
+}
+
+/// Whether `path` leads to something within `outer`.
+fn below(outer: &str, path: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Any JSON value at `path`: what is wanted of it goes to `found`.
+struct Node<'a> {
+    wanted: &'a [&'a str],
+    path: &'a str,
+    listed: bool,
+    found: &'a mut Body,
+}
+
+impl Node<'_> {
+    fn put(self, value: Scalar) {
+        if self.wanted.contains(&self.path) && self.found.0.len() < LONGEST_LIST {
+            self.found.0.push(Found { path: self.path.to_owned(), listed: self.listed, value });
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if !text.is_empty() {
+            self.put(Scalar::Text(Zeroizing::new(text.to_owned())));
+        }
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.put(Scalar::Number(number.to_string()));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.put(Scalar::Number(number.to_string()));
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.put(Scalar::Number(number.to_string()));
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<(), E> {
+        self.put(Scalar::Flag(flag));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Self { wanted, path, listed, found } = self;
+        if listed {
+            // A list in a list has no sense, and how deep it goes is not for our stack.
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+        } else {
+            while list.next_element_seed(Node { wanted, path, listed: true, found: &mut *found })?.is_some() {}
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { wanted, path: outer, listed, found } = self;
+        while let Some(name) = map.next_key::<String>()? {
+            let path = if outer.is_empty() { Cow::Borrowed(&*name) } else { Cow::Owned(format!("{outer}.{name}")) };
+            if !wanted.iter().any(|wanted| **wanted == *path || below(&path, wanted)) {
+                map.next_value::<IgnoredAny>()?;
+            } else if outer.is_empty() {
+                let mut fresh = Body::default();
+                map.next_value_seed(Node { wanted, path: &path, listed, found: &mut fresh })?;
+                found.replace(&path, fresh);
+            } else {
+                map.next_value_seed(Node { wanted, path: &path, listed, found: &mut *found })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! What an error answer means, as data.
+
+use super::{decode::Fields, outcome::Meaning};
+
+/// What one error answer of a token endpoint means: exactly this value in the field `error`, and whatever else is set.
+///
+/// Nothing is searched for in texts. An answer that says it by another status than 2xx and 4xx is never a verdict.
+///
+/// ```
+/// use token_supervisor::{ErrorRule, Idp, Meaning};
+/// let idp = Idp::oauth2("https://acme.example/oauth/token", "client", "secret")
+///     .error(ErrorRule::new("token_gone", Meaning::UserMustReconnect))
+///     .error(ErrorRule::new("invalid_grant", Meaning::Race).and("error_description", "already in progress").status(409));
+/// idp.validate().unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct ErrorRule {
+    pub(crate) field: String,
+    pub(crate) value: String,
+    pub(crate) and: Option<(String, String)>,
+    pub(crate) status: Option<u16>,
+    pub(crate) meaning: Meaning,
+    pub(crate) in_doubt: bool,
+}
+
+impl ErrorRule {
+    /// The answer whose `error` is this.
+    pub fn new(error: impl Into<String>, meaning: Meaning) -> Self {
+        let (field, value) = ("error".to_owned(), error.into());
+        Self { field, value, and: None, status: None, meaning, in_doubt: false }
+    }
+
+    /// It stands in another field than `error`. `a.b` is the member `b` of the object `a`, or of any object in the
+    /// list `a`.
+    pub fn field(mut self, path: impl Into<String>) -> Self {
+        self.field = path.into();
+        self
+    }
+
+    /// Only if this field has exactly this value, too; of a list, any of its values.
+    pub fn and(mut self, path: impl Into<String>, value: impl Into<String>) -> Self {
+        self.and = Some((path.into(), value.into()));
+        self
+    }
+
+    /// Only with this HTTP status.
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The refresh token may have been spent all the same.
+    pub fn in_doubt(mut self) -> Self {
+        self.in_doubt = true;
+        self
+    }
+
+    /// Whether this is the answer.
+    pub(super) fn fits(&self, status: u16, fields: &Fields) -> bool {
+        self.status.is_none_or(|only| only == status)
+            && fields.says(&self.field, &self.value)
+            && self.and.as_ref().is_none_or(|(path, value)| fields.says(path, value))
+    }
+
+    /// The fields it looks at.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        [Some(self.field.as_str()), self.and.as_ref().map(|(path, _)| path.as_str())].into_iter().flatten()
+    }
+}
+
+/// What everybody means. `unauthorized_client` is what Keycloak says for a wrong secret; `invalid_scope` and
+/// `unsupported_grant_type` are about what we ask for, never about the user's grant.
+pub(super) fn rfc_6749() -> Vec<ErrorRule> {
+    let refused = ["invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"];
+    let mut rules = refused.map(|error| ErrorRule::new(error, Meaning::OperatorFault)).to_vec();
+    rules.push(ErrorRule::new("invalid_grant", Meaning::UserMustReconnect));
+    // RFC 8628, section 3.5.
+    rules.push(ErrorRule::new("slow_down", Meaning::Throttled));
+    rules
+}
