@@ -351,6 +351,18 @@ fn retry_after_is_seconds_or_a_date_and_at_most_an_hour() {
     }
 }
 
+#[test]
+fn a_rate_limit_ends_at_a_second_by_the_provider_s_own_clock() {
+    let okta = preset::okta("https://acme.okta.com/oauth2", "id", "ts-test-secret-client");
+    for (reset, expected) in [(" 1767225609 ", Some(9)), ("1", Some(0)), ("99999999999", Some(3_600)), ("soon", None)] {
+        let headers: [(&[u8], &[u8]); 2] =
+            [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"), (b"x-rate-limit-reset", reset.as_bytes())];
+        let outcome = told_of(&okta, (429, false), &headers, b"", false, SPENT);
+        let Outcome::NotSpent(failure) = outcome else { panic!("429 is not spent") };
+        assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{reset}");
+    }
+}
+
 #[tokio::test]
 async fn revocation_is_done_when_the_token_is_gone() {
     for (head, body, expected) in [
@@ -365,7 +377,11 @@ async fn revocation_is_done_when_the_token_is_gone() {
             r#"{"error":"unsupported_token_type"}"#,
             Err((Meaning::Transient, "unsupported_token_type")),
         ),
-        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, Err((Meaning::OperatorFault, "invalid_client"))),
+        (
+            "401 Unauthorized",
+            r#"{"error":"unauthorized_client"}"#,
+            Err((Meaning::OperatorFault, "unauthorized_client")),
+        ),
         ("403 Forbidden", "", Err((Meaning::Transient, "http_403"))),
         ("429 Too Many Requests", "", Err((Meaning::Throttled, "http_429"))),
         ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Meaning::Transient, "http_503"))),

@@ -219,13 +219,13 @@ impl Reply {
     /// An error in the provider's own words, as far as they are codes.
     fn said(&self, idp: &Idp, fields: &Fields, rule: Option<&ErrorRule>) -> Failure {
         let meaning = rule.map_or(Meaning::Transient, |rule| rule.meaning);
-        let named = rule.map(|rule| rule.value.as_str()).filter(|value| is_code(value));
-        let mut failure = match named.or(fields.error.as_deref()) {
-            Some(code) => self.failure(meaning, code),
-            None => Failure { meaning, ..self.by_status() },
-        };
-        let deciding = rule.and_then(|rule| rule.and.as_ref()).map(|(_, value)| value.as_str());
-        let detail = deciding.filter(|value| is_code(value)).or_else(|| fields.code(idp.error_detail.as_ref()?));
+        let by_status = self.by_status();
+        // What decided, the most particular first.
+        let values = rule.map_or([None, None], |rule| [rule.and.as_ref().map(|(_, value)| value), Some(&rule.value)]);
+        let mut decided = values.into_iter().flatten().map(String::as_str).filter(|value| is_code(value));
+        let code = fields.error.as_deref().or_else(|| decided.clone().last()).unwrap_or(&by_status.evidence.code);
+        let detail = decided.find(|value| *value != code).or_else(|| fields.code(idp.error_detail.as_ref()?));
+        let mut failure = self.failure(meaning, code);
         failure.evidence.detail = detail.map(str::to_owned);
         self.waiting(failure, Some(fields))
     }
@@ -257,3 +257,7 @@ impl fmt::Debug for Reply {
 #[cfg(test)]
 #[path = "outcome_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "outcome_table_tests.rs"]
+mod table_tests;

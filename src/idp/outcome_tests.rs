@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::idp::preset;
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
@@ -119,98 +118,6 @@ fn every_row_of_the_table() {
         let outcome = classify(&idp(rotation), &reply(status, content_type, body));
         assert_eq!(told(&outcome), expected, "{rotation:?} {status} {body}");
         assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{body}");
-    }
-}
-
-#[test]
-fn the_errors_that_providers_are_known_for() {
-    let github = preset::github("id", "ts-test-secret-client");
-    let gitlab = preset::gitlab("id", "ts-test-secret-client");
-    let bitbucket = preset::bitbucket("id", "ts-test-secret-client");
-    let keycloak = preset::keycloak("https://sso.example", "app", "id", "ts-test-secret-client");
-    for (idp, status, content_type, body, expected) in [
-        (
-            &github,
-            200,
-            JSON,
-            r#"{"error":"bad_refresh_token","error_description":"The refresh token passed is incorrect or expired."}"#,
-            "invalid_grant idp_down bad_refresh_token",
-        ),
-        (
-            &github,
-            200,
-            FORM,
-            "error=bad_refresh_token&error_description=The+refresh+token+passed+is+incorrect+or+expired.",
-            "invalid_grant idp_down bad_refresh_token",
-        ),
-        (
-            &github,
-            200,
-            JSON,
-            r#"{"error":"incorrect_client_credentials"}"#,
-            "not_spent client_refused incorrect_client_credentials",
-        ),
-        (
-            &github,
-            200,
-            FORM,
-            "error=incorrect_client_credentials&error_uri=x",
-            "not_spent client_refused incorrect_client_credentials",
-        ),
-        (&github, 200, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),
-        (&github, 404, JSON, r#"{"error":"Not Found"}"#, "unknown idp_down http_404"),
-        (&github, 200, FORM, FORM_TOKENS, "answered new"),
-        (&github, 200, JSON, NO_REFRESH, "unknown idp_down no_refresh_token"),
-        (
-            &gitlab,
-            400,
-            JSON,
-            r#"{"error":"invalid_grant","error_description":"The provided authorization grant is invalid, expired, revoked"}"#,
-            "invalid_grant idp_down invalid_grant",
-        ),
-        (&gitlab, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
-        (&gitlab, 429, "text/plain", "Retry later\n", "not_spent idp_throttled http_429"),
-        (&gitlab, 502, "text/html", "<!DOCTYPE html>", "unknown idp_down http_502"),
-        (
-            &bitbucket,
-            400,
-            JSON,
-            r#"{"error_description":"Invalid refresh_token","error":"invalid_grant"}"#,
-            "invalid_grant idp_down invalid_grant",
-        ),
-        (
-            &bitbucket,
-            200,
-            JSON,
-            r#"{"access_token":"ts-test-secret-a","scopes":"account","expires_in":7200,"state":"refresh_token"}"#,
-            "answered keep",
-        ),
-        (&bitbucket, 400, JSON, r#"{"error":"unauthorized_client"}"#, "not_spent client_refused unauthorized_client"),
-        (
-            &keycloak,
-            400,
-            JSON,
-            r#"{"error":"invalid_grant","error_description":"Maximum allowed refresh token reuse exceeded"}"#,
-            "invalid_grant idp_down invalid_grant",
-        ),
-        (
-            &keycloak,
-            400,
-            JSON,
-            r#"{"error":"invalid_grant","error_description":"User disabled"}"#,
-            "invalid_grant idp_down invalid_grant",
-        ),
-        (
-            &keycloak,
-            401,
-            JSON,
-            r#"{"error":"unauthorized_client","error_description":"Invalid client or Invalid client credentials"}"#,
-            "not_spent client_refused unauthorized_client",
-        ),
-        (&keycloak, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
-        (&keycloak, 503, JSON, r#"{"error":"unknown_error"}"#, "unknown idp_down http_503"),
-    ] {
-        assert_eq!(told(&classify(idp, &reply(status, content_type, body))), expected, "{status} {body}");
     }
 }
 

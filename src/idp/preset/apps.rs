@@ -59,15 +59,17 @@ pub fn salesforce_at(
         .access_lifetime(Duration::from_secs(7_200))
         .revocation_url(format!("{base}/services/oauth2/revoke"))
         // [D] Release notes (250): one token request per refresh token at a time. [S] The text as
-        // segmentio/action-destinations#2300 met it.
-        .error(
-            ErrorRule::new("invalid_grant", Meaning::Race)
-                .and("error_description", "token request is already being processed"),
-        )
+        // segmentio/action-destinations#2300 met it; [I] SalesforceMobileSDK-iOS#3731 as the login history has it.
+        .error(race("token request is already being processed"))
+        .error(race("Token request is already being processed"))
         // [K] Beside `invalid_client`.
         .error(operator("invalid_client_id"))
         // [D] "Identity URLs": `https://login.salesforce.com/id/<organization>/<user>`.
         .subject_field("id")
+}
+
+fn race(description: &str) -> ErrorRule {
+    ErrorRule::new("invalid_grant", Meaning::Race).and("error_description", description)
 }
 
 /// HubSpot, by the version 2026-03 of its OAuth API; version 1 ends on 2027-02-16 \[D\].
@@ -141,6 +143,8 @@ pub fn zoom(client_id: impl Into<String>, client_secret: impl Into<ClientSecret>
         .client_auth(ClientAuth::Basic)
         .rotation(Rotation::Always)
         .refresh_lifetime(days(90))
+        // [I] raycast/extensions#10896: beside `invalid_grant`. [K] Beside other codes, too.
+        .error(user("Invalid Token!").field("reason"))
         // [D] What Zoom's support asks for.
         .correlation_header("x-zm-trackingid")
 }
