@@ -118,3 +118,34 @@ impl Times {
         Ok(Self { margin, connect_timeout: own.connect_timeout.unwrap_or(common.connect_timeout), rules })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets::*;
+
+    #[test]
+    fn the_times_of_every_preset_fit_together() {
+        let secret = "ts-test-secret-client";
+        for idp in [
+            atlassian("id", secret),
+            bitbucket("id", secret),
+            box_com("id", secret),
+            discord("id", secret),
+            entra("common", "id", secret),
+            github("id", secret),
+            gitlab("id", secret),
+            google("id", secret),
+            hubspot("id", secret),
+            keycloak("https://sso.example", "app", "id", secret),
+            okta("https://acme.okta.com/oauth2", "id", secret),
+            salesforce("id", secret),
+            slack("id", secret),
+            zoom("id", secret),
+        ] {
+            if let Err(error) = Times::of(&idp, &RefreshSettings::default()) {
+                panic!("{error}: {idp:?}");
+            }
+        }
+    }
+}

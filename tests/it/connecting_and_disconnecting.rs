@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Error, Grant, Revoke, State, TokenKey, Unchanged,
+    Error, Expiry, Grant, Revoke, State, TokenKey, Unchanged,
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
@@ -54,6 +54,25 @@ async fn a_connect_without_refresh_token_keeps_the_stored_one() {
     world.clock.advance(LIFE);
     assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 3);
     assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_refresh_token_of_assumed_life_ends_so_long_after_its_last_use() {
+    const IDLE: Duration = Duration::from_secs(90 * 24 * 3_600);
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.bare_builder().idp("idp", world.sim.idp().refresh_lifetime(IDLE)).start().await.unwrap();
+    let (key, told) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let status = within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    assert_eq!(status.refresh_expiry, Expiry::At(world.clock.now() + IDLE));
+    world.clock.advance(LIFE);
+    within(supervisor.token(&key)).await.unwrap();
+    let status = within(supervisor.status(&key)).await.unwrap();
+    assert_eq!(status.refresh_expiry, Expiry::At(world.clock.now() + IDLE));
+    let grant = world.sim.consent("bob").refresh_expiry(Expiry::Never);
+    assert_eq!(within(supervisor.connect(&told, grant)).await.unwrap().refresh_expiry, Expiry::Never);
+    let alone = TokenKey::new("carol", "idp");
+    let status = within(supervisor.connect(&alone, Grant::new("ts-test-secret-alone"))).await.unwrap();
+    assert_eq!(status.refresh_expiry, Expiry::Unknown);
 }
 
 #[tokio::test]
