@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    AccessToken, Idp, RefreshToken, Rotation, TokenKey,
+    AccessToken, ErrorRule, Idp, Meaning, RefreshToken, Rotation, TokenKey,
     idp::{Answer, Outcome, told_of},
     journal::{Entry, Journal},
     keyring::{Field, Keyring},
@@ -40,7 +40,19 @@ pub fn decode(data: &[u8]) {
 
     let idp = Idp::oauth2("https://idp.example/token", "client", "ts-test-secret-client");
     let always = idp.clone().rotation(Rotation::Always);
-    for idp in [&idp, &always, &presets::github("client", "ts-test-secret-client")] {
+    let nested =
+        idp.clone().error(ErrorRule::new("invalid_grant", Meaning::UserMustReconnect).field("errors.errorType"));
+    let secret = "ts-test-secret-client";
+    let providers = [
+        presets::github("client", secret),
+        presets::entra("common", "client", secret),
+        presets::slack("client", secret),
+        presets::salesforce("client", secret),
+        presets::hubspot("client", secret),
+        presets::okta("https://acme.okta.com/oauth2", "client", secret),
+        presets::zoom("client", secret),
+    ];
+    for idp in [idp, always, nested].iter().chain(&providers) {
         let outcome = told(idp, body, cut);
         let complete = !cut && ((200..300).contains(&status) || ((400..500).contains(&status) && status != 408));
         let shown = format!("{outcome:?}");
@@ -60,10 +72,11 @@ pub fn decode(data: &[u8]) {
                 let known = complete || (status == 429 && matches!(outcome, Outcome::NotSpent(_)));
                 assert!(known || matches!(outcome, Outcome::Unknown(_)), "{status} decided about the grant");
                 assert!(!shown.contains(SENT), "what was sent is shown");
-                assert!(
-                    failure.evidence.code.len() <= 64
-                        && failure.evidence.code.bytes().all(|byte| byte.is_ascii_graphic())
-                );
+                let dead = failure.meaning == Meaning::UserMustReconnect;
+                assert!(dead == matches!(outcome, Outcome::InvalidGrant(_)), "{:?} of {status}", failure.meaning);
+                for code in failure.evidence.detail.iter().chain([&failure.evidence.code]) {
+                    assert!(code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic()));
+                }
                 assert!(failure.evidence.request_id.as_ref().is_none_or(|text| text.len() <= 128));
                 assert!(failure.retry_after.is_none_or(|wait| wait <= Duration::from_secs(3_600)));
             }

@@ -135,6 +135,43 @@ fn deep_nesting_neither_overflows_nor_spoils_the_answer() {
     let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes(), &[]);
 }
 
+#[test]
+fn what_tells_errors_apart_is_found_where_it_stands() {
+    let more = ["codes", "errors.errorType", "a.b.c", "flag", "text"];
+    let read = |body: &str| decode(None, body.as_bytes(), &more).unwrap_or_else(|| panic!("not decoded: {body}"));
+    for (body, path, value, expected) in [
+        (r#"{"codes":[50173,"x"]}"#, "codes", "50173", true),
+        (r#"{"codes":[50173,"x"]}"#, "codes", "x", true),
+        (r#"{"codes":50173}"#, "codes", "50173", true),
+        (r#"{"codes":[[50173]]}"#, "codes", "50173", false),
+        (r#"{"codes":[150173]}"#, "codes", "50173", false),
+        (r#"{"codes":[1],"codes":[2]}"#, "codes", "1", false),
+        (r#"{"codes":[1],"codes":null}"#, "codes", "1", true),
+        (r#"{"errors":[{"errorType":"a"},{"errorType":"b","x":{"errorType":"c"}}]}"#, "errors.errorType", "b", true),
+        (r#"{"errors":[{"errorType":"a"},{"errorType":"b","x":{"errorType":"c"}}]}"#, "errors.errorType", "c", false),
+        (r#"{"errors":{"errorType":"a"}}"#, "errors.errorType", "a", true),
+        (r#"{"errors":{"errorType":"a"},"errors":{"errorType":"b"}}"#, "errors.errorType", "a", false),
+        (r#"{"errorType":"a"}"#, "errors.errorType", "a", false),
+        (r#"{"a":{"b":{"c":-1.5}}}"#, "a.b.c", "-1.5", true),
+        (r#"{"a":{"c":"x"},"b":{"c":"x"}}"#, "a.b.c", "x", false),
+        (r#"{"flag":false}"#, "flag", "false", true),
+        (r#"{"ok":false}"#, "ok", "false", true),
+        (r#"{"ok":"true"}"#, "ok", "false", false),
+        (r#"{"text":"Access Denied"}"#, "text", "Access Denied", true),
+        (r#"{"text":"Access Denied."}"#, "text", "Access Denied", false),
+        (r#"{"unasked":"x"}"#, "unasked", "x", false),
+        ("text=Access+Denied&codes=1&codes=2", "text", "Access Denied", true),
+        ("text=Access+Denied&codes=1&codes=2", "codes", "1", false),
+        ("text=x&errors.errorType=a", "errors.errorType", "a", true),
+    ] {
+        assert_eq!(read(body).says(path, value), expected, "{body} {path} {value}");
+    }
+    assert_eq!(read(r#"{"codes":["no code",{"x":1},"code","other"]}"#).code("codes"), Some("code"));
+    let long = format!(r#"{{"codes":[{}1],"text":"x"}}"#, "0,".repeat(100_000));
+    assert!(read(&long).says("codes", "0") && !read(&long).says("codes", "1") && read(&long).says("text", "x"));
+    assert!(!format!("{:?}", read(r#"{"text":"ts-test-secret-x","error":"ts-test secret-x"}"#)).contains("ts-test"));
+}
+
 fn some_type() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, Some("application/json"), Some("application/x-www-form-urlencoded"), Some("x")])
 }

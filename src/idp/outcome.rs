@@ -217,14 +217,15 @@ impl Reply {
     }
 
     /// An error in the provider's own words, as far as they are codes.
-    fn said(&self, idp: &Idp, fields: &Fields, rule: Option<&ErrorRule>) -> Failure {
+    fn said<'a>(&self, idp: &Idp, fields: &'a Fields, rule: Option<&'a ErrorRule>) -> Failure {
         let meaning = rule.map_or(Meaning::Transient, |rule| rule.meaning);
+        let code_of = |value: Option<&'a str>| value.filter(|value| is_code(value));
+        let named = code_of(rule.map(|rule| &*rule.value));
+        let particular = code_of(rule.and_then(|rule| rule.and.as_ref()).map(|(_, value)| &**value));
         let by_status = self.by_status();
-        // What decided, the most particular first.
-        let values = rule.map_or([None, None], |rule| [rule.and.as_ref().map(|(_, value)| value), Some(&rule.value)]);
-        let mut decided = values.into_iter().flatten().map(String::as_str).filter(|value| is_code(value));
-        let code = fields.error.as_deref().or_else(|| decided.clone().last()).unwrap_or(&by_status.evidence.code);
-        let detail = decided.find(|value| *value != code).or_else(|| fields.code(idp.error_detail.as_ref()?));
+        let code = fields.error.as_deref().or(named).unwrap_or(&by_status.evidence.code);
+        let detail = particular.or(named.filter(|named| *named != code));
+        let detail = detail.or_else(|| fields.code(idp.error_detail.as_ref()?));
         let mut failure = self.failure(meaning, code);
         failure.evidence.detail = detail.map(str::to_owned);
         self.waiting(failure, Some(fields))

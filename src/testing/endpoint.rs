@@ -13,13 +13,14 @@ use tokio::sync::watch;
 
 use super::{
     Fault, Standing,
-    answer::{Body, Page},
+    answer::{self, Body, Page},
     family::Ticket,
     request::{Form, authorization},
     state::{Release, Shared},
     timer::{self, Timer},
     watched::watched,
 };
+use crate::model::RefreshToken;
 
 pub(super) const TOKEN: &str = "/oauth/token";
 pub(super) const REVOKE: &str = "/oauth/revoke";
@@ -86,6 +87,7 @@ async fn reply(
         Some(Fault::Error { status, code }) => {
             return Reply::Answer(Page::json(*status, &json!({ "error": code })).whole());
         }
+        Some(Fault::Answer(canned)) => return Reply::Answer(answer::canned(canned)),
         Some(Fault::LateProcessing(_)) => {
             tokio::spawn(async move {
                 for timer in timers {
@@ -109,6 +111,7 @@ async fn reply(
     match fault {
         Some(Fault::DropAfter) => Reply::Close,
         Some(Fault::StatusAfter(status)) => Reply::Answer(Page::html(status).whole()),
+        Some(Fault::AnswerAfter(canned)) => Reply::Answer(answer::canned(&canned)),
         Some(Fault::CutAt(bytes)) => Reply::Cut(page.whole(), bytes),
         Some(Fault::SlowBody(_)) => Reply::Answer(page.slow(timers)),
         Some(Fault::CloseDelimited) => Reply::Answer(page.close_delimited(usize::MAX)),
@@ -148,6 +151,8 @@ fn process(shared: &Shared, form: &Form, ticket: Option<Ticket>, fault: Option<&
         Ok(mut answer) => {
             if fault == Some(&Fault::LostRefreshToken) {
                 answer.refresh = None;
+            } else if profile.wire.repeats_refresh_token && !keep {
+                answer.refresh = answer.refresh.or_else(|| form.field("refresh_token").map(RefreshToken::from));
             }
             Page::tokens(profile, &answer)
         }

@@ -43,6 +43,10 @@ pub enum Fault {
         /// The `error` in the body.
         code: String,
     },
+    /// Not processed; answered with exactly this.
+    Answer(Canned),
+    /// Processed, but answered with exactly this.
+    AnswerAfter(Canned),
     /// Kept waiting, unprocessed, until [`release`](super::SimulatedIdp::release); then processed and
     /// answered. Never processed if it is [abandoned](super::SimulatedIdp::abandon_first) or the server ends.
     Hang,
@@ -53,6 +57,31 @@ pub enum Fault {
     WithoutRefreshToken,
     /// Processed with rotation, but the answer leaves the new refresh token out.
     LostRefreshToken,
+}
+
+/// An answer that a test makes up. How it is framed is left to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Canned {
+    /// The HTTP status.
+    pub status: u16,
+    /// Names and values; what is no header, or is about framing, is left out.
+    pub headers: Vec<(String, String)>,
+    /// The body, byte by byte.
+    pub body: Vec<u8>,
+}
+
+impl Canned {
+    /// An answer without headers of its own.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: Vec::new(), body: body.into() }
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
 }
 
 impl Fault {
@@ -80,6 +109,8 @@ impl Fault {
             Self::CloseDelimitedCutAt(_) => "close_delimited_cut_at",
             Self::Redirect => "redirect",
             Self::Error { .. } => "error",
+            Self::Answer(_) => "answer",
+            Self::AnswerAfter(_) => "answer_after",
             Self::Hang => "hang",
             Self::HangAfter => "hang_after",
             Self::WithoutRefreshToken => "without_refresh_token",

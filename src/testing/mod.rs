@@ -20,7 +20,7 @@
 //! Every secret made here starts with `ts-test-secret-`, so that a test can look for leaks.
 //!
 //! To read: `family` (pure: kinds and their ledger), `fault`, `profile` (data), then `endpoint`.
-//! A new profile is a table in `profile`; a new fault is a variant and its place in `endpoint`.
+//! A new profile is a table in `profile::wire`; a new fault is a variant and its place in `endpoint`.
 
 mod answer;
 mod control;
@@ -48,14 +48,14 @@ pub(crate) use self::control::Hooks;
 pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
 pub use self::{
     family::Standing,
-    fault::{Chaos, Fault},
+    fault::{Canned, Chaos, Fault},
     presentation::{Outcome, Presentation, TokenId},
     profile::{Kind, Profile},
 };
 use self::{server::Server, state::Shared};
 pub use crate::clock::ManualClock;
 use crate::model::{AccessToken, Expiry, Grant, RefreshToken};
-use crate::{Idp, presets};
+use crate::{Idp, Rotation, presets};
 
 /// A simulated identity provider. Clones are the same one; dropping the last stops the server.
 ///
@@ -92,9 +92,21 @@ impl SimulatedIdp {
             "gitlab" => presets::gitlab(id, secret),
             "bitbucket" => presets::bitbucket(id, secret),
             "keycloak" => presets::keycloak("http://127.0.0.1", "simulated", id, secret),
+            "google" => presets::google(id, secret),
+            "entra" => presets::entra("simulated", id, secret),
+            "okta" => presets::okta("http://127.0.0.1", id, secret),
+            "slack" => presets::slack(id, secret),
+            "salesforce" => presets::salesforce(id, secret).access_lifetime(profile.access_lifetime),
+            "hubspot" => presets::hubspot(id, secret),
+            "atlassian" => presets::atlassian(id, secret),
+            "box" => presets::box_com(id, secret),
+            "discord" => presets::discord(id, secret),
+            "zoom" => presets::zoom(id, secret),
             _ => presets::oauth2("http://127.0.0.1", id, secret),
         };
         let grace = profile.kind.grace().unwrap_or_default();
+        let broken = idp.rotation == Rotation::Never && profile.kind != Kind::NotRotating;
+        let idp = if broken { idp.rotation(Rotation::Sometimes) } else { idp };
         idp.token_url(self.token_url()).revocation_url(self.revocation_url()).reuse_grace(grace)
     }
 
@@ -127,10 +139,10 @@ impl SimulatedIdp {
     pub fn consent(&self, user: &str) -> Grant {
         let (profile, now) = (self.profile(), self.shared().now());
         let answer = self.shared().lock().ledger.consent(user, now);
-        let mut grant = Grant::new(answer.access)
-            .token_type(profile.wire.token_type)
-            .scope(profile.wire.scope)
-            .expires_in(profile.access_lifetime);
+        let mut grant = Grant::new(answer.access).token_type(profile.wire.token_type).scope(profile.wire.scope);
+        if profile.wire.expires_in {
+            grant = grant.expires_in(profile.access_lifetime);
+        }
         grant.refresh_token = answer.refresh;
         match profile.wire.refresh_lifetime {
             Some((_, 0)) => grant.refresh_expiry(Expiry::Never),

@@ -1,11 +1,17 @@
 //! Profiles: what each real identity provider does differently, as data.
 //!
-//! To add one: a `static` [`Wire`] with what was seen on the wire, and a constructor on [`Profile`]
-//! with its kind and lifetimes.
+//! To add one: a `static` [`Wire`] with what is sent over the wire, a constructor on [`Profile`] with its kind and
+//! lifetimes, and its preset in [`SimulatedIdp::idp`](super::SimulatedIdp::idp).
+
+mod wire;
 
 use std::time::Duration;
 
-use super::family::Refusal;
+use self::wire::{
+    ATLASSIAN, BITBUCKET, BOX, DISCORD, ENTRA, GITHUB, GITLAB, GOOGLE, HUBSPOT, KEYCLOAK, OAUTH2, OKTA, SALESFORCE,
+    SLACK, ZOOM,
+};
+pub(super) use self::wire::{ClientAuth, Wire};
 use crate::model::ClientSecret;
 
 /// What happens when a refresh token that was spent is presented again.
@@ -81,6 +87,59 @@ impl Profile {
         Self::new(&KEYCLOAK, Kind::Strict, Duration::from_secs(300))
     }
 
+    /// Google: refresh tokens stay and are not repeated in answers.
+    pub fn google() -> Self {
+        Self::new(&GOOGLE, Kind::NotRotating, hours(1))
+    }
+
+    /// Microsoft Entra ID: a new refresh token each time, and the old one stays good for its 90 days.
+    ///
+    /// (The real one leaves every token alive that it gave; that a later answer ends the earlier is the harder case.)
+    pub fn entra() -> Self {
+        Self::new(&ENTRA, Kind::LastWins { grace: hours(90 * 24) }, hours(1))
+    }
+
+    /// Okta, for a client with rotation: 30 seconds of grace, then a second use ends the family.
+    pub fn okta() -> Self {
+        Self::new(&OKTA, Kind::LastWins { grace: Duration::from_secs(30) }, hours(1))
+    }
+
+    /// Slack with token rotation: every answer comes with 200, and `ok` says what it is.
+    pub fn slack() -> Self {
+        Self::new(&SLACK, Kind::Reject, hours(12))
+    }
+
+    /// Salesforce: answers do not say how long a token lives. With rotation, the app's setting, it is
+    /// [`Kind::Strict`].
+    pub fn salesforce() -> Self {
+        Self::new(&SALESFORCE, Kind::NotRotating, hours(2))
+    }
+
+    /// HubSpot: the same refresh token comes back each time, and errors have a form of their own.
+    pub fn hubspot() -> Self {
+        Self::new(&HUBSPOT, Kind::NotRotating, Duration::from_secs(1_800))
+    }
+
+    /// Atlassian's cloud: errors come with 403; ten minutes of grace, then a second use ends the family.
+    pub fn atlassian() -> Self {
+        Self::new(&ATLASSIAN, Kind::LastWins { grace: Duration::from_secs(600) }, hours(1))
+    }
+
+    /// Box: single-use refresh tokens.
+    pub fn box_com() -> Self {
+        Self::new(&BOX, Kind::Reject, hours(1))
+    }
+
+    /// Discord: single-use refresh tokens, access tokens for a week.
+    pub fn discord() -> Self {
+        Self::new(&DISCORD, Kind::Reject, hours(7 * 24))
+    }
+
+    /// Zoom: HTTP Basic only, and a `reason` instead of a description.
+    pub fn zoom() -> Self {
+        Self::new(&ZOOM, Kind::Reject, hours(1))
+    }
+
     /// Plain OAuth 2.0 of the given kind.
     pub fn oauth2(kind: Kind) -> Self {
         Self::new(&OAUTH2, kind, hours(1))
@@ -97,7 +156,7 @@ impl Profile {
         }
     }
 
-    /// The preset's name: `github`, `gitlab`, `bitbucket`, `keycloak` or `oauth2`.
+    /// The preset's name, such as `github`.
     pub fn name(&self) -> &'static str {
         self.wire.name
     }
@@ -135,129 +194,3 @@ impl Profile {
 fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3_600)
 }
-
-/// What an identity provider's requests and answers look like.
-#[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) name: &'static str,
-    /// Answers as `application/x-www-form-urlencoded` instead of JSON.
-    pub(super) form: bool,
-    pub(super) auth: ClientAuth,
-    pub(super) token_type: &'static str,
-    pub(super) scope: &'static str,
-    pub(super) scope_field: &'static str,
-    pub(super) created_at: bool,
-    /// The field with the refresh token's lifetime in seconds (Keycloak's 0 means for ever).
-    pub(super) refresh_lifetime: Option<(&'static str, u64)>,
-    /// Fields that mean nothing to a client but are there.
-    pub(super) noise: &'static [(&'static str, &'static str)],
-    /// The word for `invalid_grant`.
-    pub(super) refusal: &'static str,
-    pub(super) reasons: Reasons,
-    pub(super) wrong_client: (u16, &'static str),
-    /// The status of every error, for those that do not believe in statuses.
-    pub(super) error_status: Option<u16>,
-    /// The answer to the revocation of a token never issued.
-    pub(super) unknown_revoked: &'static str,
-}
-
-/// Where the client's id and secret are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientAuth {
-    Params,
-    Basic,
-    Either,
-}
-
-/// The `error_description`s of a refusal.
-#[derive(Debug)]
-pub(super) struct Reasons {
-    unknown: &'static str,
-    reused: &'static str,
-    dead: &'static str,
-    ended: &'static str,
-}
-
-impl Reasons {
-    const fn one(text: &'static str) -> Self {
-        Self { unknown: text, reused: text, dead: text, ended: text }
-    }
-
-    pub(super) fn of(&self, refusal: Refusal) -> &'static str {
-        match refusal {
-            Refusal::Unknown => self.unknown,
-            Refusal::Reused | Refusal::Superseded => self.reused,
-            Refusal::FamilyDead => self.dead,
-            Refusal::Ended | Refusal::Revoked => self.ended,
-        }
-    }
-}
-
-static OAUTH2: Wire = Wire {
-    name: "oauth2",
-    form: false,
-    auth: ClientAuth::Either,
-    token_type: "Bearer",
-    scope: "read write",
-    scope_field: "scope",
-    created_at: false,
-    refresh_lifetime: None,
-    noise: &[],
-    refusal: "invalid_grant",
-    reasons: Reasons::one("the refresh token is invalid, expired or revoked"),
-    wrong_client: (401, "invalid_client"),
-    error_status: None,
-    unknown_revoked: "",
-};
-
-static GITHUB: Wire = Wire {
-    name: "github",
-    form: true,
-    auth: ClientAuth::Params,
-    token_type: "bearer",
-    scope: "",
-    refresh_lifetime: Some(("refresh_token_expires_in", 15_897_600)),
-    refusal: "bad_refresh_token",
-    reasons: Reasons::one("The refresh token passed is incorrect or expired."),
-    wrong_client: (200, "incorrect_client_credentials"),
-    error_status: Some(200),
-    ..OAUTH2
-};
-
-static GITLAB: Wire = Wire {
-    name: "gitlab",
-    scope: "api read_user",
-    created_at: true,
-    reasons: Reasons::one(
-        "The provided authorization grant is invalid, expired, revoked, or was issued to another client.",
-    ),
-    unknown_revoked: "{}",
-    ..OAUTH2
-};
-
-static BITBUCKET: Wire = Wire {
-    name: "bitbucket",
-    auth: ClientAuth::Basic,
-    token_type: "bearer",
-    scope: "account repository",
-    scope_field: "scopes",
-    noise: &[("state", "refresh_token")],
-    reasons: Reasons::one("Invalid refresh_token"),
-    ..OAUTH2
-};
-
-static KEYCLOAK: Wire = Wire {
-    name: "keycloak",
-    scope: "openid offline_access",
-    refresh_lifetime: Some(("refresh_expires_in", 0)),
-    noise: &[("session_state", "0f6b2d0e-5d3c-4a67-9b1e-2f1d1c9a7e55"), ("not-before-policy", "0")],
-    reasons: Reasons {
-        unknown: "Invalid refresh token",
-        reused: "Maximum allowed refresh token reuse exceeded",
-        dead: "Session doesn't have required client",
-        ended: "Session not active",
-    },
-    wrong_client: (401, "unauthorized_client"),
-    unknown_revoked: r#"{"error":"invalid_token","error_description":"Invalid token"}"#,
-    ..OAUTH2
-};

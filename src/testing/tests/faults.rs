@@ -267,3 +267,31 @@ async fn many_clients_in_bad_weather_and_the_log_adds_up() {
     assert!(presentations.iter().any(|one| one.outcome == Outcome::Replayed && one.duplicate));
     assert_eq!((presentations.len() as u64, scene.idp.duplicate_spends()), (scene.idp.requests(), 0));
 }
+
+#[tokio::test]
+async fn a_made_up_answer_arrives_as_it_is() {
+    let scene = Scene::gitlab(Kind::Strict);
+    let body = b"\x00\xff{\"error\":".to_vec();
+    let made_up = Canned::new(418, body.clone())
+        .header("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")
+        .header("x-b", "1")
+        .header("x-b", "2")
+        .header("content-length", "1")
+        .header("not a name", "x");
+    for (fault, spent) in [(Fault::Answer(made_up.clone()), false), (Fault::AnswerAfter(made_up), true)] {
+        let name = fault.name();
+        scene.idp.next(fault);
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", scene.first.expose_secret())];
+        let client = [("client_id", "simulated-client"), ("client_secret", "ts-test-secret-client")];
+        let form: Vec<_> = fields.into_iter().chain(client).collect();
+        let response = scene.http.post(scene.idp.token_url()).form(&form).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (418, &"Wed, 21 Oct 2026 07:28:00 GMT".parse().unwrap())
+        );
+        assert_eq!(response.headers().get_all("x-b").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(response.bytes().await.unwrap(), body);
+        assert_eq!(scene.idp.standing(&scene.first) == Standing::Spent, spent, "{name}");
+        assert_eq!(scene.idp.faults_injected()[name], 1);
+    }
+}

@@ -1,6 +1,7 @@
-//! What each provider's answers look like, and its endpoints beside the token endpoint.
+//! What each provider's answers look like, how its preset takes them, and its endpoints beside the token endpoint.
 
 use super::*;
+use crate::idp::{self, Client, Meaning};
 
 #[tokio::test]
 async fn github_answers_forms_and_errors_with_200() {
@@ -132,4 +133,102 @@ async fn introspection_tells_without_spending() {
     assert!(active(scene.first.expose_secret()).await && active(scene.access.expose_secret()).await);
     scene.refresh(scene.first.expose_secret()).await;
     assert!(!active(scene.first.expose_secret()).await && !active(scene.access.expose_secret()).await);
+}
+
+/// What the profile's own preset makes of a refresh: the word for the outcome, the code and the detail.
+async fn taken(scene: &Scene, idp: &Idp, token: &RefreshToken) -> (idp::Outcome, String) {
+    let client = Client::new(idp, Duration::from_secs(5), Clock::manual(&scene.clock)).unwrap();
+    let outcome = client.refresh(idp, 0, token, &BTreeMap::new(), Duration::from_secs(20)).await;
+    let word = match &outcome {
+        idp::Outcome::Answered(answer) if answer.refresh_token.as_ref() == Some(token) => "same",
+        idp::Outcome::Answered(answer) if answer.refresh_token.is_some() => "new",
+        idp::Outcome::Answered(_) => "keep",
+        idp::Outcome::NotSpent(_) => "not_spent",
+        idp::Outcome::InvalidGrant(_) => "invalid_grant",
+        idp::Outcome::Unknown(_) => "unknown",
+    };
+    let evidence = outcome.failure().map(|failure| &failure.evidence);
+    assert!(
+        evidence.is_none_or(|evidence| evidence.request_id.as_deref() == Some("simulated-request")),
+        "{evidence:?}"
+    );
+    let said = evidence.map(|evidence| {
+        let status = evidence.status.map(|status| status.to_string());
+        [status, Some(evidence.code.clone()), evidence.detail.clone()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    let told = [Some(word.to_owned()), said].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    (outcome, told)
+}
+
+#[tokio::test]
+async fn each_preset_understands_its_provider() {
+    for (profile, success, refusal, wrong_client) in [
+        (Profile::github(), "new", "200 bad_refresh_token", "200 incorrect_client_credentials"),
+        (Profile::gitlab(), "new", "400 invalid_grant", "401 invalid_client"),
+        (Profile::bitbucket(), "new", "400 invalid_grant", "401 invalid_client"),
+        (Profile::keycloak(), "new", "400 invalid_grant", "401 unauthorized_client"),
+        (Profile::google(), "keep", "400 invalid_grant", "401 invalid_client"),
+        (Profile::entra(), "new", "400 invalid_grant 50173", "401 invalid_client 7000215"),
+        (Profile::okta(), "new", "400 invalid_grant", "401 invalid_client"),
+        (Profile::slack(), "new", "200 invalid_refresh_token", "200 bad_client_secret"),
+        (Profile::salesforce(), "keep", "400 invalid_grant", "400 invalid_client"),
+        (Profile::hubspot(), "same", "400 BAD_REFRESH_TOKEN", "400 BAD_CLIENT_ID"),
+        (Profile::atlassian(), "new", "403 invalid_grant", "401 access_denied"),
+        (Profile::box_com(), "new", "400 invalid_grant", "400 invalid_client"),
+        (Profile::discord(), "new", "400 invalid_grant", "401 invalid_client"),
+        (Profile::zoom(), "new", "400 invalid_grant", "400 invalid_client"),
+        (Profile::oauth2(Kind::Reject), "new", "400 invalid_grant", "401 invalid_client"),
+    ] {
+        let name = profile.name();
+        let scene = Scene::new(profile);
+        let idp = scene.idp.idp();
+        idp.validate().unwrap();
+
+        let mut stranger = idp.clone();
+        stranger.clients[0].client_secret = "ts-test-secret-wrong".into();
+        let (outcome, told) = taken(&scene, &stranger, &scene.first).await;
+        assert_eq!(told, format!("not_spent {wrong_client}"), "{name}");
+        assert_eq!(outcome.failure().unwrap().meaning, Meaning::OperatorFault, "{name}");
+
+        let (outcome, told) = taken(&scene, &idp, &scene.first).await;
+        assert_eq!(told, success, "{name}");
+        let idp::Outcome::Answered(answer) = outcome else { panic!("{name} does not answer") };
+        assert_eq!(answer.expires_in, Some(scene.idp.profile().access_lifetime), "{name}");
+        assert_eq!(answer.scope.unwrap_or_default(), scene.idp.profile().scope(), "{name}");
+        assert!(scene.user(answer.access_token.expose_secret()).await.status() == Some(200), "{name}");
+        assert_eq!(answer.subject.is_some(), name == "salesforce", "{name}");
+
+        scene.idp.end_family("alice");
+        let (_, told) = taken(&scene, &idp, &scene.first).await;
+        assert_eq!(told, format!("invalid_grant {refusal}"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_rotates_is_not_believed_to_stay() {
+    let rotation = |profile| SimulatedIdp::start(profile).unwrap().idp().rotation;
+    assert_eq!(rotation(Profile::google()), Rotation::Never);
+    assert_eq!(rotation(Profile::google().kind(Kind::Strict)), Rotation::Sometimes);
+    assert_eq!(rotation(Profile::salesforce().kind(Kind::Strict)), Rotation::Sometimes);
+}
+
+#[tokio::test]
+async fn real_forms_have_what_a_client_does_not_need() {
+    let body = async |profile| {
+        let scene = Scene::new(profile);
+        let Seen::Answer(200, body) = scene.refresh(scene.first.expose_secret()).await else { panic!("not 200") };
+        body
+    };
+    let slack = body(Profile::slack()).await;
+    assert_eq!((&slack["ok"], &slack["team"]["id"]), (&true.into(), &"T0123".into()));
+    let entra = body(Profile::entra()).await;
+    assert_eq!((&entra["refresh_in"], &entra["ext_expires_in"]), (&1_800.into(), &3_600.into()));
+    let salesforce = body(Profile::salesforce()).await;
+    assert_eq!((&salesforce["expires_in"], &salesforce["issued_at"]), (&Value::Null, &"1796119200000".into()));
+    let grant = SimulatedIdp::start(Profile::salesforce()).unwrap().consent("bob");
+    assert_eq!(format!("{:?}", grant.expiry), "Until(Unknown)");
 }
