@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Generation;
+
 /// Why a request was not granted.
 ///
 /// Small and `Clone`: a shared failure reaches every caller that waited for it.
@@ -27,6 +29,18 @@ pub enum Error {
     /// This refresh token is live under another key. One grant belongs to one key.
     #[error("this refresh token is already connected under another key")]
     DuplicateGrant,
+    /// The grant belongs to another user of the identity provider than the one the key holds, which stays. Disconnect
+    /// that one first, or connect this one under another account of the key.
+    #[error(
+        "this grant belongs to another user of the identity provider: disconnect the key first, or use another account"
+    )]
+    AccountMismatch,
+    /// The key does not hold what the request expects. Read it again.
+    #[error("the key is not at the expected generation but at {generation}: read it again")]
+    GenerationMismatch {
+        /// What the key is at; 0 if nothing was ever stored for it.
+        generation: Generation,
+    },
     /// Fix the request.
     #[error("invalid request: {0}")]
     InvalidRequest(&'static str),
@@ -78,6 +92,8 @@ pub enum Cause {
     IdpDown,
     /// The grant is held.
     Held,
+    /// The identity provider is held: people will release it.
+    IdpHeld,
     /// A refresh was sent and not answered; its outcome is being found out.
     InDoubt,
     /// The identity provider refused our client. An operator must act.
@@ -99,6 +115,7 @@ impl Cause {
             Self::IdpThrottled => "idp_throttled",
             Self::IdpDown => "idp_down",
             Self::Held => "held",
+            Self::IdpHeld => "idp_held",
             Self::InDoubt => "in_doubt",
             Self::ClientRefused => "client_refused",
             Self::ClientUnknown => "client_unknown",
@@ -123,6 +140,8 @@ impl Error {
             Self::NotConnected => "not_connected",
             Self::ReconnectRequired { .. } => "reconnect_required",
             Self::DuplicateGrant => "duplicate_grant",
+            Self::AccountMismatch => "account_mismatch",
+            Self::GenerationMismatch { .. } => "generation_mismatch",
             Self::InvalidRequest(_) => "invalid_request",
             Self::MinTtlUnsatisfiable { .. } => "min_ttl_unsatisfiable",
             Self::Busy { .. } => "busy",
@@ -137,7 +156,7 @@ impl Error {
         match self {
             Self::Busy { .. } | Self::Timeout => true,
             Self::Unavailable { cause, .. } => {
-                !matches!(cause, Cause::Held | Cause::ClientRefused | Cause::ClientUnknown)
+                !matches!(cause, Cause::Held | Cause::IdpHeld | Cause::ClientRefused | Cause::ClientUnknown)
             }
             _ => false,
         }
@@ -166,12 +185,15 @@ mod tests {
             (Error::NotConnected, "not_connected", false, None),
             (reconnect, "reconnect_required", false, None),
             (Error::DuplicateGrant, "duplicate_grant", false, None),
+            (Error::AccountMismatch, "account_mismatch", false, None),
+            (Error::GenerationMismatch { generation: Generation(41) }, "generation_mismatch", false, None),
             (Error::InvalidRequest("x"), "invalid_request", false, None),
             (Error::MinTtlUnsatisfiable { max_ttl: second }, "min_ttl_unsatisfiable", false, None),
             (Error::Busy { retry_after: second }, "busy", true, Some(second)),
             (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
             (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
             (unavailable(Cause::Held), "unavailable", false, Some(second)),
+            (unavailable(Cause::IdpHeld), "unavailable", false, Some(second)),
             (unavailable(Cause::ClientRefused), "unavailable", false, Some(second)),
             (Error::Timeout, "timeout", true, None),
             (Error::ShutDown, "unavailable", false, None),

@@ -88,6 +88,8 @@ pub(crate) struct Verdict {
 pub enum VerdictBy {
     /// The identity provider refused the refresh token.
     Idp,
+    /// The identity provider answered with the tokens of another subject: the refresh token is spent.
+    Subject,
     /// A doubt that nobody could resolve.
     Doubt,
     /// The application asked for it; sticky until connect.
@@ -242,6 +244,11 @@ impl Row {
             document: Sealed(Vec::new()),
             ..*self
         }
+    }
+
+    /// Every refresh token that it holds.
+    pub(crate) fn refresh_tokens(&self) -> impl Iterator<Item = &Spendable> {
+        self.refresh_token.iter().chain(self.alt.as_ref().map(|alt| &alt.token))
     }
 
     /// Whether the last refresh brought another refresh token than the one it spent.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    model::{Evidence, Fingerprint, Generation, Id, Row, Time},
+    model::{Evidence, Fingerprint, Generation, Id, Row, Time, VerdictBy},
 };
 
 /// The decisions of one attempt.
@@ -102,9 +102,21 @@ pub(crate) enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Told {
     Answered,
-    NotSpent { fault: Fault, retry_at: Time },
-    InvalidGrant { evidence: Evidence },
-    Unknown { fault: Fault, retry_at: Time },
+    NotSpent {
+        fault: Fault,
+        retry_at: Time,
+    },
+    InvalidGrant {
+        evidence: Evidence,
+    },
+    /// It is the answer of another subject: dropped.
+    Foreign {
+        evidence: Evidence,
+    },
+    Unknown {
+        fault: Fault,
+        retry_at: Time,
+    },
 }
 
 /// What to do next.
@@ -277,6 +289,10 @@ impl Machine {
         let Claimed { incarnation, generation, .. } = claimed;
         let ending =
             |fault, retry_at| Ending { attempt: self.id, incarnation, generation, error: Some(fault), retry_at };
+        let refused = |evidence, by| {
+            let refuse = Refuse { attempt: self.id, incarnation, generation, evidence, by };
+            (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
+        };
         match told {
             Told::Answered => (Phase::Answered, Effect::Commit),
             Told::NotSpent { fault, retry_at } => {
@@ -287,10 +303,8 @@ impl Machine {
             }
             // Read again afterwards: the doubt says until when there is nothing to do.
             Told::Unknown { fault, .. } => (Phase::Adjusting, Effect::Change(Change::Close(ending(fault, None)))),
-            Told::InvalidGrant { evidence } => {
-                let refuse = Refuse { attempt: self.id, incarnation, generation, evidence };
-                (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
-            }
+            Told::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
+            Told::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
         }
     }
 

@@ -47,12 +47,12 @@ pub(crate) enum Change {
     RequireReconnect {
         reason: String,
     },
+    /// A disconnect is taken back.
+    Restore,
     /// Nothing is sent for the row until people release it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that asks for it is still to come"))]
     Hold {
         reason: String,
     },
-    #[cfg_attr(not(test), expect(dead_code, reason = "the verb that asks for it is still to come"))]
     Release,
 }
 
@@ -64,18 +64,30 @@ pub(crate) struct Found<'a> {
     pub(crate) now: Time,
     /// New rows start above it.
     pub(crate) floor: Generation,
-    /// What the key's history says of the refresh token that a connect brings.
+    /// What the tables beside the row say of what the change [looks up](Change::looks_up).
     pub(crate) known: Known,
 }
 
-/// What is known of a connect's refresh token before it is stored.
+/// What a store must look up before it applies a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookUp {
+    /// What the history of this and the other keys says of a refresh token.
+    Token(Fingerprint),
+    /// What became of the refresh tokens that the row holds since it was disconnected.
+    Restorable,
+}
+
+/// What a store found beside the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
+    /// Nothing.
     New,
-    /// This key was connected with it or has spent it.
+    /// This key was connected with the token or has spent it.
     Spent,
-    /// It is live under another key.
+    /// Another key holds it (also as a tombstone, if the row's own tokens were looked up), or has spent it.
     Elsewhere,
+    /// The row's tokens wait for their revocation, and none of these was begun.
+    Unrevoked,
 }
 
 /// What is to be written, and what to answer.
@@ -100,6 +112,8 @@ pub(crate) enum Side {
     Revoke(Spendable),
     /// Queued revocations of this key would hit the new grant: drop them.
     CancelRevocations,
+    /// This refresh token is not to be revoked after all.
+    Keep(Spendable),
 }
 
 /// What an operation came to. The row as it is afterwards comes with it.
@@ -117,6 +131,10 @@ pub(crate) enum Reply {
     Unchanged(Unchanged),
     /// A connect with a token that is live under another key.
     Duplicate,
+    /// The key does not hold what the application expects.
+    Mismatch,
+    /// The key does not hold any more what the connect's subject was compared with.
+    Moved,
 }
 
 /// Why a connect changed nothing.
@@ -164,16 +182,18 @@ impl Change {
             Self::RequireReconnect { reason } => {
                 connect::verdict(row, Evidence::ours(reason), VerdictBy::Application, now)
             }
+            Self::Restore => connect::restore(row, found),
             Self::Hold { reason } => connect::hold(reason, row),
             Self::Release => connect::release(row),
         };
         applied.revoking_what_waited(row)
     }
 
-    /// The refresh token's fingerprint whose history the store must look up first.
-    pub(crate) fn looks_up(&self) -> Option<Fingerprint> {
+    /// What the store must look up first.
+    pub(crate) fn looks_up(&self) -> Option<LookUp> {
         match self {
-            Self::Connect(connect) => connect.token.as_ref().map(|token| token.fingerprint),
+            Self::Connect(connect) => connect.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
+            Self::Restore => Some(LookUp::Restorable),
             _ => None,
         }
     }
@@ -207,8 +227,7 @@ impl Applied {
 
     /// Queues the revocation of every refresh token that `row` holds.
     pub(super) fn revoking(mut self, row: &Row) -> Self {
-        let tokens = row.refresh_token.iter().chain(row.alt.as_ref().map(|alt| &alt.token));
-        self.sides.extend(tokens.cloned().map(Side::Revoke));
+        self.sides.extend(row.refresh_tokens().cloned().map(Side::Revoke));
         self
     }
 

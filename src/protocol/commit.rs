@@ -33,13 +33,15 @@ pub(crate) struct Commit {
     pub(crate) revocable: bool,
 }
 
-/// The identity provider's `invalid_grant`, with the claim it belongs to.
+/// An answer that gave this grant no token, and never will, with the claim it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Refuse {
     pub(crate) attempt: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     pub(crate) evidence: Evidence,
+    /// Whether it was refused (`Idp`: `invalid_grant`) or spent for somebody else (`Subject`).
+    pub(crate) by: VerdictBy,
 }
 
 impl Commit {
@@ -140,7 +142,8 @@ fn answered(row: &mut Row, attempt: Id) {
     senders.filter(|sender| sender.attempt == attempt).for_each(|sender| sender.closed = true);
 }
 
-/// `invalid_grant`: adopt a newer row, promote the alternative answer, or send the user through consent.
+/// `invalid_grant`: adopt a newer row, promote the alternative answer, or send the user through consent. After the
+/// answer of another subject the alternative is not promoted: whose family this is, is for people to find out.
 pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     let mut left = row.clone();
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
@@ -156,11 +159,15 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
     }
     let moved = row.incarnation != refuse.incarnation || row.generation > refuse.generation || row.tombstone.is_some();
     // Without its sender this is a repetition: a connect may have forgiven the refusal meanwhile.
-    if moved || row.verdict.is_some() || !named {
+    // A refusal can be forgiven, a token that is spent cannot.
+    let known = row.verdict.as_ref().is_some_and(|verdict| verdict.by != VerdictBy::Idp || refuse.by == VerdictBy::Idp);
+    if moved || known || !named {
         return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
     }
     // Whoever else sent the refused token hears the same, or nothing: its doubt is about another token now.
-    if let Some(alt) = left.alt.take() {
+    if refuse.by == VerdictBy::Idp
+        && let Some(alt) = left.alt.take()
+    {
         left.generation = row.generation.next();
         left.refresh_token = Some(alt.token);
         left.commit = Some(alt.by);
@@ -168,7 +175,12 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         left.changed_at = now;
         return Applied::write(left, Reply::Promoted).superseding(row);
     }
-    left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since: now, by: VerdictBy::Idp });
+    let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
+    left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by });
     left.changed_at = now;
-    Applied::write(left, Reply::Done)
+    let applied = Applied::write(left, Reply::Done);
+    match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {
+        Some(token) => applied.with(Side::Spent(token.fingerprint)),
+        None => applied,
+    }
 }

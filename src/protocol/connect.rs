@@ -1,7 +1,9 @@
-//! What people and applications do to a row: connect, disconnect, require a reconnect, hold, release.
+//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release.
 
 use super::{Applied, Found, Known, Reply, Side, Unchanged, schedule::notice_at};
-use crate::model::{Evidence, Expires, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy};
+use crate::model::{
+    Evidence, Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
+};
 
 /// A grant from the user's consent, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +20,30 @@ pub(crate) struct Connect {
     pub(crate) due_at: Option<Time>,
     /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
     pub(crate) cancels_revocations: bool,
+    /// What the application says that the key must hold.
+    pub(crate) only: Expected,
+    /// What the key held when the grant's subject was compared with its.
+    pub(crate) compared: Expected,
+}
+
+/// What a key must hold for a connect to change it. A tombstone is nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    Anything,
+    Nothing,
+    /// A generation names one grant of a key for ever.
+    At(Generation),
+}
+
+impl Expected {
+    fn fits(self, row: Option<&Row>) -> bool {
+        let live = row.filter(|row| row.tombstone.is_none()).map(|row| row.generation);
+        match self {
+            Self::Anything => true,
+            Self::Nothing => live.is_none(),
+            Self::At(generation) => live == Some(generation),
+        }
+    }
 }
 
 /// The end of a grant by its application.
@@ -28,6 +54,21 @@ pub(crate) struct Disconnect {
 }
 
 pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
+    let applied = connected(connect, found);
+    if applied.row.is_none() {
+        // Also a repetition of a connect that has changed what it expected.
+        return applied;
+    }
+    if !connect.only.fits(found.row) {
+        return Applied::unchanged(Reply::Mismatch);
+    }
+    if !connect.compared.fits(found.row) {
+        return Applied::unchanged(Reply::Moved);
+    }
+    applied
+}
+
+fn connected(connect: &Connect, found: Found<'_>) -> Applied {
     if found.known == Known::Elsewhere {
         return Applied::unchanged(Reply::Duplicate);
     }
@@ -133,6 +174,28 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applie
         applied = applied.with(Side::Spent(token.fingerprint));
     }
     if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
+}
+
+/// Takes a disconnect back, unless a token of the grant is, or may be, revoked, spent or somebody else's by now.
+///
+/// The incarnation stays: an answer that is still on its way belongs to this very grant, and has to find its place
+/// in it. In a new one it would be an answer of a grant that is gone, and its revocation would end this one.
+pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
+    let Some(tombstone) = row.tombstone else { return Applied::unchanged(Reply::Done) };
+    let tokens_live = match found.known {
+        Known::Unrevoked => true,
+        Known::New => !tombstone.revoke,
+        Known::Spent | Known::Elsewhere => false,
+    };
+    if !tombstone.restorable || !tokens_live {
+        return Applied::refused();
+    }
+    let (generation, due_at) = (row.generation.next(), Some(found.now));
+    let (retry_at, last_error, changed_at) = (None, None, found.now);
+    let restored = Row { tombstone: None, generation, due_at, retry_at, last_error, changed_at, ..row.clone() };
+    let mut applied = Applied::write(restored, Reply::Done);
+    applied.sides.extend(row.refresh_tokens().cloned().map(Side::Keep));
+    applied
 }
 
 /// Sets a verdict that stays until the next connect.

@@ -28,9 +28,9 @@ mod search;
 pub(crate) mod tests;
 
 pub use change::Unchanged;
-pub(crate) use change::{Applied, Change, Found, Known, Reply, Side};
+pub(crate) use change::{Applied, Change, Found, Known, LookUp, Reply, Side};
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
-pub(crate) use connect::{Connect, Disconnect};
+pub(crate) use connect::{Connect, Disconnect, Expected};
 pub(crate) use ending::{Ending, Fault};
 pub(crate) use happening::Happening;

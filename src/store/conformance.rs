@@ -37,12 +37,15 @@ macro_rules! conformance {
             revocations_are_queued_retried_and_done,
             a_revocation_is_queued_once_however_often_its_answer_lands,
             a_connect_drops_the_revocations_of_its_key_alone,
+            a_restore_takes_back_what_was_not_begun_to_be_revoked,
+            a_token_that_another_key_holds_by_now_is_not_restored,
             a_replayed_connect_is_recognized,
             a_refresh_token_that_is_live_under_another_key_is_refused,
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
             values_of_the_store_are_written_once_or_on_purpose,
+            values_of_the_store_are_listed_by_their_prefix,
             a_closed_store_says_that_it_is_unavailable,
         ]);
     } )* };
@@ -394,8 +397,12 @@ async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     let queued = place.store.revocations(2).await.unwrap();
     let users: Vec<_> = queued.iter().map(|queued| queued.key.user()).collect();
     assert_eq!((users, &queued[0].token, queued[0].failures), (vec!["alice", "bob"], &token(1).sealed, 0));
-    place.store.revoked(queued[0].id, Some(place.now() + seconds(60))).await.unwrap();
+    let later = place.now() + seconds(60);
+    assert!(place.store.revoking(&queued[0], later).await.unwrap());
+    assert!(!place.store.revoking(&queued[0], later).await.unwrap(), "somebody else has begun it");
+    place.store.revoked(queued[0].id, Some(later)).await.unwrap();
     place.store.revoked(queued[1].id, None).await.unwrap();
+    assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "it is done");
     place.restart().await;
     let users = |queued: Vec<Revocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
     assert_eq!(users(place.store.revocations(9).await.unwrap()), ["carol"]);
@@ -425,6 +432,50 @@ async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
     place.done(&key("alice"), Change::Connect(Box::new(Connect { key: key("alice"), ..connect })), Reply::Done).await;
     let queued = place.store.revocations(9).await.unwrap();
     assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
+}
+
+async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place) {
+    let (alice, bob) = (key("alice"), key("bob"));
+    for (key, number) in [(&alice, 1), (&bob, 2)] {
+        place.connected(key, number).await;
+        place.done(key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    }
+    let listed = place.store.revocations(9).await.unwrap();
+    let restored = place.done(&alice, Change::Restore, Reply::Done).await;
+    assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.now())));
+    assert_eq!(place.due(place.now()).await, ["alice"]);
+    assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was taken back since it was listed");
+    assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
+    place.done(&alice, Change::Restore, Reply::Done).await;
+
+    assert!(place.store.revoking(&listed[1], place.now()).await.unwrap());
+    place.done(&bob, Change::Restore, Reply::Refused).await;
+    place.store.revoked(listed[1].id, None).await.unwrap();
+    place.done(&bob, Change::Restore, Reply::Refused).await;
+
+    place.connected(&bob, 3).await;
+    place.done(&bob, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&bob, Change::Restore, Reply::Done).await;
+    let nobody = place.change(&key("nobody"), Change::Restore).await;
+    assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
+}
+
+async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
+    let (alice, bob) = (key("alice"), key("bob"));
+    let gone = || Change::Disconnect(Disconnect { revoke: false });
+    place.connected(&alice, 1).await;
+    place.done(&alice, gone(), Reply::Done).await;
+    place.done(&bob, connecting(&bob, Some(1), 102), Reply::Done).await;
+    place.done(&alice, Change::Restore, Reply::Refused).await;
+    place.done(&bob, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    place.done(&alice, Change::Restore, Reply::Refused).await;
+
+    let carol = key("carol");
+    place.connected(&carol, 5).await;
+    place.done(&carol, gone(), Reply::Done).await;
+    place.done(&bob, connecting(&bob, Some(5), 106), Reply::Done).await;
+    place.refreshed(&bob, 1, 6).await;
+    place.done(&carol, Change::Restore, Reply::Refused).await;
 }
 
 async fn a_replayed_connect_is_recognized(place: &mut Place) {
@@ -504,9 +555,23 @@ async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
         place.restart().await;
     }
     for name in ["store_id", "another"] {
-        place.store.set_meta(name, b"set".to_vec()).await.unwrap();
+        place.store.set_meta(name, Some(b"set".to_vec())).await.unwrap();
         assert_eq!(place.store.meta(name, b"other".to_vec()).await.unwrap(), b"set");
     }
+}
+
+async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
+    let set = |place: &Place, name: &str, value: Option<&str>| {
+        place.store.set_meta(name, value.map(|value| value.as_bytes().to_vec()))
+    };
+    for (name, value) in [("held:b", "first"), ("held:a", "x"), ("held", "y"), ("helm:c", "z"), ("held:b", "second")] {
+        set(place, name, Some(value)).await.unwrap();
+    }
+    set(place, "held:a", None).await.unwrap();
+    set(place, "held:nobody", None).await.unwrap();
+    place.restart().await;
+    assert_eq!(place.store.metas("held:").await.unwrap(), [("b".to_owned(), b"second".to_vec())]);
+    assert_eq!(place.store.metas("hell").await.unwrap(), []);
 }
 
 async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {

@@ -119,6 +119,10 @@ impl Store for Faulty {
         self.unless_down(|store| store.revocations(limit))
     }
 
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+        self.unless_down(|store| store.revoking(revocation, retry_at))
+    }
+
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
         self.unless_down(|store| store.revoked(id, retry_at))
     }
@@ -131,8 +135,12 @@ impl Store for Faulty {
         self.unless_down(|store| store.meta(name, value))
     }
 
-    fn set_meta(&self, name: &'static str, value: Vec<u8>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
         self.unless_down(|store| store.set_meta(name, value))
+    }
+
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+        self.unless_down(|store| store.metas(prefix))
     }
 
     fn close(&self) -> Answer<()> {

@@ -43,14 +43,19 @@ pub(crate) trait Store: Send + Sync {
     fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
     /// Refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
-    /// A revocation is done (`None`), or failed and is due again then.
+    /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
+    /// false if it is not to be sent: it was taken back, or somebody else has begun it since it was listed.
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool>;
+    /// A revocation is done (`None`), or is due again then.
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()>;
     /// Forgets fingerprints of refresh tokens spent before then.
     fn forget_spent(&self, before: Time) -> Answer<()>;
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
-    /// Writes a value that belongs to the store as a whole.
-    fn set_meta(&self, name: &'static str, value: Vec<u8>) -> Answer<()>;
+    /// Writes or deletes a value that belongs to the store as a whole.
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()>;
+    /// The values whose names begin like this, with what follows in their names.
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>>;
     /// Finishes what was asked for, answers nothing more, and lets go of the database.
     fn close(&self) -> Answer<()>;
 }
@@ -107,6 +112,7 @@ pub(crate) struct Revocation {
     pub(crate) id: i64,
     pub(crate) key: TokenKey,
     pub(crate) token: Sealed,
+    /// How often it was begun before.
     pub(crate) failures: u32,
 }
 

@@ -15,6 +15,7 @@ use super::{
     core::{Core, Limits, Provider},
     events::Channel,
     handle::Shared,
+    holds::{self, Holds},
     recover::flush_journal,
     refresh::Attempts,
     runtime::Life,
@@ -137,6 +138,7 @@ impl Builder {
         let checked = core.store.meta("key_check", core.keyring.check_value().0).await;
         let checked = checked.map_err(|error| Error::Start(error.to_string()))?;
         core.keyring.verify_check(&Sealed(checked))?;
+        holds::read(&core).await.map_err(|error| Error::Start(error.to_string()))?;
         let life = Life::start(Arc::new(core), guard.release()?)
             .await
             .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
@@ -182,6 +184,7 @@ impl Builder {
             limits,
             in_flight,
             runtime,
+            holds: Holds::default(),
             stopping,
             #[cfg(feature = "testing")]
             testing: self.testing,

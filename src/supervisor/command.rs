@@ -9,6 +9,7 @@ use super::status::Status;
 use crate::{
     error::Error,
     model::{Generation, Grant, Token, TokenKey},
+    protocol::Expected,
 };
 
 /// A request about one key. Sent with [`TokenSupervisor::call`](super::TokenSupervisor::call), or as an actix
@@ -61,6 +62,7 @@ pub enum Ask {
     },
     Connect {
         grant: Box<Grant>,
+        only: Expected,
         reply: Reply<Status>,
     },
     Disconnect {
@@ -69,6 +71,16 @@ pub enum Ask {
     },
     RequireReconnect {
         reason: String,
+        reply: Reply<Status>,
+    },
+    Hold {
+        reason: String,
+        reply: Reply<Status>,
+    },
+    Release {
+        reply: Reply<Status>,
+    },
+    Restore {
         reply: Reply<Status>,
     },
     /// Something came due although nobody asked.
@@ -90,7 +102,10 @@ impl Ask {
             | Self::Rejected { reply, .. }
             | Self::Connect { reply, .. }
             | Self::Disconnect { reply, .. }
-            | Self::RequireReconnect { reply, .. } => drop(reply.send(Err(error))),
+            | Self::RequireReconnect { reply, .. }
+            | Self::Hold { reply, .. }
+            | Self::Release { reply }
+            | Self::Restore { reply } => drop(reply.send(Err(error))),
             Self::Wake | Self::Stale => {}
             #[cfg(feature = "testing")]
             Self::Panic => {}
@@ -118,7 +133,7 @@ pub struct Refreshed {
 }
 
 /// How long a caller waits unless it says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! command {
     ($(#[$doc:meta])* $name:ident -> $answer:ty { $($field:ident: $type:ty),* }
@@ -212,10 +227,10 @@ command! {
 
 command! {
     /// Store what the user's consent gave. A replay of a refresh token that the key holds or has spent
-    /// changes nothing and says so.
-    Connect -> Status { grant: Grant }
+    /// changes nothing and says so, whatever it expects of the key.
+    Connect -> Status { grant: Grant, only: Expected }
     check |this| this.grant.validate();
-    ask |this, reply| Ask::Connect { grant: Box::new(this.grant), reply }
+    ask |this, reply| Ask::Connect { grant: Box::new(this.grant), only: this.only, reply }
 }
 
 command! {
@@ -228,11 +243,38 @@ command! {
 command! {
     /// Send the user through consent again; holds until the next connect.
     RequireReconnect -> Status { reason: String }
-    check |this| {
-        let plain = !this.reason.is_empty() && this.reason.len() <= 255 && !this.reason.chars().any(char::is_control);
-        if plain { Ok(()) } else { Err("reason must be 1 to 255 bytes without control characters") }
-    };
+    check |this| check_reason(&this.reason);
     ask |this, reply| Ask::RequireReconnect { reason: this.reason, reply }
+}
+
+command! {
+    /// Send nothing for the grant until it is released. A refresh that runs goes on and is stored; valid tokens
+    /// are served. A second hold replaces the reason of the first.
+    Hold -> Status { reason: String }
+    check |this| check_reason(&this.reason);
+    ask |this, reply| Ask::Hold { reason: this.reason, reply }
+}
+
+command! {
+    /// End a hold: what is due starts at once. No error if there is none.
+    Release -> Status {}
+    check |_| Ok(());
+    ask |_this, reply| Ask::Release { reply }
+}
+
+command! {
+    /// Take a disconnect back. Refused ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
+    /// refresh was under way when it was disconnected, or if its tokens are or may be revoked, or another key has
+    /// them by now. No error if the grant is connected.
+    Restore -> Status {}
+    check |_| Ok(());
+    ask |_this, reply| Ask::Restore { reply }
+}
+
+/// What people give as a reason.
+pub(super) fn check_reason(reason: &str) -> Result<(), &'static str> {
+    let plain = !reason.is_empty() && reason.len() <= 255 && !reason.chars().any(char::is_control);
+    if plain { Ok(()) } else { Err("reason must be 1 to 255 bytes without control characters") }
 }
 
 impl Acquire {
@@ -273,7 +315,19 @@ impl RefreshNow {
 impl Connect {
     /// Connect this key with this grant.
     pub fn new(key: &TokenKey, grant: Grant) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, grant }
+        Self { key: key.clone(), timeout: TIMEOUT, grant, only: Expected::Anything }
+    }
+
+    /// Only if nothing is connected; otherwise [`Error::GenerationMismatch`].
+    pub fn only_if_absent(mut self) -> Self {
+        self.only = Expected::Nothing;
+        self
+    }
+
+    /// Only in place of the grant of this generation; otherwise [`Error::GenerationMismatch`].
+    pub fn only_if(mut self, generation: Generation) -> Self {
+        self.only = Expected::At(generation);
+        self
     }
 }
 
@@ -288,6 +342,27 @@ impl RequireReconnect {
     /// Require a reconnect of this key; `reason` is shown to those who ask for its token.
     pub fn new(key: &TokenKey, reason: impl Into<String>) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, reason: reason.into() }
+    }
+}
+
+impl Hold {
+    /// Hold this key; `reason` is shown in its [`Status`].
+    pub fn new(key: &TokenKey, reason: impl Into<String>) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT, reason: reason.into() }
+    }
+}
+
+impl Release {
+    /// Release this key.
+    pub fn new(key: &TokenKey) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT }
+    }
+}
+
+impl Restore {
+    /// Restore this key.
+    pub fn new(key: &TokenKey) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{RefreshSettings, events::Channel, refresh::Attempts, settings::Times, snapshot::Snapshot};
+use super::{RefreshSettings, events::Channel, holds::Holds, refresh::Attempts, settings::Times, snapshot::Snapshot};
 use crate::{
     clock::Clock,
     idp::{Client, Gate, Idp, Rotation},
@@ -40,6 +40,8 @@ pub(super) struct Core {
     pub(super) in_flight: AtomicUsize,
     /// Where attempts and everything that waits for a port runs.
     pub(super) runtime: tokio::runtime::Handle,
+    /// The identity providers that people hold, and why; also of names that are not configured now.
+    pub(super) holds: Holds,
     /// Turns true when nothing new may start.
     pub(super) stopping: watch::Sender<bool>,
     #[cfg(feature = "testing")]
@@ -117,6 +119,16 @@ impl Provider {
 }
 
 impl Core {
+    /// Why nothing is started for this identity provider, if people hold it.
+    pub(super) fn idp_held(&self, name: &str) -> Option<String> {
+        self.holds.reasons.borrow().get(name).cloned()
+    }
+
+    /// Resolves when people hold this identity provider.
+    pub(super) async fn until_idp_held(&self, name: &str) {
+        self.holds.reasons.subscribe().wait_for(|reasons| reasons.contains_key(name)).await.ok();
+    }
+
     /// The provider's settings of this moment, if it is configured.
     pub(super) fn provider(&self, name: &str) -> Option<Arc<Provider>> {
         self.idps.load().get(name).cloned()

@@ -55,7 +55,7 @@ impl Notices {
                 break;
             }
         }
-        core.store.set_meta(TOLD_BEFORE, now.0.to_le_bytes().to_vec()).await?;
+        core.store.set_meta(TOLD_BEFORE, Some(now.0.to_le_bytes().to_vec())).await?;
         self.told_before = Some(now);
         Ok(())
     }

@@ -15,11 +15,12 @@ use tokio::sync::oneshot;
 use super::{
     Builder, Events, Registry, Status, Subscription, TokenEvent, TokenWatch,
     command::{
-        Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
-        Watch,
+        Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
+        RequireReconnect, Restore, Revoke, Watch, check_reason,
     },
     core::Core,
     events::hand_over,
+    holds,
     registry::Routes,
     runtime::Life,
 };
@@ -105,7 +106,8 @@ impl TokenSupervisor {
     /// Dropping the future does not undo it: it may have been stored or not.
     ///
     /// # Errors
-    /// [`Error::DuplicateGrant`] if the refresh token is live under another key; otherwise see [`Error`].
+    /// [`Error::DuplicateGrant`] if the refresh token is live under another key, [`Error::AccountMismatch`] if the key
+    /// holds a grant of another user of the identity provider; otherwise see [`Error`].
     pub async fn connect(&self, key: &TokenKey, grant: Grant) -> Result<Status, Error> {
         self.call(Connect::new(key, grant)).await
     }
@@ -140,6 +142,62 @@ impl TokenSupervisor {
     /// See [`Error`].
     pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<Status, Error> {
         self.call(Disconnect::new(key, revoke)).await
+    }
+
+    /// Takes a disconnect back, where nothing of the grant is or may be lost; see [`Restore`].
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
+    pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Restore::new(key)).await
+    }
+
+    /// Sends nothing for the grant until it is released; see [`Hold`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
+        self.call(Hold::new(key, reason)).await
+    }
+
+    /// Ends a hold; see [`Release`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Release::new(key)).await
+    }
+
+    /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
+    /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
+    /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
+    ///
+    /// Dropping the future does not undo it: it may have been held or not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
+    pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
+        check_reason(reason).map_err(Error::InvalidRequest)?;
+        holds::set(&self.shared.core, name, Some(reason)).await
+    }
+
+    /// Ends a hold of this identity provider: what is due starts with the next sweep. No error if there is none.
+    ///
+    /// Dropping the future does not undo it: it may have been released or not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
+    pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
+        holds::set(&self.shared.core, name, None).await
+    }
+
+    /// Why this identity provider is held, if it is, as this process knows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`].
+    pub fn idp_held(&self, name: &str) -> Result<Option<String>, Error> {
+        let core = &self.shared.core;
+        core.provider(name).map(|_| core.idp_held(name)).ok_or(Error::UnknownIdp)
     }
 
     /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.

@@ -14,6 +14,7 @@ mod core;
 mod events;
 mod expiring;
 mod handle;
+mod holds;
 mod idps;
 mod recover;
 mod refresh;
@@ -30,7 +31,8 @@ mod watch;
 
 pub use builder::Builder;
 pub use command::{
-    Acquire, Command, Connect, Disconnect, GetStatus, RefreshNow, Refreshed, RejectToken, RequireReconnect, Revoke,
+    Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
+    RequireReconnect, Restore, Revoke,
 };
 #[cfg(feature = "testing")]
 pub use core::Point;

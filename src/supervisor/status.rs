@@ -17,8 +17,8 @@ pub struct Status {
     pub grant_id: String,
     /// The number of its stored grants.
     pub generation: Generation,
-    /// Whether nothing is sent for it until people release it.
-    pub held: bool,
+    /// Why nothing is sent for it until people release it, if so.
+    pub held: Option<String>,
     /// When its access token ends.
     pub expiry: Expiry,
     /// When its refresh token ends.
@@ -46,7 +46,7 @@ impl Status {
                 state: State::Absent,
                 grant_id: String::new(),
                 generation: Generation(0),
-                held: false,
+                held: None,
                 expiry: Expiry::Unknown,
                 refresh_expiry: Expiry::Unknown,
                 next_refresh_at: None,
@@ -63,7 +63,7 @@ impl Status {
             state: row.state(now),
             grant_id: row.grant_id.clone(),
             generation: row.generation,
-            held: row.held.is_some(),
+            held: row.held.clone(),
             expiry: public(row.expires),
             refresh_expiry: public(row.refresh_expires),
             next_refresh_at: row.due_at.filter(|_| row.sendable()).max(row.retry_at).map(SystemTime::from),

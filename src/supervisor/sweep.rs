@@ -10,10 +10,12 @@ use super::{
     core::{Core, Provider, random},
     expiring::Notices,
     handle::Shared,
+    holds,
     refresh::seal,
 };
 use crate::{
     idp::{Lane, Said, delay},
+    model::Time,
     store::{Revocation, StoreError},
 };
 
@@ -26,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long fingerprints of spent refresh tokens are kept.
 const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
 
+/// How long revocations are put off at a time while their identity provider is held.
+const HELD: Duration = Duration::from_secs(60);
+
 /// How often old fingerprints are forgotten, in sweeps.
 const FORGET_EVERY: u32 = 512;
 
@@ -36,6 +41,7 @@ pub(super) async fn sweep(shared: Shared) {
     let mut notices = Notices::default();
     loop {
         let swept = async {
+            holds::read(core).await?;
             let complete = wake_due(&shared).await?;
             notices.tell(core).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
@@ -72,9 +78,9 @@ async fn wake_due(shared: &Shared) -> Result<bool, StoreError> {
     loop {
         let page = core.store.due(now, after, PAGE).await?;
         for key in page.keys {
-            // What a closed gate holds back stays due.
+            // What a closed gate or people hold back stays due.
             let open = |provider: Arc<Provider>| provider.gate.closed(core.clock.read()).is_none();
-            if !core.provider(key.idp()).is_some_and(open) {
+            if !core.provider(key.idp()).is_some_and(open) || core.idp_held(key.idp()).is_some() {
                 continue;
             }
             let room = match room.get_mut(key.idp()) {
@@ -102,29 +108,50 @@ async fn wake_due(shared: &Shared) -> Result<bool, StoreError> {
 async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
     let queued = core.store.revocations(PAGE).await?;
     let revoked = join_all(queued.iter().map(|revocation| async move {
-        let retry_at = match revoke(core, revocation).await {
-            Ok(()) => None,
-            Err(retry_after) => Some(core.clock.now() + delay(revocation.failures, retry_after, random())),
-        };
-        core.store.revoked(revocation.id, retry_at).await
+        let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
+        match revoke(core, revocation, again(None)).await? {
+            Revoked::Done => core.store.revoked(revocation.id, None).await,
+            Revoked::Later(retry_after) => core.store.revoked(revocation.id, Some(again(retry_after))).await,
+            Revoked::Elsewhere => Ok(()),
+        }
     }));
     revoked.await.into_iter().collect()
 }
 
-/// Revokes one refresh token; `Err` says that it is to be tried again, and when if the identity provider said so.
-async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<Duration>> {
-    let Some(provider) = core.provider(revocation.key.idp()) else { return Err(None) };
+/// What became of a revocation.
+enum Revoked {
+    Done,
+    /// It is to be tried again, and when, if the identity provider said so.
+    Later(Option<Duration>),
+    /// It was taken back, or somebody else is at it.
+    Elsewhere,
+}
+
+/// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
+async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Result<Revoked, StoreError> {
+    let idp = revocation.key.idp();
+    let Some(provider) = core.provider(idp) else { return Ok(Revoked::Later(None)) };
+    if core.idp_held(idp).is_some() {
+        return Ok(Revoked::Later(Some(HELD)));
+    }
     if provider.idp.revocation_url.is_none() {
-        return Ok(());
+        return Ok(Revoked::Done);
     }
     let Ok(token) = seal::open_refresh_token(&core.keyring, &revocation.key, &revocation.token) else {
-        tracing::error!(idp = revocation.key.idp(), "a refresh token that is to be revoked does not open");
-        return Err(None);
+        tracing::error!(idp, "a refresh token that is to be revoked does not open");
+        return Ok(Revoked::Later(None));
     };
     // By the client it was issued to, as far as that is known.
     let row = core.store.read(&revocation.key).await.ok().and_then(|read| read.row);
     let login = provider.gate.login(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
-    let slot = provider.gate.slot(&core.clock, login, Lane::Wanted).await.map_err(|closed| Some(closed.wait))?;
+    let slot = match provider.gate.slot(&core.clock, login, Lane::Wanted).await {
+        Ok(slot) => slot,
+        Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
+    };
+    // Written before it is sent: what was begun is not taken back by a restore.
+    if !core.store.revoking(revocation, retry_at).await? {
+        return Ok(Revoked::Elsewhere);
+    }
     let (key, at_work) = (revocation.key.clone(), core.clone());
     // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
     let (done, answer) = oneshot::channel();
@@ -134,16 +161,12 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation) -> Result<(), Option<
         at_work.announce(key.idp(), notices, revoked.as_ref().err());
         done.send(revoked).ok();
     });
-    match answer.await {
-        Ok(Ok(())) => Ok(()),
+    Ok(match answer.await {
+        Ok(Ok(())) => Revoked::Done,
         Ok(Err(failure)) => {
-            tracing::warn!(
-                idp = revocation.key.idp(),
-                idp.code = failure.evidence.code,
-                "a refresh token was not revoked yet"
-            );
-            Err(failure.retry_after)
+            tracing::warn!(idp, idp.code = failure.evidence.code, "a refresh token was not revoked yet");
+            Revoked::Later(failure.retry_after)
         }
-        Err(_) => Err(None),
-    }
+        Err(_) => Revoked::Later(None),
+    })
 }

@@ -29,8 +29,8 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// A successful refresh.
-    pub(super) fn tokens(profile: &Profile, answer: &Answer) -> Self {
+    /// A successful refresh, of this subject if it is to be said.
+    pub(super) fn tokens(profile: &Profile, answer: &Answer, subject: Option<&str>) -> Self {
         let wire = profile.wire;
         let mut fields = Map::new();
         let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
@@ -46,6 +46,9 @@ impl Page {
             }
         }
         field(wire.scope_field, wire.scope.into());
+        if let Some(subject) = subject {
+            field("sub", subject.into());
+        }
         if wire.created_at {
             field("created_at", answer.issued.since(Time(0)).as_secs().into());
         }

@@ -154,7 +154,11 @@ fn process(shared: &Shared, form: &Form, ticket: Option<Ticket>, fault: Option<&
             } else if profile.wire.repeats_refresh_token && !keep {
                 answer.refresh = answer.refresh.or_else(|| form.field("refresh_token").map(RefreshToken::from));
             }
-            Page::tokens(profile, &answer)
+            let subject = match fault {
+                Some(Fault::Subject(subject)) => Some(&**subject),
+                _ => None,
+            };
+            Page::tokens(profile, &answer, subject)
         }
         Err(refusal) => Page::refused(profile, refusal),
     }

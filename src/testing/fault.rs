@@ -57,6 +57,8 @@ pub enum Fault {
     WithoutRefreshToken,
     /// Processed with rotation, but the answer leaves the new refresh token out.
     LostRefreshToken,
+    /// Processed with rotation, and the answer says that it belongs to this `sub`.
+    Subject(String),
 }
 
 /// An answer that a test makes up. How it is framed is left to the server.
@@ -115,6 +117,7 @@ impl Fault {
             Self::HangAfter => "hang_after",
             Self::WithoutRefreshToken => "without_refresh_token",
             Self::LostRefreshToken => "lost_refresh_token",
+            Self::Subject(_) => "subject",
         }
     }
 

@@ -273,12 +273,13 @@ async fn callers_beyond_the_bound_are_told_to_slow_down_and_good_tokens_are_serv
     let world = World::new(Profile::gitlab());
     let builder = world.builder().requests_in_flight(10);
     let supervisor = builder.start().await.unwrap();
-    let keys = connect(&world, &supervisor, 2).await;
-    world.clock.advance(LIFE);
-    within(supervisor.token(&keys[1])).await.unwrap();
+    let keys = connect(&world, &supervisor, 1).await;
     world.sim.always(Some(Fault::Hang));
+    world.clock.advance(LIFE);
+    let good = TokenKey::new("good", "idp");
+    within(supervisor.connect(&good, world.sim.consent("good"))).await.unwrap();
     let waiting: Vec<_> = (0..10).map(|_| ask(&supervisor, &keys[0])).collect();
-    eventually("the request has left", || world.sim.requests() == 2).await;
+    eventually("the request has left", || world.sim.requests() == 1).await;
     let shed = async || loop {
         // Until all ten have come as far.
         match within(supervisor.call(Acquire::new(&keys[0]).timeout(Duration::ZERO))).await {
@@ -288,7 +289,7 @@ async fn callers_beyond_the_bound_are_told_to_slow_down_and_good_tokens_are_serv
     };
     let error = shed().await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }) && error.retry_after().is_some() && error.is_transient(), "{error}");
-    within(supervisor.token(&keys[1])).await.unwrap();
+    within(supervisor.token(&good)).await.unwrap();
     world.sim.always(None);
     world.sim.release();
     for caller in waiting {

@@ -279,3 +279,69 @@ async fn refresh_now_refreshes_once_and_does_not_hammer() {
     let nobody = TokenKey::new("nobody", "idp");
     assert_eq!(within(supervisor.refresh_now(&nobody)).await.unwrap_err(), Error::NotConnected);
 }
+
+#[tokio::test]
+async fn a_disconnect_can_be_taken_back_until_its_revocation_is_sent() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    for revoke in [Revoke::No, Revoke::Yes] {
+        within(supervisor.disconnect(&key, revoke)).await.unwrap();
+        assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
+        assert_eq!(within(supervisor.restore(&key)).await.unwrap().state, State::Due);
+        within(supervisor.token(&key)).await.unwrap();
+        eventually("it is refreshed", || supervisor.testing().attempts() == 0).await;
+    }
+    assert_eq!(world.sim.revocations(), 0);
+    world.sim.fail_revocations(Some(503));
+    within(supervisor.disconnect(&key, Revoke::Yes)).await.unwrap();
+    eventually("the revocation is tried", || {
+        world.clock.advance(Duration::from_secs(5));
+        world.sim.revocations() >= 1
+    })
+    .await;
+    // It failed, but who knows what it did.
+    assert_eq!(within(supervisor.restore(&key)).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Revoked);
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    assert_eq!(within(supervisor.restore(&key)).await.unwrap().state, State::Fresh, "nothing is to be taken back");
+    assert_eq!(within(supervisor.restore(&TokenKey::new("nobody", "idp"))).await.unwrap_err(), Error::NotConnected);
+}
+
+#[tokio::test]
+async fn a_grant_whose_refresh_was_under_way_when_it_was_disconnected_is_not_restored() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
+    let caller = ask(&supervisor, &key);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+    assert_eq!(within(supervisor.restore(&key)).await.unwrap_err(), Error::NotConnected);
+    world.sim.release();
+    assert_eq!(within(caller).await.unwrap().unwrap_err(), Error::NotConnected);
+    eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
+    assert_eq!(within(supervisor.restore(&key)).await.unwrap_err(), Error::NotConnected);
+}
+
+#[tokio::test]
+async fn an_import_that_is_run_again_brings_nothing_back_after_a_disconnect() {
+    let world = World::new(Profile::keycloak());
+    let supervisor = world.start().await;
+    let (alice, bob) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let imported = world.sim.consent("alice");
+    within(supervisor.connect(&alice, imported.clone())).await.unwrap();
+    world.clock.advance(LIFE);
+    within(supervisor.token(&alice)).await.unwrap();
+    let current = within(supervisor.testing().stored_refresh_token(&alice)).await.unwrap().unwrap();
+    let current = Grant::new("ts-test-secret-again").refresh_token(current.expose_secret());
+    within(supervisor.disconnect(&alice, Revoke::No)).await.unwrap();
+    for replayed in [&imported, &current, &imported] {
+        let status = within(supervisor.connect(&alice, replayed.clone())).await.unwrap();
+        assert_eq!((status.state, status.unchanged), (State::Revoked, Some(Unchanged::TokenAlreadySpent)));
+    }
+    // What was spent is nobody's any more; what was not may move to another key, and then is not restored here.
+    assert_eq!(within(supervisor.connect(&bob, imported)).await.unwrap_err(), Error::DuplicateGrant);
+    within(supervisor.connect(&bob, current)).await.unwrap();
+    assert_eq!(within(supervisor.restore(&alice)).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}

@@ -190,6 +190,7 @@ async fn told_ahead(world: &World, events: &mut Events, latest: SystemTime) -> (
         let event = tokio::select! {
             event = next(events) => event.unwrap(),
             _ = looks.tick() => {
+                assert!(world.clock.now() < latest + MINUTE, "nothing is told ahead");
                 let step = if world.clock.now() < latest { MINUTE } else { Duration::from_millis(10) };
                 world.clock.advance(step);
                 continue;
@@ -203,7 +204,7 @@ async fn told_ahead(world: &World, events: &mut Events, latest: SystemTime) -> (
 
 #[tokio::test]
 async fn the_end_of_a_refresh_token_is_told_ahead_once_also_over_restarts() {
-    let world = World::new(Profile::bitbucket());
+    let world = World::new(Profile::oauth2(Kind::Reject));
     let begin = world.clock.now();
     let supervisor = world.start().await;
     let mut events = supervisor.events();

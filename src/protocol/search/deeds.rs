@@ -8,9 +8,9 @@ use super::{
     world::{ATTEMPT, INCARNATION, Journal, Setting, TICK, World, key, spendable},
 };
 use crate::{
-    model::{Expires, Id, Sealed, Time},
+    model::{Evidence, Expires, Id, Sealed, Time},
     protocol::{
-        Change, Connect, Disconnect,
+        Change, Connect, Disconnect, Expected,
         attempt::{Event, Told},
     },
 };
@@ -38,6 +38,13 @@ impl World {
                 let Request { attempt, token, answer, .. } = self.idp.requests.remove(request.into());
                 if let (Some(process), Some(answer)) = (self.process_of(attempt), answer) {
                     self.answered(process, token, answer, setting);
+                }
+            }
+            Move::Foreign(request) => {
+                self.left.faults -= 1;
+                let Request { attempt, .. } = self.idp.requests.remove(request.into());
+                if let Some(process) = self.process_of(attempt) {
+                    self.advance(process, Event::Told(Told::Foreign { evidence: Evidence::ours("") }));
                 }
             }
             Move::Unknown(request) => {
@@ -95,6 +102,7 @@ impl World {
             | Move::ConnectAgain(_)
             | Move::ConnectWithout
             | Move::Disconnect
+            | Move::Restore
             | Move::RequireReconnect
             | Move::Hold => {
                 self.left.orders -= 1;
@@ -172,7 +180,11 @@ impl World {
     }
 
     fn revoke(&mut self, place: u8, setting: &Setting) -> Result<(), String> {
-        let revoked = self.revocations.remove(place.into());
+        let queued = &mut self.revocations[usize::from(place)];
+        if !std::mem::replace(&mut queued.begun, true) {
+            return Ok(());
+        }
+        let revoked = self.revocations.remove(place.into()).token;
         let family = usize::from(self.idp.tokens[usize::from(revoked)].family);
         let lives = self.row.tombstone.is_none() && self.current().is_some();
         let (current, dead) =
@@ -200,6 +212,7 @@ impl World {
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
             Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true }),
+            Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
             Move::Hold => return Change::Hold { reason: String::new() },
             Move::Connect => Some(self.idp.consent()),
@@ -221,6 +234,8 @@ impl World {
             refresh_expires: Expires::Unknown,
             due_at: None,
             cancels_revocations: setting.revokes_user,
+            only: Expected::Anything,
+            compared: Expected::Anything,
         }))
     }
 }

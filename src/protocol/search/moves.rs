@@ -4,7 +4,7 @@
 //! each operation that hits it. What a move does is in `deeds` and, for attempts, in `attempts`.
 
 use super::{
-    idp::{Request, Token},
+    idp::{Answer, Request, Token},
     world::{ATTEMPT, Attempt, Setting, World},
 };
 use crate::{
@@ -28,6 +28,8 @@ pub(super) enum Move {
     Process(u8),
     /// The answer arrives.
     Answer(u8),
+    /// The answer arrives, and is another subject's.
+    Foreign(u8),
     /// Its sender hears a time-out, a broken connection, a 5xx; the request may be processed all the same.
     Unknown(u8),
     /// The provider does not process it and says so.
@@ -45,11 +47,12 @@ pub(super) enum Move {
     ConnectAgain(Token),
     ConnectWithout,
     Disconnect,
+    Restore,
     RequireReconnect,
     Hold,
     /// Costs nothing: a hold always ends.
     Release,
-    /// A queued revocation reaches the provider.
+    /// A queued revocation is sent, then reaches the provider.
     Revoke(u8),
     Tick,
 }
@@ -101,7 +104,10 @@ impl World {
         for (place, request) in (0..).zip(&self.idp.requests) {
             let heard = self.listens(request);
             match request.answer {
-                Some(_) if heard => moves.push(Move::Answer(place)),
+                Some(answer) if heard => {
+                    moves.push(Move::Answer(place));
+                    moves.extend((faulty && answer != Answer::InvalidGrant).then_some(Move::Foreign(place)));
+                }
                 Some(_) => {}
                 None => {
                     if self.processable(request, setting) {
@@ -122,6 +128,7 @@ impl World {
             moves.extend([Move::Connect, Move::ConnectWithout, Move::ConnectAgain(0)]);
             moves.extend(self.current().filter(|current| *current != 0).map(Move::ConnectAgain));
             moves.extend([Move::Disconnect, Move::RequireReconnect]);
+            moves.extend(self.row.tombstone.map(|_| Move::Restore));
             moves.extend(self.row.held.is_none().then_some(Move::Hold));
         }
         moves.extend(self.row.held.is_some().then_some(Move::Release));

@@ -2,7 +2,7 @@
 
 use super::{
     moves::{How, Move},
-    world::{Setting, TICK, World},
+    world::{Revocation, Setting, TICK, World},
 };
 use crate::{
     model::{Intent, Sender, Time},
@@ -59,6 +59,7 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::Renew(process) => format!("process {process} renews its lease"),
         Move::Process(at) => format!("the provider processes {}", request(at)),
         Move::Answer(at) => format!("{} is answered: {:?}", request(at), world.idp.requests[usize::from(at)].answer),
+        Move::Foreign(at) => format!("{} is answered with another subject's tokens", request(at)),
         Move::Unknown(at) => format!("{} gets no answer (time-out, reset, 5xx)", request(at)),
         Move::Decline(at) => format!("{} is declined without being processed", request(at)),
         Move::Execute(at) => format!("the store executes late: {:?}", world.delayed[usize::from(at)].change),
@@ -70,10 +71,14 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::ConnectAgain(token) => format!("a connect with token {token} is repeated"),
         Move::ConnectWithout => "a connect without refresh token".to_owned(),
         Move::Disconnect => "the user disconnects".to_owned(),
+        Move::Restore => "the disconnect is taken back".to_owned(),
         Move::RequireReconnect => "the application requires a reconnect".to_owned(),
         Move::Hold => "the grant is held".to_owned(),
         Move::Release => "the grant is released".to_owned(),
-        Move::Revoke(at) => format!("token {} is revoked at the provider", world.revocations[usize::from(at)]),
+        Move::Revoke(at) => {
+            let Revocation { token, begun } = world.revocations[usize::from(at)];
+            format!("the revocation of token {token} {}", if begun { "reaches the provider" } else { "is sent" })
+        }
         Move::Tick => "time passes".to_owned(),
     }
 }

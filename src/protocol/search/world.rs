@@ -9,7 +9,7 @@ use super::idp::{Idp, Kind, Request, Token, fingerprint, token};
 use crate::{
     model::{Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey},
     protocol::{
-        Change, Commit, Found, Known, Reply, Side,
+        Change, Commit, Found, Known, LookUp, Reply, Side,
         attempt::{Effect, Machine},
         doubt::Rules,
     },
@@ -78,7 +78,7 @@ pub(super) struct World {
     /// The store's table of fingerprints, as a set of tokens.
     pub(super) known: u32,
     /// Tokens that are to be revoked.
-    pub(super) revocations: Vec<Token>,
+    pub(super) revocations: Vec<Revocation>,
     /// Statements whose senders gave up on them, and which the store may still execute.
     pub(super) delayed: Vec<Delayed>,
     pub(super) processes: Vec<Process>,
@@ -89,6 +89,13 @@ pub(super) struct World {
     pub(super) attempts: u32,
     /// Which of them claimed while the row was held, as a set: they must not send.
     pub(super) claimed_held: u32,
+}
+
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Revocation {
+    pub(super) token: Token,
+    /// The request may have left.
+    pub(super) begun: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -172,8 +179,12 @@ impl World {
 
     /// Carries out a change as a store does: reads, applies, writes.
     pub(super) fn apply(&mut self, change: &Change) -> Result<Reply, String> {
+        let waits = |held: &Spendable| {
+            self.revocations.iter().any(|queued| queued.token == token(held.fingerprint) && !queued.begun)
+        };
         let known = match change.looks_up() {
-            Some(looked_up) if self.known & 1 << token(looked_up) != 0 => Known::Spent,
+            Some(LookUp::Token(looked_up)) if self.known & 1 << token(looked_up) != 0 => Known::Spent,
+            Some(LookUp::Restorable) if self.row.refresh_tokens().all(waits) => Known::Unrevoked,
             _ => Known::New,
         };
         let found = Found { row: Some(&self.row), now: self.now, floor: Generation(0), known };
@@ -182,10 +193,14 @@ impl World {
             match side {
                 Side::Spent(spent) | Side::Connected(spent) => self.known |= 1 << token(spent),
                 Side::Revoke(revoked) => {
-                    let revoked = token(revoked.fingerprint);
-                    if !self.revocations.contains(&revoked) {
-                        self.revocations.push(revoked);
+                    let token = token(revoked.fingerprint);
+                    if !self.revocations.iter().any(|queued| queued.token == token) {
+                        self.revocations.push(Revocation { token, begun: false });
                     }
+                }
+                // What was sent cannot be taken back.
+                Side::Keep(kept) => {
+                    self.revocations.retain(|queued| queued.begun || queued.token != token(kept.fingerprint));
                 }
                 Side::CancelRevocations => self.revocations.clear(),
             }

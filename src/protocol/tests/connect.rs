@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::{Disconnect, Unchanged};
+use crate::protocol::{Disconnect, Unchanged, resolve::Resolution};
 
 fn connected(new: Option<u8>) -> Change {
     Change::Connect(Box::new(connect(new, 200)))
@@ -174,6 +174,102 @@ fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
         let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), Known::New, 0));
         assert_eq!(applied.sides.contains(&Side::Revoke(token(1))), revoked);
     }
+}
+
+#[test]
+fn a_connect_that_expects_something_changes_nothing_else() {
+    let tried = |row: Option<&Row>, only, compared| {
+        let connect = Connect { only, compared, ..connect(Some(2), 200) };
+        Change::Connect(Box::new(connect)).apply(found(row, Known::New, 0))
+    };
+    use Expected::{Anything, At, Nothing};
+    let gone = Row { tombstone: tombstone(true), ..row() };
+    let (live, at) = (Some(row()), At(GENERATION));
+    for (row, expected, fits) in [
+        (&live, at, true),
+        (&live, At(Generation(3)), false),
+        (&live, Nothing, false),
+        (&Some(gone.clone()), at, false),
+        (&Some(gone), Nothing, true),
+        (&None, Nothing, true),
+        (&None, At(Generation(0)), false),
+    ] {
+        for (only, compared, refused) in [(expected, Anything, Reply::Mismatch), (Anything, expected, Reply::Moved)] {
+            let applied = tried(row.as_ref(), only, compared);
+            assert_eq!(applied.row.is_some(), fits, "{expected:?}");
+            assert_eq!(applied.reply, if fits { Reply::Done } else { refused });
+            assert_eq!(applied.sides.is_empty(), !fits);
+        }
+    }
+    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, Reply::Mismatch, "nobody need compare again");
+}
+
+#[test]
+fn a_replay_says_that_it_is_one_whatever_it_expects() {
+    let replayed = |new, known| {
+        let connect = Connect { only: Expected::Nothing, ..connect(Some(new), 200) };
+        Change::Connect(Box::new(connect)).apply(found(Some(&row()), known, 0)).reply
+    };
+    assert_eq!(replayed(1, Known::Spent), Reply::Unchanged(Unchanged::AlreadyConnected));
+    assert_eq!(replayed(9, Known::Spent), Reply::Unchanged(Unchanged::TokenAlreadySpent));
+    assert_eq!(replayed(9, Known::Elsewhere), Reply::Duplicate);
+    let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    let forgiving = Connect { only: Expected::Nothing, ..connect(Some(1), 200) };
+    let applied = Change::Connect(Box::new(forgiving)).apply(found(Some(&refused), Known::Spent, 0));
+    assert_eq!((applied.row, applied.reply), (None, Reply::Mismatch), "it would change something");
+}
+
+#[test]
+fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
+    let restored =
+        |row: &Row, known| Change::Restore.apply(Found { now: NOW + seconds(9), ..found(Some(row), known, 0) });
+    let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(NOW), ..row() };
+    for (revoke, known) in [(true, Known::Unrevoked), (false, Known::New), (false, Known::Unrevoked)] {
+        let gone = taken(&Change::Disconnect(Disconnect { revoke }), &held, NOW).0;
+        let applied = restored(&gone, known);
+        let expected = Row {
+            generation: Generation(6),
+            due_at: Some(NOW + seconds(9)),
+            retry_at: None,
+            changed_at: NOW + seconds(9),
+            ..held.clone()
+        };
+        assert_eq!((applied.row, applied.reply), (Some(expected), Reply::Done));
+        assert_eq!(applied.sides, [Side::Keep(token(1)), Side::Keep(token(5))]);
+    }
+    let unchanged = restored(&row(), Known::Unrevoked);
+    assert_eq!((unchanged.row, unchanged.reply), (None, Reply::Done), "it is connected");
+}
+
+#[test]
+fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
+    let restored = |row: &Row, known| Change::Restore.apply(found(Some(row), known, 0));
+    let gone = |row: &Row, revoke| taken(&Change::Disconnect(Disconnect { revoke }), row, NOW).0;
+    let verdict = Row { verdict: verdict(VerdictBy::Idp), ..row() };
+    let late = apply(&committed(&commit(1, &claimed_row(&[1]), 2)), &gone(&row(), false), NOW).row.unwrap();
+    for (why, row, known) in [
+        ("revoked, or about to be", gone(&row(), true), Known::New),
+        ("another key's", gone(&row(), false), Known::Elsewhere),
+        ("refused before", gone(&verdict, false), Known::Unrevoked),
+        ("in flight before", gone(&claimed_row(&[1]), false), Known::Unrevoked),
+        ("answered late", late, Known::Unrevoked),
+    ] {
+        let applied = restored(&row, known);
+        assert!(applied.row.is_none() && applied.sides.is_empty(), "{why}");
+        assert_eq!(applied.reply, Reply::Refused, "{why}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_the_restore_finds_its_place() {
+    // Sent before its row's own refresh, and answered after the disconnect was taken back.
+    let stored = taken(&committed(&commit(2, &claimed_row(&[1, 2]), 3)), &claimed_row(&[1, 2]), NOW).0;
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &stored, NOW).0;
+    let back = Change::Restore.apply(found(Some(&gone), Known::Unrevoked, 0)).row.unwrap();
+    let late = Commit { epoch: 8, ..commit(1, &claimed_row(&[1]), 2) };
+    let (left, reply, sides) = taken(&committed(&late), &back, NOW);
+    assert_eq!((reply, left.alt), (Reply::Resolved(Resolution::Alt), alt(2, 1, 8)));
+    assert_eq!(sides, [], "nothing is revoked");
 }
 
 #[test]

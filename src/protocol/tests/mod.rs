@@ -14,7 +14,8 @@ mod sent;
 use std::time::Duration;
 
 use super::{
-    Applied, Change, Claim, Commit, Connect, Ending, Fault, Found, Known, Recover, Refuse, Reply, Side, doubt::Rules,
+    Applied, Change, Claim, Commit, Connect, Ending, Expected, Fault, Found, Known, Recover, Refuse, Reply, Side,
+    doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -148,7 +149,15 @@ pub(crate) fn ending(attempt: u8, row: &Row) -> Ending {
 
 pub(crate) fn refuse(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
-    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence: Evidence::ours("invalid_grant") })
+    let (evidence, by) = (Evidence::ours("invalid_grant"), VerdictBy::Idp);
+    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
+}
+
+/// The answer of another subject to an attempt that claimed `row`.
+pub(crate) fn foreign(attempt: u8, row: &Row) -> Change {
+    let (incarnation, generation) = (row.incarnation, row.generation);
+    let (evidence, by) = (Evidence::ours("account_mismatch"), VerdictBy::Subject);
+    Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
 }
 
 /// A consent that brought token `new`, as incarnation `incarnation`.
@@ -164,6 +173,8 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
         refresh_expires: Expires::Never,
         due_at: Some(NOW + seconds(3_020)),
         cancels_revocations: false,
+        only: Expected::Anything,
+        compared: Expected::Anything,
     }
 }
 

@@ -18,6 +18,8 @@ enum Step {
     /// An answer reaches the store, perhaps again.
     Land(usize),
     Refuse(usize),
+    /// The answer is somebody else's: what was sent is spent for good.
+    Foreign(usize),
     Cancel(usize),
     Close(usize),
     Clear,
@@ -26,6 +28,7 @@ enum Step {
     ConnectSame,
     ConnectAccessToken,
     Disconnect,
+    Restore,
     RequireReconnect,
     Hold,
     Release,
@@ -40,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| Step::Answer(attempt, same)),
         8 => (0..8_usize).prop_map(Step::Land),
         3 => one.clone().prop_map(Step::Refuse),
+        1 => one.clone().prop_map(Step::Foreign),
         3 => one.clone().prop_map(Step::Cancel),
         3 => one.prop_map(Step::Close),
         3 => Just(Step::Clear),
@@ -48,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::ConnectSame),
         1 => Just(Step::ConnectAccessToken),
         1 => Just(Step::Disconnect),
+        2 => Just(Step::Restore),
         1 => Just(Step::RequireReconnect),
         1 => Just(Step::Hold),
         2 => Just(Step::Release),
@@ -190,6 +195,11 @@ impl World {
                     self.ended(sending.id);
                 }
             }
+            Step::Foreign(slot) => {
+                if let Some(sending) = self.running[slot].take() {
+                    self.change(&foreign(sending.id, &sending.claimed), Known::New);
+                }
+            }
             Step::Cancel(slot) => {
                 if let Some(sending) = self.running[slot].take() {
                     self.change(&Change::Cancel(ending(sending.id, &sending.claimed)), Known::New);
@@ -232,6 +242,11 @@ impl World {
             }
             Step::Disconnect => {
                 self.change(&Change::Disconnect(Disconnect { revoke: true }), Known::New);
+            }
+            Step::Restore => {
+                let refused = self.row.tombstone.is_some_and(|tombstone| !tombstone.restorable);
+                let reply = self.change(&Change::Restore, Known::Unrevoked);
+                assert_eq!(reply, if refused { Reply::Refused } else { Reply::Done });
             }
             Step::RequireReconnect => {
                 self.change(&Change::RequireReconnect { reason: "left".to_owned() }, Known::New);

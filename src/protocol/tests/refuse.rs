@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::resolve::Resolution;
 
 #[test]
 fn invalid_grant_sends_the_user_through_consent() {
@@ -62,4 +63,49 @@ fn invalid_grant_promotes_the_alternative_answer() {
     assert_eq!((reply, left.refresh_token, left.verdict), (Reply::Promoted, Some(token(5)), None));
     let intent = left.intent.unwrap();
     assert_eq!((intent.generation, intent.senders.len(), intent.senders[0].attempt), (GENERATION, 1, id(2)));
+}
+
+#[test]
+fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
+    let row = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
+    let (left, reply, sides) = taken(&foreign(1, &row), &row, NOW + seconds(2));
+    let evidence = Evidence::ours("account_mismatch");
+    let verdict = Some(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject });
+    let expected = Row { verdict, lease: None, intent: None, changed_at: NOW + seconds(2), ..row };
+    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![Side::Spent(fingerprint(1))]));
+}
+
+#[test]
+fn a_token_that_was_spent_for_another_subject_is_not_forgiven_and_a_late_answer_is_believed() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&foreign(1, &row), &row, NOW);
+    let connected = |token| {
+        let found = Found { row: Some(&left), now: NOW, floor: Generation(0), known: Known::Spent };
+        Change::Connect(Box::new(connect(token, 200))).apply(found)
+    };
+    assert_eq!(connected(Some(1)).row, None);
+    let (late, reply, _) = taken(&committed(&commit(2, &row, 3)), &left, NOW);
+    assert_eq!((late.verdict, late.refresh_token), (None, Some(token(3))));
+    assert_eq!(reply, Reply::Resolved(Resolution::Own));
+    let fresh = Change::Connect(Box::new(connect(Some(9), 200))).apply(Found {
+        row: Some(&left),
+        now: NOW,
+        floor: Generation(0),
+        known: Known::New,
+    });
+    assert_eq!(fresh.row.unwrap().verdict, None);
+}
+
+#[test]
+fn a_refusal_that_turns_out_to_be_of_a_token_spent_for_another_subject_can_be_forgiven_no_more() {
+    let row = claimed_row(&[1, 2]);
+    let (left, ..) = taken(&refuse(1, &row), &row, NOW);
+    let (left, ..) = taken(&foreign(2, &row), &left, NOW + seconds(9));
+    let verdict = left.verdict.unwrap();
+    assert_eq!((verdict.by, verdict.since), (VerdictBy::Subject, NOW), "the user was to reconnect before");
+
+    for by in [VerdictBy::Application, VerdictBy::Doubt] {
+        let row = Row { verdict: super::verdict(by), ..claimed_row(&[1]) };
+        assert_eq!(taken(&foreign(1, &row), &row, NOW).0.verdict, row.verdict);
+    }
 }

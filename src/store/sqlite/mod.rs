@@ -88,6 +88,11 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
     }
 
+    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+        let (id, failures) = (revocation.id, revocation.failures);
+        self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
+    }
+
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
         self.writer.run(move |connection| query::revoked(connection, id, retry_at))
     }
@@ -100,8 +105,13 @@ impl Store for SqliteStore {
         self.writer.run(move |connection| query::meta(connection, name, &value))
     }
 
-    fn set_meta(&self, name: &'static str, value: Vec<u8>) -> Answer<()> {
-        self.writer.run(move |connection| query::set_meta(connection, name, &value))
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+        let name = name.to_owned();
+        self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
+    }
+
+    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+        self.readers.run(move |connection| query::metas(connection, prefix))
     }
 
     fn close(&self) -> Answer<()> {

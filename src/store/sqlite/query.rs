@@ -9,8 +9,8 @@ use super::{
     threads::Failure,
 };
 use crate::{
-    model::{Fingerprint, Generation, Row, Sealed, Time, TokenKey},
-    protocol::{Applied, Change, Found, Known, Side},
+    model::{Fingerprint, Generation, Row, Sealed, Spendable, Time, TokenKey},
+    protocol::{Applied, Change, Found, Known, LookUp, Side},
     store::{
         Changed, Cursor, Expiring, Page, Revocation, StoreError,
         record::{Record, expires},
@@ -49,9 +49,10 @@ pub(super) fn change(
 ) -> Result<Changed, Failure> {
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
-    let known = match change.looks_up() {
-        Some(fingerprint) => known(connection, fingerprint, id)?,
-        None => Known::New,
+    let known = match (change.looks_up(), &stored) {
+        (Some(LookUp::Token(fingerprint)), _) => known(connection, fingerprint, id)?,
+        (Some(LookUp::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
+        (Some(LookUp::Restorable), None) | (None, _) => Known::New,
     };
     let floor = Generation(floor(connection)?);
     let row = stored.as_ref().map(|stored| &stored.row);
@@ -74,14 +75,38 @@ fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option
     if diesel::select(exists(seen.filter(fingerprints::grant_row.eq(own)))).get_result(connection)? {
         return Ok(Known::Spent);
     }
-    let live = grants::table
-        .filter(grants::fingerprint.eq(&fingerprint))
-        .filter(grants::id.ne(own))
-        .filter(grants::tombstone.is_null());
-    let spent = seen.filter(fingerprints::grant_row.ne(own)).filter(fingerprints::spent.eq(true));
+    let live = held_elsewhere(&fingerprint, own).filter(grants::tombstone.is_null());
     let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
-    let elsewhere = elsewhere || diesel::select(exists(spent)).get_result(connection)?;
+    let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
     Ok(if elsewhere { Known::Elsewhere } else { Known::New })
+}
+
+/// What became of the tokens of a disconnected row. Another tombstone with one of them may be revoking it.
+fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<Known> {
+    let mut unrevoked = true;
+    for Spendable { sealed, fingerprint } in row.refresh_tokens() {
+        let held: bool = diesel::select(exists(held_elsewhere(&fingerprint.0, own))).get_result(connection)?;
+        if held || diesel::select(exists(spent_elsewhere(&fingerprint.0, own))).get_result(connection)? {
+            return Ok(Known::Elsewhere);
+        }
+        let queued = revocation_of(row.key.idp(), row.key.user(), row.key.account_name(), &sealed.0)
+            .filter(revocations::failures.eq(0));
+        unrevoked &= diesel::select(exists(queued)).get_result::<bool>(connection)?;
+    }
+    Ok(if unrevoked { Known::Unrevoked } else { Known::New })
+}
+
+#[diesel::dsl::auto_type]
+fn held_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
+    grants::table.filter(grants::fingerprint.eq(fingerprint)).filter(grants::id.ne(own))
+}
+
+#[diesel::dsl::auto_type]
+fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
+    fingerprints::table
+        .filter(fingerprints::fingerprint.eq(fingerprint))
+        .filter(fingerprints::grant_row.ne(own))
+        .filter(fingerprints::spent.eq(true))
 }
 
 fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
@@ -118,22 +143,31 @@ fn write_side(
         Side::Connected(fingerprint) => remember(connection, *fingerprint, id, true, now),
         Side::Revoke(token) => queue_revocation(connection, key, &token.sealed, now),
         Side::CancelRevocations => {
-            diesel::delete(revocations_of(key.idp(), key.user(), key.account_name())).execute(connection).map(drop)
+            let queued = revocations::table
+                .filter(revocations::idp.eq(key.idp()))
+                .filter(revocations::user_id.eq(key.user()))
+                .filter(revocations::account.eq(key.account_name()));
+            diesel::delete(queued).execute(connection).map(drop)
+        }
+        Side::Keep(token) => {
+            let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.sealed.0);
+            diesel::delete(queued).execute(connection).map(drop)
         }
     }
 }
 
 #[diesel::dsl::auto_type]
-fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [u8]) -> _ {
     revocations::table
         .filter(revocations::idp.eq(idp))
         .filter(revocations::user_id.eq(user))
         .filter(revocations::account.eq(account))
+        .filter(revocations::token.eq(token))
 }
 
 /// Queues a revocation, unless it is queued already: a late answer may be brought several times.
 fn queue_revocation(connection: &mut SqliteConnection, key: &TokenKey, token: &Sealed, now: Time) -> QueryResult<()> {
-    let queued = revocations_of(key.idp(), key.user(), key.account_name()).filter(revocations::token.eq(&token.0));
+    let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.0);
     if diesel::select(exists(queued)).get_result(connection)? {
         return Ok(());
     }
@@ -230,13 +264,24 @@ pub(super) fn revocations(
     Ok(found.into_iter().map(revocation).collect())
 }
 
+pub(super) fn revoking(
+    connection: &mut SqliteConnection,
+    id: i64,
+    failures: u32,
+    retry_at: Time,
+) -> Result<bool, Failure> {
+    let as_listed = revocations::table.find(id).filter(revocations::failures.eq(failures.cast_signed()));
+    let begun = diesel::update(as_listed)
+        .set((revocations::due_at.eq(retry_at.0), revocations::failures.eq(revocations::failures + 1)))
+        .execute(connection)?;
+    Ok(begun == 1)
+}
+
 pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<Time>) -> Result<(), Failure> {
     let row = revocations::table.find(id);
     match retry_at {
         None => diesel::delete(row).execute(connection)?,
-        Some(time) => diesel::update(row)
-            .set((revocations::due_at.eq(time.0), revocations::failures.eq(revocations::failures + 1)))
-            .execute(connection)?,
+        Some(time) => diesel::update(row).set(revocations::due_at.eq(time.0)).execute(connection)?,
     };
     Ok(())
 }
@@ -255,7 +300,18 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
     Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
 }
 
-pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<(), Failure> {
-    diesel::replace_into(meta::table).values((meta::name.eq(name), meta::value.eq(value))).execute(connection)?;
+pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+    match value {
+        None => diesel::delete(meta::table.find(name)).execute(connection)?,
+        Some(value) => diesel::replace_into(meta::table)
+            .values((meta::name.eq(name), meta::value.eq(value)))
+            .execute(connection)?,
+    };
     Ok(())
+}
+
+pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let from = meta::table.filter(meta::name.ge(prefix)).order(meta::name);
+    let found = from.load::<(String, Vec<u8>)>(connection)?.into_iter();
+    Ok(found.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())
 }

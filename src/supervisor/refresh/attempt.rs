@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Ended, Progress, seal};
+use super::{Ended, Progress, seal, subject};
 use crate::{
     error::Cause,
     idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
@@ -158,9 +158,12 @@ impl Attempt {
         let slot = loop {
             let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
             tokio::select! {
+                // In this order: a slot that is granted while the provider is held goes back.
+                biased;
+                () = self.core.until_idp_held(self.key.idp()) => return None,
+                () = self.core.stopped() => return None,
                 slot = provider.gate.slot(&self.core.clock, login, lane) => break slot,
                 Ok(()) = self.wanted.changed(), if lane == Lane::Background => {}
-                () = self.core.stopped() => return None,
             }
         };
         match slot {
@@ -223,6 +226,9 @@ impl Attempt {
         drop(token);
         let retry_at = self.learn(provider, slot, &row, &outcome);
         let told = match outcome {
+            Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+                Told::Foreign { evidence: Evidence::ours("account_mismatch") }
+            }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 let landing = self.landing.insert(seal::land(&self.core.keyring, provider, &sent, *answer));

@@ -2,10 +2,12 @@
 //!
 //! Nobody owns an attempt but the table: callers, actors and the registry may all die while it runs. There is
 //! one attempt per key; whoever wants a refresh joins it. `attempt` carries out what
-//! `protocol::attempt` decides; `seal` turns answers into commits and rows into tokens.
+//! `protocol::attempt` decides; `seal` turns answers into commits and rows into tokens, `subject` says
+//! whose an answer is.
 
 mod attempt;
 pub(super) mod seal;
+mod subject;
 
 use std::{
     collections::HashMap,

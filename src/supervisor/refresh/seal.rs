@@ -14,7 +14,7 @@ use crate::{
         AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable,
         Time, TokenKey,
     },
-    protocol::{Commit, Connect, attempt::Claimed, schedule::due_at},
+    protocol::{Commit, Connect, Expected, attempt::Claimed, schedule::due_at},
     supervisor::core::Provider,
 };
 
@@ -121,12 +121,13 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
     Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
 }
 
-/// Seals a grant from the user's consent.
+/// Seals a grant from the user's consent, with what its key must hold.
 pub(in crate::supervisor) fn connecting(
     keyring: &Keyring,
     provider: &Provider,
     key: &TokenKey,
     grant: Grant,
+    (only, compared): (Expected, Expected),
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
@@ -158,6 +159,8 @@ pub(in crate::supervisor) fn connecting(
         refresh_expires,
         due_at: due_at(key, now, expires, provider.times.margin),
         cancels_revocations: !provider.idp.revocable_alone(),
+        only,
+        compared,
     }
 }
 
@@ -183,6 +186,11 @@ pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, B
     let token = open_refresh_token(keyring, &row.key, sealed)?;
     let params = open_document(keyring, row).map(|document| document.params.clone()).unwrap_or_default();
     Ok((token, params))
+}
+
+/// Whose grant the row is, where that is known.
+pub(in crate::supervisor) fn subject(keyring: &Keyring, row: &Row) -> Option<String> {
+    open_document(keyring, row).ok()?.subject.clone()
 }
 
 /// Opens a sealed refresh token.

@@ -3,9 +3,10 @@
 //! `machine` decides; this file carries its effects out. The actor can die at any time: attempts and store
 //! operations run elsewhere, and whoever waits hears that the reply was dropped and asks again.
 
+mod change;
 mod machine;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
@@ -14,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     command::{Ask, Refreshed, Reply, Revoke},
-    core::Core,
+    core::{Core, Provider},
     handle::Shared,
     refresh::{Attempts, Progress, seal},
     registry::{RegistryActor, Retire, Routes, TokenActorEnded},
@@ -24,12 +25,13 @@ use super::{
 use crate::{
     clock::Reading,
     error::{Cause, Error},
-    idp::Lane,
-    model::{Grant, Row, Standing, State, Time, Token, TokenKey},
-    protocol::{Change, Disconnect, Reply as Replied},
-    store::{Changed, StoreError},
+    idp::{Closed, Lane},
+    model::{Row, Standing, State, Time, Token, TokenKey},
+    protocol::{Change, Disconnect},
+    store::StoreError,
 };
-use machine::{Effect, Event, GateSight, Limits, Machine, Sight, Waiting};
+pub(super) use change::refusal;
+use machine::{Effect, Event, GateSight, HELD, Limits, Machine, Sight, Waiting};
 
 /// The actor of one key.
 pub(super) struct TokenActor {
@@ -39,6 +41,8 @@ pub(super) struct TokenActor {
     machine: Machine<Reply<Token>, Reply<Refreshed>>,
     /// Asked for while the row is being read.
     unread: Vec<Unread>,
+    /// How many changes of the row are waited for.
+    changing: usize,
     timer: Option<(Time, SpawnHandle)>,
     guard: Guard,
 }
@@ -83,7 +87,11 @@ impl TokenActor {
     ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
         let guard = Guard { registry, key: key.clone(), number };
-        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), timer: None, guard }
+        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), changing: 0, timer: None, guard }
+    }
+
+    fn provider(&self) -> Option<Arc<Provider>> {
+        self.core.provider(self.key.idp())
     }
 
     fn feed(&mut self, event: Event<Reply<Token>, Reply<Refreshed>>, context: &mut Context<Self>) {
@@ -109,15 +117,15 @@ impl TokenActor {
             last_used: published.as_deref().map_or(Time(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
             gate: self.gate(now),
-            wanted: !self.unread.is_empty(),
+            wanted: !self.unread.is_empty() || self.changing > 0,
         };
         self.machine.step(event, sight)
     }
 
     fn gate(&self, now: Reading) -> GateSight {
-        let provider = self.core.provider(self.key.idp());
-        provider.map_or_else(GateSight::default, |provider| GateSight {
-            closed: provider.gate.closed(now),
+        let held = self.core.idp_held(self.key.idp()).map(|_| Closed { wait: HELD, cause: Cause::IdpHeld });
+        self.provider().map_or_else(GateSight::default, |provider| GateSight {
+            closed: held.or_else(|| provider.gate.closed(now)),
             recovered: provider.gate.recovered().map(|at| at.wall),
         })
     }
@@ -178,7 +186,7 @@ impl TokenActor {
     fn stand(&self, standing: Standing) {
         let Some(issued) = self.core.snapshot.current(&self.key) else { return };
         issued.set_standing(standing);
-        let ends = self.core.provider(self.key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
+        let ends = self.provider().is_some_and(|provider| provider.idp.rotation_ends_access_token);
         // Looked at after the change: the attempt says that it sends before it withdraws, so one of us is last.
         if ends && self.core.attempts.sent(&self.key).is_some_and(|sent| issued.generation <= sent) {
             issued.set_standing(Standing::Withdrawn);
@@ -249,7 +257,7 @@ impl TokenActor {
     /// The registry that routed here died, and its successor starts actors of its own: this one has nothing left
     /// to do once nobody waits. Without this its timer would keep it alive beside them.
     fn is_forgotten(&self) -> bool {
-        !self.guard.registry.connected() && !self.machine.is_busy()
+        !self.guard.registry.connected() && !self.machine.is_busy() && self.changing == 0
     }
 
     /// Whether somebody was answered.
@@ -277,72 +285,6 @@ impl TokenActor {
                 Unread::Watch(reply) => drop(reply.send(Err(refusal(error)))),
             }
         }
-    }
-
-    fn connect(&self, grant: Grant, reply: Reply<Status>, context: &mut Context<Self>) {
-        let Some(provider) = self.core.provider(self.key.idp()) else {
-            return drop(reply.send(Err(Error::UnknownIdp)));
-        };
-        if provider.gate.login(grant.client_id.as_deref()).is_none() {
-            let retry_after = Duration::from_secs(60);
-            return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
-        }
-        let now = self.core.clock.now();
-        let connect = seal::connecting(&self.core.keyring, &provider, &self.key, grant, now);
-        self.change(Change::Connect(Box::new(connect)), reply, context);
-    }
-
-    /// Has whoever is the key's actor by then read the row again.
-    fn read_again(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (routes, key) = (self.routes.clone(), self.key.clone());
-        async move { drop(routes.route(key, Ask::Stale).await) }
-    }
-
-    /// Carries out one transaction on the row. It is done whether this actor lives to see it or not.
-    fn change(&self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
-        let changed = self.core.change(&self.key, change);
-        let (tell, told) = oneshot::channel();
-        let read_again = self.read_again();
-        self.core.runtime.spawn(async move {
-            // If this actor is gone, its successor may have read the row before it was changed.
-            if tell.send(changed.await).is_err() {
-                read_again.await;
-            }
-        });
-        let changed = async {
-            let lost = |_| Err(StoreError::Unavailable("the supervisor is going down".to_owned()));
-            told.await.unwrap_or_else(lost)
-        };
-        context.spawn(changed.into_actor(self).map(|changed, actor, context| match changed {
-            Ok(Changed { reply: replied, row, now, .. }) => {
-                let row = row.map(Arc::new);
-                let answer = match replied {
-                    Replied::Duplicate => Err(Error::DuplicateGrant),
-                    Replied::Refused => Err(Error::NotConnected),
-                    Replied::Unchanged(why) => Ok(Status::of(row.as_deref(), now, Some(why))),
-                    _ => Ok(Status::of(row.as_deref(), now, None)),
-                };
-                actor.feed(Event::Row(row), context);
-                drop(reply.send(answer));
-                if !actor.guard.registry.connected() {
-                    // The same if the registry died, and the next one has started a successor beside this one.
-                    actor.core.runtime.spawn(actor.read_again());
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "a change of a grant was not stored");
-                drop(reply.send(Err(refusal(&error))));
-            }
-        }));
-    }
-}
-
-fn refusal(error: &StoreError) -> Error {
-    match error {
-        StoreError::Unavailable(_) => {
-            Error::Unavailable { retry_after: Duration::from_secs(1), cause: Cause::StoreDown }
-        }
-        StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
     }
 }
 
@@ -383,14 +325,19 @@ impl Handler<Deliver> for TokenActor {
                 self.feed(Event::Tick, context);
             }
             Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
-            Ask::Connect { grant, reply } => self.connect(*grant, reply, context),
+            Ask::Connect { grant, only, reply } => self.connect(*grant, only, reply, context),
             Ask::Disconnect { revoke, reply } => {
-                let disconnect = Disconnect { revoke: revoke == Revoke::Yes };
+                // What cannot be revoked is not queued: it can be restored for as long as it lives.
+                let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
+                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable };
                 self.change(Change::Disconnect(disconnect), reply, context);
             }
             Ask::RequireReconnect { reason, reply } => {
                 self.change(Change::RequireReconnect { reason }, reply, context);
             }
+            Ask::Hold { reason, reply } => self.change(Change::Hold { reason }, reply, context),
+            Ask::Release { reply } => self.change(Change::Release, reply, context),
+            Ask::Restore { reply } => self.change(Change::Restore, reply, context),
             Ask::Wake => self.feed(Event::Tick, context),
             Ask::Stale => self.feed(Event::Stale, context),
             #[cfg(feature = "testing")]

@@ -62,6 +62,7 @@ pub(super) enum What {
     Refresh,
     Elsewhere,
     Report,
+    Hold,
     /// The number of a deed.
     Deed(usize),
 }
@@ -82,6 +83,7 @@ pub(super) enum DeedKind {
     ConnectElsewhere,
     Disconnect { revoke: bool },
     RequireReconnect,
+    Restore,
 }
 
 impl Plot {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Acquire, Cause, Command, Disconnect, Error, Generation, GetStatus, RefreshNow, RequireReconnect, Revoke, State,
-    TokenKey, testing::Standing,
+    Acquire, Cause, Command, Disconnect, Error, Generation, GetStatus, RefreshNow, Release, RequireReconnect, Revoke,
+    State, Status, TokenKey, testing::Standing,
 };
 
 use super::{
@@ -65,6 +65,9 @@ async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
         if testing.attempts() > 0 || testing.journal_pending() > 0 || !plot.asked.is_empty() {
             continue;
         }
+        if !release(stage, &plot.key).await? {
+            continue;
+        }
         let Some(state) = status(stage, plot).await? else { continue };
         let at_rest = match state {
             State::Fresh | State::ReconnectRequired | State::Revoked => true,
@@ -79,6 +82,18 @@ async fn settle(stage: &mut Stage, plot: &mut Plot) -> Result<State, String> {
     let testing = stage.supervisor().testing();
     let (attempts, entries) = (testing.attempts(), testing.journal_pending());
     Err(format!("no rest: {attempts} attempts, {entries} journal entries, {} wait", plot.asked.len()))
+}
+
+/// People let go of what they hold. False if they did not yet know that there was nothing.
+async fn release(stage: &mut Stage, key: &TokenKey) -> Result<bool, String> {
+    if stage.supervisor().idp_held("idp") != Ok(None) {
+        let released = stage.supervisor().release_idp("idp").await;
+        return released.map(|()| false).map_err(|error| format!("it is not released: {error}"));
+    }
+    match stage.called(GetStatus::new(key)).await {
+        Ok(Status { held: None, .. }) => Ok(true),
+        _ => Ok(stage.called(Release::new(key)).await.is_err_and(|error| error == Error::NotConnected)),
+    }
 }
 
 /// What timed out may still be on its way to the store, which takes one thing after the other.

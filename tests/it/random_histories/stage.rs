@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Acquire, Command, Connect, Disconnect, Error, Generation, Grant, RefreshNow, RejectToken, RequireReconnect, Revoke,
-    TokenKey, TokenSupervisor,
+    Acquire, Command, Connect, Disconnect, Error, Generation, Grant, Hold, RefreshNow, RejectToken, Release,
+    RequireReconnect, Restore, Revoke, TokenKey, TokenSupervisor,
     testing::{Fault, Kind, Outcome, Presentation, StoreFault},
 };
 
 use super::{
     plot::{Consent, DeedKind, Moment, Plot, What},
     setting::Setting,
-    story::Step,
+    story::{Held, Step},
 };
 use crate::support::{LIFE, World};
 
@@ -170,6 +170,18 @@ impl Stage {
             Step::Revocations { fail } => sim.fail_revocations(fail.then_some(503)),
             Step::RequireReconnect => {
                 plot.act(self, DeedKind::RequireReconnect, RequireReconnect::new(&key, "asked")).await;
+            }
+            Step::Restore => plot.act(self, DeedKind::Restore, Restore::new(&key)).await,
+            Step::Hold(Held::Grant) => plot.ask_for(self, What::Hold, Hold::new(&key, "by hand")).await,
+            Step::LetGo(Held::Grant) => plot.ask_for(self, What::Hold, Release::new(&key)).await,
+            Step::Hold(Held::Idp) | Step::LetGo(Held::Idp) => {
+                let holds = matches!(step, Step::Hold(_));
+                let set = async move {
+                    let set =
+                        if holds { supervisor.hold_idp("idp", "x").await } else { supervisor.release_idp("idp").await };
+                    set.map(|()| None)
+                };
+                plot.ask(self, What::Hold, set).await;
             }
             Step::EndFamily => {
                 plot.ended = plot.consents.len();

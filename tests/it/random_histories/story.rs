@@ -50,11 +50,22 @@ pub(super) enum Step {
         fail: bool,
     },
     RequireReconnect,
+    /// Takes a disconnect back, if there was one.
+    Restore,
+    Hold(Held),
+    LetGo(Held),
     /// An administrator ends the user's sessions.
     EndFamily,
     /// A provider that did not rotate refresh tokens begins to.
     StartToRotate,
     Restart,
+}
+
+/// What people hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Held {
+    Grant,
+    Idp,
 }
 
 /// How many steps and scenes a history has.
@@ -74,7 +85,10 @@ pub(super) fn story(seed: u64) -> Vec<Step> {
 
 fn step(random: &mut Random) -> Step {
     match random.below(100) {
-        0..19 => Step::Ask { min_ttl: random.of(&[Duration::ZERO, Duration::ZERO, seconds(600), LIFE, LIFE * 2]) },
+        0..16 => Step::Ask { min_ttl: random.of(&[Duration::ZERO, Duration::ZERO, seconds(600), LIFE, LIFE * 2]) },
+        16 => Step::Restore,
+        17 => Step::Hold(held(random)),
+        18 => Step::LetGo(held(random)),
         19..23 => Step::AskAndVanish,
         23..28 => Step::RefreshNow,
         28..32 => Step::Reject { back: random.below(3), reporters: random.of(&[1, 1, 10]) },
@@ -144,6 +158,10 @@ fn death(random: &mut Random) -> Step {
     random.of(&[Step::PanicActor, Step::PanicActor, Step::PanicRegistry, Step::CrashSystem])
 }
 
+fn held(random: &mut Random) -> Held {
+    random.of(&[Held::Grant, Held::Idp])
+}
+
 /// What rarely comes together by chance.
 fn scene(random: &mut Random) -> Vec<Step> {
     let hang = Step::Fault(random.of(&[Fault::Hang, Fault::HangAfter]));
@@ -154,7 +172,7 @@ fn scene(random: &mut Random) -> Vec<Step> {
         Step::ConnectWithoutRefreshToken,
         Step::ConnectElsewhere,
     ]);
-    match random.below(8) {
+    match random.below(11) {
         // Disconnect and connect around a late answer.
         0 => vec![hang, Step::RefreshNow, Step::Disconnect { revoke }, connect, Step::RefreshElsewhere, Step::Release],
         // A connect crosses `invalid_grant`, or any other answer.
@@ -181,6 +199,15 @@ fn scene(random: &mut Random) -> Vec<Step> {
         }
         // A replayed connect after a rotation.
         6 => vec![Step::RefreshNow, Step::Advance(Duration::from_millis(300)), Step::ConnectAgain { which }],
+        // A disconnect is taken back, perhaps too late.
+        7 => vec![Step::Disconnect { revoke }, Step::Advance(seconds(which as u64 * 8)), Step::Restore, connect],
+        8 => vec![hang, Step::RefreshNow, Step::Disconnect { revoke }, Step::Restore, Step::Release, Step::Restore],
+        // What is due and what is under way when something is held.
+        9 => {
+            let held = held(random);
+            let later = Step::Advance(LIFE);
+            vec![hang, Step::RefreshNow, Step::Hold(held), Step::Release, later, Step::RefreshNow, Step::LetGo(held)]
+        }
         // A resource server that refuses every token.
         _ => {
             let round = [Step::Reject { back: 0, reporters: 5 }, Step::Ask { min_ttl: Duration::ZERO }];

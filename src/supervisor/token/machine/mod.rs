@@ -140,6 +140,9 @@ pub(super) struct Sight<'a> {
     pub(super) wanted: bool,
 }
 
+/// When those are to ask again whom only people can help.
+pub(super) const HELD: Duration = Duration::from_secs(60);
+
 /// A caller is told this if nothing better is known.
 const SOON: Duration = Duration::from_secs(1);
 

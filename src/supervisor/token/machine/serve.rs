@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Effect, Machine, Pause, SOON, Sight, View, Waiting};
+use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     error::{Cause, Error},
-    idp::Lane,
+    idp::{Closed, Lane},
     model::{Issued, LastError, Row, Time, Token},
 };
 
@@ -123,7 +123,7 @@ impl<W, R> Machine<W, R> {
             None => Verdict::Start,
             // The next step lies before the caller's deadline: worth waiting for.
             Some(Error::Unavailable { retry_after, cause })
-                if cause != Cause::Held && now.boot + retry_after < waiting.deadline =>
+                if !matches!(cause, Cause::Held | Cause::IdpHeld) && now.boot + retry_after < waiting.deadline =>
             {
                 Verdict::Wait
             }
@@ -138,11 +138,15 @@ impl<W, R> Machine<W, R> {
             return Some(Error::ReconnectRequired { reason, since });
         }
         if row.held.is_some() {
-            return Some(Error::Unavailable { retry_after: Duration::from_secs(60), cause: Cause::Held });
+            return Some(Error::Unavailable { retry_after: HELD, cause: Cause::Held });
         }
         if row.refresh_token.is_none() {
             let since = row.expires.at().unwrap_or(row.changed_at).into();
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
+        }
+        if let Some(Closed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
+            // Whatever else there is: only people can help.
+            return Some(Error::Unavailable { retry_after: wait, cause });
         }
         let backoff = self.backs_off(row).zip(row.last_error.as_ref()).map(|(until, error)| (until, error.cause));
         let pause = self.pause().map(|pause| (pause.until, pause.cause));

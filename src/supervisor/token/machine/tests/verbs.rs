@@ -179,3 +179,37 @@ fn refresh_now_of_a_cold_grant_that_fails_is_not_called_a_success() {
     bench.ends(End::Renewed, renewed(&row(), NOW));
     assert_eq!(bench.refreshed, [(1, Ok(true))]);
 }
+
+#[test]
+fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_is_released() {
+    let people_hold = GateSight { closed: Some(Closed { wait: seconds(60), cause: Cause::IdpHeld }), recovered: None };
+    let held = |row: Row| {
+        let mut bench = Bench::new();
+        bench.gate = people_hold;
+        bench.feed(Event::Tick);
+        bench.feed(Event::Row(Some(Arc::new(row))));
+        bench
+    };
+    let mut bench = held(row());
+    assert!(bench.served(), "valid tokens are");
+    let mut bench = held(expired());
+    assert_eq!(unavailable(bench.ask(0)), (seconds(60), Cause::IdpHeld));
+    bench.feed(Event::RefreshNow(1));
+    let refused = Error::Unavailable { retry_after: seconds(60), cause: Cause::IdpHeld };
+    assert_eq!((bench.refreshed[0].1.clone(), bench.started), (Err(refused), 0));
+    bench.gate = GateSight::default();
+    bench.feed(Event::Tick);
+    assert_eq!(bench.started, 1, "nobody has to ask");
+
+    // What runs goes on, and those who wait for it with it.
+    bench.gate = people_hold;
+    assert!(bench.ask(0).is_none());
+    bench.ends(End::Renewed, renewed(&expired(), NOW));
+    assert!(bench.answer(2).unwrap().is_ok());
+    // An attempt that was refused its slot leaves nobody waiting.
+    let mut bench = Bench::with(expired());
+    assert!(bench.ask(0).is_none());
+    bench.gate = people_hold;
+    bench.ends(End::Settled, expired());
+    assert_eq!((unavailable(bench.answer(1)).1, bench.started), (Cause::IdpHeld, 1));
+}

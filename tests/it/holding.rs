@@ -1,0 +1,168 @@
+//! People hold a grant or an identity provider: nothing is started for it until they release it, and nothing is lost.
+
+use std::time::Duration;
+
+use token_supervisor::{
+    Cause, Error, Revoke, State, TokenKey, TokenSupervisor,
+    testing::{Fault, Profile, Standing},
+};
+use tokio::task::JoinHandle;
+
+use crate::support::{LIFE, World, ask, eventually, stop, within};
+
+/// What is held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    Grant,
+    Idp,
+}
+
+impl What {
+    async fn hold(self, supervisor: &TokenSupervisor, key: &TokenKey) {
+        match self {
+            Self::Grant => {
+                let status = within(supervisor.hold(key, "moving house")).await.unwrap();
+                assert_eq!(status.held.as_deref(), Some("moving house"));
+            }
+            Self::Idp => within(supervisor.hold_idp(key.idp(), "moving house")).await.unwrap(),
+        }
+        self.is_held(supervisor, key).await;
+    }
+
+    async fn is_held(self, supervisor: &TokenSupervisor, key: &TokenKey) {
+        let held = match self {
+            Self::Grant => within(supervisor.status(key)).await.unwrap().held,
+            Self::Idp => supervisor.idp_held(key.idp()).unwrap(),
+        };
+        assert_eq!(held.as_deref(), Some("moving house"));
+    }
+
+    async fn release(self, supervisor: &TokenSupervisor, key: &TokenKey) {
+        match self {
+            Self::Grant => assert_eq!(within(supervisor.release(key)).await.unwrap().held, None),
+            Self::Idp => within(supervisor.release_idp(key.idp())).await.unwrap(),
+        }
+    }
+
+    fn cause(self) -> Cause {
+        if self == Self::Grant { Cause::Held } else { Cause::IdpHeld }
+    }
+}
+
+#[tokio::test]
+async fn a_hold_survives_a_restart_and_what_is_due_starts_when_it_ends() {
+    for what in [What::Grant, What::Idp] {
+        let world = World::new(Profile::gitlab());
+        let (supervisor, key) = world.connected().await;
+        what.hold(&supervisor, &key).await;
+        stop(supervisor).await;
+        let supervisor = world.start().await;
+        what.is_held(&supervisor, &key).await;
+        within(supervisor.token(&key)).await.expect("valid tokens are served");
+        world.clock.advance(LIFE);
+        for _ in 0..2 {
+            let error = within(supervisor.token(&key)).await.unwrap_err();
+            assert!(matches!(error, Error::Unavailable { cause, .. } if cause == what.cause()), "{error}");
+            assert!(within(supervisor.refresh_now(&key)).await.is_err());
+            // The sweeper comes by, too.
+            world.clock.advance(Duration::from_secs(10));
+        }
+        assert_eq!(world.sim.requests(), 0, "{what:?}");
+        what.release(&supervisor, &key).await;
+        eventually("it is refreshed although nobody asks", || {
+            // The sweeper looks by the clock.
+            world.clock.advance(Duration::from_secs(1));
+            supervisor.cached(&key).is_some()
+        })
+        .await;
+        stop(supervisor).await;
+        assert_eq!(world.sim.requests(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_runs_goes_on_and_its_answer_is_stored() {
+    for what in [What::Grant, What::Idp] {
+        let world = World::new(Profile::gitlab());
+        let (supervisor, key) = world.connected().await;
+        world.sim.next(Fault::HangAfter);
+        world.clock.advance(LIFE);
+        let caller = ask(&supervisor, &key);
+        eventually("the request has left", || world.sim.requests() == 1).await;
+        what.hold(&supervisor, &key).await;
+        world.sim.release();
+        assert_eq!(within(caller).await.unwrap().unwrap().generation().get(), 2);
+        eventually("the attempt ends", || supervisor.testing().attempts() == 0).await;
+        let status = within(supervisor.status(&key)).await.unwrap();
+        assert_eq!((status.generation.get(), status.held.is_some()), (2, what == What::Grant));
+        assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_slot_of_an_idp_that_is_held_is_told_at_once() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.bare_builder().idp("idp", world.sim.idp().max_concurrency(1)).start().await.unwrap();
+    let (first, second) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    for key in [&first, &second] {
+        within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
+    }
+    world.sim.next(Fault::HangAfter);
+    world.clock.advance(LIFE);
+    let callers = [ask(&supervisor, &first), ask(&supervisor, &second)];
+    eventually("one has the only slot, the other one waits for it", || {
+        world.sim.requests() == 1 && supervisor.testing().attempts() == 2
+    })
+    .await;
+    within(supervisor.hold_idp("idp", "maintenance")).await.unwrap();
+    eventually("one is told", || callers.iter().any(JoinHandle::is_finished)).await;
+    let (told, running): (Vec<_>, Vec<_>) = callers.into_iter().partition(JoinHandle::is_finished);
+    for caller in told {
+        let error = within(caller).await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Unavailable { cause: Cause::IdpHeld, .. }), "{error}");
+    }
+    world.sim.release();
+    for caller in running {
+        within(caller).await.unwrap().unwrap();
+    }
+    assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_revoked_at_an_idp_that_is_held_and_so_a_disconnect_can_be_taken_back() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.hold_idp("idp", "maintenance")).await.unwrap();
+    within(supervisor.disconnect(&key, Revoke::Yes)).await.unwrap();
+    for _ in 0..20 {
+        world.clock.advance(Duration::from_secs(10));
+        // An answer of the store: the sweeper has been there.
+        within(supervisor.status(&TokenKey::new("nobody", "idp"))).await.unwrap();
+    }
+    assert_eq!(within(supervisor.restore(&key)).await.unwrap().state, State::Due);
+    within(supervisor.release_idp("idp")).await.unwrap();
+    eventually("it is refreshed", || {
+        world.clock.advance(Duration::from_secs(1));
+        world.sim.requests() == 1
+    })
+    .await;
+    assert_eq!((world.stored(supervisor, &key).await, world.sim.revocations()), (Standing::Current, 0));
+}
+
+#[tokio::test]
+async fn what_cannot_be_held_is_refused_and_says_why() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    assert_eq!(within(supervisor.hold_idp("nobody", "x")).await.unwrap_err(), Error::UnknownIdp);
+    assert_eq!(within(supervisor.release_idp("nobody")).await.unwrap_err(), Error::UnknownIdp);
+    assert_eq!(supervisor.idp_held("nobody").unwrap_err(), Error::UnknownIdp);
+    for reason in [String::new(), "a\nb".to_owned(), "x".repeat(256)] {
+        assert_eq!(within(supervisor.hold(&key, &reason)).await.unwrap_err().code(), "invalid_request");
+        assert_eq!(within(supervisor.hold_idp("idp", &reason)).await.unwrap_err().code(), "invalid_request");
+    }
+    let absent = TokenKey::new("nobody", "idp");
+    assert_eq!(within(supervisor.hold(&absent, "x")).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.release(&absent)).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.release(&key)).await.unwrap().held, None);
+    stop(supervisor).await;
+}
