@@ -226,7 +226,7 @@ impl Idp {
         self
     }
 
-    /// How long a refresh token lives unused when the answer does not say; its time starts anew with each refresh.
+    /// How long a refresh token lives unused when nobody says; its time starts anew with each refresh.
     pub fn refresh_lifetime(mut self, lifetime: Duration) -> Self {
         self.refresh_lifetime = Some(lifetime);
         self
