@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Canned, Fault, Kind, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, passing, within};
+use crate::support::{LIFE, World, ask, pass, passing, within};
 
 /// A caller who has the patience for it gets the next token, and the grant lives on.
 async fn lives_on(profile: Profile, fault: Fault, cause: Cause) {
@@ -85,16 +85,16 @@ async fn however_often_it_fails_it_is_tried_again() {
     let (supervisor, key) = world.connected().await;
     world.sim.always(Some(Fault::error(400, "server_error")));
     world.clock.advance(LIFE);
-    // Two hours, five minutes at a time.
+    // Two hours, five minutes at a time: the longest that a backoff takes.
     for _ in 0..24 {
         let before = world.sim.requests();
-        let asked = supervisor.call(Acquire::new(&key).timeout(Duration::from_secs(305)));
-        let error = passing(&world, Duration::from_secs(5), tokio::spawn(asked)).await.unwrap_err();
+        pass(&world, &supervisor, Duration::from_secs(305), Duration::from_secs(5)).await;
+        let error = within(supervisor.call(Acquire::new(&key).timeout(Duration::ZERO))).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         assert!(world.sim.requests() > before, "it was given up");
     }
     world.sim.always(None);
-    let asked = supervisor.call(Acquire::new(&key).timeout(Duration::from_secs(305)));
-    passing(&world, Duration::from_secs(5), tokio::spawn(asked)).await.unwrap();
+    pass(&world, &supervisor, Duration::from_secs(305), Duration::from_secs(5)).await;
+    within(supervisor.token(&key)).await.unwrap();
     assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
 }
