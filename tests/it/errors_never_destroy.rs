@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Acquire, Cause, Error, EventKind, TokenKey, presets,
+    Acquire, Cause, Error, EventKind, State, TokenKey, presets,
     testing::{Canned, Fault, Kind, Profile, Standing},
 };
 
@@ -76,7 +76,9 @@ async fn a_pause_that_new_settings_end_is_told_to_be_over() {
     assert!(matches!(next().await, EventKind::IdpPaused { cause, .. } if cause == refused));
     assert!(matches!(next().await, EventKind::IdpRecovered { cause } if cause == refused));
     world.clock.advance(LIFE);
-    within(ask(&supervisor, &key)).await.unwrap().unwrap();
+    let token = within(ask(&supervisor, &key)).await.unwrap().unwrap();
+    let status = within(supervisor.status(&key)).await.unwrap();
+    assert_eq!((status.state, status.generation), (State::Fresh, token.generation()));
 }
 
 #[tokio::test]
