@@ -1,0 +1,157 @@
+//! What is unknown, missing, not text, or not here yet; and where files are looked for.
+
+use std::path::Path;
+
+use super::{Config, IDP, load, shown, wrong};
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
+    for (text, expected) in [
+        ("[sever]\n", "conf.toml:1:2: unknown key: did you mean `server`?"),
+        ("\n[server]\n bidn = 1\n", "conf.toml:3:2: server: unknown key: did you mean `bind`?"),
+        ("refresh.margin = 3\n", "conf.toml:1:9: refresh: unknown key: did you mean `margin_seconds`?"),
+        ("[log]\nts-test-secret-key = 1\n", "conf.toml:2:1: log: unknown key: known here are format, user"),
+        (
+            "[[server.api_key]]\nname = \"x\"\nsha265 = \"\"\nsecret = \"y\"\nscopes = [\"token\"]\n",
+            "conf.toml:3:1: server.api_key[0]: unknown key: did you mean `sha256`?",
+        ),
+    ] {
+        assert_eq!(wrong(text, &[]), [expected], "{text}");
+    }
+    let text = format!("{IDP}client_secrte = \"ts-test-secret-typo\"\n");
+    assert_eq!(wrong(&text, &[]), ["conf.toml:5:1: idp.github: unknown key: did you mean `client_secret`?"]);
+    let variable = ("TOKEN_SUPERVISOR__SERVER__BNID", "ts-test-secret-x");
+    let expected = "environment variable TOKEN_SUPERVISOR__SERVER__BNID: server: unknown key: did you mean `bind`?";
+    assert_eq!(wrong("", &[variable]), [expected]);
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let text =
+        "deploy = 1\n[log]\nformat = 2\nuser = \"ts-test-secret-user\"\n[idp.x]\npreset = \"nothing\"\nscoep = 1\n";
+    let expected = [
+        "conf.toml:3:1: log.format: must be a string, { env = \"NAME\" } or { file = \"PATH\" }",
+        "conf.toml:4:1: log.user: must be one of: hash, plain",
+        "conf.toml:6:1: idp.x.preset: must be one of: ",
+        "conf.toml:5:6: idp.x.client_id: must be set",
+        "conf.toml:7:1: idp.x: unknown key: did you mean `scope`?",
+        "conf.toml:1:1: unknown key: did you mean `deployment`?",
+    ];
+    let wrong = wrong(text, &[]);
+    let expected: Vec<_> = expected.into_iter().filter(|line| !line.contains("client_id")).collect();
+    assert_eq!(wrong.len(), expected.len(), "{wrong:?}");
+    assert!(wrong.iter().zip(expected).all(|(wrong, expected)| wrong.starts_with(expected)), "{wrong:?}");
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_line_and_not_shown() {
+    for text in [
+        "[log]\nformat = ts-test-secret-bare\n",
+        "[log]\nformat = \"ts-test-secret-open\n",
+        "[log]\nts-test-secret-a = 1\nts-test-secret-a = 2\n",
+        "[log]\n[log\n",
+    ] {
+        let wrong = wrong(text, &[]);
+        assert!(
+            wrong.len() == 1 && wrong[0].starts_with("conf.toml:") && wrong[0].contains(": not TOML: "),
+            "{wrong:?}"
+        );
+        assert!(!wrong[0].starts_with("conf.toml:1:"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_later_versions_settings_are_refused_rather_than_passed_over() {
+    for (text, path) in [
+        ("[[server.jwt]]\nissuer = \"x\"\n", "server.jwt"),
+        ("[connect]\nreturn_to = []\n", "connect"),
+        ("[webhook.crm]\nurl = \"x\"\n", "webhook"),
+        ("[journal]\nkeep_hours = 48\n", "journal.keep_hours"),
+    ] {
+        let wrong = wrong(text, &[]);
+        let expected = format!(": {path}: this version does not support it yet: remove it");
+        assert!(wrong.len() == 1 && wrong[0].ends_with(&expected), "{wrong:?}");
+    }
+    for key in ["introspection_url", "userinfo_url", "proxy", "tls_root_certificate"] {
+        let expected = format!("conf.toml:5:1: idp.github.{key}: this version does not support it yet: remove it");
+        assert_eq!(wrong(&format!("{IDP}{key} = \"https://x.example\"\n"), &[]), [expected]);
+    }
+    for (text, expected) in [
+        (
+            format!("{IDP}strategy = \"token_exchange\"\n"),
+            "idp.github.strategy: this version does not support that yet",
+        ),
+        (format!("{IDP}client_auth = \"private_key_jwt\"\n"), "idp.github.client_auth: this version does not support"),
+        ("[store]\nmigrate = \"never\"\n".to_owned(), "store.migrate: this version does not support that yet"),
+    ] {
+        let wrong = wrong(&text, &[]);
+        assert!(wrong.len() == 1 && wrong[0].contains(expected), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_string_may_stand_in_a_variable_or_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    let text = |value: &str| format!("[idp.x]\npreset = \"github\"\nclient_id = \"id\"\nclient_secret = {value}\n");
+    let in_file = text(&format!("{{ file = '{}' }}", file.display()));
+    for (written, expected) in
+        [("ts-test-secret-a\n", "ts-test-secret-a"), ("ts-test-secret-b\r\n", "ts-test-secret-b"), (" c \n\n", " c \n")]
+    {
+        std::fs::write(&file, written).unwrap();
+        let config = load(&in_file, &[]).unwrap();
+        assert_eq!(config.idps["x"].clients[0].client_secret.expose_secret(), expected);
+        let origin = format!("file {}", file.display());
+        assert_eq!(shown(&config, "idp.x.client_secret"), Some(("***", origin)));
+    }
+    std::fs::write(&file, [0xff]).unwrap();
+    let wrong_with = |text: &str| {
+        let wrong = wrong(text, &[]);
+        assert!(wrong.len() == 1 && wrong[0].starts_with("conf.toml:4:1: idp.x.client_secret: "), "{wrong:?}");
+        wrong[0]["conf.toml:4:1: idp.x.client_secret: ".len()..].to_owned()
+    };
+    assert!(wrong_with(&in_file).starts_with("the file that it names cannot be read"));
+    let absent = text("{ file = \"/nowhere/ts-test-secret-path\" }");
+    assert!(wrong_with(&absent).starts_with("the file that it names cannot be read"));
+    let unset = text("{ env = \"ts-test-secret-name\" }");
+    assert_eq!(wrong_with(&unset), "the environment variable that it names is not set: set it");
+    assert_eq!(wrong_with(&text("{ env = 1 }")), "`env` must be a string");
+    assert_eq!(
+        wrong_with(&text("{ env = \"A\", file = \"b\" }")),
+        "must have either `env` or `file`, and nothing else"
+    );
+    assert!(wrong_with(&text("{ evn = \"A\" }")).starts_with("must be a string, { env"));
+}
+
+#[test]
+fn strings_in_lists_may_stand_elsewhere_too() {
+    let config = load("[server]\nbind = [\"127.0.0.1:1\", { env = \"AT\" }]\n", &[("AT", "127.0.0.1:2")]).unwrap();
+    assert_eq!(config.server().bind[1].to_string(), "127.0.0.1:2");
+    assert_eq!(shown(&config, "server.bind").unwrap().0, "***");
+}
+
+#[test]
+fn a_file_is_found_where_it_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, deployment: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("deployment = \"{deployment}\"\n")).unwrap();
+        path
+    };
+    let (one, two) = (write("one.toml", "one"), write("two.toml", "two"));
+    let variable = || [("TOKEN_SUPERVISOR_CONFIG".into(), two.clone().into_os_string())];
+    let deployment = |path: Option<&Path>| Config::load(path, variable()).unwrap().deployment().map(str::to_owned);
+    assert_eq!(deployment(Some(&one)).as_deref(), Some("one"));
+    assert_eq!(deployment(None).as_deref(), Some("two"));
+    let absent = folder.path().join("absent.toml");
+    let error = Config::load(Some(&absent), variable()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot read the configuration file {}", absent.display())), "{error}");
+}
+
+#[test]
+fn without_a_file_the_environment_says_everything() {
+    let variable = ("TOKEN_SUPERVISOR__DEPLOYMENT".into(), "env".into());
+    assert_eq!(Config::load(None, [variable]).unwrap().deployment(), Some("env"));
+    let error = Config::load(None, []).unwrap_err().to_string();
+    assert!(error.starts_with("no configuration at ./token-supervisor.toml") && error.contains("init"), "{error}");
+}
