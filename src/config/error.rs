@@ -84,8 +84,12 @@ impl ConfigError {
         &self.problems
     }
 
-    /// Nothing, or what is wrong.
-    pub(super) fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
+    /// Nothing, or what is wrong in the order of its places.
+    pub(super) fn unless_empty(mut problems: Vec<Problem>) -> Result<(), Self> {
+        problems.sort_by_key(|problem| match problem.origin {
+            Origin::File { line, .. } => line,
+            _ => usize::MAX,
+        });
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
 

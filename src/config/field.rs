@@ -243,7 +243,6 @@ fn text(value: &Value) -> Result<&str, Cow<'static, str>> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "what is lost is less than anybody means")]
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Integer(number) => Some(*number as f64),

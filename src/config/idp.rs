@@ -1,11 +1,6 @@
 //! `[idp.NAME]`: a preset, and what is different here.
 
-use super::{
-    error::Origin,
-    preset::{self, Preset},
-    refresh,
-    section::Section,
-};
+use super::{Config, error::Origin, preset::Preset, refresh, section::Section};
 use crate::{
     idp::{ClientAuth, Credentials, Idp},
     model::{ClientSecret, valid_idp_name},
@@ -50,7 +45,8 @@ fn read_preset(section: &mut Section<'_, '_>) -> Idp {
     section.read("preset", &mut name);
     let preset = Preset::find(&name);
     if preset.is_none() && section.is_sound() {
-        section.wrong("preset", format!("must be one of: {}", preset::names()));
+        let presets: Vec<_> = Config::presets().collect();
+        section.wrong("preset", format!("must be one of: {}", presets.join(", ")));
     }
     let mut params = section.texts("params", |name| preset.is_some_and(|preset| preset.takes(name)));
     let made = preset.map(|preset| preset.make(&mut params));
@@ -95,7 +91,7 @@ fn read_client(section: &mut Section<'_, '_>, idp: &mut Idp) {
     } else if section.has("client_id") || section.has("client_secret") {
         section.wrong("clients", "have either `client_id` and `client_secret`, or `clients`");
         read_credentials(section, public);
-    } else if idp.clients.is_empty() {
+    } else if idp.clients.is_empty() && section.is_sound() {
         section.wrong("clients", "must have at least one client");
     }
 }
@@ -120,4 +116,5 @@ fn read_tokens(section: &mut Section<'_, '_>, idp: &mut Idp) {
     section.read("reuse_grace_seconds", &mut idp.reuse_grace);
     section.read("rotation_ends_access_token", &mut idp.rotation_ends_access_token);
     section.read("access_lifetime_seconds", &mut idp.access_lifetime);
+    section.read("refresh_lifetime_seconds", &mut idp.refresh_lifetime);
 }

@@ -103,11 +103,8 @@ impl<'r, 'a> Section<'r, 'a> {
     fn read_with<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let result = read(&mut self);
         for (key, node) in std::mem::take(&mut self.rest) {
-            self.reading.problems.push(Problem {
-                origin: node.origin,
-                path: self.path.clone(),
-                text: unknown(&key, self.asked.keys().copied()),
-            });
+            let text = unknown(&key, self.asked.keys().copied());
+            self.report(node.origin, "", text);
         }
         result
     }
@@ -157,11 +154,7 @@ impl<'r, 'a> Section<'r, 'a> {
         self.section(key, |all| {
             for (name, node) in std::mem::take(&mut all.rest) {
                 let Node { origin, value: Value::Table(table) } = node else {
-                    all.reading.problems.push(Problem {
-                        origin: node.origin,
-                        path: all.path.clone(),
-                        text: format!("must be a section: write [{}.NAME]", all.path),
-                    });
+                    all.report(node.origin, "", format!("must be a section: write [{}.NAME]", all.path));
                     continue;
                 };
                 match valid(&name) {
@@ -169,9 +162,7 @@ impl<'r, 'a> Section<'r, 'a> {
                         let path = all.path_of(&name);
                         Section::new(all.reading, path, origin, table).read_with(|section| read(&name, section));
                     }
-                    Err(text) => {
-                        all.reading.problems.push(Problem { origin, path: all.path.clone(), text: text.to_owned() });
-                    }
+                    Err(text) => all.report(origin, "", text.to_owned()),
                 }
             }
         });
@@ -182,16 +173,10 @@ impl<'r, 'a> Section<'r, 'a> {
         let Some(Node { origin, value }) = self.take(key) else { return };
         let items = match value {
             Value::List(items) => items,
-            Value::Variable(_) => {
-                let text = "a list of sections cannot be set by a variable: write it into the file, its secrets as { env = \"NAME\" }";
-                return self.report(origin, key, text.to_owned());
-            }
+            Value::Variable(_) => return self.report(origin, key, FOR_THE_FILE.to_owned()),
             _ => {
-                return self.report(
-                    origin,
-                    key,
-                    format!("must be a list of sections: write [[{}]]", self.path_of(key)),
-                );
+                let text = format!("must be a list of sections: write [[{}]]", self.path_of(key));
+                return self.report(origin, key, text);
             }
         };
         for (at, Node { origin, value }) in items.into_iter().enumerate() {
@@ -215,9 +200,7 @@ impl<'r, 'a> Section<'r, 'a> {
                         section.show(&name, shown, origin);
                         texts.insert(name, text);
                     }
-                    Err(text) => {
-                        section.reading.problems.push(Problem { origin, path: section.path.clone(), text });
-                    }
+                    Err(text) => section.report(origin, "", text),
                 }
             }
         });
@@ -273,6 +256,9 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 }
+
+const FOR_THE_FILE: &str =
+    "a list of sections cannot be set by a variable: write it into the file, its secrets as { env = \"NAME\" }";
 
 /// How alike two names must be for one to be meant by the other; as of command lines.
 const ALIKE: f64 = 0.7;

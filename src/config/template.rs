@@ -1,8 +1,16 @@
 //! The file that one starts with.
 
-use super::{Config, preset::Preset};
+use super::{
+    Config,
+    preset::{PRESETS, Preset},
+};
 
 impl Config {
+    /// The names of the presets.
+    pub fn presets() -> impl Iterator<Item = &'static str> {
+        PRESETS.into_iter().map(|preset| preset.name)
+    }
+
     /// A configuration file to start with: every section with a word about it, and an identity provider of that preset.
     /// None if there is no preset of that name.
     pub fn template(preset: Option<&str>) -> Option<String> {
@@ -18,8 +26,7 @@ fn idp(preset: &Preset, comment: &str) -> String {
     let name = preset.name;
     let variable = name.to_ascii_uppercase();
     let mut lines = vec![format!("[idp.{name}]"), format!("preset = \"{name}\"")];
-    let params = preset.params.iter().filter(|param| param.default.is_none());
-    let params: Vec<_> = params.map(|param| format!("{} = \"{}\"", param.name, param.example)).collect();
+    let params: Vec<_> = preset.needs().map(|(name, example)| format!("{name} = \"{example}\"")).collect();
     if !params.is_empty() {
         lines.push(format!("params = {{ {} }}", params.join(", ")));
     }

@@ -49,6 +49,7 @@ const SETTINGS: &[[&str; 5]] = &[
     ["idp.github", "reuse_grace_seconds", "300", "300", "300"],
     ["idp.github", "rotation_ends_access_token", "false", "false", "false"],
     ["idp.github", "access_lifetime_seconds", "3600", "3600", "3600"],
+    ["idp.github", "refresh_lifetime_seconds", "86400", "86400", "86400"],
     ["idp.github", "margin_seconds", "60", "60", "60"],
     ["idp.github", "connect_timeout_seconds", "3", "3", "3"],
     ["idp.github", "attempt_timeout_seconds", "14", "14", "14"],
