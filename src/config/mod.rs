@@ -15,8 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The way of a setting: [`node`] makes a tree in which each value knows its place, of the file and of the environment
-//! laid over it; [`section`] hands the values out by name, [`field`] reads each as its type; `server`, `idp` and
+//! The way of a setting: `node` makes a tree in which each value knows its place, of the file and of the environment
+//! laid over it; `section` hands the values out by name, `field` reads each as its type; `server`, `idp` and
 //! `refresh` know the settings and check what belongs together. To add one: ask for it where its section is read.
 //!
 //! Invariants: what nobody asks for is refused; all that is wrong is told together, with its place and without its
