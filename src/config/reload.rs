@@ -9,6 +9,8 @@ use super::{
 use crate::supervisor::TokenSupervisor;
 
 /// A configuration, and how to read it again. A new one that is wrong is refused as a whole, and the old one stays.
+///
+/// Reading takes as long as the files take: rather on a thread that may block.
 pub struct Reloader {
     source: Source,
     config: Config,
@@ -78,6 +80,7 @@ impl Reloader {
 
     fn accept(&mut self, new: Config, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
         let old = &self.config;
+        // All of them were checked. Should one be refused all the same, the next try starts from the old ones again.
         let mut idps = Vec::new();
         for (name, idp) in new.idps.iter().filter(|(name, idp)| old.idps.get(*name) != Some(idp)) {
             supervisor

@@ -55,7 +55,7 @@ pub(super) struct Source {
 impl Source {
     /// Reads the file at `path`, or else at the first of the usual places where there is one.
     pub(super) fn find(path: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
-        let named = environment.0.get(VARIABLE).map(Path::new);
+        let named = environment.0.get(VARIABLE).filter(|path| !path.is_empty()).map(Path::new);
         let usual = || PLACES.into_iter().map(Path::new).find(|place| place.exists());
         let path = path.or(named).or_else(usual).map(Path::to_owned);
         let mut source = Self { path, text: Zeroizing::default(), environment };
