@@ -45,7 +45,7 @@ pub use self::{
 };
 use self::{
     section::{Reading, Section},
-    source::{Environment, Source, ValueFiles},
+    source::{Environment, PLACES, Source, ValueFiles},
 };
 use crate::{
     error::Error,
@@ -138,7 +138,7 @@ impl Config {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let source = Source::find(path, Environment::new(environment))?;
+        let source = Source::find(path, Environment::new(environment), &PLACES)?;
         Self::read(&source, &source.text)
     }
 

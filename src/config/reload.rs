@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use super::{
     Config, ConfigError, Origin,
-    source::{Environment, Source, ValueFiles, look_again},
+    source::{Environment, PLACES, Source, ValueFiles, look_again},
 };
 use crate::supervisor::TokenSupervisor;
 
@@ -39,7 +39,7 @@ impl Reloader {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let source = Source::find(path, Environment::new(environment))?;
+        let source = Source::find(path, Environment::new(environment), &PLACES)?;
         let config = Config::read(&source, &source.text)?;
         let seen = config.files.clone();
         Ok(Self { source, config, seen })

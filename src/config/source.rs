@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::error::{ConfigError, Origin};
 
 /// Where a file is looked for when nobody says where it is.
-const PLACES: [&str; 2] = ["token-supervisor.toml", "/etc/token-supervisor/config.toml"];
+pub(super) const PLACES: [&str; 2] = ["token-supervisor.toml", "/etc/token-supervisor/config.toml"];
 /// Says where the file is.
 const VARIABLE: &str = "TOKEN_SUPERVISOR_CONFIG";
 /// Far more than any file that is meant to be read here.
@@ -53,11 +53,23 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads the file at `path`, or else at the first of the usual places where there is one.
-    pub(super) fn find(path: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
+    /// Reads the file at `path`, or else where the environment says, or else at the first of `places` where there is
+    /// one.
+    pub(super) fn find<'a>(
+        path: Option<&'a Path>,
+        environment: Environment,
+        places: &[&'a str],
+    ) -> Result<Self, ConfigError> {
         let named = environment.0.get(VARIABLE).filter(|path| !path.is_empty()).map(Path::new);
-        let usual = || PLACES.into_iter().map(Path::new).find(|place| place.exists());
+        let usual = || places.iter().map(Path::new).find(|place| place.exists());
         let path = path.or(named).or_else(usual).map(Path::to_owned);
+        if path.is_none() && !super::node::overrides(&environment) {
+            let text = format!(
+                "no configuration at {}, none named by --config or {VARIABLE}: write one with `token-supervisor init`",
+                places.join(" or ")
+            );
+            return Err(ConfigError::one(Origin::Default, "", text));
+        }
         let mut source = Self { path, text: Zeroizing::default(), environment };
         source.text = source.read()?;
         Ok(source)
@@ -65,23 +77,14 @@ impl Source {
 
     /// The text of the file as it is now.
     pub(super) fn read(&self) -> Result<Zeroizing<String>, ConfigError> {
-        match &self.path {
-            Some(path) => read(path).map_err(|error| {
-                let text = format!(
-                    "cannot read the configuration file {}: {error}; check the path, or write one with `token-supervisor init`",
-                    path.display()
-                );
-                ConfigError::one(Origin::Default, "", text)
-            }),
-            None if super::node::overrides(&self.environment) => Ok(Zeroizing::default()),
-            None => {
-                let [here, etc] = PLACES;
-                let text = format!(
-                    "no configuration at ./{here} or {etc}, none named by --config or {VARIABLE}: write one with `token-supervisor init`"
-                );
-                Err(ConfigError::one(Origin::Default, "", text))
-            }
-        }
+        let Some(path) = &self.path else { return Ok(Zeroizing::default()) };
+        read(path).map_err(|error| {
+            let text = format!(
+                "cannot read the configuration file {}: {error}; check the path, or write one with `token-supervisor init`",
+                path.display()
+            );
+            ConfigError::one(Origin::Default, "", text)
+        })
     }
 }
 

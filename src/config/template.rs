@@ -39,7 +39,7 @@ fn idp(preset: &Preset, comment: &str) -> String {
     lines.into_iter().map(|line| format!("{comment}{line}\n")).collect()
 }
 
-const TEMPLATE: &str = r#"# The configuration of token-supervisor. Every value that is commented out is the default.
+const TEMPLATE: &str = r#"# The configuration of token-supervisor. What is commented out is the default, or an example.
 # Any string may also be { env = "NAME" } or { file = "PATH" }; a file is read again when it changes.
 # TOKEN_SUPERVISOR__SECTION__KEY in the environment overrides [section] key.
 # `token-supervisor config check` says what is wrong, `config show --origin` what is in effect.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, IDP, load, shown, wrong};
+use super::{Environment, IDP, Source, load, shown, wrong};
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
@@ -132,25 +132,28 @@ fn strings_in_lists_may_stand_elsewhere_too() {
 #[test]
 fn a_file_is_found_where_it_is_said_to_be() {
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, deployment: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, format!("deployment = \"{deployment}\"\n")).unwrap();
-        path
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["said", "variable", "etc"] {
+        std::fs::write(path(name), name).unwrap();
+    }
+    let (here, etc, absent) = (path("here"), path("etc"), path("absent"));
+    let find = |said: Option<&str>, variables: &[(&str, &str)], places: &[&str]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let found = Source::find(said.map(Path::new), Environment::new(variables), places);
+        found.map(|source| source.text.to_string()).map_err(|error| error.to_string())
     };
-    let (one, two) = (write("one.toml", "one"), write("two.toml", "two"));
-    let variable = || [("TOKEN_SUPERVISOR_CONFIG".into(), two.clone().into_os_string())];
-    let deployment = |path: Option<&Path>| Config::load(path, variable()).unwrap().deployment().map(str::to_owned);
-    assert_eq!(deployment(Some(&one)).as_deref(), Some("one"));
-    assert_eq!(deployment(None).as_deref(), Some("two"));
-    let absent = folder.path().join("absent.toml");
-    let error = Config::load(Some(&absent), variable()).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot read the configuration file {}", absent.display())), "{error}");
-}
-
-#[test]
-fn without_a_file_the_environment_says_everything() {
-    let variable = ("TOKEN_SUPERVISOR__DEPLOYMENT".into(), "env".into());
-    assert_eq!(Config::load(None, [variable]).unwrap().deployment(), Some("env"));
-    let error = Config::load(None, []).unwrap_err().to_string();
-    assert!(error.starts_with("no configuration at ./token-supervisor.toml") && error.contains("init"), "{error}");
+    let variable = path("variable");
+    let variables = [("TOKEN_SUPERVISOR_CONFIG", variable.as_str())];
+    assert_eq!(find(Some(&path("said")), &variables, &[&here, &etc]).unwrap(), "said");
+    assert_eq!(find(None, &variables, &[&here, &etc]).unwrap(), "variable");
+    assert_eq!(find(None, &[("TOKEN_SUPERVISOR_CONFIG", "")], &[&here, &etc]).unwrap(), "etc");
+    std::fs::write(&here, "here").unwrap();
+    assert_eq!(find(None, &[], &[&here, &etc]).unwrap(), "here");
+    // One that is said to be there must be.
+    let error = find(Some(&absent), &variables, &[&here]).unwrap_err();
+    assert!(error.starts_with(&format!("cannot read the configuration file {absent}: ")), "{error}");
+    // Without any the environment says everything, or nothing does.
+    assert_eq!(find(None, &[("TOKEN_SUPERVISOR__DEPLOYMENT", "x")], &[&absent]).unwrap(), "");
+    let error = find(None, &[], &[&absent]).unwrap_err();
+    assert!(error.starts_with(&format!("no configuration at {absent}, ")) && error.contains("init"), "{error}");
 }
