@@ -58,6 +58,7 @@
 //! |---|---|
 //! | `sqlite` | the embedded store, bundled; needs a C compiler |
 //! | `testing` | the simulated identity provider and the manual clock |
+//! | `config` | settings from a file and the environment, read again while running |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -67,6 +68,8 @@
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
