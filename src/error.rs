@@ -13,7 +13,7 @@ use crate::model::Generation;
 #[non_exhaustive]
 pub enum Error {
     /// The key names an identity provider that is not configured. Configure it, or fix the name.
-    #[error("identity provider is not configured")]
+    #[error("the identity provider is not configured: configure it, or fix its name")]
     UnknownIdp,
     /// Nothing is stored for the key. Connect the user.
     #[error("not connected: send the user through consent")]
@@ -27,7 +27,7 @@ pub enum Error {
         since: SystemTime,
     },
     /// This refresh token is live under another key. One grant belongs to one key.
-    #[error("this refresh token is already connected under another key")]
+    #[error("this refresh token is connected under another key: use that one, or disconnect it first")]
     DuplicateGrant,
     /// The grant belongs to another user of the identity provider than the one the key holds, which stays. Disconnect
     /// that one first, or connect this one under another account of the key.
@@ -57,7 +57,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// No valid token now. Try again later.
-    #[error("no valid token now ({cause}): try again in {} ms", .retry_after.as_millis())]
+    #[error("no valid token now ({cause}): {}try again in {} ms", .cause.advice(), .retry_after.as_millis())]
     Unavailable {
         /// When to try again.
         retry_after: Duration,
@@ -68,7 +68,7 @@ pub enum Error {
     #[error("the deadline passed before a valid token was there: try again")]
     Timeout,
     /// The supervisor was shut down. Start a new one.
-    #[error("the token supervisor was shut down")]
+    #[error("the token supervisor was shut down: start a new one")]
     ShutDown,
     /// The configuration cannot work as it is. Fix it.
     #[error("configuration: {0}")]
@@ -126,6 +126,24 @@ impl Cause {
     }
 }
 
+impl Cause {
+    /// What somebody has to do beside trying again.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Held => "release the grant, then ",
+            Self::IdpHeld => "release the identity provider, then ",
+            Self::ClientRefused => "an operator must check the client's id, secret and scope; ",
+            Self::ClientUnknown => "an operator must configure the client that the grant was issued to; ",
+            Self::IdpThrottled | Self::IdpDown | Self::InDoubt | Self::StoreDown | Self::Stopping | Self::Failing => "",
+        }
+    }
+
+    /// Whether it passes without anybody acting.
+    fn is_transient(self) -> bool {
+        self.advice().is_empty()
+    }
+}
+
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -155,9 +173,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::Timeout => true,
-            Self::Unavailable { cause, .. } => {
-                !matches!(cause, Cause::Held | Cause::IdpHeld | Cause::ClientRefused | Cause::ClientUnknown)
-            }
+            Self::Unavailable { cause, .. } => cause.is_transient(),
             _ => false,
         }
     }
@@ -190,15 +206,24 @@ mod tests {
             (Error::InvalidRequest("x"), "invalid_request", false, None),
             (Error::MinTtlUnsatisfiable { max_ttl: second }, "min_ttl_unsatisfiable", false, None),
             (Error::Busy { retry_after: second }, "busy", true, Some(second)),
+            (unavailable(Cause::IdpThrottled), "unavailable", true, Some(second)),
             (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
             (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
+            (unavailable(Cause::StoreDown), "unavailable", true, Some(second)),
+            (unavailable(Cause::Stopping), "unavailable", true, Some(second)),
+            (unavailable(Cause::Failing), "unavailable", true, Some(second)),
             (unavailable(Cause::Held), "unavailable", false, Some(second)),
             (unavailable(Cause::IdpHeld), "unavailable", false, Some(second)),
             (unavailable(Cause::ClientRefused), "unavailable", false, Some(second)),
+            (unavailable(Cause::ClientUnknown), "unavailable", false, Some(second)),
             (Error::Timeout, "timeout", true, None),
             (Error::ShutDown, "unavailable", false, None),
+            (Error::Configuration("x: do y".into()), "internal", false, None),
+            (Error::Start("x: do y".into()), "internal", false, None),
             (Error::Internal("x"), "internal", false, None),
         ] {
+            let text = error.to_string();
+            assert!(text.contains(": "), "{text}");
             assert_eq!((error.code(), error.is_transient(), error.retry_after()), (code, transient, retry_after));
         }
     }

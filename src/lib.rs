@@ -58,7 +58,8 @@
 //! |---|---|
 //! | `sqlite` | the embedded store, bundled; needs a C compiler |
 //! | `testing` | the simulated identity provider and the manual clock |
-//! | `web` | the HTTP API and what actix-web applications need: [`web`] |
+//! | `config` | settings from a file and the environment, read again while running |
+//! | `web` | the HTTP API and what actix-web applications need |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -68,6 +69,8 @@
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
 mod clock;
+#[cfg(feature = "config")]
+pub mod config;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -63,7 +63,7 @@ impl Idp {
 }
 
 /// Whether the URL names this very machine, whatever a name server says.
-fn loopback(url: &Url) -> bool {
+pub(crate) fn loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),

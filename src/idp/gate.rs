@@ -115,6 +115,11 @@ impl Gate {
         self.health().closed(now.boot)
     }
 
+    /// Whether one of our clients is refused.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.health().is_paused()
+    }
+
     /// When the last outage or pause ended.
     pub(crate) fn recovered(&self) -> Option<Reading> {
         self.health().recovered()

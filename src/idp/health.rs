@@ -160,6 +160,10 @@ impl Health {
         self.closed_for_all(now).or(paused)
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.logins.iter().any(|login| login.pause.is_open())
+    }
+
     fn closed_for_all(&self, now: Time) -> Option<Closed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {

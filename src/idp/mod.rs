@@ -35,3 +35,5 @@ pub(crate) use self::{
     outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,
 };
+#[cfg(feature = "config")]
+pub(crate) use self::{check::loopback, provider::Credentials};

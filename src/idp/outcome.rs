@@ -146,7 +146,7 @@ fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
             token_type: fields.token_type,
             scope: fields.scope,
             expires_in: fields.expires_in.or(idp.access_lifetime),
-            refresh_expires: fields.refresh_expires.or(idp.refresh_lifetime.map(RefreshLife::In)),
+            refresh_expires: fields.refresh_expires,
             created_at: fields.created_at,
             subject: subject.or(fields.subject),
         })),

@@ -366,13 +366,3 @@ fn the_rule_set_last_decides() {
 "#;
     check(&idp, table);
 }
-
-#[test]
-fn a_refresh_token_lives_as_the_answer_says_and_else_as_assumed() {
-    let zoom = preset::zoom("id", SECRET);
-    for (field, expected) in [("", 90 * 24 * 3_600), (r#","refresh_token_expires_in":60"#, 60)] {
-        let body = format!(r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r"{field}}}"#);
-        let Outcome::Answered(answer) = classify(&zoom, &reply(200, &body)) else { panic!("{body}") };
-        assert_eq!(answer.refresh_expires, Some(RefreshLife::In(Duration::from_secs(expected))));
-    }
-}

@@ -18,7 +18,7 @@ use crate::model::ClientSecret;
 ///     .rotation(Rotation::Always);
 /// idp.validate().unwrap();
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Idp {
     pub(crate) token_url: String,
@@ -52,14 +52,14 @@ pub struct Idp {
 }
 
 /// A client and one of its secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) client_id: String,
     pub(crate) client_secret: ClientSecret,
 }
 
 /// What differs from the supervisor's own timing, for this identity provider alone.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timing {
     pub(crate) margin: Option<Duration>,
     pub(crate) connect_timeout: Option<Duration>,
@@ -226,7 +226,7 @@ impl Idp {
         self
     }
 
-    /// How long a refresh token lives unused when the answer does not say; its time starts anew with each refresh.
+    /// How long a refresh token lives unused when nobody says; its time starts anew with each refresh.
     pub fn refresh_lifetime(mut self, lifetime: Duration) -> Self {
         self.refresh_lifetime = Some(lifetime);
         self

@@ -116,6 +116,12 @@ impl Builder {
         self
     }
 
+    #[cfg(feature = "config")]
+    pub(crate) fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Opens store, journal and keys, and starts the supervisor's threads.
     ///
     /// Dropping the future leaves nothing running.

@@ -58,15 +58,15 @@ pub(super) struct Provider {
     pub(super) rotates: AtomicBool,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) waiters_per_grant: usize,
-    pub(super) idle_after: Duration,
-    pub(super) sweep_every: Duration,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) waiters_per_grant: usize,
+    pub(crate) idle_after: Duration,
+    pub(crate) sweep_every: Duration,
     /// How many attempts of one provider may run before the sweeper starts no more of them.
     pub(super) swept_at_once: usize,
     /// How many requests may wait for an answer at the same time.
-    pub(super) requests_in_flight: usize,
+    pub(crate) requests_in_flight: usize,
 }
 
 impl Default for Limits {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::SystemTime};
 use super::{TokenSupervisor, builder};
 use crate::{
     error::{Cause, Error},
-    idp::Idp,
+    idp::{Idp, Notice},
     model::Evidence,
 };
 
@@ -15,6 +15,8 @@ use crate::{
 pub struct IdpStatus {
     /// The name that keys use.
     pub name: String,
+    /// Why people hold it, if they do: nothing is started for it.
+    pub held: Option<String>,
     /// Why nothing is sent to it for now, if so.
     pub paused: Option<Cause>,
     /// Until when, at least.
@@ -36,6 +38,7 @@ impl TokenSupervisor {
             let (closed, last_error) = (provider.gate.closed(now), provider.gate.last_error());
             IdpStatus {
                 name: name.clone(),
+                held: core.holds.reasons.borrow().get(name).cloned(),
                 paused: closed.map(|closed| closed.cause),
                 paused_until: closed.map(|closed| (now.wall + closed.wait).into()),
                 refreshing: core.attempts.running_for(name),
@@ -55,6 +58,7 @@ impl TokenSupervisor {
     /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.
     pub fn set_idp(&self, name: &str, idp: Idp) -> Result<(), Error> {
         let core = &self.shared.core;
+        let now = core.clock.read();
         let before = core.provider(name);
         let provider = builder::provider(name, idp, &core.refresh, &core.clock, before.as_deref())?;
         core.idps.rcu(|idps| {
@@ -62,6 +66,10 @@ impl TokenSupervisor {
             idps.insert(name.to_owned(), provider.clone());
             idps
         });
+        let ended = before.is_some_and(|before| before.gate.is_paused());
+        if ended && provider.gate.closed(now).is_none() {
+            core.announce(name, vec![Notice::Recovered { cause: Cause::ClientRefused }], None);
+        }
         Ok(())
     }
 

@@ -36,6 +36,8 @@ pub use command::{
     Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
     RequireReconnect, Restore, Revoke,
 };
+#[cfg(feature = "config")]
+pub(crate) use core::Limits;
 #[cfg(feature = "testing")]
 pub use core::Point;
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};

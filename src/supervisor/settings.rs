@@ -11,14 +11,14 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RefreshSettings {
-    pub(super) margin: Duration,
-    pub(super) connect_timeout: Duration,
-    pub(super) attempt_timeout: Duration,
-    pub(super) patience: Duration,
-    pub(super) send_window: Duration,
-    pub(super) settle: Duration,
-    pub(super) lease: Duration,
-    pub(super) in_doubt: InDoubt,
+    pub(crate) margin: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) patience: Duration,
+    pub(crate) send_window: Duration,
+    pub(crate) settle: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) in_doubt: InDoubt,
 }
 
 impl Default for RefreshSettings {
@@ -69,6 +69,35 @@ impl RefreshSettings {
     pub fn in_doubt(mut self, in_doubt: InDoubt) -> Self {
         self.in_doubt = in_doubt;
         self
+    }
+}
+
+#[cfg(feature = "config")]
+impl RefreshSettings {
+    /// The identity provider with these times where it has none of its own.
+    pub(crate) fn complete(&self, mut idp: Idp) -> Idp {
+        let own = &mut idp.timing;
+        for (own, common) in [
+            (&mut own.margin, self.margin),
+            (&mut own.connect_timeout, self.connect_timeout),
+            (&mut own.attempt_timeout, self.attempt_timeout),
+            (&mut own.patience, self.patience),
+            (&mut own.send_window, self.send_window),
+            (&mut own.settle, self.settle),
+            (&mut own.lease, self.lease),
+        ] {
+            own.get_or_insert(common);
+        }
+        idp.in_doubt.get_or_insert(self.in_doubt);
+        idp
+    }
+
+    /// Whether the times of an identity provider fit together.
+    ///
+    /// # Errors
+    /// How they do not.
+    pub(crate) fn check(&self, idp: &Idp) -> Result<(), String> {
+        Times::of(idp, self).map(drop)
     }
 }
 

@@ -9,7 +9,7 @@ use token_supervisor::{
     testing::{Fault, Kind, Profile, SimulatedIdp, Standing},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use crate::support::{LIFE, World, ask, breathe, eventually, pass, passing, stop, within};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -22,22 +22,6 @@ async fn connect(world: &World, supervisor: &TokenSupervisor, users: usize) -> V
         keys.push(key);
     }
     keys
-}
-
-/// Lets time pass in steps, each after what the one before started has ended.
-async fn pass(world: &World, supervisor: &TokenSupervisor, time: Duration, step: Duration) {
-    let mut passed = Duration::ZERO;
-    while passed < time {
-        world.clock.advance(step);
-        passed += step;
-        breathe().await;
-        eventually("what was started has ended", || supervisor.testing().attempts() == 0).await;
-    }
-}
-
-/// Real time for what the clock has started: a message or two, a request.
-async fn breathe() {
-    tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.ok();
 }
 
 /// Every one of them has a refresh token that works, and nothing was spent twice.

@@ -11,6 +11,7 @@ mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;
 mod connecting_and_disconnecting;
 mod demo;
+mod errors_never_destroy;
 mod events_tell_what_happened;
 mod holding;
 #[cfg(feature = "web")]
@@ -18,6 +19,7 @@ mod http;
 mod keycloak;
 mod kill_loop;
 mod messages_are_the_same_thing;
+mod no_answer_is_mad_enough;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
 mod random_histories;

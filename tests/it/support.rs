@@ -108,3 +108,19 @@ pub async fn passing<T>(world: &World, step: Duration, task: JoinHandle<T>) -> T
     .await;
     task.await.unwrap()
 }
+
+/// Lets time pass in steps, each after what the one before started has ended.
+pub async fn pass(world: &World, supervisor: &TokenSupervisor, time: Duration, step: Duration) {
+    let mut passed = Duration::ZERO;
+    while passed < time {
+        world.clock.advance(step);
+        passed += step;
+        breathe().await;
+        eventually("what was started has ended", || supervisor.testing().attempts() == 0).await;
+    }
+}
+
+/// Real time for what the clock has started: a message or two, a request.
+pub async fn breathe() {
+    tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.ok();
+}

@@ -105,10 +105,15 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
         document: seal_document(keyring, key, &document),
         issued_at,
         expires,
-        refresh_expires: answer.refresh_expires.map(|life| match life {
-            RefreshLife::In(life) => Expires::At(issued_at + life),
-            RefreshLife::Never => Expires::Never,
-        }),
+        refresh_expires: match answer.refresh_expires {
+            Some(RefreshLife::In(life)) => Some(Expires::At(issued_at + life)),
+            Some(RefreshLife::Never) => Some(Expires::Never),
+            // An end that was told is not moved by what is only assumed.
+            None => provider.idp.refresh_lifetime.and_then(|life| {
+                let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);
+                assumed.then(|| end(issued_at, life))
+            }),
+        },
         due_at: due_at(key, issued_at, expires, provider.times.margin),
         revocable: provider.idp.revocable_alone(),
     };

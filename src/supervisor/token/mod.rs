@@ -265,7 +265,7 @@ impl TokenActor {
 
     /// Whether somebody was answered.
     fn answer_unread(&mut self) -> bool {
-        if self.unread.is_empty() || !self.machine.knows_row() {
+        if self.unread.is_empty() || !self.machine.knows_row() || self.row_is_behind() {
             return false;
         }
         let status = self.machine.status(self.core.clock.now());
@@ -279,6 +279,14 @@ impl TokenActor {
             }
         }
         true
+    }
+
+    /// Whether an attempt has published what it stored and is about to bring the row: whoever was given that token must
+    /// not be told of the one before.
+    fn row_is_behind(&self) -> bool {
+        let stored = self.core.snapshot.current(&self.key).filter(|issued| !issued.journaled);
+        let known = self.machine.row().map(|row| row.generation);
+        self.machine.follows_attempt() && stored.map(|issued| issued.generation) > known
     }
 
     fn refuse_unread(&mut self, error: &StoreError) {

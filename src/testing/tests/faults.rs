@@ -1,6 +1,9 @@
 //! What each fault does to the client, the token and the log.
 
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+
 use super::*;
+use crate::idp;
 
 #[tokio::test]
 async fn a_fault_before_processing_leaves_the_token_unspent() {
@@ -294,4 +297,52 @@ async fn a_made_up_answer_arrives_as_it_is() {
         assert_eq!(scene.idp.standing(&scene.first) == Standing::Spent, spent, "{name}");
         assert_eq!(scene.idp.faults_injected()[name], 1);
     }
+}
+
+/// A refresh by the profile's own preset.
+async fn refreshed(scene: &Scene) -> idp::Outcome {
+    let idp = scene.idp.idp();
+    let client = idp::Client::new(&idp, Duration::from_secs(5), Clock::manual(&scene.clock)).unwrap();
+    client.refresh(&idp, 0, &scene.first, &BTreeMap::new(), Duration::from_secs(20)).await
+}
+
+#[tokio::test]
+async fn each_way_to_say_when_to_ask_again_is_understood() {
+    let scene = Scene::new(Profile::okta());
+    let plain = Canned::new(429, r#"{"retry_after":64.5}"#).header("date", "Thu, 01 Jan 2026 00:00:00 GMT");
+    for (answer, expected) in [
+        (plain.clone().header("retry-after", "7"), 7_000),
+        (plain.clone().header("retry-after", "Thu, 01 Jan 2026 00:00:08 GMT"), 8_000),
+        (plain.clone().header("x-rate-limit-reset", "1767225609"), 64_500),
+        (Canned { body: Vec::new(), ..plain.clone() }.header("x-rate-limit-reset", "1767225609"), 9_000),
+    ] {
+        scene.idp.next(Fault::Answer(answer.clone()));
+        let idp::Outcome::NotSpent(failure) = refreshed(&scene).await else { panic!("429 is not spent") };
+        assert_eq!(failure.retry_after, Some(Duration::from_millis(expected)), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_mad_answer_is_taken_for_a_token() {
+    let scene = Scene::gitlab(Kind::Strict);
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        r#"\{"(access_token|refresh_token|error|ok)":("x"|1|\{|\[|null|false)[,:"\}]{0,3}"#
+            .prop_map(String::into_bytes),
+        "(access_token|error|x)=[a-z%&=]{0,9}".prop_map(String::into_bytes),
+    ];
+    let mad = (200u16..1_000, "(application/json|text/html|application/x-www-form-urlencoded|)", body);
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..200 {
+        let (status, content_type, body) = mad.new_tree(&mut runner).unwrap().current();
+        let answer = Canned::new(status, body).header("content-type", content_type);
+        scene.idp.next(Fault::Answer(answer.clone()));
+        let outcome = refreshed(&scene).await;
+        assert!(
+            !matches!(outcome, idp::Outcome::Answered(_) | idp::Outcome::InvalidGrant(_)),
+            "{answer:?}: {outcome:?}"
+        );
+    }
+    assert_eq!((scene.idp.requests(), scene.idp.standing(&scene.first)), (200, Standing::Current));
+    assert!(matches!(refreshed(&scene).await, idp::Outcome::Answered(_)));
 }

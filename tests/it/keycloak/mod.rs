@@ -6,6 +6,7 @@
 
 mod clock;
 mod keeper;
+mod refusals;
 mod server;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
@@ -46,6 +47,7 @@ async fn a_grant_outlives_restarts_and_every_refusal_is_understood() {
         a_wrong_client_secret_destroys_nothing(&server),
         an_ended_session_and_a_revoked_consent_require_a_reconnect(&server),
         a_user_who_is_enabled_again_needs_no_consent(&server),
+        refusals::are_told_with_their_evidence(&server),
     );
 }
 

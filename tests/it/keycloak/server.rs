@@ -113,6 +113,22 @@ impl Keycloak {
         Consent { grant, access_token: access_token.into(), refresh_token: refresh_token.into(), session }
     }
 
+    /// Spends a refresh token, as another program would.
+    pub(super) async fn refresh(&self, refresh_token: &str) -> StatusCode {
+        self.post("token", &[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
+    }
+
+    /// Ends the session of a refresh token.
+    pub(super) async fn log_out(&self, refresh_token: &str) -> StatusCode {
+        self.post("logout", &[("refresh_token", refresh_token)]).await
+    }
+
+    async fn post(&self, endpoint: &str, form: &[(&str, &str)]) -> StatusCode {
+        let client = [("client_id", CLIENT), ("client_secret", CLIENT_SECRET)];
+        let url = format!("{}/realms/app/protocol/openid-connect/{endpoint}", self.url());
+        self.http.post(url).form(&[form, &client].concat()).send().await.unwrap().status()
+    }
+
     /// Whether the realm accepts this access token.
     pub(super) async fn accepts(&self, access_token: &str) -> bool {
         let url = format!("{}/realms/app/protocol/openid-connect/userinfo", self.url());

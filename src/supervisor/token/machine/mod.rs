@@ -180,6 +180,11 @@ impl<W, R> Machine<W, R> {
         self.last_asked = now.boot;
     }
 
+    /// Whether an attempt runs whose end will be heard.
+    pub(super) fn follows_attempt(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Whether somebody waits or an attempt runs.
     pub(super) fn is_busy(&self) -> bool {
         self.running.is_some()

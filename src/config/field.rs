@@ -1,0 +1,273 @@
+//! What types settings have: how each is read, from the file or from a variable's text, and how it is shown.
+
+use std::{borrow::Cow, path::PathBuf, str::FromStr, time::Duration};
+
+use url::Url;
+
+use super::{
+    Bind, LogFormat, LogUser, Migrate, Scope,
+    idp::Strategy,
+    node::{Node, Value},
+};
+use crate::{
+    idp::{ClientAuth, InDoubt, Rotation},
+    model::ClientSecret,
+};
+
+/// The type of a setting.
+pub(super) trait Field: Sized {
+    /// # Errors
+    /// What it must be; never what it is.
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>>;
+
+    /// How it is shown to people; none if it is not set.
+    fn shown(&self) -> Option<String>;
+}
+
+impl<T: Field> Field for Option<T> {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        T::read(value).map(Some)
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.as_ref().and_then(T::shown)
+    }
+}
+
+impl Field for String {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        text(value).map(str::to_owned)
+    }
+
+    fn shown(&self) -> Option<String> {
+        (!self.is_empty()).then(|| without_credentials(self))
+    }
+}
+
+impl Field for PathBuf {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        match text(value)? {
+            "" => Err("must be a path".into()),
+            path => Ok(path.into()),
+        }
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.display().to_string())
+    }
+}
+
+impl Field for ClientSecret {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        text(value).map(Self::from)
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(HIDDEN.to_owned())
+    }
+}
+
+impl Field for bool {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        let wrong = "must be true or false";
+        match value {
+            Value::Boolean(value) => Ok(*value),
+            Value::Variable(text) => text.parse().map_err(|_| wrong.into()),
+            _ => Err(wrong.into()),
+        }
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+/// Counts of things: none is a setting that would stop everything.
+impl Field for usize {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        let count = match value {
+            Value::Integer(number) => Self::try_from(*number).ok(),
+            Value::Variable(text) => text.parse().ok(),
+            _ => None,
+        };
+        count.filter(|count| *count > 0).ok_or("must be a whole number, at least 1".into())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Field for f64 {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        number(value).ok_or("must be a number".into())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Field for Duration {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        let time = number(value).and_then(|seconds| Self::try_from_secs_f64(seconds).ok());
+        time.filter(|time| *time <= LONGEST).ok_or("must be a number of seconds, at least 0".into())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.as_secs_f64().to_string())
+    }
+}
+
+/// A single one may stand without brackets; in a variable they are separated by commas.
+impl<T: Field + FromStr<Err = &'static str>> Field for Vec<T> {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        match value {
+            Value::List(items) => items.iter().map(|Node { value, .. }| T::read(value)).collect(),
+            Value::Variable(text) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                items.map(|item| item.parse().map_err(Cow::Borrowed)).collect()
+            }
+            one => T::read(one).map(|one| vec![one]),
+        }
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.iter().filter_map(T::shown).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// The name of a configured identity provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IdpName(pub(super) String);
+
+impl FromStr for IdpName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for IdpName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Texts of a certain form.
+macro_rules! parsed {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+                text(value)?.parse().map_err(Cow::Borrowed)
+            }
+
+            fn shown(&self) -> Option<String> {
+                Some(self.to_string())
+            }
+        }
+    )*};
+}
+
+parsed!(Bind, IdpName, Scope);
+
+/// One of a few words.
+trait Choice: Copy + PartialEq + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+    /// What a later version will know.
+    const LATER: &'static [&'static str] = &[];
+}
+
+impl<T: Choice> Field for T {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        let text = text(value)?;
+        T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words = T::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+            if T::LATER.contains(&text) {
+                format!("this version does not support that yet; it knows: {words}").into()
+            } else {
+                format!("must be one of: {words}").into()
+            }
+        })
+    }
+
+    fn shown(&self) -> Option<String> {
+        T::WORDS.iter().find(|(_, value)| value == self).map(|(word, _)| (*word).to_owned())
+    }
+}
+
+impl Choice for InDoubt {
+    const WORDS: &'static [(&'static str, Self)] = &[("ask", Self::Ask), ("try", Self::Try)];
+}
+
+impl Choice for Rotation {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("always", Self::Always), ("sometimes", Self::Sometimes), ("never", Self::Never)];
+}
+
+impl Choice for ClientAuth {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("basic", Self::Basic), ("body", Self::Body), ("none", Self::None)];
+    const LATER: &'static [&'static str] = &["private_key_jwt"];
+}
+
+impl Choice for Strategy {
+    const WORDS: &'static [(&'static str, Self)] = &[("refresh_token", Self::RefreshToken)];
+    const LATER: &'static [&'static str] =
+        &["client_credentials", "self_signed_jwt", "jwt_bearer", "token_exchange", "github_app", "broker", "custom"];
+}
+
+impl Choice for Migrate {
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto)];
+    const LATER: &'static [&'static str] = &["never"];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Choice for LogUser {
+    const WORDS: &'static [(&'static str, Self)] = &[("hash", Self::Hash), ("plain", Self::Plain)];
+}
+
+/// What is shown instead of a secret.
+pub(super) const HIDDEN: &str = "***";
+/// A century: sums of times stay far from what a duration can hold.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+
+fn text(value: &Value) -> Result<&str, Cow<'static, str>> {
+    match value {
+        Value::Text(text) | Value::Variable(text) => Ok(text),
+        _ => Err("must be a string, { env = \"NAME\" } or { file = \"PATH\" }".into()),
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Variable(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// URLs may have a password or a key within.
+fn without_credentials(text: &str) -> String {
+    if !text.contains("://") {
+        return text.to_owned();
+    }
+    let Ok(mut url) = Url::parse(text) else { return HIDDEN.to_owned() };
+    let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if bare {
+        return text.to_owned();
+    }
+    let had_password = url.password().is_some();
+    if url.query().is_some() {
+        url.set_query(Some(HIDDEN));
+    }
+    if had_password && url.set_password(Some(HIDDEN)).is_err() {
+        return HIDDEN.to_owned();
+    }
+    url.to_string()
+}

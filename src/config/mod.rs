@@ -1,0 +1,301 @@
+//! The configuration of the program: a file, the environment over it, and checks of the whole.
+//!
+//! Whoever embeds the library needs none of it: [`Config::builder`] makes the [`Builder`] that embedders write down.
+//!
+//! ```
+//! use token_supervisor::config::Config;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("token-supervisor.toml");
+//! # std::fs::write(&path, Config::template(Some("github")).unwrap())?;
+//! # let environment = [("GITHUB_CLIENT_ID", "client"), ("GITHUB_CLIENT_SECRET", "ts-test-secret-client")];
+//! # let environment = environment.map(|(name, value)| (name.into(), value.into()));
+//! // In a program: Config::load(None, std::env::vars_os())
+//! let config = Config::load(Some(&path), environment)?;
+//! assert_eq!(config.server().bind[0].to_string(), "127.0.0.1:8080");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The way of a setting: `node` makes a tree in which each value knows its place, of the file and of the environment
+//! laid over it; `section` hands the values out by name, `field` reads each as its type; `server`, `idp` and
+//! `refresh` know the settings and check what belongs together. To add one: ask for it where its section is read.
+//!
+//! Invariants: what nobody asks for is refused; all that is wrong is told together, with its place and without its
+//! value; a [`Config`] that exists has passed every check that needs nothing but itself.
+
+mod error;
+mod field;
+mod idp;
+mod node;
+mod preset;
+mod refresh;
+mod reload;
+mod section;
+mod server;
+mod source;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf};
+
+pub use self::{
+    error::{ConfigError, Origin, Problem},
+    reload::{Changes, Reloader},
+    server::{ApiKey, Bind, Scope, Server},
+};
+use self::{
+    section::{Reading, Section},
+    source::{Environment, PLACES, Source, ValueFiles},
+};
+use crate::{
+    error::Error,
+    idp::Idp,
+    keyring::Keyring,
+    store,
+    supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
+};
+
+/// A configuration that was read and fits together.
+#[derive(Clone)]
+pub struct Config {
+    deployment: Option<String>,
+    server: Server,
+    store: String,
+    journal: Option<PathBuf>,
+    keyring: PathBuf,
+    refresh: RefreshSettings,
+    limits: Limits,
+    retention: Retention,
+    log: Log,
+    /// Each complete: with the times of `[refresh]` where it has none.
+    idps: BTreeMap<String, Idp>,
+    shown: Vec<Shown>,
+    files: ValueFiles,
+}
+
+/// A setting for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shown {
+    /// Its name, such as `server.bind`.
+    pub path: String,
+    /// Its value; of a secret `***`.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// For how long what is no longer needed is kept, in days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// What happened to a grant (90).
+    pub timeline_days: usize,
+    /// Grants that were disconnected (30).
+    pub tombstone_days: usize,
+}
+
+/// What the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// How users are named in it.
+    pub user: LogUser,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// How users are named in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogUser {
+    /// By a digest.
+    Hash,
+    /// As they are.
+    Plain,
+}
+
+impl Config {
+    /// Reads the file at `path`, or else at `$TOKEN_SUPERVISOR_CONFIG`, `./token-supervisor.toml` or
+    /// `/etc/token-supervisor/config.toml`, and what `environment` says instead of it
+    /// (`TOKEN_SUPERVISOR__SECTION__KEY`). Without a file the environment alone may say everything.
+    ///
+    /// Paths within are relative to the working directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let source = Source::find(path, Environment::new(environment), &PLACES)?;
+        Self::read(&source, &source.text)
+    }
+
+    /// Reads `text` as if it stood in the file of `source`.
+    fn read(source: &Source, text: &str) -> Result<Self, ConfigError> {
+        let mut tree = node::parse(text, source.path.as_deref().unwrap_or(Path::new("")))?;
+        node::override_by(&source.environment, &mut tree)?;
+        let mut reading = Reading::new(&source.environment);
+        let mut config = reading.read(tree, Self::read_all);
+        let Reading { files, problems, shown, .. } = reading;
+        ConfigError::unless_empty(problems)?;
+        (config.shown, config.files) = (shown, files);
+        Ok(config)
+    }
+
+    fn read_all(all: &mut Section<'_, '_>) -> Self {
+        let mut deployment = None;
+        all.read("deployment", &mut deployment);
+        let store = all.section("store", read_store);
+        let journal = all.section("journal", |section| {
+            let mut folder = None;
+            section.read("dir", &mut folder);
+            section.not_yet("keep_hours");
+            folder
+        });
+        let keyring = all.section("keyring", |section| {
+            let mut file = PathBuf::from("token-supervisor.keys");
+            section.read("file", &mut file);
+            file
+        });
+        let refresh = all.section("refresh", refresh::read);
+        let limits = all.section("limits", read_limits);
+        let retention = all.section("retention", |section| {
+            let mut retention = Retention { timeline_days: 90, tombstone_days: 30 };
+            section.read("timeline_days", &mut retention.timeline_days);
+            section.read("tombstone_days", &mut retention.tombstone_days);
+            retention
+        });
+        let log = all.section("log", |section| {
+            let mut log = Log { format: LogFormat::Text, user: LogUser::Hash };
+            section.read("format", &mut log.format);
+            section.read("user", &mut log.user);
+            log
+        });
+        let mut idps = BTreeMap::new();
+        all.named("idp", idp::valid_name, |name, section| {
+            idps.insert(name.to_owned(), idp::read(section, &refresh));
+        });
+        let server = all.section("server", |section| server::read(section, |idp| idps.contains_key(idp)));
+        for later in ["connect", "webhook"] {
+            all.not_yet(later);
+        }
+        let (shown, files) = (Vec::new(), ValueFiles::new());
+        Self { deployment, server, store, journal, keyring, refresh, limits, retention, log, idps, shown, files }
+    }
+
+    /// What starts a supervisor with these settings.
+    ///
+    /// # Errors
+    /// The key ring cannot be read.
+    pub fn builder(&self) -> Result<Builder, Error> {
+        let builder = TokenSupervisor::builder()
+            .store(&self.store)
+            .keyring(Keyring::from_file(&self.keyring)?)
+            .refresh(self.refresh.clone())
+            .limits(self.limits);
+        let builder = match &self.journal {
+            Some(folder) => builder.journal(folder),
+            None => builder,
+        };
+        Ok(self.idps().fold(builder, |builder, (name, idp)| builder.idp(name, idp.clone())))
+    }
+
+    /// Checks what the settings point at: whether the key ring can be read. All else was checked when they were read,
+    /// or is when the supervisor starts.
+    ///
+    /// # Errors
+    /// What is wrong, and the setting that points there.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let path = "keyring.file";
+        Keyring::from_file(&self.keyring).map(drop).map_err(|error| {
+            let shown = self.shown.iter().find(|shown| shown.path == path);
+            ConfigError::one(shown.map_or(Origin::Default, |shown| shown.origin.clone()), path, error.to_string())
+        })
+    }
+
+    /// The settings in effect, and where each came from. No secret is among them.
+    pub fn show(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// What the store must be marked with.
+    pub fn deployment(&self) -> Option<&str> {
+        self.deployment.as_deref()
+    }
+
+    /// The server's settings.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The store's URL. It may have a password within.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The key file.
+    pub fn keyring(&self) -> &Path {
+        &self.keyring
+    }
+
+    /// For how long what is no longer needed is kept.
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    /// What the log looks like.
+    pub fn log(&self) -> Log {
+        self.log
+    }
+
+    /// The identity providers in the order of their names.
+    pub fn idps(&self) -> impl Iterator<Item = (&str, &Idp)> {
+        self.idps.iter().map(|(name, idp)| (name.as_str(), idp))
+    }
+}
+
+fn read_store(section: &mut Section<'_, '_>) -> String {
+    let mut url = "sqlite://token-supervisor.db".to_owned();
+    section.read("url", &mut url);
+    if matches!(store::sqlite_path(&url), None | Some("" | ":memory:")) {
+        section.wrong("url", "must be sqlite://PATH, such as sqlite://token-supervisor.db");
+    }
+    section.read("migrate", &mut Migrate::Auto);
+    url
+}
+
+/// When the schema is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Migrate {
+    Auto,
+}
+
+fn read_limits(section: &mut Section<'_, '_>) -> Limits {
+    let mut limits = Limits::default();
+    section.read("waiters_per_grant", &mut limits.waiters_per_grant);
+    section.read("requests_in_flight", &mut limits.requests_in_flight);
+    section.read("idle_after_seconds", &mut limits.idle_after);
+    section.read("sweep_every_seconds", &mut limits.sweep_every);
+    if limits.sweep_every.is_zero() {
+        section.wrong("sweep_every_seconds", "must be longer than 0");
+    }
+    limits
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.shown).finish()
+    }
+}

@@ -1,0 +1,45 @@
+//! `[refresh]`, and the same settings of one identity provider.
+
+use super::{field::Field, section::Section};
+use crate::{idp::Idp, supervisor::RefreshSettings};
+
+pub(super) fn read(section: &mut Section<'_, '_>) -> RefreshSettings {
+    let mut common = RefreshSettings::default();
+    let RefreshSettings { margin, connect_timeout, attempt_timeout, patience, send_window, settle, lease, in_doubt } =
+        &mut common;
+    read_times(section, [margin, connect_timeout, attempt_timeout, patience, send_window, settle, lease]);
+    section.read("in_doubt", in_doubt);
+    common
+}
+
+pub(super) fn read_own(section: &mut Section<'_, '_>, idp: &mut Idp) {
+    let own = &mut idp.timing;
+    read_times(
+        section,
+        [
+            &mut own.margin,
+            &mut own.connect_timeout,
+            &mut own.attempt_timeout,
+            &mut own.patience,
+            &mut own.send_window,
+            &mut own.settle,
+            &mut own.lease,
+        ],
+    );
+    section.read("in_doubt", &mut idp.in_doubt);
+}
+
+fn read_times<T: Field>(section: &mut Section<'_, '_>, into: [&mut T; 7]) {
+    let keys = [
+        "margin_seconds",
+        "connect_timeout_seconds",
+        "attempt_timeout_seconds",
+        "patience_seconds",
+        "send_window_seconds",
+        "settle_seconds",
+        "lease_seconds",
+    ];
+    for (key, into) in keys.into_iter().zip(into) {
+        section.read(key, into);
+    }
+}

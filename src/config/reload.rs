@@ -1,0 +1,113 @@
+//! A configuration that is read again while the supervisor runs.
+
+use std::{ffi::OsString, path::Path};
+
+use super::{
+    Config, ConfigError, Origin,
+    source::{Environment, PLACES, Source, ValueFiles, look_again},
+};
+use crate::supervisor::TokenSupervisor;
+
+/// A configuration, and how to read it again. A new one that is wrong is refused as a whole, and the old one stays.
+///
+/// Reading takes as long as the files take: rather on a thread that may block.
+pub struct Reloader {
+    source: Source,
+    config: Config,
+    /// The files that values stand in, as they were when somebody last looked.
+    seen: ValueFiles,
+}
+
+/// What a new configuration changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Changes {
+    /// The identity providers that were added or have new settings. The supervisor has them already.
+    pub idps: Vec<String>,
+    /// The server's address for others or its API keys, for the server to take over.
+    pub server: bool,
+    /// The settings and sections that changed and wait for a restart.
+    pub restart: Vec<String>,
+}
+
+impl Reloader {
+    /// Reads a configuration as [`Config::load`] does.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let source = Source::find(path, Environment::new(environment), &PLACES)?;
+        let config = Config::read(&source, &source.text)?;
+        let seen = config.files.clone();
+        Ok(Self { source, config, seen })
+    }
+
+    /// The configuration as it was last accepted.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads everything again, for a SIGHUP. Identity providers with new settings get them at once; those that did not
+    /// change are left alone.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the new configuration; the old one stays.
+    pub fn reload(&mut self, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
+        let text = self.source.read()?;
+        let config = Config::read(&self.source, &text)?;
+        let changes = self.accept(config, supervisor)?;
+        self.source.text = text;
+        Ok(changes)
+    }
+
+    /// Looks at the files that values stand in (`{ file = "PATH" }`) and, if one has changed, takes over what is in them
+    /// now. To be called every few seconds. The configuration file itself is not read: it may be half written.
+    ///
+    /// # Errors
+    /// What is wrong with the new values; the old ones stay. It is told once for each change.
+    pub fn poll(&mut self, supervisor: &TokenSupervisor) -> Result<Option<Changes>, ConfigError> {
+        let now = look_again(&self.seen);
+        if now == self.seen {
+            return Ok(None);
+        }
+        self.seen = now;
+        let config = Config::read(&self.source, &self.source.text)?;
+        self.accept(config, supervisor).map(Some)
+    }
+
+    fn accept(&mut self, new: Config, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
+        let old = &self.config;
+        // All of them were checked. Should one be refused all the same, the next try starts from the old ones again.
+        let mut idps = Vec::new();
+        for (name, idp) in new.idps.iter().filter(|(name, idp)| old.idps.get(*name) != Some(idp)) {
+            supervisor
+                .set_idp(name, idp.clone())
+                .map_err(|error| ConfigError::one(Origin::Default, format!("idp.{name}"), error.to_string()))?;
+            idps.push(name.clone());
+        }
+        let server = (&old.server.public_url, &old.server.api_keys) != (&new.server.public_url, &new.server.api_keys);
+        let changes = Changes { idps, server, restart: waiting(old, &new) };
+        self.seen = new.files.clone();
+        self.config = new;
+        Ok(changes)
+    }
+}
+
+/// What cannot change while the supervisor runs.
+fn waiting(old: &Config, new: &Config) -> Vec<String> {
+    let fixed = [
+        ("deployment", old.deployment != new.deployment),
+        ("server.bind", old.server.bind != new.server.bind),
+        ("store.url", old.store != new.store),
+        ("journal.dir", old.journal != new.journal),
+        ("keyring.file", old.keyring != new.keyring),
+        ("limits", old.limits != new.limits),
+        ("retention", old.retention != new.retention),
+        ("log", old.log != new.log),
+    ];
+    let gone = old.idps.keys().filter(|name| !new.idps.contains_key(*name)).map(|name| format!("idp.{name}"));
+    fixed.into_iter().filter(|(_, changed)| *changed).map(|(path, _)| path.to_owned()).chain(gone).collect()
+}

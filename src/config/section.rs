@@ -1,0 +1,273 @@
+//! One section at a time: settings are asked for by name, and what nobody asked for is a mistake.
+//!
+//! Reading goes on after a problem, with what the setting was before: so all of them are told at once, and nobody sees
+//! the result.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{
+    Shown,
+    error::{Origin, Problem},
+    field::{Field, HIDDEN},
+    node::{Node, Table, Value},
+    source::{Environment, ValueFiles, value_in},
+};
+
+/// What comes up while a configuration is read.
+pub(super) struct Reading<'a> {
+    environment: &'a Environment,
+    pub(super) files: ValueFiles,
+    pub(super) problems: Vec<Problem>,
+    pub(super) shown: Vec<Shown>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(environment: &'a Environment) -> Self {
+        Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new() }
+    }
+
+    /// The whole of a configuration.
+    pub(super) fn read<T>(&mut self, tree: Table, read: impl FnOnce(&mut Section<'_, 'a>) -> T) -> T {
+        Section::new(self, String::new(), Origin::Default, tree).read_with(read)
+    }
+
+    /// A value, how it is shown, and where it stands.
+    fn value<T: Field>(&mut self, node: Node) -> Result<(T, Option<String>, Origin), String> {
+        let (node, elsewhere) = self.resolve(node)?;
+        let value = T::read(&node.value)?;
+        // What is kept out of the file is kept out of sight, too.
+        let shown = if elsewhere { Some(HIDDEN.to_owned()) } else { value.shown() };
+        Ok((value, shown, node.origin))
+    }
+
+    /// `{ env = "NAME" }` and `{ file = "PATH" }` replaced by what they stand for, also in a list; and whether there
+    /// were any.
+    fn resolve(&mut self, node: Node) -> Result<(Node, bool), String> {
+        match node.value {
+            Value::Table(table) if matches!(table.keys().next().map(String::as_str), Some("env" | "file")) => {
+                let mut table = table.into_iter();
+                match (table.next(), table.next()) {
+                    (Some((kind, named)), None) => Ok((self.stands_for(&kind, &named)?, true)),
+                    _ => Err("must have either `env` or `file`, and nothing else".to_owned()),
+                }
+            }
+            Value::List(items) => {
+                let (mut resolved, mut any) = (Vec::with_capacity(items.len()), false);
+                for item in items {
+                    let (item, elsewhere) = self.resolve(item)?;
+                    resolved.push(item);
+                    any |= elsewhere;
+                }
+                Ok((Node { origin: node.origin, value: Value::List(resolved) }, any))
+            }
+            value => Ok((Node { origin: node.origin, value }, false)),
+        }
+    }
+
+    fn stands_for(&mut self, kind: &str, named: &Node) -> Result<Node, String> {
+        let Value::Text(name) = &named.value else { return Err(format!("`{kind}` must be a string")) };
+        let (origin, text) = if kind == "env" {
+            (Origin::Env { name: name.to_string() }, self.environment.get(name)?)
+        } else {
+            let path = Path::new(name.as_str());
+            let text = value_in(path, &mut self.files).map_err(|error| {
+                format!("the file that it names cannot be read ({error}): check its path and its mode")
+            })?;
+            (Origin::FileValue { path: path.to_owned() }, text)
+        };
+        Ok(Node { origin, value: Value::Text(text) })
+    }
+}
+
+/// A table whose settings are being read.
+pub(super) struct Section<'r, 'a> {
+    reading: &'r mut Reading<'a>,
+    path: String,
+    origin: Origin,
+    /// Where its values come from when nobody set them.
+    defaults: Origin,
+    /// What nobody has asked for yet.
+    rest: Table,
+    /// What has been asked for, and where it stands if somebody made it.
+    asked: BTreeMap<&'static str, Option<Origin>>,
+    /// How many problems there were before it.
+    problems_before: usize,
+}
+
+impl<'r, 'a> Section<'r, 'a> {
+    fn new(reading: &'r mut Reading<'a>, path: String, origin: Origin, rest: Table) -> Self {
+        let problems_before = reading.problems.len();
+        Self { reading, path, origin, defaults: Origin::Default, rest, asked: BTreeMap::new(), problems_before }
+    }
+
+    fn read_with<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let result = read(&mut self);
+        for (key, node) in std::mem::take(&mut self.rest) {
+            let text = unknown(&key, self.asked.keys().copied());
+            self.report(node.origin, "", text);
+        }
+        result
+    }
+
+    /// The settings that nobody makes come from there.
+    pub(super) fn defaults_from(&mut self, origin: Origin) {
+        self.defaults = origin;
+    }
+
+    /// Reads a setting if it is made.
+    pub(super) fn read<T: Field>(&mut self, key: &'static str, into: &mut T) {
+        if let Some(node) = self.take(key) {
+            let origin = node.origin.clone();
+            match self.reading.value(node) {
+                Ok((value, shown, origin)) => {
+                    *into = value;
+                    self.show(key, shown, origin);
+                }
+                Err(text) => self.report(origin, key, text),
+            }
+        } else {
+            self.show(key, into.shown(), self.defaults.clone());
+        }
+    }
+
+    /// Reads a section within this one; one that is not there has its defaults.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 'a>) -> T) -> T {
+        let (origin, table) = match self.take(key) {
+            Some(Node { origin, value: Value::Table(table) }) => (origin, table),
+            Some(Node { origin, .. }) => {
+                self.report(origin.clone(), key, format!("must be a section: write [{}]", self.path_of(key)));
+                (origin, Table::new())
+            }
+            None => (self.origin.clone(), Table::new()),
+        };
+        let path = self.path_of(key);
+        Section::new(self.reading, path, origin, table).read_with(read)
+    }
+
+    /// Reads the sections `[key.NAME]`, whose names must be `valid`.
+    pub(super) fn named(
+        &mut self,
+        key: &'static str,
+        valid: impl Fn(&str) -> Result<(), &'static str>,
+        mut read: impl FnMut(&str, &mut Section<'_, 'a>),
+    ) {
+        self.section(key, |all| {
+            for (name, node) in std::mem::take(&mut all.rest) {
+                let Node { origin, value: Value::Table(table) } = node else {
+                    all.report(node.origin, "", format!("must be a section: write [{}.NAME]", all.path));
+                    continue;
+                };
+                match valid(&name) {
+                    Ok(()) => {
+                        let path = all.path_of(&name);
+                        Section::new(all.reading, path, origin, table).read_with(|section| read(&name, section));
+                    }
+                    Err(text) => all.report(origin, "", text.to_owned()),
+                }
+            }
+        });
+    }
+
+    /// Reads a list of sections, `[[key]]` or `key = [{ .. }]`.
+    pub(super) fn listed(&mut self, key: &'static str, mut read: impl FnMut(&mut Section<'_, 'a>)) {
+        let Some(Node { origin, value }) = self.take(key) else { return };
+        let items = match value {
+            Value::List(items) => items,
+            Value::Variable(_) => return self.report(origin, key, FOR_THE_FILE.to_owned()),
+            _ => {
+                let text = format!("must be a list of sections: write [[{}]]", self.path_of(key));
+                return self.report(origin, key, text);
+            }
+        };
+        for (at, Node { origin, value }) in items.into_iter().enumerate() {
+            let path = format!("{}[{at}]", self.path_of(key));
+            match value {
+                Value::Table(table) => Section::new(self.reading, path, origin, table).read_with(&mut read),
+                _ => self.reading.problems.push(Problem { origin, path, text: "must be a section".to_owned() }),
+            }
+        }
+    }
+
+    /// Reads a table of texts whose names are the user's; only those that are `plain` are shown.
+    pub(super) fn texts(&mut self, key: &'static str, plain: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        self.section(key, |section| {
+            for (name, node) in std::mem::take(&mut section.rest) {
+                let origin = node.origin.clone();
+                match section.reading.value::<String>(node) {
+                    Ok((text, shown, origin)) => {
+                        let shown = if plain(&name) { shown } else { Some(HIDDEN.to_owned()) };
+                        section.show(&name, shown, origin);
+                        texts.insert(name, text);
+                    }
+                    Err(text) => section.report(origin, "", text),
+                }
+            }
+        });
+        texts
+    }
+
+    /// What a later version will know. It is never just passed over.
+    pub(super) fn not_yet(&mut self, key: &'static str) {
+        if let Some(node) = self.take(key) {
+            self.report(node.origin, key, "this version does not support it yet: remove it".to_owned());
+        }
+    }
+
+    /// Whether the setting is made.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.rest.contains_key(key) || self.asked.get(key).is_some_and(Option::is_some)
+    }
+
+    /// Whether nothing is wrong with it so far.
+    pub(super) fn is_sound(&self) -> bool {
+        self.reading.problems.len() == self.problems_before
+    }
+
+    /// Says what is wrong with a setting, where it stands; of one that is not made, where the section does.
+    pub(super) fn wrong(&mut self, key: &str, text: impl Into<String>) {
+        let origin = self.asked.get(key).and_then(Option::as_ref).unwrap_or(&self.origin).clone();
+        self.report(origin, key, text.into());
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Node> {
+        let node = self.rest.remove(key);
+        self.asked.insert(key, node.as_ref().map(|node| node.origin.clone()));
+        node
+    }
+
+    fn show(&mut self, key: &str, value: Option<String>, origin: Origin) {
+        if let Some(value) = value {
+            let path = self.path_of(key);
+            self.reading.shown.push(Shown { path, value, origin });
+        }
+    }
+
+    fn report(&mut self, origin: Origin, key: &str, text: String) {
+        let path = self.path_of(key);
+        self.reading.problems.push(Problem { origin, path, text });
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            (path, "") => path.to_owned(),
+            ("", key) => key.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
+    }
+}
+
+const FOR_THE_FILE: &str =
+    "a list of sections cannot be set by a variable: write it into the file, its secrets as { env = \"NAME\" }";
+
+/// How alike two names must be for one to be meant by the other; as of command lines.
+const ALIKE: f64 = 0.7;
+
+/// The key itself is not said: somebody may have written a secret in its place.
+fn unknown(key: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
+    let alike = known.clone().map(|name| (strsim::jaro(key, name), name)).filter(|(alike, _)| *alike > ALIKE);
+    match alike.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((_, name)) => format!("unknown key: did you mean `{name}`?"),
+        None => format!("unknown key: known here are {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}

@@ -1,0 +1,218 @@
+//! `[server]`: where it listens, and who may ask it for what.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use super::{field::IdpName, section::Section};
+use crate::{idp::loopback, model::ClientSecret};
+
+/// The server's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// Where it listens (`127.0.0.1:8080`).
+    pub bind: Vec<Bind>,
+    /// What others call it.
+    pub public_url: Option<String>,
+    /// Who may ask it. Several may have one name: so a key is replaced without downtime.
+    pub api_keys: Vec<ApiKey>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bind {
+    /// `ADDRESS:PORT`.
+    Tcp(SocketAddr),
+    /// `unix:/PATH`: a socket for this user alone, which needs no API key.
+    Unix(PathBuf),
+}
+
+impl FromStr for Bind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            _ => text.parse().map(Self::Tcp).map_err(|_| "must be ADDRESS:PORT such as 127.0.0.1:8080, or unix:/PATH"),
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An API key: what its bearer may do. The key itself is not kept.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ApiKey {
+    /// Whose it is; for people.
+    pub name: String,
+    /// The digest of the key.
+    pub sha256: [u8; 32],
+    /// What it is good for.
+    pub scopes: Vec<Scope>,
+    /// The identity providers it is good for; none: all.
+    pub idps: Option<Vec<String>>,
+    /// What the users it is good for start with; none: all users.
+    pub user_prefix: Option<String>,
+}
+
+impl fmt::Debug for ApiKey {
+    /// Without the digest: a key that somebody made up could be guessed from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("name", &self.name)
+            .field("scopes", &self.scopes)
+            .field("idps", &self.idps)
+            .field("user_prefix", &self.user_prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an API key is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// To read tokens and to report them rejected.
+    Token,
+    /// To connect, and the verbs.
+    Grant,
+    /// To list, timelines, the dashboard.
+    Admin,
+    /// To read metrics.
+    Metrics,
+}
+
+impl FromStr for Scope {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Token, Self::Grant, Self::Admin, Self::Metrics];
+        all.into_iter().find(|scope| scope.as_str() == text).ok_or("must be of: token, grant, admin, metrics")
+    }
+}
+
+impl Scope {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Grant => "grant",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `known` says which identity providers there are.
+pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> Server {
+    let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
+    section.read("bind", &mut bind);
+    if bind.is_empty() {
+        section.wrong("bind", "must have at least one address");
+    }
+    let mut public_url: Option<String> = None;
+    section.read("public_url", &mut public_url);
+    if let Some(Err(text)) = public_url.as_deref().map(check_public_url) {
+        section.wrong("public_url", text);
+    }
+    let mut api_keys: Vec<ApiKey> = Vec::new();
+    section.listed("api_key", |key| {
+        let api_key = read_api_key(key, &known);
+        if key.is_sound() && api_keys.iter().any(|other| other.sha256 == api_key.sha256) {
+            key.wrong("", "is the same key as one before it: remove one of them");
+        }
+        api_keys.push(api_key);
+    });
+    section.not_yet("jwt");
+    Server { bind, public_url, api_keys }
+}
+
+fn check_public_url(text: &str) -> Result<(), &'static str> {
+    let url = Url::parse(text).map_err(|_| "must be a URL such as https://tokens.example.com")?;
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback(&url) => {}
+        _ => return Err("must be https (or loopback)"),
+    }
+    let bare = url.username().is_empty() && url.password().is_none();
+    if bare && url.query().is_none() && url.fragment().is_none() {
+        Ok(())
+    } else {
+        Err("must have no user, password, query or fragment")
+    }
+}
+
+fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ApiKey {
+    let mut name = String::new();
+    section.read("name", &mut name);
+    let (mut sha256, mut secret) = (None, None);
+    section.read("sha256", &mut sha256);
+    section.read("secret", &mut secret);
+    let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<IdpName>>, None::<String>);
+    section.read("scopes", &mut scopes);
+    section.read("idps", &mut idps);
+    section.read("user_prefix", &mut user_prefix);
+    if section.is_sound() {
+        if name.is_empty() {
+            section.wrong("name", "must be set");
+        }
+        if scopes.is_empty() {
+            section.wrong("scopes", "must have at least one of: token, grant, admin, metrics");
+        }
+        if idps.iter().flatten().any(|idp| !known(&idp.0)) {
+            section.wrong("idps", "names an identity provider that has no section [idp.NAME]");
+        }
+        if user_prefix.as_deref().is_some_and(|prefix| prefix.len() < 2 || !prefix.ends_with('/')) {
+            section.wrong("user_prefix", "must end in \"/\", such as \"acme/\"");
+        }
+    }
+    let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
+    let idps = idps.map(|idps| idps.into_iter().map(|IdpName(name)| name).collect());
+    ApiKey { name, sha256, scopes, idps, user_prefix }
+}
+
+fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: Option<&ClientSecret>) -> [u8; 32] {
+    match (sha256.map(ClientSecret::expose_secret), secret.map(ClientSecret::expose_secret)) {
+        (Some(hex), None) => match decode(hex) {
+            Some(digest) => return digest,
+            None => section.wrong("sha256", "must be 64 hexadecimal digits: see `token-supervisor apikey new`"),
+        },
+        (None, Some("")) => section.wrong("secret", "must not be empty"),
+        (None, Some(secret)) => return Sha256::digest(secret.as_bytes()).into(),
+        (None, None) if !section.is_sound() => {}
+        _ => section.wrong("sha256", "have either `sha256` or `secret`"),
+    }
+    [0; 32]
+}
+
+fn decode(hex: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(digest)
+}

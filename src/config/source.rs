@@ -1,0 +1,119 @@
+//! What a configuration is read from: a file, the environment, and the files that values stand in.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::error::{ConfigError, Origin};
+
+/// Where a file is looked for when nobody says where it is.
+pub(super) const PLACES: [&str; 2] = ["token-supervisor.toml", "/etc/token-supervisor/config.toml"];
+/// Says where the file is.
+const VARIABLE: &str = "TOKEN_SUPERVISOR_CONFIG";
+/// Far more than any file that is meant to be read here.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The environment, given by whoever may read it.
+pub(super) struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    pub(super) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        // What is not UTF-8 is not one of our names.
+        let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
+        Self(variables.into_iter().filter_map(named).collect())
+    }
+
+    /// # Errors
+    /// It is not set, or no text; says so without its name, which stands where somebody may have put a secret.
+    pub(super) fn get(&self, name: &str) -> Result<Zeroizing<String>, &'static str> {
+        let value = self.0.get(name).ok_or("the environment variable that it names is not set: set it")?;
+        let text = value.to_str().ok_or("the environment variable is not UTF-8: set it to a text")?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    /// The names that start with `prefix`, and what follows it.
+    pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.keys().filter_map(move |name| Some((name.as_str(), name.strip_prefix(prefix)?)))
+    }
+}
+
+/// The configuration file as it was read.
+pub(super) struct Source {
+    /// None: everything comes from the environment.
+    pub(super) path: Option<PathBuf>,
+    pub(super) text: Zeroizing<String>,
+    pub(super) environment: Environment,
+}
+
+impl Source {
+    /// Reads the file at `path`, or else where the environment says, or else at the first of `places` where there is
+    /// one.
+    pub(super) fn find<'a>(
+        path: Option<&'a Path>,
+        environment: Environment,
+        places: &[&'a str],
+    ) -> Result<Self, ConfigError> {
+        let named = environment.0.get(VARIABLE).filter(|path| !path.is_empty()).map(Path::new);
+        let usual = || places.iter().map(Path::new).find(|place| place.exists());
+        let path = path.or(named).or_else(usual).map(Path::to_owned);
+        if path.is_none() && !super::node::overrides(&environment) {
+            let text = format!(
+                "no configuration at {}, none named by --config or {VARIABLE}: write one with `token-supervisor init`",
+                places.join(" or ")
+            );
+            return Err(ConfigError::one(Origin::Default, "", text));
+        }
+        let mut source = Self { path, text: Zeroizing::default(), environment };
+        source.text = source.read()?;
+        Ok(source)
+    }
+
+    /// The text of the file as it is now.
+    pub(super) fn read(&self) -> Result<Zeroizing<String>, ConfigError> {
+        let Some(path) = &self.path else { return Ok(Zeroizing::default()) };
+        read(path).map_err(|error| {
+            let text = format!(
+                "cannot read the configuration file {}: {error}; check the path, or write one with `token-supervisor init`",
+                path.display()
+            );
+            ConfigError::one(Origin::Default, "", text)
+        })
+    }
+}
+
+/// The files that values stand in, with the digest of each as it was read; none for one that could not be.
+pub(super) type ValueFiles = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
+/// A value that stands in a file of its own; the newline at its end is not part of it.
+pub(super) fn value_in(path: &Path, files: &mut ValueFiles) -> io::Result<Zeroizing<String>> {
+    let text = read(path);
+    files.insert(path.to_owned(), digest(&text));
+    let text = text?;
+    let end = text.strip_suffix('\n').map_or(&**text, |text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(Zeroizing::new(end.to_owned()))
+}
+
+/// The same files as they are now.
+pub(super) fn look_again(files: &ValueFiles) -> ValueFiles {
+    files.keys().map(|path| (path.clone(), digest(&read(path)))).collect()
+}
+
+fn digest(text: &io::Result<Zeroizing<String>>) -> Option<[u8; 32]> {
+    text.as_ref().ok().map(|text| Sha256::digest(text.as_bytes()).into())
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    let length = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if length as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than a mebibyte"));
+    }
+    Ok(text)
+}

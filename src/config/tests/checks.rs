@@ -1,0 +1,160 @@
+//! What must fit together, and the file that one starts with.
+
+use super::{Config, IDP, load, wrong};
+use crate::config::{Bind, Scope, preset::PRESETS};
+
+const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; // of "secret"
+
+fn key(rest: &str) -> String {
+    format!("{IDP}[[server.api_key]]\nname = \"a\"\nscopes = [\"token\"]\n{rest}\n")
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_line() {
+    let oauth2 = |rest: &str| {
+        format!("[idp.x]\npreset = \"oauth2\"\nclient_id = \"id\"\nclient_secret = \"ts-test-secret-c\"\n{rest}\n")
+    };
+    let digest = format!("sha256 = \"{DIGEST}\"");
+    for (text, expected) in [
+        ("[server]\nbind = \"localhost\"".to_owned(), "2:1: server.bind: must be ADDRESS:PORT"),
+        ("[server]\nbind = [\"127.0.0.1:1\", \"unix:x\"]".to_owned(), "2:1: server.bind: must be ADDRESS:PORT"),
+        ("[server]\nbind = []".to_owned(), "2:1: server.bind: must have at least one address"),
+        ("[server]\npublic_url = \"http://x.example\"".to_owned(), "2:1: server.public_url: must be https"),
+        ("[server]\npublic_url = \"https://a:b@x.example\"".to_owned(), "2:1: server.public_url: must have no user"),
+        ("[server]\npublic_url = \"x\"".to_owned(), "2:1: server.public_url: must be a URL"),
+        ("server = 1".to_owned(), "1:1: server: must be a section: write [server]"),
+        ("[server]\napi_key = 1".to_owned(), "2:1: server.api_key: must be a list of sections"),
+        ("[server]\napi_key = [1]".to_owned(), "2:12: server.api_key[0]: must be a section"),
+        (key(""), "5:1: server.api_key[0].sha256: have either `sha256` or `secret`"),
+        (key(&format!("{digest}\nsecret = \"ts-test-secret-k\"")), "8:1: server.api_key[0].sha256: have either"),
+        (key("sha256 = \"ts-test-secret-k\""), "8:1: server.api_key[0].sha256: must be 64 hexadecimal digits"),
+        (key("secret = \"\""), "8:1: server.api_key[0].secret: must not be empty"),
+        (key(&format!("{digest}\nidps = [\"gitlab\"]")), "9:1: server.api_key[0].idps: names an identity provider"),
+        (key(&format!("{digest}\nuser_prefix = \"acme\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
+        (key(&format!("{digest}\nuser_prefix = \"/\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
+        (key(&digest).replace("token", "tokens"), "7:1: server.api_key[0].scopes: must be of: token, grant"),
+        (key(&digest).replace("\"token\"", ""), "7:1: server.api_key[0].scopes: must have at least one of"),
+        (key(&digest).replace("name = \"a\"", ""), "5:1: server.api_key[0].name: must be set"),
+        ("[store]\nurl = \"mysql://ts-test-secret-x\"".to_owned(), "2:1: store.url: must be sqlite://PATH"),
+        ("[store]\nurl = \"sqlite://\"".to_owned(), "2:1: store.url: must be sqlite://PATH"),
+        ("[keyring]\nfile = \"\"".to_owned(), "2:1: keyring.file: must be a path"),
+        ("[limits]\nwaiters_per_grant = 0".to_owned(), "2:1: limits.waiters_per_grant: must be a whole number"),
+        ("[limits]\nsweep_every_seconds = 0".to_owned(), "2:1: limits.sweep_every_seconds: must be longer than 0"),
+        ("[refresh]\nmargin_seconds = -1".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
+        ("[refresh]\nmargin_seconds = nan".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
+        ("[refresh]\nmargin_seconds = 1e300".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
+        (
+            format!("[refresh]\nlease_seconds = 0\n{IDP}"),
+            "3:6: idp.github: lease, attempt_timeout and send_window must",
+        ),
+        (format!("{IDP}reuse_grace_seconds = 30"), "1:6: idp.github: lease + send_window + settle + attempt_timeout"),
+        (oauth2(""), "1:6: idp.x.token_url: must be set"),
+        (oauth2("token_url = \"http://x.example\""), "5:1: idp.x.token_url: must be https"),
+        (
+            oauth2("token_url = \"https://x.example\"\nrequests_per_second = 0"),
+            "6:1: idp.x.requests_per_second: must be",
+        ),
+        (oauth2("token_url = \"https://x.example\"\nparams.client_id = \"a\""), "6:1: idp.x.params: must not contain"),
+        ("[idp.x]\npreset = \"github\"\nclient_id = \"a\"".to_owned(), "1:6: idp.x.client_secret: must be set, or"),
+        (
+            "[idp.x]\npreset = \"github\"\nclient_secret = \"ts-test-secret-c\"".to_owned(),
+            "1:6: idp.x.client_id: must be",
+        ),
+        ("[idp.x]".to_owned(), "1:6: idp.x.preset: must be one of: "),
+        ("[idp]\nx = 1".to_owned(), "2:1: idp: must be a section: write [idp.NAME]"),
+        ("[idp.\"ts-test-secret-N\"]".to_owned(), "1:6: idp: the name of an identity provider must match"),
+        (format!("{IDP}clients = []"), "5:1: idp.github.clients: have either"),
+        ("[idp.x]\npreset = \"github\"\nclients = []".to_owned(), "3:1: idp.x.clients: must have at least one client"),
+        (
+            "[idp.x]\npreset = \"keycloak\"\nclient_id = \"a\"\nclient_secret = \"ts-test-secret-c\"".to_owned(),
+            "1:6: idp.x.params: preset keycloak needs base: write params = { base = \"https://sso.example.com\" }",
+        ),
+    ] {
+        let wrong = wrong(&text, &[]);
+        let expected = format!("conf.toml:{expected}");
+        assert!(wrong.len() == 1 && wrong[0].starts_with(&expected), "{text}\n{expected}\n{wrong:#?}");
+    }
+}
+
+#[test]
+fn a_list_of_sections_is_for_the_file() {
+    let wrong = wrong("", &[("TOKEN_SUPERVISOR__SERVER__API_KEY", "ts-test-secret-x")]);
+    assert!(wrong.len() == 1 && wrong[0].contains("server.api_key: a list of sections cannot be set by a variable"));
+}
+
+#[test]
+fn api_keys_are_kept_as_digests_and_may_overlap() {
+    let text = format!(
+        "{}idps = [\"github\"]\nuser_prefix = \"acme/\"\n[[server.api_key]]\nname = \"a\"\nscopes = [\"admin\", \"metrics\"]\nsecret = \"s\"\n",
+        key(&format!("sha256 = \"{}\"", DIGEST.to_uppercase()))
+    );
+    let config = load(&text, &[]).unwrap();
+    let [first, second] = &config.server().api_keys[..] else { panic!("{config:?}") };
+    assert_eq!((first.sha256[0], first.sha256[31]), (0x2b, 0x5b));
+    assert_eq!(
+        (first.idps.as_deref(), first.user_prefix.as_deref()),
+        (Some(&["github".to_owned()][..]), Some("acme/"))
+    );
+    assert_eq!((&*second.name, &second.scopes[..], &second.idps), ("a", &[Scope::Admin, Scope::Metrics][..], &None));
+    let twice = format!(
+        "{}[[server.api_key]]\nname = \"b\"\nscopes = [\"token\"]\nsecret = \"secret\"\n",
+        key(&format!("sha256 = \"{DIGEST}\""))
+    );
+    let wrong = wrong(&twice, &[]);
+    assert_eq!(wrong, ["conf.toml:9:1: server.api_key[1]: is the same key as one before it: remove one of them"]);
+}
+
+#[test]
+fn a_key_ring_that_cannot_be_read_is_found_at_its_setting() {
+    let config = load("[keyring]\nfile = \"/nowhere/x.keys\"\n", &[]).unwrap();
+    let error = config.check().unwrap_err().to_string();
+    assert!(error.starts_with("conf.toml:2:1: keyring.file: cannot read key file /nowhere/x.keys"), "{error}");
+    assert!(config.builder().is_err());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.keys");
+    crate::Keyring::generate().write_new(&path).unwrap();
+    let config = load(&format!("[keyring]\nfile = '{}'\n", path.display()), &[]).unwrap();
+    config.check().unwrap();
+    assert!(config.builder().is_ok());
+}
+
+#[test]
+fn the_template_loads_for_every_preset() {
+    for preset in PRESETS {
+        let text = Config::template(Some(preset.name)).unwrap();
+        let variable = preset.name.to_uppercase();
+        let (id, secret) = (format!("{variable}_CLIENT_ID"), format!("{variable}_CLIENT_SECRET"));
+        let config =
+            load(&text, &[(&id, "id"), (&secret, "ts-test-secret-c")]).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.idps().map(|(name, _)| name).collect::<Vec<_>>(), [preset.name]);
+    }
+    assert!(load(&Config::template(None).unwrap(), &[]).is_ok());
+    assert_eq!(Config::template(Some("nothing")), None);
+}
+
+#[test]
+fn what_the_template_calls_the_default_is_the_default() {
+    let text = Config::template(None).unwrap();
+    let said: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.contains(" = ") && !setting.starts_with("Any") => setting,
+            _ => line,
+        })
+        .filter(|line| {
+            !["public_url", "name", "sha256", "scopes", "idps", "user_prefix", "preset", "client", "TOKEN"]
+                .iter()
+                .any(|own| line.starts_with(own))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (said, unsaid) = (load(&said, &[]).unwrap(), load("", &[]).unwrap());
+    assert!(said.show().iter().filter(|shown| shown.origin != crate::config::Origin::Default).count() > 10);
+    for shown in unsaid.show() {
+        assert!(
+            said.show().iter().any(|other| (&other.path, &other.value) == (&shown.path, &shown.value)),
+            "{shown:?}"
+        );
+    }
+    assert!(matches!(unsaid.server().bind[..], [Bind::Tcp(_)]));
+}
