@@ -58,9 +58,8 @@ impl Api {
         let at = ROUTES.iter().position(|route| route.path == path).unwrap_or(ROUTES.len());
         let there = ROUTES[at..].iter().take_while(|route| route.path == path).count();
         let (api, routes) = (self.clone(), &ROUTES[at..at + there]);
-        web::resource(path).to(move |request: HttpRequest, payload: Payload| {
-            call::answer(api.clone(), routes, request, payload)
-        })
+        web::resource(path)
+            .to(move |request: HttpRequest, payload: Payload| call::answer(api.clone(), routes, request, payload))
     }
 }
 

@@ -86,8 +86,9 @@ impl Call {
         // For the audit, whoever asks.
         let names = self.read_names();
         if !self.route.scopes.is_empty() {
-            let caller = presented(&self.request)
-                .and_then(|presented| self.api.keys.find(presented).ok_or(Problem::unauthorized("this is no API key")))?;
+            let caller = presented(&self.request).and_then(|presented| {
+                self.api.keys.find(presented).ok_or(Problem::unauthorized("this is no API key"))
+            })?;
             let caller = self.caller.insert(caller);
             if !caller.has_any(self.route.scopes) {
                 let scopes: Vec<_> = self.route.scopes.iter().map(|scope| scope.as_str()).collect();
@@ -121,18 +122,16 @@ impl Call {
         Ok(())
     }
 
-    /// Whether the caller's key reaches what the path names, and whether it exists.
+    /// Whether the caller's key reaches what the path names.
     fn reach(&self) -> Result<(), Problem> {
         if let Some(key) = &self.key {
-            self.may_reach(key)?;
-        } else if let Some(idp) = &self.idp {
+            return self.may_reach(key);
+        }
+        if let Some(idp) = &self.idp {
             let caller = self.caller.as_ref();
             if !caller.is_none_or(|caller| caller.reaches_idp(idp) && caller.reaches_every_user()) {
                 return Err(Problem::forbidden("the API key does not reach all of this identity provider"));
             }
-        }
-        if let Some(idp) = &self.idp {
-            self.api.supervisor.idp_held(idp)?;
         }
         Ok(())
     }
@@ -225,9 +224,13 @@ impl Call {
         }
     }
 
-    /// The body as JSON; an empty one is `{}`. What is wrong is told by its place: its text may be a secret.
+    /// The body as a JSON object; an empty one is `{}`. What is wrong is told by its place: its text may be a secret.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let body: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
+        // Serde would take a list for an object.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::invalid("the body is no JSON object: see openapi.json"));
+        }
         serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let about = match error.classify() {

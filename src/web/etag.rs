@@ -20,7 +20,8 @@ mod tests {
     #[test]
     fn entity_tags_are_generations() {
         assert_eq!(one("\"g41\""), Some(Generation::new(41)));
-        for other in ["g41", "\"41\"", "\"g\"", "\"g+1\"", "\"g-1\"", "\"g99999999999999999999\"", "*", "", "W/\"g41\""] {
+        for other in ["g41", "\"41\"", "\"g\"", "\"g+1\"", "\"g-1\"", "\"g99999999999999999999\"", "*", "", "W/\"g41\""]
+        {
             assert_eq!(one(other), None, "{other}");
         }
         assert_eq!(read("\"x\", W/\"g41\",\"g42\""), [Generation::new(41), Generation::new(42)]);

@@ -39,7 +39,8 @@ fn is_loopback(authority: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse().is_ok_and(|address: std::net::Ipv6Addr| address.is_loopback());
     }
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -48,10 +49,13 @@ mod tests {
 
     #[test]
     fn loopback_has_few_names() {
-        for name in ["localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:8080", "127.1.2.3:1", "[::1]", "[::1]:8080"] {
+        for name in ["localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:8080", "127.1.2.3:1", "[::1]", "[::1]:8080"]
+        {
             assert!(is_loopback(name), "{name}");
         }
-        for name in ["", "localhost.evil.example", "127.0.0.1.evil.example:8080", "10.0.0.1", "[::2]:1", "0.0.0.0", "::1:x"] {
+        for name in
+            ["", "localhost.evil.example", "127.0.0.1.evil.example:8080", "10.0.0.1", "[::2]:1", "0.0.0.0", "::1:x"]
+        {
             assert!(!is_loopback(name), "{name}");
         }
     }

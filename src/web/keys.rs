@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_key_is_found_by_its_hash_alone_and_only_while_it_is_good() {
-        let keys = ApiKeys::new(["a", "b", "c"].map(|name| ApiKey::from_secret(name, &format!("ts-test-secret-{name}"))));
+        let keys =
+            ApiKeys::new(["a", "b", "c"].map(|name| ApiKey::from_secret(name, &format!("ts-test-secret-{name}"))));
         let name = |presented: &str| keys.find(presented).map(|key| key.name().to_owned());
         for good in ["a", "b", "c"] {
             assert_eq!(name(&format!("ts-test-secret-{good}")).as_deref(), Some(good));

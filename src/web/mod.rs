@@ -21,6 +21,7 @@ mod openapi;
 mod path;
 mod problem;
 mod routes;
+mod schemas;
 mod server;
 mod time;
 mod tokens;

@@ -1,8 +1,168 @@
 //! `openapi.json`, generated from the table of routes.
 
-use serde_json::{Value, json};
+use actix_web::http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    problem::CODES,
+    routes::{Param, ROUTES, Route},
+    schemas,
+};
 
 /// The document, of OpenAPI 3.1.
 pub(super) fn document() -> Value {
-    json!({})
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.as_str().to_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "token-supervisor",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Keeps OAuth tokens alive and never loses one. Paths are below wherever the API is mounted.",
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas::all(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let mut operation = json!({
+        "description": route.about,
+        "parameters": path_parameters(route.path).chain(route.query.iter().map(parameter)).collect::<Vec<_>>(),
+        "responses": responses(route),
+    });
+    if !route.scopes.is_empty() {
+        let scopes: Vec<_> = route.scopes.iter().map(|scope| scope.as_str()).collect();
+        operation["security"] = json!([{"key": []}]);
+        operation["x-scopes"] = json!(scopes);
+    }
+    if !route.body.is_empty() {
+        operation["requestBody"] = json!({"required": true, "content": content("application/json", route.body)});
+    }
+    operation
+}
+
+fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
+    let about = |segment: &str| match segment {
+        "{idp}" => Some(("idp", "The identity provider, as the configuration names it.")),
+        "{user}" => Some((
+            "user",
+            "Percent-encoded (`/` as `%2F`), or `~` and its bytes in base64url without padding; only so if it begins with `~`.",
+        )),
+        _ => None,
+    };
+    path.split('/').filter_map(about).map(|(name, about)| {
+        json!({"name": name, "in": "path", "required": true, "description": about, "schema": {"type": "string"}})
+    })
+}
+
+fn parameter(param: &Param) -> Value {
+    let mut schema = json!({"type": param.kind});
+    if param.kind == "integer" {
+        schema["minimum"] = json!(0);
+    }
+    if let Some(most) = param.most {
+        schema["maximum"] = json!(most);
+    }
+    json!({"name": param.name, "in": "query", "description": param.about, "schema": schema})
+}
+
+fn responses(route: &Route) -> Value {
+    let mut responses = Map::new();
+    for (status, schema) in route.answers {
+        let mut response = json!({"description": "Granted."});
+        if !schema.is_empty() {
+            response["content"] = content(route.content_type, schema);
+        }
+        responses.insert(status.to_string(), response);
+    }
+    for (status, codes) in problems(route) {
+        let response = json!({
+            "description": format!("A problem of code {}.", codes.join(", ")),
+            "content": content("application/problem+json", "Problem"),
+        });
+        responses.entry(status.to_string()).or_insert(response);
+    }
+    responses.into()
+}
+
+/// The codes of a route's problems, by their status: those that it names, and those that follow from what it takes.
+fn problems(route: &Route) -> Vec<(u16, Vec<&'static str>)> {
+    let mut codes: Vec<_> = route.problems.to_vec();
+    // Of what is wrong with any request, and of the rules of loopback.
+    codes.extend(["invalid_request", "forbidden", "internal"]);
+    if !route.scopes.is_empty() {
+        codes.push("unauthorized");
+    }
+    if route.path.contains("{idp}") {
+        codes.push("unknown_idp");
+    }
+    let mut problems: Vec<(u16, Vec<&'static str>)> = Vec::new();
+    let known = CODES.into_iter().filter(|(code, ..)| codes.contains(code)).map(|(code, status, _)| (status, code));
+    let too_large = (route.method != Method::GET).then_some((413, "invalid_request"));
+    for (status, code) in known.chain(too_large) {
+        match problems.iter_mut().find(|(known, _)| *known == status) {
+            Some((_, codes)) => codes.push(code),
+            None => problems.push((status, vec![code])),
+        }
+    }
+    problems
+}
+
+fn content(kind: &str, schema: &str) -> Value {
+    json!({ kind: {"schema": {"$ref": format!("#/components/schemas/{schema}")}} })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every `$ref` below.
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => members.iter().for_each(|(name, value)| match value {
+                Value::String(target) if name == "$ref" => found.push(target.clone()),
+                value => references(value, found),
+            }),
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn what_is_referred_to_exists_and_what_exists_is_referred_to() {
+        let document = document();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for target in &found {
+            assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+        }
+        for name in schemas::all().as_object().unwrap().keys() {
+            assert!(found.contains(&format!("#/components/schemas/{name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn codes_that_routes_name_exist() {
+        for code in ROUTES.iter().flat_map(|route| route.problems) {
+            assert!(CODES.iter().any(|(known, ..)| known == code), "{code}");
+        }
+    }
+
+    #[test]
+    fn routes_of_one_path_stand_together() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
+        paths.dedup();
+        let count = paths.len();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), count);
+    }
 }

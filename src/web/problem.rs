@@ -126,7 +126,8 @@ impl From<Error> for Problem {
         let problem = Self::new(error.code(), error.to_string());
         let since = |time: SystemTime| Some(rfc3339(time));
         // At least a second: what is rounded down makes callers come too early.
-        let whole = |duration: Duration| Some(duration.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1));
+        let whole =
+            |duration: Duration| Some(duration.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1));
         match error {
             Error::ReconnectRequired { reason, since: at } => {
                 Self { reason: Some(reason), since: since(at), ..problem }
@@ -137,9 +138,7 @@ impl From<Error> for Problem {
             Error::Unavailable { retry_after, cause } => {
                 Self { retry_after: whole(retry_after), reason: Some(cause.to_string()), ..problem }
             }
-            Error::ShutDown => {
-                Self { retry_after: Some(1), reason: Some(Cause::Stopping.to_string()), ..problem }
-            }
+            Error::ShutDown => Self { retry_after: Some(1), reason: Some(Cause::Stopping.to_string()), ..problem },
             _ => problem,
         }
     }

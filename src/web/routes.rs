@@ -27,6 +27,8 @@ pub(super) struct Route {
     pub(super) body: &'static str,
     /// The status and the schema of its body, if there is one.
     pub(super) answers: &'static [(u16, &'static str)],
+    /// Of those bodies.
+    pub(super) content_type: &'static str,
     /// The codes of problems beside those that follow from the rest.
     pub(super) problems: &'static [&'static str],
     /// What the audit calls it, if it hands out a token or changes a grant.
@@ -55,8 +57,7 @@ pub(super) const ACCOUNT: Param =
     param("account", "string", None, "Which of the user's accounts at the identity provider; empty unless given.");
 pub(super) const TIMEOUT: Param =
     param("timeout", "integer", Some(60), "How many seconds to wait for the answer, at most 60; 10 unless given.");
-pub(super) const MIN_TTL: Param =
-    param("min_ttl", "integer", None, "How many seconds the token must still live.");
+pub(super) const MIN_TTL: Param = param("min_ttl", "integer", None, "How many seconds the token must still live.");
 pub(super) const WAIT: Param =
     param("wait", "integer", Some(60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
 pub(super) const REVOKE: Param =
@@ -90,6 +91,7 @@ const OPEN: Route = Route {
     query: &[],
     body: "",
     answers: &[],
+    content_type: "application/json",
     problems: &[],
     audit: None,
     handler: |call| Box::pin(health::livez(call)),

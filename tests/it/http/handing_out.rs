@@ -100,11 +100,17 @@ async fn many_tokens_come_in_the_order_in_which_they_were_asked_for() {
         {"idp": "idp", "user": "\u{0}"},
         {"idp": "idp", "user": "alice"},
     ]);
-    let body = stage.ask("POST /v1/tokens", &[], json!({"items": items, "min_ttl": 60, "timeout": 5})).await.granted(200);
-    let short: Vec<_> = body["items"].as_array().unwrap().iter().map(|item| match &item["token"] {
-        Value::Null => item["problem"]["code"].as_str().unwrap().to_owned(),
-        token => token["access_token"].as_str().unwrap().to_owned(),
-    }).collect();
+    let body =
+        stage.ask("POST /v1/tokens", &[], json!({"items": items, "min_ttl": 60, "timeout": 5})).await.granted(200);
+    let short: Vec<_> = body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| match &item["token"] {
+            Value::Null => item["problem"]["code"].as_str().unwrap().to_owned(),
+            token => token["access_token"].as_str().unwrap().to_owned(),
+        })
+        .collect();
     let token = |key: &TokenKey| stage.supervisor.cached(key).unwrap().access_token().expose_secret().to_owned();
     let alice = TokenKey::new("alice", "idp");
     assert_eq!(short, [&token(&work), "not_connected", "unknown_idp", "invalid_request", &token(&alice)]);

@@ -3,3 +3,4 @@
 mod handing_out;
 mod stage;
 mod verbs;
+mod wrong_requests;

@@ -63,7 +63,7 @@ impl Stage {
         if !has("host:") {
             head += &format!("Host: {}\r\n", self.address);
         }
-        if !body.is_empty() && !has("content-length:") {
+        if !body.is_empty() && !has("content-length:") && !has("transfer-encoding:") {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
         headers.iter().for_each(|header| head += &format!("{header}\r\n"));

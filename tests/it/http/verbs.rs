@@ -42,7 +42,10 @@ async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
     }
     let elsewhere = stage.ask("PUT /v1/grants/idp/bob", &[], second).await;
     elsewhere.problem(409, "duplicate_grant");
-    assert_eq!(stage.ask(&format!("PUT {ALICE}?account=work"), &[], consent(&stage)).await.granted(201)["account"], "work");
+    assert_eq!(
+        stage.ask(&format!("PUT {ALICE}?account=work"), &[], consent(&stage)).await.granted(201)["account"],
+        "work"
+    );
     stage.stop().await;
 }
 

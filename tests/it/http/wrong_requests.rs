@@ -1,0 +1,255 @@
+//! Every route, with everything that can be wrong with a request: the answer is the documented problem, and nothing
+//! changes.
+
+use serde_json::{Value, json};
+use token_supervisor::{
+    Status, TokenKey,
+    web::{ApiKey, Scope},
+};
+
+use super::stage::{ALL, Answer, Stage};
+use crate::support::within;
+
+/// A documented operation, with a request that would be granted.
+struct Route {
+    method: String,
+    template: String,
+    operation: Value,
+}
+
+impl Route {
+    /// All that `openapi.json` names.
+    async fn all(stage: &Stage) -> Vec<Self> {
+        let document = stage.send("GET /openapi.json", &[], b"").await.granted(200);
+        assert_eq!(document["openapi"], "3.1.0");
+        let paths = document["paths"].as_object().unwrap().clone();
+        let of_path = |(template, path): (String, Value)| {
+            let operations = path.as_object().unwrap().clone().into_iter();
+            operations.map(move |(method, operation)| Self {
+                method: method.to_uppercase(),
+                template: template.clone(),
+                operation,
+            })
+        };
+        paths.into_iter().flat_map(of_path).collect()
+    }
+
+    fn path(&self, idp: &str, user: &str) -> String {
+        self.template.replace("{idp}", idp).replace("{user}", user)
+    }
+
+    fn line(&self) -> String {
+        format!("{} {}", self.method, self.path("idp", "alice"))
+    }
+
+    fn is_open(&self) -> bool {
+        self.operation["security"].is_null()
+    }
+
+    fn names(&self, what: &str) -> bool {
+        self.template.contains(what)
+    }
+
+    fn scopes(&self) -> Vec<Scope> {
+        let named = |name: &Value| self.operation["x-scopes"].as_array().is_some_and(|scopes| scopes.contains(name));
+        let all = [Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics];
+        all.into_iter().filter(|scope| named(&scope.as_str().into())).collect()
+    }
+
+    /// What is refused must be documented like this.
+    fn refused(&self, what: &str, answer: &Answer, status: u16, code: &str) {
+        let route = format!("{} {}: {what}", self.method, self.template);
+        assert_eq!(answer.status, status, "{route}: {}", String::from_utf8_lossy(&answer.body));
+        answer.problem(status, code);
+        let documented = &self.operation["responses"][status.to_string()];
+        let said = documented["description"].as_str().unwrap_or_default();
+        assert!(said.contains(code), "{route}: {status} {code} is not documented");
+    }
+}
+
+async fn state(stage: &Stage) -> (Status, Vec<String>, u64) {
+    let status = within(stage.supervisor.status(&TokenKey::new("alice", "idp"))).await.unwrap();
+    let held = stage.supervisor.idps().iter().filter_map(|idp| stage.supervisor.idp_held(&idp.name).unwrap()).collect();
+    (status, held, stage.world.sim.requests())
+}
+
+const KEY: &str = "ts-test-secret-key-of-a-test";
+
+/// Asks every guarded route with a key that lacks something.
+async fn with_key(stage: &Stage, what: &str, key: impl Fn(&Route) -> Option<ApiKey>, path: (&str, &str)) {
+    for route in Route::all(stage).await.iter().filter(|route| !route.is_open()) {
+        let Some(key) = key(route) else { continue };
+        stage.keys.replace([key]);
+        let line = format!("{} {}", route.method, route.path(path.0, path.1));
+        let answer = stage.send(&line, &[&format!("Authorization: Bearer {KEY}")], b"").await;
+        route.refused(what, &answer, 403, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_key_nothing_is_said_or_done() {
+    let (stage, _) = Stage::connected().await;
+    let before = state(&stage).await;
+    for route in Route::all(&stage).await.iter().filter(|route| !route.is_open()) {
+        for headers in [
+            &[][..],
+            &["Authorization: Bearer ts-test-secret-key-nobody-has"],
+            &["Authorization: Bearer "],
+            &["Authorization: Bearer"],
+            &[concat!("Authorization: Basic ", "ts-test-secret-key-all")],
+            &["X-Api-Key: ts-test-secret-key-all"],
+        ] {
+            let answer = stage.send(&route.line(), headers, b"").await;
+            route.refused(&format!("{headers:?}"), &answer, 401, "unauthorized");
+            assert!(answer.header("www-authenticate").is_some_and(|scheme| scheme.starts_with("Bearer")));
+        }
+    }
+    let key = || ApiKey::from_secret("test", KEY);
+    let scoped = |route: &Route| route.scopes().into_iter().fold(key(), ApiKey::scope);
+    let others = |route: &Route| {
+        let all = [Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics];
+        all.into_iter().filter(|scope| !route.scopes().contains(scope)).fold(key(), ApiKey::scope)
+    };
+    with_key(&stage, "another scope", |route| Some(others(route)), ("idp", "alice")).await;
+    let of_idp = |route: &Route| route.names("{idp}").then(|| scoped(route).idps(["other"]));
+    with_key(&stage, "another idp", of_idp, ("idp", "alice")).await;
+    with_key(&stage, "an idp that does not exist", of_idp, ("nowhere", "alice")).await;
+    let of_tenant = |route: &Route| route.names("{idp}").then(|| scoped(route).user_prefix("acme/"));
+    with_key(&stage, "another tenant", of_tenant, ("idp", "alice")).await;
+    assert_eq!(state(&stage).await, before);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn names_that_are_none_are_refused_everywhere() {
+    let (stage, _) = Stage::connected().await;
+    let before = state(&stage).await;
+    let long = "x".repeat(256);
+    for route in Route::all(&stage).await.iter().filter(|route| route.names("{idp}")) {
+        for user in ["%00", "a%0Ab", "%C2%85", "%zz", "%FF", "~!", "~YQ==", "~", "~AA", &long] {
+            if route.names("{user}") {
+                let answer = stage.ask(&format!("{} {}", route.method, route.path("idp", user)), &[], None).await;
+                route.refused(user, &answer, 400, "invalid_request");
+            }
+        }
+        for idp in ["IDP", "a%2Fb", "%00", "-", &long] {
+            let body = route.operation["requestBody"].is_object().then(|| body(route));
+            let answer = stage.ask(&format!("{} {}", route.method, route.path(idp, "alice")), &[], body).await;
+            // A name that cannot be configured is not.
+            let (status, code) = if route.names("{user}") { (400, "invalid_request") } else { (404, "unknown_idp") };
+            route.refused(idp, &answer, status, code);
+        }
+        let answer = stage.ask(&format!("{} {}", route.method, route.path("nowhere", "alice")), &[], good(route)).await;
+        route.refused("unknown idp", &answer, 404, "unknown_idp");
+        if route.names("{user}") && route.method != "PUT" {
+            for user in ["nobody", "al%2Fice", "~bm9ib2R5"] {
+                let answer =
+                    stage.ask(&format!("{} {}", route.method, route.path("idp", user)), &[], good(route)).await;
+                route.refused(user, &answer, 404, "not_connected");
+            }
+        }
+    }
+    assert_eq!(state(&stage).await, before);
+    stage.stop().await;
+}
+
+/// A body that is as it should be.
+fn good(route: &Route) -> Option<Value> {
+    route.operation["requestBody"].is_object().then(|| body(route))
+}
+
+fn body(route: &Route) -> Value {
+    let schema = route.operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+    match schema.rsplit('/').next().unwrap() {
+        "Grant" => json!({"access_token": "ts-test-secret-never-stored"}),
+        "Rejected" => json!({"generation": 1}),
+        "Reason" => json!({"reason": "a test"}),
+        "Batch" => json!({"items": []}),
+        other => panic!("a body of which the test knows nothing: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
+    let (stage, _) = Stage::connected().await;
+    let before = state(&stage).await;
+    let key = format!("Authorization: Bearer {ALL}");
+    for route in Route::all(&stage).await.iter().filter(|route| route.method != "GET") {
+        let unknown = "{\"ts-test-secret-field\": \"ts-test-secret-value\"}";
+        for wrong in ["{", "[]", "\"ts-test-secret-text\"", "null", "\u{0}", unknown, "{} {}"] {
+            let answer = stage.send(&route.line(), &[&key], wrong.as_bytes()).await;
+            route.refused(wrong, &answer, 400, "invalid_request");
+            assert!(!String::from_utf8_lossy(&answer.body).contains("ts-test-secret"), "{answer:?}");
+        }
+        let answer = stage.send(&route.line(), &[&key], b"\xff\xfe").await;
+        route.refused("no UTF-8", &answer, 400, "invalid_request");
+        let answer = stage.send(&route.line(), &[&key, "Content-Length: 262145"], b"").await;
+        route.refused("too large, as it says", &answer, 413, "invalid_request");
+        let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", 262_145, " ".repeat(262_145));
+        let headers = [key.as_str(), "Transfer-Encoding: chunked", "Content-Type: application/json"];
+        let answer = stage.send(&route.line(), &[&headers[..], &["X-Length: none"]].concat(), chunked.as_bytes()).await;
+        route.refused("too large", &answer, 413, "invalid_request");
+    }
+    assert_eq!(state(&stage).await, before);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_served_is_what_is_documented_and_nothing_else() {
+    let (stage, _) = Stage::connected().await;
+    let before = state(&stage).await;
+    let routes = Route::all(&stage).await;
+    for route in &routes {
+        let there: Vec<_> = routes.iter().filter(|other| other.template == route.template).collect();
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+            if there.iter().any(|route| route.method == method) {
+                continue;
+            }
+            let answer = stage.ask(&format!("{method} {}", route.path("idp", "alice")), &[], None).await;
+            assert_eq!(
+                answer.problem(405, "invalid_request")["detail"].as_str().unwrap().contains(&route.method),
+                true
+            );
+            let mut allowed: Vec<_> = answer.header("allow").unwrap().split(", ").collect();
+            let mut documented: Vec<_> = there.iter().map(|route| route.method.as_str()).collect();
+            allowed.sort_unstable();
+            documented.sort_unstable();
+            assert_eq!(allowed, documented, "{}", route.template);
+        }
+        let answer = stage.ask(&format!("{}?nonsense=1", route.line()), &[], good(route)).await;
+        route.refused("unknown parameter", &answer, 400, "invalid_request");
+    }
+    for path in
+        ["/v1", "/v1/", "/v1/grants/idp", "/v1/grants/idp/alice/", "/v1/grants/idp//token", "/v1/grants/a/b/c/d"]
+    {
+        let answer = stage.ask(&format!("GET {path}"), &[], None).await;
+        assert_eq!(answer.status, 404, "{path}");
+    }
+    stage.ask("GET /v1/grants/idp/alice/password", &[], None).await.problem(404, "invalid_request");
+    assert_eq!(state(&stage).await, before);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_somebody_visits_cannot_ask() {
+    let (stage, _) = Stage::connected().await;
+    let port = stage.address.port();
+    for route in Route::all(&stage).await {
+        for headers in [
+            &["Host: evil.example"][..],
+            &["Host: evil.example:80"],
+            &["Host: 10.0.0.1"],
+            &["Host: localhost.evil.example"],
+            &["Origin: http://evil.example"],
+            &["Origin: null"],
+            &["Origin: http://127.0.0.1:1"],
+        ] {
+            let answer = stage.ask(&route.line(), headers, good(&route)).await;
+            route.refused(&format!("{headers:?}"), &answer, 403, "forbidden");
+            assert!(answer.headers.iter().all(|(name, _)| !name.starts_with("access-control-")));
+        }
+    }
+    let (host, origin) = (format!("Host: localhost:{port}"), format!("Origin: http://localhost:{port}"));
+    stage.ask("GET /v1/grants/idp/alice", &[&host, &origin], None).await.granted(200);
+    stage.stop().await;
+}
