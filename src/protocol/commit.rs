@@ -176,7 +176,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         return Applied::write(left, Reply::Promoted).superseding(row);
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
-    left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by });
+    left.verdict = Some(Box::new(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by }));
     left.changed_at = now;
     let applied = Applied::write(left, Reply::Done);
     match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {

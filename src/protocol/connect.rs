@@ -204,7 +204,8 @@ pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: Time) -
         return Applied::refused();
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
-    Applied::write(Row { verdict: Some(Verdict { evidence, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
+    let verdict = Some(Box::new(Verdict { evidence, since, by }));
+    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, Reply::Done)
 }
 
 /// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
