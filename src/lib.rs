@@ -60,6 +60,7 @@
 //! | `testing` | the simulated identity provider and the manual clock |
 //! | `config` | settings from a file and the environment, read again while running |
 //! | `web` | the HTTP API and what actix-web applications need |
+//! | `client` | calls to resource servers through `reqwest`, with a user's token |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -68,6 +69,8 @@
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
+#[cfg(feature = "client")]
+pub mod client;
 mod clock;
 #[cfg(feature = "config")]
 pub mod config;

@@ -62,6 +62,14 @@ impl Token {
         &self.issued.token_type
     }
 
+    /// The value of an `Authorization` header (RFC 6750). Some identity providers write `bearer` where few resource servers
+    /// take it.
+    #[cfg(any(feature = "web", feature = "client"))]
+    pub(crate) fn authorization(&self) -> String {
+        let scheme = if self.token_type().eq_ignore_ascii_case("bearer") { "Bearer" } else { self.token_type() };
+        format!("{scheme} {}", self.access_token().expose_secret())
+    }
+
     /// The granted scope, space-separated; empty if the identity provider did not say.
     pub fn scope(&self) -> &str {
         &self.issued.scope

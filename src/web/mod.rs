@@ -3,6 +3,7 @@
 //! [`api`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
 //! way: `api` (its path) -> `guard` (loopback's rules) -> `call` (its method, key, names, parameters and body) -> its
 //! handler (`tokens`, `grants`, `idps`, `health`) -> `answer` or `problem`. `routes` is the table of all that is served.
+//! [`IdpToken`] gives an application's own handlers the token of who called them.
 //!
 //! Invariants: nothing is answered before the caller's key was found to reach it; nothing that a caller sent comes back
 //! in an answer or a log, but names; every answer that is no success is a problem document.
@@ -12,6 +13,7 @@ mod api;
 mod audit;
 mod call;
 mod etag;
+mod extract;
 mod grants;
 mod guard;
 mod health;
@@ -28,6 +30,7 @@ mod tokens;
 mod wire;
 
 pub use api::{Api, api};
+pub use extract::{Caller, IdpName, IdpToken};
 pub use keys::{ApiKey, ApiKeys, Scope};
 pub use problem::Problem;
 pub use server::Server;

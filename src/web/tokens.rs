@@ -110,8 +110,7 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
 /// `GET /v1/authorize/...`: the token as the header that a proxy puts on the request it asks for.
 pub(super) async fn authorize(call: &Call) -> Result<Answer, Problem> {
     let token = acquire(call).await?;
-    let kind = if token.token_type().eq_ignore_ascii_case("bearer") { "Bearer" } else { token.token_type() };
-    let value = HeaderValue::from_str(&format!("{kind} {}", token.access_token().expose_secret()));
+    let value = HeaderValue::from_str(&token.authorization());
     let mut value = value.map_err(|_| Error::Internal("a stored token is no header"))?;
     value.set_sensitive(true);
     Ok(Answer::empty(StatusCode::NO_CONTENT)

@@ -1,5 +1,6 @@
 //! The HTTP API, on a real port, spoken to byte by byte.
 
+mod embedding;
 mod handing_out;
 mod stage;
 mod verbs;

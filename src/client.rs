@@ -1,0 +1,112 @@
+//! Calls to a resource server with a user's token.
+
+use reqwest::{
+    Client, Request, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderValue},
+};
+use url::{Origin, Url};
+
+use crate::{Error, Token, TokenKey, TokenSupervisor, idp::loopback};
+
+/// A `reqwest` client that puts the token of one key on its requests, to the hosts that it was given and to no other.
+///
+/// ```
+/// # use token_supervisor::{TokenKey, TokenSupervisor};
+/// use token_supervisor::client::{CallError, TokenClient};
+///
+/// async fn repositories(supervisor: &TokenSupervisor, http: &reqwest::Client) -> Result<String, CallError> {
+///     let github = TokenClient::new(supervisor, &TokenKey::new("alice", "github"), http)
+///         .host("https://api.github.com")?;
+///     let request = http.get("https://api.github.com/user/repos").build()?;
+///     Ok(github.execute(request).await?.text().await?)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TokenClient {
+    supervisor: TokenSupervisor,
+    key: TokenKey,
+    http: Client,
+    hosts: Vec<Origin>,
+}
+
+/// Why there is no answer of the resource server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// There is no token: it says what to do next.
+    #[error(transparent)]
+    Token(#[from] Error),
+    /// The request is for a host that the client was not given. Nothing was sent.
+    #[error("this client was not given the request's host: nothing was sent")]
+    OtherHost,
+    /// The resource server could not be asked.
+    #[error("the resource server could not be asked")]
+    Http(#[source] reqwest::Error),
+}
+
+impl From<reqwest::Error> for CallError {
+    /// Without the URL: its query may hold what is nobody else's business.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error.without_url())
+    }
+}
+
+impl TokenClient {
+    /// A client of this key that may not ask anybody yet: see [`host`](Self::host). Redirects, proxies and times are
+    /// those of `http`, which never takes a token along to another host.
+    pub fn new(supervisor: &TokenSupervisor, key: &TokenKey, http: &Client) -> Self {
+        Self { supervisor: supervisor.clone(), key: key.clone(), http: http.clone(), hosts: Vec::new() }
+    }
+
+    /// It may ask this host, too: scheme, host and port of a URL such as `https://api.github.com`.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] if it is none, or not https (but on loopback).
+    pub fn host(mut self, url: &str) -> Result<Self, Error> {
+        let wrong = || Error::Configuration("a host is a URL such as https://api.github.com, with https".to_owned());
+        let url = Url::parse(url).map_err(|_| wrong())?;
+        match url.scheme() {
+            "https" => {}
+            "http" if loopback(&url) => {}
+            _ => return Err(wrong()),
+        }
+        self.hosts.push(url.origin());
+        Ok(self)
+    }
+
+    /// Sends the request with a valid token. If the resource server answers 401, that token is reported as rejected,
+    /// and the request is sent once more with the next one, if there is one and the body can be sent again.
+    ///
+    /// Dropping the future gives up the request; a refresh that it began goes on.
+    ///
+    /// # Errors
+    /// See [`CallError`]. An answer of the resource server is none, whatever its status.
+    pub async fn execute(&self, request: Request) -> Result<Response, CallError> {
+        if !self.knows(request.url()) {
+            return Err(CallError::OtherHost);
+        }
+        let again = request.try_clone();
+        let token = self.supervisor.token(&self.key).await?;
+        let response = self.send(request, &token).await?;
+        // After redirects to another host it is not our token that was refused.
+        if response.status() != StatusCode::UNAUTHORIZED || !self.knows(response.url()) {
+            return Ok(response);
+        }
+        self.supervisor.report_rejected(&self.key, token.generation()).await?;
+        let Some(again) = again else { return Ok(response) };
+        let next = self.supervisor.token(&self.key).await?;
+        if next.generation() == token.generation() { Ok(response) } else { self.send(again, &next).await }
+    }
+
+    async fn send(&self, mut request: Request, token: &Token) -> Result<Response, CallError> {
+        let mut value = HeaderValue::from_str(&token.authorization())
+            .map_err(|_| Error::Internal("a stored token is no header"))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+        Ok(self.http.execute(request).await?)
+    }
+
+    fn knows(&self, url: &Url) -> bool {
+        self.hosts.contains(&url.origin())
+    }
+}
