@@ -21,9 +21,13 @@ pub mod preset;
 mod provider;
 mod rule;
 
+#[cfg(any(feature = "config", feature = "client"))]
+pub(crate) use self::check::loopback;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::http::told_of;
 pub use self::outcome::Meaning;
+#[cfg(feature = "config")]
+pub(crate) use self::provider::Credentials;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub use self::rule::ErrorRule;
 pub(crate) use self::{
@@ -35,5 +39,3 @@ pub(crate) use self::{
     outcome::{Answer, Failure, Outcome},
     provider::RESERVED_PARAMS,
 };
-#[cfg(feature = "config")]
-pub(crate) use self::{check::loopback, provider::Credentials};

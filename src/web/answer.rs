@@ -9,7 +9,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use super::problem::REQUEST_ID;
+use super::{audit::Granted, problem::REQUEST_ID};
 use crate::model::Generation;
 
 /// An answer without what every answer has.
@@ -17,7 +17,7 @@ pub(super) struct Answer {
     status: StatusCode,
     content_type: &'static str,
     body: Vec<u8>,
-    pub(super) generation: Option<Generation>,
+    generation: Option<Generation>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -49,6 +49,11 @@ impl Answer {
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// What the audit says of it.
+    pub(super) fn granted(&self) -> Granted {
+        Granted { unmodified: self.status == StatusCode::NOT_MODIFIED, generation: self.generation }
     }
 
     /// Nothing of it may be kept on its way: it may hold a token, and a state is old when it is kept.

@@ -1,27 +1,35 @@
 //! The `audit` target: one line for each token that is handed out and each change of a grant that is asked for.
 
-use super::call::Call;
+use super::{call::Call, problem::Problem};
 use crate::model::{Generation, TokenKey};
 
-/// Tells who asked for what, and what came of it.
-pub(super) fn tell(
-    call: &Call,
-    action: &'static str,
-    key: &TokenKey,
-    outcome: Result<Option<Generation>, &'static str>,
-) {
+/// What a granted request came to.
+#[derive(Clone, Copy)]
+pub(super) struct Granted {
+    /// Nothing was handed out: the caller has it.
+    pub(super) unmodified: bool,
+    pub(super) generation: Option<Generation>,
+}
+
+/// Tells who asked for what of which grant, and what came of it.
+pub(super) fn tell(call: &Call, action: &'static str, key: &TokenKey, outcome: Result<Granted, &Problem>) {
     if !tracing::enabled!(target: "audit", tracing::Level::INFO) {
         return;
     }
+    let name = match outcome {
+        Ok(Granted { unmodified: true, .. }) => "not_modified",
+        Ok(_) => "ok",
+        Err(problem) => problem.code(),
+    };
     tracing::info!(
         target: "audit",
         caller = call.caller().map_or("-", |caller| caller.name()),
         action,
         idp = key.idp(),
         user = call.api.supervisor.pseudonym(key.user()),
-        generation = outcome.ok().flatten().map(Generation::get),
-        outcome = outcome.err().unwrap_or("ok"),
+        generation = outcome.ok().and_then(|granted| granted.generation).map(Generation::get),
+        outcome = name,
         request_id = call.id,
-        "grant accessed"
+        "a grant was asked for"
     );
 }

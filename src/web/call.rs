@@ -74,8 +74,7 @@ async fn serve(
         Err(problem) => Err(problem),
     };
     if let (Some(action), Some(key)) = (route.audit, &call.key) {
-        let outcome = answer.as_ref().map(|answer| answer.generation).map_err(Problem::code);
-        audit::tell(&call, action, key, outcome);
+        audit::tell(&call, action, key, answer.as_ref().map(Answer::granted));
     }
     answer
 }

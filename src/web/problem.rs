@@ -1,10 +1,6 @@
 //! Problem documents (RFC 9457): every error of the API, and every [`Error`] that an actix-web handler returns.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
@@ -20,7 +16,11 @@ use crate::{
 
 /// A refused request, as its answer says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Document>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Document {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -65,7 +65,7 @@ impl Problem {
     fn new(code: &str, detail: impl Into<Cow<'static, str>>) -> Self {
         let (code, status, title) =
             CODES.into_iter().find(|(known, ..)| *known == code).unwrap_or(CODES[CODES.len() - 1]);
-        Self {
+        Self(Box::new(Document {
             kind: format!("urn:token-supervisor:problem:{code}"),
             title,
             status,
@@ -78,7 +78,12 @@ impl Problem {
             max_ttl: None,
             request_id: request_id(),
             allow: None,
-        }
+        }))
+    }
+
+    fn with(mut self, more: impl FnOnce(&mut Document)) -> Self {
+        more(&mut self.0);
+        self
     }
 
     pub(super) fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -94,25 +99,27 @@ impl Problem {
     }
 
     pub(super) fn too_large() -> Self {
-        Self { status: 413, ..Self::invalid("the body is too large") }
+        Self::invalid("the body is too large").with(|it| it.status = 413)
     }
 
     pub(super) fn no_route() -> Self {
-        Self { status: 404, ..Self::invalid("there is nothing at this path: see openapi.json") }
+        Self::invalid("there is nothing at this path: see openapi.json").with(|it| it.status = 404)
     }
 
     pub(super) fn wrong_method(allow: String) -> Self {
-        let problem = Self::invalid(format!("this path takes {allow}"));
-        Self { status: 405, allow: Some(allow), ..problem }
+        Self::invalid(format!("this path takes {allow}")).with(|it| {
+            it.status = 405;
+            it.allow = Some(allow);
+        })
     }
 
     pub(super) fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 
     /// The same, of this request.
     pub(super) fn of(self, request_id: &str) -> Self {
-        Self { request_id: request_id.to_owned(), ..self }
+        self.with(|it| it.request_id = request_id.to_owned())
     }
 }
 
@@ -123,30 +130,32 @@ pub(super) fn request_id() -> String {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        let problem = Self::new(error.code(), error.to_string());
-        let since = |time: SystemTime| Some(rfc3339(time));
         // At least a second: what is rounded down makes callers come too early.
-        let whole =
-            |duration: Duration| Some(duration.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1));
-        match error {
-            Error::ReconnectRequired { reason, since: at } => {
-                Self { reason: Some(reason), since: since(at), ..problem }
+        let whole = |duration: Duration| duration.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1);
+        Self::new(error.code(), error.to_string()).with(|it| match error {
+            Error::ReconnectRequired { reason, since } => {
+                it.reason = Some(reason);
+                it.since = Some(rfc3339(since));
             }
-            Error::GenerationMismatch { generation } => Self { generation: Some(generation.get()), ..problem },
-            Error::MinTtlUnsatisfiable { max_ttl } => Self { max_ttl: Some(max_ttl.as_secs()), ..problem },
-            Error::Busy { retry_after } => Self { retry_after: whole(retry_after), ..problem },
+            Error::GenerationMismatch { generation } => it.generation = Some(generation.get()),
+            Error::MinTtlUnsatisfiable { max_ttl } => it.max_ttl = Some(max_ttl.as_secs()),
+            Error::Busy { retry_after } => it.retry_after = Some(whole(retry_after)),
             Error::Unavailable { retry_after, cause } => {
-                Self { retry_after: whole(retry_after), reason: Some(cause.to_string()), ..problem }
+                it.retry_after = Some(whole(retry_after));
+                it.reason = Some(cause.to_string());
             }
-            Error::ShutDown => Self { retry_after: Some(1), reason: Some(Cause::Stopping.to_string()), ..problem },
-            _ => problem,
-        }
+            Error::ShutDown => {
+                it.retry_after = Some(1);
+                it.reason = Some(Cause::Stopping.to_string());
+            }
+            _ => {}
+        })
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.code, self.detail)
+        write!(f, "{}: {}", self.0.code, self.0.detail)
     }
 }
 
@@ -154,22 +163,22 @@ impl std::error::Error for Problem {}
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponseBuilder::new(self.status_code());
         response
             .insert_header((header::CACHE_CONTROL, "no-store"))
-            .insert_header((REQUEST_ID, self.request_id.as_str()))
+            .insert_header((REQUEST_ID, self.0.request_id.as_str()))
             .content_type("application/problem+json");
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds));
         }
-        if let Some(allow) = &self.allow {
+        if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        if self.status == 401 {
+        if self.0.status == 401 {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"token-supervisor\""));
         }
         response.body(serde_json::to_vec(self).unwrap_or_default())
@@ -192,6 +201,8 @@ pub(super) const REQUEST_ID: &str = "x-request-id";
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::model::Generation;
 
@@ -215,7 +226,7 @@ mod tests {
             (Error::Internal("x"), 500, ""),
         ] {
             let problem = Problem::from(error.clone());
-            assert_eq!((problem.code, problem.status), (error.code(), status));
+            assert_eq!((problem.0.code, problem.0.status), (error.code(), status));
             let json = serde_json::to_string(&problem).unwrap();
             assert!(json.contains(member), "{json}");
             let response = error.error_response();

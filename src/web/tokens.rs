@@ -10,7 +10,7 @@ use futures_util::future::{Either, join_all, select};
 
 use super::{
     answer::Answer,
-    audit,
+    audit::{self, Granted},
     call::{Call, MAX_WAIT},
     etag,
     problem::Problem,
@@ -103,7 +103,8 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
         }
         Err(problem) => Err(problem),
     };
-    audit::tell(call, "token", key, token.as_ref().map(|token| Some(token.generation())).map_err(Problem::code));
+    let granted = |token: &Token| Granted { unmodified: false, generation: Some(token.generation()) };
+    audit::tell(call, "token", key, token.as_ref().map(granted));
     token
 }
 

