@@ -20,6 +20,7 @@ mod holding;
 mod http;
 mod keycloak;
 mod kill_loop;
+mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
 mod one_refresh_for_many_callers;
