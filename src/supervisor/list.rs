@@ -54,6 +54,14 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(TokenKey);
 
+impl Cursor {
+    /// The page after this key.
+    #[cfg(feature = "web")]
+    pub(crate) fn after(key: &TokenKey) -> Self {
+        Self(key.clone())
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = serde_json::to_vec(&self.0).expect("a key has a JSON form");
@@ -140,6 +148,11 @@ impl Filter {
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
+    }
+
+    #[cfg(feature = "web")]
+    pub(crate) fn page_size(&self) -> u32 {
+        self.limit
     }
 
     fn fits(&self, row: &Row, now: Time) -> bool {

@@ -128,7 +128,7 @@ impl Call {
         }
         if let Some(idp) = &self.idp {
             let caller = self.caller.as_ref();
-            if !caller.is_none_or(|caller| caller.reaches_idp(idp) && caller.reaches_every_user()) {
+            if !caller.is_none_or(|caller| caller.reaches_idp(idp) && caller.prefix().is_empty()) {
                 return Err(Problem::forbidden("the API key does not reach all of this identity provider"));
             }
         }

@@ -9,12 +9,12 @@ use super::{
     call::Call,
     etag,
     problem::Problem,
-    routes::{REVOKE, TIMEOUT},
+    routes::{PURGE, REVOKE, TIMEOUT},
     wire::{GrantBody, Nothing, ReasonBody, RejectedBody, StatusBody},
 };
 use crate::{
-    Connect, Disconnect, Error, GetStatus, Hold, RefreshNow, RejectToken, Release, RequireReconnect, Restore, Revoke,
-    State, Status, TokenKey,
+    Connect, Disconnect, Error, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect, Restore,
+    Revoke, State, Status, TokenKey,
 };
 
 /// `PUT .../{user}`: stores what the user's consent gave.
@@ -66,15 +66,12 @@ pub(super) async fn refresh(call: &Call) -> Result<Answer, Problem> {
 /// `POST .../rejected`.
 pub(super) async fn rejected(call: &Call) -> Result<Answer, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
-    let status = match call.json()? {
-        RejectedBody { generation: Some(generation), access_token: None } => {
-            supervisor.call(RejectToken::new(key, generation).timeout(timeout(call)?)).await?
-        }
-        RejectedBody { generation: None, access_token: Some(_) } => {
-            return Err(Problem::invalid("say which token it was by its generation"));
-        }
+    let rejected = match call.json()? {
+        RejectedBody { generation: Some(generation), access_token: None } => RejectToken::new(key, generation),
+        RejectedBody { generation: None, access_token: Some(token) } => RejectToken::token(key, &token.into()),
         _ => return Err(Problem::invalid("say which token it was: by its generation, or the token itself")),
     };
+    let status = supervisor.call(rejected.timeout(timeout(call)?)).await?;
     if status.state == State::Absent {
         return Err(Error::NotConnected.into());
     }
@@ -116,7 +113,12 @@ pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let status = call.api.supervisor.call(Disconnect::new(key, revoke).timeout(timeout(call)?)).await?;
+    let disconnect = Disconnect::new(key, revoke).timeout(timeout(call)?);
+    let mut status = call.api.supervisor.call(disconnect).await?;
+    if call.flag(&PURGE)? {
+        // The tombstone stands. Where something of the grant is still to come, the answer says so: ask again later.
+        status = call.api.supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
+    }
     Ok(Answer::empty(StatusCode::NO_CONTENT).generation(status.generation))
 }
 

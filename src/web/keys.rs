@@ -81,16 +81,45 @@ impl ApiKey {
         scopes.iter().any(|scope| self.scopes.contains(scope))
     }
 
+    /// `None` if it reaches all.
+    pub(super) fn reached_idps(&self) -> Option<&[String]> {
+        self.idps.as_deref()
+    }
+
+    /// What the users that it reaches begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.user_prefix
+    }
+
     pub(super) fn reaches_idp(&self, idp: &str) -> bool {
-        self.idps.as_ref().is_none_or(|idps| idps.iter().any(|name| name == idp))
+        self.reached_idps().is_none_or(|idps| idps.iter().any(|name| name == idp))
+    }
+
+    pub(super) fn reaches_user(&self, user: &str) -> bool {
+        user.starts_with(&self.user_prefix)
     }
 
     pub(super) fn reaches(&self, key: &TokenKey) -> bool {
-        self.reaches_idp(key.idp()) && key.user().starts_with(&self.user_prefix)
+        self.reaches_idp(key.idp()) && self.reaches_user(key.user())
     }
+}
 
-    pub(super) fn reaches_every_user(&self) -> bool {
-        self.user_prefix.is_empty()
+#[cfg(feature = "config")]
+impl From<&crate::config::ApiKey> for ApiKey {
+    fn from(key: &crate::config::ApiKey) -> Self {
+        let scope = |scope: &crate::config::Scope| match scope {
+            crate::config::Scope::Token => Scope::Token,
+            crate::config::Scope::Grant => Scope::Grant,
+            crate::config::Scope::Admin => Scope::Admin,
+            crate::config::Scope::Metrics => Scope::Metrics,
+        };
+        Self {
+            name: key.name.clone(),
+            sha256: key.sha256,
+            scopes: key.scopes.iter().map(scope).collect(),
+            idps: key.idps.clone(),
+            user_prefix: key.user_prefix.clone().unwrap_or_default(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     call::Call,
     grants, health, idps,
     keys::Scope::{self, Admin, Grant, Token},
+    lists,
     problem::Problem,
     tokens,
 };
@@ -62,7 +63,21 @@ pub(super) const WAIT: Param =
     param("wait", "integer", Some(60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
 pub(super) const REVOKE: Param =
     param("revoke", "boolean", None, "Whether the tokens are revoked at the identity provider, too.");
+pub(super) const PURGE: Param =
+    param("purge", "boolean", None, "Whether the tombstone goes, too, once nothing of the grant is still to come.");
 pub(super) const STRICT: Param = param("strict", "boolean", None, "Whether any degradation counts as not ready.");
+
+const USER: Param = param("user", "string", None, "The user.");
+const LISTED: &[Param] = &[
+    param("idp", "string", None, "Only at this identity provider."),
+    USER,
+    param("user_prefix", "string", None, "Only of users whose names begin like this."),
+    param("account", "string", None, "Only of this account."),
+    param("state", "string", None, "Only in this state, or in one of these, with commas between them."),
+    param("expiring_before", "string", None, "Only what ends before then for want of a consent."),
+    param("after", "string", None, "Where the page starts: `next` of the page before."),
+    param("limit", "integer", Some(1_000), "How many grants, 1 to 1000; 100 unless given."),
+];
 
 const ASKED: &[&str] = &["busy", "unavailable", "timeout"];
 const CHANGED: &[&str] = &["not_connected", "busy", "unavailable", "timeout"];
@@ -98,6 +113,14 @@ const OPEN: Route = Route {
 };
 
 pub(super) static ROUTES: &[Route] = routes! {
+    GET "/v1/grants"
+    "Grants in the order of their keys, without their tokens. Disconnected ones only if `state=revoked` is asked for." {
+        scopes: &[Admin], query: LISTED, answers: &[(200, "Page")], problems: &["unavailable", "timeout"],
+    } => lists::list
+    DELETE "/v1/grants"
+    "Ends all grants of one user: one result for each. May be repeated." {
+        scopes: &[Grant], query: &[USER, REVOKE], answers: &[(200, "Offboarded")], problems: &["unavailable"],
+    } => lists::offboard
     PUT "/v1/grants/{idp}/{user}"
     "Connects the user with what consent gave, as it came. A replay changes nothing and says so in `unchanged`. \
      `If-None-Match: *` creates only, `If-Match: \"g41\"` replaces only that." {
@@ -111,7 +134,7 @@ pub(super) static ROUTES: &[Route] = routes! {
     } => grants::status
     DELETE "/v1/grants/{idp}/{user}"
     "Ends the grant. Its tombstone stands at once; revocation is queued and tried again." {
-        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE], answers: &[(204, "")], problems: CHANGED,
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE, PURGE], answers: &[(204, "")], problems: CHANGED,
         audit: Some("disconnect"),
     } => grants::disconnect
     GET "/v1/grants/{idp}/{user}/token"

@@ -35,6 +35,23 @@ pub(super) fn all() -> Value {
         })),
         "Idp": idp(),
         "Idps": items(&reference("Idp")),
+        "Page": {
+            "allOf": [items(&reference("Status"))],
+            "properties": {"next": {"type": ["string", "null"]}},
+            "required": ["next"],
+        },
+        "Offboarded": items(&json!({
+            "type": "object",
+            "description": "With a status or a problem.",
+            "properties": {
+                "idp": text(),
+                "user": text(),
+                "account": text(),
+                "status": reference("Status"),
+                "problem": reference("Problem"),
+            },
+            "required": ["idp", "user", "account"],
+        })),
         "Evidence": evidence(),
         "Health": {
             "type": "object",

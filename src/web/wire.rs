@@ -251,6 +251,35 @@ pub(super) struct Items<T> {
     pub(super) items: Vec<T>,
 }
 
+/// A page of grants, and where the next one starts.
+#[derive(Serialize)]
+pub(super) struct PageBody<'a> {
+    pub(super) items: Vec<StatusBody<'a>>,
+    pub(super) next: Option<String>,
+}
+
+/// A grant of a user who leaves: how it ended, or why it did not.
+#[derive(Serialize)]
+pub(super) struct Ended<'a> {
+    idp: &'a str,
+    user: &'a str,
+    account: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+}
+
+impl<'a> Ended<'a> {
+    pub(super) fn of(key: &'a TokenKey, ended: Result<&'a Status, Problem>) -> Self {
+        let (status, problem) = match ended {
+            Ok(status) => (Some(StatusBody::of(key, status)), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        Self { idp: key.idp(), user: key.user(), account: key.account_name(), status, problem }
+    }
+}
+
 /// How an identity provider is doing.
 #[derive(Serialize)]
 pub(super) struct IdpBody {

@@ -2,6 +2,7 @@
 
 mod embedding;
 mod handing_out;
+mod listing;
 mod stage;
 mod verbs;
 mod wrong_requests;

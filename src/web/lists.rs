@@ -1,0 +1,131 @@
+//! Many grants: listed in pages, and the end of all of a user's.
+
+use super::{
+    answer::Answer,
+    audit::{self, Granted},
+    call::Call,
+    problem::Problem,
+    routes::REVOKE,
+    time::Moment,
+    wire::{Ended, Items, Nothing, PageBody, StatusBody},
+};
+use crate::{Cursor, Filter, Page, Revoke, State, Status};
+
+/// `GET /v1/grants`: those that the caller's key reaches and the query asks for.
+pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
+    let filter = filter(call)?;
+    let page = match idps(call)? {
+        Some(idps) => at_each(call, filter, idps).await?,
+        None => call.api.supervisor.list(filter).await?,
+    };
+    let items = page.items.iter().map(|(key, status)| StatusBody::of(key, status)).collect();
+    Ok(Answer::json(&PageBody { items, next: page.next.map(|next| next.to_string()) }))
+}
+
+/// What the query asks for, within what the caller's key reaches.
+fn filter(call: &Call) -> Result<Filter, Problem> {
+    let mut filter = Filter::new();
+    if let Some(user) = call.parameter("user") {
+        if !call.caller().is_none_or(|caller| caller.reaches_user(user)) {
+            return Err(Problem::forbidden("the API key does not reach this user"));
+        }
+        filter = filter.user(user);
+    }
+    let wanted = call.parameter("user_prefix").unwrap_or_default();
+    let reached = call.caller().map_or("", |caller| caller.prefix());
+    match (wanted.starts_with(reached), reached.starts_with(wanted)) {
+        (true, _) => filter = filter.user_prefix(wanted),
+        (false, true) => filter = filter.user_prefix(reached),
+        (false, false) => return Err(Problem::forbidden("the API key does not reach these users")),
+    }
+    if let Some(account) = call.parameter("account") {
+        filter = filter.account(account);
+    }
+    if let Some(states) = call.parameter("state") {
+        filter = states.split(',').try_fold(filter, |filter, name| state(name).map(|state| filter.state(state)))?;
+    }
+    if let Some(time) = call.parameter("expiring_before") {
+        let time = Moment::Text(time.to_owned()).read().map_err(Problem::invalid)?;
+        filter = filter.expiring_before(time);
+    }
+    if let Some(after) = call.parameter("after") {
+        filter = filter.after(after.parse()?);
+    }
+    let limit = call.parameter("limit").map_or(Ok(LIMIT), str::parse);
+    Ok(filter.limit(limit.map_err(|_| Problem::invalid("limit must be 1 to 1000"))?))
+}
+
+/// How many grants a page holds unless it is said.
+const LIMIT: u32 = 100;
+
+fn state(name: &str) -> Result<State, Problem> {
+    let states = [
+        State::Fresh,
+        State::Due,
+        State::Refreshing,
+        State::Backoff,
+        State::InDoubt,
+        State::ReconnectRequired,
+        State::Revoked,
+    ];
+    let state = states.into_iter().find(|state| state.as_str() == name);
+    state.ok_or_else(|| Problem::invalid(format!("state must be of: {}", states.map(State::as_str).join(", "))))
+}
+
+/// The identity providers to look at; `None` for all.
+fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {
+    let reached = call.caller().and_then(|caller| caller.reached_idps());
+    match call.parameter("idp") {
+        Some(idp) if reached.is_none_or(|reached| reached.iter().any(|name| name == idp)) => {
+            Ok(Some(vec![idp.to_owned()]))
+        }
+        Some(_) => Err(Problem::forbidden("the API key does not reach this identity provider")),
+        None => Ok(reached.map(|reached| {
+            let mut idps = reached.to_vec();
+            // In the order of pages.
+            idps.sort_unstable();
+            idps.dedup();
+            idps
+        })),
+    }
+}
+
+/// One page over several identity providers.
+async fn at_each(call: &Call, filter: Filter, idps: Vec<String>) -> Result<Page, Problem> {
+    let mut page = Page { items: Vec::new(), next: None };
+    let full = filter.page_size();
+    for idp in idps {
+        let left = full.saturating_sub(u32::try_from(page.items.len()).unwrap_or(full));
+        if left == 0 && full > 0 {
+            page.next = page.items.last().map(|(key, _)| Cursor::after(key));
+            return Ok(page);
+        }
+        let here = call.api.supervisor.list(filter.clone().idp(idp).limit(left)).await?;
+        page.items.extend(here.items);
+        if here.next.is_some() {
+            page.next = here.next;
+            return Ok(page);
+        }
+    }
+    Ok(page)
+}
+
+/// `DELETE /v1/grants?user=U`: the end of all of a user's grants.
+pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
+    let user = call.parameter("user").ok_or_else(|| Problem::invalid("say whose grants: user is missing"))?;
+    let reaches = call.caller().is_none_or(|caller| caller.reached_idps().is_none() && caller.reaches_user(user));
+    if !reaches {
+        // What is left of a user must not look like nothing.
+        return Err(Problem::forbidden("the API key does not reach all of this user's grants"));
+    }
+    call.json::<Nothing>()?;
+    let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
+    let ended = call.api.supervisor.disconnect_user(user, revoke).await?;
+    let items = ended.iter().map(|(key, ended)| {
+        let ended = ended.as_ref().map_err(|error| Problem::from(error.clone()).of(&call.id));
+        let granted = |status: &&Status| Granted { unmodified: false, generation: Some(status.generation) };
+        audit::tell(call, "disconnect", key, ended.as_ref().map(granted));
+        Ended::of(key, ended)
+    });
+    Ok(Answer::json(&Items { items: items.collect() }))
+}
