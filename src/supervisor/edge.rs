@@ -1,5 +1,7 @@
 //! What the edges of the crate need beside the public API.
 
+use std::sync::atomic::Ordering;
+
 use super::TokenSupervisor;
 use crate::clock::Clock;
 
@@ -21,5 +23,10 @@ impl TokenSupervisor {
     /// How many answers wait in the journal for the store.
     pub(crate) fn journal_pending(&self) -> usize {
         self.shared.core.journal.pending()
+    }
+
+    /// How many requests wait for their answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.core.in_flight.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use actix_web::{
 };
 use tokio::sync::watch;
 
-use super::{call, keys::ApiKeys, routes::ROUTES};
+use super::{call, keys::ApiKeys, metrics::Counters, routes::ROUTES};
 use crate::TokenSupervisor;
 
 /// The HTTP API of a supervisor, to be mounted in an application, in any scope. A handle: clones are the same.
@@ -28,12 +28,13 @@ use crate::TokenSupervisor;
 pub struct Api {
     pub(super) supervisor: TokenSupervisor,
     pub(super) keys: ApiKeys,
+    pub(super) counters: Arc<Counters>,
     draining: Arc<watch::Sender<bool>>,
 }
 
 /// The HTTP API of this supervisor, for who shows one of these keys.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
-    Api { supervisor, keys, draining: Arc::default() }
+    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default() }
 }
 
 impl Api {

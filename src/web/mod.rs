@@ -2,7 +2,7 @@
 //!
 //! [`api`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
 //! way: `api` (its path) -> `guard` (loopback's rules) -> `call` (its method, key, names, parameters and body) -> its
-//! handler (`tokens`, `grants`, `lists`, `idps`, `health`) -> `answer` or `problem`. `routes` is the table of all that is served.
+//! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`) -> `answer` or `problem`. `routes` is the table of all that is served.
 //! [`IdpToken`] gives an application's own handlers the token of who called them.
 //!
 //! Invariants: nothing is answered before the caller's key was found to reach it; nothing that a caller sent comes back
@@ -20,6 +20,7 @@ mod health;
 mod idps;
 mod keys;
 mod lists;
+mod metrics;
 mod openapi;
 mod path;
 mod problem;

@@ -9,8 +9,8 @@ use super::{
     answer::Answer,
     call::Call,
     grants, health, idps,
-    keys::Scope::{self, Admin, Grant, Token},
-    lists,
+    keys::Scope::{self, Admin, Grant, Metrics, Token},
+    lists, metrics,
     problem::Problem,
     tokens,
 };
@@ -202,5 +202,9 @@ pub(super) static ROUTES: &[Route] = routes! {
     "Whether valid tokens can be served; not while it drains." {
         query: &[STRICT], answers: &[(200, "Health"), (503, "Health")],
     } => health::readyz
+    GET "/metrics"
+    "Metrics in the text format of Prometheus." {
+        scopes: &[Metrics], answers: &[(200, "Metrics")], content_type: metrics::CONTENT_TYPE,
+    } => metrics::metrics
     GET "/openapi.json" "This document." { answers: &[(200, "Document")] } => health::openapi
 };

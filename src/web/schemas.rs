@@ -62,6 +62,7 @@ pub(super) fn all() -> Value {
             "required": ["status", "degraded"],
         },
         "Document": {"type": "object"},
+        "Metrics": text(),
         "Problem": problem(),
     })
 }

@@ -6,7 +6,7 @@ use actix_web::http::{
     StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::join_all;
 
 use super::{
     answer::Answer,
@@ -15,9 +15,9 @@ use super::{
     etag,
     problem::Problem,
     routes::{MIN_TTL, TIMEOUT, WAIT},
-    wire::{BatchAnswer, BatchBody, Items, TokenBody},
+    wire::{BatchAnswer, BatchBody, BatchItem, Items, TokenBody},
 };
-use crate::{Acquire, Error, Expiry, Token, TokenKey};
+use crate::{Acquire, Error, Expiry, Generation, Token, TokenKey, model::Time};
 
 /// More than this at once is refused.
 const MAX_BATCH: usize = 100;
@@ -36,7 +36,17 @@ pub(super) async fn token(call: &Call) -> Result<Answer, Problem> {
 }
 
 async fn acquire(call: &Call) -> Result<Token, Problem> {
-    Ok(call.api.supervisor.call(asked(call)?).await?)
+    let token = call.api.supervisor.call(asked(call)?).await;
+    count(call, call.key()?, &token);
+    Ok(token?)
+}
+
+/// Names that callers made up are not kept.
+fn count(call: &Call, key: &TokenKey, token: &Result<Token, Error>) {
+    let outcome = token.as_ref().map_or_else(Error::code, |_| "ok");
+    if !matches!(token, Err(Error::UnknownIdp | Error::InvalidRequest(_))) {
+        call.api.counters.asked(key.idp(), outcome);
+    }
 }
 
 /// The token of the caller's wishes.
@@ -46,32 +56,39 @@ fn asked(call: &Call) -> Result<Acquire, Problem> {
 }
 
 /// Waits for a token that the caller does not know, as long as the caller wants; then the one there is.
-async fn another(call: &Call, known: &[crate::Generation]) -> Result<Token, Problem> {
-    let Some(wait) = call.seconds(&WAIT)?.filter(|wait| !wait.is_zero()) else { return acquire(call).await };
-    let supervisor = &call.api.supervisor;
-    let end = supervisor.clock().read().boot + wait;
+async fn another(call: &Call, known: &[Generation]) -> Result<Token, Problem> {
+    let wait = call.seconds(&WAIT)?.unwrap_or_default();
+    if wait.is_zero() {
+        return acquire(call).await;
+    }
+    let (supervisor, min_ttl) = (&call.api.supervisor, call.seconds(&MIN_TTL)?.unwrap_or_default());
+    let clock = supervisor.clock();
+    let end = clock.read().boot + wait;
     // From before the token is read: no change is missed.
     let mut watch = supervisor.watch(call.key()?).await?;
     loop {
         let token = acquire(call).await?;
-        let now = supervisor.clock().read();
+        let now = clock.read();
         let left = end.since(now.boot);
         if !known.contains(&token.generation()) || left.is_zero() || call.api.is_draining() {
             return Ok(token);
         }
         // It may end, or fall below what is wanted, without anything being published.
         let good = match token.expiry() {
-            Expiry::At(time) => time.duration_since(now.wall.into()).unwrap_or_default(),
+            Expiry::At(time) => Time::from(time).since(now.wall).saturating_sub(min_ttl),
             Expiry::Never | Expiry::Unknown => MAX_WAIT,
         };
-        let good = good.saturating_sub(call.seconds(&MIN_TTL)?.unwrap_or_default());
-        let pause = supervisor.clock().sleep(left.min(good.max(Duration::from_millis(100))));
-        let stop = select(Box::pin(pause), Box::pin(call.api.drained()));
-        if let Either::Left(_) = select(Box::pin(watch.changed()), stop).await {
-            // Published before it is read: the next look finds it.
+        let pause = clock.sleep(left.min(good.max(LOOK_AGAIN)));
+        tokio::select! {
+            () = watch.changed() => {}
+            () = pause => {}
+            () = call.api.drained() => {}
         }
     }
 }
+
+/// A token that is about to end is not looked at in a hurry.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// `POST /v1/tokens`: one result or problem for each item.
 pub(super) async fn batch(call: &Call) -> Result<Answer, Problem> {
@@ -84,7 +101,7 @@ pub(super) async fn batch(call: &Call) -> Result<Answer, Problem> {
         return Err(Problem::invalid("timeout must be at most 60"));
     }
     let min_ttl = Duration::from_secs(body.min_ttl.unwrap_or_default());
-    let keys: Vec<_> = body.items.iter().map(super::wire::BatchItem::key).collect();
+    let keys: Vec<_> = body.items.iter().map(BatchItem::key).collect();
     let asked = keys.iter().map(|key| one(call, key, min_ttl, timeout));
     let tokens = join_all(asked).await;
     let now = call.api.supervisor.clock().now();
@@ -99,7 +116,9 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
     let token = match key.validate().map_err(Problem::invalid).and_then(|()| call.may_reach(key)) {
         Ok(()) => {
             let asked = Acquire::new(key).min_ttl(min_ttl).timeout(timeout);
-            call.api.supervisor.call(asked).await.map_err(Problem::from)
+            let token = call.api.supervisor.call(asked).await;
+            count(call, key, &token);
+            token.map_err(Problem::from)
         }
         Err(problem) => Err(problem),
     };

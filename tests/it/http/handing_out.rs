@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use token_supervisor::{TokenKey, testing::Fault};
 
-use super::stage::Stage;
-use crate::support::{LIFE, within};
+use super::stage::{ALL, Stage, send};
+use crate::support::{LIFE, eventually, stop, within};
 
 const TOKEN: &str = "GET /v1/grants/idp/alice/token";
 
@@ -131,4 +131,27 @@ async fn a_proxy_gets_the_header_that_it_puts_on() {
     assert_eq!(answer.header("authorization"), Some(bearer.as_str()));
     assert_eq!(answer.header("x-token-generation"), Some("1"));
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_answers_what_was_asked_and_takes_no_more() {
+    let (stage, _) = Stage::connected().await;
+    stage.world.sim.always(Some(Fault::HangAfter));
+    stage.world.clock.advance(LIFE);
+    let address = stage.address;
+    let key = format!("Authorization: Bearer {ALL}");
+    let asked = tokio::spawn(async move { send(address, TOKEN, &[&key], b"").await });
+    eventually("the request waits", || stage.world.sim.requests() == 1).await;
+    let stopping = tokio::spawn(stage.server.stop());
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(refused).await;
+    stage.world.sim.always(None);
+    stage.world.sim.release();
+    assert_eq!(within(asked).await.unwrap().granted(200)["generation"], 2);
+    within(stopping).await.unwrap().unwrap();
+    stop(stage.supervisor).await;
 }

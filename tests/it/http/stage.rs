@@ -23,7 +23,7 @@ pub struct Stage {
     pub keys: ApiKeys,
     pub address: SocketAddr,
     pub api: Api,
-    server: Server,
+    pub server: Server,
 }
 
 /// Every scope and nothing else restricts it.
@@ -58,29 +58,33 @@ impl Stage {
         self.send(line, &headers, body.as_bytes()).await
     }
 
-    /// Sends exactly this; `line` is method and path.
     pub async fn send(&self, line: &str, headers: &[&str], body: &[u8]) -> Answer {
-        let has = |name: &str| headers.iter().any(|header| header.to_lowercase().starts_with(name));
-        let mut head = format!("{line} HTTP/1.1\r\nConnection: close\r\n");
-        if !has("host:") {
-            head += &format!("Host: {}\r\n", self.address);
-        }
-        if !body.is_empty() && !has("content-length:") && !has("transfer-encoding:") {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
-        headers.iter().for_each(|header| head += &format!("{header}\r\n"));
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        // A server that has refused a request need not read the rest of it.
-        stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await.ok();
-        let mut answer = Vec::new();
-        within(stream.read_to_end(&mut answer)).await.ok();
-        Answer::of(&answer)
+        send(self.address, line, headers, body).await
     }
 
     pub async fn stop(self) {
         within(self.server.stop()).await.unwrap();
         crate::support::stop(self.supervisor).await;
     }
+}
+
+/// Sends exactly this; `line` is method and path.
+pub async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &[u8]) -> Answer {
+    let has = |name: &str| headers.iter().any(|header| header.to_lowercase().starts_with(name));
+    let mut head = format!("{line} HTTP/1.1\r\nConnection: close\r\n");
+    if !has("host:") {
+        head += &format!("Host: {}\r\n", address);
+    }
+    if !body.is_empty() && !has("content-length:") && !has("transfer-encoding:") {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    headers.iter().for_each(|header| head += &format!("{header}\r\n"));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // A server that has refused a request need not read the rest of it.
+    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await.ok();
+    let mut answer = Vec::new();
+    within(stream.read_to_end(&mut answer)).await.ok();
+    Answer::of(&answer)
 }
 
 #[derive(Debug)]

@@ -146,3 +146,27 @@ async fn a_server_says_whether_it_should_be_asked() {
     stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
     stage.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_count_and_name_no_user() {
+    let (stage, _) = Stage::connected().await;
+    for path in ["alice/token", "alice/token", "nobody/token"] {
+        stage.ask(&format!("GET /v1/grants/idp/{path}"), &[], None).await;
+    }
+    stage.ask("GET /v1/grants/made-up/alice/token", &[], None).await.problem(404, "unknown_idp");
+    stage.ask("POST /v1/idps/other/hold", &[], json!({"reason": "x"})).await.granted(200);
+    let answer = stage.ask("GET /metrics", &[], None).await;
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(answer.body).unwrap();
+    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let expected = [
+        &format!("token_supervisor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+        "token_supervisor_requests_total{idp=\"idp\",outcome=\"not_connected\"} 1",
+        "token_supervisor_requests_total{idp=\"idp\",outcome=\"ok\"} 2",
+        "token_supervisor_idp_paused{idp=\"other\",reason=\"idp_held\"} 1",
+        "token_supervisor_waiters 0",
+        "token_supervisor_journal_pending 0",
+    ];
+    assert_eq!(samples, expected);
+    stage.stop().await;
+}
