@@ -1,4 +1,5 @@
-//! The `audit` target: one line for each token that is handed out and each change of a grant that is asked for.
+//! The `audit` target: one line for each token that is handed out and each change of a grant, or of all grants at an
+//! identity provider, that is asked for.
 
 use super::{call::Call, problem::Problem};
 use crate::model::{Generation, TokenKey};
@@ -11,8 +12,14 @@ pub(super) struct Granted {
     pub(super) generation: Option<Generation>,
 }
 
-/// Tells who asked for what of which grant, and what came of it.
-pub(super) fn tell(call: &Call, action: &'static str, key: &TokenKey, outcome: Result<Granted, &Problem>) {
+/// Tells who asked for what at which identity provider, of which grant if it is about one, and what came of it.
+pub(super) fn tell(
+    call: &Call,
+    action: &'static str,
+    idp: &str,
+    key: Option<&TokenKey>,
+    outcome: Result<Granted, &Problem>,
+) {
     if !tracing::enabled!(target: "audit", tracing::Level::INFO) {
         return;
     }
@@ -25,11 +32,11 @@ pub(super) fn tell(call: &Call, action: &'static str, key: &TokenKey, outcome: R
         target: "audit",
         caller = call.caller().map_or("-", |caller| caller.name()),
         action,
-        idp = key.idp(),
-        user = call.api.supervisor.pseudonym(key.user()),
+        idp,
+        user = key.map(|key| call.api.supervisor.pseudonym(key.user())),
         generation = outcome.ok().and_then(|granted| granted.generation).map(Generation::get),
         outcome = name,
         request_id = call.id,
-        "a grant was asked for"
+        "asked over HTTP"
     );
 }

@@ -73,8 +73,8 @@ async fn serve(
         Ok(()) => (route.handler)(&call).await,
         Err(problem) => Err(problem),
     };
-    if let (Some(action), Some(key)) = (route.audit, &call.key) {
-        audit::tell(&call, action, key, answer.as_ref().map(Answer::granted));
+    if let (Some(action), Some(idp)) = (route.audit, &call.idp) {
+        audit::tell(&call, action, idp, call.key.as_ref(), answer.as_ref().map(Answer::granted));
     }
     answer
 }
@@ -86,7 +86,7 @@ impl Call {
         let names = self.read_names();
         if !self.route.scopes.is_empty() {
             let caller = presented(&self.request).and_then(|presented| {
-                self.api.keys.find(presented).ok_or(Problem::unauthorized("this is no API key"))
+                self.api.keys.find(presented).ok_or_else(|| Problem::unauthorized("this is no API key"))
             })?;
             let caller = self.caller.insert(caller);
             if !caller.has_any(self.route.scopes) {

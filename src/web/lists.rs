@@ -124,7 +124,7 @@ pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
     let items = ended.iter().map(|(key, ended)| {
         let ended = ended.as_ref().map_err(|error| Problem::from(error.clone()).of(&call.id));
         let granted = |status: &&Status| Granted { unmodified: false, generation: Some(status.generation) };
-        audit::tell(call, "disconnect", key, ended.as_ref().map(granted));
+        audit::tell(call, "disconnect", key.idp(), Some(key), ended.as_ref().map(granted));
         Ended::of(key, ended)
     });
     Ok(Answer::json(&Items { items: items.collect() }))

@@ -1,6 +1,6 @@
 //! The HTTP API, and what actix-web applications need.
 //!
-//! [`api`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
+//! [`api()`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
 //! way: `api` (its path) -> `guard` (loopback's rules) -> `call` (its method, key, names, parameters and body) -> its
 //! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`) -> `answer` or `problem`. `routes` is the table of all that is served.
 //! [`IdpToken`] gives an application's own handlers the token of who called them.

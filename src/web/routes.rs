@@ -32,7 +32,7 @@ pub(super) struct Route {
     pub(super) content_type: &'static str,
     /// The codes of problems beside those that follow from the rest.
     pub(super) problems: &'static [&'static str],
-    /// What the audit calls it, if it hands out a token or changes a grant.
+    /// What the audit calls it, if it hands out a token or changes something.
     pub(super) audit: Option<&'static str>,
     pub(super) handler: Handler,
 }
@@ -187,15 +187,15 @@ pub(super) static ROUTES: &[Route] = routes! {
     } => idps::list
     POST "/v1/idps/{idp}/hold"
     "Starts nothing more for an identity provider until it is released." {
-        scopes: &[Admin], body: "Reason", answers: &[(200, "Idp")], problems: ASKED,
+        scopes: &[Admin], body: "Reason", answers: &[(200, "Idp")], problems: ASKED, audit: Some("hold_idp"),
     } => idps::hold
     POST "/v1/idps/{idp}/release"
     "Ends a hold of an identity provider." {
-        scopes: &[Admin], answers: &[(200, "Idp")], problems: ASKED,
+        scopes: &[Admin], answers: &[(200, "Idp")], problems: ASKED, audit: Some("release_idp"),
     } => idps::release
     POST "/v1/idps/{idp}/probe"
     "Lets the next request to a paused identity provider through: its answer decides." {
-        scopes: &[Admin], answers: &[(200, "Idp")],
+        scopes: &[Admin], answers: &[(200, "Idp")], audit: Some("probe_idp"),
     } => idps::probe
     GET "/livez" "Whether the process answers." { answers: &[(200, "Health")] } => health::livez
     GET "/readyz"

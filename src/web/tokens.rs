@@ -123,7 +123,7 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
         Err(problem) => Err(problem),
     };
     let granted = |token: &Token| Granted { unmodified: false, generation: Some(token.generation()) };
-    audit::tell(call, "token", key, token.as_ref().map(granted));
+    audit::tell(call, "token", key.idp(), Some(key), token.as_ref().map(granted));
     token
 }
 

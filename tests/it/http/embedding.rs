@@ -125,7 +125,7 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     let supervisor = world.start().await;
     let key = TokenKey::new("alice", "idp");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
-    let granted = [Scope::Token, Scope::Grant].into_iter();
+    let granted = [Scope::Token, Scope::Grant, Scope::Admin].into_iter();
     let keys = ApiKeys::new([granted.fold(ApiKey::from_secret("billing", "ts-test-secret-k"), ApiKey::scope)]);
     let app = init_service(App::new().service(api(supervisor.clone(), keys))).await;
     let log = Log::default();
@@ -148,7 +148,8 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
         let audit: Vec<_> = text.lines().filter(|line| line.contains(" audit: ")).collect();
         assert!(!text.contains("ts-test-secret") && !text.contains("alice"), "{text}");
         for (line, words) in audit[lines..].iter().zip(expected) {
-            assert!(words.split(' ').all(|word| line.contains(word)) && line.contains("user="), "{words}: {line}");
+            assert!(words.split(' ').all(|word| line.contains(word)), "{words}: {line}");
+            assert_eq!(line.contains("user="), !words.contains("idp\" outcome"), "{line}");
         }
         assert_eq!(audit.len() - lines, expected.len(), "{status} {text}");
         lines = audit.len();
@@ -168,5 +169,7 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     let wrong = ask("PUT", alice, &[bearer], json!({"access_token": 1})).await;
     said(wrong, &["action=\"connect\" outcome=\"invalid_request\""]);
     said(ask("DELETE", alice, &[bearer], Value::Null).await, &["action=\"disconnect\" outcome=\"ok\" generation=2"]);
+    let hold = ask("POST", "/v1/idps/idp/hold", &[bearer], json!({"reason": "x"})).await;
+    said(hold, &["action=\"hold_idp\" idp=\"idp\" outcome=\"ok\""]);
     stop(supervisor).await;
 }
