@@ -30,11 +30,13 @@ pub struct Api {
     pub(super) keys: ApiKeys,
     pub(super) counters: Arc<Counters>,
     draining: Arc<watch::Sender<bool>>,
+    /// Whoever can ask may do everything.
+    pub(super) trusting: bool,
 }
 
 /// The HTTP API of this supervisor, for who shows one of these keys.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
-    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default() }
+    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default(), trusting: false }
 }
 
 impl Api {

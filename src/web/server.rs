@@ -1,5 +1,7 @@
 //! The API on sockets of its own.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::{io, net::TcpListener, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle};
@@ -15,27 +17,52 @@ pub struct Server {
     running: JoinHandle<io::Result<()>>,
 }
 
+/// The server of one API, not yet running.
+macro_rules! server {
+    ($api:expr) => {{
+        let api: Api = $api;
+        HttpServer::new(move || App::new().service(api.clone()))
+            .workers(WORKERS)
+            .disable_signals()
+            .client_request_timeout(HEAD_WITHIN)
+            .shutdown_timeout(DRAINED_WITHIN.as_secs())
+    }};
+}
+
 impl Server {
     /// Serves the API on these listeners, from within a tokio runtime. Signals are left to the caller.
     ///
     /// # Errors
     /// The operating system refused a listener.
     pub fn start(api: Api, listeners: impl IntoIterator<Item = TcpListener>) -> io::Result<Self> {
-        let served = api.clone();
-        let mut server = HttpServer::new(move || App::new().service(served.clone()))
-            .workers(WORKERS)
-            .disable_signals()
-            .client_request_timeout(HEAD_WITHIN);
+        let mut server = server!(api.clone());
         for listener in listeners {
             server = server.listen(listener)?;
         }
-        let server = server.shutdown_timeout(DRAINED_WITHIN.as_secs()).run();
+        Ok(Self::running(api, server.run()))
+    }
+
+    /// The same on a Unix socket, without any key: whoever can open the socket may do everything. Its file must be
+    /// this user's alone (mode 0600).
+    ///
+    /// # Errors
+    /// The operating system refused the listener.
+    #[cfg(unix)]
+    pub fn start_trusting(mut api: Api, listener: UnixListener) -> io::Result<Self> {
+        api.trusting = true;
+        let server = server!(api.clone()).listen_uds(listener)?;
+        Ok(Self::running(api, server.run()))
+    }
+
+    fn running(api: Api, server: actix_web::dev::Server) -> Self {
         let handle = server.handle();
-        Ok(Self { api, handle, running: tokio::spawn(server) })
+        Self { api, handle, running: tokio::spawn(server) }
     }
 
     /// Takes no more connections, and waits until the requests under way are answered. Long polls end at once. The
     /// supervisor runs on: shut it down next.
+    ///
+    /// Dropping the future leaves the server stopping.
     ///
     /// # Errors
     /// The server had already failed.

@@ -11,7 +11,7 @@ use token_supervisor::{
     web::{Api, ApiKey, ApiKeys, Scope, Server, api},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 
@@ -79,9 +79,13 @@ pub async fn send(address: SocketAddr, line: &str, headers: &[&str], body: &[u8]
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     headers.iter().for_each(|header| head += &format!("{header}\r\n"));
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    exchange(TcpStream::connect(address).await.unwrap(), &[head.as_bytes(), b"\r\n", body].concat()).await
+}
+
+/// Sends these bytes, and reads the answer to its end.
+pub async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> Answer {
     // A server that has refused a request need not read the rest of it.
-    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await.ok();
+    stream.write_all(request).await.ok();
     let mut answer = Vec::new();
     within(stream.read_to_end(&mut answer)).await.ok();
     Answer::of(&answer)

@@ -1,8 +1,9 @@
 //! What changes a grant, over HTTP.
 
 use serde_json::{Value, json};
+use token_supervisor::web::Server;
 
-use super::stage::{Answer, Stage};
+use super::stage::{Answer, Stage, exchange};
 use crate::support::{LIFE, within};
 
 const ALICE: &str = "/v1/grants/idp/alice";
@@ -168,5 +169,23 @@ async fn metrics_count_and_name_no_user() {
         "token_supervisor_journal_pending 0",
     ];
     assert_eq!(samples, expected);
+    stage.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_unix_socket_needs_no_key_and_keeps_the_rules_of_loopback() {
+    use std::os::unix::net::UnixListener;
+    let (stage, _) = Stage::connected().await;
+    let path = stage.world.folder.path().join("socket");
+    let server = Server::start_trusting(stage.api.clone(), UnixListener::bind(&path).unwrap()).unwrap();
+    let get = async |host: &str| {
+        let request = format!("GET {ALICE}/token HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        exchange(tokio::net::UnixStream::connect(&path).await.unwrap(), request.as_bytes()).await
+    };
+    get("localhost").await.granted(200);
+    get("evil.example").await.problem(403, "forbidden");
+    stage.send(&format!("GET {ALICE}/token"), &[], b"").await.problem(401, "unauthorized");
+    within(server.stop()).await.unwrap();
     stage.stop().await;
 }
