@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Reply, Side,
+    Applied, Known, Reply, Side,
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
@@ -101,6 +101,17 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
             left.alt = Some(Alt { token: token.clone(), by: commit.by() });
             write(left)
         }
+    }
+}
+
+/// The grant that the answer belongs to was purged: as if another incarnation had its place, but that the row cannot say
+/// any more whether it held this very token. If so it is known, and may live under another key by now.
+pub(super) fn orphan(commit: &Commit, known: Known) -> Applied {
+    match commit.token.as_ref().filter(|_| commit.revocable && known == Known::New) {
+        Some(token) => Applied::unchanged(Reply::Resolved(Resolution::Revoke))
+            .with(Side::Spent(token.fingerprint))
+            .with(Side::Revoke(token.clone())),
+        None => Applied::unchanged(Reply::Resolved(Resolution::Drop)),
     }
 }
 

@@ -7,6 +7,7 @@ mod connect;
 mod doubt;
 mod ending;
 mod happening;
+mod purge;
 mod random;
 mod refuse;
 mod sent;
