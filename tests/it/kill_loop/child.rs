@@ -69,8 +69,9 @@ struct Consent {
 /// How long after a kill a request may still be processed, and with it how long a doubt lasts at least.
 pub(super) const SETTLE: Duration = Duration::from_millis(400);
 
-/// How long access tokens live: what is refused right after its issue is replaced after a quarter of it.
-pub(super) const LIFE: Duration = Duration::from_secs(2);
+/// How long access tokens live: longer than requests are held, so that what comes late is still good; and what is refused
+/// right after its issue is replaced after a quarter of it.
+pub(super) const LIFE: Duration = Duration::from_secs(6);
 
 const TASK: &str = "TOKEN_SUPERVISOR_TEST_KILL_LOOP_CHILD";
 
