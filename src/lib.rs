@@ -83,6 +83,7 @@ mod store;
 mod supervisor;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod why;
 
 pub use error::{Cause, Error};
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
@@ -97,3 +98,4 @@ pub use supervisor::{
     RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status,
     Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
+pub use why::Why;

@@ -151,7 +151,7 @@ fn what_every_refresh_executes_is_prepared_once() {
 
     let folder = tempfile::tempdir().unwrap();
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
-    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    migrate::run(&mut connection).unwrap();
     let cached = Arc::new(Mutex::new(Vec::new()));
     connection.set_instrumentation(Cached(cached.clone()));
     for number in 1..5 {
