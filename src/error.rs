@@ -104,6 +104,8 @@ pub enum Cause {
     StoreDown,
     /// The supervisor is shutting down.
     Stopping,
+    /// Tokens of the grant wait for their revocation at the identity provider.
+    Revoking,
     /// The key's actor failed repeatedly and is left alone for a while.
     Failing,
 }
@@ -121,6 +123,7 @@ impl Cause {
             Self::ClientUnknown => "client_unknown",
             Self::StoreDown => "store_down",
             Self::Stopping => "stopping",
+            Self::Revoking => "revoking",
             Self::Failing => "failing",
         }
     }
@@ -134,7 +137,13 @@ impl Cause {
             Self::IdpHeld => "release the identity provider, then ",
             Self::ClientRefused => "an operator must check the client's id, secret and scope; ",
             Self::ClientUnknown => "an operator must configure the client that the grant was issued to; ",
-            Self::IdpThrottled | Self::IdpDown | Self::InDoubt | Self::StoreDown | Self::Stopping | Self::Failing => "",
+            Self::IdpThrottled
+            | Self::IdpDown
+            | Self::InDoubt
+            | Self::StoreDown
+            | Self::Stopping
+            | Self::Revoking
+            | Self::Failing => "",
         }
     }
 
@@ -210,6 +219,7 @@ pub(crate) mod tests {
             (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
             (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
             (unavailable(Cause::StoreDown), "unavailable", true, Some(second)),
+            (unavailable(Cause::Revoking), "unavailable", true, Some(second)),
             (unavailable(Cause::Stopping), "unavailable", true, Some(second)),
             (unavailable(Cause::Failing), "unavailable", true, Some(second)),
             (unavailable(Cause::Held), "unavailable", false, Some(second)),

@@ -94,8 +94,8 @@ pub use model::{
 };
 pub use protocol::Unchanged;
 pub use supervisor::{
-    Acquire, Builder, Command, Connect, Disconnect, EventKind, Events, GetStatus, Hold, IdpStatus, Lagged, RefreshNow,
-    RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect, Restore, Revoke, Shutdown, Status,
-    Subscription, TokenEvent, TokenSupervisor, TokenWatch,
+    Acquire, Builder, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
+    Lagged, Page, Purge, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect,
+    Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
 pub use why::Why;

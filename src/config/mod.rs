@@ -36,7 +36,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf, time::Duration};
 
 pub use self::{
     error::{ConfigError, Origin, Problem},
@@ -204,7 +204,8 @@ impl Config {
             .store(&self.store)
             .keyring(Keyring::from_file(&self.keyring)?)
             .refresh(self.refresh.clone())
-            .limits(self.limits);
+            .limits(self.limits)
+            .tombstones_kept(days(self.retention.tombstone_days));
         let builder = match &self.journal {
             Some(folder) => builder.journal(folder),
             None => builder,
@@ -297,6 +298,10 @@ fn read_store(section: &mut Section<'_, '_>) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Migrate {
     Auto,
+}
+
+fn days(days: usize) -> Duration {
+    Duration::from_secs((days as u64).saturating_mul(24 * 3_600))
 }
 
 fn read_limits(section: &mut Section<'_, '_>) -> Limits {

@@ -147,7 +147,7 @@ pub(crate) struct Row {
     pub(crate) epoch: u64,
     pub(crate) lease: Option<Lease>,
     pub(crate) intent: Option<Intent>,
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<Box<Verdict>>,
     /// Why nothing is sent for now; set and cleared by people.
     pub(crate) held: Option<String>,
     pub(crate) issued_at: Time,
@@ -157,7 +157,8 @@ pub(crate) struct Row {
     pub(crate) notice_at: Option<Time>,
     pub(crate) due_at: Option<Time>,
     pub(crate) retry_at: Option<Time>,
-    pub(crate) last_error: Option<LastError>,
+    /// Boxed, as the verdict is: most rows have neither, and a row is kept for every key in use.
+    pub(crate) last_error: Option<Box<LastError>>,
     /// Access token, type, scope, subject, params, extra.
     pub(crate) document: Sealed,
     pub(crate) tombstone: Option<Tombstone>,

@@ -54,6 +54,8 @@ pub(crate) enum Change {
         reason: String,
     },
     Release,
+    /// A tombstone goes.
+    Purge,
 }
 
 /// What the store found, read in the transaction that will write.
@@ -75,6 +77,8 @@ pub(crate) enum LookUp {
     Token(Fingerprint),
     /// What became of the refresh tokens that the row holds since it was disconnected.
     Restorable,
+    /// Whether tokens of the key are still to be revoked.
+    Revocations,
 }
 
 /// What a store found beside the row.
@@ -88,6 +92,8 @@ pub(crate) enum Known {
     Elsewhere,
     /// The row's tokens wait for their revocation, and none of these was begun.
     Unrevoked,
+    /// Tokens of the key wait for their revocation.
+    Revoking,
 }
 
 /// What is to be written, and what to answer.
@@ -114,6 +120,8 @@ pub(crate) enum Side {
     CancelRevocations,
     /// This refresh token is not to be revoked after all.
     Keep(Spendable),
+    /// The row goes. What is remembered of its refresh tokens stays, and new rows start above this generation.
+    Purge(Generation),
 }
 
 /// What an operation came to. The row as it is afterwards comes with it.
@@ -135,6 +143,19 @@ pub(crate) enum Reply {
     Mismatch,
     /// The key does not hold any more what the connect's subject was compared with.
     Moved,
+    /// A purge that deleted nothing.
+    Kept(Kept),
+}
+
+/// Why a purge deleted nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kept {
+    /// The grant is not disconnected.
+    Connected,
+    /// A refresh token was sent, and its answer may still come.
+    InDoubt,
+    /// Tokens of the key wait for their revocation, which needs to know whose they are.
+    Revoking,
 }
 
 /// Why a connect changed nothing.
@@ -173,6 +194,8 @@ impl Change {
         let Some(row) = found.row else {
             return match self {
                 Self::Connect(connect) => connect::connect(connect, found),
+                Self::Commit(commit) => commit::orphan(commit, found.known),
+                Self::Purge => Applied::unchanged(Reply::Done),
                 _ => Applied::refused(),
             };
         };
@@ -196,15 +219,18 @@ impl Change {
             Self::Restore => connect::restore(row, found),
             Self::Hold { reason } => connect::hold(reason, row),
             Self::Release => connect::release(row),
+            Self::Purge => connect::purge(row, found),
         };
         applied.revoking_what_waited(row)
     }
 
-    /// What the store must look up first.
-    pub(crate) fn looks_up(&self) -> Option<LookUp> {
+    /// What the store must look up first, if the key has a row or not.
+    pub(crate) fn looks_up(&self, stored: bool) -> Option<LookUp> {
         match self {
+            Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
             Self::Connect(connect) => connect.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
             Self::Restore => Some(LookUp::Restorable),
+            Self::Purge => Some(LookUp::Revocations),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Reply, Side,
+    Applied, Known, Reply, Side,
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
@@ -104,6 +104,17 @@ fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Appl
     }
 }
 
+/// The grant that the answer belongs to was purged: as if another incarnation had its place, but that the row cannot say
+/// any more whether it held this very token. If so it is known, and may live under another key by now.
+pub(super) fn orphan(commit: &Commit, known: Known) -> Applied {
+    match commit.token.as_ref().filter(|_| commit.revocable && known == Known::New) {
+        Some(token) => Applied::unchanged(Reply::Resolved(Resolution::Revoke))
+            .with(Side::Spent(token.fingerprint))
+            .with(Side::Revoke(token.clone())),
+        None => Applied::unchanged(Reply::Resolved(Resolution::Drop)),
+    }
+}
+
 /// The row with the answer in it. `alt` stays as it is.
 fn store(commit: &Commit, row: &Row, generation: Generation, now: Time) -> Row {
     let mut stored = row.clone();
@@ -176,7 +187,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         return Applied::write(left, Reply::Promoted).superseding(row);
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
-    left.verdict = Some(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by });
+    left.verdict = Some(Box::new(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by }));
     left.changed_at = now;
     let applied = Applied::write(left, Reply::Done);
     match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {

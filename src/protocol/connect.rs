@@ -1,6 +1,7 @@
-//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release.
+//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release,
+//! purge.
 
-use super::{Applied, Found, Known, Reply, Side, Unchanged, schedule::notice_at};
+use super::{Applied, Found, Kept, Known, Reply, Side, Unchanged, schedule::notice_at};
 use crate::model::{
     Evidence, Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
 };
@@ -72,7 +73,13 @@ fn connected(connect: &Connect, found: Found<'_>) -> Applied {
     if found.known == Known::Elsewhere {
         return Applied::unchanged(Reply::Duplicate);
     }
-    let Some(row) = found.row else { return fresh(connect, found) };
+    let Some(row) = found.row else {
+        // What a purged grant of the key was connected with, has spent or held.
+        return match found.known {
+            Known::Spent => Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent)),
+            _ => fresh(connect, found),
+        };
+    };
     let Some(token) = &connect.token else { return access_token_only(connect, row, found) };
     let current = row.refresh_token.as_ref().is_some_and(|held| held.fingerprint == token.fingerprint);
     if current && row.tombstone.is_none() {
@@ -185,7 +192,7 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
     let tokens_live = match found.known {
         Known::Unrevoked => true,
         Known::New => !tombstone.revoke,
-        Known::Spent | Known::Elsewhere => false,
+        Known::Spent | Known::Elsewhere | Known::Revoking => false,
     };
     if !tombstone.restorable || !tokens_live {
         return Applied::refused();
@@ -204,7 +211,8 @@ pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: Time) -
         return Applied::refused();
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
-    Applied::write(Row { verdict: Some(Verdict { evidence, since, by }), changed_at: now, ..row.clone() }, Reply::Done)
+    let verdict = Some(Box::new(Verdict { evidence, since, by }));
+    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, Reply::Done)
 }
 
 /// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
@@ -225,4 +233,22 @@ pub(super) fn release(row: &Row) -> Applied {
         return Applied::unchanged(Reply::Done);
     }
     Applied::write(Row { held: None, ..row.clone() }, Reply::Done)
+}
+
+/// Deletes a tombstone for which nothing is to come any more. What it held is remembered like what it was connected
+/// with: a replay brings nothing back, and what was not revoked may live under another key, as while the tombstone stood.
+pub(super) fn purge(row: &Row, found: Found<'_>) -> Applied {
+    let kept = if row.tombstone.is_none() {
+        Some(Kept::Connected)
+    } else if row.intent.is_some() {
+        Some(Kept::InDoubt)
+    } else {
+        (found.known == Known::Revoking).then_some(Kept::Revoking)
+    };
+    if let Some(kept) = kept {
+        return Applied::unchanged(Reply::Kept(kept));
+    }
+    let mut applied = Applied::unchanged(Reply::Done);
+    applied.sides.extend(row.refresh_tokens().map(|token| Side::Connected(token.fingerprint)));
+    applied.with(Side::Purge(row.generation.max(found.floor)))
 }

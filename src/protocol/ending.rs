@@ -69,7 +69,7 @@ fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
     if let Some(Fault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
-        left.last_error = Some(failed(row.last_error.as_ref(), evidence, *cause, now));
+        left.last_error = Some(failed(row.last_error.as_deref(), evidence, *cause, now).into());
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
@@ -120,7 +120,7 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: Time) ->
     if !same || !row.sendable() || row.lease_live(now) {
         return Applied::refused();
     }
-    let verdict = Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt };
+    let verdict = Box::new(Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt });
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, Reply::Done)
 }

@@ -60,9 +60,9 @@ impl<'a> Trouble<'a> {
             return Self::default();
         }
         if row.verdict.is_some() {
-            return Self { verdict: row.verdict.as_ref(), ..Self::default() };
+            return Self { verdict: row.verdict.as_deref(), ..Self::default() };
         }
-        let failing = row.last_error.as_ref().filter(|error| error.alerted);
+        let failing = row.last_error.as_deref().filter(|error| error.alerted);
         Self { verdict: None, doubted: doubted(row), failing }
     }
 

@@ -28,7 +28,7 @@ mod search;
 pub(crate) mod tests;
 
 pub use change::Unchanged;
-pub(crate) use change::{Applied, Change, Found, Known, LookUp, Reply, Side};
+pub(crate) use change::{Applied, Change, Found, Kept, Known, LookUp, Reply, Side};
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
 pub(crate) use connect::{Connect, Disconnect, Expected};

@@ -2,12 +2,15 @@
 //!
 //! A new backend adds one line here: its name and how to get an empty store of it.
 
+mod listing;
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_util::{FutureExt as _, future::join_all};
+use listing::*;
 
 use super::*;
 use crate::{
@@ -44,6 +47,11 @@ macro_rules! conformance {
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
+            grants_are_listed_by_every_name_in_the_order_of_their_bytes,
+            a_listed_row_is_the_stored_one_without_its_ciphertext,
+            pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change,
+            a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back,
+            a_purge_waits_for_what_is_still_to_come,
             values_of_the_store_are_written_once_or_on_purpose,
             values_of_the_store_are_listed_by_their_prefix,
             a_closed_store_says_that_it_is_unavailable,

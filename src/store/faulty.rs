@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Answer, Changed, Cursor, Expiring, Page, Read, Revocation, Store, StoreError};
+use super::{Answer, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
 use crate::{
     model::{Time, TokenKey},
     protocol::Change,
@@ -113,6 +113,10 @@ impl Store for Faulty {
 
     fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
         self.unless_down(|store| store.expiring(noticed, after, limit))
+    }
+
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+        self.unless_down(|store| store.list(names, after, limit))
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {

@@ -41,6 +41,9 @@ pub(crate) trait Store: Send + Sync {
     /// The next page of grants of whose refresh token's end people are to be told, from one time on and before the
     /// other. Neither tombstones nor those whose user must reconnect anyway. It reads every row: once in a while.
     fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
+    /// The next grants with such names after this key, tombstones too, in the order of their keys (by the bytes of
+    /// their parts, whatever the database's language is).
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed>;
     /// Refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
     /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
@@ -104,6 +107,25 @@ pub(crate) struct Expiring {
     pub(crate) key: TokenKey,
     pub(crate) grant_id: String,
     pub(crate) refresh_expires: Expires,
+}
+
+/// What grants are found by, all of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) idp: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) user_prefix: Option<String>,
+    pub(crate) account: Option<String>,
+    /// Tombstones alone.
+    pub(crate) gone: bool,
+}
+
+/// Grants in the order of their keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    /// Without ciphertext. A row that cannot be read hides no other.
+    pub(crate) grants: Vec<(TokenKey, Result<Row, StoreError>)>,
+    pub(crate) now: Time,
 }
 
 /// A refresh token that waits for its revocation.

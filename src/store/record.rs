@@ -126,6 +126,11 @@ fn wake_at(row: &Row) -> Option<Time> {
 }
 
 impl Record {
+    /// The key under which it is stored.
+    pub(super) fn key(&self) -> TokenKey {
+        TokenKey::new(&self.name.user_id, &self.name.idp).account(&self.name.account)
+    }
+
     /// The row of the key that it was found by.
     pub(super) fn into_row(self, key: TokenKey) -> Result<Row, StoreError> {
         let Self { name, content: record } = self;

@@ -48,6 +48,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    purged (grant_row) {
+        grant_row -> BigInt,
+        key_hash -> BigInt,
+    }
+}
+
+diesel::table! {
     revocations (id) {
         id -> BigInt,
         idp -> Text,
@@ -66,4 +73,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(grants, fingerprints);
+diesel::allow_tables_to_appear_in_same_query!(grants, fingerprints, purged);

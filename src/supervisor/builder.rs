@@ -16,6 +16,7 @@ use super::{
     events::Channel,
     handle::Shared,
     holds::{self, Holds},
+    offboard::purge_old,
     recover::flush_journal,
     refresh::Attempts,
     runtime::Life,
@@ -131,6 +132,13 @@ impl Builder {
         self
     }
 
+    /// How long what is stored of a disconnected grant is kept, for [`restore`](TokenSupervisor::restore) and for people who
+    /// ask what became of it, before it is purged (30 days). It is looked for once an hour.
+    pub fn tombstones_kept(mut self, kept: Duration) -> Self {
+        self.limits.tombstones_kept = kept;
+        self
+    }
+
     /// Opens store, journal and keys, and starts the supervisor's threads.
     ///
     /// Dropping the future leaves nothing running.
@@ -213,7 +221,7 @@ async fn start_work(shared: Shared, on_demand: bool) {
     if on_demand {
         return;
     }
-    tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()));
+    tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()), purge_old(shared));
 }
 
 fn providers(

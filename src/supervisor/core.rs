@@ -63,6 +63,8 @@ pub(crate) struct Limits {
     pub(crate) waiters_per_grant: usize,
     pub(crate) idle_after: Duration,
     pub(crate) sweep_every: Duration,
+    /// How long a tombstone stands before it is purged.
+    pub(crate) tombstones_kept: Duration,
     /// How many attempts of one provider may run before the sweeper starts no more of them.
     pub(super) swept_at_once: usize,
     /// How many requests may wait for an answer at the same time.
@@ -75,6 +77,7 @@ impl Default for Limits {
             waiters_per_grant: 16_384,
             idle_after: Duration::from_secs(600),
             sweep_every: Duration::from_secs(5),
+            tombstones_kept: Duration::from_secs(30 * 24 * 3_600),
             swept_at_once: 1_024,
             requests_in_flight: 131_072,
         }

@@ -383,11 +383,13 @@ impl Shared {
                 return Ok(answer);
             }
             let _in_flight = InFlight::enter(&shared.core)?;
-            if shared.core.provider(command.key().idp()).is_none() {
+            let configured = shared.core.provider(command.key().idp()).is_some();
+            if !configured && command.needs_idp() {
                 return Err(Error::UnknownIdp);
             }
             let deadline = shared.core.clock.sleep(command.timeout_after());
             match select(Box::pin(shared.ask(command)), Box::pin(deadline)).await {
+                Either::Left((Err(Error::NotConnected), _)) if !configured => Err(Error::UnknownIdp),
                 Either::Left((answer, _)) => answer,
                 Either::Right(_) => Err(Error::Timeout),
             }

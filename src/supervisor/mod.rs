@@ -16,6 +16,8 @@ mod expiring;
 mod handle;
 mod holds;
 mod idps;
+mod list;
+mod offboard;
 mod recover;
 mod refresh;
 mod registry;
@@ -31,7 +33,7 @@ mod watch;
 
 pub use builder::Builder;
 pub use command::{
-    Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
+    Acquire, Command, Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, Refreshed, RejectToken, Release,
     RequireReconnect, Restore, Revoke,
 };
 #[cfg(feature = "config")]
@@ -41,6 +43,7 @@ pub use core::Point;
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::{Shutdown, TokenSupervisor};
 pub use idps::IdpStatus;
+pub use list::{Cursor, Filter, Page};
 pub use registry::Registry;
 pub use settings::RefreshSettings;
 pub use status::Status;

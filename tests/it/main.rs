@@ -16,6 +16,7 @@ mod events_tell_what_happened;
 mod holding;
 mod keycloak;
 mod kill_loop;
+mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
 mod one_refresh_for_many_callers;

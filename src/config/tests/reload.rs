@@ -1,10 +1,14 @@
 //! A configuration read again: what is taken over, what stays, what waits.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use tempfile::TempDir;
 
-use crate::{Keyring, TokenSupervisor, config::Reloader};
+use crate::{Grant, Keyring, Revoke, State, TokenKey, TokenSupervisor, config::Reloader, testing::ManualClock};
 
 struct Stage {
     folder: TempDir,
@@ -125,4 +129,27 @@ async fn a_value_file_that_changes_does_not_bring_in_a_half_written_configuratio
     std::fs::write(stage.folder.path().join("secret"), "ts-test-secret-2").unwrap();
     assert_eq!(stage.poll().unwrap().unwrap().idps, ["github"]);
     assert_eq!(stage.secret(), "ts-test-secret-2");
+}
+
+#[tokio::test]
+async fn tombstones_are_kept_for_as_long_as_the_configuration_says() {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let (alice, stage) = (TokenKey::new("alice", "github"), Stage::start().await);
+    let path = write(&stage.folder, "[retention]\ntombstone_days = 2\n");
+    stage.supervisor.shutdown(Duration::from_secs(5)).await;
+    let reloader = Reloader::load(Some(&path), std::iter::empty::<(OsString, OsString)>()).unwrap();
+    let start = || reloader.config().builder().unwrap().clock(&clock).start();
+    let supervisor = start().await.unwrap();
+    supervisor.connect(&alice, Grant::new("ts-test-secret-a")).await.unwrap();
+    supervisor.disconnect(&alice, Revoke::No).await.unwrap();
+    supervisor.shutdown(Duration::from_secs(5)).await;
+    // Old ones are looked for at the start, and then once an hour.
+    clock.advance(Duration::from_secs(2 * 24 * 3_600));
+    let supervisor = start().await.unwrap();
+    let purged = async {
+        while supervisor.status(&alice).await.unwrap().state != State::Absent {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), purged).await.unwrap();
 }

@@ -182,7 +182,7 @@ impl World {
         let waits = |held: &Spendable| {
             self.revocations.iter().any(|queued| queued.token == token(held.fingerprint) && !queued.begun)
         };
-        let known = match change.looks_up() {
+        let known = match change.looks_up(true) {
             Some(LookUp::Token(looked_up)) if self.known & 1 << token(looked_up) != 0 => Known::Spent,
             Some(LookUp::Restorable) if self.row.refresh_tokens().all(waits) => Known::Unrevoked,
             _ => Known::New,
@@ -203,6 +203,7 @@ impl World {
                     self.revocations.retain(|queued| queued.begun || queued.token != token(kept.fingerprint));
                 }
                 Side::CancelRevocations => self.revocations.clear(),
+                Side::Purge(_) => return Err("nobody purges here".to_owned()),
             }
         }
         if let Some(mut row) = applied.row {

@@ -134,7 +134,6 @@ fn nothing_can_be_changed_where_nothing_is_stored() {
     let changes = [
         Change::Claim(claim(1, &row())),
         Change::Renew { attempt: id(1), lease: LEASE },
-        committed(&commit(1, &row(), 2)),
         refuse(1, &row()),
         Change::Cancel(ending(1, &row())),
         Change::RequireReconnect { reason: "left".to_owned() },

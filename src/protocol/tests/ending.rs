@@ -24,10 +24,11 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
         at: now,
         failures: 4,
         since: before.since,
-        ..before
+        ..*before
     };
     let retry_at = Some(NOW + seconds(60));
-    let expected = Row { lease: None, intent: None, retry_at, last_error: Some(error), changed_at: now, ..claimed };
+    let expected =
+        Row { lease: None, intent: None, retry_at, last_error: Some(error.into()), changed_at: now, ..claimed };
     assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));
 }
 
@@ -136,7 +137,8 @@ fn giving_up_asks_the_user_and_ends_the_doubt() {
     let doubtful = Row { lease: None, ..claimed_row(&[1]) };
     let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
     let (given_up, ..) = taken(&give_up, &doubtful, NOW + seconds(8));
-    let verdict = Verdict { evidence: Evidence::ours("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Doubt };
+    let verdict =
+        Verdict { evidence: Evidence::ours("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Doubt }.into();
     assert_eq!((given_up.intent, given_up.verdict), (None, Some(verdict)));
     assert_eq!((given_up.generation, given_up.refresh_token), (GENERATION, Some(token(1))));
     for row in [

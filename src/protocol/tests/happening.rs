@@ -32,7 +32,7 @@ fn closed(row: &mut Row) {
 }
 
 fn alerted(row: &mut Row) {
-    row.last_error = Some(LastError { alerted: true, ..last_error(NOW) });
+    row.last_error = Some(Box::new(LastError { alerted: true, ..*last_error(NOW) }));
 }
 
 fn failed(attempt: u8, row: &Row) -> Ending {
@@ -160,7 +160,7 @@ fn long_failure_is_told_once_and_short_failure_never() {
     assert_eq!(heard, [(NOW + LONG, failing)]);
 
     // A row of an older version does not know since when; and a doubt and an alert may come together.
-    let older = claims(&[1], |row| row.last_error = Some(LastError { since: None, ..last_error(NOW) }));
+    let older = claims(&[1], |row| row.last_error = Some(Box::new(LastError { since: None, ..*last_error(NOW) })));
     let failing = Happening::Failing { evidence: Evidence::ours("http_502"), since: NOW };
     assert_eq!(told_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
 }
@@ -168,7 +168,7 @@ fn long_failure_is_told_once_and_short_failure_never() {
 #[test]
 fn a_connect_ends_what_was_told_and_is_no_news_itself() {
     let refused = |by| Row { verdict: verdict(by), ..row() };
-    let failing = Row { last_error: Some(LastError { alerted: true, ..last_error(NOW) }), ..row() };
+    let failing = Row { last_error: Some(Box::new(LastError { alerted: true, ..*last_error(NOW) })), ..row() };
     let recovered = || vec![Happening::Recovered];
     let failed_and_refused = Row { verdict: verdict(VerdictBy::Idp), ..failing.clone() };
     let gone = Row { tombstone: tombstone(false), ..refused(VerdictBy::Idp) };

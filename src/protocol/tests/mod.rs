@@ -7,6 +7,7 @@ mod connect;
 mod doubt;
 mod ending;
 mod happening;
+mod purge;
 mod random;
 mod refuse;
 mod sent;
@@ -99,8 +100,8 @@ pub(crate) fn claimed_row(senders: &[u8]) -> Row {
     row
 }
 
-pub(crate) fn verdict(by: VerdictBy) -> Option<Verdict> {
-    Some(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW, by })
+pub(crate) fn verdict(by: VerdictBy) -> Option<Box<Verdict>> {
+    Some(Box::new(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW, by }))
 }
 
 pub(crate) fn tombstone(revoke: bool) -> Option<Tombstone> {
@@ -179,9 +180,9 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
 }
 
 /// The third failure in a row, since then.
-pub(crate) fn last_error(since: Time) -> LastError {
+pub(crate) fn last_error(since: Time) -> Box<LastError> {
     let evidence = Evidence::ours("server_error");
-    LastError { evidence, cause: Cause::IdpDown, at: NOW, failures: 3, since: Some(since), alerted: false }
+    Box::new(LastError { evidence, cause: Cause::IdpDown, at: NOW, failures: 3, since: Some(since), alerted: false })
 }
 
 pub(crate) fn rules() -> Rules {

@@ -4,8 +4,11 @@ use crate::protocol::resolve::Resolution;
 #[test]
 fn invalid_grant_sends_the_user_through_consent() {
     let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
-    let refused =
-        Some(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW + seconds(2), by: VerdictBy::Idp });
+    let refused = Some(Box::new(Verdict {
+        evidence: Evidence::ours("invalid_grant"),
+        since: NOW + seconds(2),
+        by: VerdictBy::Idp,
+    }));
     assert_eq!((&left.verdict, &left.lease, &left.intent), (&refused, &None, &None));
     assert_eq!((left.generation, left.refresh_token), (GENERATION, Some(token(1))));
     assert_eq!((reply, sides), (Reply::Done, vec![]));
@@ -70,7 +73,7 @@ fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
     let row = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
     let (left, reply, sides) = taken(&foreign(1, &row), &row, NOW + seconds(2));
     let evidence = Evidence::ours("account_mismatch");
-    let verdict = Some(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject });
+    let verdict = Some(Box::new(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject }));
     let expected = Row { verdict, lease: None, intent: None, changed_at: NOW + seconds(2), ..row };
     assert_eq!((left, reply, sides), (expected, Reply::Done, vec![Side::Spent(fingerprint(1))]));
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
 
+mod list;
 mod migrate;
 mod query;
 mod statement;
@@ -19,7 +20,7 @@ use std::{
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
-use super::{Answer, Changed, Cursor, Expiring, Page, Read, Revocation, Store};
+use super::{Answer, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
 use crate::{
     clock::Clock,
     error::Error,
@@ -94,6 +95,11 @@ impl Store for SqliteStore {
 
     fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
         self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
+    }
+
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+        let (names, clock) = (names.clone(), self.clock.clone());
+        self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.now()))
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {

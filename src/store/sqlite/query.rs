@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use diesel::{dsl::exists, prelude::*};
+use diesel::{
+    dsl::{exists, max},
+    prelude::*,
+};
 
 use super::{
     statement::{Remember, UpdateGrant},
@@ -14,7 +17,7 @@ use crate::{
     store::{
         Changed, Cursor, Expiring, Page, Revocation, StoreError,
         record::{Record, expires},
-        schema::{fingerprints, grants, meta, revocations},
+        schema::{fingerprints, grants, meta, purged, revocations},
     },
 };
 
@@ -49,8 +52,9 @@ pub(super) fn change(
 ) -> Result<Changed, Failure> {
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
-    let known = match (change.looks_up(), &stored) {
-        (Some(LookUp::Token(fingerprint)), _) => known(connection, fingerprint, id)?,
+    let known = match (change.looks_up(stored.is_some()), &stored) {
+        (Some(LookUp::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
+        (Some(LookUp::Revocations), _) => revoking_any(connection, key)?,
         (Some(LookUp::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
         (Some(LookUp::Restorable), None) | (None, _) => Known::New,
     };
@@ -65,14 +69,24 @@ pub(super) fn change(
     for side in &applied.sides {
         write_side(connection, key, id, side, now)?;
     }
-    let Applied { reply, row, happened, .. } = applied;
-    Ok(Changed { reply, row: row.or(stored.map(|stored| stored.row)), now, happened })
+    let Applied { reply, row, happened, sides } = applied;
+    let purged = sides.iter().any(|side| matches!(side, Side::Purge(_)));
+    let left = row.or(stored.map(|stored| stored.row)).filter(|_| !purged);
+    Ok(Changed { reply, row: left, now, happened })
 }
 
-fn known(connection: &mut SqliteConnection, fingerprint: Fingerprint, id: Option<i64>) -> QueryResult<Known> {
+fn known(
+    connection: &mut SqliteConnection,
+    key: &TokenKey,
+    fingerprint: Fingerprint,
+    id: Option<i64>,
+) -> QueryResult<Known> {
     let (fingerprint, own) = (fingerprint.0.to_vec(), id.unwrap_or(0));
-    let seen = fingerprints::table.filter(fingerprints::fingerprint.eq(&fingerprint));
-    if diesel::select(exists(seen.filter(fingerprints::grant_row.eq(own)))).get_result(connection)? {
+    let before = purged::table.filter(purged::key_hash.eq(hash(key))).select(purged::grant_row);
+    let seen = fingerprints::table
+        .filter(fingerprints::fingerprint.eq(&fingerprint))
+        .filter(fingerprints::grant_row.eq(own).or(fingerprints::grant_row.eq_any(before)));
+    if diesel::select(exists(seen)).get_result(connection)? {
         return Ok(Known::Spent);
     }
     let live = held_elsewhere(&fingerprint, own).filter(grants::tombstone.is_null());
@@ -96,6 +110,12 @@ fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryRe
     Ok(if unrevoked { Known::Unrevoked } else { Known::New })
 }
 
+fn revoking_any(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<Known> {
+    let queued = revocations_of(key.idp(), key.user(), key.account_name());
+    let any = diesel::select(exists(queued)).get_result(connection)?;
+    Ok(if any { Known::Revoking } else { Known::New })
+}
+
 #[diesel::dsl::auto_type]
 fn held_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
     grants::table.filter(grants::fingerprint.eq(fingerprint)).filter(grants::id.ne(own))
@@ -109,9 +129,11 @@ fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
         .filter(fingerprints::spent.eq(true))
 }
 
+/// Where the store keeps the generation above which new rows start.
+const FLOOR: &str = "generation_floor";
+
 fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
-    let floor =
-        meta::table.find("generation_floor").select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
+    let floor = meta::table.find(FLOOR).select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
     let bytes = floor.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
@@ -124,8 +146,12 @@ fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) 
 }
 
 fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, Failure> {
+    // SQLite would give the number of a row that is gone, if that was the last, to the next one.
+    let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
+    let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
+    let id = last.max(gone).unwrap_or(0) + 1;
     Ok(diesel::insert_into(grants::table)
-        .values((Record::from(row), grants::revision.eq(1)))
+        .values((grants::id.eq(id), Record::from(row), grants::revision.eq(1)))
         .returning(grants::id)
         .get_result(connection)?)
 }
@@ -143,17 +169,39 @@ fn write_side(
         Side::Connected(fingerprint) => remember(connection, *fingerprint, id, true, now),
         Side::Revoke(token) => queue_revocation(connection, key, &token.sealed, now),
         Side::CancelRevocations => {
-            let queued = revocations::table
-                .filter(revocations::idp.eq(key.idp()))
-                .filter(revocations::user_id.eq(key.user()))
-                .filter(revocations::account.eq(key.account_name()));
+            let queued = revocations_of(key.idp(), key.user(), key.account_name());
             diesel::delete(queued).execute(connection).map(drop)
         }
         Side::Keep(token) => {
             let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.sealed.0);
             diesel::delete(queued).execute(connection).map(drop)
         }
+        Side::Purge(floor) => purge(connection, key, id, *floor),
     }
+}
+
+fn purge(connection: &mut SqliteConnection, key: &TokenKey, id: i64, floor: Generation) -> QueryResult<()> {
+    diesel::delete(grants::table.find(id)).execute(connection)?;
+    diesel::insert_into(purged::table)
+        .values((purged::grant_row.eq(id), purged::key_hash.eq(hash(key))))
+        .execute(connection)?;
+    diesel::replace_into(meta::table)
+        .values((meta::name.eq(FLOOR), meta::value.eq(floor.0.to_le_bytes().as_slice())))
+        .execute(connection)
+        .map(drop)
+}
+
+/// What stands for a key that is gone.
+fn hash(key: &TokenKey) -> i64 {
+    key.stable_hash().cast_signed()
+}
+
+#[diesel::dsl::auto_type]
+fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+    revocations::table
+        .filter(revocations::idp.eq(idp))
+        .filter(revocations::user_id.eq(user))
+        .filter(revocations::account.eq(account))
 }
 
 #[diesel::dsl::auto_type]

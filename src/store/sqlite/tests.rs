@@ -1,5 +1,7 @@
 use std::time::SystemTime;
 
+use diesel::RunQueryDsl as _;
+
 use super::*;
 use crate::{
     clock::ManualClock,
@@ -162,5 +164,38 @@ fn what_every_refresh_executes_is_prepared_once() {
     for statement in ["SELECT `grants`.`id`", "UPDATE grants", "INSERT INTO fingerprints"] {
         let times = cached.iter().filter(|sql| sql.starts_with(statement)).count();
         assert_eq!(times, 1, "{statement} of {cached:#?}");
+    }
+}
+
+#[test]
+fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
+    #[derive(diesel::QueryableByName)]
+    struct Step {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        detail: String,
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
+    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    let (some, names) = (|text: &str| Some(text.to_owned()), crate::store::Names::default);
+    let cursor = TokenKey::new("acme/b", "idp").account("c");
+    let idp = Names { idp: some("idp"), ..names() };
+    let tenant = Names { user_prefix: some("acme/"), ..idp.clone() };
+    for (names, after, found_by) in [
+        (names(), Some(&cursor), "((idp,user_id,account)>(?,?,?))"),
+        (idp.clone(), None, "(idp=?)"),
+        (idp, Some(&cursor), "(idp=? AND (user_id,account)>(?,?))"),
+        (tenant.clone(), None, "(idp=? AND user_id>? AND user_id<?)"),
+        (tenant, Some(&cursor), "(idp=? AND (user_id,account)>(?,?) AND user_id<?)"),
+        (Names { user: some("alice"), ..names() }, None, "grants_user (user_id=?)"),
+        (Names { gone: true, ..names() }, None, "grants_gone"),
+    ] {
+        let query = diesel::debug_query::<diesel::sqlite::Sqlite, _>(&list::page(&names, after, 9)).to_string();
+        let statement = query.split("--").next().unwrap();
+        let plan: Vec<Step> =
+            diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(&mut connection).unwrap();
+        let plan: Vec<_> = plan.into_iter().map(|step| step.detail).collect();
+        assert!(plan.len() == 1 && plan[0].contains(found_by), "{found_by}: {plan:?}");
     }
 }

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::{TokenActor, machine::Event};
 use crate::{
     error::{Cause, Error},
-    model::{Generation, Grant, TokenKey},
-    protocol::{Change, Expected, Reply as Replied},
+    model::{Generation, Grant, Row, TokenKey},
+    protocol::{Change, Expected, Kept, Reply as Replied},
     store::{Changed, StoreError},
     supervisor::{
         command::{Ask, Reply},
@@ -21,6 +21,9 @@ use crate::{
 
 /// How often a connect is tried on a row that moves meanwhile.
 const TRIES: u32 = 5;
+
+/// When a purge is to be tried again: what it waits for takes an answer of the identity provider, or settling.
+const LATER: Duration = Duration::from_secs(30);
 
 /// When the store is to be asked again.
 const SOON: Duration = Duration::from_secs(1);
@@ -40,6 +43,17 @@ impl TokenActor {
     pub(super) fn change(&mut self, change: Change, reply: Reply<Status>, context: &mut Context<Self>) {
         let changed = self.core.change(&self.key, change);
         self.carry_out_change(async { changed.await.map_err(|error| unstored(&error)) }, reply, context);
+    }
+
+    /// Deletes a tombstone. Once the attempt has ended that runs, if one does and the row does not wait for it: what it
+    /// still publishes and tells would be of a row that is gone.
+    pub(super) fn purge(&mut self, reply: Reply<Status>, context: &mut Context<Self>) {
+        self.follow_running(context);
+        let over = |row: &Arc<Row>| row.tombstone.is_some() && row.intent.is_none();
+        if self.machine.follows_attempt() && self.machine.row().is_none_or(over) {
+            return self.purges.push(reply);
+        }
+        self.change(Change::Purge, reply, context);
     }
 
     /// Has whoever is the key's actor by then read the row again.
@@ -76,6 +90,7 @@ impl TokenActor {
             let answer = match replied {
                 Replied::Duplicate => Err(Error::DuplicateGrant),
                 Replied::Refused => Err(Error::NotConnected),
+                Replied::Kept(why) => Err(kept(why)),
                 Replied::Mismatch => {
                     let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
                     Err(Error::GenerationMismatch { generation })
@@ -127,6 +142,16 @@ async fn connect(core: &Arc<Core>, key: &TokenKey, mut grant: Grant, only: Expec
 }
 
 const STORE_DOWN: Error = Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown };
+
+/// Why a grant was not purged.
+fn kept(why: Kept) -> Error {
+    let later = |cause| Error::Unavailable { retry_after: LATER, cause };
+    match why {
+        Kept::Connected => Error::InvalidRequest("the grant is connected: disconnect it, then purge it"),
+        Kept::InDoubt => later(Cause::InDoubt),
+        Kept::Revoking => later(Cause::Revoking),
+    }
+}
 
 fn unstored(error: &StoreError) -> Error {
     tracing::warn!(error = %error, "a change of a grant was not stored");

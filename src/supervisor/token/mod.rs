@@ -5,6 +5,7 @@
 
 mod change;
 mod machine;
+mod report;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::{
     error::{Cause, Error},
     idp::{Closed, Lane},
     model::{Row, Standing, State, Time, Token, TokenKey},
-    protocol::{Change, Disconnect},
+    protocol::{Change, Disconnect, attempt::End},
     store::StoreError,
 };
 pub(super) use change::refusal;
@@ -41,6 +42,8 @@ pub(super) struct TokenActor {
     machine: Machine<Reply<Token>, Reply<Refreshed>>,
     /// Asked for while the row is being read.
     unread: Vec<Unread>,
+    /// To be carried out once the attempt that runs has ended.
+    purges: Vec<Reply<Status>>,
     /// How many changes of the row are waited for.
     changing: usize,
     timer: Option<(Time, SpawnHandle)>,
@@ -87,7 +90,8 @@ impl TokenActor {
     ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
         let guard = Guard { registry, key: key.clone(), number };
-        Self { core, routes, key, machine: Machine::new(limits), unread: Vec::new(), changing: 0, timer: None, guard }
+        let (machine, unread, purges) = (Machine::new(limits), Vec::new(), Vec::new());
+        Self { core, routes, key, machine, unread, purges, changing: 0, timer: None, guard }
     }
 
     fn provider(&self) -> Option<Arc<Provider>> {
@@ -222,15 +226,22 @@ impl TokenActor {
         context.spawn(next.into_actor(self).map(|(mut progress, alive), actor, context| {
             let ended = progress.borrow_and_update().ended.clone();
             match ended {
-                Some(ended) => actor.feed(Event::Ended(ended.end, ended.row), context),
+                Some(ended) => actor.ended(ended.end, ended.row, context),
                 // Its task panicked: the row tells what is left of it.
-                None if !alive => actor.feed(Event::Ended(crate::protocol::attempt::End::Settled, None), context),
+                None if !alive => actor.ended(End::Settled, None, context),
                 None => {
                     actor.feed(Event::Progress, context);
                     actor.follow(progress, context);
                 }
             }
         }));
+    }
+
+    fn ended(&mut self, end: End, row: Option<Arc<Row>>, context: &mut Context<Self>) {
+        self.feed(Event::Ended(end, row), context);
+        for reply in std::mem::take(&mut self.purges) {
+            self.purge(reply, context);
+        }
     }
 
     fn wake_at(&mut self, time: Time, context: &mut Context<Self>) {
@@ -327,11 +338,8 @@ impl Handler<Deliver> for TokenActor {
                 self.unread.push(Unread::Status(reply));
                 self.feed(Event::Tick, context);
             }
-            Ask::Rejected { generation, reply } => {
-                self.feed(Event::Rejected(generation), context);
-                self.unread.push(Unread::Status(reply));
-                self.feed(Event::Tick, context);
-            }
+            Ask::Rejected { generation, reply } => self.reject(Some(generation), reply, context),
+            Ask::RejectedToken { token, reply } => self.reject_token(token, reply, context),
             Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
             Ask::Connect { grant, only, reply } => self.connect(*grant, only, reply, context),
             Ask::Disconnect { revoke, reply } => {
@@ -346,6 +354,7 @@ impl Handler<Deliver> for TokenActor {
             Ask::Hold { reason, reply } => self.change(Change::Hold { reason }, reply, context),
             Ask::Release { reply } => self.change(Change::Release, reply, context),
             Ask::Restore { reply } => self.change(Change::Restore, reply, context),
+            Ask::Purge { reply } => self.purge(reply, context),
             Ask::Wake => self.feed(Event::Tick, context),
             Ask::Stale => self.feed(Event::Stale, context),
             #[cfg(feature = "testing")]

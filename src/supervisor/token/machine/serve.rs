@@ -158,7 +158,7 @@ impl<W, R> Machine<W, R> {
     /// Until when the grant's own backoff holds, if it does: trouble that was the provider's ends with it.
     fn backs_off(&self, row: &Row) -> Option<Time> {
         let over = |error: &LastError| self.is_over(error.cause, error.at);
-        row.retry_at.filter(|_| !row.last_error.as_ref().is_some_and(over))
+        row.retry_at.filter(|_| !row.last_error.as_deref().is_some_and(over))
     }
 
     fn pause(&self) -> Option<Pause> {

@@ -101,8 +101,10 @@ fn a_backoff_ends_with_the_trouble_of_the_provider() {
     assert!(bench.ask(0).is_none());
     assert_eq!(bench.started, 1);
     // It fails again: that is its own.
-    let error =
-        |row: Row| Row { last_error: row.last_error.map(|error| LastError { at: NOW + seconds(21), ..error }), ..row };
+    let error = |row: Row| Row {
+        last_error: row.last_error.map(|error| Box::new(LastError { at: NOW + seconds(21), ..*error })),
+        ..row
+    };
     bench.pass(seconds(1));
     bench.ends(End::Settled, error(failing(expired(), NOW + seconds(300))));
     assert_eq!(unavailable(bench.ask(0)), (seconds(279), Cause::IdpDown));

@@ -1,139 +1,16 @@
-//! What can be asked: the same commands as messages to an actor and behind the async methods.
+//! The commands.
 
 use std::time::Duration;
 
 use actix::Message;
-use tokio::sync::oneshot;
 
-use super::status::Status;
+use super::{Ask, Command, Parts, Refreshed, Reply, Revoke, TIMEOUT, check_reason};
 use crate::{
     error::Error,
-    model::{Generation, Grant, Token, TokenKey},
+    model::{AccessToken, Generation, Grant, Token, TokenKey},
     protocol::Expected,
+    supervisor::{handle::Shared, status::Status},
 };
-
-/// A request about one key. Sent with [`TokenSupervisor::call`](super::TokenSupervisor::call), or as an actix
-/// message through [`Registry`](super::Registry): both are the same thing.
-///
-/// Sealed: its methods are no part of the public API.
-pub trait Command:
-    Message<Result = Result<Self::Answer, Error>> + Parts<Reply = Self::Answer> + Clone + Send + 'static
-{
-    /// What a granted request is answered with.
-    type Answer: Send + 'static;
-}
-
-/// How a command becomes a message to the key's actor. Not part of the public API.
-#[doc(hidden)]
-pub trait Parts {
-    type Reply;
-    fn key(&self) -> &TokenKey;
-    fn timeout_after(&self) -> Duration;
-    fn check(&self) -> Result<(), Error>;
-    fn fast(&self, _shared: &super::handle::Shared) -> Option<Self::Reply> {
-        None
-    }
-    fn ask(self, reply: Reply<Self::Reply>) -> Ask;
-}
-
-/// Where an answer goes. Dropping it unanswered tells the asker that nobody handles the request any more.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
-/// A command on its way to the key's actor.
-#[doc(hidden)]
-pub enum Ask {
-    Acquire {
-        min_ttl: Duration,
-        timeout: Duration,
-        reply: Reply<Token>,
-    },
-    Watch {
-        reply: Reply<()>,
-    },
-    Status {
-        reply: Reply<Status>,
-    },
-    Rejected {
-        generation: Generation,
-        reply: Reply<Status>,
-    },
-    RefreshNow {
-        reply: Reply<Refreshed>,
-    },
-    Connect {
-        grant: Box<Grant>,
-        only: Expected,
-        reply: Reply<Status>,
-    },
-    Disconnect {
-        revoke: Revoke,
-        reply: Reply<Status>,
-    },
-    RequireReconnect {
-        reason: String,
-        reply: Reply<Status>,
-    },
-    Hold {
-        reason: String,
-        reply: Reply<Status>,
-    },
-    Release {
-        reply: Reply<Status>,
-    },
-    Restore {
-        reply: Reply<Status>,
-    },
-    /// Something came due although nobody asked.
-    Wake,
-    /// A change is stored whose actor died before it heard of it: what is known of the row may be from before.
-    Stale,
-    /// A defect, for tests of what follows from one.
-    #[cfg(feature = "testing")]
-    Panic,
-}
-
-impl Ask {
-    pub(super) fn refuse(self, error: Error) {
-        match self {
-            Self::Acquire { reply, .. } => drop(reply.send(Err(error))),
-            Self::Watch { reply } => drop(reply.send(Err(error))),
-            Self::RefreshNow { reply } => drop(reply.send(Err(error))),
-            Self::Status { reply }
-            | Self::Rejected { reply, .. }
-            | Self::Connect { reply, .. }
-            | Self::Disconnect { reply, .. }
-            | Self::RequireReconnect { reply, .. }
-            | Self::Hold { reply, .. }
-            | Self::Release { reply }
-            | Self::Restore { reply } => drop(reply.send(Err(error))),
-            Self::Wake | Self::Stale => {}
-            #[cfg(feature = "testing")]
-            Self::Panic => {}
-        }
-    }
-}
-
-/// Whether a disconnected grant's tokens are revoked at the identity provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Revoke {
-    /// They are: queued, and tried again until the identity provider answers (RFC 7009).
-    Yes,
-    /// They are left to expire.
-    No,
-}
-
-/// What `refresh_now` did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Refreshed {
-    /// False if the token had just been refreshed.
-    pub refreshed: bool,
-    /// The grant afterwards.
-    pub status: Status,
-}
-
-/// How long a caller waits unless it says otherwise.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 macro_rules! command {
     ($(#[$doc:meta])* $name:ident -> $answer:ty { $($field:ident: $type:ty),* }
@@ -180,19 +57,29 @@ macro_rules! command {
             }
 
             command!(@fast $name);
+            command!(@idp $name);
 
-                    fn ask(self, $reply: Reply<$answer>) -> Ask {
+            fn ask(self, $reply: Reply<$answer>) -> Ask {
                 let $this = self;
                 $ask
             }
         }
     };
     (@fast Acquire) => {
-        fn fast(&self, shared: &super::handle::Shared) -> Option<Token> {
+        fn fast(&self, shared: &Shared) -> Option<Token> {
             shared.cached_for(&self.key, self.min_ttl)
         }
     };
     (@fast $name:ident) => {};
+    (@idp Disconnect) => { command!(@anywhere); };
+    (@idp Purge) => { command!(@anywhere); };
+    (@idp $name:ident) => {};
+    // Also of an identity provider that is not configured any more.
+    (@anywhere) => {
+        fn needs_idp(&self) -> bool {
+            false
+        }
+    };
 }
 
 command! {
@@ -210,11 +97,14 @@ command! {
 }
 
 command! {
-    /// A resource server refused the token of this generation. Starts one refresh for any number of
+    /// A resource server refused the token of this generation, or this very token. Starts one refresh for any number of
     /// reporters, and none if that token is already replaced. Answered at once: ask for the token to wait.
-    RejectToken -> Status { generation: Generation }
+    RejectToken -> Status { refused: Refused }
     check |_| Ok(());
-    ask |this, reply| Ask::Rejected { generation: this.generation, reply }
+    ask |this, reply| match this.refused {
+        Refused::Generation(generation) => Ask::Rejected { generation, reply },
+        Refused::Token(token) => Ask::RejectedToken { token, reply },
+    }
 }
 
 command! {
@@ -234,7 +124,8 @@ command! {
 }
 
 command! {
-    /// End the grant. What is stored stays (as a tombstone) but is never used again.
+    /// End the grant. What is stored stays (as a tombstone) but is never used again. Also of an identity provider that
+    /// is not configured any more, where nothing can be revoked.
     Disconnect -> Status { revoke: Revoke }
     check |_| Ok(());
     ask |this, reply| Ask::Disconnect { revoke: this.revoke, reply }
@@ -271,10 +162,20 @@ command! {
     ask |_this, reply| Ask::Restore { reply }
 }
 
-/// What people give as a reason.
-pub(super) fn check_reason(reason: &str) -> Result<(), &'static str> {
-    let plain = !reason.is_empty() && reason.len() <= 255 && !reason.chars().any(char::is_control);
-    if plain { Ok(()) } else { Err("reason must be 1 to 255 bytes without control characters") }
+command! {
+    /// Delete what is stored of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing
+    /// back. Refused if it is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
+    /// or a revocation is queued ([`Error::Unavailable`]: later). No error if nothing is stored.
+    Purge -> Status {}
+    check |_| Ok(());
+    ask |_this, reply| Ask::Purge { reply }
+}
+
+/// What a resource server refused.
+#[derive(Clone, Debug)]
+enum Refused {
+    Generation(Generation),
+    Token(AccessToken),
 }
 
 impl Acquire {
@@ -301,7 +202,12 @@ impl GetStatus {
 impl RejectToken {
     /// The token of this generation was refused.
     pub fn new(key: &TokenKey, generation: Generation) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, generation }
+        Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Generation(generation) }
+    }
+
+    /// This token was refused. Does nothing, and is answered the same, unless it is the key's current one.
+    pub fn token(key: &TokenKey, token: &AccessToken) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Token(token.clone()) }
     }
 }
 
@@ -366,34 +272,9 @@ impl Restore {
     }
 }
 
-/// Starts watching a key. Not public: [`TokenSupervisor::watch`](super::TokenSupervisor::watch) hands out the watch.
-#[derive(Clone, Debug)]
-pub(super) struct Watch(pub(super) TokenKey);
-
-impl Message for Watch {
-    type Result = Result<(), Error>;
-}
-
-impl Command for Watch {
-    type Answer = ();
-}
-
-impl Parts for Watch {
-    type Reply = ();
-
-    fn key(&self) -> &TokenKey {
-        &self.0
-    }
-
-    fn timeout_after(&self) -> Duration {
-        TIMEOUT
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        self.0.validate().map_err(Error::InvalidRequest)
-    }
-
-    fn ask(self, reply: Reply<()>) -> Ask {
-        Ask::Watch { reply }
+impl Purge {
+    /// Purge this key.
+    pub fn new(key: &TokenKey) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT }
     }
 }

@@ -1,0 +1,3 @@
+DROP INDEX grants_user;
+DROP INDEX grants_gone;
+DROP TABLE purged;

@@ -1,0 +1,205 @@
+//! Grants as people ask for them: filtered, in pages, in the order of their keys.
+//!
+//! Read from the store, not asked of the actors. The store finds grants by their names; all else is compared here, so that
+//! [`Row::state`] stays the only place that says what state a row is in.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::future::{Either, select};
+
+use super::{Status, TokenSupervisor, command::TIMEOUT, token::refusal};
+use crate::{
+    error::Error,
+    model::{Row, State, Time, TokenKey},
+    store::Names,
+};
+
+/// How many rows are read at a time: a reader of the store is soon free for others.
+const CHUNK: u32 = 1_024;
+
+/// How many rows are read for one page at most. What is rare among many is looked for page after page.
+const READ_FOR_A_PAGE: u32 = 64 * CHUNK;
+
+/// Which grants to list: those to which all applies that is set.
+///
+/// ```
+/// use token_supervisor::{Filter, State};
+/// let filter = Filter::new().idp("github").user_prefix("acme/").state(State::ReconnectRequired).limit(20);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Filter {
+    names: Names,
+    states: Vec<State>,
+    expiring_before: Option<Time>,
+    held: Option<bool>,
+    after: Option<Cursor>,
+    limit: u32,
+}
+
+/// A page of grants.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// In the order of identity provider, user and account, each compared byte by byte.
+    pub items: Vec<(TokenKey, Status)>,
+    /// Where the next page starts; `None` if there is none. A page may hold less than its limit and still have a next:
+    /// where few of very many grants are asked for.
+    pub next: Option<Cursor>,
+}
+
+/// Where a page starts, as the page before says. Its text ([`Display`](fmt::Display), [`FromStr`]) means nothing to
+/// others and fits into a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(TokenKey);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = serde_json::to_vec(&self.0).expect("a key has a JSON form");
+        f.write_str(&URL_SAFE_NO_PAD.encode(key))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a text that no page gave.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let key: Option<TokenKey> =
+            URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        key.filter(|key| key.validate().is_ok()).map(Self).ok_or(Error::InvalidRequest("after is no cursor of a page"))
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Filter {
+    /// Every grant, a hundred at a time.
+    pub fn new() -> Self {
+        let (names, states) = (Names::default(), Vec::new());
+        Self { names, states, expiring_before: None, held: None, after: None, limit: 100 }
+    }
+
+    /// Grants at this identity provider, configured or not.
+    pub fn idp(mut self, idp: impl Into<String>) -> Self {
+        self.names.idp = Some(idp.into());
+        self
+    }
+
+    /// Grants of this user.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.names.user = Some(user.into());
+        self
+    }
+
+    /// Grants of users whose names begin like this: a tenant's.
+    pub fn user_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.names.user_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Grants of this account; the empty one is that of keys without.
+    pub fn account(mut self, account: impl Into<String>) -> Self {
+        self.names.account = Some(account.into());
+        self
+    }
+
+    /// Grants in this state; of several, in any of them. Disconnected ones are listed only if [`State::Revoked`] is asked
+    /// for: they are no grants any more, and are gone for good some time later.
+    pub fn state(mut self, state: State) -> Self {
+        self.states.push(state);
+        self
+    }
+
+    /// Grants that are known to end before then for want of a consent: with their refresh token, or with their access
+    /// token if they have no other.
+    pub fn expiring_before(mut self, time: SystemTime) -> Self {
+        self.expiring_before = Some(time.into());
+        self
+    }
+
+    /// Grants that people hold, or those that they do not.
+    pub fn held(mut self, held: bool) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// The page that starts here.
+    pub fn after(mut self, cursor: Cursor) -> Self {
+        self.after = Some(cursor);
+        self
+    }
+
+    /// How many grants a page holds: 1 to 1 000; 100 unless set.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    fn fits(&self, row: &Row, now: Time) -> bool {
+        let state = row.state(now);
+        let wanted = if self.states.is_empty() { state != State::Revoked } else { self.states.contains(&state) };
+        let end = if row.refresh_token.is_some() { row.refresh_expires } else { row.expires }.at();
+        wanted
+            && self.expiring_before.is_none_or(|before| end.is_some_and(|end| end < before))
+            && self.held.is_none_or(|held| row.held.is_some() == held)
+    }
+}
+
+impl TokenSupervisor {
+    /// The grants that are stored, as they are stored: a page of those that the filter asks for. What is connected or
+    /// disconnected between two pages is on the later one or not; nothing else is left out or listed twice.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a limit that is none; [`Error::Unavailable`] or [`Error::Timeout`] if the store
+    /// does not answer within 10 s.
+    pub async fn list(&self, mut filter: Filter) -> Result<Page, Error> {
+        if !(1..=1_000).contains(&filter.limit) {
+            return Err(Error::InvalidRequest("limit must be 1 to 1000"));
+        }
+        filter.names.gone = !filter.states.is_empty() && filter.states.iter().all(|state| *state == State::Revoked);
+        let deadline = self.shared.core.clock.sleep(TIMEOUT);
+        match select(Box::pin(self.page(filter)), Box::pin(deadline)).await {
+            Either::Left((page, _)) => page,
+            Either::Right(_) => Err(Error::Timeout),
+        }
+    }
+
+    async fn page(&self, mut filter: Filter) -> Result<Page, Error> {
+        let store = &self.shared.core.store;
+        let (full, mut items) = (filter.limit as usize, Vec::new());
+        let mut after = filter.after.take().map(|Cursor(key)| key);
+        let mut left = READ_FOR_A_PAGE;
+        // One more than the page holds says whether there is a next.
+        let mut chunk = filter.limit + 1;
+        while left > 0 {
+            let listed = store.list(&filter.names, after, chunk).await.map_err(|error| refusal(&error))?;
+            let complete = listed.grants.len() < chunk as usize;
+            after = listed.grants.last().map(|(key, _)| key.clone());
+            for (key, row) in listed.grants {
+                match row {
+                    Ok(row) if !filter.fits(&row, listed.now) => {}
+                    Ok(_) if items.len() == full => return Ok(Page { next: last(&items), items }),
+                    Ok(row) => items.push((key, Status::of(Some(&row), listed.now, None))),
+                    Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
+                }
+            }
+            if complete {
+                return Ok(Page { items, next: None });
+            }
+            left = left.saturating_sub(chunk);
+            chunk = CHUNK;
+        }
+        Ok(Page { items, next: after.map(Cursor) })
+    }
+}
+
+fn last(items: &[(TokenKey, Status)]) -> Option<Cursor> {
+    items.last().map(|(key, _)| Cursor(key.clone()))
+}

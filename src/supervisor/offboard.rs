@@ -1,0 +1,115 @@
+//! The end of grants: all of a user's, and at last what is left of each.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::{Disconnect, Purge, RejectToken, Revoke, Status, TokenSupervisor, handle::Shared, token::refusal};
+use crate::{
+    error::Error,
+    model::{AccessToken, TokenKey},
+    store::{Names, StoreError},
+};
+
+/// Rows at a time.
+const PAGE: u32 = 256;
+
+/// How many grants of a user are disconnected at the same time.
+const AT_ONCE: usize = 16;
+
+/// How often it is looked for old tombstones.
+const EVERY: Duration = Duration::from_secs(3_600);
+
+impl TokenSupervisor {
+    /// Ends every grant of the user, at every identity provider, configured or not, and with every account; see
+    /// [`Disconnect`]. One result for each, in the order of their keys; those that were disconnected before are there, too,
+    /// so that it may be repeated. What is connected meanwhile may be left out.
+    ///
+    /// Dropping the future leaves the rest as it is: call again.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] for a user who cannot be, or [`Error::Unavailable`] if the store does not say what there is
+    /// of the user; nothing was disconnected then.
+    pub async fn disconnect_user(
+        &self,
+        user: &str,
+        revoke: Revoke,
+    ) -> Result<Vec<(TokenKey, Result<Status, Error>)>, Error> {
+        TokenKey::new(user, "any").validate().map_err(Error::InvalidRequest)?;
+        let names = Names { user: Some(user.to_owned()), ..Names::default() };
+        let keys = self.shared.every_key(&names).await.map_err(|error| refusal(&error))?;
+        let disconnected = keys.into_iter().map(|key| async move {
+            let answer = self.call(Disconnect::new(&key, revoke)).await;
+            (key, answer)
+        });
+        Ok(stream::iter(disconnected).buffered(AT_ONCE).collect().await)
+    }
+
+    /// Deletes what is stored of a disconnected grant; see [`Purge`]. A later connect of the key starts above its
+    /// generation.
+    ///
+    /// Dropping the future does not undo it: it may have been purged or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if it is not disconnected, [`Error::Unavailable`] while something of it is still to come
+    /// ([`Cause::InDoubt`](crate::Cause::InDoubt), [`Cause::Revoking`](crate::Cause::Revoking)); otherwise see [`Error`].
+    pub async fn purge(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Purge::new(key)).await
+    }
+
+    /// Reports that a resource server refused this token; see [`RejectToken`]. For reporters that do not know its
+    /// generation: any token but the current one changes nothing, and is answered the same.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn report_rejected_token(&self, key: &TokenKey, token: &AccessToken) -> Result<Status, Error> {
+        self.call(RejectToken::token(key, token)).await
+    }
+}
+
+impl Shared {
+    /// The keys of all rows with such names.
+    async fn every_key(&self, names: &Names) -> Result<Vec<TokenKey>, StoreError> {
+        let mut keys = Vec::<TokenKey>::new();
+        loop {
+            let page = self.core.store.list(names, keys.last().cloned(), PAGE).await?.grants;
+            let complete = page.len() < PAGE as usize;
+            keys.extend(page.into_iter().map(|(key, _)| key));
+            if complete {
+                return Ok(keys);
+            }
+        }
+    }
+}
+
+/// Purges what was disconnected long ago; again and again.
+pub(super) async fn purge_old(shared: Shared) {
+    loop {
+        if let Err(error) = purge_once(&shared).await {
+            tracing::warn!(error = %error, "old tombstones were not all purged; they are looked at again");
+        }
+        shared.core.clock.sleep(EVERY).await;
+    }
+}
+
+async fn purge_once(shared: &Shared) -> Result<(), StoreError> {
+    let core = &shared.core;
+    let gone = Names { gone: true, ..Names::default() };
+    let before = core.clock.now().minus(core.limits.tombstones_kept);
+    let mut after = None;
+    loop {
+        let page = core.store.list(&gone, after, PAGE).await?.grants;
+        let complete = page.len() < PAGE as usize;
+        after = page.last().map(|(key, _)| key.clone());
+        for (key, row) in page {
+            let tombstone = row.ok().and_then(|row| row.tombstone);
+            if tombstone.is_some_and(|tombstone| tombstone.at <= before) {
+                // What is not over yet is purged another time.
+                shared.call(Purge::new(&key)).await.ok();
+            }
+        }
+        if complete {
+            return Ok(());
+        }
+    }
+}
