@@ -11,19 +11,20 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use cli::{
-    Exit, Failure, Out, apikey, config, connect, doctor, init, migrate, status, token,
-    verbs::{Disconnect, Hold, Refresh, Release, Restore},
+    Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, status, token,
+    verbs::{Disconnect, Hold, Purge, Refresh, Release, Restore},
     why,
 };
 
 /// Keeps OAuth tokens alive and never loses one.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the user must reconnect, 4 try again later,
-/// 5 not connected.
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the user must reconnect,
+/// 4 try again later, 5 not connected.
 #[derive(Debug, Parser)]
 #[command(
     name = "token-supervisor",
     version,
+    verbatim_doc_comment,
     after_help = "Examples:\n  token-supervisor demo\n  token-supervisor init --idp github"
 )]
 struct Cli {
@@ -46,11 +47,13 @@ enum Command {
     Connect(connect::Args),
     Token(token::Args),
     Status(status::Args),
+    List(list::Args),
     Refresh(Refresh),
     Hold(Hold),
     Release(Release),
     Disconnect(Disconnect),
     Restore(Restore),
+    Purge(Purge),
     Migrate(migrate::Args),
     Doctor(doctor::Args),
     Why(why::Args),
@@ -83,11 +86,13 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Connect(args) => connect::run(args, out).await,
         Command::Token(args) => token::run(args, out).await,
         Command::Status(args) => status::run(args, out).await,
+        Command::List(args) => list::run(args, out).await,
         Command::Refresh(verb) => verb.run(out).await,
         Command::Hold(verb) => verb.run(out).await,
         Command::Release(verb) => verb.run(out).await,
         Command::Disconnect(verb) => verb.run(out).await,
         Command::Restore(verb) => verb.run(out).await,
+        Command::Purge(verb) => verb.run(out).await,
         Command::Migrate(args) => migrate::run(&args, out),
         Command::Doctor(args) => doctor::run(args, out).await,
         Command::Why(args) => why::run(&args, out),

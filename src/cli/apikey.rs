@@ -28,13 +28,13 @@ enum Command {
 struct New {
     /// Whose it is; a second key of the same name replaces the first without downtime
     name: String,
-    /// What it is good for: token, grant, admin, metrics; may be repeated
+    /// Good for: token, grant, admin, metrics; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", default_value = "token")]
     scopes: Vec<Scope>,
-    /// The identity provider it is good for; may be repeated [default: all]
+    /// Only for this identity provider; may be repeated [default: all]
     #[arg(long = "idp", value_name = "NAME")]
     idps: Vec<String>,
-    /// What the users it is good for start with, such as acme/ [default: all users]
+    /// Only for users that start like this, such as acme/ [default: all]
     #[arg(long, value_name = "PREFIX")]
     user_prefix: Option<String>,
 }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use token_supervisor::{TokenKey, config::Config};
+use token_supervisor::{State, TokenKey, config::Config};
 
 use super::Failure;
 
 /// Where the settings are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Source {
-    /// The configuration [default: $TOKEN_SUPERVISOR_CONFIG, ./token-supervisor.toml, /etc/...]
+    /// The configuration [default: at the usual places, see config --help]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -44,4 +44,21 @@ pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Fail
         Ok(()) => Ok(key),
         Err(text) => Err(Failure::usage(text, "name the identity provider first, then the user: github alice")),
     }
+}
+
+/// The states that a stored grant can be in.
+pub(super) const STATES: [State; 7] = [
+    State::Fresh,
+    State::Due,
+    State::Refreshing,
+    State::Backoff,
+    State::InDoubt,
+    State::ReconnectRequired,
+    State::Revoked,
+];
+
+/// A state by its name.
+pub(super) fn state(text: &str) -> Result<State, String> {
+    let names = STATES.map(State::as_str).join(", ");
+    STATES.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("must be of: {names}"))
 }

@@ -1,8 +1,8 @@
 //! Where commands do what they are asked: on the store itself, as one more process with the same lease and the same code
 //! path.
 //!
-//! Commands know three things of it: a [`Verb`] on a grant, a token, and how the identity providers are. A second kind (a
-//! server, asked by HTTP) needs these and nothing else.
+//! Commands know four things of it: a [`Verb`] on a grant, a token, grants in pages, and how the identity providers are. A
+//! second kind (a server, asked by HTTP) needs these and nothing else.
 //!
 //! Invariant: a refresh that was sent is stored before the program ends, whatever the command has become: its answer came,
 //! its deadline passed, Ctrl-C. Only a second Ctrl-C, or [`DRAIN`], ends that.
@@ -10,12 +10,13 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Acquire, Command, Connect, Disconnect, Error, GetStatus, Grant, Hold, IdpStatus, RefreshNow, Release, Restore,
-    Revoke, TokenKey, TokenSupervisor, config::Config,
+    Acquire, Command, Connect, Cursor, Disconnect, Error, Filter, Grant, Hold, IdpStatus, Purge, RefreshNow, Release,
+    Restore, Revoke, TokenKey, TokenSupervisor, config::Config,
 };
 
 use super::{
     Exit, Failure,
+    args::STATES,
     body::{GrantBody, TokenBody},
     show::note,
     time::pause,
@@ -30,6 +31,7 @@ pub(crate) enum Verb {
     Release,
     Disconnect { revoke: bool },
     Restore,
+    Purge,
 }
 
 /// A supervisor for one command.
@@ -69,11 +71,12 @@ impl Backend {
     /// Carries it out on the grant.
     pub(crate) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<GrantBody, Failure> {
         match verb {
-            Verb::Status => self.call(key, GetStatus::new(key)).await,
+            Verb::Status => self.status(key).await,
             Verb::Connect(grant) => self.call(key, Connect::new(key, *grant)).await,
             Verb::Hold(reason) => self.call(key, Hold::new(key, reason)).await,
             Verb::Release => self.call(key, Release::new(key)).await,
             Verb::Restore => self.call(key, Restore::new(key)).await,
+            Verb::Purge => self.call(key, Purge::new(key)).await,
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
                 let mut body = self.call(key, Disconnect::new(key, Revoke::Yes)).await?;
@@ -98,6 +101,21 @@ impl Backend {
     {
         let status = self.0.call(command).await.map_err(|error| Failure::about(key, &error))?;
         Ok(GrantBody::of(key, status))
+    }
+
+    /// Read from the store: an actor that was asked would refresh what is due.
+    async fn status(&self, key: &TokenKey) -> Result<GrantBody, Failure> {
+        let filter = Filter::new().idp(key.idp()).user(key.user()).account(key.account_name());
+        let (mut found, _) = self.list(STATES.into_iter().fold(filter, Filter::state)).await?;
+        let known = || self.idps().iter().any(|idp| idp.name == key.idp());
+        found.pop().ok_or_else(|| Failure::about(key, &if known() { Error::NotConnected } else { Error::UnknownIdp }))
+    }
+
+    /// A page of grants, and where the next one starts.
+    pub(crate) async fn list(&self, filter: Filter) -> Result<(Vec<GrantBody>, Option<Cursor>), Failure> {
+        let page = self.0.list(filter).await?;
+        let items = page.items.into_iter().map(|(key, status)| GrantBody::of(&key, status));
+        Ok((items.collect(), page.next))
     }
 
     /// A token that lives at least so long.

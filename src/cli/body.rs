@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use token_supervisor::{AccessToken, Evidence, Expiry, State, Status, Token, TokenKey, Unchanged, Warning};
 
-use super::time::{self, for_people};
+use super::time::{self, for_people, to_the_second};
 
 /// What can be said about a grant. Never a token.
 #[derive(Debug, Serialize)]
@@ -13,19 +13,19 @@ pub(crate) struct GrantBody {
     /// Of a refresh that was asked for: whether there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refreshed: Option<bool>,
-    idp: String,
+    pub(super) idp: String,
     user: String,
     account: String,
     grant_id: String,
     #[serde(serialize_with = "state")]
     pub(crate) state: State,
-    held: bool,
+    pub(super) held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_reason: Option<String>,
     pub(crate) generation: u64,
     expiry: &'static str,
     #[serde(serialize_with = "time::optional")]
-    expires_at: Option<SystemTime>,
+    pub(super) expires_at: Option<SystemTime>,
     #[serde(serialize_with = "time::optional")]
     refresh_token_expires_at: Option<SystemTime>,
     #[serde(serialize_with = "time::optional")]
@@ -79,15 +79,20 @@ impl GrantBody {
         }
     }
 
-    /// `github / alice / work`.
-    pub(super) fn name(&self) -> String {
+    /// `alice / work`.
+    pub(super) fn owner(&self) -> String {
         let account = if self.account.is_empty() { String::new() } else { format!(" / {}", self.account) };
-        format!("{} / {}{account}", self.idp, self.user)
+        format!("{}{account}", self.user)
+    }
+
+    pub(super) fn expires_in_words(&self) -> String {
+        self.expires_at.map_or_else(|| self.expiry.to_owned(), to_the_second)
     }
 
     /// A few lines for people.
     pub(super) fn in_words(&self) -> String {
-        let mut lines = vec![format!("{}   {}   generation {}", self.name(), self.grant_id, self.generation)];
+        let mut lines =
+            vec![format!("{} / {}   {}   generation {}", self.idp, self.owner(), self.grant_id, self.generation)];
         let mut line = |head: &str, text: String| lines.push(format!("{head:10}{text}"));
         let since = self.since.map(|since| format!(" since {}", for_people(since))).unwrap_or_default();
         line("state", format!("{}{since}", self.state_in_words()));

@@ -1,12 +1,16 @@
 //! `config`: whether the settings fit together, and what they are.
 
 use serde_json::json;
-use token_supervisor::config::{Config, Origin};
+use token_supervisor::config::{Config, Origin, Shown};
 
-use super::{Exit, Failure, Out, args::Source, show::table};
+use super::{Exit, Failure, Out, args::Source};
 
 /// Checks and shows the settings.
+///
+/// The first of: --config, $TOKEN_SUPERVISOR_CONFIG, ./token-supervisor.toml,
+/// /etc/token-supervisor/config.toml.
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  token-supervisor config show --origin")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -78,11 +82,16 @@ fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
     });
     let settings: Vec<_> = settings.collect();
     out.result(&json!({ "settings": settings }), || {
-        let row = |shown: &token_supervisor::config::Shown| {
-            let mut row = vec![shown.path.clone(), shown.value.clone()];
-            row.extend(origin.then(|| shown.origin.to_string()));
-            row
+        let width = config.show().iter().map(|shown| shown.path.len()).max().unwrap_or(0);
+        let line = |shown: &Shown| {
+            let setting = format!("{:width$}  {}", shown.path, shown.value);
+            let from = if origin { format!("# {}", shown.origin) } else { String::new() };
+            match setting.chars().count() + from.chars().count() {
+                _ if !origin => setting + "\n",
+                ..98 => format!("{setting}  {from}\n"),
+                _ => format!("{setting}\n    {from}\n"),
+            }
         };
-        table(&config.show().iter().map(row).collect::<Vec<_>>())
+        config.show().iter().map(line).collect()
     })
 }

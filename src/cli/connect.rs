@@ -21,7 +21,7 @@ use super::{
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
-    /// Reads the answer of the token endpoint from standard input, JSON or a form, exactly as it came
+    /// Reads the token endpoint's answer from standard input, JSON or a form, as it came
     #[arg(long, required = true)]
     stdin: bool,
     #[command(flatten)]

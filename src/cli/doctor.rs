@@ -12,12 +12,14 @@ use super::{
     coloured,
     config::in_words,
     show::table,
-    time::{now, rfc3339},
+    time::{now, to_the_second},
 };
 
-/// Looks at configuration, keys, store, journal, clock and every identity provider's settings.
+/// Looks whether everything is well, without spending anything.
 ///
-/// Asks no identity provider and spends nothing. Exit code 1 if anything is wrong.
+/// Configuration, keys, clock, store, journal, and the settings of identity providers.
+///
+/// Exit code 1 if anything is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
@@ -68,7 +70,7 @@ fn keys(config: &Config) -> Finding {
     match config.check() {
         Err(error) => finding("keys", Verdict::Wrong, error.to_string()),
         Ok(()) if exposed(path) => {
-            let text = format!("{}: others may read it; next: chmod 600 {}", path.display(), path.display());
+            let text = format!("{}: others may read it; next: chmod it to 600", path.display());
             finding("keys", Verdict::Warning, text)
         }
         Ok(()) => finding("keys", Verdict::Ok, path.display().to_string()),
@@ -97,10 +99,11 @@ fn clock(config: &Config) -> Finding {
     });
     match ahead {
         Some(path) => {
-            let text = format!("{} was written after now, {}: set the machine's clock", path.display(), rfc3339(now));
+            let text =
+                format!("{} was written after now, {}: set the machine's clock", path.display(), to_the_second(now));
             finding("clock", Verdict::Wrong, text)
         }
-        None => finding("clock", Verdict::Ok, format!("{}, after everything that was written", rfc3339(now))),
+        None => finding("clock", Verdict::Ok, format!("{}, after everything that was written", to_the_second(now))),
     }
 }
 

@@ -23,9 +23,18 @@ use super::{Exit, Failure, Out, apikey::Key, show::folded};
     after_help = "Examples:\n  token-supervisor init --idp github\n  token-supervisor init --idp keycloak --json"
 )]
 pub(crate) struct Args {
-    /// The identity provider to start with, by its preset
-    #[arg(long, value_name = "PRESET", value_parser = PossibleValuesParser::new(Config::presets()))]
+    #[arg(long, value_name = "PRESET", help = IDP, long_help = presets(), hide_possible_values = true)]
+    #[arg(value_parser = PossibleValuesParser::new(Config::presets()))]
     idp: Option<String>,
+}
+
+const IDP: &str = "The identity provider to start with, by its preset";
+
+fn presets() -> String {
+    let names: Vec<_> = Config::presets().collect();
+    // As far in as the help will have it.
+    let lines = folded(&names.join(", "), 10);
+    format!("{IDP}:\n{}", lines.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
 }
 
 const CONFIG: &str = "token-supervisor.toml";

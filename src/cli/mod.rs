@@ -18,6 +18,7 @@ pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod doctor;
 pub(crate) mod init;
+pub(crate) mod list;
 pub(crate) mod migrate;
 pub(crate) mod status;
 pub(crate) mod token;

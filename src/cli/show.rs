@@ -44,18 +44,31 @@ pub(super) fn note(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-/// Lines of columns, two spaces apart, each as wide as its widest cell; the last is not filled.
+/// A head and rows of columns, two spaces apart, each as wide as its widest cell. Numbers stand at the right.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..columns).map(width).collect();
+    let column = |at: usize| {
+        let cells = || rows.iter().filter_map(move |row| row.get(at));
+        let width = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        (width, cells().skip(1).all(|cell| cell.bytes().all(|byte| byte.is_ascii_digit())))
+    };
+    let columns: Vec<_> = (0..columns).map(column).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        line.trim_end().to_owned() + "\n"
+        let cell = |(cell, (width, number)): (&String, &(usize, bool))| {
+            if *number { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+        };
+        let cells: Vec<_> = row.iter().zip(&columns).map(cell).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
+}
+
+/// At most so many characters of it.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
 }
 
 /// Words in as many lines as a hundred columns take, each after so many spaces.
@@ -90,9 +103,10 @@ mod tests {
 
     #[test]
     fn columns_stand_below_each_other() {
-        let rows = [vec!["idp", "health"], vec!["github", "ok"], vec!["ä", "-"]];
+        let rows = [vec!["idp", "gen", "health"], vec!["github", "41", "ok"], vec!["ä", "7", "-"]];
         let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
-        assert_eq!(table(&rows), "idp     health\ngithub  ok\nä       -\n");
+        assert_eq!(table(&rows), "idp     gen  health\ngithub   41  ok\nä         7  -\n");
+        assert_eq!([cut("github", 6), cut("github", 5)], ["github", "gith…"]);
     }
 
     #[test]

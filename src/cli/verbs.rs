@@ -1,4 +1,4 @@
-//! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`.
+//! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
 use super::{
     Exit, Failure, Out,
@@ -74,6 +74,17 @@ pub(crate) struct Restore {
     source: Source,
 }
 
+/// Deletes what is stored of a disconnected grant: then nothing takes it back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor purge github alice\n  \
+    token-supervisor purge github alice --account work --json")]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    source: Source,
+}
+
 impl Refresh {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let head = |body: &GrantBody| match body.refreshed {
@@ -110,6 +121,12 @@ impl Disconnect {
 impl Restore {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         carry_out(&self.which, &self.source, Verb::Restore, out, |_| "restored").await
+    }
+}
+
+impl Purge {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+        carry_out(&self.which, &self.source, Verb::Purge, out, |_| "purged").await
     }
 }
 

@@ -4,7 +4,9 @@ use token_supervisor::Why;
 
 use super::{Exit, Failure, Out, show::folded};
 
-/// Says what a code means, and what to do about it: of an error, of a reason, or of an identity provider.
+/// Says what a code means, and what to do about it.
+///
+/// Of errors, of the reasons beside them, and the usual ones of identity providers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor why reconnect_required\n  token-supervisor why in_doubt --json")]
 pub(crate) struct Args {

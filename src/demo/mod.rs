@@ -34,8 +34,9 @@ use crate::{Exit, Failure};
 
 /// Shows the supervisor under load, against simulated identity providers that misbehave.
 ///
-/// Nothing needs to be configured. Exit code 0 says that no refresh token was spent twice, no rotation was
-/// lost, and no caller was shown an error.
+/// Nothing needs to be configured.
+///
+/// Exit code 0: no refresh token was spent twice, no rotation was lost, no caller saw an error.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  token-supervisor demo --compare-naive\n  token-supervisor demo --pairs 200 --seconds 30 --json"

@@ -9,6 +9,8 @@ mod a_replaced_actor_serves_no_dead_token;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;
+#[cfg(feature = "cli")]
+mod cli;
 mod connecting_and_disconnecting;
 mod demo;
 mod errors_never_destroy;

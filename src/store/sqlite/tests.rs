@@ -177,7 +177,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
 
     let folder = tempfile::tempdir().unwrap();
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
-    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    migrate::run(&mut connection).unwrap();
     let (some, names) = (|text: &str| Some(text.to_owned()), crate::store::Names::default);
     let cursor = TokenKey::new("acme/b", "idp").account("c");
     let idp = Names { idp: some("idp"), ..names() };
