@@ -26,9 +26,9 @@ enum Command {
 #[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
     token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
 struct New {
-    /// Whose it is; a second key of the same name replaces the first without downtime
+    /// Whose it is; two keys may have one name, so that one replaces the other
     name: String,
-    /// Good for: token, grant, admin, metrics; may be repeated
+    /// Of token, grant, admin, metrics; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", default_value = "token")]
     scopes: Vec<Scope>,
     /// Only for this identity provider; may be repeated [default: all]
