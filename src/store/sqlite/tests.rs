@@ -199,3 +199,16 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
         assert!(plan.len() == 1 && plan[0].contains(found_by), "{found_by}: {plan:?}");
     }
 }
+
+#[cfg(feature = "config")]
+#[test]
+fn what_a_schema_lacks_is_told_without_touching_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    assert!(!pending(&path).unwrap().is_empty() && !path.exists());
+    migrate(&path).unwrap();
+    assert_eq!(pending(&path), Ok(Vec::new()));
+    let later = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')";
+    super::connect(&path).unwrap().batch_execute(later).unwrap();
+    assert!(pending(&path).unwrap_err().to_string().contains("a newer version of token-supervisor wrote it"));
+}
