@@ -197,15 +197,15 @@ impl Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn every_error_says_what_the_caller_does_next() {
+    /// Every error, with its code, whether it passes by itself, and when to try again.
+    pub(crate) fn every() -> Vec<(Error, &'static str, bool, Option<Duration>)> {
         let second = Duration::from_secs(1);
         let unavailable = |cause| Error::Unavailable { retry_after: second, cause };
         let reconnect = Error::ReconnectRequired { reason: "invalid_grant".into(), since: SystemTime::UNIX_EPOCH };
-        for (error, code, transient, retry_after) in [
+        vec![
             (Error::UnknownIdp, "unknown_idp", false, None),
             (Error::NotConnected, "not_connected", false, None),
             (reconnect, "reconnect_required", false, None),
@@ -231,7 +231,12 @@ mod tests {
             (Error::Configuration("x: do y".into()), "internal", false, None),
             (Error::Start("x: do y".into()), "internal", false, None),
             (Error::Internal("x"), "internal", false, None),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn every_error_says_what_the_caller_does_next() {
+        for (error, code, transient, retry_after) in every() {
             let text = error.to_string();
             assert!(text.contains(": "), "{text}");
             assert_eq!((error.code(), error.is_transient(), error.retry_after()), (code, transient, retry_after));

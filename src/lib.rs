@@ -89,6 +89,7 @@ mod supervisor;
 pub mod testing;
 #[cfg(feature = "web")]
 pub mod web;
+mod why;
 
 pub use error::{Cause, Error};
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
@@ -103,3 +104,4 @@ pub use supervisor::{
     Lagged, Page, Purge, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect,
     Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
+pub use why::Why;

@@ -1,8 +1,8 @@
 //! The program `token-supervisor`; see `token-supervisor --help`.
 //!
-//! A command is a module with its arguments (a clap struct whose help ends with two examples) and a `run`
-//! that resolves to an [`Exit`] or a [`Failure`]. To add one: the module, a variant of [`Command`], its arm.
+//! To add a command: a module of [`cli`], a variant of [`Command`], its arm.
 
+mod cli;
 mod demo;
 
 use std::process::ExitCode;
@@ -10,51 +10,53 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use cli::{
+    Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, status, token,
+    verbs::{Disconnect, Hold, Purge, Refresh, Release, Restore},
+    why,
+};
+
 /// Keeps OAuth tokens alive and never loses one.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the user must reconnect,
+/// 4 try again later, 5 not connected.
 #[derive(Debug, Parser)]
 #[command(
     name = "token-supervisor",
     version,
-    after_help = "Examples:\n  token-supervisor demo\n  token-supervisor demo --pairs 200 --seconds 30 --json"
+    verbatim_doc_comment,
+    after_help = "Examples:\n  token-supervisor demo\n  token-supervisor init --idp github"
 )]
 struct Cli {
     /// Writes what happens to stderr; twice: in detail
     #[arg(short, long, global = true, display_order = 100, action = ArgAction::Count)]
     verbose: u8,
+    /// Prints the result, or the error, as one JSON object
+    #[arg(long, global = true, display_order = 101)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows the supervisor under load, against simulated identity providers that misbehave
     Demo(demo::Args),
-}
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exit {
-    Done,
-    Failed,
-    Usage,
-}
-
-/// Why a command could not do what it was asked, and what to do next.
-#[derive(Debug)]
-struct Failure {
-    exit: Exit,
-    text: String,
-    next: &'static str,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-        })
-    }
+    Init(init::Args),
+    Config(config::Args),
+    Apikey(apikey::Args),
+    Connect(connect::Args),
+    Token(token::Args),
+    Status(status::Args),
+    List(list::Args),
+    Refresh(Refresh),
+    Hold(Hold),
+    Release(Release),
+    Disconnect(Disconnect),
+    Restore(Restore),
+    Purge(Purge),
+    Migrate(migrate::Args),
+    Doctor(doctor::Args),
+    Why(why::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,15 +69,33 @@ fn main() -> ExitCode {
         }
     };
     log(cli.verbose);
+    let json = cli.json;
     // The supervisor brings threads of its own; these are the command's.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(cli)));
-    ended.unwrap_or_else(Failure::tell).into()
+    ended.unwrap_or_else(|failure| failure.tell(json)).into()
 }
 
 async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let out = Out { json: cli.json };
     match cli.command {
-        Command::Demo(args) => demo::run(args, cli.verbose > 0).await,
+        Command::Demo(args) => demo::run(args, cli.json, cli.verbose > 0).await,
+        Command::Init(args) => init::run(&args, out),
+        Command::Config(args) => config::run(&args, out),
+        Command::Apikey(args) => apikey::run(&args, out),
+        Command::Connect(args) => connect::run(args, out).await,
+        Command::Token(args) => token::run(args, out).await,
+        Command::Status(args) => status::run(args, out).await,
+        Command::List(args) => list::run(args, out).await,
+        Command::Refresh(verb) => verb.run(out).await,
+        Command::Hold(verb) => verb.run(out).await,
+        Command::Release(verb) => verb.run(out).await,
+        Command::Disconnect(verb) => verb.run(out).await,
+        Command::Restore(verb) => verb.run(out).await,
+        Command::Purge(verb) => verb.run(out).await,
+        Command::Migrate(args) => migrate::run(&args, out),
+        Command::Doctor(args) => doctor::run(args, out).await,
+        Command::Why(args) => why::run(&args, out),
     }
 }
 
@@ -87,23 +107,4 @@ fn log(verbose: u8) {
         _ => "token_supervisor=trace",
     };
     tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
-}
-
-impl Failure {
-    fn tell(self) -> Exit {
-        use std::io::Write as _;
-        let mut stderr = std::io::stderr().lock();
-        writeln!(stderr, "error: {}\n\nnext: {}", self.text, self.next).ok();
-        self.exit
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self {
-            exit: Exit::Failed,
-            text: format!("the operating system refused: {error}"),
-            next: "see that there are files, threads and space left, then try again",
-        }
-    }
 }

@@ -226,6 +226,23 @@ impl Config {
         })
     }
 
+    /// The names of the migrations that the store's schema lacks: all of them where there is no store yet. Changes nothing,
+    /// and may be asked while a supervisor runs. Blocks.
+    ///
+    /// # Errors
+    /// The store cannot be read, or a newer version wrote it.
+    pub fn pending_migrations(&self) -> Result<Vec<String>, Error> {
+        store::pending_migrations(&self.store)
+    }
+
+    /// Brings the store's schema up to date, as a supervisor does when it starts. Blocks.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a process has it.
+    pub fn migrate(&self) -> Result<(), Error> {
+        store::migrate(&self.store)
+    }
+
     /// The settings in effect, and where each came from. No secret is among them.
     pub fn show(&self) -> &[Shown] {
         &self.shown

@@ -34,8 +34,9 @@ use crate::{Exit, Failure};
 
 /// Shows the supervisor under load, against simulated identity providers that misbehave.
 ///
-/// Nothing needs to be configured. Exit code 0 says that no refresh token was spent twice, no rotation was
-/// lost, and no caller was shown an error.
+/// Nothing needs to be configured.
+///
+/// Exit code 0: no refresh token was spent twice, no rotation was lost, no caller saw an error.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  token-supervisor demo --compare-naive\n  token-supervisor demo --pairs 200 --seconds 30 --json"
@@ -50,9 +51,6 @@ pub(crate) struct Args {
     /// Runs a client without supervision beside it, under the same faults
     #[arg(long)]
     compare_naive: bool,
-    /// Prints the summary as one JSON object
-    #[arg(long)]
-    json: bool,
     /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary one]
     #[arg(long, value_name = "URL", value_parser = sqlite_path)]
     db: Option<PathBuf>,
@@ -64,7 +62,7 @@ pub(crate) struct Args {
 /// How long everything may take to become quiet once the faults are over.
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
-pub(crate) async fn run(args: Args, verbose: bool) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, Failure> {
     load::count_injected_panics();
     let (tell, interrupted) = watch::channel(false);
     let twice = async {
@@ -75,20 +73,20 @@ pub(crate) async fn run(args: Args, verbose: bool) -> Result<Exit, Failure> {
         interrupt().await;
     };
     tokio::select! {
-        ended = show_all(args, verbose, interrupted) => ended,
-        () = twice => Err(Failure {
-            exit: Exit::Failed,
-            text: "interrupted before the summary was there".to_owned(),
-            next: "press Ctrl-C once and give it a few seconds",
-        }),
+        ended = show_all(args, json, verbose, interrupted) => ended,
+        () = twice => Err(Failure::new(
+            Exit::Failed,
+            "interrupted before the summary was there",
+            "press Ctrl-C once and give it a few seconds",
+        )),
     }
 }
 
-async fn show_all(args: Args, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
+async fn show_all(args: Args, json: bool, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
     let world = Arc::new(World::start(&args, seed).await?);
     let meter = Arc::new(Meter::new());
-    let show = Show::new(&args, verbose, &world, seed);
+    let show = Show::new(&args, json, verbose, &world, seed);
     world.connect().await?;
 
     let naive = args.compare_naive.then(|| Naive::start(world.pairs.len(), world.life, seed));

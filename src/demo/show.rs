@@ -17,10 +17,10 @@ use super::{
     naive::Naive,
     time::{Moment, pause},
     verdict::{Compared, Summary, duplicate_spends, faults},
-    words::{coloured, folded, grouped, listed, per_second},
+    words::{folded, grouped, listed, per_second},
     world::World,
 };
-use crate::Failure;
+use crate::{Failure, cli::coloured};
 
 pub(super) struct Show {
     json: bool,
@@ -42,8 +42,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 impl Show {
     /// Says what it is about.
-    pub(super) fn new(args: &Args, verbose: bool, world: &World, seed: u64) -> Self {
-        let progress = match (args.json, io::stderr().is_terminal()) {
+    pub(super) fn new(args: &Args, json: bool, verbose: bool, world: &World, seed: u64) -> Self {
+        let progress = match (json, io::stderr().is_terminal()) {
             (true, _) => Progress::None,
             (false, true) if !verbose => Progress::Bar(bar(args.seconds)),
             (false, _) => Progress::Lines,
@@ -51,7 +51,7 @@ impl Show {
         let names: Vec<_> = world.idps.iter().map(|(name, _)| *name).collect();
         let head = format!("{} · tokens live {} s · refresh tokens single use", names.join(" "), world.life.as_secs());
         let length = args.seconds.map(|seconds| Duration::from_secs(u64::from(seconds)));
-        let show = Self { json: args.json, length, progress, head, seed };
+        let show = Self { json, length, progress, head, seed };
         show.say(&show.head);
         show
     }

@@ -1,10 +1,6 @@
 //! Figures as people read them.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, IsTerminal as _},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::load::injected_panics;
 
@@ -67,12 +63,6 @@ pub(super) fn per_second(count: f64, elapsed: Duration) -> String {
         1_000.0.. => format!("{:.0} k/s", rate / 1e3),
         _ => format!("{rate:.0}/s"),
     }
-}
-
-/// Only for people: a terminal, and nobody who said that they do not want colours.
-pub(super) fn coloured(text: &str, colour: u8) -> String {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if unwanted || !io::stdout().is_terminal() { text.to_owned() } else { format!("\x1b[1;{colour}m{text}\x1b[0m") }
 }
 
 #[cfg(test)]

@@ -76,10 +76,12 @@ impl World {
         });
         let mut connects = stream::iter(connects).buffer_unordered(16);
         while let Some(connected) = connects.next().await {
-            connected.map_err(|error| Failure {
-                exit: Exit::Failed,
-                text: format!("a grant could not be connected: {error}"),
-                next: "run it again with -v to see why",
+            connected.map_err(|error| {
+                Failure::new(
+                    Exit::Failed,
+                    format!("a grant could not be connected: {error}"),
+                    "run it again with -v to see why",
+                )
             })?;
         }
         Ok(())
@@ -128,11 +130,11 @@ fn place(args: &Args) -> Result<(Option<TempDir>, PathBuf), Failure> {
         return Ok((Some(folder), store));
     };
     if path.exists() {
-        return Err(Failure {
-            exit: Exit::Failed,
-            text: format!("{} exists, and the demo does not touch an existing store", path.display()),
-            next: "name a file that does not exist yet, or leave out --db for a temporary one",
-        });
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{} exists, and the demo does not touch an existing store", path.display()),
+            "name a file that does not exist yet, or leave out --db for a temporary one",
+        ));
     }
     Ok((None, path.clone()))
 }
@@ -140,7 +142,7 @@ fn place(args: &Args) -> Result<(Option<TempDir>, PathBuf), Failure> {
 fn unstarted(error: Error) -> Failure {
     let exit = if matches!(error, Error::Configuration(_)) { Exit::Usage } else { Exit::Failed };
     let next = "name a place that can be written, as --db sqlite://PATH, or leave out --db for a temporary one";
-    Failure { exit, text: error.to_string(), next }
+    Failure::new(exit, error.to_string(), next)
 }
 
 /// All four kinds: what a second use of a refresh token does.

@@ -3,7 +3,7 @@
 //! An [`Idp`] is data ([`provider`]; [`check`] says whether it can work); [`preset`] holds the ones we
 //! know. A refresh goes through the files in this order: [`gate`] (may we ask now? [`health`] decides), [`http`] (one
 //! request, written at most once), [`body`] and [`decode`] (bytes to fields), [`outcome`] (fields to a verdict, by the
-//! provider's [`rule`]s), and after a failure [`backoff`] (when to ask again).
+//! provider's [`rule`]s), and after a failure [`backoff`] (when to ask again). [`consent`] reads the answer that starts a grant.
 //!
 //! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone; `body`,
 //! `decode` and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
@@ -12,6 +12,7 @@
 mod backoff;
 mod body;
 mod check;
+mod consent;
 mod decode;
 mod gate;
 mod health;

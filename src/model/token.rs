@@ -51,6 +51,29 @@ pub enum Warning {
     Rejected,
 }
 
+impl Freshness {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Ageing => "ageing",
+            Self::LastGood => "last_good",
+        }
+    }
+}
+
+impl Warning {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RefreshFailing => "refresh_failing",
+            Self::InDoubt => "in_doubt",
+            Self::ReconnectRequired => "reconnect_required",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 impl Token {
     /// The access token.
     pub fn access_token(&self) -> &AccessToken {

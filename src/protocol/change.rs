@@ -169,6 +169,17 @@ pub enum Unchanged {
     RefreshInFlight,
 }
 
+impl Unchanged {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyConnected => "already_connected",
+            Self::TokenAlreadySpent => "token_already_spent",
+            Self::RefreshInFlight => "refresh_in_flight",
+        }
+    }
+}
+
 impl Change {
     /// What this operation does to what was found, and what follows for people.
     pub(crate) fn apply(&self, found: Found<'_>) -> Applied {

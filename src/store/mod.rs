@@ -164,6 +164,26 @@ pub(crate) fn open(url: &str, clock: &Clock) -> Result<Arc<dyn Store>, Error> {
     }
 }
 
+/// The names of the migrations that the store lacks. Changes nothing, and needs no lock.
+///
+/// # Errors
+/// It cannot be read, or a newer version of this program wrote it.
+#[cfg(all(feature = "config", feature = "sqlite"))]
+pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
+    let path = sqlite_path(url).ok_or(Error::Internal("a store of a kind that was refused"))?;
+    sqlite::pending(path.as_ref())
+}
+
+/// Brings the schema of the store up to date.
+///
+/// # Errors
+/// The database cannot be opened, or another process has it.
+#[cfg(all(feature = "config", feature = "sqlite"))]
+pub(crate) fn migrate(url: &str) -> Result<(), Error> {
+    let path = sqlite_path(url).ok_or(Error::Internal("a store of a kind that was refused"))?;
+    sqlite::migrate(path.as_ref())
+}
+
 /// The file that a `sqlite:` URL names.
 pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
     let path = url.strip_prefix("sqlite:")?;

@@ -43,6 +43,7 @@ pub struct Builder {
     idps: Vec<(String, Idp)>,
     refresh: RefreshSettings,
     limits: Limits,
+    on_demand: bool,
     #[cfg(feature = "testing")]
     pub(crate) testing: crate::testing::Hooks,
 }
@@ -56,6 +57,7 @@ impl Builder {
             idps: Vec::new(),
             refresh: RefreshSettings::default(),
             limits: Limits::default(),
+            on_demand: false,
             #[cfg(feature = "testing")]
             testing: crate::testing::Hooks::default(),
         }
@@ -117,6 +119,13 @@ impl Builder {
         self
     }
 
+    /// For programs that live for one request, such as a command: does what is asked for, and nothing that is due for
+    /// other grants. What a process before it left in the journal is stored all the same.
+    pub fn on_demand(mut self) -> Self {
+        self.on_demand = true;
+        self
+    }
+
     #[cfg(feature = "config")]
     pub(crate) fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -146,7 +155,7 @@ impl Builder {
         let guard = Undropped(Some(runtime));
         let runtime = guard.0.as_ref().map(|runtime| runtime.handle().clone());
         let runtime = runtime.ok_or(Error::Internal("a runtime that was just made is gone"))?;
-        let handle = runtime.clone();
+        let (handle, on_demand) = (runtime.clone(), self.on_demand);
         let opened = runtime.spawn_blocking(move || self.open(handle)).await;
         let core = opened.map_err(|_| Error::Internal("opening store and journal panicked"))??;
         let checked = core.store.meta("key_check", core.keyring.check_value().0).await;
@@ -158,7 +167,7 @@ impl Builder {
             .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
         let shared = life.shared.clone();
         life.background(shared.core.clock.clone().watch_steps());
-        life.background(start_work(shared.clone()));
+        life.background(start_work(shared.clone(), on_demand));
         Ok(TokenSupervisor::new(shared, Arc::new(life)))
     }
 
@@ -207,8 +216,11 @@ impl Builder {
 }
 
 /// Nothing is swept before what the last process left in the journal is stored.
-async fn start_work(shared: Shared) {
+async fn start_work(shared: Shared, on_demand: bool) {
     flush_journal(shared.core.clone()).await;
+    if on_demand {
+        return;
+    }
     tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()), purge_old(shared));
 }
 

@@ -20,11 +20,6 @@ impl TokenSupervisor {
         *self.shared.core.stopping.borrow()
     }
 
-    /// How many answers wait in the journal for the store.
-    pub(crate) fn journal_pending(&self) -> usize {
-        self.shared.core.journal.pending()
-    }
-
     /// How many requests wait for their answer.
     pub(crate) fn waiting(&self) -> usize {
         self.shared.core.in_flight.load(Ordering::Relaxed)

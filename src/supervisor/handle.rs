@@ -23,6 +23,8 @@ use super::{
     holds,
     registry::Routes,
     runtime::Life,
+    sweep::revoke_queued,
+    token::refusal,
 };
 use crate::{
     error::{Cause, Error},
@@ -150,6 +152,22 @@ impl TokenSupervisor {
     /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
     pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(Restore::new(key)).await
+    }
+
+    /// Sends the revocations that are due, once, and waits for the answers; how many of them are to be tried again. For
+    /// programs whose supervisor does nothing by itself ([`Builder::on_demand`]); others need not call it.
+    ///
+    /// Dropping the future forgoes the rest; a request that was sent is awaited all the same.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the store does not answer.
+    pub async fn revoke_queued(&self) -> Result<usize, Error> {
+        revoke_queued(&self.shared.core).await.map_err(|error| refusal(&error))
+    }
+
+    /// How many answers wait in the journal for the store.
+    pub fn journal_pending(&self) -> usize {
+        self.shared.core.journal.pending()
     }
 
     /// Sends nothing for the grant until it is released; see [`Hold`].

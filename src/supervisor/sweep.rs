@@ -105,17 +105,20 @@ async fn wake_due(shared: &Shared) -> Result<bool, StoreError> {
     }
 }
 
-async fn revoke_queued(core: &Arc<Core>) -> Result<(), StoreError> {
+/// Sends the revocations that are due. How many of them are to be tried again.
+pub(super) async fn revoke_queued(core: &Arc<Core>) -> Result<usize, StoreError> {
     let queued = core.store.revocations(PAGE).await?;
     let revoked = join_all(queued.iter().map(|revocation| async move {
         let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
         match revoke(core, revocation, again(None)).await? {
-            Revoked::Done => core.store.revoked(revocation.id, None).await,
-            Revoked::Later(retry_after) => core.store.revoked(revocation.id, Some(again(retry_after))).await,
-            Revoked::Elsewhere => Ok(()),
+            Revoked::Done => core.store.revoked(revocation.id, None).await.map(|()| 0),
+            Revoked::Later(retry_after) => {
+                core.store.revoked(revocation.id, Some(again(retry_after))).await.map(|()| 1)
+            }
+            Revoked::Elsewhere => Ok(0),
         }
     }));
-    revoked.await.into_iter().collect()
+    revoked.await.into_iter().sum()
 }
 
 /// What became of a revocation.

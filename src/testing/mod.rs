@@ -46,13 +46,13 @@ use std::{
 
 pub(crate) use self::control::Hooks;
 pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
+use self::{answer::Page, server::Server, state::Shared};
 pub use self::{
     family::Standing,
     fault::{Canned, Chaos, Fault},
     presentation::{Outcome, Presentation, TokenId},
     profile::{Kind, Profile},
 };
-use self::{server::Server, state::Shared};
 pub use crate::clock::ManualClock;
 use crate::model::{AccessToken, Expiry, Grant, RefreshToken};
 use crate::{Idp, Rotation, presets};
@@ -149,6 +149,13 @@ impl SimulatedIdp {
             Some((_, seconds)) => grant.refresh_expiry(Expiry::At((now + Duration::from_secs(seconds)).into())),
             None => grant,
         }
+    }
+
+    /// The user consents: a new family, and the answer of the token endpoint, as it comes.
+    pub fn consent_answer(&self, user: &str) -> Vec<u8> {
+        let now = self.shared().now();
+        let answer = self.shared().lock().ledger.consent(user, now);
+        Page::tokens(self.profile(), &answer, None).body
     }
 
     /// An administrator ends every session of the user.

@@ -11,6 +11,8 @@ mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;
 #[cfg(feature = "client")]
 mod calling_resource_servers;
+#[cfg(feature = "cli")]
+mod cli;
 mod connecting_and_disconnecting;
 mod demo;
 mod errors_never_destroy;

@@ -3,6 +3,7 @@
 //! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
 
 mod list;
+mod migrate;
 mod query;
 mod statement;
 #[cfg(test)]
@@ -18,7 +19,6 @@ use std::{
 };
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{Answer, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
 use crate::{
@@ -27,9 +27,9 @@ use crate::{
     model::{Time, TokenKey},
     protocol::Change,
 };
+#[cfg(feature = "config")]
+pub(super) use migrate::pending;
 use threads::Jobs;
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// An open SQLite store. Dropping it ends its threads after their last job.
 pub(super) struct SqliteStore {
@@ -51,13 +51,26 @@ impl Drop for LockFile {
 impl SqliteStore {
     /// Opens or creates the file, takes its lock and brings the schema up to date. Blocks.
     pub(super) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
-        let lock = Arc::new(lock(path)?);
-        create(path).map_err(|error| unopened(path, &error))?;
-        let mut writer = connect(path)?;
-        writer.run_pending_migrations(MIGRATIONS).map_err(|error| unopened(path, &error))?;
+        let (writer, lock) = up_to_date(path)?;
+        let lock = Arc::new(lock);
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
         Ok(Self { writer: threads::writer(writer, &lock), readers: threads::readers(readers, &lock), clock })
     }
+}
+
+/// Opens or creates the file with its lock, and brings its schema up to date.
+fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
+    let lock = lock(path)?;
+    create(path).map_err(|error| unopened(path, &error))?;
+    let mut connection = connect(path)?;
+    migrate::run(&mut connection).map_err(|error| unopened(path, &error))?;
+    Ok((connection, lock))
+}
+
+/// Brings the schema of the file up to date, and lets go of it. Blocks.
+#[cfg(feature = "config")]
+pub(super) fn migrate(path: &Path) -> Result<(), Error> {
+    up_to_date(path).map(drop)
 }
 
 /// Cold reads are short; two threads keep one slow page from blocking them all.

@@ -153,7 +153,7 @@ fn what_every_refresh_executes_is_prepared_once() {
 
     let folder = tempfile::tempdir().unwrap();
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
-    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    migrate::run(&mut connection).unwrap();
     let cached = Arc::new(Mutex::new(Vec::new()));
     connection.set_instrumentation(Cached(cached.clone()));
     for number in 1..5 {
@@ -177,7 +177,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
 
     let folder = tempfile::tempdir().unwrap();
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
-    connection.run_pending_migrations(MIGRATIONS).unwrap();
+    migrate::run(&mut connection).unwrap();
     let (some, names) = (|text: &str| Some(text.to_owned()), crate::store::Names::default);
     let cursor = TokenKey::new("acme/b", "idp").account("c");
     let idp = Names { idp: some("idp"), ..names() };
@@ -198,4 +198,17 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
         let plan: Vec<_> = plan.into_iter().map(|step| step.detail).collect();
         assert!(plan.len() == 1 && plan[0].contains(found_by), "{found_by}: {plan:?}");
     }
+}
+
+#[cfg(feature = "config")]
+#[test]
+fn what_a_schema_lacks_is_told_without_touching_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    assert!(!pending(&path).unwrap().is_empty() && !path.exists());
+    migrate(&path).unwrap();
+    assert_eq!(pending(&path), Ok(Vec::new()));
+    let later = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')";
+    super::connect(&path).unwrap().batch_execute(later).unwrap();
+    assert!(pending(&path).unwrap_err().to_string().contains("a newer version of token-supervisor wrote it"));
 }

@@ -1,0 +1,97 @@
+//! `apikey new`: a key for a program that asks the server.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+use token_supervisor::config::Scope;
+use zeroize::Zeroizing;
+
+use super::{Exit, Failure, Out, args::key as grant_key};
+
+/// Makes keys for programs that ask the server.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
+    token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    New(New),
+}
+
+/// Prints a new key, once, and the section with its digest for the configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
+    token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
+struct New {
+    /// Whose it is; two keys may have one name, so that one replaces the other
+    name: String,
+    /// Of token, grant, admin, metrics; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", default_value = "token")]
+    scopes: Vec<Scope>,
+    /// Only for this identity provider; may be repeated [default: all]
+    #[arg(long = "idp", value_name = "NAME")]
+    idps: Vec<String>,
+    /// Only for users that start like this, such as acme/ [default: all]
+    #[arg(long, value_name = "PREFIX")]
+    user_prefix: Option<String>,
+}
+
+pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+    let Command::New(new) = &args.command;
+    if new.name.is_empty() || new.name.chars().any(char::is_control) {
+        return Err(Failure::usage("the name is empty, or has control characters", "name who will use the key"));
+    }
+    for idp in &new.idps {
+        grant_key(idp, "any", "")?;
+    }
+    let prefix = |prefix: &String| prefix.len() > 1 && prefix.ends_with('/') && !prefix.chars().any(char::is_control);
+    if !new.user_prefix.as_ref().is_none_or(prefix) {
+        return Err(Failure::usage("a prefix of users must end in \"/\"", "such as --user-prefix acme/"));
+    }
+    let key = Key::new()?;
+    let section = key.section(&new.name, &new.scopes, &new.idps, new.user_prefix.as_deref());
+    out.result(&serde_json::json!({ "key": &*key.text, "section": section }), || {
+        format!("{}\n\nThe key stands above, this once. For the configuration:\n\n{section}", &*key.text)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// A new key: 256 random bits.
+pub(super) struct Key {
+    pub(super) text: Zeroizing<String>,
+}
+
+impl Key {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let mut bits = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *bits).map_err(std::io::Error::other)?;
+        Ok(Self { text: Zeroizing::new(format!("tsk_{}", URL_SAFE_NO_PAD.encode(*bits))) })
+    }
+
+    /// The section of the configuration that lets its bearer in.
+    pub(super) fn section(&self, name: &str, scopes: &[Scope], idps: &[String], user_prefix: Option<&str>) -> String {
+        let digest: String = Sha256::digest(self.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+        let mut lines = vec![
+            "[[server.api_key]]".to_owned(),
+            format!("name = {}", toml(&name)),
+            format!("sha256 = {}", toml(&digest)),
+            format!("scopes = {}", toml(&scopes)),
+        ];
+        if !idps.is_empty() {
+            lines.push(format!("idps = {}", toml(&idps)));
+        }
+        if let Some(prefix) = user_prefix {
+            lines.push(format!("user_prefix = {}", toml(&prefix)));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Texts, and lists of them, without control characters: written in TOML as in JSON.
+fn toml(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("texts have a JSON form")
+}

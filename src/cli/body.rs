@@ -1,0 +1,179 @@
+//! What is said of tokens and grants, wherever it comes from: with the names that the HTTP API has for it.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use token_supervisor::{AccessToken, Evidence, Expiry, State, Status, Token, TokenKey, Unchanged, Warning};
+
+use super::time::{self, for_people, to_the_second};
+
+/// What can be said about a grant. Never a token.
+#[derive(Debug, Serialize)]
+pub(crate) struct GrantBody {
+    /// Of a refresh that was asked for: whether there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refreshed: Option<bool>,
+    pub(super) idp: String,
+    user: String,
+    account: String,
+    grant_id: String,
+    #[serde(serialize_with = "state")]
+    pub(crate) state: State,
+    pub(super) held: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_reason: Option<String>,
+    pub(crate) generation: u64,
+    expiry: &'static str,
+    #[serde(serialize_with = "time::optional")]
+    pub(super) expires_at: Option<SystemTime>,
+    #[serde(serialize_with = "time::optional")]
+    refresh_token_expires_at: Option<SystemTime>,
+    #[serde(serialize_with = "time::optional")]
+    next_refresh_at: Option<SystemTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
+    #[serde(serialize_with = "time::optional", skip_serializing_if = "Option::is_none")]
+    failing_since: Option<SystemTime>,
+    #[serde(serialize_with = "time::optional")]
+    since: Option<SystemTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unchanged: Option<&'static str>,
+    /// Of a disconnect that revokes: whether the identity provider has confirmed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<bool>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
+fn state<S: serde::Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
+
+impl GrantBody {
+    pub(super) fn of(key: &TokenKey, status: Status) -> Self {
+        let (expiry, expires_at) = end(status.expiry);
+        Self {
+            refreshed: None,
+            idp: key.idp().to_owned(),
+            user: key.user().to_owned(),
+            account: key.account_name().to_owned(),
+            grant_id: status.grant_id,
+            state: status.state,
+            held: status.held.is_some(),
+            held_reason: status.held,
+            generation: status.generation.get(),
+            expiry,
+            expires_at,
+            refresh_token_expires_at: end(status.refresh_expiry).1,
+            next_refresh_at: status.next_refresh_at,
+            last_error: status.last_error,
+            reason: status.reason,
+            evidence: status.evidence,
+            failing_since: status.failing_since,
+            since: status.since,
+            unchanged: status.unchanged.map(Unchanged::as_str),
+            revoked: None,
+        }
+    }
+
+    /// `alice / work`.
+    pub(super) fn owner(&self) -> String {
+        let account = if self.account.is_empty() { String::new() } else { format!(" / {}", self.account) };
+        format!("{}{account}", self.user)
+    }
+
+    pub(super) fn expires_in_words(&self) -> String {
+        self.expires_at.map_or_else(|| self.expiry.to_owned(), to_the_second)
+    }
+
+    /// A few lines for people.
+    pub(super) fn in_words(&self) -> String {
+        let mut lines =
+            vec![format!("{} / {}   {}   generation {}", self.idp, self.owner(), self.grant_id, self.generation)];
+        let mut line = |head: &str, text: String| lines.push(format!("{head:10}{text}"));
+        let since = self.since.map(|since| format!(" since {}", for_people(since))).unwrap_or_default();
+        line("state", format!("{}{since}", self.state_in_words()));
+        if let Some(reason) = &self.held_reason {
+            line("held", reason.clone());
+        }
+        if self.state != State::Revoked {
+            let expires = self.expires_at.map_or_else(|| self.expiry.to_owned(), for_people);
+            line("expires", expires);
+            if let Some(next) = self.next_refresh_at {
+                line("refresh", for_people(next));
+            }
+            if let Some(end) = self.refresh_token_expires_at {
+                line("consent", format!("ends {}", for_people(end)));
+            }
+        }
+        if let Some(evidence) = &self.evidence {
+            let head = if self.reason.is_some() { "reason" } else { "error" };
+            let since = self.failing_since.map(|since| format!(", since {}", for_people(since))).unwrap_or_default();
+            line(head, format!("{evidence}{since}"));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn state_in_words(&self) -> String {
+        let words = self.state.as_str().replace('_', " ").to_uppercase();
+        let held = if self.held { ", HELD" } else { "" };
+        let colour = match self.state {
+            State::Fresh | State::Due | State::Refreshing => 32,
+            State::Backoff | State::InDoubt => 33,
+            _ => 31,
+        };
+        super::coloured(&format!("{words}{held}"), colour)
+    }
+}
+
+/// A token that is handed out.
+#[derive(Serialize)]
+pub(crate) struct TokenBody {
+    #[serde(serialize_with = "exposed")]
+    pub(super) access_token: AccessToken,
+    pub(super) token_type: String,
+    expiry: &'static str,
+    #[serde(serialize_with = "time::optional")]
+    expires_at: Option<SystemTime>,
+    expires_in: Option<u64>,
+    scope: String,
+    generation: u64,
+    freshness: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<&'static str>,
+}
+
+/// Where it was asked for.
+fn exposed<S: serde::Serializer>(token: &AccessToken, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(token.expose_secret())
+}
+
+impl TokenBody {
+    pub(super) fn of(token: &Token) -> Self {
+        let (expiry, expires_at) = end(token.expiry());
+        let left = |end: SystemTime| end.duration_since(time::now()).unwrap_or_default().as_secs();
+        Self {
+            access_token: token.access_token().clone(),
+            token_type: token.token_type().to_owned(),
+            expiry,
+            expires_at,
+            expires_in: expires_at.map(left),
+            scope: token.scope().to_owned(),
+            generation: token.generation().get(),
+            freshness: token.freshness().as_str(),
+            warning: token.warning().map(Warning::as_str),
+        }
+    }
+}
+
+/// Its name on the wire, and when it is.
+fn end(expiry: Expiry) -> (&'static str, Option<SystemTime>) {
+    match expiry {
+        Expiry::At(time) => ("at", Some(time)),
+        Expiry::Never => ("never", None),
+        Expiry::Unknown => ("unknown", None),
+    }
+}

@@ -1,0 +1,97 @@
+//! `config`: whether the settings fit together, and what they are.
+
+use serde_json::json;
+use token_supervisor::config::{Config, Origin, Shown};
+
+use super::{Exit, Failure, Out, args::Source};
+
+/// Checks and shows the settings.
+///
+/// The first of: --config, $TOKEN_SUPERVISOR_CONFIG, ./token-supervisor.toml,
+/// /etc/token-supervisor/config.toml.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:\n  token-supervisor config check\n  token-supervisor config show --origin")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Check(Check),
+    Show(Show),
+}
+
+/// Says everything that is wrong with the settings, each with its place and without its value.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor config check\n  \
+    token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
+struct Check {
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Shows the settings in effect; secrets as ***.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor config show\n  token-supervisor config show --origin")]
+struct Show {
+    /// Says where each value came from, too
+    #[arg(long)]
+    origin: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+    match &args.command {
+        Command::Check(check) => {
+            let config = check.source.load()?;
+            config.check()?;
+            let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
+            let json = json!({ "file": file(&config), "idps": idps });
+            out.result(&json, || format!("{}\n", in_words(&config)))?;
+        }
+        Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// The file that was read, if any was.
+pub(super) fn file(config: &Config) -> Option<String> {
+    config.show().iter().find_map(|shown| match &shown.origin {
+        Origin::File { path, .. } => Some(path.display().to_string()),
+        _ => None,
+    })
+}
+
+/// One line: where it is from, and what is in it.
+pub(super) fn in_words(config: &Config) -> String {
+    let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
+    let idps = if idps.is_empty() { "no identity provider".to_owned() } else { idps.join(", ") };
+    format!("{}: everything fits together; {idps}", file(config).as_deref().unwrap_or("the environment"))
+}
+
+fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
+    let settings = config.show().iter().map(|shown| {
+        let mut setting = json!({ "name": shown.path, "value": shown.value });
+        if origin {
+            setting["origin"] = shown.origin.to_string().into();
+        }
+        setting
+    });
+    let settings: Vec<_> = settings.collect();
+    out.result(&json!({ "settings": settings }), || {
+        let width = config.show().iter().map(|shown| shown.path.len()).max().unwrap_or(0);
+        let line = |shown: &Shown| {
+            let setting = format!("{:width$}  {}", shown.path, shown.value);
+            let from = if origin { format!("# {}", shown.origin) } else { String::new() };
+            match setting.chars().count() + from.chars().count() {
+                _ if !origin => setting + "\n",
+                ..98 => format!("{setting}  {from}\n"),
+                _ => format!("{setting}\n    {from}\n"),
+            }
+        };
+        config.show().iter().map(line).collect()
+    })
+}

@@ -1,0 +1,35 @@
+//! `migrate`: the schema of the store.
+
+use serde_json::json;
+
+use super::{Exit, Failure, Out, args::Source};
+
+/// Brings the store's schema up to date.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor migrate --check\n  \
+    token-supervisor migrate --config /etc/token-supervisor/config.toml")]
+pub(crate) struct Args {
+    /// Only says what is missing; exit code 1 if anything is
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+    let config = args.source.load()?;
+    let pending = config.pending_migrations()?;
+    if !args.check && !pending.is_empty() {
+        config.migrate()?;
+    }
+    out.result(&json!({ "pending": if args.check { &*pending } else { &[] }, "applied": if args.check { &[] } else { &*pending } }), || {
+        let head = match (pending.is_empty(), args.check) {
+            (true, _) => "the schema is up to date",
+            (false, true) => "the schema lacks (next: token-supervisor migrate)",
+            (false, false) => "the schema is up to date now; it lacked",
+        };
+        let lines = pending.iter().map(|name| format!("  {name}\n"));
+        format!("{head}\n{}", lines.collect::<String>())
+    })?;
+    Ok(if args.check && !pending.is_empty() { Exit::Failed } else { Exit::Done })
+}

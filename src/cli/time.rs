@@ -1,0 +1,96 @@
+//! Times as commands show them.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use serde::{Serialize as _, Serializer};
+
+/// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
+}
+
+/// For a field of a body.
+#[expect(clippy::ref_option, reason = "serde hands it over like this")]
+pub(super) fn optional<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+/// RFC 3339, or seconds since the epoch.
+pub(super) fn parse(text: &str) -> Result<SystemTime, &'static str> {
+    const FORM: &str = "must be RFC 3339 such as 2027-01-15T08:00:00Z, or seconds since the epoch";
+    // As seconds, the year 5138; as milliseconds, 1973.
+    const LOOKS_LIKE_MILLISECONDS: u64 = 100_000_000_000;
+    match text.parse::<Timestamp>() {
+        Ok(time) => Ok(time.into()),
+        Err(_) => match text.parse().map_err(|_| FORM)? {
+            LOOKS_LIKE_MILLISECONDS.. => Err("looks like milliseconds: give seconds since the epoch, or RFC 3339"),
+            seconds => Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+        },
+    }
+}
+
+/// To the second, as `2027-01-15T08:00:00Z`.
+pub(super) fn to_the_second(time: SystemTime) -> String {
+    let whole = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(whole))
+}
+
+/// To the second, and how far from now: `2027-01-15T08:00:00Z (in 59 min)`.
+pub(super) fn for_people(time: SystemTime) -> String {
+    relative(time, now())
+}
+
+fn relative(time: SystemTime, now: SystemTime) -> String {
+    let text = to_the_second(time);
+    match time.duration_since(now) {
+        Ok(left) => format!("{text} (in {})", rough(left)),
+        Err(error) => format!("{text} ({} ago)", rough(error.duration())),
+    }
+}
+
+pub(super) fn rough(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what people are shown is by the clock they see")]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command waits by the machine's time")]
+pub(super) async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_both_forms_and_milliseconds_are_refused() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for text in ["1800000000", "2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00"] {
+            assert_eq!(parse(text), Ok(time), "{text}");
+        }
+        for text in ["1800000000000", "-1", "soon", ""] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn people_see_how_far_it_is() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let after = |seconds| relative(now + Duration::from_millis(120) + Duration::from_secs(seconds), now);
+        assert_eq!(after(59), "2027-01-15T08:00:59Z (in 59 s)");
+        assert_eq!(after(3_599), "2027-01-15T08:59:59Z (in 59 min)");
+        assert_eq!(after(8 * 3_600), "2027-01-15T16:00:00Z (in 8 h)");
+        assert_eq!(relative(now - Duration::from_secs(3 * 86_400), now), "2027-01-12T08:00:00Z (3 d ago)");
+    }
+}

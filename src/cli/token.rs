@@ -1,0 +1,123 @@
+//! `token`: prints a valid token, in the form that who asks for it takes.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use zeroize::Zeroizing;
+
+use super::{
+    Exit, Failure, Out,
+    args::{Source, Which},
+    backend::Backend,
+    body::TokenBody,
+    show::note,
+};
+
+/// Prints a valid token, refreshed if need be.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
+    token-supervisor token gitlab alice --format netrc --machine gitlab.com >> ~/.netrc"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// In which form [default: plain]
+    #[arg(long, value_enum, value_name = "FORM")]
+    format: Option<Format>,
+    /// How long it has to live at least
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    min_ttl: u32,
+    /// Of netrc: the host
+    #[arg(long, value_name = "HOST", required_if_eq("format", "netrc"))]
+    machine: Option<String>,
+    /// Of netrc: the user's name there
+    #[arg(long, value_name = "NAME", default_value = "oauth2")]
+    login: String,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The token alone
+    Plain,
+    /// A header of HTTP: `Authorization: Bearer ..`
+    Header,
+    /// An object, with its end and its generation
+    Json,
+    /// A variable for shells: `GITHUB_TOKEN=..`
+    Env,
+    /// A line of ~/.netrc
+    Netrc,
+}
+
+pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+    let (key, config) = (args.which.key()?, args.source.load()?);
+    let format = match (args.format, out.json) {
+        (None, false) => Format::Plain,
+        (None | Some(Format::Json), _) => Format::Json,
+        (Some(format), false) => format,
+        (Some(_), true) => {
+            return Err(Failure::usage("--json and --format contradict each other", "give one of them"));
+        }
+    };
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !args.machine.as_deref().is_none_or(word) || !word(&args.login) {
+        return Err(Failure::usage(
+            "--machine and --login must be words",
+            "such as --machine gitlab.com --login oauth2",
+        ));
+    }
+    let min_ttl = Duration::from_secs(args.min_ttl.into());
+    let token = Backend::with(&config, async |backend| backend.token(&key, min_ttl).await).await?;
+    if let Some(warning) = token.warning {
+        note(&format!("warning: {} (token-supervisor why {warning})", warning.replace('_', " ")));
+    }
+    out.text(&written(&token, format, key.idp(), args.machine.as_deref().unwrap_or_default(), &args.login))?;
+    Ok(Exit::Done)
+}
+
+fn written(token: &TokenBody, format: Format, idp: &str, machine: &str, login: &str) -> Zeroizing<String> {
+    let secret = token.access_token.expose_secret();
+    Zeroizing::new(match format {
+        Format::Plain => format!("{secret}\n"),
+        Format::Header => format!("Authorization: {} {secret}\n", scheme(&token.token_type)),
+        Format::Json => serde_json::to_string(token).expect("a plain struct has a JSON form") + "\n",
+        Format::Env => format!("{}={}\n", variable(idp), quoted(secret)),
+        Format::Netrc => format!("machine {machine} login {login} password {secret}\n"),
+    })
+}
+
+/// Many write `bearer` in their answers, and some want `Bearer` in requests.
+fn scheme(token_type: &str) -> &str {
+    if token_type.eq_ignore_ascii_case("bearer") { "Bearer" } else { token_type }
+}
+
+/// `GITHUB_TOKEN`, as most tools call it.
+fn variable(idp: &str) -> String {
+    let digit = if idp.starts_with(|first: char| first.is_ascii_digit()) { "_" } else { "" };
+    format!("{digit}{}_TOKEN", idp.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// For a shell, where it would read anything but a word.
+fn quoted(secret: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+=:,./_-~".contains(&byte);
+    if secret.bytes().all(plain) { secret.to_owned() } else { format!("'{}'", secret.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_read_back_what_was_written() {
+        assert_eq!(quoted("ts-test-secret-1.a_b=="), "ts-test-secret-1.a_b==");
+        assert_eq!(quoted("ts-test-secret-$x'y"), r"'ts-test-secret-$x'\''y'");
+        assert_eq!(
+            [variable("github"), variable("my-idp"), variable("1and1")],
+            ["GITHUB_TOKEN", "MY_IDP_TOKEN", "_1AND1_TOKEN"]
+        );
+        assert_eq!([scheme("bearer"), scheme("DPoP")], ["Bearer", "DPoP"]);
+    }
+}

@@ -1,0 +1,95 @@
+//! The answer that ends a user's consent, as a grant to be connected.
+
+use super::decode::{RefreshLife, decode};
+use crate::{
+    error::Error,
+    model::{Expiry, Grant, Lifetime},
+};
+
+impl Grant {
+    /// The grant in an answer of a token endpoint, JSON or a form, exactly as it came. Its lifetimes count from the moment
+    /// of connecting.
+    ///
+    /// ```
+    /// use token_supervisor::Grant;
+    /// let answer = br#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":7200}"#;
+    /// let grant = Grant::from_token_response(answer)?;
+    /// # Ok::<(), token_supervisor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`]: why there is no grant in it. Nothing of it is said.
+    pub fn from_token_response(body: &[u8]) -> Result<Self, Error> {
+        let fields = decode(None, body, &[]).ok_or(Error::InvalidRequest(if body.trim_ascii().is_empty() {
+            "the answer is empty: hand in what the token endpoint answered, exactly as it came"
+        } else {
+            "the answer is neither a JSON object nor a form: hand in what the token endpoint answered, exactly as it came"
+        }))?;
+        let denied = fields.error.is_some() || fields.says("ok", "false");
+        let access_token = match fields.access_token {
+            Some(_) if denied => Err("the answer has a token and an error: send the user through consent again"),
+            Some(access_token) => Ok(access_token),
+            None if denied => Err("the answer is a refusal: send the user through consent again"),
+            None => Err("the answer has no access_token: hand in what the token endpoint answered, exactly as it came"),
+        };
+        let mut grant = Self::new(access_token.map_err(Error::InvalidRequest)?);
+        grant.refresh_token = fields.refresh_token;
+        grant.token_type = fields.token_type.unwrap_or(grant.token_type);
+        grant.scope = fields.scope.unwrap_or_default();
+        grant.subject = fields.subject;
+        grant.expiry = fields.expires_in.map_or(grant.expiry, Lifetime::For);
+        grant.refresh_expiry = match fields.refresh_expires {
+            Some(RefreshLife::In(life)) => Lifetime::For(life),
+            Some(RefreshLife::Never) => Lifetime::Until(Expiry::Never),
+            None => grant.refresh_expiry,
+        };
+        grant.validate().map_err(Error::InvalidRequest)?;
+        Ok(grant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read_with_all_that_they_say() {
+        let json = br#" {"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","token_type":"bearer",
+            "expires_in":"7200","refresh_expires_in":0,"scope":"api","sub":"42","foo":[1]} "#;
+        let grant = Grant::from_token_response(json).unwrap();
+        assert_eq!(grant.access_token.expose_secret(), "ts-test-secret-a");
+        assert_eq!(grant.refresh_token.unwrap().expose_secret(), "ts-test-secret-r");
+        assert_eq!((&*grant.token_type, &*grant.scope, grant.subject.as_deref()), ("bearer", "api", Some("42")));
+        assert!(matches!(grant.expiry, Lifetime::For(life) if life == Duration::from_secs(7_200)));
+        assert!(matches!(grant.refresh_expiry, Lifetime::Until(Expiry::Never)));
+
+        let form = b"access_token=ts-test-secret-a&refresh_token_expires_in=60&scope=a%2Cb\n";
+        let grant = Grant::from_token_response(form).unwrap();
+        assert_eq!((&*grant.token_type, &*grant.scope), ("Bearer", "a,b"));
+        assert!(grant.refresh_token.is_none() && matches!(grant.expiry, Lifetime::Until(Expiry::Unknown)));
+        assert!(matches!(grant.refresh_expiry, Lifetime::For(life) if life == Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_is_no_grant_is_refused_without_a_word_of_it() {
+        for (body, word) in [
+            ("", "empty"),
+            (" \n", "empty"),
+            ("ts-test-secret-a", "neither"),
+            (r#"{"access_token":"ts-test-secret-a""#, "neither"),
+            (r#"["ts-test-secret-a"]"#, "neither"),
+            ("<html>ts-test-secret-a</html>", "neither"),
+            (r#"{"refresh_token":"ts-test-secret-r"}"#, "no access_token"),
+            (r#"{"error":"bad_verification_code"}"#, "refusal"),
+            (r#"{"ok":false,"error":"invalid_code"}"#, "refusal"),
+            ("error=bad_verification_code&error_description=ts-test-secret-x", "refusal"),
+            (r#"{"error":"x","access_token":"ts-test-secret-a"}"#, "a token and an error"),
+            (r#"{"access_token":"ts-test-secret a"}"#, "access_token must be"),
+        ] {
+            let error = Grant::from_token_response(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(word) && !error.contains("ts-test-secret"), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The schema: bringing it up to date, and what it lacks.
+
+use diesel::SqliteConnection;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// Brings the schema up to date.
+pub(super) fn run(connection: &mut SqliteConnection) -> diesel::migration::Result<()> {
+    connection.run_pending_migrations(MIGRATIONS).map(drop)
+}
+
+#[cfg(feature = "config")]
+mod check {
+    use std::path::Path;
+
+    use diesel::{
+        Connection as _, SqliteConnection,
+        connection::SimpleConnection as _,
+        migration::{Migration, MigrationSource as _},
+        sqlite::Sqlite,
+    };
+    use diesel_migrations::MigrationHarness as _;
+
+    use super::MIGRATIONS;
+    use crate::{error::Error, store::sqlite::unopened};
+
+    /// The names of the migrations that the file lacks; all of them, if there is no such file. Changes nothing and needs no
+    /// lock.
+    ///
+    /// # Errors
+    /// It cannot be read, or a newer version of this program wrote it.
+    pub(in crate::store) fn pending(path: &Path) -> Result<Vec<String>, Error> {
+        let applied = if path.exists() { applied(path)? } else { Vec::new() };
+        let known: Vec<Box<dyn Migration<Sqlite>>> = MIGRATIONS.migrations().map_err(|error| unopened(path, &error))?;
+        let version = |migration: &dyn Migration<Sqlite>| migration.name().version().to_string();
+        if applied.iter().any(|applied| known.iter().all(|known| version(&**known) != *applied)) {
+            return Err(unopened(path, &"a newer version of token-supervisor wrote it: use that one"));
+        }
+        let lacking = known.iter().filter(|known| !applied.contains(&version(&***known)));
+        let mut lacking: Vec<_> = lacking.map(|migration| migration.name().to_string()).collect();
+        lacking.sort();
+        Ok(lacking)
+    }
+
+    /// The versions of the migrations that the file has.
+    fn applied(path: &Path) -> Result<Vec<String>, Error> {
+        let name = path.to_str().ok_or_else(|| unopened(path, &"its path is not UTF-8"))?;
+        let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
+        connection
+            .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;")
+            .map_err(|error| unopened(path, &error))?;
+        let applied = connection.applied_migrations().map_err(|error| unopened(path, &error))?;
+        Ok(applied.iter().map(ToString::to_string).collect())
+    }
+}
+
+#[cfg(feature = "config")]
+pub(in crate::store) use check::pending;

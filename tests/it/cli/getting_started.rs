@@ -1,0 +1,106 @@
+//! From nothing to tokens that outlive their lifetimes.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Ran, World, program};
+
+#[test]
+fn from_init_to_tokens_past_their_lifetimes() {
+    let world = World::new(Duration::from_secs(2));
+    assert_eq!(world.run(&["config", "check"]).code, 0);
+    assert_eq!(world.run(&["doctor"]).code, 0);
+    world.connect("alice");
+    let (mut tokens, mut generations) = (BTreeSet::new(), BTreeSet::new());
+    // Each run is a process of its own that takes a while; two lifetimes take a few seconds.
+    for _ in 0..500 {
+        let token: Value = serde_json::from_str(&world.token(&["--format", "json"])).unwrap();
+        assert_eq!((&token["token_type"], &token["expiry"]), (&"Bearer".into(), &"at".into()));
+        generations.insert(token["generation"].as_u64().unwrap());
+        tokens.insert(token["access_token"].as_str().unwrap().to_owned());
+        if generations.contains(&3) {
+            break;
+        }
+    }
+    assert_eq!(generations, [1, 2, 3].into());
+    assert_eq!((tokens.len(), world.sim.duplicate_spends()), (3, 0));
+    assert_eq!(world.sim.requests(), 2, "a refresh for each lifetime, and none beside it");
+}
+
+#[test]
+fn init_overwrites_nothing_and_leaves_nothing_half_written() {
+    let folder = TempDir::new().unwrap();
+    let files = || -> BTreeSet<_> {
+        fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let init = |args: &[&str]| Ran::new(program(folder.path(), &[&["init"], args].concat()).output().unwrap());
+    for taken in ["token-supervisor.toml", "token-supervisor.keys"] {
+        fs::write(folder.path().join(taken), "mine").unwrap();
+        init(&[]).failed(1, taken);
+        assert_eq!((files().len(), fs::read(folder.path().join(taken)).unwrap()), (1, b"mine".to_vec()));
+        fs::remove_file(folder.path().join(taken)).unwrap();
+    }
+    let wrong = init(&["--idp", "nobody"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("github") && files().is_empty(), "{wrong:?}");
+
+    let ran = init(&["--json"]);
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(files(), ["token-supervisor.keys", "token-supervisor.toml"].map(str::to_owned).into());
+    let key = json["api_key"].as_str().unwrap();
+    let config = fs::read_to_string(folder.path().join("token-supervisor.toml")).unwrap();
+    assert!(key.len() > 40 && !config.contains(key) && config.contains("sha256 = "), "{config}");
+    #[cfg(unix)]
+    for file in files() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(folder.path().join(&file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let check = Ran::new(program(folder.path(), &["config", "check", "--json"]).output().unwrap());
+    assert_eq!((check.code, &*check.stdout), (0, "{\"file\":\"token-supervisor.toml\",\"idps\":[]}\n"));
+}
+
+#[test]
+fn every_preset_starts_with_a_file_that_fits_but_for_its_secrets() {
+    let help = Ran::new(program(&std::env::temp_dir(), &["init", "--help"]).output().unwrap()).stdout;
+    let presets = help.split_once("by its preset:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let presets: Vec<_> = presets.split(',').map(str::trim).collect();
+    assert!(presets.len() > 10, "{help}");
+    for preset in presets {
+        let folder = TempDir::new().unwrap();
+        let ran = Ran::new(program(folder.path(), &["init", "--idp", preset]).output().unwrap());
+        assert_eq!(ran.code, 0, "{preset}: {ran:?}");
+        let mut check = program(folder.path(), &["config", "check"]);
+        let variable = preset.to_uppercase();
+        check.env(format!("{variable}_CLIENT_ID"), "id").env(format!("{variable}_CLIENT_SECRET"), "ts-test-secret-c");
+        let ran = Ran::new(check.output().unwrap()).without_secrets();
+        assert_eq!(ran.code, 0, "{preset}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_new_key_is_let_in_by_the_section_that_comes_with_it() {
+    let world = World::new(Duration::from_secs(60));
+    let args = [
+        "apikey",
+        "new",
+        "bill \"x\"",
+        "--scope",
+        "token",
+        "--scope",
+        "grant",
+        "--idp",
+        "gitlab",
+        "--user-prefix",
+        "a/",
+    ];
+    let made = world.json(&args);
+    let path = world.folder.path().join("token-supervisor.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config + "\n" + made["section"].as_str().unwrap()).unwrap();
+    let shown = world.run(&["config", "show"]);
+    assert!(shown.code == 0 && shown.stdout.contains("bill \"x\""), "{shown:?}");
+    let (key, other) = (made["key"].as_str().unwrap(), world.json(&args));
+    assert!(!shown.stdout.contains(key) && other["key"] != key);
+}

@@ -1,0 +1,84 @@
+//! Ctrl-C while a refresh is in flight, and stores that others have.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command},
+};
+
+use token_supervisor::{Keyring, TokenSupervisor, testing::Fault};
+
+use super::{World, started};
+use crate::support::eventually;
+
+/// A refresh whose answer is kept back.
+async fn hanging(world: &World) -> Child {
+    world.sim.next(Fault::Hang);
+    let child = started(world.command(&["refresh", "gitlab", "alice"]));
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    child
+}
+
+fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_in_flight_at_ctrl_c_is_stored() {
+    let world = World::connected();
+    let mut child = hanging(&world).await;
+    interrupt(&child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("in flight"), "{line}");
+    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    world.sim.release();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    line.clear();
+    stderr.read_to_string(&mut line).unwrap();
+    assert!(line.starts_with("error: interrupted\n\nnext: "), "{line}");
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!((&status["generation"], &status["state"]), (&2.into(), &"fresh".into()), "{status}");
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_ctrl_c_gives_it_up_and_leaves_a_doubt() {
+    let world = World::connected();
+    let mut child = hanging(&world).await;
+    interrupt(&child);
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    stderr.read_to_string(&mut line).unwrap();
+    assert!(line.contains("given up"), "{line}");
+    world.sim.abandon_first(1);
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!(status["generation"], 1, "{status}");
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_another_process_has_is_named_with_it() {
+    let world = World::connected();
+    let path = |name: &str| world.folder.path().join(name);
+    let supervisor = TokenSupervisor::builder()
+        .store(format!("sqlite://{}", path("token-supervisor.db").display()))
+        .keyring(Keyring::from_file(path("token-supervisor.keys")).unwrap())
+        .start()
+        .await
+        .unwrap();
+    let process = format!("in use by process {}", std::process::id());
+    for args in [&["token", "gitlab", "alice"][..], &["status"], &["hold", "gitlab", "alice", "--reason", "x"]] {
+        world.run(args).failed(1, &process);
+    }
+    let doctor = world.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.stdout.contains(&process), "{doctor:?}");
+    assert_eq!(world.run(&["migrate", "--check"]).code, 0, "it needs no lock");
+    crate::support::stop(supervisor).await;
+}

@@ -1,0 +1,150 @@
+//! The commands, as users run them: the program itself, on files of its own, against a simulated identity provider.
+
+mod getting_started;
+mod interrupted;
+mod looks;
+mod usage;
+mod verbs;
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use token_supervisor::testing::{Profile, SimulatedIdp};
+
+/// Every command, in the order of the help.
+const COMMANDS: [&str; 17] = [
+    "demo",
+    "init",
+    "config",
+    "apikey",
+    "connect",
+    "token",
+    "status",
+    "list",
+    "refresh",
+    "hold",
+    "release",
+    "disconnect",
+    "restore",
+    "purge",
+    "migrate",
+    "doctor",
+    "why",
+];
+
+/// A folder in which `init --idp gitlab` was run, and the identity provider.
+struct World {
+    folder: TempDir,
+    sim: SimulatedIdp,
+}
+
+impl World {
+    fn new(life: Duration) -> Self {
+        let sim = SimulatedIdp::start(Profile::gitlab().access_lifetime(life)).unwrap();
+        let world = Self { folder: TempDir::new().unwrap(), sim };
+        assert_eq!(world.run(&["init", "--idp", "gitlab"]).code, 0);
+        world
+    }
+
+    /// With the grant of alice.
+    fn connected() -> Self {
+        let world = Self::new(Duration::from_secs(7_200));
+        world.connect("alice");
+        world
+    }
+
+    fn connect(&self, user: &str) -> Ran {
+        let ran = self.pipe(&["connect", "gitlab", user, "--stdin"], &self.sim.consent_answer(user));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(self.folder.path(), args);
+        command
+            .env("GITLAB_CLIENT_ID", &self.sim.profile().client_id)
+            .env("GITLAB_CLIENT_SECRET", self.sim.profile().client_secret.expose_secret())
+            .env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", self.sim.token_url())
+            .env("TOKEN_SUPERVISOR__IDP__GITLAB__REVOCATION_URL", self.sim.revocation_url());
+        command
+    }
+
+    /// Runs a command that has no business with secrets.
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::new(self.command(args).output().unwrap()).without_secrets()
+    }
+
+    fn pipe(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = started(self.command(args));
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Ran::new(child.wait_with_output().unwrap()).without_secrets()
+    }
+
+    /// What it prints with `--json`.
+    fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(&[args, &["--json"]].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    /// Asks for a token; only there does one stand.
+    fn token(&self, more: &[&str]) -> String {
+        let ran = Ran::new(self.command(&[&["token", "gitlab", "alice"], more].concat()).output().unwrap());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(!ran.stderr.contains(SECRET), "{ran:?}");
+        ran.stdout
+    }
+}
+
+/// In that folder, and nothing of the machine's environment.
+fn program(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
+    command.args(args).current_dir(folder).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn started(mut command: Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+const SECRET: &str = "ts-test-secret-";
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn new(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().expect("it ends by itself");
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    fn without_secrets(self) -> Self {
+        assert!(!self.stdout.contains(SECRET) && !self.stderr.contains(SECRET), "{self:?}");
+        self
+    }
+
+    /// An error that says what to do next.
+    fn failed(&self, code: i32, word: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        let told = self.stderr.starts_with("error: ") && self.stderr.contains("\nnext: ");
+        assert!(told && self.stderr.contains(word), "{word}: {self:?}");
+        assert!(self.stdout.is_empty(), "{self:?}");
+    }
+}
+
+/// On a screen of a hundred columns.
+fn fits(text: &str) -> bool {
+    text.lines().all(|line| line.chars().count() <= 100)
+}

@@ -1,0 +1,115 @@
+//! Wrong usage, missing files, and the help.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::{COMMANDS, Ran, World, fits, program};
+
+fn run(args: &[&str]) -> Ran {
+    let folder = TempDir::new().unwrap();
+    Ran::new(program(folder.path(), args).output().unwrap()).without_secrets()
+}
+
+#[test]
+fn every_help_ends_with_two_examples() {
+    let of = |command: &'static str| vec![command];
+    let below = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
+    for command in COMMANDS.map(of).into_iter().chain(below) {
+        let ran = run(&[&*command, &["--help"]].concat());
+        assert_eq!(ran.code, 0, "{command:?}");
+        let (_, examples) = ran.stdout.split_once("Examples:\n").unwrap();
+        let lines: Vec<_> = examples.trim_end().lines().collect();
+        assert_eq!(lines.len(), 2, "{command:?}: {examples}");
+        assert!(
+            lines.iter().all(|line| line.contains(&format!("token-supervisor {}", command.join(" ")))),
+            "{examples}"
+        );
+        assert!(fits(&ran.stdout), "{}", ran.stdout);
+        assert!(ran.stdout.contains("--json"), "{command:?}");
+    }
+}
+
+#[test]
+fn every_command_tells_wrong_usage() {
+    for wrong in [
+        &[][..],
+        &["nonsense"],
+        &["init", "--idp"],
+        &["init", "extra"],
+        &["config"],
+        &["config", "show", "--wrong"],
+        &["apikey"],
+        &["apikey", "new"],
+        &["apikey", "new", "x", "--scope", "all"],
+        &["connect", "gitlab", "alice"],
+        &["connect", "gitlab", "--stdin"],
+        &["token", "gitlab"],
+        &["token", "gitlab", "alice", "--format", "xml"],
+        &["token", "gitlab", "alice", "--format", "netrc"],
+        &["token", "gitlab", "alice", "--min-ttl", "-1"],
+        &["status", "gitlab"],
+        &["list", "--state", "lost"],
+        &["list", "--limit", "0"],
+        &["list", "--expiring-before", "1800000000000"],
+        &["list", "--after", "x"],
+        &["refresh"],
+        &["hold", "gitlab", "alice"],
+        &["release", "gitlab"],
+        &["disconnect", "gitlab", "alice", "--purge"],
+        &["restore", "gitlab"],
+        &["purge", "gitlab"],
+        &["migrate", "now"],
+        &["doctor", "--spend"],
+        &["why"],
+    ] {
+        let ran = run(wrong);
+        assert_eq!(ran.code, 2, "{wrong:?}: {ran:?}");
+        assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{wrong:?}: {ran:?}");
+    }
+    for (wrong, word) in [
+        (&["apikey", "new", ""][..], "name"),
+        (&["apikey", "new", "x", "--user-prefix", "acme"], "must end in"),
+        (&["apikey", "new", "x", "--idp", "GitHub"], "identity provider"),
+        (&["token", "GitHub", "alice"], "identity provider must match"),
+        (&["hold", "gitlab", "", "--reason", "x"], "user must be"),
+        (&["why", "nonsense"], "no code of ours"),
+    ] {
+        run(wrong).failed(2, word);
+    }
+}
+
+/// Not there, not TOML, and pointing at keys that are not there.
+#[test]
+fn every_command_tells_which_file_is_missing() {
+    let world = World::connected();
+    let path = |name: &str| world.folder.path().join(name).display().to_string();
+    fs::write(path("broken.toml"), "[store\nurl = \"ts-test-secret-url\"").unwrap();
+    for command in [
+        &["config", "check"][..],
+        &["config", "show"],
+        &["connect", "gitlab", "alice", "--stdin"],
+        &["token", "gitlab", "alice"],
+        &["status"],
+        &["status", "gitlab", "alice"],
+        &["list"],
+        &["refresh", "gitlab", "alice"],
+        &["hold", "gitlab", "alice", "--reason", "x"],
+        &["release", "gitlab", "alice"],
+        &["disconnect", "gitlab", "alice"],
+        &["restore", "gitlab", "alice"],
+        &["purge", "gitlab", "alice"],
+        &["migrate"],
+        &["doctor"],
+    ] {
+        world.run(&[command, &["--config", "missing.toml"]].concat()).failed(2, "missing.toml");
+        world.run(&[command, &["--config", "broken.toml"]].concat()).failed(2, "broken.toml:1:");
+        run(command).failed(2, "token-supervisor init");
+    }
+    fs::rename(path("token-supervisor.keys"), path("elsewhere")).unwrap();
+    for command in [&["token", "gitlab", "alice"][..], &["config", "check"], &["status"]] {
+        world.run(command).failed(2, "cannot read key file token-supervisor.keys");
+    }
+    let doctor = world.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.stdout.contains("WRONG  keys"), "{doctor:?}");
+}

@@ -1,0 +1,136 @@
+//! What people do with grants.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use token_supervisor::testing::{Fault, Profile, SimulatedIdp};
+
+use super::{Ran, World};
+
+#[test]
+fn a_grant_is_held_released_ended_and_taken_back() {
+    let world = World::connected();
+    let held = world.json(&["hold", "gitlab", "alice", "--reason", "the audit"]);
+    assert_eq!((&held["held"], &held["held_reason"]), (&true.into(), &"the audit".into()), "{held}");
+    world.run(&["refresh", "gitlab", "alice"]).failed(4, "held");
+    assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are served");
+    assert_eq!(world.json(&["release", "gitlab", "alice"])["held"], false);
+    assert_eq!(world.sim.requests(), 0);
+
+    let refreshed = world.json(&["refresh", "gitlab", "alice"]);
+    assert_eq!((&refreshed["refreshed"], &refreshed["generation"]), (&true.into(), &2.into()), "{refreshed}");
+
+    let gone = world.json(&["disconnect", "gitlab", "alice"]);
+    assert_eq!((&gone["state"], gone.get("revoked")), (&"revoked".into(), None), "{gone}");
+    world.run(&["token", "gitlab", "alice"]).failed(5, "token-supervisor connect gitlab alice --stdin");
+    assert_eq!(world.json(&["restore", "gitlab", "alice"])["held"], false);
+    world.token(&[]);
+
+    let gone = world.json(&["disconnect", "gitlab", "alice", "--revoke"]);
+    assert_eq!((&gone["revoked"], world.sim.revocations()), (&true.into(), 1), "{gone}");
+    world.run(&["restore", "gitlab", "alice"]).failed(5, "not connected");
+    assert_eq!(world.json(&["purge", "gitlab", "alice"])["state"], "absent");
+    world.run(&["status", "gitlab", "alice"]).failed(5, "not connected");
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[test]
+fn a_revocation_that_fails_is_queued_and_said_to_be() {
+    let world = World::connected();
+    world.sim.fail_revocations(Some(503));
+    let ran = world.run(&["disconnect", "gitlab", "alice", "--revoke"]);
+    assert!(ran.code == 0 && ran.stdout.starts_with("disconnected; the revocation is queued"), "{ran:?}");
+    assert_eq!(world.sim.revocations(), 1);
+}
+
+#[test]
+fn a_command_does_nothing_for_other_grants_and_looking_costs_nothing() {
+    let world = World::new(Duration::from_secs(1));
+    for user in ["alice", "bob"] {
+        world.connect(user);
+    }
+    let due = |world: &World| world.json(&["status", "gitlab", "bob"])["state"] == "due";
+    assert!((0..200).any(|_| due(&world)), "it comes due");
+    for looking in [&["status"][..], &["list"], &["doctor"], &["status", "gitlab", "alice"]] {
+        assert_eq!(world.run(looking).code, 0);
+    }
+    assert_eq!(world.sim.requests(), 0);
+    world.token(&[]);
+    assert_eq!(world.sim.requests(), 1, "for alice alone");
+}
+
+#[test]
+fn what_is_handed_in_is_read_as_it_came_and_never_shown() {
+    let world = World::new(Duration::from_secs(7_200));
+    let connect = |input: &[u8]| world.pipe(&["connect", "gitlab", "alice", "--stdin"], input);
+    for (input, word) in [
+        ("", "empty"),
+        ("ts-test-secret-a", "neither a JSON object nor a form"),
+        ("{\"access_token\":\"ts-test-secret-a\"", "neither a JSON object nor a form"),
+        ("{\"refresh_token\":\"ts-test-secret-r\"}", "no access_token"),
+        ("{\"error\":\"invalid_grant\",\"error_description\":\"ts-test-secret-a\"}", "refusal"),
+    ] {
+        connect(input.as_bytes()).failed(2, word);
+    }
+    let answer = world.sim.consent_answer("alice");
+    let (first, again) = (connect(&answer), connect(&answer));
+    assert!(first.code == 0 && first.stdout.starts_with("connected\ngitlab / alice   g_"), "{first:?}");
+    assert!(again.code == 0 && again.stdout.starts_with("unchanged: already connected"), "{again:?}");
+    let ran = world.pipe(&["connect", "gitlab", "bob", "--stdin"], &answer);
+    ran.failed(1, "connected under another key");
+
+    // GitHub's answers are forms.
+    let github = SimulatedIdp::start(Profile::github()).unwrap();
+    let form = world.pipe(&["connect", "gitlab", "carol", "--stdin"], &github.consent_answer("carol"));
+    assert_eq!(form.code, 0, "{form:?}");
+}
+
+#[test]
+fn tokens_come_in_the_form_that_was_asked_for() {
+    let world = World::connected();
+    let plain = world.token(&[]);
+    let token = plain.trim_end();
+    assert_eq!(world.token(&["--format", "plain", "--min-ttl", "60"]), plain);
+    assert_eq!(world.token(&["--format", "header"]), format!("Authorization: Bearer {token}\n"));
+    assert_eq!(world.token(&["--format", "env"]), format!("GITLAB_TOKEN={token}\n"));
+    let netrc = world.token(&["--format", "netrc", "--machine", "gitlab.com"]);
+    assert_eq!(netrc, format!("machine gitlab.com login oauth2 password {token}\n"));
+    let json: Value = serde_json::from_str(&world.token(&["--json"])).unwrap();
+    for (field, value) in [("access_token", token), ("token_type", "Bearer"), ("expiry", "at"), ("freshness", "fresh")]
+    {
+        assert_eq!(json[field], value, "{json}");
+    }
+    assert!(json["expires_at"].as_str().unwrap().ends_with('Z') && json["expires_in"].as_u64() > Some(7_000));
+    // What is logged never has it, and goes elsewhere.
+    assert_eq!(world.token(&["-vv"]), plain);
+}
+
+#[test]
+fn scripts_see_what_to_do_in_the_exit_code() {
+    let world = World::connected();
+    world.run(&["token", "github", "alice"]).failed(2, "[idp.github]");
+    world.run(&["token", "gitlab", "bob"]).failed(5, "connect gitlab bob");
+    world.run(&["token", "gitlab", "alice", "--min-ttl", "900000"]).failed(2, "min_ttl");
+    world.sim.always(Some(Fault::Status(503, Some("20".to_owned()))));
+    let down = world.run(&["refresh", "gitlab", "alice", "--json"]);
+    let told: Value = serde_json::from_str(&down.stderr).unwrap();
+    assert_eq!((down.code, &told["exit_code"], &told["code"]), (4, &4.into(), &"unavailable".into()), "{down:?}");
+    assert!(told["retry_after"].as_u64() >= Some(1) && told["next"].as_str() > Some(""), "{told}");
+
+    let world = World::connected();
+    world.sim.end_family("alice");
+    let ran = world.run(&["refresh", "gitlab", "alice"]);
+    ran.failed(3, "token-supervisor why invalid_grant");
+    assert_eq!(world.run(&["status", "gitlab", "alice"]).code, 0);
+}
+
+#[test]
+fn an_identity_provider_out_of_reach_is_said_to_be() {
+    let world = World::connected();
+    let mut command = world.command(&["refresh", "gitlab", "alice"]);
+    // Nobody listens there.
+    command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", "http://127.0.0.1:9/token");
+    Ran::new(command.output().unwrap()).without_secrets().failed(4, "idp_down");
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!((&status["generation"], &status["last_error"]), (&1.into(), &"connect_failed".into()), "{status}");
+}
