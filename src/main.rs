@@ -11,7 +11,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use cli::{
-    Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, status, token,
+    Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
     verbs::{Disconnect, Hold, Purge, Refresh, Release, Restore},
     why,
 };
@@ -42,6 +42,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Init(init::Args),
+    Serve(serve::Args),
     Config(config::Args),
     Apikey(apikey::Args),
     Connect(connect::Args),
@@ -68,7 +69,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    log(cli.verbose);
+    if !matches!(cli.command, Command::Serve(_)) {
+        log(cli.verbose);
+    }
     let json = cli.json;
     // The supervisor brings threads of its own; these are the command's.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -81,6 +84,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Demo(args) => demo::run(args, cli.json, cli.verbose > 0).await,
         Command::Init(args) => init::run(&args, out),
+        Command::Serve(args) => serve::run(&args, cli.verbose, out).await,
         Command::Config(args) => config::run(&args, out),
         Command::Apikey(args) => apikey::run(&args, out),
         Command::Connect(args) => connect::run(args, out).await,
@@ -99,7 +103,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Quiet unless asked.
+/// Quiet unless asked. The server has its own way.
 fn log(verbose: u8) {
     let filter = match verbose {
         0 => return,

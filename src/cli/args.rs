@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use token_supervisor::{State, TokenKey, config::Config};
+use token_supervisor::{
+    State, TokenKey,
+    config::{Config, Reloader},
+};
 
 use super::Failure;
 
@@ -17,6 +20,11 @@ pub(crate) struct Source {
 impl Source {
     pub(super) fn load(&self) -> Result<Config, Failure> {
         Ok(Config::load(self.config.as_deref(), std::env::vars_os())?)
+    }
+
+    /// The same, for who reads it again.
+    pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
+        Ok(Reloader::load(self.config.as_deref(), std::env::vars_os())?)
     }
 }
 

@@ -15,10 +15,11 @@ use token_supervisor::{
 };
 
 use super::{
-    Exit, Failure,
+    Failure,
     args::STATES,
     body::{GrantBody, TokenBody},
     show::note,
+    signals::{Signals, interrupted},
     time::pause,
 };
 
@@ -155,50 +156,3 @@ impl Backend {
 }
 
 const ABANDONED: &str = "a refresh was given up: the next process finds that it is in doubt, and settles it";
-
-fn interrupted(signal: u8) -> Failure {
-    Failure::new(
-        Exit::Interrupted(signal),
-        "interrupted",
-        "run it again: what was in flight is stored, or found in doubt",
-    )
-}
-
-/// Ctrl-C, and the signal by which services are stopped.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    fn listen() -> Result<Self, Failure> {
-        Ok(Self {})
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        2
-    }
-}

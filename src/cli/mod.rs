@@ -11,6 +11,7 @@ mod backend;
 mod body;
 mod exit;
 mod show;
+mod signals;
 mod time;
 
 pub(crate) mod apikey;
@@ -20,6 +21,7 @@ pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod migrate;
+pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod verbs;

@@ -80,6 +80,10 @@ impl Reloader {
 
     fn accept(&mut self, new: Config, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
         let old = &self.config;
+        if old.server.unguarded().is_none() && new.server.unguarded().is_some() {
+            let text = "the last API key must not go while it is served: put another one in its place";
+            return Err(ConfigError::one(Origin::Default, "server.api_key", text.to_owned()));
+        }
         // All of them were checked. Should one be refused all the same, the next try starts from the old ones again.
         let mut idps = Vec::new();
         for (name, idp) in new.idps.iter().filter(|(name, idp)| old.idps.get(*name) != Some(idp)) {

@@ -25,6 +25,13 @@ pub struct Server {
     pub api_keys: Vec<ApiKey>,
 }
 
+impl Server {
+    /// An address on a network at which nobody could ask, because there is no API key.
+    pub fn unguarded(&self) -> Option<&Bind> {
+        self.bind.iter().find(|bind| self.api_keys.is_empty() && matches!(bind, Bind::Tcp(_)))
+    }
+}
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -32,14 +32,21 @@ pub struct Api {
     draining: Arc<watch::Sender<bool>>,
     /// Whoever can ask may do everything.
     pub(super) trusting: bool,
+    pub(super) plain_users: bool,
 }
 
 /// The HTTP API of this supervisor, for who shows one of these keys.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
-    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default(), trusting: false }
+    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default(), trusting: false, plain_users: false }
 }
 
 impl Api {
+    /// The `audit` target names users as they are; otherwise by a digest that only the key ring's owner can make.
+    pub fn plain_users(mut self) -> Self {
+        self.plain_users = true;
+        self
+    }
+
     /// From now on it says that it is not ready, and long polls end: the process will stop. Everything else is
     /// answered as before.
     pub fn drain(&self) {

@@ -33,7 +33,10 @@ pub(super) fn tell(
         caller = call.caller().map_or("-", |caller| caller.name()),
         action,
         idp,
-        user = key.map(|key| call.api.supervisor.pseudonym(key.user())),
+        user = key.map(|key| match call.api.plain_users {
+            true => key.user().to_owned(),
+            false => call.api.supervisor.pseudonym(key.user()),
+        }),
         generation = outcome.ok().and_then(|granted| granted.generation).map(Generation::get),
         outcome = name,
         request_id = call.id,

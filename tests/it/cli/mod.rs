@@ -3,6 +3,8 @@
 mod getting_started;
 mod interrupted;
 mod looks;
+#[cfg(unix)]
+mod serving;
 mod usage;
 mod verbs;
 
@@ -18,9 +20,10 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of the help.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "demo",
     "init",
+    "serve",
     "config",
     "apikey",
     "connect",
@@ -42,13 +45,16 @@ const COMMANDS: [&str; 17] = [
 struct World {
     folder: TempDir,
     sim: SimulatedIdp,
+    /// For all scopes.
+    api_key: String,
 }
 
 impl World {
     fn new(life: Duration) -> Self {
         let sim = SimulatedIdp::start(Profile::gitlab().access_lifetime(life)).unwrap();
-        let world = Self { folder: TempDir::new().unwrap(), sim };
-        assert_eq!(world.run(&["init", "--idp", "gitlab"]).code, 0);
+        let mut world = Self { folder: TempDir::new().unwrap(), sim, api_key: String::new() };
+        let made = world.json(&["init", "--idp", "gitlab"]);
+        made["api_key"].as_str().unwrap().clone_into(&mut world.api_key);
         world
     }
 

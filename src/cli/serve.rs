@@ -1,0 +1,155 @@
+//! `serve`: the HTTP API, until it is told to stop.
+//!
+//! Its course: listeners are bound, then the supervisor is started, then requests are answered. At SIGTERM no more
+//! connections are taken, what is under way is answered, and what is in flight to identity providers is stored.
+//!
+//! Invariants: nothing listens on a network without an API key; a new configuration that is wrong changes nothing.
+
+mod listen;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use token_supervisor::{
+    TokenSupervisor,
+    config::{Changes, Config, ConfigError, Log, LogFormat, LogUser, Reloader},
+    web::{ApiKey, ApiKeys, Server, api},
+};
+use tracing_subscriber::EnvFilter;
+
+use self::listen::Listeners;
+use super::{
+    Exit, Failure, Out,
+    args::Source,
+    signals::{Hangup, Signals, interrupted},
+    time::pause,
+};
+
+/// Serves the HTTP API until it is stopped.
+///
+/// SIGTERM and Ctrl-C end it: requests under way are answered, refreshes in flight are stored.
+/// SIGHUP reads the configuration again.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:\n  token-supervisor serve\n  \
+    token-supervisor serve --config /etc/token-supervisor/config.toml")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: Source,
+}
+
+/// How long a refresh in flight is awaited: longer than the patience with any identity provider, unless it is configured.
+const DRAIN: Duration = Duration::from_secs(150);
+
+/// How often the files that values stand in are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Failure> {
+    let (mut signals, mut hangup) = (Signals::listen()?, Hangup::listen()?);
+    let mut reloader = args.source.reloader()?;
+    let config = reloader.config();
+    config.check()?;
+    if let Some(bind) = config.server().unguarded() {
+        return Err(Failure::usage(
+            format!("server.api_key: without one nothing is served at {bind}"),
+            "token-supervisor apikey new NAME --scope token, and put what it prints into the configuration",
+        ));
+    }
+    log(config.log(), verbose);
+    let listeners = Listeners::bind(&config.server().bind)?;
+    let starting = config.builder()?.start();
+    let supervisor = tokio::select! {
+        supervisor = starting => supervisor?,
+        signal = signals.next() => return Err(interrupted(signal)),
+    };
+    let keys = ApiKeys::new(keys_of(config));
+    let mut api = api(supervisor.clone(), keys.clone());
+    if config.log().user == LogUser::Plain {
+        api = api.plain_users();
+    }
+    let addresses = listeners.addresses()?;
+    let (servers, sockets) = listeners.serve(&api)?;
+    out.result(&json!({ "serving": addresses, "process": std::process::id() }), || {
+        addresses.iter().map(|address| format!("serving {address}\n")).collect()
+    })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "serving");
+
+    let signal = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            () = hangup.next() => {
+                told(&keys, tokio::task::block_in_place(|| reloader.reload(&supervisor).map(Some)), &reloader);
+            }
+            () = pause(LOOK_EVERY) => {
+                told(&keys, tokio::task::block_in_place(|| reloader.poll(&supervisor)), &reloader);
+            }
+        }
+    };
+    tracing::info!("stopping: what is under way is finished");
+    let ended = tokio::select! {
+        ended = stop(servers, &supervisor) => ended,
+        again = signals.next() => Err(Failure::new(
+            Exit::Interrupted(again),
+            "stopped before everything was finished",
+            "start it again: what was in flight is found in the journal, or in doubt",
+        )),
+    };
+    drop(sockets);
+    tracing::info!(signal, "stopped");
+    ended
+}
+
+/// Finishes what is under way, in HTTP first: what waits there may wait for a refresh.
+async fn stop(servers: Vec<Server>, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
+    for stopped in join_all(servers.into_iter().map(Server::stop)).await {
+        stopped?;
+    }
+    let ended = supervisor.shutdown(DRAIN).await;
+    if ended.abandoned == 0 {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{} refreshes were given up: no answer came", ended.abandoned),
+        "start it again: it finds that they are in doubt, and settles them",
+    ))
+}
+
+fn keys_of(config: &Config) -> Vec<ApiKey> {
+    config.server().api_keys.iter().map(ApiKey::from).collect()
+}
+
+/// Takes over what the server has of a new configuration, and tells operators what became of it.
+fn told(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
+    match changes {
+        Ok(None) => {}
+        Ok(Some(changes)) => {
+            if changes.server {
+                keys.replace(keys_of(reloader.config()));
+            }
+            tracing::info!(idps = ?changes.idps, api_keys = changes.server, "the configuration was read again");
+            if !changes.restart.is_empty() {
+                tracing::warn!(settings = ?changes.restart, "these changes wait for a restart");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "the new configuration is refused, the old one stays; next: fix it, then send SIGHUP again")
+        }
+    }
+}
+
+/// What happens is written to stderr; `RUST_LOG` says how much of it.
+fn log(log: Log, verbose: u8) {
+    let default = match verbose {
+        0 => "token_supervisor=info,audit=info",
+        1 => "token_supervisor=debug,audit=info",
+        _ => "token_supervisor=trace,audit=info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let log_to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Json => log_to_stderr.json().init(),
+        _ => log_to_stderr.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+    }
+}
