@@ -1,13 +1,18 @@
 //! Arguments that commands share.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf, time::SystemTime};
 
+use clap::value_parser;
 use token_supervisor::{
-    State, TokenKey,
+    Cursor, Filter, State, TokenKey,
     config::{Config, Reloader},
 };
 
-use super::Failure;
+use super::{
+    Failure,
+    backend::{Address, Place},
+    time,
+};
 
 /// Where the settings are.
 #[derive(Debug, clap::Args)]
@@ -25,6 +30,120 @@ impl Source {
     /// The same, for who reads it again.
     pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
         Ok(Reloader::load(self.config.as_deref(), std::env::vars_os())?)
+    }
+}
+
+/// Where to work: directly on the store, or on a running server.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    source: Source,
+    /// A running server to ask: its URL, or unix:PATH [env: TOKEN_SUPERVISOR_SERVER]
+    ///
+    /// With the API key that stands in TOKEN_SUPERVISOR_API_KEY.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    server: Option<Address>,
+}
+
+impl Target {
+    pub(super) fn place(&self) -> Result<Place, Failure> {
+        const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
+        // What is said on the command line goes before what is set for all commands.
+        let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
+        let server = match (&self.server, set) {
+            (Some(address), _) => Some(address.clone()),
+            (None, Some(url)) => {
+                let url = url.to_string_lossy();
+                let address =
+                    url.parse().map_err(|text| Failure::usage(format!("{SERVER} {text}"), "set it so, or unset it"));
+                Some(address?)
+            }
+            (None, None) => None,
+        };
+        match server {
+            Some(address) => Ok(Place::Server(address)),
+            None => Ok(Place::Store(Box::new(self.source.load()?))),
+        }
+    }
+}
+
+/// Which grants.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Wanted {
+    /// At this identity provider, configured or not
+    #[arg(long, value_name = "NAME")]
+    idp: Option<String>,
+    /// Of this user
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Of users whose names start like this
+    #[arg(long, value_name = "PREFIX")]
+    user_prefix: Option<String>,
+    /// Of this account
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// In this state; may be repeated. Disconnected ones only by --state revoked
+    #[arg(long = "state", value_name = "STATE", value_parser = state)]
+    states: Vec<State>,
+    /// That people hold
+    #[arg(long)]
+    held: bool,
+    /// That end before then for want of a consent: RFC 3339, or seconds since the epoch
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    expiring_before: Option<SystemTime>,
+    /// How many: 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+    /// Goes on where the page before ended, as it said
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<Cursor>,
+}
+
+impl Wanted {
+    /// All but the disconnected ones, in the largest pages.
+    pub(super) fn all(after: Option<Cursor>) -> Self {
+        Self { limit: 1_000, after, ..Self::default() }
+    }
+
+    /// For the store.
+    pub(super) fn filter(&self) -> Filter {
+        let mut filter = Filter::new().limit(self.limit);
+        let set = |filter: Filter, text: &Option<String>, setter: fn(Filter, String) -> Filter| match text {
+            Some(text) => setter(filter, text.clone()),
+            None => filter,
+        };
+        filter = set(filter, &self.idp, Filter::idp);
+        filter = set(filter, &self.user, Filter::user);
+        filter = set(filter, &self.user_prefix, Filter::user_prefix);
+        filter = set(filter, &self.account, Filter::account);
+        filter = self.states.iter().copied().fold(filter, Filter::state);
+        if self.held {
+            filter = filter.held(true);
+        }
+        if let Some(time) = self.expiring_before {
+            filter = filter.expiring_before(time);
+        }
+        match &self.after {
+            Some(cursor) => filter.after(cursor.clone()),
+            None => filter,
+        }
+    }
+
+    /// For the HTTP API.
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
+        let states: Vec<_> = self.states.iter().map(|state| state.as_str()).collect();
+        let given = [
+            ("idp", self.idp.clone()),
+            ("user", self.user.clone()),
+            ("user_prefix", self.user_prefix.clone()),
+            ("account", self.account.clone()),
+            ("state", (!states.is_empty()).then(|| states.join(","))),
+            ("held", self.held.then(|| "true".to_owned())),
+            ("expiring_before", self.expiring_before.map(time::rfc3339)),
+            ("limit", Some(self.limit.to_string())),
+            ("after", self.after.as_ref().map(Cursor::to_string)),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -1,14 +1,17 @@
 //! What is said of tokens and grants, wherever it comes from: with the names that the HTTP API has for it.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
-use serde::Serialize;
-use token_supervisor::{AccessToken, Evidence, Expiry, State, Status, Token, TokenKey, Unchanged, Warning};
+use serde::{Deserialize, Deserializer, Serialize};
+use token_supervisor::{AccessToken, Cause, Evidence, Expiry, IdpStatus, State, Status, Token, TokenKey};
 
-use super::time::{self, for_people, to_the_second};
+use super::{
+    args,
+    time::{self, for_people, to_the_second},
+};
 
 /// What can be said about a grant. Never a token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct GrantBody {
     /// Of a refresh that was asked for: whether there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,18 +20,18 @@ pub(crate) struct GrantBody {
     user: String,
     account: String,
     grant_id: String,
-    #[serde(serialize_with = "state")]
+    #[serde(serialize_with = "state", deserialize_with = "read_state")]
     pub(crate) state: State,
     pub(super) held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_reason: Option<String>,
     pub(crate) generation: u64,
-    expiry: &'static str,
-    #[serde(serialize_with = "time::optional")]
+    expiry: Cow<'static, str>,
+    #[serde(with = "time::optional")]
     pub(super) expires_at: Option<SystemTime>,
-    #[serde(serialize_with = "time::optional")]
+    #[serde(with = "time::optional")]
     refresh_token_expires_at: Option<SystemTime>,
-    #[serde(serialize_with = "time::optional")]
+    #[serde(with = "time::optional")]
     next_refresh_at: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
@@ -36,12 +39,12 @@ pub(crate) struct GrantBody {
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
-    #[serde(serialize_with = "time::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "time::optional", skip_serializing_if = "Option::is_none")]
     failing_since: Option<SystemTime>,
-    #[serde(serialize_with = "time::optional")]
+    #[serde(with = "time::optional")]
     since: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) unchanged: Option<&'static str>,
+    pub(crate) unchanged: Option<Cow<'static, str>>,
     /// Of a disconnect that revokes: whether the identity provider has confirmed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) revoked: Option<bool>,
@@ -50,6 +53,14 @@ pub(crate) struct GrantBody {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
 fn state<S: serde::Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.as_str())
+}
+
+fn read_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        // Of what was purged. Nobody lists it.
+        "absent" => Ok(State::Absent),
+        name => args::state(name).map_err(serde::de::Error::custom),
+    }
 }
 
 impl GrantBody {
@@ -65,7 +76,7 @@ impl GrantBody {
             held: status.held.is_some(),
             held_reason: status.held,
             generation: status.generation.get(),
-            expiry,
+            expiry: expiry.into(),
             expires_at,
             refresh_token_expires_at: end(status.refresh_expiry).1,
             next_refresh_at: status.next_refresh_at,
@@ -74,7 +85,7 @@ impl GrantBody {
             evidence: status.evidence,
             failing_since: status.failing_since,
             since: status.since,
-            unchanged: status.unchanged.map(Unchanged::as_str),
+            unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
             revoked: None,
         }
     }
@@ -86,7 +97,7 @@ impl GrantBody {
     }
 
     pub(super) fn expires_in_words(&self) -> String {
-        self.expires_at.map_or_else(|| self.expiry.to_owned(), to_the_second)
+        self.expires_at.map_or_else(|| self.expiry.to_string(), to_the_second)
     }
 
     /// A few lines for people.
@@ -100,7 +111,7 @@ impl GrantBody {
             line("held", reason.clone());
         }
         if self.state != State::Revoked {
-            let expires = self.expires_at.map_or_else(|| self.expiry.to_owned(), for_people);
+            let expires = self.expires_at.map_or_else(|| self.expiry.to_string(), for_people);
             line("expires", expires);
             if let Some(next) = self.next_refresh_at {
                 line("refresh", for_people(next));
@@ -130,25 +141,29 @@ impl GrantBody {
 }
 
 /// A token that is handed out.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct TokenBody {
-    #[serde(serialize_with = "exposed")]
+    #[serde(serialize_with = "exposed", deserialize_with = "secret")]
     pub(super) access_token: AccessToken,
     pub(super) token_type: String,
-    expiry: &'static str,
-    #[serde(serialize_with = "time::optional")]
+    expiry: Cow<'static, str>,
+    #[serde(with = "time::optional")]
     expires_at: Option<SystemTime>,
     expires_in: Option<u64>,
     scope: String,
     generation: u64,
-    freshness: &'static str,
+    freshness: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) warning: Option<&'static str>,
+    pub(super) warning: Option<Cow<'static, str>>,
 }
 
 /// Where it was asked for.
 fn exposed<S: serde::Serializer>(token: &AccessToken, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(token.expose_secret())
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AccessToken, D::Error> {
+    String::deserialize(deserializer).map(AccessToken::from)
 }
 
 impl TokenBody {
@@ -158,13 +173,13 @@ impl TokenBody {
         Self {
             access_token: token.access_token().clone(),
             token_type: token.token_type().to_owned(),
-            expiry,
+            expiry: expiry.into(),
             expires_at,
             expires_in: expires_at.map(left),
             scope: token.scope().to_owned(),
             generation: token.generation().get(),
-            freshness: token.freshness().as_str(),
-            warning: token.warning().map(Warning::as_str),
+            freshness: token.freshness().as_str().into(),
+            warning: token.warning().map(|warning| warning.as_str().into()),
         }
     }
 }
@@ -175,5 +190,37 @@ fn end(expiry: Expiry) -> (&'static str, Option<SystemTime>) {
         Expiry::At(time) => ("at", Some(time)),
         Expiry::Never => ("never", None),
         Expiry::Unknown => ("unknown", None),
+    }
+}
+
+/// How an identity provider is doing.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IdpBody {
+    pub(super) idp: String,
+    /// Why nothing is sent to it for now, if so.
+    pub(super) paused: Option<Cow<'static, str>>,
+    #[serde(with = "time::optional")]
+    pub(super) paused_until: Option<SystemTime>,
+    pub(super) held: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) held_reason: Option<String>,
+    refreshing: usize,
+    pub(super) last_error: Option<Evidence>,
+    #[serde(with = "time::optional")]
+    pub(super) last_error_at: Option<SystemTime>,
+}
+
+impl From<IdpStatus> for IdpBody {
+    fn from(status: IdpStatus) -> Self {
+        Self {
+            idp: status.name,
+            paused: status.paused.map(|cause: Cause| cause.as_str().into()),
+            paused_until: status.paused_until,
+            held: status.held.is_some(),
+            held_reason: status.held,
+            refreshing: status.refreshing,
+            last_error: status.last_error,
+            last_error_at: status.last_error_at,
+        }
     }
 }

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Exit, Failure, Out,
-    args::{Source, Which},
+    args::{Target, Which},
     backend::{Backend, Verb},
     show::note,
 };
@@ -25,21 +25,21 @@ pub(crate) struct Args {
     #[arg(long, required = true)]
     stdin: bool,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 /// Far more than any token answer.
 const LARGEST: u64 = 1 << 20;
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
-    let (key, config) = (args.which.key()?, args.source.load()?);
+    let (key, place) = (args.which.key()?, args.target.place()?);
     // Before the store is opened: whoever types must not lock others out.
     let answer = read()?;
     let grant = Grant::from_token_response(&answer)
         .map_err(|error| Failure::usage(error.to_string(), "nothing was stored: fix the input, and run it again"))?;
-    let body = Backend::with(&config, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
+    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
     out.result(&body, || {
-        let head = match body.unchanged {
+        let head = match &body.unchanged {
             Some(why) => format!("unchanged: {} (token-supervisor why {why})", why.replace('_', " ")),
             None => "connected".to_owned(),
         };

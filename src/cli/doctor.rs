@@ -1,23 +1,29 @@
 //! `doctor`: looks at everything that can be looked at without spending anything.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
 use token_supervisor::config::Config;
 
 use super::{
     Exit, Failure, Out,
-    args::Source,
-    backend::Backend,
+    args::Target,
+    backend::{Backend, Health, Place},
+    body::IdpBody,
     coloured,
     config::in_words,
     show::table,
-    time::{now, to_the_second},
+    time::{now, rough, to_the_second},
 };
 
 /// Looks whether everything is well, without spending anything.
 ///
 /// Configuration, keys, clock, store, journal, and the settings of identity providers.
+///
+/// Of a running server: whether it is ready, its clock, how identity providers answer it.
 ///
 /// Exit code 1 if anything is wrong.
 #[derive(Debug, clap::Args)]
@@ -25,7 +31,7 @@ use super::{
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
 pub(crate) struct Args {
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,20 +55,32 @@ fn finding(what: impl Into<String>, verdict: Verdict, text: impl Into<String>) -
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
-    let config = args.source.load()?;
-    let mut findings = vec![finding("configuration", Verdict::Ok, in_words(&config)), keys(&config), clock(&config)];
+    let place = args.target.place()?;
+    let mut findings = match &place {
+        Place::Store(config) => {
+            vec![finding("configuration", Verdict::Ok, in_words(config)), keys(config), clock(config)]
+        }
+        Place::Server(_) => Vec::new(),
+    };
     // Without keys the store is not opened.
     if findings.iter().all(|finding| finding.verdict != Verdict::Wrong) {
-        let opened = Backend::with(&config, async |backend| Ok(store(&config, backend))).await;
-        match opened {
-            Ok(of_store) => findings.extend(of_store),
+        let what = if matches!(place, Place::Store(_)) { "store" } else { "server" };
+        let looked = Backend::with(&place, async |backend| Ok((backend.health().await?, backend.idps().await))).await;
+        match looked {
+            Ok((health, idps)) => findings.extend(found(&place, &health, idps)),
             Err(failure) if matches!(failure.exit, Exit::Interrupted(_)) => return Err(failure),
-            Err(failure) => findings.push(finding("store", Verdict::Wrong, failure.text)),
+            Err(failure) => findings.push(failure.finding(what)),
         }
     }
     let wrong = findings.iter().any(|finding| finding.verdict == Verdict::Wrong);
     out.result(&serde_json::json!({ "findings": findings, "ok": !wrong }), || in_rows(&findings, wrong))?;
     Ok(if wrong { Exit::Failed } else { Exit::Done })
+}
+
+impl Failure {
+    fn finding(&self, what: &str) -> Finding {
+        finding(what, Verdict::Wrong, format!("{}; next: {}", self.text, self.next))
+    }
 }
 
 fn keys(config: &Config) -> Finding {
@@ -110,23 +128,58 @@ fn clock(config: &Config) -> Finding {
 /// More than file systems and clocks differ.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn store(config: &Config, backend: &Backend) -> Vec<Finding> {
-    let pending = backend.journal_pending();
-    let journal = match pending {
+fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) -> Vec<Finding> {
+    let mut findings = match place {
+        Place::Store(_) => vec![finding("store", Verdict::Ok, "opens with these keys, its schema is up to date")],
+        Place::Server(_) => vec![server(health)],
+    };
+    findings.extend(health.time.map(|time| skew(time, now())));
+    findings.extend(health.journal_pending.map(|pending| match pending {
         0 => finding("journal", Verdict::Ok, "the store has every answer"),
         _ => finding("journal", Verdict::Warning, format!("{pending} answers wait for the store: run it again")),
-    };
-    let mut findings = vec![finding("store", Verdict::Ok, "opens with these keys, its schema is up to date"), journal];
-    findings.extend(backend.idps().into_iter().map(|idp| {
-        let name = format!("idp.{}", idp.name);
-        let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
-        let url = setting("token_url").map_or("", |shown| &shown.value);
-        match idp.held {
-            Some(reason) => finding(&name, Verdict::Warning, format!("held: {reason}")),
-            None => finding(&name, Verdict::Ok, format!("settings fit; not asked: {url}")),
-        }
     }));
+    match idps {
+        Ok(idps) => findings.extend(idps.iter().map(|idp| of_idp(place, idp))),
+        Err(failure) => findings.push(failure.finding("idps")),
+    }
     findings
+}
+
+fn server(health: &Health) -> Finding {
+    match health.degraded.as_slice() {
+        [] => finding("server", Verdict::Ok, format!("{} is ready", health.name)),
+        degraded => finding("server", Verdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),
+    }
+}
+
+/// What a server's clock says beside ours: tokens end by both.
+fn skew(theirs: SystemTime, ours: SystemTime) -> Finding {
+    let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
+    if apart > SKEW {
+        return finding(
+            "clock",
+            Verdict::Warning,
+            format!("the server's differs from ours by {}: set one", rough(apart)),
+        );
+    }
+    finding("clock", Verdict::Ok, "the server's is as ours")
+}
+
+fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
+    let name = format!("idp.{}", idp.idp);
+    let last = idp.last_error.as_ref().map(|error| format!(" (last error: {error})")).unwrap_or_default();
+    match (&idp.held_reason, &idp.paused, place) {
+        (Some(reason), _, _) => finding(&name, Verdict::Warning, format!("held: {reason}")),
+        (None, Some(cause), _) => {
+            finding(&name, Verdict::Warning, format!("paused: {cause}{last}; token-supervisor why {cause}"))
+        }
+        (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("refreshes go on{last}")),
+        (None, None, Place::Store(config)) => {
+            let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
+            let url = setting("token_url").map_or("", |shown| &shown.value);
+            finding(&name, Verdict::Ok, format!("settings fit; not asked: {url}"))
+        }
+    }
 }
 
 fn in_rows(findings: &[Finding], wrong: bool) -> String {

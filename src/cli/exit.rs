@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, process::ExitCode, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use token_supervisor::{
     Error, TokenKey,
     config::{ConfigError, Problem},
@@ -41,7 +41,7 @@ impl Exit {
     /// What an error of this code means to scripts.
     fn of(code: &str) -> Self {
         match code {
-            "unknown_idp" | "invalid_request" | "min_ttl_unsatisfiable" => Self::Usage,
+            "unknown_idp" | "invalid_request" | "min_ttl_unsatisfiable" | "unauthorized" | "forbidden" => Self::Usage,
             "reconnect_required" => Self::Reconnect,
             "busy" | "unavailable" | "timeout" => Self::Later,
             "not_connected" => Self::NotConnected,
@@ -63,7 +63,37 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     pub(crate) next: Cow<'static, str>,
     /// What it comes from, if that is the supervisor: programs are told more of it.
-    error: Option<Box<Error>>,
+    trouble: Option<Box<Trouble>>,
+}
+
+/// An error of the supervisor, as a problem document of the HTTP API has it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Trouble {
+    detail: String,
+    code: String,
+    reason: Option<String>,
+    since: Option<String>,
+    /// In seconds.
+    retry_after: Option<u64>,
+}
+
+impl From<&Error> for Trouble {
+    fn from(error: &Error) -> Self {
+        let (reason, since) = match error {
+            Error::ReconnectRequired { reason, since } => (Some(reason.clone()), Some(rfc3339(*since))),
+            Error::Unavailable { cause, .. } => (Some(cause.to_string()), None),
+            _ => (None, None),
+        };
+        // At least a second: what is rounded down makes callers come too early.
+        let whole = |time: Duration| u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
+        Self {
+            detail: error.to_string(),
+            code: error.code().to_owned(),
+            reason,
+            since,
+            retry_after: error.retry_after().map(whole),
+        }
+    }
 }
 
 /// A failure as one JSON object.
@@ -73,11 +103,11 @@ struct Told<'a> {
     next: &'a str,
     exit_code: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<String>,
+    since: Option<&'a str>,
     /// In seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
@@ -85,31 +115,41 @@ struct Told<'a> {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
-        Self { exit, text: text.into(), next: next.into(), error: None }
+        Self { exit, text: text.into(), next: next.into(), trouble: None }
     }
 
     pub(crate) fn usage(text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Exit::Usage, text, next)
     }
 
-    /// An error about this grant: what to do next is a command about it.
+    /// An error about this grant.
     pub(crate) fn about(key: &TokenKey, error: &Error) -> Self {
-        let failure = Self::from(error.clone());
-        let connect = || format!("token-supervisor connect {} --stdin", named(key));
-        let next: Cow<'static, str> = match error {
-            Error::NotConnected => connect().into(),
-            Error::ReconnectRequired { reason, .. } => {
-                format!("send the user through consent, then {}; token-supervisor why {reason}", connect()).into()
+        Self::of(Some(key), error.into())
+    }
+
+    /// An error of the supervisor, about this grant if it is about one: what to do next is a command about it.
+    pub(crate) fn of(key: Option<&TokenKey>, trouble: Trouble) -> Self {
+        let (code, reason) = (trouble.code.as_str(), trouble.reason.as_deref().unwrap_or_default());
+        let connect = |key| format!("token-supervisor connect {} --stdin", named(key));
+        let next = match (code, key) {
+            ("not_connected", Some(key)) => connect(key),
+            ("reconnect_required", Some(key)) => {
+                format!("send the user through consent, then {}; token-supervisor why {reason}", connect(key))
             }
-            Error::AccountMismatch => {
-                format!("token-supervisor disconnect {}, or connect with another --account", named(key)).into()
+            ("account_mismatch", Some(key)) => {
+                format!("token-supervisor disconnect {}, or connect with another --account", named(key))
             }
-            Error::UnknownIdp => {
-                format!("add [idp.{}] to the configuration; its names: token-supervisor status", key.idp()).into()
+            ("unknown_idp", Some(key)) => {
+                format!("add [idp.{}] to the configuration; its names: token-supervisor status", key.idp())
             }
-            _ => failure.next,
+            ("unauthorized", _) => {
+                "set TOKEN_SUPERVISOR_API_KEY to a key of that server: token-supervisor apikey new".to_owned()
+            }
+            ("forbidden", _) => "use an API key that may: token-supervisor apikey new --help".to_owned(),
+            ("unavailable", _) => format!("token-supervisor why {reason}"),
+            _ => format!("token-supervisor why {code}"),
         };
-        Self { next, ..failure }
+        Self { exit: Exit::of(code), text: trouble.detail.clone(), next: next.into(), trouble: Some(Box::new(trouble)) }
     }
 
     /// Says it where people, or programs, look for it; resolves to how the command ends. Whoever should read it may be gone.
@@ -126,22 +166,15 @@ impl Failure {
     }
 
     fn told(&self) -> Told<'_> {
-        let error = self.error.as_deref();
-        let (reason, since) = match error {
-            Some(Error::ReconnectRequired { reason, since }) => (Some(reason.clone()), Some(rfc3339(*since))),
-            Some(Error::Unavailable { cause, .. }) => (Some(cause.to_string()), None),
-            _ => (None, None),
-        };
-        // At least a second: what is rounded down makes callers come too early.
-        let whole = |time: Duration| u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
+        let trouble = self.trouble.as_deref();
         Told {
             error: &self.text,
             next: &self.next,
             exit_code: self.exit.code(),
-            code: error.map(Error::code),
-            reason,
-            since,
-            retry_after: error.and_then(Error::retry_after).map(whole),
+            code: trouble.map(|trouble| trouble.code.as_str()),
+            reason: trouble.and_then(|trouble| trouble.reason.as_deref()),
+            since: trouble.and_then(|trouble| trouble.since.as_deref()),
+            retry_after: trouble.and_then(|trouble| trouble.retry_after),
         }
     }
 }
@@ -161,16 +194,18 @@ fn named(key: &TokenKey) -> String {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = error.code();
-        let (exit, next): (_, Cow<'static, str>) = match &error {
+        let failure = Self::of(None, Trouble::from(&error));
+        match error {
             Error::Configuration(_) => {
-                (Exit::Usage, "fix the configuration, then token-supervisor config check".into())
+                let next = "fix the configuration, then token-supervisor config check".into();
+                Self { exit: Exit::Usage, next, ..failure }
             }
-            Error::Start(_) => (Exit::Failed, "do what it says; token-supervisor doctor looks at everything".into()),
-            Error::Unavailable { cause, .. } => (Exit::of(code), format!("token-supervisor why {cause}").into()),
-            _ => (Exit::of(code), format!("token-supervisor why {code}").into()),
-        };
-        Self { exit, text: error.to_string(), next, error: Some(Box::new(error)) }
+            Error::Start(_) => {
+                let next = "do what it says; token-supervisor doctor looks at everything".into();
+                Self { exit: Exit::Failed, next, ..failure }
+            }
+            _ => failure,
+        }
     }
 }
 

@@ -22,25 +22,23 @@ use self::listen::Listeners;
 use super::{
     Exit, Failure, Out,
     args::Source,
+    backend::DRAIN,
     signals::{Hangup, Signals, interrupted},
     time::pause,
 };
 
 /// Serves the HTTP API until it is stopped.
 ///
-/// SIGTERM and Ctrl-C end it: requests under way are answered, refreshes in flight are stored.
+/// SIGTERM and Ctrl-C end it: requests under way are answered, refreshes in flight stored.
+///
 /// SIGHUP reads the configuration again.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:\n  token-supervisor serve\n  \
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
 }
-
-/// How long a refresh in flight is awaited: longer than the patience with any identity provider, unless it is configured.
-const DRAIN: Duration = Duration::from_secs(150);
 
 /// How often the files that values stand in are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -1,14 +1,14 @@
 //! `status`: how one grant is, or all identity providers.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
-use token_supervisor::{Cause, Filter, State};
+use token_supervisor::State;
 
 use super::{
     Exit, Failure, Out,
-    args::{Source, key},
+    args::{Target, Wanted, key},
     backend::{Backend, Verb},
     body::GrantBody,
     coloured,
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     account: String,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
@@ -42,19 +42,29 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
 }
 
 async fn one(args: &Args, idp: &str, user: &str, out: Out) -> Result<Exit, Failure> {
-    let (key, config) = (key(idp, user, &args.account)?, args.source.load()?);
-    let body = Backend::with(&config, async |backend| backend.on(&key, Verb::Status).await).await?;
+    let (key, place) = (key(idp, user, &args.account)?, args.target.place()?);
+    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?;
     out.result(&body, || body.in_words())?;
     Ok(Exit::Done)
 }
 
 async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
-    let config = args.source.load()?;
-    let (summary, journal) =
-        Backend::with(&config, async |backend| Ok((summary(backend).await?, backend.journal_pending()))).await?;
-    let json = json!({ "deployment": config.deployment(), "journal_pending": journal, "idps": summary });
+    let place = args.target.place()?;
+    let (health, summary) =
+        Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend).await?))).await?;
+    let json = json!({
+        "name": health.name,
+        "journal_pending": health.journal_pending,
+        "degraded": health.degraded,
+        "idps": summary,
+    });
     out.result(&json, || {
-        let head = format!("{}   store ok   journal {journal}\n", config.deployment().unwrap_or("no deployment"));
+        let journal = health.journal_pending.map(|pending| format!("   journal {pending}")).unwrap_or_default();
+        let degraded = match health.degraded.as_slice() {
+            [] => String::new(),
+            degraded => coloured(&format!("   degraded: {}", degraded.join(", ")), 33),
+        };
+        let head = format!("{}{journal}{degraded}\n", health.name);
         let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
         rows.extend(summary.iter().map(Summary::row));
@@ -77,10 +87,10 @@ struct Summary {
     in_doubt: u64,
     reconnect_required: u64,
     /// When the first valid token of a grant that fails, or is held, runs out.
-    #[serde(serialize_with = "time::optional")]
+    #[serde(with = "time::optional")]
     first_impact_at: Option<SystemTime>,
-    paused: Option<&'static str>,
-    #[serde(serialize_with = "time::optional")]
+    paused: Option<Cow<'static, str>>,
+    #[serde(with = "time::optional")]
     paused_until: Option<SystemTime>,
     held_reason: Option<String>,
 }
@@ -88,22 +98,20 @@ struct Summary {
 /// In the order of their names; also those that have grants and are not configured.
 async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
     let mut all: BTreeMap<String, Summary> = BTreeMap::new();
-    for idp in backend.idps() {
+    for idp in backend.idps().await? {
         let summary = Summary {
-            idp: idp.name.clone(),
+            idp: idp.idp.clone(),
             configured: true,
-            paused: idp.paused.map(Cause::as_str),
+            paused: idp.paused,
             paused_until: idp.paused_until,
-            held_reason: idp.held,
+            held_reason: idp.held_reason,
             ..Summary::default()
         };
-        all.insert(idp.name, summary);
+        all.insert(idp.idp, summary);
     }
     let mut after = None;
     loop {
-        let filter = Filter::new().limit(1_000);
-        let filter = after.map_or(filter.clone(), |after| filter.after(after));
-        let (grants, next) = backend.list(filter).await?;
+        let (grants, next) = backend.list(&Wanted::all(after)).await?;
         for grant in grants {
             let summary = all.entry(grant.idp.clone()).or_default();
             summary.idp.clone_from(&grant.idp);
@@ -141,7 +149,7 @@ impl Summary {
     }
 
     fn health(&self) -> String {
-        match (&self.held_reason, self.paused) {
+        match (&self.held_reason, &self.paused) {
             _ if !self.configured => coloured("NOT CONFIGURED", 31),
             (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(reason, 20)),
             (None, Some(cause)) => format!("{} {cause}", coloured("PAUSED", 31)),

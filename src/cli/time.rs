@@ -3,17 +3,31 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::{Serialize as _, Serializer};
-
 /// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
 }
 
 /// For a field of a body.
-#[expect(clippy::ref_option, reason = "serde hands it over like this")]
-pub(super) fn optional<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(rfc3339).serialize(serializer)
+pub(super) mod optional {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands it over like this")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(super::rfc3339).serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| super::parse(&text)).transpose().map_err(serde::de::Error::custom)
+    }
 }
 
 /// RFC 3339, or seconds since the epoch.

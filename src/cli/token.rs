@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{ValueEnum, value_parser};
 use zeroize::Zeroizing;
 
 use super::{
     Exit, Failure, Out,
-    args::{Source, Which},
+    args::{Target, Which},
     backend::Backend,
     body::TokenBody,
     show::note,
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// How long it has to live at least
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     min_ttl: u32,
+    /// How long to wait for it at most, 1 to 60; a refresh that was begun goes on [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=60))]
+    timeout: Option<u64>,
     /// Of netrc: the host
     #[arg(long, value_name = "HOST", required_if_eq("format", "netrc"))]
     machine: Option<String>,
@@ -35,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "oauth2")]
     login: String,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,7 +56,7 @@ enum Format {
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
-    let (key, config) = (args.which.key()?, args.source.load()?);
+    let (key, place) = (args.which.key()?, args.target.place()?);
     let format = match (args.format, out.json) {
         (None, false) => Format::Plain,
         (None | Some(Format::Json), _) => Format::Json,
@@ -70,8 +73,9 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         ));
     }
     let min_ttl = Duration::from_secs(args.min_ttl.into());
-    let token = Backend::with(&config, async |backend| backend.token(&key, min_ttl).await).await?;
-    if let Some(warning) = token.warning {
+    let timeout = args.timeout.map(Duration::from_secs);
+    let token = Backend::with(&place, async |backend| backend.token(&key, min_ttl, timeout).await).await?;
+    if let Some(warning) = &token.warning {
         note(&format!("warning: {} (token-supervisor why {warning})", warning.replace('_', " ")));
     }
     out.text(&written(&token, format, key.idp(), args.machine.as_deref().unwrap_or_default(), &args.login))?;

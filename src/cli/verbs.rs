@@ -1,8 +1,10 @@
 //! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
+use token_supervisor::TokenKey;
+
 use super::{
     Exit, Failure, Out,
-    args::{Source, Which},
+    args::{Target, Which, key},
     backend::{Backend, Verb},
     body::GrantBody,
 };
@@ -17,34 +19,45 @@ pub(crate) struct Refresh {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
-/// Sends nothing for the grant until it is released.
+/// Sends nothing for a grant, or a whole identity provider, until it is released.
 ///
-/// A refresh that runs is finished; the valid token is served.
+/// A refresh that runs is finished; valid tokens are served.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor hold github alice --reason \"moving to the new client\"\n  \
-    token-supervisor hold github alice --account work --reason audit --json")]
+    token-supervisor hold github --reason \"their incident of today\"")]
 pub(crate) struct Hold {
     #[command(flatten)]
-    which: Which,
+    what: OneOrAll,
     /// Why, for people who meet the hold
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
-/// Ends a hold: what is due starts at once.
+/// Ends a hold of a grant, or of an identity provider: what is due starts at once.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor release github alice\n  \
-    token-supervisor release github alice --account work --json")]
+#[command(after_help = "Examples:\n  token-supervisor release github alice\n  token-supervisor release github")]
 pub(crate) struct Release {
     #[command(flatten)]
-    which: Which,
+    what: OneOrAll,
     #[command(flatten)]
-    source: Source,
+    target: Target,
+}
+
+/// A grant, or all of an identity provider.
+#[derive(Debug, clap::Args)]
+struct OneOrAll {
+    /// The identity provider, by its name in the configuration
+    idp: String,
+    /// The user, as your application names it [default: all]
+    user: Option<String>,
+    /// The account, where the user has several at the identity provider
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "user")]
+    account: String,
 }
 
 /// Ends the grant here: its tokens are never used again.
@@ -60,7 +73,7 @@ pub(crate) struct Disconnect {
     #[arg(long)]
     revoke: bool,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 /// Takes a disconnect back, if nothing of the grant was revoked.
@@ -71,7 +84,7 @@ pub(crate) struct Restore {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 /// Deletes what is stored of a disconnected grant: then nothing takes it back.
@@ -82,7 +95,7 @@ pub(crate) struct Purge {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
-    source: Source,
+    target: Target,
 }
 
 impl Refresh {
@@ -91,19 +104,39 @@ impl Refresh {
             Some(false) => "not refreshed: it has just been (token-supervisor why just_refreshed)",
             _ => "refreshed",
         };
-        carry_out(&self.which, &self.source, Verb::Refresh, out, head).await
+        carry_out(&self.which.key()?, &self.target, Verb::Refresh, out, head).await
     }
 }
 
 impl Hold {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which, &self.source, Verb::Hold(self.reason), out, |_| "held").await
+        let reason = Some(self.reason.as_str());
+        self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, "held").await
     }
 }
 
 impl Release {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which, &self.source, Verb::Release, out, |_| "released").await
+        self.what.hold(&self.target, None, Verb::Release, out, "released").await
+    }
+}
+
+impl OneOrAll {
+    async fn hold(
+        &self,
+        target: &Target,
+        reason: Option<&str>,
+        verb: Verb,
+        out: Out,
+        done: &'static str,
+    ) -> Result<Exit, Failure> {
+        let Some(user) = &self.user else {
+            let place = target.place()?;
+            let idp = Backend::with(&place, async |backend| backend.hold_idp(&self.idp, reason).await).await?;
+            out.result(&idp, || format!("{done}: all of {}\n", idp.idp))?;
+            return Ok(Exit::Done);
+        };
+        carry_out(&key(&self.idp, user, &self.account)?, target, verb, out, |_| done).await
     }
 }
 
@@ -114,31 +147,31 @@ impl Disconnect {
             Some(true) => "disconnected; nothing is left to revoke",
             Some(false) => "disconnected; the revocation is queued: whatever runs next tries it again",
         };
-        carry_out(&self.which, &self.source, Verb::Disconnect { revoke: self.revoke }, out, head).await
+        carry_out(&self.which.key()?, &self.target, Verb::Disconnect { revoke: self.revoke }, out, head).await
     }
 }
 
 impl Restore {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which, &self.source, Verb::Restore, out, |_| "restored").await
+        carry_out(&self.which.key()?, &self.target, Verb::Restore, out, |_| "restored").await
     }
 }
 
 impl Purge {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which, &self.source, Verb::Purge, out, |_| "purged").await
+        carry_out(&self.which.key()?, &self.target, Verb::Purge, out, |_| "purged").await
     }
 }
 
 async fn carry_out(
-    which: &Which,
-    source: &Source,
+    key: &TokenKey,
+    target: &Target,
     verb: Verb,
     out: Out,
     head: impl Fn(&GrantBody) -> &'static str,
 ) -> Result<Exit, Failure> {
-    let (key, config) = (which.key()?, source.load()?);
-    let body = Backend::with(&config, async |backend| backend.on(&key, verb).await).await?;
+    let place = target.place()?;
+    let body = Backend::with(&place, async |backend| backend.on(key, verb).await).await?;
     out.result(&body, || format!("{}\n{}", head(&body), body.in_words()))?;
     Ok(Exit::Done)
 }

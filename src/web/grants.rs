@@ -108,6 +108,21 @@ pub(super) async fn restore(call: &Call) -> Result<Answer, Problem> {
     Ok(described(key, &status))
 }
 
+/// `POST .../purge`.
+pub(super) async fn purge(call: &Call) -> Result<Answer, Problem> {
+    let key = call.key()?;
+    call.json::<Nothing>()?;
+    let supervisor = &call.api.supervisor;
+    // What is left of an identity provider that is configured no more can be purged, too.
+    let before = supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
+    if before.state == State::Absent {
+        supervisor.idp_held(key.idp())?;
+        return Err(Error::NotConnected.into());
+    }
+    let status = supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
+    Ok(described(key, &status))
+}
+
 /// `DELETE .../{user}`.
 pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;

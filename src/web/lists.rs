@@ -5,7 +5,7 @@ use super::{
     audit::{self, Granted},
     call::Call,
     problem::Problem,
-    routes::REVOKE,
+    routes::{HELD, REVOKE},
     time::Moment,
     wire::{Ended, Items, Nothing, PageBody, StatusBody},
 };
@@ -43,6 +43,9 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
     }
     if let Some(states) = call.parameter("state") {
         filter = states.split(',').try_fold(filter, |filter, name| state(name).map(|state| filter.state(state)))?;
+    }
+    if call.parameter(HELD.name).is_some() {
+        filter = filter.held(call.flag(&HELD)?);
     }
     if let Some(time) = call.parameter("expiring_before") {
         let time = Moment::Text(time.to_owned()).read().map_err(Problem::invalid)?;

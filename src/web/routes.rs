@@ -68,12 +68,14 @@ pub(super) const PURGE: Param =
 pub(super) const STRICT: Param = param("strict", "boolean", None, "Whether any degradation counts as not ready.");
 
 const USER: Param = param("user", "string", None, "The user.");
+pub(super) const HELD: Param = param("held", "boolean", None, "Only those that people hold, or only the others.");
 const LISTED: &[Param] = &[
     param("idp", "string", None, "Only at this identity provider."),
     USER,
     param("user_prefix", "string", None, "Only of users whose names begin like this."),
     param("account", "string", None, "Only of this account."),
     param("state", "string", None, "Only in this state, or in one of these, with commas between them."),
+    HELD,
     param("expiring_before", "string", None, "Only what ends before then for want of a consent."),
     param("after", "string", None, "Where the page starts: `next` of the page before."),
     param("limit", "integer", Some(1_000), "How many grants, 1 to 1000; 100 unless given."),
@@ -172,6 +174,11 @@ pub(super) static ROUTES: &[Route] = routes! {
         scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Status")],
         problems: CHANGED, audit: Some("restore"),
     } => grants::restore
+    POST "/v1/grants/{idp}/{user}/purge"
+    "Deletes what is stored of a disconnected grant: then nothing takes it back." {
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], answers: &[(200, "Status")],
+        problems: CHANGED, audit: Some("purge"),
+    } => grants::purge
     POST "/v1/tokens"
     "Tokens of up to 100 grants: one result or problem for each, in their order." {
         scopes: &[Token], body: "Batch", answers: &[(200, "Tokens")],

@@ -18,7 +18,7 @@ async fn hanging(world: &World) -> Child {
     child
 }
 
-fn interrupt(child: &Child) {
+pub(super) fn interrupt(child: &Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }

@@ -1,5 +1,7 @@
 //! The commands, as users run them: the program itself, on files of its own, against a simulated identity provider.
 
+#[cfg(unix)]
+mod asking_a_server;
 mod getting_started;
 mod interrupted;
 mod looks;

@@ -13,7 +13,7 @@ const TOKEN: &str = "/v1/grants/gitlab/alice/token";
 
 impl World {
     /// A server at a port of its own.
-    fn serve(&self) -> Served {
+    pub(super) fn serve(&self) -> Served {
         Served::start(self.serving("127.0.0.1:0")).unwrap()
     }
 

@@ -1,0 +1,177 @@
+//! The same commands with `--server`: they do there what they do on the store.
+
+use std::process::Command;
+
+use serde_json::Value;
+use token_supervisor::testing::Fault;
+
+use super::{Ran, SECRET, World, fits, interrupted, program, started};
+use crate::{served::Served, support::eventually};
+
+/// A server, and a user who has its address and an API key but nothing of its files.
+struct Remote<'a> {
+    world: &'a World,
+    server: Served,
+    elsewhere: tempfile::TempDir,
+}
+
+impl<'a> Remote<'a> {
+    fn new(world: &'a World) -> Self {
+        Self { world, server: world.serve(), elsewhere: tempfile::TempDir::new().unwrap() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = program(self.elsewhere.path(), args);
+        command
+            .env("TOKEN_SUPERVISOR_SERVER", &self.server.addresses[0])
+            .env("TOKEN_SUPERVISOR_API_KEY", &self.world.api_key);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        let ran = Ran::new(self.command(args).output().unwrap()).without_secrets();
+        assert!(args.contains(&"--json") || fits(&ran.stdout) && fits(&ran.stderr), "{ran:?}");
+        ran
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let ran = self.run(&[args, &["--json"]].concat());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    fn connect(&self, user: &str) -> Ran {
+        use std::io::Write as _;
+        let mut child = started(self.command(&["connect", "gitlab", user, "--stdin"]));
+        child.stdin.take().unwrap().write_all(&self.world.sim.consent_answer(user)).unwrap();
+        Ran::new(child.wait_with_output().unwrap()).without_secrets()
+    }
+}
+
+#[tokio::test]
+async fn every_command_does_there_what_it_does_on_the_store() {
+    let world = World::new(std::time::Duration::from_secs(7_200));
+    let remote = Remote::new(&world);
+    for user in ["alice", "acme/böb", "~carol"] {
+        let connected = remote.connect(user);
+        assert!(connected.code == 0 && connected.stdout.starts_with("connected\n"), "{connected:?}");
+        assert_eq!(remote.json(&["status", "gitlab", user])["user"], user);
+    }
+    let token = Ran::new(remote.command(&["token", "gitlab", "alice", "--format", "header"]).output().unwrap());
+    assert!(token.stdout.starts_with(&format!("Authorization: Bearer {SECRET}")), "{token:?}");
+
+    assert!(remote.run(&["refresh", "gitlab", "alice"]).stdout.starts_with("refreshed\n"));
+    assert_eq!(remote.json(&["refresh", "gitlab", "alice"])["refreshed"], false);
+    assert_eq!(remote.json(&["hold", "gitlab", "alice", "--reason", "audit"])["held_reason"], "audit");
+    assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
+    assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
+    assert_eq!(remote.json(&["hold", "gitlab", "--reason", "incident"])["held_reason"], "incident");
+    assert!(remote.run(&["status"]).stdout.contains("HELD incident"));
+    assert_eq!(remote.run(&["release", "gitlab"]).stdout, "released: all of gitlab\n");
+    let page = remote.json(&["list", "--limit", "2", "--state", "fresh", "--state", "due"]);
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+    let next = remote.json(&["list", "--after", page["next"].as_str().unwrap()]);
+    assert_eq!((next["items"].as_array().unwrap().len(), &next["next"]), (1, &Value::Null));
+
+    remote.run(&["purge", "gitlab", "alice"]).failed(2, "disconnect");
+    assert_eq!(remote.json(&["disconnect", "gitlab", "alice"])["state"], "revoked");
+    assert_ne!(remote.json(&["restore", "gitlab", "alice"])["state"], "revoked");
+    assert_eq!(remote.json(&["disconnect", "gitlab", "acme/böb", "--revoke"])["revoked"], false);
+    assert_eq!(remote.json(&["disconnect", "gitlab", "alice"])["state"], "revoked");
+    let purged = remote.run(&["purge", "gitlab", "alice"]);
+    assert_eq!(purged.code, 0, "{purged:?}");
+    remote.run(&["token", "gitlab", "alice"]).failed(5, "token-supervisor connect gitlab alice --stdin");
+    remote.run(&["token", "github", "alice"]).failed(2, "[idp.github]");
+
+    let status = remote.json(&["status"]);
+    assert_eq!((&status["idps"][0]["grants"], &status["degraded"]), (&1.into(), &Value::Array(vec![])), "{status}");
+    let doctor = remote.run(&["doctor"]);
+    assert!(doctor.code == 0 && doctor.stdout.contains("is ready"), "{doctor:?}");
+    eventually("the queued revocation is carried out", || world.sim.revocations() == 1).await;
+}
+
+#[tokio::test]
+async fn a_key_that_may_not_is_told_what_it_lacks() {
+    let world = World::connected();
+    let remote = Remote::new(&world);
+    let run = |key: Option<&str>, args: &[&str]| {
+        let mut command = remote.command(args);
+        match key {
+            Some(key) => command.env("TOKEN_SUPERVISOR_API_KEY", key),
+            None => command.env_remove("TOKEN_SUPERVISOR_API_KEY"),
+        };
+        Ran::new(command.output().unwrap()).without_secrets()
+    };
+    for key in [None, Some("ts-test-secret-wrong")] {
+        run(key, &["token", "gitlab", "alice"]).failed(2, "set TOKEN_SUPERVISOR_API_KEY");
+        run(key, &["list"]).failed(2, "TOKEN_SUPERVISOR_API_KEY");
+        let doctor = run(key, &["doctor"]);
+        assert!(doctor.code == 1 && doctor.stdout.contains("WRONG"), "{doctor:?}");
+    }
+    let json = run(None, &["token", "gitlab", "alice", "--json"]);
+    let told: Value = serde_json::from_str(&json.stderr).unwrap();
+    assert_eq!((&told["code"], &told["exit_code"]), (&"unauthorized".into(), &2.into()));
+}
+
+/// Each command that has `--server`, in its shortest form.
+const COMMANDS: [&[&str]; 11] = [
+    &["connect", "gitlab", "alice", "--stdin"],
+    &["token", "gitlab", "alice"],
+    &["status"],
+    &["status", "gitlab", "alice"],
+    &["list"],
+    &["refresh", "gitlab", "alice"],
+    &["hold", "gitlab", "alice", "--reason", "x"],
+    &["release", "gitlab", "alice"],
+    &["disconnect", "gitlab", "alice"],
+    &["restore", "gitlab", "alice"],
+    &["purge", "gitlab", "alice"],
+];
+
+#[test]
+fn a_server_that_is_not_there_is_named_by_every_command() {
+    let folder = tempfile::TempDir::new().unwrap();
+    // Bound and not listened at: nobody else gets it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("http://{free}");
+    for args in COMMANDS {
+        use std::io::Write as _;
+        let mut child = started(program(folder.path(), &[args, &["--server", &nobody]].concat()));
+        child.stdin.take().unwrap().write_all(br#"{"access_token":"ts-test-secret-a"}"#).ok();
+        let ran = Ran::new(child.wait_with_output().unwrap()).without_secrets();
+        ran.failed(4, &format!("cannot reach {nobody}"));
+    }
+    let doctor = Ran::new(program(folder.path(), &["doctor", "--server", &nobody]).output().unwrap());
+    assert!(doctor.code == 1 && doctor.stdout.contains("cannot reach"), "{doctor:?}");
+    for wrong in ["127.0.0.1:8080", "unix:ts.sock", "ftp://example.com"] {
+        let ran = Ran::new(program(folder.path(), &["list", "--server", wrong]).output().unwrap());
+        assert!(ran.code == 2 && ran.stderr.contains("must be a URL"), "{ran:?}");
+        let mut command = program(folder.path(), &["list"]);
+        Ran::new(command.env("TOKEN_SUPERVISOR_SERVER", wrong).output().unwrap()).failed(2, "TOKEN_SUPERVISOR_SERVER");
+    }
+    let both = program(folder.path(), &["list", "--server", &nobody, "--config", "x.toml"]).output().unwrap();
+    assert_eq!(Ran::new(both).code, 2);
+}
+
+#[tokio::test]
+async fn what_answers_otherwise_is_no_token_supervisor() {
+    let world = World::connected();
+    let other = format!("http://{}", world.sim.token_url().split('/').nth(2).unwrap());
+    let ran = world.run(&["token", "gitlab", "alice", "--server", &other]);
+    ran.failed(1, "not as a token-supervisor does");
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_command_and_not_what_the_server_does() {
+    let world = World::connected();
+    let remote = Remote::new(&world);
+    world.sim.next(Fault::Hang);
+    let child = started(remote.command(&["refresh", "gitlab", "alice"]));
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    interrupted::interrupt(&child);
+    let ran = child.wait_with_output().unwrap();
+    assert_eq!(ran.status.code(), Some(130), "{ran:?}");
+    world.sim.release();
+    eventually("it is stored there", || remote.json(&["status", "gitlab", "alice"])["generation"] == 2).await;
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
