@@ -20,7 +20,7 @@ use super::{
     keys::ApiKey,
     path,
     problem::{Problem, request_id},
-    routes::{Param, Route},
+    routes::{Kind, Param, Route},
 };
 use crate::model::TokenKey;
 
@@ -147,9 +147,11 @@ impl Call {
     fn check_query(&self) -> Result<(), Problem> {
         for (index, (name, _)) in self.query.iter().enumerate() {
             match self.route.query.iter().find(|param| param.name == name) {
-                Some(param @ Param { kind: "integer", .. }) => drop(self.seconds(param)?),
-                Some(param @ Param { kind: "boolean", .. }) => drop(self.flag(param)?),
-                Some(_) => {}
+                Some(param) => match param.kind {
+                    Kind::Number(..) => drop(self.number(param)?),
+                    Kind::Flag => drop(self.flag(param)?),
+                    Kind::Text(_) => {}
+                },
                 None => {
                     let names: Vec<_> = self.route.query.iter().map(|param| param.name).collect();
                     return Err(Problem::invalid(format!("unknown parameter; known here: {}", names.join(", "))));
@@ -206,12 +208,16 @@ impl Call {
         self.query.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
+    /// A parameter that is a number.
+    pub(super) fn number(&self, param: &Param) -> Result<Option<u64>, Problem> {
+        let (Some(text), Kind::Number(least, most)) = (self.parameter(param.name), param.kind) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.map(Some).ok_or_else(|| Problem::invalid(format!("{}: {}", param.name, param.about)))
+    }
+
     /// A parameter that is a number of seconds.
     pub(super) fn seconds(&self, param: &Param) -> Result<Option<Duration>, Problem> {
-        let Some(text) = self.parameter(param.name) else { return Ok(None) };
-        let seconds = text.parse().ok().filter(|seconds| param.most.is_none_or(|most| *seconds <= most));
-        let seconds = seconds.ok_or_else(|| Problem::invalid(format!("{}: {}", param.name, param.about)))?;
-        Ok(Some(Duration::from_secs(seconds)))
+        Ok(self.number(param)?.map(Duration::from_secs))
     }
 
     /// A parameter that is true or false; false unless given.

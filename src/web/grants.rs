@@ -13,8 +13,8 @@ use super::{
     wire::{GrantBody, Nothing, ReasonBody, RejectedBody, StatusBody},
 };
 use crate::{
-    Connect, Disconnect, Error, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect, Restore,
-    Revoke, State, Status, TokenKey,
+    Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect,
+    Restore, Revoke, State, Status, TokenKey,
 };
 
 /// `PUT .../{user}`: stores what the user's consent gave.
@@ -67,7 +67,9 @@ pub(super) async fn refresh(call: &Call) -> Result<Answer, Problem> {
 pub(super) async fn rejected(call: &Call) -> Result<Answer, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
     let rejected = match call.json()? {
-        RejectedBody { generation: Some(generation), access_token: None } => RejectToken::new(key, generation),
+        RejectedBody { generation: Some(generation), access_token: None } => {
+            RejectToken::new(key, Generation(generation.0))
+        }
         RejectedBody { generation: None, access_token: Some(token) } => RejectToken::token(key, &token.into()),
         _ => return Err(Problem::invalid("say which token it was: by its generation, or the token itself")),
     };

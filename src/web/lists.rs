@@ -5,7 +5,7 @@ use super::{
     audit::{self, Granted},
     call::Call,
     problem::Problem,
-    routes::{HELD, REVOKE},
+    routes::{HELD, LIMIT, REVOKE},
     time::Moment,
     wire::{Ended, Items, Nothing, PageBody, StatusBody},
 };
@@ -54,12 +54,12 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
     if let Some(after) = call.parameter("after") {
         filter = filter.after(after.parse()?);
     }
-    let limit = call.parameter("limit").map_or(Ok(LIMIT), str::parse);
-    Ok(filter.limit(limit.map_err(|_| Problem::invalid("limit must be 1 to 1000"))?))
+    let limit = call.number(&LIMIT)?.and_then(|limit| u32::try_from(limit).ok());
+    Ok(filter.limit(limit.unwrap_or(PAGE)))
 }
 
 /// How many grants a page holds unless it is said.
-const LIMIT: u32 = 100;
+const PAGE: u32 = 100;
 
 fn state(name: &str) -> Result<State, Problem> {
     let states = [

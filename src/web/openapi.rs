@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     problem::CODES,
-    routes::{Param, ROUTES, Route},
+    routes::{Kind, Param, ROUTES, Route},
     schemas,
 };
 
@@ -59,19 +59,22 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
         _ => None,
     };
     path.split('/').filter_map(about).map(|(name, about)| {
-        json!({"name": name, "in": "path", "required": true, "description": about, "schema": {"type": "string"}})
+        let schema = if name == "idp" { schemas::idp_name() } else { schemas::user_in_path() };
+        json!({"name": name, "in": "path", "required": true, "description": about, "schema": schema})
     })
 }
 
 fn parameter(param: &Param) -> Value {
-    let mut schema = json!({"type": param.kind});
-    if param.kind == "integer" {
-        schema["minimum"] = json!(0);
+    let schema = match param.kind {
+        Kind::Flag => json!({"enum": [true, false, ""]}),
+        Kind::Number(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+        Kind::Text(schema) => schema(),
+    };
+    let mut parameter = json!({"name": param.name, "in": "query", "description": param.about, "schema": schema});
+    if param.required {
+        parameter["required"] = true.into();
     }
-    if let Some(most) = param.most {
-        schema["maximum"] = json!(most);
-    }
-    json!({"name": param.name, "in": "query", "description": param.about, "schema": schema})
+    parameter
 }
 
 fn responses(route: &Route) -> Value {

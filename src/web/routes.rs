@@ -4,6 +4,7 @@
 
 use actix_web::http::Method;
 use futures_util::future::LocalBoxFuture;
+use serde_json::Value;
 
 use super::{
     answer::Answer,
@@ -12,7 +13,7 @@ use super::{
     keys::Scope::{self, Admin, Grant, Metrics, Token},
     lists, metrics,
     problem::Problem,
-    tokens,
+    schemas, tokens,
 };
 
 /// One method of one path.
@@ -44,41 +45,56 @@ pub(super) type Handler = for<'a> fn(&'a Call) -> LocalBoxFuture<'a, Result<Answ
 pub(super) struct Param {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    /// `integer`, `boolean` or `string`.
-    pub(super) kind: &'static str,
-    /// Of an integer.
-    pub(super) most: Option<u64>,
+    pub(super) kind: Kind,
+    /// It must be given.
+    pub(super) required: bool,
 }
 
-const fn param(name: &'static str, kind: &'static str, most: Option<u64>, about: &'static str) -> Param {
-    Param { name, about, kind, most }
+/// What may stand in a parameter.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// `true`, `false`, or nothing after its name, which is true.
+    Flag,
+    /// A whole number within.
+    Number(u64, u64),
+    /// A text of this schema.
+    Text(fn() -> Value),
 }
 
-pub(super) const ACCOUNT: Param =
-    param("account", "string", None, "Which of the user's accounts at the identity provider; empty unless given.");
+const fn param(name: &'static str, kind: Kind, about: &'static str) -> Param {
+    Param { name, about, kind, required: false }
+}
+
+use Kind::{Flag, Number, Text};
+
+pub(super) const ACCOUNT: Param = param(
+    "account",
+    Text(schemas::account),
+    "Which of the user's accounts at the identity provider; empty unless given.",
+);
 pub(super) const TIMEOUT: Param =
-    param("timeout", "integer", Some(60), "How many seconds to wait for the answer, at most 60; 10 unless given.");
-pub(super) const MIN_TTL: Param = param("min_ttl", "integer", None, "How many seconds the token must still live.");
+    param("timeout", Number(0, 60), "How many seconds to wait for the answer, at most 60; 10 unless given.");
+pub(super) const MIN_TTL: Param = param("min_ttl", Number(0, u64::MAX), "How many seconds the token must still live.");
 pub(super) const WAIT: Param =
-    param("wait", "integer", Some(60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
-pub(super) const REVOKE: Param =
-    param("revoke", "boolean", None, "Whether the tokens are revoked at the identity provider, too.");
+    param("wait", Number(0, 60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
+pub(super) const REVOKE: Param = param("revoke", Flag, "Whether the tokens are revoked at the identity provider, too.");
 pub(super) const PURGE: Param =
-    param("purge", "boolean", None, "Whether the tombstone goes, too, once nothing of the grant is still to come.");
-pub(super) const STRICT: Param = param("strict", "boolean", None, "Whether any degradation counts as not ready.");
+    param("purge", Flag, "Whether the tombstone goes, too, once nothing of the grant is still to come.");
+pub(super) const STRICT: Param = param("strict", Flag, "Whether any degradation counts as not ready.");
+pub(super) const HELD: Param = param("held", Flag, "Only those that people hold, or only the others.");
+pub(super) const LIMIT: Param = param("limit", Number(1, 1_000), "How many grants, 1 to 1000; 100 unless given.");
 
-const USER: Param = param("user", "string", None, "The user.");
-pub(super) const HELD: Param = param("held", "boolean", None, "Only those that people hold, or only the others.");
+const USER: Param = Param { required: true, ..param("user", Text(schemas::name), "The user.") };
 const LISTED: &[Param] = &[
-    param("idp", "string", None, "Only at this identity provider."),
-    USER,
-    param("user_prefix", "string", None, "Only of users whose names begin like this."),
-    param("account", "string", None, "Only of this account."),
-    param("state", "string", None, "Only in this state, or in one of these, with commas between them."),
+    param("idp", Text(schemas::text), "Only at this identity provider."),
+    param("user", Text(schemas::text), "Only of this user."),
+    param("user_prefix", Text(schemas::text), "Only of users whose names begin like this."),
+    param("account", Text(schemas::text), "Only of this account."),
+    param("state", Text(schemas::states), "Only in this state, or in one of these, with commas between them."),
     HELD,
-    param("expiring_before", "string", None, "Only what ends before then for want of a consent."),
-    param("after", "string", None, "Where the page starts: `next` of the page before."),
-    param("limit", "integer", Some(1_000), "How many grants, 1 to 1000; 100 unless given."),
+    param("expiring_before", Text(schemas::moment), "Only what ends before then for want of a consent."),
+    param("after", Text(schemas::text), "Where the page starts: `next` of the page before."),
+    LIMIT,
 ];
 
 const ASKED: &[&str] = &["busy", "unavailable", "timeout"];
@@ -121,7 +137,8 @@ pub(super) static ROUTES: &[Route] = routes! {
     } => lists::list
     DELETE "/v1/grants"
     "Ends all grants of one user: one result for each. May be repeated." {
-        scopes: &[Grant], query: &[USER, REVOKE], answers: &[(200, "Offboarded")], problems: &["unavailable"],
+        scopes: &[Grant], query: &[USER, REVOKE],
+        answers: &[(200, "Offboarded")], problems: &["unavailable"],
     } => lists::offboard
     PUT "/v1/grants/{idp}/{user}"
     "Connects the user with what consent gave, as it came. A replay changes nothing and says so in `unchanged`. \

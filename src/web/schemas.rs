@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::problem::CODES;
+use super::{problem::CODES, wire::LARGEST};
 
 /// Each under its name.
 pub(super) fn all() -> Value {
@@ -15,15 +15,10 @@ pub(super) fn all() -> Value {
             "required": ["refreshed"],
         },
         "Token": token(),
-        "Rejected": {
-            "type": "object",
-            "description": "One of the two.",
-            "properties": {"generation": number(), "access_token": text()},
-            "additionalProperties": false,
-        },
+        "Rejected": rejected(),
         "Reason": {
             "type": "object",
-            "properties": {"reason": {"type": "string", "minLength": 1, "maxLength": 255}},
+            "properties": {"reason": name()},
             "required": ["reason"],
             "additionalProperties": false,
         },
@@ -72,25 +67,52 @@ fn grant() -> Value {
         "type": "object",
         "description": "What the identity provider's token endpoint answered. Anything else that it said goes into extra.",
         "properties": {
-            "access_token": text(),
-            "refresh_token": text(),
-            "token_type": {"type": "string", "default": "Bearer"},
-            "scope": text(),
-            "expires_in": lifetime(),
-            "expires_at": moment(),
-            "refresh_token_expires_in": lifetime(),
-            "refresh_token_expires_at": moment(),
-            "client_id": {"type": "string", "description": "The client it was issued to; the configured one unless given."},
-            "subject": {"type": "string", "description": "The user's identifier at the identity provider."},
-            "params": {"type": "object", "additionalProperties": text()},
-            "extra": {"type": "object", "description": "Kept beside the tokens, sealed with them."},
+            "access_token": secret(),
+            "refresh_token": or_null(secret()),
+            "token_type": or_null(secret()),
+            "scope": or_null(plain(0)),
+            "expires_in": or_null(lifetime(MILLISECOND)),
+            "expires_at": or_null(moment()),
+            "refresh_token_expires_in": or_null(lifetime(0.0)),
+            "refresh_token_expires_at": or_null(moment()),
+            "client_id": described(or_null(plain(1)), "The client it was issued to; the configured one unless given."),
+            "subject": described(or_null(plain(1)), "The user's identifier at the identity provider."),
+            "params": {"type": "object", "additionalProperties": plain(0), "propertyNames": plain(0)},
+            "extra": {"type": "object", "description": "Kept beside the tokens, sealed with them; at most 64 KiB."},
         },
         "required": ["access_token"],
+        "allOf": [
+            not_both("expires_in", "expires_at"),
+            not_both("refresh_token_expires_in", "refresh_token_expires_at"),
+        ],
         "additionalProperties": false,
     })
 }
 
+/// A lifetime shorter than this is none.
+const MILLISECOND: f64 = 0.001;
+
+fn not_both(one: &str, other: &str) -> Value {
+    json!({"anyOf": [{"properties": {one: {"type": "null"}}}, {"properties": {other: {"type": "null"}}}]})
+}
+
+fn rejected() -> Value {
+    let one = |given: &str, schema: Value, other: &str| {
+        json!({
+            "type": "object",
+            "properties": {given: schema, other: {"type": "null"}},
+            "required": [given],
+            "additionalProperties": false,
+        })
+    };
+    json!({
+        "description": "Which token it was: by its generation, or the token itself.",
+        "oneOf": [one("generation", number(), "access_token"), one("access_token", text(), "generation")],
+    })
+}
+
 fn status() -> Value {
+    let states: Vec<_> = ["absent"].iter().chain(&STATES).collect();
     json!({
         "type": "object",
         "properties": {
@@ -98,7 +120,7 @@ fn status() -> Value {
             "user": text(),
             "account": text(),
             "grant_id": text(),
-            "state": {"enum": ["absent", "fresh", "due", "refreshing", "backoff", "in_doubt", "reconnect_required", "revoked"]},
+            "state": {"enum": states},
             "held": {"type": "boolean"},
             "held_reason": text(),
             "generation": number(),
@@ -144,8 +166,8 @@ fn batch() -> Value {
     json!({
         "type": "object",
         "properties": {
-            "min_ttl": number(),
-            "timeout": {"type": "integer", "minimum": 0, "maximum": 60},
+            "min_ttl": or_null(number()),
+            "timeout": or_null(json!({"type": "integer", "minimum": 0, "maximum": 60})),
             "items": {
                 "type": "array",
                 "maxItems": 100,
@@ -218,25 +240,91 @@ fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({"type": "string"})
 }
 
 fn number() -> Value {
-    json!({"type": "integer", "minimum": 0})
+    json!({"type": "integer", "minimum": 0, "maximum": LARGEST})
 }
 
 fn time() -> Value {
     json!({"type": ["string", "null"], "format": "date-time"})
 }
 
-/// A time as it may come in.
-fn moment() -> Value {
-    json!({"type": ["string", "number"], "description": "RFC 3339, or seconds since the epoch."})
+/// An identity provider.
+pub(super) fn idp_name() -> Value {
+    json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"})
 }
 
-fn lifetime() -> Value {
-    json!({"type": ["number", "string"], "description": "Seconds."})
+/// No control characters.
+const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// A user, or why somebody does something: at most 255 bytes.
+pub(super) fn name() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN})
+}
+
+/// A user as a segment of a path: what begins with `~` is encoded.
+pub(super) fn user_in_path() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN.replacen('^', "^(?!~)", 1)})
+}
+
+/// An account: at most 255 bytes.
+pub(super) fn account() -> Value {
+    json!({"type": "string", "maxLength": 255, "pattern": PLAIN})
+}
+
+/// Several, with commas between them.
+pub(super) fn states() -> Value {
+    let one = STATES.join("|");
+    json!({"type": "string", "pattern": format!("^({one})(,({one}))*$")})
+}
+
+const STATES: [&str; 7] = ["fresh", "due", "refreshing", "backoff", "in_doubt", "reconnect_required", "revoked"];
+
+/// A time as it may come in.
+pub(super) fn moment() -> Value {
+    json!({
+        "description": "RFC 3339, or seconds since the epoch.",
+        "anyOf": [
+            {"type": "string", "format": "date-time"},
+            {"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000_000_u64},
+            {"type": "string", "pattern": r"^[0-9]{1,11}(\.[0-9]+)?$"},
+        ],
+    })
+}
+
+/// A lifetime as it may come in.
+fn lifetime(least: f64) -> Value {
+    let first = if least > 0.0 { "[1-9]" } else { "[0-9]" };
+    json!({
+        "description": "Seconds.",
+        "anyOf": [
+            {"type": "number", "minimum": least, "maximum": 100_000_000_000_u64},
+            {"type": "string", "pattern": format!(r"^{first}[0-9]{{0,10}}$")},
+        ],
+    })
+}
+
+/// A token, or a word like one.
+fn secret() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 65_536, "pattern": "^[!-~]*$"})
+}
+
+/// A text of at most 16 KiB.
+fn plain(least: u64) -> Value {
+    json!({"type": "string", "minLength": least, "maxLength": 16_384, "pattern": PLAIN})
+}
+
+fn or_null(schema: Value) -> Value {
+    json!({"anyOf": [schema, {"type": "null"}]})
+}
+
+fn described(schema: Value, description: &str) -> Value {
+    let mut schema = schema;
+    schema["description"] = description.into();
+    schema
 }
 
 fn expiry() -> Value {

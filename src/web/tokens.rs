@@ -96,11 +96,11 @@ pub(super) async fn batch(call: &Call) -> Result<Answer, Problem> {
     if body.items.len() > MAX_BATCH {
         return Err(Problem::invalid("items must be at most 100"));
     }
-    let timeout = body.timeout.map_or(PATIENCE, Duration::from_secs);
+    let timeout = body.timeout.map_or(PATIENCE, |timeout| Duration::from_secs(timeout.0));
     if timeout > MAX_WAIT {
         return Err(Problem::invalid("timeout must be at most 60"));
     }
-    let min_ttl = Duration::from_secs(body.min_ttl.unwrap_or_default());
+    let min_ttl = body.min_ttl.map_or(Duration::ZERO, |min_ttl| Duration::from_secs(min_ttl.0));
     let keys: Vec<_> = body.items.iter().map(BatchItem::key).collect();
     let asked = keys.iter().map(|key| one(call, key, min_ttl, timeout));
     let tokens = join_all(asked).await;

@@ -1,15 +1,18 @@
 //! The bodies of the API, apart from the types that they speak of.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
     problem::Problem,
     time::{Moment, Seconds, rfc3339},
 };
 use crate::{
-    Expiry, Freshness, Generation, Grant, IdpStatus, Status, Token, TokenKey, Unchanged, Warning,
+    Expiry, Freshness, Grant, IdpStatus, Status, Token, TokenKey, Unchanged, Warning,
     model::{Evidence, Time},
 };
 
@@ -161,7 +164,7 @@ impl GrantBody {
             (Some(_), Some(_)) => return Err("give expires_in or expires_at, not both"),
             (Some(lifetime), None) => {
                 let lifetime = lifetime.read()?;
-                if lifetime.is_zero() {
+                if lifetime < Duration::from_millis(1) {
                     return Err("expires_in must be more than 0: leave it out where it is not known");
                 }
                 grant.expires_in(lifetime)
@@ -193,6 +196,23 @@ impl GrantBody {
     }
 }
 
+/// A whole number, as JSON has them: `41.0` is one, too.
+#[derive(Clone, Copy)]
+pub(super) struct Whole(pub(super) u64);
+
+/// More than anything counts to, and numbers with a point still tell which one they are.
+pub(super) const LARGEST: u64 = 1 << 40;
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        if number.fract() != 0.0 || !(0.0..=LARGEST as f64).contains(&number) {
+            return Err(D::Error::custom("no whole number"));
+        }
+        Ok(Self(number as u64))
+    }
+}
+
 /// A body that is empty.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,7 +229,7 @@ pub(super) struct ReasonBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RejectedBody {
-    pub(super) generation: Option<Generation>,
+    pub(super) generation: Option<Whole>,
     pub(super) access_token: Option<String>,
 }
 
@@ -217,8 +237,8 @@ pub(super) struct RejectedBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchBody {
-    pub(super) min_ttl: Option<u64>,
-    pub(super) timeout: Option<u64>,
+    pub(super) min_ttl: Option<Whole>,
+    pub(super) timeout: Option<Whole>,
     pub(super) items: Vec<BatchItem>,
 }
 

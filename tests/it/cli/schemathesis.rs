@@ -1,0 +1,47 @@
+//! What a tool that knows nothing of us finds when it believes `openapi.json`: requests made from it, wanted and
+//! unwanted, against the real server.
+
+use std::process::{Command, Stdio};
+
+use super::World;
+use crate::{served::Served, skip};
+
+const PROGRAM: &str = "TOKEN_SUPERVISOR_TEST_SCHEMATHESIS";
+
+/// How many requests are made up for each operation and phase. Elsewhere more: `TOKEN_SUPERVISOR_TEST_EXAMPLES`.
+const EXAMPLES: &str = "25";
+
+#[tokio::test]
+async fn schemathesis_finds_nothing() {
+    let Some(program) = skip::variable(PROGRAM) else {
+        return skip::without("schemathesis", &format!("{PROGRAM} does not say where schemathesis is"));
+    };
+    let world = World::connected();
+    let server = world.serve();
+    println!("{}", run(&program, &world, &server, "anybody.toml"));
+    // The same on a grant that is there, at first.
+    println!("{}", run(&program, &world, &server, "alice.toml"));
+    server.signal("TERM");
+    let (ended, log) = server.ended().await;
+    assert_eq!(ended.code(), Some(0), "{log}");
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+/// What it said.
+fn run(program: &str, world: &World, server: &Served, settings: &str) -> String {
+    let settings = format!("{}/tests/schemathesis/{settings}", env!("CARGO_MANIFEST_DIR"));
+    let examples = skip::variable("TOKEN_SUPERVISOR_TEST_EXAMPLES").unwrap_or_else(|| EXAMPLES.to_owned());
+    let ran = Command::new(program)
+        .args(["--config-file", &settings, "run"])
+        .arg(format!("{}/openapi.json", server.addresses[0]))
+        .args(["--checks", "all", "--seed", "1", "--max-examples", &examples])
+        .args(["--request-timeout", "90", "--generation-database", "none", "--no-color"])
+        .args(["--header", &format!("Authorization:Bearer {}", world.api_key)])
+        .current_dir(world.folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
+    told
+}
