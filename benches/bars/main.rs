@@ -7,6 +7,8 @@
 mod actors;
 mod harness;
 mod hot;
+#[cfg(feature = "cli")]
+mod http;
 mod refresh;
 mod rows;
 
@@ -32,10 +34,13 @@ struct Size {
     refreshes: usize,
     /// Stored grants at start.
     stored: usize,
+    /// Requests over HTTP in a round.
+    requests: usize,
 }
 
-const FULL: Size = Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000 };
-const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000 };
+const FULL: Size =
+    Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000, requests: 64_000 };
+const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000, requests: 640 };
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -48,6 +53,12 @@ fn main() {
         && wake == "--wake"
     {
         return runtime.block_on(rows::wake_all(folder.as_ref(), count.parse().expect("a number")));
+    }
+    #[cfg(feature = "cli")]
+    if let [bare, body] = &arguments[..]
+        && bare == "--bare"
+    {
+        return http::bare(body.clone());
     }
     let size = if arguments.iter().any(|argument| argument == "--smoke") { SMOKE } else { FULL };
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -65,6 +76,10 @@ fn main() {
         }
         if runs("rows") {
             rows::run(size).await;
+        }
+        #[cfg(feature = "cli")]
+        if runs("http") {
+            http::run(size).await;
         }
     });
 }

@@ -1,0 +1,213 @@
+//! The token route of the real server, as a process of its own, beside a bare actix-web route in another one that
+//! answers with the same bytes.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    http::header::{CACHE_CONTROL, ETAG},
+    web,
+};
+use futures_util::future::join_all;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{
+    Size,
+    harness::{figure, median, now, row, short},
+};
+
+/// As many as the server.
+const WORKERS: usize = 2;
+const CONNECTIONS: usize = 32;
+const ROUNDS: usize = 5;
+
+pub(crate) async fn run(size: Size) {
+    let ours = Server::ours();
+    let (_, answer) = Connection::open(&ours).await.ask().await;
+    let body = answer.split("\r\n\r\n").nth(1).expect("a body").to_owned();
+    let bare = Server::bare(&body);
+    for (connections, what) in [(1, "a token over HTTP, bare actix-web"), (CONNECTIONS, "the same, 32 connections")] {
+        let (mut measured, mut yardstick) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            measured.push(load(&ours, connections, size.requests).await);
+            yardstick.push(load(&bare, connections, size.requests).await);
+        }
+        let each = |loads: &[Load]| median(loads.iter().map(|load| load.each).collect());
+        row(what, (each(&measured), each(&yardstick)), "-");
+        let slowest = |loads: &[Load]| short(median(loads.iter().map(|load| load.p99).collect()));
+        figure("  99th of 100 answers, ours", &slowest(&measured), "-");
+        figure("  99th of 100 answers, bare", &slowest(&yardstick), "-");
+    }
+}
+
+/// What a round of requests took.
+struct Load {
+    /// Of all requests together, for each.
+    each: Duration,
+    p99: Duration,
+}
+
+/// So many requests in all, each connection one after the other.
+async fn load(server: &Server, connections: usize, requests: usize) -> Load {
+    let mut opened = Vec::new();
+    for _ in 0..connections {
+        opened.push(Connection::open(server).await);
+    }
+    let started = now();
+    let all = opened.into_iter().map(|mut connection| {
+        tokio::spawn(async move {
+            let mut latencies = Vec::new();
+            for _ in 0..requests / connections {
+                latencies.push(connection.ask().await.0);
+            }
+            latencies
+        })
+    });
+    let mut latencies: Vec<_> = join_all(all).await.into_iter().flat_map(|of_one| of_one.expect("answers")).collect();
+    let each = started.elapsed() / latencies.len() as u32;
+    latencies.sort_unstable();
+    Load { each, p99: latencies[latencies.len() * 99 / 100] }
+}
+
+/// A connection that is kept.
+struct Connection {
+    stream: TcpStream,
+    request: String,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(server: &Server) -> Self {
+        let stream = TcpStream::connect(&server.address).await.expect("a connection");
+        stream.set_nodelay(true).expect("a socket");
+        let request = format!(
+            "GET /v1/grants/gitlab/alice/token HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+            server.address, server.key
+        );
+        Self { stream, request, buffer: Vec::new() }
+    }
+
+    /// How long the answer took, and the answer.
+    async fn ask(&mut self) -> (Duration, String) {
+        let started = now();
+        self.stream.write_all(self.request.as_bytes()).await.expect("a request");
+        self.buffer.clear();
+        loop {
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("an answer");
+            assert!(read > 0, "the answer broke off");
+            if let Some(answer) = whole(&self.buffer) {
+                assert!(answer.starts_with("HTTP/1.1 200"), "it is answered with a token");
+                return (started.elapsed(), answer.to_owned());
+            }
+        }
+    }
+}
+
+/// The answer, once it is there.
+fn whole(buffer: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(buffer).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let length: Option<usize> =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    (body.len() == length?).then_some(text)
+}
+
+/// A process that answers; killed in the end.
+struct Server {
+    child: Child,
+    address: String,
+    key: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// `token-supervisor serve`, with one grant that is good for a day.
+    fn ours() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let init = program(folder.path(), &["init", "--idp", "gitlab", "--json"]).output().expect("init");
+        let key = field(&init.stdout, "api_key");
+        let mut connect = program(folder.path(), &["connect", "gitlab", "alice", "--stdin"]);
+        let mut connect = connect.stdin(Stdio::piped()).spawn().expect("connect");
+        let grant = br#"{"access_token":"ts-test-secret-0123456789abcdef","expires_in":86400,"scope":"api"}"#;
+        connect.stdin.take().expect("its input").write_all(grant).expect("a grant");
+        assert!(connect.wait().expect("connect").success());
+        let serve = program(folder.path(), &["serve", "--json"]);
+        Self::started(serve, folder, key, |line| {
+            let serving: serde_json::Value = serde_json::from_slice(line).expect("what it serves");
+            serving["serving"][0].as_str().expect("an address").trim_start_matches("http://").to_owned()
+        })
+    }
+
+    /// This program, told to be the yardstick.
+    fn bare(body: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--bare", body]);
+        let folder = tempfile::tempdir().expect("a folder");
+        Self::started(command, folder, "0".repeat(43), |line| String::from_utf8_lossy(line).trim().to_owned())
+    }
+
+    fn started(
+        mut command: Command,
+        folder: tempfile::TempDir,
+        key: String,
+        address: impl FnOnce(&[u8]) -> String,
+    ) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a server");
+        let mut line = Vec::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_until(b'\n', &mut line).expect("an address");
+        Self { address: address(&line), child, key, _folder: folder }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn program(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
+    command.args(args).current_dir(folder).env_clear();
+    command.env("TOKEN_SUPERVISOR__SERVER__BIND", "127.0.0.1:0");
+    command.env("GITLAB_CLIENT_ID", "bench").env("GITLAB_CLIENT_SECRET", "ts-test-secret-bench");
+    command
+}
+
+fn field(json: &[u8], name: &str) -> String {
+    let value: serde_json::Value = serde_json::from_slice(json).expect("JSON");
+    value[name].as_str().expect("a text").to_owned()
+}
+
+/// The yardstick: says where it listens, and answers until it is killed.
+pub(crate) fn bare(body: String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    let body = web::Bytes::from(body);
+    let app = move || {
+        let body = body.clone();
+        let answer = move || {
+            let body = body.clone();
+            async move {
+                HttpResponse::Ok()
+                    .insert_header((CACHE_CONTROL, "no-store"))
+                    .insert_header((ETAG, "\"g1\""))
+                    .insert_header(("x-request-id", "r_0123456789"))
+                    .content_type("application/json")
+                    .body(body)
+            }
+        };
+        App::new().route("/v1/grants/{idp}/{user}/token", web::get().to(answer))
+    };
+    let server = HttpServer::new(app).workers(WORKERS).listen(listener).expect("a listener").run();
+    actix::System::new().block_on(server).expect("it serves");
+}
