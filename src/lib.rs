@@ -101,7 +101,7 @@ pub use model::{
 pub use protocol::Unchanged;
 pub use supervisor::{
     Acquire, Builder, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
-    Lagged, Page, Purge, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release, RequireReconnect,
-    Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
+    Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
+    RequireReconnect, Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
 pub use why::Why;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-use token_supervisor::config::Config;
+use token_supervisor::{Reached, config::Config};
 
 use super::{
     Exit, Failure, Out,
@@ -27,9 +27,12 @@ use super::{
 ///
 /// Exit code 1 if anything is wrong.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor doctor\n  \
+#[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
 pub(crate) struct Args {
+    /// Asks each identity provider for nothing, without credentials: whether it answers
+    #[arg(long)]
+    probe: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -65,9 +68,19 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     // Without keys the store is not opened.
     if findings.iter().all(|finding| finding.verdict != Verdict::Wrong) {
         let what = if matches!(place, Place::Store(_)) { "store" } else { "server" };
-        let looked = Backend::with(&place, async |backend| Ok((backend.health().await?, backend.idps().await))).await;
+        let looked = Backend::with(&place, async |backend| {
+            let reached = if args.probe { backend.reach().await? } else { Vec::new() };
+            Ok((backend.health().await?, backend.idps().await, reached))
+        });
+        let looked = looked.await;
         match looked {
-            Ok((health, idps)) => findings.extend(found(&place, &health, idps)),
+            Ok((health, idps, reached)) => {
+                findings.extend(found(&place, &health, idps));
+                findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
+            }
+            Err(failure) if matches!(failure.exit, Exit::Interrupted(_) | Exit::Usage) && args.probe => {
+                return Err(failure);
+            }
             Err(failure) if matches!(failure.exit, Exit::Interrupted(_)) => return Err(failure),
             Err(failure) => findings.push(failure.finding(what)),
         }
@@ -178,6 +191,23 @@ fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
             let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
             let url = setting("token_url").map_or("", |shown| &shown.value);
             finding(&name, Verdict::Ok, format!("settings fit; not asked: {url}"))
+        }
+    }
+}
+
+/// Any answer will do: a token endpoint refuses who asks for nothing.
+fn probed(idp: &str, reached: &Reached) -> Vec<Finding> {
+    let what = format!("idp.{idp}");
+    match &reached.answer {
+        Err(evidence) => {
+            let next = "next: see token_url, and whether this machine may reach it";
+            vec![finding(what, Verdict::Wrong, format!("does not answer: {evidence}; {next}"))]
+        }
+        Ok(status) => {
+            let apart = reached.date.map(|date| skew(date, now())).filter(|skew| skew.verdict != Verdict::Ok);
+            let skewed = apart.map(|skew| Finding { what: what.clone(), ..skew });
+            let answers = finding(what, Verdict::Ok, format!("answers ({status} to a request without credentials)"));
+            [answers].into_iter().chain(skewed).collect()
         }
     }
 }

@@ -36,6 +36,8 @@ use crate::{
 const LARGEST_ANSWER: usize = 1024 * 1024;
 /// How long a revocation may take; nobody waits for it.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long somebody who looks whether it is there waits.
+const REACHED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The connections to one identity provider. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -97,6 +99,22 @@ impl Client {
             failure.scrub(token.expose_secret());
             failure
         })
+    }
+
+    /// Asks the token endpoint for nothing and as nobody: its status, and its clock.
+    ///
+    /// # Errors
+    /// It does not answer, and our code for why.
+    pub(crate) async fn reach(&self, idp: &Idp) -> Result<(u16, Option<Time>), Evidence> {
+        match self.http.get(&idp.token_url).timeout(REACHED_WITHIN).send().await {
+            Ok(response) => {
+                let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
+                Ok((response.status().as_u16(), date))
+            }
+            Err(error) if error.is_connect() => Err(Evidence::ours("connect_failed")),
+            Err(error) if error.is_timeout() => Err(Evidence::ours("timeout")),
+            Err(_) => Err(Evidence::ours("connection_lost")),
+        }
     }
 
     /// A POST of `fields` with the client's authentication.

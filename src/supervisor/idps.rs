@@ -29,6 +29,16 @@ pub struct IdpStatus {
     pub last_error_at: Option<SystemTime>,
 }
 
+/// What the token endpoint of an identity provider said to somebody who asked for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reached {
+    /// Its HTTP status, or why there was no answer.
+    pub answer: Result<u16, Evidence>,
+    /// What its clock says.
+    pub date: Option<SystemTime>,
+}
+
 impl TokenSupervisor {
     /// How every identity provider is doing, in the order of their names.
     pub fn idps(&self) -> Vec<IdpStatus> {
@@ -82,5 +92,21 @@ impl TokenSupervisor {
         let core = &self.shared.core;
         core.provider(name).ok_or(Error::UnknownIdp)?.gate.probe_now(core.clock.read());
         Ok(())
+    }
+
+    /// Looks whether the token endpoint answers, by a GET without credentials: nothing of a user or of our client is sent,
+    /// and what is paused stays so. Takes at most 10 s.
+    ///
+    /// Dropping the future changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`].
+    pub async fn reach_idp(&self, name: &str) -> Result<Reached, Error> {
+        let core = &self.shared.core;
+        let provider = core.provider(name).ok_or(Error::UnknownIdp)?;
+        let asked = core.runtime.spawn(async move { provider.client.reach(&provider.idp).await });
+        let answer = asked.await.map_err(|_| Error::ShutDown)?;
+        let date = answer.as_ref().ok().and_then(|(_, date)| date.map(SystemTime::from));
+        Ok(Reached { answer: answer.map(|(status, _)| status), date })
     }
 }

@@ -44,7 +44,7 @@ pub(crate) use core::Limits;
 pub use core::Point;
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::{Shutdown, TokenSupervisor};
-pub use idps::IdpStatus;
+pub use idps::{IdpStatus, Reached};
 pub use list::{Cursor, Filter, Page};
 pub use registry::Registry;
 pub use settings::RefreshSettings;

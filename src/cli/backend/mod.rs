@@ -9,7 +9,7 @@ mod store;
 
 use std::time::{Duration, SystemTime};
 
-use token_supervisor::{Cursor, Grant, TokenKey, config::Config};
+use token_supervisor::{Cursor, Grant, Reached, TokenKey, config::Config};
 
 pub(crate) use self::{server::Address, store::DRAIN};
 use self::{server::Server, store::Store};
@@ -120,6 +120,17 @@ impl Backend {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
+        }
+    }
+
+    /// What each identity provider says, asked from here for nothing; of a server that cannot be known.
+    pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+        match self {
+            Self::Store(store) => store.reach().await,
+            Self::Server(_) => Err(Failure::usage(
+                "--probe looks from this machine, not from the server's",
+                "run it where the server runs, with --config and without --server",
+            )),
         }
     }
 

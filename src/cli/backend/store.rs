@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, Command, Connect, Cursor, Disconnect, Error, Filter, Hold, Purge, RefreshNow, Release, Restore, Revoke,
-    Status, TokenKey, TokenSupervisor, config::Config,
+    Acquire, Command, Connect, Cursor, Disconnect, Error, Filter, Hold, Purge, Reached, RefreshNow, Release, Restore,
+    Revoke, Status, TokenKey, TokenSupervisor, config::Config,
 };
 
 use super::{Health, Verb};
@@ -118,6 +119,15 @@ impl Store {
         }
         let found = self.idps().into_iter().find(|known| known.idp == idp);
         Ok(found.ok_or(Error::UnknownIdp)?)
+    }
+
+    /// What each identity provider says to who asks for nothing, in the order of their names.
+    pub(super) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+        let reached = self.supervisor.idps().into_iter().map(async |idp| {
+            let reached = self.supervisor.reach_idp(&idp.name).await?;
+            Ok::<_, Failure>((idp.name, reached))
+        });
+        join_all(reached).await.into_iter().collect()
     }
 
     pub(super) fn health(&self) -> Health {

@@ -30,6 +30,20 @@ fn from_init_to_tokens_past_their_lifetimes() {
 }
 
 #[test]
+fn doctor_asks_providers_for_nothing() {
+    let world = World::connected();
+    let doctor = world.run(&["doctor", "--probe"]);
+    assert!(doctor.code == 0 && doctor.stdout.contains("answers (405 to a request without credentials)"), "{doctor:?}");
+    assert_eq!(world.sim.presentations().len(), 0);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = world.command(&["doctor", "--probe"]);
+    command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{free}/token"));
+    let doctor = Ran::new(command.output().unwrap());
+    assert!(doctor.code == 1 && doctor.stdout.contains("does not answer: connect_failed"), "{doctor:?}");
+    world.run(&["doctor", "--probe", "--server", "http://127.0.0.1:9"]).failed(2, "looks from this machine");
+}
+
+#[test]
 fn init_overwrites_nothing_and_leaves_nothing_half_written() {
     let folder = TempDir::new().unwrap();
     let files = || -> BTreeSet<_> {
