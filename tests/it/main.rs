@@ -30,6 +30,7 @@ mod one_subject_for_one_grant;
 mod random_histories;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;
+mod running;
 #[cfg(feature = "cli")]
 mod served;
 mod shutdown_stores_what_is_in_flight;
