@@ -1,6 +1,5 @@
 //! Programs that run until Ctrl-C, as people start and end them.
 
-#![cfg(unix)]
 #![expect(unreachable_pub, reason = "shared by the modules of this binary")]
 
 use std::{
