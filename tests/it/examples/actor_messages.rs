@@ -16,7 +16,8 @@ async fn an_actor_copies_on_and_leaves_alone_who_must_consent_again() {
     assert_eq!(code, Some(0), "{said:?}");
     let place = |begins: &str| said.iter().position(|line| line.starts_with(begins)).unwrap();
     let (gone, back) = (place("bob: must consent again"), place("bob: has consented again"));
-    let between = said[gone..back].iter().filter(|line| line.starts_with("bob: bob/")).count();
-    assert_eq!(between, 0, "{said:?}");
+    // One round may have been under way.
+    let between = said[gone + 1..back].iter().filter(|line| line.starts_with("bob: ")).count();
+    assert!(between <= 1, "{said:?}");
     assert!(said.iter().all(|line| !line.contains("ts-test-secret")), "a secret was printed");
 }
