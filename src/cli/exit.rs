@@ -188,7 +188,7 @@ fn named(key: &TokenKey) -> String {
     format!("{} {}{account}", key.idp(), quoted(key.user()))
 }
 
-/// One word for a shell.
+/// For a shell, where it would read anything but a word.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
     if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
