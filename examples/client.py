@@ -105,6 +105,9 @@ def main(idp, user, url):
             print(f"next: send {user} through consent", file=sys.stderr)
         # As the program token-supervisor ends, so that scripts can tell.
         return {"reconnect_required": 3, "unavailable": 4, "busy": 4, "timeout": 4, "not_connected": 5}.get(error.code, 1)
+    except OSError as error:  # the server's or the API's, if either cannot be asked, or the API refused
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
