@@ -60,12 +60,12 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
 }
 
 /// A new key: 256 random bits.
-pub(super) struct Key {
-    pub(super) text: Zeroizing<String>,
+pub(crate) struct Key {
+    pub(crate) text: Zeroizing<String>,
 }
 
 impl Key {
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let mut bits = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bits).map_err(std::io::Error::other)?;
         Ok(Self { text: Zeroizing::new(format!("tsk_{}", URL_SAFE_NO_PAD.encode(*bits))) })

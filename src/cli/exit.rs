@@ -181,15 +181,17 @@ impl Failure {
 
 /// The key as it is written on a command line.
 fn named(key: &TokenKey) -> String {
-    let quoted = |text: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
-        if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-    };
     let account = match key.account_name() {
         "" => String::new(),
         account => format!(" --account {}", quoted(account)),
     };
     format!("{} {}{account}", key.idp(), quoted(key.user()))
+}
+
+/// For a shell, where it would read anything but a word.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
+    if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 impl From<Error> for Failure {

@@ -28,6 +28,6 @@ pub(crate) mod verbs;
 pub(crate) mod why;
 
 pub(crate) use self::{
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, quoted},
     show::{Out, coloured},
 };

@@ -10,6 +10,7 @@ use super::{
     args::{Target, Which},
     backend::Backend,
     body::TokenBody,
+    exit::quoted,
     show::note,
 };
 
@@ -102,12 +103,6 @@ fn scheme(token_type: &str) -> &str {
 fn variable(idp: &str) -> String {
     let digit = if idp.starts_with(|first: char| first.is_ascii_digit()) { "_" } else { "" };
     format!("{digit}{}_TOKEN", idp.to_ascii_uppercase().replace('-', "_"))
-}
-
-/// For a shell, where it would read anything but a word.
-fn quoted(secret: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%+=:,./_-~".contains(&byte);
-    if secret.bytes().all(plain) { secret.to_owned() } else { format!("'{}'", secret.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 //! nothing was lost.
 //!
 //! To read: [`world`] (who is there, and what goes wrong), [`load`] (readers and panics), [`verdict`] (what the
-//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it). Beside it, if
-//! asked for: [`naive`] (what people write by hand).
+//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it). Beside it:
+//! [`served`] (the HTTP API, for who wants to try it) and, if asked for, [`naive`] (what people write by hand).
 //!
 //! Invariant: the judges are the simulators' ledgers, never the supervisor's own view.
 
 mod load;
 mod meter;
 mod naive;
+mod served;
 mod show;
 mod time;
 mod verdict;
@@ -25,6 +26,7 @@ use self::{
     load::Load,
     meter::Meter,
     naive::Naive,
+    served::Served,
     show::Show,
     time::Moment,
     verdict::{Compared, Summary},
@@ -51,6 +53,9 @@ pub(crate) struct Args {
     /// Runs a client without supervision beside it, under the same faults
     #[arg(long)]
     compare_naive: bool,
+    /// Where the HTTP API over these grants listens on 127.0.0.1 meanwhile; 0: any free port
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    port: u16,
     /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary one]
     #[arg(long, value_name = "URL", value_parser = sqlite_path)]
     db: Option<PathBuf>,
@@ -84,10 +89,13 @@ pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, F
 
 async fn show_all(args: Args, json: bool, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
+    let listener = served::listen(args.port)?;
     let world = Arc::new(World::start(&args, seed).await?);
     let meter = Arc::new(Meter::new());
     let show = Show::new(&args, json, verbose, &world, seed);
     world.connect().await?;
+    let served = Served::start(listener, &world)?;
+    show.say(&served.lines());
 
     let naive = args.compare_naive.then(|| Naive::start(world.pairs.len(), world.life, seed));
     let mut naive = naive.transpose()?;
@@ -103,10 +111,12 @@ async fn show_all(args: Args, json: bool, verbose: bool, interrupted: watch::Rec
     });
     world.calm();
     verdict::quiet_down(&world, &meter, QUIET_WITHIN).await;
+    let server = served.url();
+    served.stop().await?;
     let findings = verdict::find(&world, &meter).await;
 
     let summary = Summary::new(&args, seed, &world, &meter, elapsed, reads, findings);
-    let summary = Summary { naive: naive.as_ref().map(Compared::new), ..summary };
+    let summary = Summary { server, naive: naive.as_ref().map(Compared::new), ..summary };
     show.summary(&summary)?;
     Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
 }

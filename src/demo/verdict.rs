@@ -23,6 +23,8 @@ pub(super) struct Summary {
     pub(super) pairs: u32,
     pub(super) seconds: f64,
     pub(super) seed: u64,
+    /// Where the HTTP API was.
+    pub(super) server: String,
     pub(super) refreshes: u64,
     pub(super) refreshes_per_second: f64,
     pub(super) reads: u64,
@@ -169,6 +171,7 @@ impl Summary {
             pairs: args.pairs,
             seconds: tenths(elapsed.as_secs_f64()),
             seed,
+            server: String::new(),
             refreshes,
             refreshes_per_second: per_second(refreshes),
             reads,

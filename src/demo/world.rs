@@ -26,8 +26,8 @@ pub(super) struct World {
     pub(super) life: Duration,
     pub(super) store: PathBuf,
     pub(super) keyring: Keyring,
-    /// Removed with everything in it when the world ends.
-    _folder: Option<TempDir>,
+    /// What need not last. Removed with everything in it when the world ends.
+    pub(super) folder: TempDir,
 }
 
 /// A user at an identity provider.
@@ -65,7 +65,7 @@ impl World {
         }
         let supervisor = builder.start().await.map_err(unstarted)?;
         let pairs = pairs_at(&idps, args.pairs as usize);
-        Ok(Self { idps, pairs, supervisor, life, store, keyring, _folder: folder })
+        Ok(Self { idps, pairs, supervisor, life, store, keyring, folder })
     }
 
     /// Connects every pair, a few at a time.
@@ -123,11 +123,11 @@ pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> V
 }
 
 /// Where to store. An existing file may be somebody's real store: it is left alone.
-fn place(args: &Args) -> Result<(Option<TempDir>, PathBuf), Failure> {
+fn place(args: &Args) -> Result<(TempDir, PathBuf), Failure> {
+    let folder = tempfile::Builder::new().prefix("ts-demo-").tempdir()?;
     let Some(path) = &args.db else {
-        let folder = tempfile::Builder::new().prefix("token-supervisor-demo-").tempdir()?;
         let store = folder.path().join("tokens.db");
-        return Ok((Some(folder), store));
+        return Ok((folder, store));
     };
     if path.exists() {
         return Err(Failure::new(
@@ -136,7 +136,7 @@ fn place(args: &Args) -> Result<(Option<TempDir>, PathBuf), Failure> {
             "name a file that does not exist yet, or leave out --db for a temporary one",
         ));
     }
-    Ok((None, path.clone()))
+    Ok((folder, path.clone()))
 }
 
 fn unstarted(error: Error) -> Failure {

@@ -34,6 +34,30 @@ use crate::{
 };
 
 /// A supervisor to be started.
+///
+/// ```
+/// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+/// # doc::with_alice(async |_, _, _| {
+/// use std::time::Duration;
+/// use token_supervisor::{Keyring, RefreshSettings, TokenSupervisor, presets};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (store, journal) = (format!("sqlite://{}/t.db", folder.path().display()), folder.path().join("journal"));
+/// # let (keys, client_secret) = (folder.path().join("keys"), "ts-test-secret-client");
+/// Keyring::generate().write_new(&keys)?; // once
+/// let supervisor = TokenSupervisor::builder()
+///     .store(store) // such as "sqlite:///var/lib/app/tokens.db"
+///     .journal(journal)
+///     .keyring(Keyring::from_file(&keys)?)
+///     .idp("github", presets::github("Iv1.0123456789abcdef", client_secret).max_concurrency(4))
+///     .idp("acme", presets::oauth2("https://acme.example/oauth/token", "our-client", client_secret))
+///     .refresh(RefreshSettings::default().margin(Duration::from_secs(120)))
+///     .idle_after(Duration::from_secs(300))
+///     .start()
+///     .await?;
+/// # supervisor.shutdown(Duration::from_secs(5)).await;
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {

@@ -13,11 +13,8 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 
 use super::{
-    Builder, Events, Registry, Status, Subscription, TokenEvent, TokenWatch,
-    command::{
-        Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
-        RequireReconnect, Restore, Revoke, Watch, check_reason,
-    },
+    Builder, Events, Registry, Subscription, TokenEvent, TokenWatch,
+    command::{Acquire, Command, Watch, check_reason},
     core::Core,
     events::hand_over,
     holds,
@@ -28,13 +25,38 @@ use super::{
 };
 use crate::{
     error::{Cause, Error},
-    model::{Generation, Grant, Token, TokenKey},
+    model::{Token, TokenKey},
 };
 
 /// Keeps tokens alive. A cheap handle: clones are the same supervisor.
 ///
 /// It runs on threads of its own, so that it can be used from any runtime and nothing of it dies with one. The
 /// last drop starts a shutdown without waiting for it; [`shutdown`](Self::shutdown) waits.
+///
+/// ```
+/// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+/// # doc::with_alice(async |supervisor, alice, _| {
+/// use std::time::Duration;
+/// use token_supervisor::{Acquire, Error};
+///
+/// let token = supervisor.token(&alice).await?;
+/// println!("{} until {:?}", token.generation(), token.expiry());
+/// let now_or_never = supervisor.cached(&alice); // where nothing can be awaited
+/// # assert!(now_or_never.is_some());
+///
+/// // With a wish, or a deadline of one's own:
+/// let asked = Acquire::new(&alice).min_ttl(Duration::from_secs(60)).timeout(Duration::from_secs(2));
+/// match supervisor.call(asked).await {
+///     Ok(token) => println!("{}", token.scope()),
+///     Err(Error::NotConnected | Error::ReconnectRequired { .. }) => println!("send alice through consent"),
+///     Err(error) if error.is_transient() => println!("later: {:?}", error.retry_after()),
+///     Err(error) => println!("{error}"),
+/// }
+///
+/// let stopped = supervisor.shutdown(Duration::from_secs(30)).await;
+/// assert_eq!(stopped.abandoned, 0);
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 pub struct TokenSupervisor {
     pub(super) shared: Shared,
@@ -103,57 +125,6 @@ impl TokenSupervisor {
         Ok(watch)
     }
 
-    /// Stores what the user's consent gave. A replay changes nothing and says so in [`Status::unchanged`].
-    ///
-    /// Dropping the future does not undo it: it may have been stored or not.
-    ///
-    /// # Errors
-    /// [`Error::DuplicateGrant`] if the refresh token is live under another key, [`Error::AccountMismatch`] if the key
-    /// holds a grant of another user of the identity provider; otherwise see [`Error`].
-    pub async fn connect(&self, key: &TokenKey, grant: Grant) -> Result<Status, Error> {
-        self.call(Connect::new(key, grant)).await
-    }
-
-    /// Refreshes although the token is not due; see [`RefreshNow`].
-    ///
-    /// # Errors
-    /// Why it could not be refreshed; see [`Error`].
-    pub async fn refresh_now(&self, key: &TokenKey) -> Result<Refreshed, Error> {
-        self.call(RefreshNow::new(key)).await
-    }
-
-    /// Reports that a resource server refused the token of this generation; see [`RejectToken`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn report_rejected(&self, key: &TokenKey, generation: Generation) -> Result<Status, Error> {
-        self.call(RejectToken::new(key, generation)).await
-    }
-
-    /// Sends the user through consent again; see [`RequireReconnect`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn require_reconnect(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
-        self.call(RequireReconnect::new(key, reason)).await
-    }
-
-    /// Ends the grant; see [`Disconnect`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<Status, Error> {
-        self.call(Disconnect::new(key, revoke)).await
-    }
-
-    /// Takes a disconnect back, where nothing of the grant is or may be lost; see [`Restore`].
-    ///
-    /// # Errors
-    /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
-    pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
-        self.call(Restore::new(key)).await
-    }
-
     /// Sends the revocations that are due, once, and waits for the answers; how many of them are to be tried again. For
     /// programs whose supervisor does nothing by itself ([`Builder::on_demand`]); others need not call it.
     ///
@@ -170,27 +141,20 @@ impl TokenSupervisor {
         self.shared.core.journal.pending()
     }
 
-    /// Sends nothing for the grant until it is released; see [`Hold`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn hold(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
-        self.call(Hold::new(key, reason)).await
-    }
-
-    /// Ends a hold; see [`Release`].
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn release(&self, key: &TokenKey) -> Result<Status, Error> {
-        self.call(Release::new(key)).await
-    }
-
     /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
     /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
     /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
     ///
     /// Dropping the future does not undo it: it may have been held or not.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, _| {
+    /// supervisor.hold_idp("gitlab", "maintenance until noon").await?;
+    /// assert_eq!(supervisor.idp_held("gitlab")?.as_deref(), Some("maintenance until noon"));
+    /// supervisor.release_idp("gitlab").await?;
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
@@ -216,14 +180,6 @@ impl TokenSupervisor {
     pub fn idp_held(&self, name: &str) -> Result<Option<String>, Error> {
         let core = &self.shared.core;
         core.provider(name).map(|_| core.idp_held(name)).ok_or(Error::UnknownIdp)
-    }
-
-    /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn status(&self, key: &TokenKey) -> Result<Status, Error> {
-        self.call(GetStatus::new(key)).await
     }
 
     /// The message API, for other actors.
@@ -278,6 +234,35 @@ impl TokenSupervisor {
     /// handled the last. If it is too slow for what happens it is told how many it missed
     /// ([`EventKind::Missed`](super::EventKind::Missed)). Ends when the returned value is dropped, when the actor
     /// is gone, or with the supervisor.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, simulated| {
+    /// use actix::{Actor, Context, Handler};
+    /// use token_supervisor::{EventKind, TokenEvent};
+    ///
+    /// struct Mailer;
+    ///
+    /// impl Actor for Mailer {
+    ///     type Context = Context<Self>;
+    /// }
+    ///
+    /// impl Handler<TokenEvent> for Mailer {
+    ///     type Result = ();
+    ///
+    ///     fn handle(&mut self, event: TokenEvent, _: &mut Self::Context) {
+    ///         if let EventKind::ReconnectRequired { evidence, .. } = event.kind {
+    ///             println!("{:?} must sign in again: {evidence}", event.key); // send a mail
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// # tokio::task::LocalSet::new().run_until(async {
+    /// let subscription = supervisor.subscribe(Mailer.start().recipient());
+    /// # drop(subscription);
+    /// # }).await;
+    /// # Ok(()) });
+    /// ```
     pub fn subscribe(&self, recipient: Recipient<TokenEvent>) -> Subscription {
         let core = &self.shared.core;
         let task = core.runtime.spawn(hand_over(core.events.listen(), recipient, core.clock.clone()));

@@ -41,6 +41,15 @@ pub struct Reached {
 
 impl TokenSupervisor {
     /// How every identity provider is doing, in the order of their names.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, _| {
+    /// for idp in supervisor.idps() {
+    ///     println!("{}: {:?}, {} refreshes under way", idp.name, idp.paused, idp.refreshing);
+    /// }
+    /// # Ok(()) });
+    /// ```
     pub fn idps(&self) -> Vec<IdpStatus> {
         let core = &self.shared.core;
         let now = core.clock.read();
@@ -63,6 +72,17 @@ impl TokenSupervisor {
 
     /// Adds an identity provider, or replaces the settings of one, while the supervisor runs. Refreshes under way finish
     /// with the old ones; one that was paused because its client was refused is tried at once.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, _| {
+    /// use token_supervisor::presets;
+    ///
+    /// # let (client_id, new_secret) = ("simulated-client", "ts-test-secret-rolled");
+    /// supervisor.set_idp("gitlab", presets::gitlab(client_id, new_secret))?;
+    /// supervisor.probe_idp("gitlab")?; // at once, if it was paused
+    /// # Ok(()) });
+    /// ```
     ///
     /// # Errors
     /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.

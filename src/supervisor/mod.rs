@@ -31,6 +31,7 @@ mod sweep;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 mod token;
+mod verbs;
 mod watch;
 
 pub use builder::Builder;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Disconnect, Purge, RejectToken, Revoke, Status, TokenSupervisor, handle::Shared, token::refusal};
+use super::{Disconnect, Purge, Revoke, Status, TokenSupervisor, handle::Shared, token::refusal};
 use crate::{
     error::Error,
-    model::{AccessToken, TokenKey},
+    model::TokenKey,
     store::{Names, StoreError},
 };
 
@@ -27,6 +27,18 @@ impl TokenSupervisor {
     ///
     /// Dropping the future leaves the rest as it is: call again.
     ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, _| {
+    /// use token_supervisor::Revoke;
+    ///
+    /// for (key, ended) in supervisor.disconnect_user("alice", Revoke::Yes).await? {
+    ///     println!("{}: {:?}", key.idp(), ended?.state);
+    /// }
+    /// # assert_eq!(supervisor.revoke_queued().await?, 0);
+    /// # Ok(()) });
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidRequest`] for a user who cannot be, or [`Error::Unavailable`] if the store does not say what there is
     /// of the user; nothing was disconnected then.
@@ -43,27 +55,6 @@ impl TokenSupervisor {
             (key, answer)
         });
         Ok(stream::iter(disconnected).buffered(AT_ONCE).collect().await)
-    }
-
-    /// Deletes what is stored of a disconnected grant; see [`Purge`]. A later connect of the key starts above its
-    /// generation.
-    ///
-    /// Dropping the future does not undo it: it may have been purged or not.
-    ///
-    /// # Errors
-    /// [`Error::InvalidRequest`] if it is not disconnected, [`Error::Unavailable`] while something of it is still to come
-    /// ([`Cause::InDoubt`](crate::Cause::InDoubt), [`Cause::Revoking`](crate::Cause::Revoking)); otherwise see [`Error`].
-    pub async fn purge(&self, key: &TokenKey) -> Result<Status, Error> {
-        self.call(Purge::new(key)).await
-    }
-
-    /// Reports that a resource server refused this token; see [`RejectToken`]. For reporters that do not know its
-    /// generation: any token but the current one changes nothing, and is answered the same.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub async fn report_rejected_token(&self, key: &TokenKey, token: &AccessToken) -> Result<Status, Error> {
-        self.call(RejectToken::token(key, token)).await
     }
 }
 

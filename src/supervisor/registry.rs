@@ -224,6 +224,18 @@ impl Routes {
 }
 
 /// The message API for other actors. Survives the replacement of the registry behind it.
+///
+/// ```
+/// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+/// # doc::with_alice(async |supervisor, alice, _| {
+/// use token_supervisor::Acquire;
+///
+/// // An actor that is given this knows no supervisor.
+/// let tokens: actix::Recipient<Acquire> = supervisor.registry().recipient();
+/// let token = tokens.send(Acquire::new(&alice)).await??;
+/// # assert_eq!(token.generation().get(), 1);
+/// # Ok(()) });
+/// ```
 #[derive(Clone)]
 pub struct Registry {
     supervisor: TokenSupervisor,

@@ -39,6 +39,17 @@ impl WatchCell {
 }
 
 /// Follows the token of one key. While a watch exists, the key's actor does not sleep.
+///
+/// ```
+/// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+/// # doc::with_alice(async |supervisor, alice, _| {
+/// let mut watch = supervisor.watch(&alice).await?;
+/// let first = watch.token().map(|token| token.generation());
+/// # supervisor.refresh_now(&alice).await?;
+/// watch.changed().await; // there is another one
+/// assert!(watch.token().map(|token| token.generation()) > first);
+/// # Ok(()) });
+/// ```
 pub struct TokenWatch {
     cell: Arc<WatchCell>,
     changes: watch::Receiver<u64>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{
     Method, Response,
     body::Bytes,
-    header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{HeaderValue, LOCATION, RETRY_AFTER},
     http::request::Parts,
 };
 use serde_json::json;
@@ -15,7 +15,8 @@ use super::{
     Fault, Standing,
     answer::{self, Body, Page},
     family::Ticket,
-    request::{Form, authorization},
+    request::Form,
+    resource::{self, REPOSITORIES, USER},
     state::{Release, Shared},
     timer::{self, Timer},
     watched::watched,
@@ -25,7 +26,6 @@ use crate::model::RefreshToken;
 pub(super) const TOKEN: &str = "/oauth/token";
 pub(super) const REVOKE: &str = "/oauth/revoke";
 pub(super) const INTROSPECT: &str = "/oauth/introspect";
-pub(super) const USER: &str = "/user";
 
 /// What goes back to the client.
 pub(super) enum Reply {
@@ -42,8 +42,8 @@ pub(super) async fn handle(shared: Arc<Shared>, head: Parts, body: Bytes) -> Rep
         (Method::POST, TOKEN) => token(shared, form).await,
         (Method::POST, REVOKE) => Reply::Answer(revoke(&shared, &form).whole()),
         (Method::POST, INTROSPECT) => Reply::Answer(introspect(&shared, &form).whole()),
-        (Method::GET, USER) => Reply::Answer(user(&shared, &head.headers)),
-        (_, TOKEN | REVOKE | INTROSPECT | USER) => Reply::Answer(Page::html(405).whole()),
+        (Method::GET, path @ (USER | REPOSITORIES)) => Reply::Answer(resource::resource(&shared, path, &head.headers)),
+        (_, TOKEN | REVOKE | INTROSPECT | USER | REPOSITORIES) => Reply::Answer(Page::html(405).whole()),
         _ => Reply::Answer(Page::html(404).whole()),
     }
 }
@@ -193,17 +193,4 @@ fn introspect(shared: &Shared, form: &Form) -> Page {
         state.ledger.standing(token, now) == Standing::Current || state.ledger.user_of(token, now).is_some()
     });
     Page::json(200, &json!({ "active": active }))
-}
-
-/// A resource: whose access token this is.
-fn user(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
-    let now = shared.now();
-    let user = authorization(headers, "Bearer").and_then(|token| shared.lock().ledger.user_of(token, now));
-    let Some(user) = user else {
-        let mut response = Page::text(401, "text/plain", String::new()).whole();
-        let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-        return response;
-    };
-    Page::json(200, &json!({ "user": &*user })).whole()
 }

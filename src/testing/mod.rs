@@ -4,7 +4,8 @@
 //! [`SimulatedIdp`] speaks real HTTP/1.1 on a port of 127.0.0.1, from a thread of its own. A
 //! [`Profile`] says whom it resembles, a [`Kind`] what a second use of a refresh token does, a
 //! [`Fault`] what goes wrong. Afterwards [`SimulatedIdp::presentations`] tells what the client did,
-//! and [`SimulatedIdp::standing`] whether the tokens it kept are worth anything.
+//! and [`SimulatedIdp::standing`] whether the tokens it kept are worth anything. Beside it there is a
+//! resource server to call with the tokens: [`SimulatedIdp::api_url`].
 //!
 //! ```
 //! use token_supervisor::testing::{Profile, SimulatedIdp, Standing};
@@ -30,6 +31,7 @@ mod fault;
 mod presentation;
 mod profile;
 mod request;
+mod resource;
 mod server;
 mod state;
 #[cfg(test)]
@@ -130,9 +132,15 @@ impl SimulatedIdp {
         self.url(endpoint::INTROSPECT)
     }
 
-    /// A resource: `{"user": …}` for a live access token, 401 for any other.
+    /// A resource: `{"user": …, "login": …}` for a live access token, 401 for any other.
     pub fn userinfo_url(&self) -> String {
-        self.url(endpoint::USER)
+        self.url(resource::USER)
+    }
+
+    /// The root of a resource server in the manner of GitHub's: below it, `/user` says whose the access token is, and
+    /// `/user/repos` lists their repositories. 401 for a token that is dead or was never issued.
+    pub fn api_url(&self) -> String {
+        self.url("")
     }
 
     /// The user consents: a new family, and the grant that an application would connect.

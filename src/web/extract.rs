@@ -21,7 +21,15 @@ impl FromRequest for TokenSupervisor {
     }
 }
 
-/// Says who a request comes from: the user whose tokens its handlers get. Give it to the application as `app_data`.
+/// Says who a request comes from: the user whose tokens its handlers get. Give it to the application as `app_data`; see
+/// [`IdpToken`].
+///
+/// ```
+/// use token_supervisor::web::Caller;
+///
+/// // Where a proxy in front has signed the user in, and nobody else can reach the application:
+/// let caller = Caller::by(|request| Some(request.headers().get("x-user")?.to_str().ok()?.to_owned()));
+/// ```
 #[derive(Clone)]
 pub struct Caller(Arc<Identify>);
 

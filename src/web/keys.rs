@@ -136,6 +136,15 @@ impl fmt::Debug for ApiKey {
 
 /// The keys that are good now. A handle: clones are the same set, and [`replace`](Self::replace) works while they are
 /// in use.
+///
+/// ```
+/// use token_supervisor::web::{ApiKey, ApiKeys, Scope};
+///
+/// # let (old, new) = ([0; 32], [1; 32]);
+/// let billing = |sha256| ApiKey::new("billing", sha256).scope(Scope::Token).idps(["github"]).user_prefix("acme/");
+/// let keys = ApiKeys::new([billing(old)]);
+/// keys.replace([billing(old), billing(new)]); // until every caller has the new one
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ApiKeys(Arc<ArcSwap<Vec<Arc<ApiKey>>>>);
 

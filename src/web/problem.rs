@@ -14,7 +14,19 @@ use crate::{
     model::Id,
 };
 
-/// A refused request, as its answer says it.
+/// A refused request, as its answer says it. An application's handler answers with one by `?`.
+///
+/// ```
+/// use actix_web::{HttpResponse, ResponseError as _};
+/// use token_supervisor::{TokenKey, TokenSupervisor, web::Problem};
+///
+/// async fn scope(supervisor: TokenSupervisor) -> Result<HttpResponse, Problem> {
+///     let token = supervisor.token(&TokenKey::new("alice", "github")).await?;
+///     Ok(HttpResponse::Ok().body(token.scope().to_owned()))
+/// }
+///
+/// assert_eq!(Problem::from(token_supervisor::Error::NotConnected).status_code(), 404);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Problem(Box<Document>);

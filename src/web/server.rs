@@ -10,6 +10,22 @@ use tokio::task::JoinHandle;
 use super::Api;
 
 /// A running server. Dropping it leaves it running; [`stop`](Self::stop) ends it.
+///
+/// ```
+/// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+/// # doc::with_alice(async |supervisor, _, _| {
+/// use std::{net::TcpListener, time::Duration};
+/// use token_supervisor::web::{ApiKey, ApiKeys, Scope, Server, api};
+///
+/// # let sha256 = [0; 32];
+/// let keys = ApiKeys::new([ApiKey::new("billing", sha256).scope(Scope::Token)]);
+/// let listener = TcpListener::bind("127.0.0.1:0")?; // such as 127.0.0.1:8080
+/// let server = Server::start(api(supervisor.clone(), keys), [listener])?;
+/// // ... until a signal comes; then:
+/// server.stop().await?;
+/// supervisor.shutdown(Duration::from_secs(30)).await;
+/// # Ok(()) });
+/// ```
 #[derive(Debug)]
 pub struct Server {
     api: Api,

@@ -18,13 +18,13 @@ use tokio::{
 use crate::support::{World, stop, within};
 
 /// Answers with what it was told to say, and keeps what it heard.
-struct ResourceServer {
+pub(crate) struct ResourceServer {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl ResourceServer {
-    async fn saying(answers: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) async fn saying(answers: impl IntoIterator<Item = String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, heard) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
         let (mut answers, hears) = (answers.into_iter().collect::<Vec<_>>().into_iter(), heard.clone());
@@ -37,12 +37,12 @@ impl ResourceServer {
         Self { address, heard }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/things?secret=1", self.address)
     }
 
     /// The tokens that it was shown, in their order.
-    fn tokens(&self) -> Vec<Option<String>> {
+    pub(crate) fn tokens(&self) -> Vec<Option<String>> {
         let token = |request: &String| {
             let line = request.lines().find(|line| line.to_lowercase().starts_with("authorization:"))?;
             Some(line.split_once("Bearer ")?.1.to_owned())

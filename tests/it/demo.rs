@@ -2,12 +2,29 @@
 
 #![cfg(feature = "cli")]
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
 
 use serde_json::Value;
 
+use crate::{
+    running::Running,
+    skip,
+    support::{eventually, within},
+};
+
 fn demo(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_token-supervisor")).arg("demo").args(args).output().expect("the program starts")
+    command(args).output().expect("the program starts")
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
+    command.arg("demo").args(args);
+    command
 }
 
 /// On a screen of a hundred columns.
@@ -30,6 +47,7 @@ fn nothing_is_lost_under_load_and_faults() {
         assert!(summary[some].as_f64().unwrap() > 0.0, "{some}: {stdout}");
     }
     assert!(!summary["faults"].as_object().unwrap().is_empty(), "{stdout}");
+    assert!(summary["server"].as_str().unwrap().starts_with("http://127.0.0.1:"), "{stdout}");
     assert!(summary.get("naive").is_none(), "nobody asked for it: {stdout}");
 }
 
@@ -63,9 +81,66 @@ fn people_read_a_verdict_and_what_was_broken() {
     assert!(stdout.contains("seed 7") && !stdout.contains('\x1b') && fits(&stdout), "{stdout}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn meanwhile_its_grants_are_served_to_who_has_the_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut running = Running::start(command(&["--pairs", "6"]).env("TMPDIR", folder.path()));
+    let line = running.finds("the server is named", |line| line.starts_with("server ").then(|| line.to_owned())).await;
+    let url = running.url("server").await;
+    let key_file = Path::new(line.split_once("key ").unwrap().1);
+    assert_eq!(fs::metadata(key_file).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = fs::read_to_string(key_file).unwrap();
+
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask =
+        async |path: &str, key: &str| within(http.get(format!("{url}{path}")).bearer_auth(key).send()).await.unwrap();
+    assert_eq!(ask("/livez", "").await.status(), 200);
+    let token = "/v1/grants/github/user-0000/token";
+    assert_eq!(ask(token, "tsk_made_up").await.status(), 401);
+    let answer = ask(token, key.trim()).await;
+    assert_eq!(answer.status(), 200);
+    let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert!(answer["access_token"].as_str().is_some_and(|token| token.starts_with("ts-test-secret-at-")));
+
+    eventually("the line to try is whole", || running.said().iter().any(|line| line.ends_with(token))).await;
+    let said = running.said();
+    let try_it = said.iter().position(|line| line.starts_with("try ")).unwrap();
+    let pasted = said[try_it..try_it + 2].join("\n");
+    match Command::new("curl").arg("--version").output() {
+        Err(error) => skip::without("curl", &format!("what people paste was not tried: {error}")),
+        Ok(_) => {
+            let pasted = pasted.strip_prefix("try ").unwrap();
+            let pasted = Command::new("sh").args(["-c", pasted]).env("NO_PROXY", "*").output().unwrap();
+            let answer: Value = serde_json::from_slice(&pasted.stdout).unwrap_or_default();
+            assert_eq!(answer["token_type"], "bearer", "{}", String::from_utf8_lossy(&pasted.stderr));
+        }
+    }
+
+    let (code, said) = running.interrupt().await;
+    let said = said.join("\n");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains(key.trim()) && !said.contains("ts-test-secret-"), "a secret was printed");
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is left");
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = demo(&["--seconds", "1", "--port", &port]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.contains(&port) && stderr.contains("\nnext: "), "{stderr}");
+}
+
 #[test]
 fn wrong_usage_is_told_apart_from_failure() {
-    for wrong in [&["--wrong"][..], &["--pairs", "0"], &["--seconds", "soon"], &["--db", "mysql://x"]] {
+    for wrong in
+        [&["--wrong"][..], &["--pairs", "0"], &["--seconds", "soon"], &["--port", "65536"], &["--db", "mysql://x"]]
+    {
         let output = demo(wrong);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {stderr}");

@@ -17,6 +17,8 @@ mod connecting_and_disconnecting;
 mod demo;
 mod errors_never_destroy;
 mod events_tell_what_happened;
+#[cfg(all(unix, feature = "web", feature = "client"))]
+mod examples;
 mod holding;
 #[cfg(feature = "web")]
 mod http;
@@ -30,6 +32,8 @@ mod one_subject_for_one_grant;
 mod random_histories;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;
+#[cfg(all(unix, any(feature = "cli", all(feature = "web", feature = "client"))))]
+mod running;
 #[cfg(feature = "cli")]
 mod served;
 mod shutdown_stores_what_is_in_flight;

@@ -84,6 +84,18 @@ macro_rules! command {
 
 command! {
     /// A valid token.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use std::time::Duration;
+    /// use token_supervisor::Acquire;
+    ///
+    /// let asked = Acquire::new(&alice).min_ttl(Duration::from_secs(60)).timeout(Duration::from_secs(2));
+    /// let token = supervisor.call(asked).await?; // or as a message: `Registry::recipient`
+    /// # assert_eq!(token.generation().get(), 1);
+    /// # Ok(()) });
+    /// ```
     Acquire -> Token { min_ttl: Duration }
     check |_| Ok(());
     ask |this, reply| Ask::Acquire { min_ttl: this.min_ttl, timeout: this.timeout, reply }
@@ -91,6 +103,16 @@ command! {
 
 command! {
     /// What can be said about a grant without its tokens.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use token_supervisor::State;
+    ///
+    /// let status = supervisor.status(&alice).await?; // or `call(GetStatus::new(&alice))`
+    /// assert_eq!((status.state, status.generation.get()), (State::Fresh, 1));
+    /// # Ok(()) });
+    /// ```
     GetStatus -> Status {}
     check |_| Ok(());
     ask |_this, reply| Ask::Status { reply }
@@ -99,6 +121,17 @@ command! {
 command! {
     /// A resource server refused the token of this generation, or this very token. Starts one refresh for any number of
     /// reporters, and none if that token is already replaced. Answered at once: ask for the token to wait.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// let token = supervisor.token(&alice).await?;
+    /// // ... the resource server answers 401, so:
+    /// supervisor.report_rejected(&alice, token.generation()).await?; // or `call(RejectToken::new(..))`
+    /// let next = supervisor.token(&alice).await?;
+    /// assert!(next.generation() > token.generation());
+    /// # Ok(()) });
+    /// ```
     RejectToken -> Status { refused: Refused }
     check |_| Ok(());
     ask |this, reply| match this.refused {
@@ -110,6 +143,14 @@ command! {
 command! {
     /// Refresh now, although the token is not due. Joins a refresh under way, never goes around a doubt, and
     /// answers `refreshed: false` if there has just been one.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// let done = supervisor.refresh_now(&alice).await?; // or `call(RefreshNow::new(&alice))`
+    /// assert!(done.refreshed && done.status.generation.get() == 2);
+    /// # Ok(()) });
+    /// ```
     RefreshNow -> Refreshed {}
     check |_| Ok(());
     ask |_this, reply| Ask::RefreshNow { reply }
@@ -118,6 +159,21 @@ command! {
 command! {
     /// Store what the user's consent gave. A replay of a refresh token that the key holds or has spent
     /// changes nothing and says so, whatever it expects of the key.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, simulated| {
+    /// use token_supervisor::{Connect, Error, Grant, TokenKey};
+    ///
+    /// let bob = TokenKey::new("bob", "gitlab");
+    /// # let answer = simulated.consent_answer("bob");
+    /// let grant = Grant::from_token_response(&answer)?; // of the token endpoint, as it came
+    /// supervisor.connect(&bob, grant.clone()).await?; // or `call(Connect::new(&bob, grant))`
+    /// # let grant = simulated.consent("bob");
+    /// let refused = supervisor.call(Connect::new(&bob, grant).only_if_absent()).await;
+    /// assert!(matches!(refused, Err(Error::GenerationMismatch { .. })));
+    /// # Ok(()) });
+    /// ```
     Connect -> Status { grant: Grant, only: Expected }
     check |this| this.grant.validate();
     ask |this, reply| Ask::Connect { grant: Box::new(this.grant), only: this.only, reply }
@@ -126,6 +182,16 @@ command! {
 command! {
     /// End the grant. What is stored stays (as a tombstone) but is never used again. Also of an identity provider that
     /// is not configured any more, where nothing can be revoked.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use token_supervisor::{Revoke, State};
+    ///
+    /// let status = supervisor.disconnect(&alice, Revoke::Yes).await?; // or `call(Disconnect::new(..))`
+    /// assert_eq!(status.state, State::Revoked);
+    /// # Ok(()) });
+    /// ```
     Disconnect -> Status { revoke: Revoke }
     check |_| Ok(());
     ask |this, reply| Ask::Disconnect { revoke: this.revoke, reply }
@@ -133,6 +199,15 @@ command! {
 
 command! {
     /// Send the user through consent again; holds until the next connect.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// let status = supervisor.require_reconnect(&alice, "more_scope").await?; // or `call(RequireReconnect::new(..))`
+    /// assert_eq!(status.reason.as_deref(), Some("more_scope"));
+    /// supervisor.token(&alice).await?; // with a warning, while it lives
+    /// # Ok(()) });
+    /// ```
     RequireReconnect -> Status { reason: String }
     check |this| check_reason(&this.reason);
     ask |this, reply| Ask::RequireReconnect { reason: this.reason, reply }
@@ -141,6 +216,15 @@ command! {
 command! {
     /// Send nothing for the grant until it is released. A refresh that runs goes on and is stored; valid tokens
     /// are served. A second hold replaces the reason of the first.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// supervisor.hold(&alice, "moves to another account").await?; // or `call(Hold::new(..))`
+    /// supervisor.token(&alice).await?; // while it lives
+    /// supervisor.release(&alice).await?;
+    /// # Ok(()) });
+    /// ```
     Hold -> Status { reason: String }
     check |this| check_reason(&this.reason);
     ask |this, reply| Ask::Hold { reason: this.reason, reply }
@@ -148,6 +232,15 @@ command! {
 
 command! {
     /// End a hold: what is due starts at once. No error if there is none.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// # supervisor.hold(&alice, "a test").await?;
+    /// let status = supervisor.release(&alice).await?; // or `call(Release::new(&alice))`
+    /// assert_eq!(status.held, None);
+    /// # Ok(()) });
+    /// ```
     Release -> Status {}
     check |_| Ok(());
     ask |_this, reply| Ask::Release { reply }
@@ -157,6 +250,17 @@ command! {
     /// Take a disconnect back. Refused ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
     /// refresh was under way when it was disconnected, or if its tokens are or may be revoked, or another key has
     /// them by now. No error if the grant is connected.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use token_supervisor::{Revoke, State};
+    ///
+    /// supervisor.disconnect(&alice, Revoke::No).await?;
+    /// let status = supervisor.restore(&alice).await?; // or `call(Restore::new(&alice))`
+    /// assert_ne!(status.state, State::Revoked);
+    /// # Ok(()) });
+    /// ```
     Restore -> Status {}
     check |_| Ok(());
     ask |_this, reply| Ask::Restore { reply }
@@ -166,6 +270,17 @@ command! {
     /// Delete what is stored of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing
     /// back. Refused if it is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
     /// or a revocation is queued ([`Error::Unavailable`]: later). No error if nothing is stored.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use token_supervisor::{Revoke, State};
+    ///
+    /// supervisor.disconnect(&alice, Revoke::No).await?;
+    /// let status = supervisor.purge(&alice).await?; // or `call(Purge::new(&alice))`
+    /// assert_eq!(status.state, State::Absent);
+    /// # Ok(()) });
+    /// ```
     Purge -> Status {}
     check |_| Ok(());
     ask |_this, reply| Ask::Purge { reply }

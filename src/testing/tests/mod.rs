@@ -146,6 +146,21 @@ async fn other_requests_are_refused_without_spending() {
 }
 
 #[tokio::test]
+async fn repositories_are_listed_to_who_shows_a_live_access_token() {
+    let scene = Scene::gitlab(Kind::Strict);
+    let url = format!("{}/user/repos", scene.idp.api_url());
+    let list = async |token: &str| Seen::of(scene.http.get(&url).bearer_auth(token).send().await).await;
+    let live = scene.access.expose_secret();
+    let Seen::Answer(200, repositories) = list(live).await else { panic!("the token is live") };
+    let names: Vec<_> = repositories.as_array().unwrap().iter().map(|repository| &repository["full_name"]).collect();
+    assert_eq!(names, ["alice/notes", "alice/site", "alice/tools"]);
+    assert_eq!(list("made up").await.status(), Some(401));
+    assert_eq!(Seen::of(scene.http.post(&url).bearer_auth(live).send().await).await.status(), Some(405));
+    scene.idp.end_family("alice");
+    assert_eq!(list(live).await.status(), Some(401));
+}
+
+#[tokio::test]
 async fn a_step_of_our_wall_clock_is_nothing_to_the_provider() {
     let scene = Scene::gitlab(Kind::Strict);
     scene.clock.step_to(scene.clock.now() + Duration::from_secs(86_400));

@@ -11,7 +11,7 @@ async fn github_answers_forms_and_errors_with_200() {
     assert_eq!(answer.text("refresh_token_expires_in"), Some("15897600"));
     assert_eq!(answer.text("token_type"), Some("bearer"));
     let (access, newest) = (answer.text("access_token").unwrap(), answer.text("refresh_token").unwrap());
-    assert_eq!(scene.user(access).await, Seen::Answer(200, serde_json::json!({ "user": "alice" })));
+    assert_eq!(scene.user(access).await, Seen::Answer(200, serde_json::json!({ "user": "alice", "login": "alice" })));
     assert_eq!(scene.user(scene.access.expose_secret()).await.status(), Some(401), "the old one died at rotation");
     assert!(scene.refresh_with(newest, "wrong").await.is(200, "incorrect_client_credentials"));
     assert!(scene.refresh(scene.first.expose_secret()).await.is(200, "bad_refresh_token"));

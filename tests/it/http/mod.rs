@@ -3,6 +3,6 @@
 mod embedding;
 mod handing_out;
 mod listing;
-mod stage;
+pub(crate) mod stage;
 mod verbs;
 mod wrong_requests;

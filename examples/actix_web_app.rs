@@ -1,0 +1,217 @@
+//! An actix-web application whose page lists the repositories of who is signed in.
+//!
+//! ```sh
+//! cargo run --example actix_web_app
+//! ```
+//!
+//! Nothing has to be configured: GitHub is a simulated one, whose access tokens live for four seconds. Reload the page
+//! for a while: other tokens come and go, and nobody has to sign in again. The real one is
+//! `presets::github(client_id, client_secret)`, and its API `https://api.github.com`.
+//!
+//! Programs in other languages get the same tokens over HTTP, below `/tokens`, with the key that
+//! `TOKEN_SUPERVISOR_API_KEY` was when this was started: see `client.py`.
+
+use std::{error::Error, time::Duration};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer, ResponseError, get,
+    http::{
+        StatusCode,
+        header::{self, ContentType},
+    },
+    post,
+    web::{self, Data, Form, Html},
+};
+use serde::Deserialize;
+use token_supervisor::{
+    Keyring, TokenKey, TokenSupervisor,
+    client::{CallError, TokenClient},
+    testing::{Profile, SimulatedIdp},
+    web::{ApiKey, ApiKeys, Caller, IdpName, IdpToken, Problem, Scope, api},
+};
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let simulated = SimulatedIdp::start(Profile::github().access_lifetime(Duration::from_secs(4)))?;
+    let folder = tempfile::tempdir()?;
+    let supervisor = TokenSupervisor::builder()
+        .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
+        .keyring(Keyring::generate()) // for this run alone; else Keyring::from_file
+        .idp(GitHub::NAME, simulated.idp())
+        .start()
+        .await?;
+    let tokens = api(supervisor.clone(), api_keys());
+    // The simulated one is on this machine: no proxy, and no certificates, which it may not have.
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
+    let github = Data::new(GitHub { http, url: simulated.api_url() });
+    let (simulated, handle) = (Data::new(simulated), supervisor.clone());
+    let app = move || {
+        App::new()
+            .app_data(handle.clone())
+            .app_data(Caller::by(signed_in))
+            .app_data(github.clone())
+            .app_data(simulated.clone())
+            .service((repositories, sign_in, connect))
+            .service(web::scope("/tokens").service(tokens.clone()))
+    };
+    let server = HttpServer::new(app).bind(("127.0.0.1", 0))?;
+    println!("serving http://{}", server.addrs()[0]);
+    server.run().await?; // until Ctrl-C
+    supervisor.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+/// The identity provider, and the API that takes its tokens.
+struct GitHub {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl IdpName for GitHub {
+    const NAME: &'static str = "github";
+}
+
+/// This is no authentication: whoever says a name is believed. A real application looks into its sessions here.
+fn signed_in(request: &HttpRequest) -> Option<String> {
+    let cookies = request.headers().get(header::COOKIE)?.to_str().ok()?;
+    let user = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("user="))?;
+    Some(user.to_owned())
+}
+
+/// Who may ask for tokens over HTTP: whoever shows this key. If it is not set, nobody.
+#[expect(clippy::disallowed_methods, reason = "the key must come from outside, and this has no configuration")]
+fn api_keys() -> ApiKeys {
+    let key = std::env::var("TOKEN_SUPERVISOR_API_KEY").ok().filter(|key| !key.is_empty());
+    ApiKeys::new(key.map(|key| ApiKey::from_secret("example", &key).scope(Scope::Token)))
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    full_name: String,
+    description: Option<String>,
+}
+
+/// The page. A handler that answers programs would take an `IdpToken` as it is: whoever has none gets the problem
+/// document. Here they get a page, too.
+#[get("/")]
+async fn repositories(
+    token: Result<IdpToken<GitHub>, Problem>,
+    supervisor: TokenSupervisor,
+    github: Data<GitHub>,
+) -> Result<Html, NoPage> {
+    let token = token?;
+    let repositories = github.repositories(&supervisor, token.key()).await?;
+    let item = |repository: &Repository| {
+        let description = repository.description.as_deref().unwrap_or_default();
+        format!("<li><b>{}</b> {}</li>\n", escaped(&repository.full_name), escaped(description))
+    };
+    let items: String = repositories.iter().map(item).collect();
+    let (user, generation) = (escaped(token.key().user()), token.generation());
+    Ok(Html::new(page(&format!(
+        "<h1>Repositories of {user}</h1>\n<ul>\n{items}</ul>\n<p>With token {generation}.</p>{SIGN_IN}"
+    ))))
+}
+
+impl GitHub {
+    /// A token that is refused all the same, because it was just replaced, is reported, and the request sent again.
+    async fn repositories(&self, supervisor: &TokenSupervisor, key: &TokenKey) -> Result<Vec<Repository>, CallError> {
+        let client = TokenClient::new(supervisor, key, &self.http).host(&self.url)?;
+        let request = self.http.get(format!("{}/user/repos", self.url)).build()?;
+        Ok(client.execute(request).await?.error_for_status()?.json().await?)
+    }
+}
+
+/// What the user sees instead of the page.
+#[derive(Debug)]
+enum NoPage {
+    /// There is no token: the status of the problem says why.
+    Token(Problem),
+    GitHub(CallError),
+}
+
+impl From<Problem> for NoPage {
+    fn from(problem: Problem) -> Self {
+        Self::Token(problem)
+    }
+}
+
+impl From<CallError> for NoPage {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Token(error) => Self::Token(error.into()),
+            error => Self::GitHub(error),
+        }
+    }
+}
+
+impl std::fmt::Display for NoPage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(problem) => problem.fmt(f),
+            Self::GitHub(error) => error.fmt(f),
+        }
+    }
+}
+
+impl ResponseError for NoPage {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Token(problem) => problem.status_code(),
+            Self::GitHub(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let (text, form) = match status {
+            StatusCode::UNAUTHORIZED => ("Nobody is signed in.", SIGN_IN),
+            StatusCode::NOT_FOUND => ("You have not connected GitHub yet.", CONNECT),
+            StatusCode::CONFLICT => ("GitHub ended the connection. Please connect it again.", CONNECT),
+            _ => ("GitHub cannot be reached. Please try again in a moment.", ""),
+        };
+        HttpResponse::build(status).content_type(ContentType::html()).body(page(&format!("<p>{text}</p>{form}")))
+    }
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    user: String,
+}
+
+#[post("/sign-in")]
+async fn sign_in(Form(SignIn { user }): Form<SignIn>) -> HttpResponse {
+    if user.is_empty() || !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return HttpResponse::BadRequest().body("a name is made of letters, digits and dashes");
+    }
+    // Not sent along by the forms of other sites.
+    let cookie = format!("user={user}; HttpOnly; SameSite=Lax; Path=/");
+    HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).insert_header((header::SET_COOKIE, cookie)).finish()
+}
+
+/// A real application sends the user to GitHub's consent page instead, and connects with what the code gives that they
+/// come back with. The simulated one consents at once.
+#[post("/connect")]
+async fn connect(
+    request: HttpRequest,
+    supervisor: TokenSupervisor,
+    simulated: Data<SimulatedIdp>,
+) -> Result<HttpResponse, token_supervisor::Error> {
+    if let Some(user) = signed_in(&request) {
+        supervisor.connect(&TokenKey::new(&user, GitHub::NAME), simulated.consent(&user)).await?;
+    }
+    Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish())
+}
+
+const SIGN_IN: &str = r#"
+<form method="post" action="/sign-in"><input name="user" placeholder="alice" required> <button>Sign in</button></form>"#;
+const CONNECT: &str = r#"
+<form method="post" action="/connect"><button>Connect GitHub</button></form>"#;
+
+fn page(body: &str) -> String {
+    format!("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Repositories</title>\n{body}\n")
+}
+
+/// Text as HTML. What comes from elsewhere may have any characters in it.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,156 @@
+//! An actix actor that copies its users' repositories every second, and gets their tokens by message.
+//!
+//! ```sh
+//! cargo run --example actor_messages
+//! ```
+//!
+//! It knows no supervisor, only addresses: one that hands out tokens, and one that takes reports of refused tokens. What
+//! happens to its users' grants comes to it as messages, too: who must consent again is left alone until they have.
+//!
+//! Nothing has to be configured: GitHub is a simulated one, whose access tokens live for four seconds.
+
+use std::{collections::HashSet, error::Error, time::Duration};
+
+use actix::{Actor, AsyncContext as _, Context, Handler, Message, Recipient, ResponseFuture};
+use reqwest::StatusCode;
+use serde::Deserialize;
+use token_supervisor::{
+    Acquire, EventKind, Generation, Keyring, RejectToken, TokenEvent, TokenKey, TokenSupervisor,
+    testing::{Profile, SimulatedIdp},
+};
+
+#[actix::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let simulated = SimulatedIdp::start(Profile::github().access_lifetime(Duration::from_secs(4)))?;
+    let folder = tempfile::tempdir()?;
+    let supervisor = TokenSupervisor::builder()
+        .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
+        .keyring(Keyring::generate()) // for this run alone; else Keyring::from_file
+        .idp("github", simulated.idp())
+        .start()
+        .await?;
+    let users = ["alice", "bob"].map(|user| TokenKey::new(user, "github"));
+    for user in &users {
+        supervisor.connect(user, simulated.consent(user.user())).await?;
+    }
+
+    let registry = supervisor.registry();
+    let github = GitHub {
+        tokens: registry.recipient(),
+        refused: registry.recipient(),
+        // The simulated one is on this machine: no proxy, and no certificates, which it may not have.
+        http: reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?,
+        url: simulated.api_url(),
+    };
+    let mirror = Mirror { github, users: users.to_vec(), left_alone: HashSet::new() }.start();
+    let events = supervisor.subscribe(mirror.recipient());
+
+    tokio::select! {
+        stop = tokio::signal::ctrl_c() => stop?,
+        end = bob_thinks_again(&simulated, &supervisor, &users[1]) => end?,
+    }
+    drop(events);
+    supervisor.shutdown(Duration::from_secs(10)).await;
+    Ok(())
+}
+
+/// Copies repositories.
+struct Mirror {
+    github: GitHub,
+    users: Vec<TokenKey>,
+    /// Until they have consented again.
+    left_alone: HashSet<TokenKey>,
+}
+
+impl Actor for Mirror {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(Duration::from_secs(1), |mirror, context| {
+            let users = mirror.users.iter().filter(|user| !mirror.left_alone.contains(*user));
+            users.for_each(|user| context.notify(Pull(user.clone())));
+        });
+    }
+}
+
+/// Copy this user's repositories.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Pull(TokenKey);
+
+impl Handler<Pull> for Mirror {
+    /// The mailbox stays open: one user's slow answer keeps nobody else waiting.
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Pull(key): Pull, _: &mut Self::Context) -> Self::Result {
+        let github = self.github.clone();
+        Box::pin(async move {
+            match github.repositories(&key).await {
+                Ok((names, generation)) => println!("{}: {} (token {generation})", key.user(), names.join(", ")),
+                Err(error) => println!("{}: not now: {error}", key.user()),
+            }
+        })
+    }
+}
+
+impl Handler<TokenEvent> for Mirror {
+    type Result = ();
+
+    fn handle(&mut self, TokenEvent { key, kind, .. }: TokenEvent, _: &mut Self::Context) {
+        match (kind, key) {
+            (EventKind::ReconnectRequired { evidence, .. }, Some(key)) => {
+                println!("{}: must consent again: {evidence}", key.user());
+                self.left_alone.insert(key);
+            }
+            (EventKind::Recovered, Some(key)) => {
+                println!("{}: has consented again", key.user());
+                self.left_alone.remove(&key);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Clone)]
+struct GitHub {
+    tokens: Recipient<Acquire>,
+    refused: Recipient<RejectToken>,
+    http: reqwest::Client,
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    full_name: String,
+}
+
+impl GitHub {
+    /// The names of the user's repositories, and which token it was.
+    async fn repositories(&self, key: &TokenKey) -> Result<(Vec<String>, Generation), Box<dyn Error>> {
+        let token = self.tokens.send(Acquire::new(key).min_ttl(Duration::from_millis(500))).await??;
+        let bearer = token.access_token().expose_secret();
+        let answer = self.http.get(format!("{}/user/repos", self.url)).bearer_auth(bearer).send().await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            // However many say so, it is refreshed once; the next round has the new one.
+            self.refused.send(RejectToken::new(key, token.generation())).await??;
+        }
+        let repositories: Vec<Repository> = answer.error_for_status()?.json().await?;
+        let names = repositories.into_iter().map(|repository| repository.full_name).collect();
+        Ok((names, token.generation()))
+    }
+}
+
+/// What a user does meanwhile: ends the application's access, and connects it again. Then nothing more, for ever.
+async fn bob_thinks_again(
+    simulated: &SimulatedIdp,
+    supervisor: &TokenSupervisor,
+    bob: &TokenKey,
+) -> Result<(), token_supervisor::Error> {
+    let mut moments = tokio::time::interval(Duration::from_secs(3));
+    moments.tick().await;
+    moments.tick().await;
+    simulated.end_family(bob.user());
+    moments.tick().await;
+    supervisor.connect(bob, simulated.consent(bob.user())).await?;
+    std::future::pending().await
+}

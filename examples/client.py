@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Calls an API with a user's token, which a token-supervisor hands out. The standard library suffices.
+
+    export TOKEN_SUPERVISOR_SERVER=http://127.0.0.1:8080 TOKEN_SUPERVISOR_API_KEY=tsk_...
+    python3 client.py github alice https://api.github.com/user/repos
+
+`UserToken` and `call` are there to be copied. Without a server: `token-supervisor demo` runs one, and names the file
+with its key.
+"""
+
+import json
+import os
+import sys
+import time
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+
+class NoToken(Exception):
+    """There is none. `code` says what to do: `reconnect_required` and `not_connected`: send the user through consent;
+    `unavailable` and `busy`: come again in `retry_after` seconds; `timeout`: come again."""
+
+    def __init__(self, problem, retry_after):
+        super().__init__(problem.get("detail", "the server did not say why"))
+        self.code = problem.get("code", "unavailable" if retry_after is not None else "internal")
+        self.reason = problem.get("reason")
+        self.retry_after = retry_after
+
+
+class UserToken:
+    """The token of one user at one identity provider."""
+
+    def __init__(self, server, api_key, idp, user, account=""):
+        self._grant = f"{server.rstrip('/')}/v1/grants/{quote(idp, safe='')}/{quote(user, safe='')}"
+        self._api_key, self._account = api_key, account
+        self._known = None  # the server's last answer
+
+    def get(self, timeout=10):
+        """A valid token; waits up to `timeout` seconds for one. Ask each time: while the last one is good, the answer
+        is a mere 304."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0, deadline - time.monotonic())
+            try:
+                self._known = self._ask("/token", timeout=min(60, int(left))) or self._known
+                return self._known["access_token"]
+            except NoToken as error:
+                if error.retry_after is None or error.retry_after > left:
+                    raise
+                time.sleep(error.retry_after)
+
+    def rejected(self):
+        """The API refused the token: the next `get` waits for another one. Any number of reports make one refresh."""
+        if self._known:
+            self._ask("/rejected", body={"generation": self._known["generation"]})
+
+    def _ask(self, path, body=None, **query):
+        query = {"account": self._account, **query}
+        request = Request(f"{self._grant}{path}?{urlencode(query)}", data=body and json.dumps(body).encode())
+        # Unredirected: neither header follows to another server.
+        request.add_unredirected_header("Authorization", f"Bearer {self._api_key}")
+        if body is None and self._known:
+            request.add_unredirected_header("If-None-Match", f'"g{self._known["generation"]}"')
+        try:
+            with urlopen(request, timeout=query.get("timeout", 10) + 5) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            if error.code == 304:
+                return None
+            raise NoToken(*_problem(error)) from None
+
+
+def _problem(error):
+    """The problem document (RFC 9457) of a refusal; a proxy in between may have sent something else."""
+    retry_after = error.headers.get("Retry-After", "")
+    try:
+        problem = json.load(error)
+    except ValueError:
+        problem = {}
+    return problem, int(retry_after) if retry_after.isdigit() else None
+
+
+def call(token, url):
+    """GET with the token. A refused one is reported, and the request sent once more with the next one."""
+    for again in (True, False):
+        request = Request(url)
+        request.add_unredirected_header("Authorization", f"Bearer {token.get()}")
+        try:
+            with urlopen(request, timeout=30) as answer:
+                return answer.read().decode()
+        except HTTPError as error:
+            if error.code != 401 or not again:
+                raise
+            token.rejected()
+
+
+def main(idp, user, url):
+    server, api_key = os.environ["TOKEN_SUPERVISOR_SERVER"], os.environ["TOKEN_SUPERVISOR_API_KEY"]
+    try:
+        print(call(UserToken(server, api_key, idp, user), url))
+    except NoToken as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        if error.code in ("reconnect_required", "not_connected"):
+            print(f"next: send {user} through consent", file=sys.stderr)
+        # As the program token-supervisor ends, so that scripts can tell.
+        return {"reconnect_required": 3, "unavailable": 4, "busy": 4, "timeout": 4, "not_connected": 5}.get(error.code, 1)
+    except OSError as error:  # the server's or the API's, if either cannot be asked, or the API refused
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: client.py IDP USER URL")
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,82 @@
+//! The HTTP API over the demo's grants, so that one can ask for their tokens while all this goes on.
+
+use std::{
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+use token_supervisor::{
+    TokenKey,
+    web::{ApiKey, ApiKeys, Scope, Server, api},
+};
+
+use super::world::World;
+use crate::{
+    Exit, Failure,
+    cli::{apikey::Key, quoted},
+};
+
+/// The running server, and the file with the key that it takes.
+pub(super) struct Served {
+    server: Server,
+    address: SocketAddr,
+    key_file: PathBuf,
+    /// A grant to ask for.
+    grant: TokenKey,
+}
+
+/// Takes the port, before anything else is started. 0: one that is free.
+pub(super) fn listen(port: u16) -> Result<TcpListener, Failure> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("port {port} of 127.0.0.1 is in use by another program"),
+            _ => format!("port {port} of 127.0.0.1 cannot be had: {error}"),
+        };
+        Failure::new(Exit::Failed, text, "name another one, or leave out --port for one that is free")
+    })
+}
+
+impl Served {
+    pub(super) fn start(listener: TcpListener, world: &World) -> Result<Self, Failure> {
+        let key = Key::new()?;
+        let key_file = write(&key, world.folder.path())?;
+        let scopes = [Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics];
+        let key = scopes.into_iter().fold(ApiKey::from_secret("demo", &key.text), ApiKey::scope);
+        let address = listener.local_addr()?;
+        let server = Server::start(api(world.supervisor.clone(), ApiKeys::new([key])), [listener])?;
+        Ok(Self { server, address, key_file, grant: world.pairs[0].key.clone() })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What people need to try it, ready to be pasted. The key itself stays in its file: this may end up in a log.
+    pub(super) fn lines(&self) -> String {
+        let (url, key_file) = (self.url(), self.key_file.display().to_string());
+        let (idp, user) = (self.grant.idp(), self.grant.user());
+        format!(
+            "server  {url}   key {key_file}\n\
+             try     curl -H \"Authorization: Bearer $(cat {})\" \\\n\
+             {:10}{url}/v1/grants/{idp}/{user}/token",
+            quoted(&key_file),
+            "",
+        )
+    }
+
+    /// Answers what was asked, and no more.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        Ok(self.server.stop().await?)
+    }
+}
+
+/// Readable by its owner alone, as `tempfile` makes them.
+fn write(key: &Key, folder: &Path) -> io::Result<PathBuf> {
+    let path = folder.join("api.key");
+    let mut file = NamedTempFile::new_in(folder)?;
+    writeln!(file, "{}", &*key.text)?;
+    file.persist_noclobber(&path)?;
+    Ok(path)
+}

@@ -1,0 +1,111 @@
+//! The commands as methods, for who has a handle: each is [`TokenSupervisor::call`] with the command that it names.
+
+use super::{
+    Status, TokenSupervisor,
+    command::{
+        Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, Refreshed, RejectToken, Release, RequireReconnect,
+        Restore, Revoke,
+    },
+};
+use crate::{
+    error::Error,
+    model::{AccessToken, Generation, Grant, TokenKey},
+};
+
+impl TokenSupervisor {
+    /// Stores what the user's consent gave. A replay changes nothing and says so in [`Status::unchanged`].
+    ///
+    /// Dropping the future does not undo it: it may have been stored or not.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateGrant`] if the refresh token is live under another key, [`Error::AccountMismatch`] if the key
+    /// holds a grant of another user of the identity provider; otherwise see [`Error`].
+    pub async fn connect(&self, key: &TokenKey, grant: Grant) -> Result<Status, Error> {
+        self.call(Connect::new(key, grant)).await
+    }
+
+    /// Refreshes although the token is not due; see [`RefreshNow`].
+    ///
+    /// # Errors
+    /// Why it could not be refreshed; see [`Error`].
+    pub async fn refresh_now(&self, key: &TokenKey) -> Result<Refreshed, Error> {
+        self.call(RefreshNow::new(key)).await
+    }
+
+    /// Reports that a resource server refused the token of this generation; see [`RejectToken`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn report_rejected(&self, key: &TokenKey, generation: Generation) -> Result<Status, Error> {
+        self.call(RejectToken::new(key, generation)).await
+    }
+
+    /// Sends the user through consent again; see [`RequireReconnect`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn require_reconnect(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
+        self.call(RequireReconnect::new(key, reason)).await
+    }
+
+    /// Ends the grant; see [`Disconnect`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<Status, Error> {
+        self.call(Disconnect::new(key, revoke)).await
+    }
+
+    /// Takes a disconnect back, where nothing of the grant is or may be lost; see [`Restore`].
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
+    pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Restore::new(key)).await
+    }
+
+    /// Deletes what is stored of a disconnected grant; see [`Purge`]. A later connect of the key starts above its
+    /// generation.
+    ///
+    /// Dropping the future does not undo it: it may have been purged or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if it is not disconnected, [`Error::Unavailable`] while something of it is still to come
+    /// ([`Cause::InDoubt`](crate::Cause::InDoubt), [`Cause::Revoking`](crate::Cause::Revoking)); otherwise see [`Error`].
+    pub async fn purge(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Purge::new(key)).await
+    }
+
+    /// Reports that a resource server refused this token; see [`RejectToken`]. For reporters that do not know its
+    /// generation: any token but the current one changes nothing, and is answered the same.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn report_rejected_token(&self, key: &TokenKey, token: &AccessToken) -> Result<Status, Error> {
+        self.call(RejectToken::token(key, token)).await
+    }
+
+    /// Sends nothing for the grant until it is released; see [`Hold`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hold(&self, key: &TokenKey, reason: &str) -> Result<Status, Error> {
+        self.call(Hold::new(key, reason)).await
+    }
+
+    /// Ends a hold; see [`Release`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Release::new(key)).await
+    }
+
+    /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn status(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(GetStatus::new(key)).await
+    }
+}

@@ -1,0 +1,118 @@
+//! The Python client, against the real HTTP API.
+
+use std::process::{Command, Output};
+
+use crate::{
+    calling_resource_servers::ResourceServer,
+    http::stage::{ALL, Stage},
+    skip,
+    support::{LIFE, within},
+};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+
+/// Whether there is a Python to run it with; if not, it is said.
+fn python() -> bool {
+    match Command::new("python3").arg("--version").output() {
+        Ok(output) if output.status.success() => true,
+        _ => {
+            skip::without("python3", "there is no python3");
+            false
+        }
+    }
+}
+
+async fn run(stage: &Stage, args: &[&str]) -> Output {
+    let mut command = Command::new("python3");
+    command.args(args).current_dir(EXAMPLES).env("PYTHONDONTWRITEBYTECODE", "1").env("no_proxy", "*");
+    command.env("TOKEN_SUPERVISOR_SERVER", format!("http://{}", stage.address)).env("TOKEN_SUPERVISOR_API_KEY", ALL);
+    within(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap()
+}
+
+async fn call(stage: &Stage, user: &str, url: &str) -> (Option<i32>, String, String) {
+    let output = run(stage, &["client.py", "idp", user, url]).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert!(!stdout.contains("ts-test-secret") && !stderr.contains("ts-test-secret"), "a secret was printed");
+    (output.status.code(), stdout, stderr)
+}
+
+#[tokio::test]
+async fn it_calls_with_a_token_and_says_what_to_do_if_there_is_none() {
+    if !python() {
+        return;
+    }
+    let (stage, key) = Stage::connected().await;
+    let url = stage.world.sim.userinfo_url();
+    let (code, stdout, stderr) = call(&stage, "alice", &url).await;
+    assert!(code == Some(0) && stdout.contains(r#""login":"alice""#), "{stdout}{stderr}");
+
+    let refuses = ResourceServer::saying(["401 Unauthorized".to_owned(), "200 OK".to_owned()]).await;
+    assert_eq!(call(&stage, "alice", &refuses.url()).await.0, Some(0));
+    let second = stage.supervisor.cached(&key).unwrap();
+    let shown = refuses.tokens();
+    assert!(shown.len() == 2 && shown[0] != shown[1], "another token the second time");
+    assert_eq!((second.generation().get(), stage.world.sim.requests()), (2, 1));
+
+    for (user, code, words) in [("nobody", 5, "not_connected: "), ("al/ice", 5, "not_connected: ")] {
+        let (got, _, stderr) = call(&stage, user, &url).await;
+        assert!(got == Some(code) && stderr.starts_with(words) && stderr.contains("next: "), "{user} {got:?} {stderr}");
+    }
+    let (code, _, stderr) = call(&stage, "alice", "http://127.0.0.1:1/").await;
+    assert!(code == Some(1) && stderr.starts_with("error: ") && stderr.lines().count() == 1, "{code:?} {stderr}");
+    within(stage.supervisor.hold(&key, "a test")).await.unwrap();
+    stage.world.clock.advance(LIFE);
+    let (code, _, stderr) = call(&stage, "alice", &url).await;
+    assert!(code == Some(4) && stderr.starts_with("unavailable: "), "{code:?} {stderr}");
+    within(stage.supervisor.require_reconnect(&key, "a test")).await.unwrap();
+    let (code, _, stderr) = call(&stage, "alice", &url).await;
+    assert!(code == Some(3) && stderr.starts_with("reconnect_required: "), "{code:?} {stderr}");
+    stage.stop().await;
+}
+
+/// What it says to the server, seen from inside.
+const INSIDE: &str = r#"
+import os, client
+
+server, key = os.environ["TOKEN_SUPERVISOR_SERVER"], os.environ["TOKEN_SUPERVISOR_API_KEY"]
+known, send = [], client.urlopen
+
+def urlopen(request, timeout):
+    known.append(request.get_header("If-none-match"))
+    return send(request, timeout=timeout)
+
+client.urlopen = urlopen
+token = client.UserToken(server, key, "idp", "alice")
+first = token.get()
+assert token.get() == first
+assert known == [None, '"g1"'], known
+
+def post(path, body=b"{}"):
+    request = client.Request(f"{server}/v1/grants/idp/alice/{path}", data=body)
+    request.add_header("Authorization", f"Bearer {key}")
+    send(request, timeout=10)
+
+waited = []
+
+def sleep(seconds):
+    waited.append(seconds)
+    post("release")
+
+client.time.sleep = sleep
+post("hold", b'{"reason": "a test"}')
+token.rejected()
+assert token.get(timeout=100) != first
+assert waited == [60], waited
+"#;
+
+#[tokio::test]
+async fn it_is_sent_no_token_that_it_has_and_waits_as_long_as_it_is_told() {
+    if !python() {
+        return;
+    }
+    let (stage, _) = Stage::connected().await;
+    let output = run(&stage, &["-c", INSIDE]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((stage.world.sim.requests(), stage.world.sim.duplicate_spends()), (1, 0));
+    stage.stop().await;
+}
