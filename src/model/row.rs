@@ -263,9 +263,11 @@ impl Row {
         self.lease.is_some_and(|lease| lease.until > now)
     }
 
-    /// The access token's whole life, where known.
+    /// The access token's whole life, where known. One that came with a connect may have been over, or not have been there
+    /// at all: that says nothing of those to come.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
-        self.expires.at().map(|end| end.since(self.issued_at))
+        let life = self.expires.at()?.since(self.issued_at);
+        (self.commit.is_some() || !life.is_zero()).then_some(life)
     }
 
     /// Whether a refresh token may be sent for this row at all (lease and intent aside).

@@ -159,7 +159,11 @@ impl GrantBody {
     /// # Errors
     /// Which field is wrong, and what it should be.
     pub(super) fn grant(self, now: Time) -> Result<Grant, &'static str> {
-        let mut grant = Grant::new(self.access_token.ok_or("access_token is missing")?);
+        let mut grant = match (self.access_token, &self.refresh_token) {
+            (Some(token), _) => Grant::new(token),
+            (None, Some(token)) => Grant::from_refresh_token(token.clone()),
+            (None, None) => return Err("give access_token, refresh_token or both"),
+        };
         grant = match (self.expires_in, self.expires_at) {
             (Some(_), Some(_)) => return Err("give expires_in or expires_at, not both"),
             (Some(lifetime), None) => {

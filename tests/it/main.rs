@@ -5,6 +5,7 @@ mod a_dying_actor_loses_nothing;
 mod a_failed_refresh_is_told;
 mod a_good_token_costs_no_allocation;
 mod a_killed_process_loses_nothing;
+mod a_refresh_token_alone_is_a_grant;
 mod a_replaced_actor_serves_no_dead_token;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;

@@ -38,6 +38,7 @@ async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
     put(&["If-Match: \"g7\""], &second).await.problem(412, "generation_mismatch");
     assert_eq!(put(&["If-Match: \"g1\""], &second).await.granted(200)["generation"], 2);
     assert_eq!(put(&[], &first).await.granted(200)["unchanged"], "token_already_spent");
+    put(&[], &json!({"expires_in": 3600})).await.problem(400, "invalid_request");
     for wrong in [&["If-Match: *"][..], &["If-None-Match: \"g1\""], &["If-Match: \"g2\"", "If-None-Match: *"]] {
         put(wrong, &second).await.problem(400, "invalid_request");
     }
@@ -47,6 +48,20 @@ async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
         stage.ask(&format!("PUT {ALICE}?account=work"), &[], consent(&stage)).await.granted(201)["account"],
         "work"
     );
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_alone_is_refreshed_at_once_and_its_replay_is_told() {
+    let stage = Stage::new().await;
+    let mut kept = consent(&stage);
+    kept.as_object_mut().unwrap().remove("access_token");
+    let put = async || stage.ask(&format!("PUT {ALICE}"), &[], kept.clone()).await;
+    let body = put().await.granted(201);
+    assert_eq!((&body["state"], &body["generation"]), (&json!("due"), &json!(1)));
+    let body = stage.ask(&format!("GET {ALICE}/token?min_ttl=60"), &[], None).await.granted(200);
+    assert_eq!((&body["generation"], &body["expires_in"]), (&json!(2), &json!(3600)));
+    assert_eq!(put().await.granted(200)["unchanged"], "token_already_spent");
     stage.stop().await;
 }
 
