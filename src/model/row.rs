@@ -127,6 +127,9 @@ pub(crate) struct Tombstone {
     pub(crate) revoke: bool,
     /// No verdict and no intent stood when it was disconnected, and no answer came late.
     pub(crate) restorable: bool,
+    /// It goes as soon as nothing of the grant is to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) purge: bool,
 }
 
 /// A stored grant.

@@ -221,7 +221,7 @@ async fn start_work(shared: Shared, on_demand: bool) {
     if on_demand {
         return;
     }
-    tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()), purge_old(shared));
+    tokio::join!(sweep(shared.clone()), revoke_all(shared.clone()), purge_old(shared));
 }
 
 fn providers(

@@ -162,7 +162,7 @@ impl TokenSupervisor {
     /// # Errors
     /// [`Error::Unavailable`] if the store does not answer.
     pub async fn revoke_queued(&self) -> Result<usize, Error> {
-        revoke_queued(&self.shared.core).await.map_err(|error| refusal(&error))
+        revoke_queued(&self.shared).await.map_err(|error| refusal(&error))
     }
 
     /// How many answers wait in the journal for the store.

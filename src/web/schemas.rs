@@ -81,7 +81,7 @@ fn grant() -> Value {
             "params": {"type": "object", "additionalProperties": plain(0), "propertyNames": plain(0)},
             "extra": {"type": "object", "description": "Kept beside the tokens, sealed with them; at most 64 KiB."},
         },
-"allOf": [
+    "allOf": [
             not_both("expires_in", "expires_at"),
             not_both("refresh_token_expires_in", "refresh_token_expires_at"),
         ],

@@ -344,10 +344,10 @@ impl Handler<Deliver> for TokenActor {
             Ask::RejectedToken { token, reply } => self.reject_token(token, reply, context),
             Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
             Ask::Connect { grant, only, reply } => self.connect(*grant, only, reply, context),
-            Ask::Disconnect { revoke, reply } => {
+            Ask::Disconnect { revoke, purge, reply } => {
                 // What cannot be revoked is not queued: it can be restored for as long as it lives.
                 let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
-                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable };
+                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable, purge };
                 self.change(Change::Disconnect(disconnect), reply, context);
             }
             Ask::RequireReconnect { reason, reply } => {

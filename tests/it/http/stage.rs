@@ -62,9 +62,10 @@ impl Stage {
         send(self.address, line, headers, body).await
     }
 
-    pub async fn stop(self) {
+    pub async fn stop(self) -> World {
         within(self.server.stop()).await.unwrap();
         crate::support::stop(self.supervisor).await;
+        self.world
     }
 }
 
