@@ -10,7 +10,7 @@ use token_supervisor::{
 };
 
 use super::stage::{ALL, Answer, Stage};
-use crate::support::{passing, stop, within};
+use crate::support::{passing, stop, until_purged, within};
 
 const KEY: &str = "ts-test-secret-key-of-a-tenant";
 
@@ -130,15 +130,11 @@ async fn what_is_still_to_be_revoked_is_purged_afterwards_whoever_does_it() {
     world.sim.fail_revocations(None);
     let supervisor = world.start().await;
     assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Revoked);
-    let purged = tokio::spawn({
-        let supervisor = supervisor.clone();
-        async move {
-            while supervisor.status(&key).await.unwrap().state != State::Absent {
-                tokio::task::yield_now().await;
-            }
-        }
-    });
+    let start = world.clock.now();
+    let purged = tokio::spawn(until_purged(supervisor.clone(), key));
     passing(&world, Duration::from_secs(5), purged).await;
+    let waited = world.clock.now().duration_since(start).unwrap();
+    assert!(waited < Duration::from_secs(1_800), "not only when old tombstones are looked for: {waited:?}");
     assert_eq!(world.sim.standing(&token), Standing::Revoked);
     stop(supervisor).await;
 }
