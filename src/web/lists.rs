@@ -124,11 +124,15 @@ pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
     let ended = call.api.supervisor.disconnect_user(user, revoke).await?;
-    let items = ended.iter().map(|(key, ended)| {
-        let ended = ended.as_ref().map_err(|error| Problem::from(error.clone()).of(&call.id));
+    let mut items = Vec::with_capacity(ended.len());
+    for (key, ended) in &ended {
+        let ended = match ended {
+            Ok(status) => Ok(status),
+            Err(error) => Err(call.tell_more(key, error.clone().into()).await.of(&call.id)),
+        };
         let granted = |status: &&Status| Granted { unmodified: false, generation: Some(status.generation) };
         audit::tell(call, "disconnect", key.idp(), Some(key), ended.as_ref().map(granted));
-        Ended::of(key, ended)
-    });
-    Ok(Answer::json(&Items { items: items.collect() }))
+        items.push(Ended::of(key, ended));
+    }
+    Ok(Answer::json(&Items { items }))
 }

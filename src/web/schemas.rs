@@ -229,7 +229,13 @@ fn problem() -> Value {
             "since": time(),
             "retry_after": number(),
             "generation": number(),
+            "valid_until": {
+                "type": "string",
+                "format": "date-time",
+                "description": "Until then the grant has a valid token nonetheless.",
+            },
             "max_ttl": number(),
+            "grant_id": text(),
             "request_id": text(),
         },
         "required": ["type", "title", "status", "detail", "code", "request_id"],

@@ -118,7 +118,10 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
             let asked = Acquire::new(key).min_ttl(min_ttl).timeout(timeout);
             let token = call.api.supervisor.call(asked).await;
             count(call, key, &token);
-            token.map_err(Problem::from)
+            match token {
+                Ok(token) => Ok(token),
+                Err(error) => Err(call.tell_more(key, error.into()).await),
+            }
         }
         Err(problem) => Err(problem),
     };

@@ -107,15 +107,24 @@ async fn the_verbs_are_those_of_the_library() {
     assert_eq!(post(&stage, "rejected", json!({"generation": 1})).await.granted(200)["generation"], 2);
     let body = post(&stage, "hold", json!({"reason": "moving house"})).await.granted(200);
     assert_eq!((&body["held"], &body["held_reason"]), (&json!(true), &json!("moving house")));
-    assert_eq!(post(&stage, "refresh", None).await.problem(503, "unavailable")["reason"], "held");
+    let grant_id = body["grant_id"].clone();
+    let problem = post(&stage, "refresh", None).await.problem(503, "unavailable");
+    assert_eq!(
+        (&problem["reason"], &problem["valid_until"], &problem["grant_id"], &problem["generation"]),
+        (&json!("held"), &json!("2027-01-15T09:00:00Z"), &grant_id, &json!(2))
+    );
     assert_eq!(post(&stage, "release", None).await.granted(200)["held"], false);
     let body = post(&stage, "reconnect", json!({"reason": "asked to"})).await.granted(200);
     assert_eq!((&body["state"], &body["reason"]), (&json!("reconnect_required"), &json!("asked to")));
+    let problem = post(&stage, "refresh", None).await.problem(409, "reconnect_required");
+    assert_eq!((&problem["valid_until"], &problem["grant_id"]), (&json!("2027-01-15T09:00:00Z"), &grant_id));
     let last = stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
     assert_eq!((&last["freshness"], &last["warning"]), (&json!("last_good"), &json!("reconnect_required")));
     stage.world.clock.advance(LIFE);
     let problem = stage.ask(&format!("GET {ALICE}/token"), &[], None).await.problem(409, "reconnect_required");
     assert_eq!((&problem["reason"], &problem["since"]), (&json!("asked to"), &json!("2027-01-15T08:00:00Z")));
+    assert_eq!((&problem["grant_id"], &problem["generation"]), (&grant_id, &json!(2)));
+    assert!(problem["valid_until"].is_null(), "there is none any more: {problem}");
     assert_eq!(stage.ask(&format!("PUT {ALICE}"), &[], consent(&stage)).await.granted(200)["state"], "fresh");
     stage.ask(&format!("DELETE {ALICE}"), &[], None).await.granted(204);
     assert_eq!(stage.ask(&format!("GET {ALICE}"), &[], None).await.granted(200)["state"], "revoked");
