@@ -2,6 +2,7 @@
 //!
 //! A new backend adds one line here: its name and how to get an empty store of it.
 
+mod census;
 mod listing;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use census::*;
 use futures_util::{FutureExt as _, future::join_all};
 use listing::*;
 
@@ -47,6 +49,7 @@ macro_rules! conformance {
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
+            grants_are_counted_as_they_are,
             grants_are_listed_by_every_name_in_the_order_of_their_bytes,
             a_listed_row_is_the_stored_one_without_its_ciphertext,
             pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change,

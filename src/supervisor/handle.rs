@@ -21,6 +21,7 @@ use super::{
     core::Core,
     events::hand_over,
     holds,
+    metrics::Shed,
     registry::Routes,
     runtime::Life,
     sweep::revoke_queued,
@@ -351,6 +352,7 @@ impl InFlight {
         let before = core.in_flight.fetch_add(1, Ordering::Relaxed);
         let entered = Self(core.clone());
         if before >= core.limits.requests_in_flight {
+            core.counters.shed(Shed::RequestsInFlight);
             return Err(Error::Busy { retry_after: Duration::from_secs(1) });
         }
         Ok(entered)
@@ -401,7 +403,11 @@ impl Shared {
     async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, Error> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
-            self.routes.route(command.key().clone(), command.clone().ask(reply)).await?;
+            let routed = self.routes.route(command.key().clone(), command.clone().ask(reply)).await;
+            if let Err(Error::Busy { .. }) = routed {
+                self.core.counters.shed(Shed::Mailbox);
+            }
+            routed?;
             if let Ok(answer) = answer.await {
                 return answer;
             }

@@ -9,7 +9,7 @@ use super::{
     time::Moment,
     wire::{Ended, Items, Nothing, PageBody, StatusBody},
 };
-use crate::{Cursor, Filter, Page, Revoke, State, Status};
+use crate::{Cursor, Filter, Page, Revoke, Status};
 
 /// `GET /v1/grants`: those that the caller's key reaches and the query asks for.
 pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
@@ -42,7 +42,9 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
         filter = filter.account(account);
     }
     if let Some(states) = call.parameter("state") {
-        filter = states.split(',').try_fold(filter, |filter, name| state(name).map(|state| filter.state(state)))?;
+        for name in states.split(',') {
+            filter = filter.state(name.parse().map_err(|text| Problem::invalid(format!("state {text}")))?);
+        }
     }
     if call.parameter(HELD.name).is_some() {
         filter = filter.held(call.flag(&HELD)?);
@@ -60,20 +62,6 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
 
 /// How many grants a page holds unless it is said.
 const PAGE: u32 = 100;
-
-fn state(name: &str) -> Result<State, Problem> {
-    let states = [
-        State::Fresh,
-        State::Due,
-        State::Refreshing,
-        State::Backoff,
-        State::InDoubt,
-        State::ReconnectRequired,
-        State::Revoked,
-    ];
-    let state = states.into_iter().find(|state| state.as_str() == name);
-    state.ok_or_else(|| Problem::invalid(format!("state must be of: {}", states.map(State::as_str).join(", "))))
-}
 
 /// The identity providers to look at; `None` for all.
 fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {

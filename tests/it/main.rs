@@ -37,3 +37,4 @@ mod shutdown_stores_what_is_in_flight;
 mod skip;
 mod support;
 mod the_journal_holds_what_the_store_does_not;
+mod what_happens_is_counted;

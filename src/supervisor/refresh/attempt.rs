@@ -7,10 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Ended, Progress, seal, subject};
+use super::{
+    Ended, Progress, seal, subject,
+    tally::{Heard, tally},
+};
 use crate::{
     error::Cause,
     idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
+    metrics::count,
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
         Change, Commit, Fault, Reply,
@@ -18,7 +22,10 @@ use crate::{
         resolve::Resolution,
     },
     store::{Answer, Changed, StoreError},
-    supervisor::core::{Core, Point, Provider, random},
+    supervisor::{
+        core::{Core, Point, Provider, random},
+        metrics::{IdpCounters, Outcome as Counted, Phase},
+    },
 };
 
 /// The machine with everything it must not see: ports, secrets, the slot, the clock.
@@ -37,6 +44,8 @@ pub(super) struct Attempt {
     commit: Option<Answer<Changed>>,
     journaled: bool,
     resolved: Option<Resolution>,
+    counters: Arc<IdpCounters>,
+    heard: Option<Heard>,
 }
 
 /// How long a commit may be silent before its answer goes to the journal.
@@ -62,8 +71,25 @@ impl Attempt {
         wanted: watch::Receiver<bool>,
     ) -> Self {
         let (row, slot, claim, landing, commit) = (None, None, None, None, None);
-        let (journaled, resolved) = (false, None);
-        Self { core, key, id, basis, progress, wanted, row, slot, claim, landing, commit, journaled, resolved }
+        let (journaled, resolved, heard) = (false, None, None);
+        let counters = core.provider(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
+        Self {
+            core,
+            key,
+            id,
+            basis,
+            progress,
+            wanted,
+            row,
+            slot,
+            claim,
+            landing,
+            commit,
+            journaled,
+            resolved,
+            counters,
+            heard,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -85,6 +111,7 @@ impl Attempt {
         let owner = self.core.journal.owner();
         let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
+            let (phase, began) = (phase(&effect), self.core.clock.read().boot);
             let event = match effect {
                 Effect::End(end) => return self.leave(end),
                 Effect::Flush => self.flush().await,
@@ -104,6 +131,7 @@ impl Attempt {
                 Effect::AwaitStore => self.commit(Try::Again).await,
                 Effect::Journal => self.journal().await,
             };
+            phase.into_iter().for_each(|phase| self.took(phase, began));
             let Some(event) = event else { return self.leave(End::Settled) };
             effect = machine.step(event);
             if !machine.sent() {
@@ -122,7 +150,15 @@ impl Attempt {
             self.publish(&issued);
         }
         self.slot = None;
+        let answer = self.landing.as_ref().map(|landing| &landing.commit).zip(self.resolved);
+        if let Some(outcome) = tally(self.heard, answer, self.row.as_ref(), self.basis) {
+            self.counters.refreshed(outcome);
+        }
         end
+    }
+
+    fn took(&self, phase: Phase, began: Time) {
+        self.counters.took(phase, self.core.clock.read().boot.since(began));
     }
 
     fn publish(&self, issued: &Arc<Issued>) {
@@ -196,7 +232,8 @@ impl Attempt {
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
-        let unsendable = |code: &str, cause| {
+        let mut unsendable = |code: &str, cause| {
+            self.heard = Some(Heard::Failure(Counted::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
             let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
             Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
@@ -223,15 +260,26 @@ impl Attempt {
         let patience = provider.times.rules.patience;
         let outcome = provider.client.refresh(&provider.idp, slot.client(), &token, &params, patience).await;
         renewal.abort();
+        self.took(Phase::Idp, at.boot);
+        self.heard = Some(Heard::of(&outcome, claimed.stays));
+        if let Outcome::Unknown(failure) = &outcome
+            && failure.evidence.status.is_none()
+        {
+            count(&self.counters.lost_answers);
+        }
         drop(token);
         let retry_at = self.learn(provider, slot, &row, &outcome);
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+                self.heard = Some(Heard::Refusal);
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
-                let landing = self.landing.insert(seal::land(&self.core.keyring, provider, &sent, *answer));
+                let began = self.core.clock.read().boot;
+                let landing = seal::land(&self.core.keyring, provider, &sent, *answer);
+                self.took(Phase::Seal, began);
+                let landing = self.landing.insert(landing);
                 if landing.commit.child() != claimed.fingerprint {
                     provider.saw_rotation(self.key.idp());
                 }
@@ -359,6 +407,16 @@ impl Drop for Attempt {
     }
 }
 
+/// What carrying it out is counted as.
+fn phase(effect: &Effect) -> Option<Phase> {
+    match effect {
+        Effect::Slot => Some(Phase::Gate),
+        Effect::Claim(_) | Effect::RepeatClaim => Some(Phase::Claim),
+        Effect::Commit => Some(Phase::Commit),
+        _ => None,
+    }
+}
+
 fn failures(row: &Row) -> u32 {
     row.last_error.as_ref().map_or(0, |error| error.failures)
 }
@@ -412,8 +470,12 @@ async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Op
 
 /// Keeps the lease while the answer is awaited. A lost lease changes nothing for its holder.
 async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Duration) {
+    let mut lost = false;
     loop {
         core.clock.sleep(lease / 3).await;
-        core.change(&key, Change::Renew { attempt, lease }).await.ok();
+        let renewed = core.change(&key, Change::Renew { attempt, lease }).await;
+        if renewed.is_ok_and(|changed| changed.reply == Reply::Refused) && !std::mem::replace(&mut lost, true) {
+            count(&core.counters.leases_lost);
+        }
     }
 }

@@ -3,11 +3,12 @@
 //! Nobody owns an attempt but the table: callers, actors and the registry may all die while it runs. There is
 //! one attempt per key; whoever wants a refresh joins it. `attempt` carries out what
 //! `protocol::attempt` decides; `seal` turns answers into commits and rows into tokens, `subject` says
-//! whose an answer is.
+//! whose an answer is, `tally` what an attempt came to.
 
 mod attempt;
 pub(super) mod seal;
 mod subject;
+mod tally;
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! What changes a grant, over HTTP.
 
 use serde_json::{Value, json};
-use token_supervisor::web::Server;
+use token_supervisor::{testing::StoreFault, web::Server};
 
 use super::stage::{Answer, Stage, exchange};
 use crate::support::{LIFE, within};
@@ -165,6 +165,14 @@ async fn a_server_says_whether_it_should_be_asked() {
     let degraded = json!({"status": "ok", "degraded": ["client_refused:idp"]});
     assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200), degraded);
     assert_eq!(stage.send("GET /readyz?strict", &[], b"").await.granted(503)["status"], "degraded");
+    stage.supervisor.testing().store_fault(StoreFault::Down);
+    let problem = stage.ask("GET /v1/grants", &[], None).await.problem(503, "unavailable");
+    assert_eq!(problem["reason"], "store_down");
+    let degraded = json!({"status": "ok", "degraded": ["store_down", "client_refused:idp"]});
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200), degraded);
+    stage.supervisor.testing().store_fault(StoreFault::None);
+    stage.ask("GET /v1/grants", &[], None).await.granted(200);
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200)["degraded"], json!(["client_refused:idp"]));
     stage.api.drain();
     assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(503)["status"], "draining");
     assert_eq!(stage.send("GET /livez", &[], b"").await.status, 200);
@@ -183,16 +191,30 @@ async fn metrics_count_and_name_no_user() {
     let answer = stage.ask("GET /metrics", &[], None).await;
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = String::from_utf8(answer.body).unwrap();
-    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let expected = [
+    let lines: Vec<_> = text.lines().collect();
+    for expected in [
         &format!("token_supervisor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+        "# TYPE token_supervisor_requests_total counter",
         "token_supervisor_requests_total{idp=\"idp\",outcome=\"not_connected\"} 1",
         "token_supervisor_requests_total{idp=\"idp\",outcome=\"ok\"} 2",
+        "token_supervisor_request_seconds_count{idp=\"idp\",path=\"snapshot\"} 2",
         "token_supervisor_idp_paused{idp=\"other\",reason=\"idp_held\"} 1",
+        "token_supervisor_grants{idp=\"idp\",state=\"fresh\"} 1",
         "token_supervisor_waiters 0",
         "token_supervisor_journal_pending 0",
-    ];
-    assert_eq!(samples, expected);
+    ] {
+        assert!(lines.contains(&expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("made-up") && !text.contains("alice"), "{text}");
+    let value = async |path: &str| {
+        let text = String::from_utf8(stage.ask("GET /metrics", &[], None).await.body).unwrap();
+        let name = format!("token_supervisor_request_seconds_count{{idp=\"idp\",path=\"{path}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+    };
+    assert_eq!((value("refresh").await, value("cold").await), (None, None));
+    stage.world.clock.advance(LIFE);
+    stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
+    assert_eq!((value("refresh").await.as_deref(), value("actor").await), (Some("1"), None));
     stage.stop().await;
 }
 
