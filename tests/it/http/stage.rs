@@ -126,6 +126,10 @@ impl Answer {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         assert_eq!((self.status, &body["code"]), (status, &Value::from(code)), "{body}");
         assert_eq!(body["status"], status);
+        assert!(
+            ["title", "detail"].iter().all(|name| body[name].as_str().is_some_and(|text| !text.is_empty())),
+            "{body}"
+        );
         assert_eq!(body["type"], format!("urn:token-supervisor:problem:{code}"));
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         assert_eq!(self.header("cache-control"), Some("no-store"));
