@@ -16,11 +16,10 @@ use super::{
     Builder, Events, Registry, Status, Subscription, TokenEvent, TokenWatch,
     command::{
         Acquire, Command, Connect, Disconnect, GetStatus, Hold, RefreshNow, Refreshed, RejectToken, Release,
-        RequireReconnect, Restore, Revoke, Watch, check_reason,
+        RequireReconnect, Restore, Revoke, Watch,
     },
     core::Core,
     events::hand_over,
-    holds,
     metrics::Shed,
     registry::Routes,
     runtime::Life,
@@ -185,38 +184,6 @@ impl TokenSupervisor {
     /// See [`Error`].
     pub async fn release(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(Release::new(key)).await
-    }
-
-    /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
-    /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
-    /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
-    ///
-    /// Dropping the future does not undo it: it may have been held or not.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
-    pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
-        check_reason(reason).map_err(Error::InvalidRequest)?;
-        holds::set(&self.shared.core, name, Some(reason)).await
-    }
-
-    /// Ends a hold of this identity provider: what is due starts with the next sweep. No error if there is none.
-    ///
-    /// Dropping the future does not undo it: it may have been released or not.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
-    pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
-        holds::set(&self.shared.core, name, None).await
-    }
-
-    /// Why this identity provider is held, if it is, as this process knows.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`].
-    pub fn idp_held(&self, name: &str) -> Result<Option<String>, Error> {
-        let core = &self.shared.core;
-        core.provider(name).map(|_| core.idp_held(name)).ok_or(Error::UnknownIdp)
     }
 
     /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.

@@ -118,8 +118,8 @@ pub(super) async fn purge(call: &Call) -> Result<Answer, Problem> {
     // What is left of an identity provider that is configured no more can be purged, too.
     let before = supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
     if before.state == State::Absent {
-        supervisor.idp_held(key.idp())?;
-        return Err(Error::NotConnected.into());
+        let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
+        return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
     }
     let status = supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
     Ok(described(key, &status))

@@ -321,13 +321,13 @@ pub(super) struct IdpBody {
 }
 
 impl IdpBody {
-    pub(super) fn of(status: IdpStatus, held_reason: Option<String>) -> Self {
+    pub(super) fn of(status: IdpStatus) -> Self {
         Self {
             idp: status.name,
             paused: status.paused.map(crate::Cause::as_str),
             paused_until: status.paused_until,
-            held: held_reason.is_some(),
-            held_reason,
+            held: status.held.is_some(),
+            held_reason: status.held,
             refreshing: status.refreshing,
             last_error: status.last_error,
             last_error_at: status.last_error_at,

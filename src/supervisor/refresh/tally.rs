@@ -3,8 +3,8 @@
 use crate::{
     idp::{self, Meaning},
     model::{Generation, Id, Row},
-    protocol::{Commit, resolve::Resolution},
-    supervisor::metrics::Outcome,
+    protocol::{Commit, attempt::Effect, resolve::Resolution},
+    supervisor::metrics::{Outcome, Phase},
 };
 
 /// What was heard, as far as that decides.
@@ -55,5 +55,15 @@ pub(super) fn tally(
         (Some(Heard::Token), Some(_)) => Some(Outcome::Race),
         (Some(Heard::Token), None) => None,
         (None, _) => moved.then_some(Outcome::Adopted),
+    }
+}
+
+/// What carrying it out is counted as.
+pub(super) fn phase(effect: &Effect) -> Option<Phase> {
+    match effect {
+        Effect::Slot => Some(Phase::Gate),
+        Effect::Claim(_) | Effect::RepeatClaim => Some(Phase::Claim),
+        Effect::Commit => Some(Phase::Commit),
+        _ => None,
     }
 }
