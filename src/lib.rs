@@ -69,6 +69,8 @@
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
+#[cfg(any(feature = "config", feature = "web"))]
+mod apikey;
 #[cfg(feature = "client")]
 pub mod client;
 mod clock;

@@ -16,13 +16,11 @@ use serde::de::DeserializeOwned;
 use super::{
     answer::Answer,
     api::Api,
-    audit, guard,
-    keys::ApiKey,
-    path,
+    audit, guard, path,
     problem::{Problem, Speaks, request_id},
     routes::{Kind, Param, Route},
 };
-use crate::{GetStatus, model::TokenKey};
+use crate::{GetStatus, apikey::ApiKey, model::TokenKey};
 
 /// A request on its way.
 pub(super) struct Call {

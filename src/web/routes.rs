@@ -6,15 +6,8 @@ use actix_web::http::Method;
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 
-use super::{
-    answer::Answer,
-    call::Call,
-    grants, health, idps,
-    keys::Scope::{self, Admin, Grant, Metrics, Token},
-    lists, metrics,
-    problem::Problem,
-    schemas, tokens,
-};
+use super::{answer::Answer, call::Call, grants, health, idps, lists, metrics, problem::Problem, schemas, tokens};
+use crate::apikey::Scope::{self, Admin, Grant, Metrics, Token};
 
 /// One method of one path.
 pub(super) struct Route {
