@@ -69,6 +69,8 @@
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
+#[cfg(any(feature = "config", feature = "web"))]
+mod apikey;
 #[cfg(feature = "client")]
 pub mod client;
 mod clock;
@@ -81,6 +83,7 @@ pub mod fuzz;
 mod idp;
 mod journal;
 mod keyring;
+mod metrics;
 mod model;
 mod protocol;
 mod store;
@@ -94,6 +97,7 @@ mod why;
 pub use error::{Cause, Error};
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
+pub use metrics::{Metric, MetricKind, Sample};
 pub use model::{
     AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey,
     VerdictBy, Warning,

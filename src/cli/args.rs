@@ -83,7 +83,7 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
     /// In this state; may be repeated. Disconnected ones only by --state revoked
-    #[arg(long = "state", value_name = "STATE", value_parser = state)]
+    #[arg(long = "state", value_name = "STATE")]
     states: Vec<State>,
     /// That people hold
     #[arg(long)]
@@ -171,21 +171,4 @@ pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Fail
         Ok(()) => Ok(key),
         Err(text) => Err(Failure::usage(text, "name the identity provider first, then the user: github alice")),
     }
-}
-
-/// The states that a stored grant can be in.
-pub(super) const STATES: [State; 7] = [
-    State::Fresh,
-    State::Due,
-    State::Refreshing,
-    State::Backoff,
-    State::InDoubt,
-    State::ReconnectRequired,
-    State::Revoked,
-];
-
-/// A state by its name.
-pub(super) fn state(text: &str) -> Result<State, String> {
-    let names = STATES.map(State::as_str).join(", ");
-    STATES.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("must be of: {names}"))
 }

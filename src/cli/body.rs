@@ -5,10 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Deserializer, Serialize};
 use token_supervisor::{AccessToken, Cause, Evidence, Expiry, IdpStatus, State, Status, Token, TokenKey};
 
-use super::{
-    args,
-    time::{self, for_people, to_the_second},
-};
+use super::time::{self, for_people, to_the_second};
 
 /// What can be said about a grant. Never a token.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +56,7 @@ fn read_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Er
     match String::deserialize(deserializer)?.as_str() {
         // Of what was purged. Nobody lists it.
         "absent" => Ok(State::Absent),
-        name => args::state(name).map_err(serde::de::Error::custom),
+        name => name.parse().map_err(serde::de::Error::custom),
     }
 }
 

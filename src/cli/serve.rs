@@ -115,7 +115,7 @@ async fn stop(servers: Vec<Server>, supervisor: &TokenSupervisor) -> Result<Exit
 }
 
 fn keys_of(config: &Config) -> Vec<ApiKey> {
-    config.server().api_keys.iter().map(ApiKey::from).collect()
+    config.server().api_keys.clone()
 }
 
 /// Takes over what the server has of a new configuration, and tells operators what became of it.

@@ -41,12 +41,13 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf, 
 pub use self::{
     error::{ConfigError, Origin, Problem},
     reload::{Changes, Reloader},
-    server::{ApiKey, Bind, Scope, Server},
+    server::{Bind, Server},
 };
 use self::{
     section::{Reading, Section},
     source::{Environment, PLACES, Source, ValueFiles},
 };
+pub use crate::apikey::{ApiKey, Scope};
 use crate::{
     error::Error,
     idp::Idp,

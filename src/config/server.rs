@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{field::IdpName, section::Section};
-use crate::{idp::loopback, model::ClientSecret};
+use crate::{apikey::ApiKey, idp::loopback, model::ClientSecret};
 
 /// The server's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,75 +59,6 @@ impl fmt::Display for Bind {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-/// An API key: what its bearer may do. The key itself is not kept.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ApiKey {
-    /// Whose it is; for people.
-    pub name: String,
-    /// The digest of the key.
-    pub sha256: [u8; 32],
-    /// What it is good for.
-    pub scopes: Vec<Scope>,
-    /// The identity providers it is good for; none: all.
-    pub idps: Option<Vec<String>>,
-    /// What the users it is good for start with; none: all users.
-    pub user_prefix: Option<String>,
-}
-
-impl fmt::Debug for ApiKey {
-    /// Without the digest: a key that somebody made up could be guessed from it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("name", &self.name)
-            .field("scopes", &self.scopes)
-            .field("idps", &self.idps)
-            .field("user_prefix", &self.user_prefix)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What an API key is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// To read tokens and to report them rejected.
-    Token,
-    /// To connect, and the verbs.
-    Grant,
-    /// To list, timelines, the dashboard.
-    Admin,
-    /// To read metrics.
-    Metrics,
-}
-
-impl FromStr for Scope {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all = [Self::Token, Self::Grant, Self::Admin, Self::Metrics];
-        all.into_iter().find(|scope| scope.as_str() == text).ok_or("must be of: token, grant, admin, metrics")
-    }
-}
-
-impl Scope {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Grant => "grant",
-            Self::Admin => "admin",
-            Self::Metrics => "metrics",
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -196,7 +127,7 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
     let idps = idps.map(|idps| idps.into_iter().map(|IdpName(name)| name).collect());
-    ApiKey { name, sha256, scopes, idps, user_prefix }
+    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default() }
 }
 
 fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: Option<&ClientSecret>) -> [u8; 32] {

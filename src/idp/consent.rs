@@ -8,7 +8,7 @@ use crate::{
 
 impl Grant {
     /// The grant in an answer of a token endpoint, JSON or a form, exactly as it came. Its lifetimes count from the moment
-    /// of connecting.
+    /// of connecting. A refresh token alone will do; see [`from_refresh_token`](Self::from_refresh_token).
     ///
     /// ```
     /// use token_supervisor::Grant;
@@ -26,14 +26,17 @@ impl Grant {
             "the answer is neither a JSON object nor a form: hand in what the token endpoint answered, exactly as it came"
         }))?;
         let denied = fields.error.is_some() || fields.says("ok", "false");
-        let access_token = match fields.access_token {
-            Some(_) if denied => Err("the answer has a token and an error: send the user through consent again"),
-            Some(access_token) => Ok(access_token),
-            None if denied => Err("the answer is a refusal: send the user through consent again"),
-            None => Err("the answer has no access_token: hand in what the token endpoint answered, exactly as it came"),
+        let grant = match (fields.access_token, fields.refresh_token) {
+            (None, None) if denied => Err("the answer is a refusal: send the user through consent again"),
+            (None, None) => {
+                Err("the answer has no token: hand in what the token endpoint answered, exactly as it came")
+            }
+            _ if denied => Err("the answer has a token and an error: send the user through consent again"),
+            (Some(access), None) => Ok(Self::new(access)),
+            (Some(access), Some(refresh)) => Ok(Self::new(access).refresh_token(refresh)),
+            (None, Some(refresh)) => Ok(Self::from_refresh_token(refresh)),
         };
-        let mut grant = Self::new(access_token.map_err(Error::InvalidRequest)?);
-        grant.refresh_token = fields.refresh_token;
+        let mut grant = grant.map_err(Error::InvalidRequest)?;
         grant.token_type = fields.token_type.unwrap_or(grant.token_type);
         grant.scope = fields.scope.unwrap_or_default();
         grant.subject = fields.subject;
@@ -59,7 +62,7 @@ mod tests {
         let json = br#" {"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","token_type":"bearer",
             "expires_in":"7200","refresh_expires_in":0,"scope":"api","sub":"42","foo":[1]} "#;
         let grant = Grant::from_token_response(json).unwrap();
-        assert_eq!(grant.access_token.expose_secret(), "ts-test-secret-a");
+        assert_eq!(grant.access_token.unwrap().expose_secret(), "ts-test-secret-a");
         assert_eq!(grant.refresh_token.unwrap().expose_secret(), "ts-test-secret-r");
         assert_eq!((&*grant.token_type, &*grant.scope, grant.subject.as_deref()), ("bearer", "api", Some("42")));
         assert!(matches!(grant.expiry, Lifetime::For(life) if life == Duration::from_secs(7_200)));
@@ -70,6 +73,10 @@ mod tests {
         assert_eq!((&*grant.token_type, &*grant.scope), ("Bearer", "a,b"));
         assert!(grant.refresh_token.is_none() && matches!(grant.expiry, Lifetime::Until(Expiry::Unknown)));
         assert!(matches!(grant.refresh_expiry, Lifetime::For(life) if life == Duration::from_secs(60)));
+
+        let kept = Grant::from_token_response(br#"{"refresh_token":"ts-test-secret-r"}"#).unwrap();
+        assert!(kept.access_token.is_none());
+        assert_eq!(kept.refresh_token.unwrap().expose_secret(), "ts-test-secret-r");
     }
 
     #[test]
@@ -81,7 +88,8 @@ mod tests {
             (r#"{"access_token":"ts-test-secret-a""#, "neither"),
             (r#"["ts-test-secret-a"]"#, "neither"),
             ("<html>ts-test-secret-a</html>", "neither"),
-            (r#"{"refresh_token":"ts-test-secret-r"}"#, "no access_token"),
+            (r#"{"id_token":"ts-test-secret-i"}"#, "no token"),
+            (r#"{"error":"x","refresh_token":"ts-test-secret-r"}"#, "a token and an error"),
             (r#"{"error":"bad_verification_code"}"#, "refusal"),
             (r#"{"ok":false,"error":"invalid_code"}"#, "refusal"),
             ("error=bad_verification_code&error_description=ts-test-secret-x", "refusal"),

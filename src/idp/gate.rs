@@ -120,6 +120,11 @@ impl Gate {
         self.health().is_paused()
     }
 
+    /// Whether requests are held back until one that probes goes well.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.health().is_broken()
+    }
+
     /// When the last outage or pause ended.
     pub(crate) fn recovered(&self) -> Option<Reading> {
         self.health().recovered()

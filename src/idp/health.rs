@@ -164,6 +164,10 @@ impl Health {
         self.logins.iter().any(|login| login.pause.is_open())
     }
 
+    pub(super) fn is_broken(&self) -> bool {
+        self.outage.is_open() || self.is_paused()
+    }
+
     fn closed_for_all(&self, now: Time) -> Option<Closed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {

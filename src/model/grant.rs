@@ -52,11 +52,11 @@ impl fmt::Display for Generation {
 
 /// A grant as it comes from consent: the tokens with their lifetimes, and for whom they are.
 ///
-/// Built from the access token with setters; what is not set is unknown.
+/// Built from a token with setters; what is not set is unknown.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Grant {
-    pub(crate) access_token: AccessToken,
+    pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) token_type: String,
     pub(crate) scope: String,
@@ -78,9 +78,19 @@ pub(crate) enum Lifetime {
 impl Grant {
     /// A grant with this access token.
     pub fn new(access_token: impl Into<AccessToken>) -> Self {
+        Self::with(Some(access_token.into()), None)
+    }
+
+    /// A grant of which nothing but the refresh token is left, such as one that another program kept. It is refreshed at
+    /// once, and nothing is served before. An access token's end that is set means nothing.
+    pub fn from_refresh_token(token: impl Into<RefreshToken>) -> Self {
+        Self::with(None, Some(token.into()))
+    }
+
+    fn with(access_token: Option<AccessToken>, refresh_token: Option<RefreshToken>) -> Self {
         Self {
-            access_token: access_token.into(),
-            refresh_token: None,
+            access_token,
+            refresh_token,
             token_type: "Bearer".to_owned(),
             scope: String::new(),
             expiry: Lifetime::Until(Expiry::Unknown),
@@ -159,7 +169,7 @@ impl Grant {
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         let token =
             |text: &str| !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic());
-        if !token(self.access_token.expose_secret()) {
+        if self.access_token.as_ref().is_some_and(|access| !token(access.expose_secret())) {
             return Err("access_token must be 1 to 65536 printable ASCII characters without spaces");
         }
         if self.refresh_token.as_ref().is_some_and(|refresh| !token(refresh.expose_secret())) {
@@ -210,8 +220,10 @@ mod tests {
     fn what_cannot_be_a_token_is_refused_by_name() {
         let good = || Grant::new("ts-test-secret-a").refresh_token("ts-test-secret-r");
         good().validate().unwrap();
+        Grant::from_refresh_token("ts-test-secret-r").validate().unwrap();
         for (grant, word) in [
             (Grant::new(""), "access_token"),
+            (Grant::from_refresh_token(""), "refresh_token"),
             (Grant::new("a b"), "access_token"),
             (Grant::new("x".repeat(70_000)), "access_token"),
             (good().refresh_token("a\nb"), "refresh_token"),

@@ -18,7 +18,9 @@ pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};
 pub use key::TokenKey;
 pub(crate) use key::valid_idp_name;
-pub(crate) use row::{Alt, Attempted, Intent, LastError, Lease, Row, Sealed, Sender, Spendable, Tombstone, Verdict};
+pub(crate) use row::{
+    Alt, Attempted, Intent, LastError, Lease, Marks, Row, Sealed, Sender, Spendable, Tombstone, Verdict,
+};
 pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
 pub(crate) use time::{Expires, Time};

@@ -2,7 +2,7 @@
 //!
 //! The tokens are in here as ciphertext only. Decisions are functions of (row, now).
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,9 @@ pub(crate) struct Tombstone {
     pub(crate) revoke: bool,
     /// No verdict and no intent stood when it was disconnected, and no answer came late.
     pub(crate) restorable: bool,
+    /// It goes as soon as nothing of the grant is to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) purge: bool,
 }
 
 /// A stored grant.
@@ -188,6 +191,17 @@ pub enum State {
 }
 
 impl State {
+    /// Those that a stored grant can be in.
+    pub const ALL: [Self; 7] = [
+        Self::Fresh,
+        Self::Due,
+        Self::Refreshing,
+        Self::Backoff,
+        Self::InDoubt,
+        Self::ReconnectRequired,
+        Self::Revoked,
+    ];
+
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,30 +217,64 @@ impl State {
     }
 }
 
+impl FromStr for State {
+    type Err = String;
+
+    /// The state of a stored grant by its name on the wire.
+    ///
+    /// # Errors
+    /// What it must be.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::as_str).join(", ");
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("must be of: {}", names()))
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
+/// All that a row's state follows from.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column that is there or not")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    pub(crate) ended: bool,
+    pub(crate) required: bool,
+    pub(crate) leased: bool,
+    pub(crate) doubted: bool,
+    pub(crate) waits: bool,
+    pub(crate) due: bool,
+}
+
+impl Marks {
+    /// The first that fits.
+    pub(crate) fn state(self) -> State {
+        let states = [
+            (self.ended, State::Revoked),
+            (self.required, State::ReconnectRequired),
+            (self.leased, State::Refreshing),
+            (self.doubted, State::InDoubt),
+            (self.waits, State::Backoff),
+            (self.due, State::Due),
+        ];
+        states.into_iter().find(|(holds, _)| *holds).map_or(State::Fresh, |(_, state)| state)
+    }
+}
+
 impl Row {
     /// The state at `now`: the first that fits.
     pub(crate) fn state(&self, now: Time) -> State {
-        if self.tombstone.is_some() {
-            State::Revoked
-        } else if self.verdict.is_some() {
-            State::ReconnectRequired
-        } else if self.lease_live(now) {
-            State::Refreshing
-        } else if self.intent.is_some() {
-            State::InDoubt
-        } else if self.retry_at.is_some_and(|retry| retry > now) {
-            State::Backoff
-        } else if self.due_at.is_some_and(|due| due <= now) {
-            State::Due
-        } else {
-            State::Fresh
-        }
+        let marks = Marks {
+            ended: self.tombstone.is_some(),
+            required: self.verdict.is_some(),
+            leased: self.lease_live(now),
+            doubted: self.intent.is_some(),
+            waits: self.retry_at.is_some_and(|retry| retry > now),
+            due: self.due_at.is_some_and(|due| due <= now),
+        };
+        marks.state()
     }
 
     /// Everything but what only the store and an attempt need: about half of its memory.
@@ -263,9 +311,11 @@ impl Row {
         self.lease.is_some_and(|lease| lease.until > now)
     }
 
-    /// The access token's whole life, where known.
+    /// The access token's whole life, where known. One that came with a connect may have been over, or not have been there
+    /// at all: that says nothing of those to come.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
-        self.expires.at().map(|end| end.since(self.issued_at))
+        let life = self.expires.at()?.since(self.issued_at);
+        (self.commit.is_some() || !life.is_zero()).then_some(life)
     }
 
     /// Whether a refresh token may be sent for this row at all (lease and intent aside).

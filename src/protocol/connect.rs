@@ -52,6 +52,8 @@ impl Expected {
 pub(crate) struct Disconnect {
     /// Whether its tokens are revoked at the identity provider.
     pub(crate) revoke: bool,
+    /// Whether the tombstone is to go as soon as nothing of the grant is to come.
+    pub(crate) purge: bool,
 }
 
 pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
@@ -166,11 +168,16 @@ fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied 
 
 /// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
 pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applied {
-    if row.tombstone.is_some() {
-        return Applied::unchanged(Reply::Done);
+    if let Some(tombstone) = row.tombstone {
+        if tombstone.purge || !disconnect.purge {
+            return Applied::unchanged(Reply::Done);
+        }
+        let tombstone = Some(Tombstone { purge: true, ..tombstone });
+        return Applied::write(Row { tombstone, ..row.clone() }, Reply::Done);
     }
+    let Disconnect { revoke, purge } = disconnect;
     let restorable = row.verdict.is_none() && row.intent.is_none();
-    let tombstone = Some(Tombstone { at: now, revoke: disconnect.revoke, restorable });
+    let tombstone = Some(Tombstone { at: now, revoke, restorable, purge });
     let generation = row.generation.next();
     let mut applied =
         Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);

@@ -2,6 +2,7 @@
 //!
 //! A new backend adds one line here: its name and how to get an empty store of it.
 
+mod census;
 mod listing;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use census::*;
 use futures_util::{FutureExt as _, future::join_all};
 use listing::*;
 
@@ -47,6 +49,7 @@ macro_rules! conformance {
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
+            grants_are_counted_as_they_are,
             grants_are_listed_by_every_name_in_the_order_of_their_bytes,
             a_listed_row_is_the_stored_one_without_its_ciphertext,
             pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change,
@@ -191,7 +194,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
     let refused = place.done(&key, sticky, Reply::Done).await;
     let held = place.done(&key, Change::Hold { reason: "by hand".to_owned() }, Reply::Done).await;
-    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
     assert!(refused.verdict.is_some() && held.held.is_some() && gone.tombstone.is_some());
     for _ in 0..2 {
         assert_eq!(place.row(&key).await, Some(gone.clone()));
@@ -229,7 +232,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
     place.connected(&key, 3).await;
 
     let claimed = place.done(&key, Change::Claim(claim(5, &row)), Reply::Done).await;
-    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
     assert!(place.store.revocations(10).await.unwrap().is_empty(), "the token is being spent");
     let clear = Change::Clear { incarnation: row.incarnation, intent: claimed.intent.unwrap() };
     let cleared = place.done(&key, clear, Reply::Done).await;
@@ -358,7 +361,7 @@ async fn what_needs_nobody_is_not_due(place: &mut Place) {
     let row = place.connected(&key, 2).await;
     assert_eq!(place.due(late).await, ["alice"]);
     place.done(&key, Change::Claim(claim(2, &row)), Reply::Done).await;
-    place.done(&key, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&key, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
@@ -376,7 +379,7 @@ async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Pla
     let forever = nth(9, now);
     place.done(&forever.0, forever.1, Reply::Done).await;
     let (gone, refused) = (nth(4, now).0, nth(5, now).0);
-    place.done(&gone, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&gone, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
     let hour = |number: u64| now + seconds(93 * 24 * 3_600 + number * 3_600);
     let (mut seen, mut after) = (Vec::new(), None);
@@ -399,7 +402,7 @@ async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Pla
 async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
         place.clock.advance(seconds(1));
     }
     let queued = place.store.revocations(2).await.unwrap();
@@ -434,7 +437,7 @@ async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut 
 async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
     }
     let connect = Connect { cancels_revocations: true, ..connect(Some(3), 200) };
     place.done(&key("alice"), Change::Connect(Box::new(Connect { key: key("alice"), ..connect })), Reply::Done).await;
@@ -446,7 +449,7 @@ async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
-        place.done(key, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+        place.done(key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
     }
     let listed = place.store.revocations(9).await.unwrap();
     let restored = place.done(&alice, Change::Restore, Reply::Done).await;
@@ -462,7 +465,7 @@ async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place
     place.done(&bob, Change::Restore, Reply::Refused).await;
 
     place.connected(&bob, 3).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&bob, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     place.done(&bob, Change::Restore, Reply::Done).await;
     let nobody = place.change(&key("nobody"), Change::Restore).await;
     assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
@@ -470,12 +473,12 @@ async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place
 
 async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
     let (alice, bob) = (key("alice"), key("bob"));
-    let gone = || Change::Disconnect(Disconnect { revoke: false });
+    let gone = || Change::Disconnect(Disconnect { revoke: false, purge: false });
     place.connected(&alice, 1).await;
     place.done(&alice, gone(), Reply::Done).await;
     place.done(&bob, connecting(&bob, Some(1), 102), Reply::Done).await;
     place.done(&alice, Change::Restore, Reply::Refused).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: true }), Reply::Done).await;
+    place.done(&bob, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
     place.done(&alice, Change::Restore, Reply::Refused).await;
 
     let carol = key("carol");
@@ -520,7 +523,7 @@ async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut P
     let account = alice.account("work");
     assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, Reply::Duplicate);
     // Once disconnected, the token may live elsewhere.
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     place.connected(&bob, 2).await;
 }
 
@@ -528,7 +531,7 @@ async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &
     let (alice, bob) = (key("alice"), key("bob"));
     let row = place.connected(&alice, 1).await;
     let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false }), Reply::Done).await;
+    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     let taken = || connecting(&bob, Some(1), 99);
     assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "it is in flight");
     let intent = claimed.intent.unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Answer, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
+use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
 use crate::{
     model::{Time, TokenKey},
     protocol::Change,
@@ -117,6 +117,10 @@ impl Store for Faulty {
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
         self.unless_down(|store| store.list(names, after, limit))
+    }
+
+    fn census(&self) -> Answer<Census> {
+        self.unless_down(|store| store.census())
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {

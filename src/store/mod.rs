@@ -12,6 +12,7 @@
 mod conformance;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
+pub(crate) mod metered;
 #[cfg(feature = "sqlite")]
 mod record;
 #[cfg(feature = "sqlite")]
@@ -26,7 +27,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     clock::Clock,
     error::Error,
-    model::{Expires, Row, Sealed, Time, TokenKey},
+    model::{Expires, Marks, Row, Sealed, Time, TokenKey},
     protocol::{Change, Happening, Reply},
 };
 
@@ -44,6 +45,8 @@ pub(crate) trait Store: Send + Sync {
     /// The next grants with such names after this key, tombstones too, in the order of their keys (by the bytes of
     /// their parts, whatever the database's language is).
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed>;
+    /// How many grants there are of each kind. It reads every row: once in a while.
+    fn census(&self) -> Answer<Census>;
     /// Refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
     /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
@@ -126,6 +129,29 @@ pub(crate) struct Listed {
     /// Without ciphertext. A row that cannot be read hides no other.
     pub(crate) grants: Vec<(TokenKey, Result<Row, StoreError>)>,
     pub(crate) now: Time,
+}
+
+/// All grants at a time, counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Census {
+    pub(crate) counted: Vec<Counted>,
+    pub(crate) now: Time,
+}
+
+/// Grants at one identity provider that are alike, tombstones too.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Counted {
+    pub(crate) idp: String,
+    pub(crate) marks: Marks,
+    /// The last refresh failed.
+    pub(crate) failing: bool,
+    pub(crate) held: bool,
+    /// There is a refresh token.
+    pub(crate) refreshable: bool,
+    pub(crate) grants: u64,
+    pub(crate) first_due: Option<Time>,
+    /// Of those access tokens that have not ended yet.
+    pub(crate) first_end: Option<Time>,
 }
 
 /// A refresh token that waits for its revocation.

@@ -16,6 +16,7 @@ use super::{
     events::Channel,
     handle::Shared,
     holds::{self, Holds},
+    metrics::Counters,
     offboard::purge_old,
     recover::flush_journal,
     refresh::Attempts,
@@ -30,7 +31,10 @@ use crate::{
     journal::Journal,
     keyring::Keyring,
     model::{Sealed, valid_idp_name},
-    store,
+    store::{
+        self,
+        metered::{Metered, Meters},
+    },
 };
 
 /// A supervisor to be started.
@@ -212,6 +216,8 @@ impl Builder {
         };
         #[cfg(feature = "testing")]
         let store = self.testing.wrap(store);
+        let meters = Arc::new(Meters::new(clock.clone()));
+        let store = Arc::new(Metered::new(store, meters.clone()));
         let journal = Arc::new(Journal::open(&folder, &keyring)?);
         #[cfg(feature = "testing")]
         self.testing.share(&journal);
@@ -228,6 +234,8 @@ impl Builder {
             snapshot,
             attempts,
             events: Channel::new(),
+            counters: Counters::default(),
+            meters,
             limits,
             in_flight,
             runtime,
@@ -245,7 +253,7 @@ async fn start_work(shared: Shared, on_demand: bool) {
     if on_demand {
         return;
     }
-    tokio::join!(sweep(shared.clone()), revoke_all(shared.core.clone()), purge_old(shared));
+    tokio::join!(sweep(shared.clone()), revoke_all(shared.clone()), purge_old(shared));
 }
 
 fn providers(

@@ -12,7 +12,15 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{RefreshSettings, events::Channel, holds::Holds, refresh::Attempts, settings::Times, snapshot::Snapshot};
+use super::{
+    RefreshSettings,
+    events::Channel,
+    holds::Holds,
+    metrics::{Counters, IdpCounters},
+    refresh::Attempts,
+    settings::Times,
+    snapshot::Snapshot,
+};
 use crate::{
     clock::Clock,
     idp::{Client, Gate, Idp, Rotation},
@@ -20,7 +28,7 @@ use crate::{
     keyring::Keyring,
     model::TokenKey,
     protocol::{Change, doubt::Rules},
-    store::{Answer, Changed, Store},
+    store::{Answer, Changed, Store, metered::Meters},
 };
 
 /// One for each supervisor; outlives actors and registry.
@@ -35,6 +43,9 @@ pub(super) struct Core {
     pub(super) snapshot: Snapshot,
     pub(super) attempts: Attempts,
     pub(super) events: Channel,
+    pub(super) counters: Counters,
+    /// What is seen of the store.
+    pub(super) meters: Arc<Meters>,
     pub(super) limits: Limits,
     /// Requests that wait for an answer.
     pub(super) in_flight: AtomicUsize,
@@ -54,6 +65,7 @@ pub(super) struct Provider {
     pub(super) times: Times,
     pub(super) client: Client,
     pub(super) gate: Arc<Gate>,
+    pub(super) counters: Arc<IdpCounters>,
     /// It has rotated a refresh token although it promised never to.
     pub(super) rotates: AtomicBool,
 }
@@ -100,7 +112,8 @@ impl Provider {
         let client = Client::new(&idp, times.connect_timeout, clock.clone())?;
         let gate = Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.renewed(&idp, clock.read())));
         let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
-        Ok(Self { idp, times, client, gate, rotates })
+        let counters = before.map_or_else(Arc::default, |before| before.counters.clone());
+        Ok(Self { idp, times, client, gate, counters, rotates })
     }
 
     pub(super) fn has_rotated(&self) -> bool {
@@ -143,6 +156,7 @@ impl Core {
         Box::pin(async move {
             let mut changed = changed.await?;
             core.events.tell(&key, &mut changed);
+            core.counters.replied(changed.reply);
             Ok(changed)
         })
     }

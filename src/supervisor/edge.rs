@@ -1,9 +1,10 @@
 //! What the edges of the crate need beside the public API.
 
-use std::sync::atomic::Ordering;
-
 use super::TokenSupervisor;
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    model::{Generation, TokenKey},
+};
 
 impl TokenSupervisor {
     pub(crate) fn clock(&self) -> &Clock {
@@ -20,8 +21,8 @@ impl TokenSupervisor {
         *self.shared.core.stopping.borrow()
     }
 
-    /// How many requests wait for their answer.
-    pub(crate) fn waiting(&self) -> usize {
-        self.shared.core.in_flight.load(Ordering::Relaxed)
+    /// The generation of what is published for the key, good or not; `None` if nothing of it is in memory.
+    pub(crate) fn published(&self, key: &TokenKey) -> Option<Generation> {
+        self.shared.core.snapshot.current(key).map(|issued| issued.generation)
     }
 }

@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 
 use super::{
     Builder, Events, Registry, Subscription, TokenEvent, TokenWatch,
-    command::{Acquire, Command, Watch, check_reason},
+    command::{Acquire, Command, Watch},
     core::Core,
     events::hand_over,
-    holds,
+    metrics::Shed,
     registry::Routes,
     runtime::Life,
     sweep::revoke_queued,
@@ -133,53 +133,12 @@ impl TokenSupervisor {
     /// # Errors
     /// [`Error::Unavailable`] if the store does not answer.
     pub async fn revoke_queued(&self) -> Result<usize, Error> {
-        revoke_queued(&self.shared.core).await.map_err(|error| refusal(&error))
+        revoke_queued(&self.shared).await.map_err(|error| refusal(&error))
     }
 
     /// How many answers wait in the journal for the store.
     pub fn journal_pending(&self) -> usize {
         self.shared.core.journal.pending()
-    }
-
-    /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
-    /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
-    /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
-    ///
-    /// Dropping the future does not undo it: it may have been held or not.
-    ///
-    /// ```
-    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
-    /// # doc::with_alice(async |supervisor, _, _| {
-    /// supervisor.hold_idp("gitlab", "maintenance until noon").await?;
-    /// assert_eq!(supervisor.idp_held("gitlab")?.as_deref(), Some("maintenance until noon"));
-    /// supervisor.release_idp("gitlab").await?;
-    /// # Ok(()) });
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
-    pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
-        check_reason(reason).map_err(Error::InvalidRequest)?;
-        holds::set(&self.shared.core, name, Some(reason)).await
-    }
-
-    /// Ends a hold of this identity provider: what is due starts with the next sweep. No error if there is none.
-    ///
-    /// Dropping the future does not undo it: it may have been released or not.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
-    pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
-        holds::set(&self.shared.core, name, None).await
-    }
-
-    /// Why this identity provider is held, if it is, as this process knows.
-    ///
-    /// # Errors
-    /// [`Error::UnknownIdp`].
-    pub fn idp_held(&self, name: &str) -> Result<Option<String>, Error> {
-        let core = &self.shared.core;
-        core.provider(name).map(|_| core.idp_held(name)).ok_or(Error::UnknownIdp)
     }
 
     /// The message API, for other actors.
@@ -336,6 +295,7 @@ impl InFlight {
         let before = core.in_flight.fetch_add(1, Ordering::Relaxed);
         let entered = Self(core.clone());
         if before >= core.limits.requests_in_flight {
+            core.counters.shed(Shed::RequestsInFlight);
             return Err(Error::Busy { retry_after: Duration::from_secs(1) });
         }
         Ok(entered)
@@ -386,7 +346,11 @@ impl Shared {
     async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, Error> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
-            self.routes.route(command.key().clone(), command.clone().ask(reply)).await?;
+            let routed = self.routes.route(command.key().clone(), command.clone().ask(reply)).await;
+            if let Err(Error::Busy { .. }) = routed {
+                self.core.counters.shed(Shed::Mailbox);
+            }
+            routed?;
             if let Ok(answer) = answer.await {
                 return answer;
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use super::{TokenSupervisor, builder};
+use super::{TokenSupervisor, builder, command::check_reason, holds};
 use crate::{
     error::{Cause, Error},
     idp::{Idp, Notice},
@@ -101,6 +101,38 @@ impl TokenSupervisor {
             core.announce(name, vec![Notice::Recovered { cause: Cause::ClientRefused }], None);
         }
         Ok(())
+    }
+
+    /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
+    /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
+    /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
+    ///
+    /// Dropping the future does not undo it: it may have been held or not.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, _, _| {
+    /// supervisor.hold_idp("gitlab", "maintenance until noon").await?;
+    /// assert_eq!(supervisor.idps()[0].held.as_deref(), Some("maintenance until noon"));
+    /// supervisor.release_idp("gitlab").await?;
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
+    pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
+        check_reason(reason).map_err(Error::InvalidRequest)?;
+        holds::set(&self.shared.core, name, Some(reason)).await
+    }
+
+    /// Ends a hold of this identity provider: what is due starts with the next sweep. No error if there is none.
+    ///
+    /// Dropping the future does not undo it: it may have been released or not.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
+    pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
+        holds::set(&self.shared.core, name, None).await
     }
 
     /// Lets the next request to this identity provider through, although refreshes are paused because it was in trouble

@@ -19,6 +19,7 @@ mod handle;
 mod holds;
 mod idps;
 mod list;
+mod metrics;
 mod offboard;
 mod recover;
 mod refresh;

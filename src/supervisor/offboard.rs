@@ -17,7 +17,7 @@ const PAGE: u32 = 256;
 /// How many grants of a user are disconnected at the same time.
 const AT_ONCE: usize = 16;
 
-/// How often it is looked for old tombstones.
+/// How often it is looked for tombstones that are to go.
 const EVERY: Duration = Duration::from_secs(3_600);
 
 impl TokenSupervisor {
@@ -73,7 +73,7 @@ impl Shared {
     }
 }
 
-/// Purges what was disconnected long ago; again and again.
+/// Purges what was disconnected long ago, or was to be purged when it was disconnected; again and again.
 pub(super) async fn purge_old(shared: Shared) {
     loop {
         if let Err(error) = purge_once(&shared).await {
@@ -81,6 +81,16 @@ pub(super) async fn purge_old(shared: Shared) {
         }
         shared.core.clock.sleep(EVERY).await;
     }
+}
+
+/// Purges the grant if that was asked for when it was disconnected; called when a token of it is revoked.
+pub(super) async fn purge_if_wanted(shared: &Shared, key: &TokenKey) -> Result<(), StoreError> {
+    let row = shared.core.store.read(key).await?.row;
+    if row.and_then(|row| row.tombstone).is_some_and(|tombstone| tombstone.purge) {
+        // While more of it is to be revoked, that comes first.
+        shared.call(Purge::new(key)).await.ok();
+    }
+    Ok(())
 }
 
 async fn purge_once(shared: &Shared) -> Result<(), StoreError> {
@@ -94,7 +104,7 @@ async fn purge_once(shared: &Shared) -> Result<(), StoreError> {
         after = page.last().map(|(key, _)| key.clone());
         for (key, row) in page {
             let tombstone = row.ok().and_then(|row| row.tombstone);
-            if tombstone.is_some_and(|tombstone| tombstone.at <= before) {
+            if tombstone.is_some_and(|tombstone| tombstone.purge || tombstone.at <= before) {
                 // What is not over yet is purged another time.
                 shared.call(Purge::new(&key)).await.ok();
             }

@@ -14,10 +14,12 @@ use super::{
     command::{Ask, Command},
     core::Core,
     handle::Shared,
+    metrics::Shed,
     token::{Deliver, Retired, TokenActor},
 };
 use crate::{
     error::{Cause, Error},
+    metrics::count,
     model::{Time, TokenKey},
 };
 
@@ -121,6 +123,7 @@ impl RegistryActor {
         match self.actor(key, context).try_send(Deliver(ask)) {
             Ok(()) => {}
             Err(SendError::Full(Deliver(ask))) => {
+                self.core.counters.shed(Shed::Mailbox);
                 ask.refuse(Error::Busy { retry_after: Duration::from_secs(1) });
             }
             Err(SendError::Closed(Deliver(ask))) => {
@@ -158,6 +161,7 @@ impl Handler<TokenActorEnded> for RegistryActor {
             self.actors.remove(&key);
         }
         if panicked {
+            count(&self.core.counters.actor_restarts);
             self.restarts.entry(key.clone()).or_default().push_back(self.core.clock.read().boot);
             tracing::error!(idp = key.idp(), "the actor of a grant panicked and is replaced");
             // What it had to do ahead of need is still to be done.

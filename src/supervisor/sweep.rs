@@ -11,6 +11,7 @@ use super::{
     expiring::Notices,
     handle::Shared,
     holds,
+    offboard::purge_if_wanted,
     refresh::seal,
 };
 use crate::{
@@ -60,12 +61,12 @@ pub(super) async fn sweep(shared: Shared) {
 }
 
 /// Revokes what is queued; again and again.
-pub(super) async fn revoke_all(core: Arc<Core>) {
+pub(super) async fn revoke_all(shared: Shared) {
     loop {
-        if let Err(error) = revoke_queued(&core).await {
+        if let Err(error) = revoke_queued(&shared).await {
             tracing::warn!(error = %error, "revocations were cut short; they are looked at again");
         }
-        core.clock.sleep(core.limits.sweep_every).await;
+        shared.core.clock.sleep(shared.core.limits.sweep_every).await;
     }
 }
 
@@ -106,12 +107,16 @@ async fn wake_due(shared: &Shared) -> Result<bool, StoreError> {
 }
 
 /// Sends the revocations that are due. How many of them are to be tried again.
-pub(super) async fn revoke_queued(core: &Arc<Core>) -> Result<usize, StoreError> {
+pub(super) async fn revoke_queued(shared: &Shared) -> Result<usize, StoreError> {
+    let core = &shared.core;
     let queued = core.store.revocations(PAGE).await?;
     let revoked = join_all(queued.iter().map(|revocation| async move {
         let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
         match revoke(core, revocation, again(None)).await? {
-            Revoked::Done => core.store.revoked(revocation.id, None).await.map(|()| 0),
+            Revoked::Done => {
+                core.store.revoked(revocation.id, None).await?;
+                purge_if_wanted(shared, &revocation.key).await.map(|()| 0)
+            }
             Revoked::Later(retry_after) => {
                 core.store.revoked(revocation.id, Some(again(retry_after))).await.map(|()| 1)
             }

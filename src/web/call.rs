@@ -16,13 +16,11 @@ use serde::de::DeserializeOwned;
 use super::{
     answer::Answer,
     api::Api,
-    audit, guard,
-    keys::ApiKey,
-    path,
-    problem::{Problem, request_id},
+    audit, guard, path,
+    problem::{Problem, Speaks, request_id},
     routes::{Kind, Param, Route},
 };
-use crate::model::TokenKey;
+use crate::{GetStatus, apikey::ApiKey, model::TokenKey};
 
 /// A request on its way.
 pub(super) struct Call {
@@ -42,6 +40,8 @@ pub(super) struct Call {
 pub(super) const MAX_BODY: usize = 256 * 1024;
 /// Who sends a body more slowly is refused.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a problem waits at most for what else there is to be said.
+const AT_A_GLANCE: Duration = Duration::from_secs(1);
 /// The longest wait that can be asked for.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -70,7 +70,10 @@ async fn serve(
     let (query, body) = (Vec::new(), Bytes::new());
     let mut call = Call { api, request, route, id: id.to_owned(), caller, idp, key, query, body };
     let answer = match call.admit(payload).await {
-        Ok(()) => (route.handler)(&call).await,
+        Ok(()) => match ((route.handler)(&call).await, &call.key) {
+            (Err(problem), Some(key)) => Err(call.tell_more(key, problem).await),
+            (answer, _) => answer,
+        },
         Err(problem) => Err(problem),
     };
     if let (Some(action), Some(idp)) = (route.audit, &call.idp) {
@@ -162,6 +165,18 @@ impl Call {
             }
         }
         Ok(())
+    }
+
+    /// The problem with what is known of the grant, to a caller whose key reaches it.
+    pub(super) async fn tell_more(&self, key: &TokenKey, problem: Problem) -> Problem {
+        let supervisor = &self.api.supervisor;
+        let status = match problem.speaks() {
+            Speaks::NotOfIt => return problem,
+            Speaks::InHaste => None,
+            // Its actor has just answered and knows it by heart.
+            Speaks::AtLength => supervisor.call(GetStatus::new(key).timeout(AT_A_GLANCE)).await.ok(),
+        };
+        problem.about(status.as_ref(), supervisor.cached(key).as_ref())
     }
 
     async fn read_body(&self, mut payload: Payload) -> Result<Bytes, Problem> {

@@ -13,8 +13,8 @@ use super::{
     wire::{GrantBody, Nothing, ReasonBody, RejectedBody, StatusBody},
 };
 use crate::{
-    Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect,
-    Restore, Revoke, State, Status, TokenKey,
+    Cause, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
+    RequireReconnect, Restore, Revoke, State, Status, TokenKey,
 };
 
 /// `PUT .../{user}`: stores what the user's consent gave.
@@ -118,8 +118,8 @@ pub(super) async fn purge(call: &Call) -> Result<Answer, Problem> {
     // What is left of an identity provider that is configured no more can be purged, too.
     let before = supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
     if before.state == State::Absent {
-        supervisor.idp_held(key.idp())?;
-        return Err(Error::NotConnected.into());
+        let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
+        return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
     }
     let status = supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
     Ok(described(key, &status))
@@ -130,11 +130,18 @@ pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let disconnect = Disconnect::new(key, revoke).timeout(timeout(call)?);
-    let mut status = call.api.supervisor.call(disconnect).await?;
-    if call.flag(&PURGE)? {
-        // The tombstone stands. Where something of the grant is still to come, the answer says so: ask again later.
-        status = call.api.supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
+    let mut disconnect = Disconnect::new(key, revoke).timeout(timeout(call)?);
+    let purge = call.flag(&PURGE)?;
+    if purge {
+        disconnect = disconnect.purge();
+    }
+    let status = call.api.supervisor.call(disconnect).await?;
+    if purge {
+        match call.api.supervisor.call(Purge::new(key).timeout(timeout(call)?)).await {
+            // Something of the grant is to come. The tombstone says that it is to go then.
+            Ok(_) | Err(Error::Unavailable { cause: Cause::InDoubt | Cause::Revoking, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(Answer::empty(StatusCode::NO_CONTENT).generation(status.generation))
 }

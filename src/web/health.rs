@@ -35,5 +35,6 @@ fn degraded(call: &Call) -> Vec<String> {
     let supervisor = &call.api.supervisor;
     let paused = supervisor.idps().into_iter().filter_map(|idp| Some(format!("{}:{}", idp.paused?, idp.name)));
     let journal = (supervisor.journal_pending() > 0).then(|| "journal".to_owned());
-    journal.into_iter().chain(paused).collect()
+    let store = supervisor.is_store_down().then(|| "store_down".to_owned());
+    store.into_iter().chain(journal).chain(paused).collect()
 }

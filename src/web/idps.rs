@@ -12,11 +12,7 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
     let supervisor = &call.api.supervisor;
     let mut idps = supervisor.idps();
     idps.retain(|idp| call.caller().is_none_or(|caller| caller.reaches_idp(&idp.name)));
-    let describe = |idp: crate::IdpStatus| {
-        let held = supervisor.idp_held(&idp.name).ok().flatten();
-        IdpBody::of(idp, held)
-    };
-    Ok(Answer::json(&Items { items: idps.into_iter().map(describe).collect() }))
+    Ok(Answer::json(&Items { items: idps.into_iter().map(IdpBody::of).collect() }))
 }
 
 /// `POST /v1/idps/{idp}/hold`.
@@ -42,7 +38,6 @@ pub(super) async fn probe(call: &Call) -> Result<Answer, Problem> {
 
 fn described(call: &Call) -> Result<Answer, Problem> {
     let (idp, supervisor) = (call.idp()?, &call.api.supervisor);
-    let held = supervisor.idp_held(idp)?;
     let status = supervisor.idps().into_iter().find(|status| status.name == idp).ok_or(crate::Error::UnknownIdp)?;
-    Ok(Answer::json(&IdpBody::of(status, held)))
+    Ok(Answer::json(&IdpBody::of(status)))
 }

@@ -1,78 +1,15 @@
-//! API keys: who may do what, to whose grants.
+//! API keys: who may do what, to whose grants, and which of them somebody shows.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use crate::apikey::{ApiKey, Scope};
 use crate::model::TokenKey;
 
-/// What a key is good for. None includes another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Scope {
-    /// Read tokens and states, report tokens as rejected.
-    Token,
-    /// Connect, and everything else that changes a grant.
-    Grant,
-    /// List grants, see and hold identity providers.
-    Admin,
-    /// Read metrics.
-    Metrics,
-}
-
-impl Scope {
-    /// The name in configurations and on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Grant => "grant",
-            Self::Admin => "admin",
-            Self::Metrics => "metrics",
-        }
-    }
-}
-
-/// An API key as the server knows it: by its hash. Made by [`new`](Self::new) with no scope at all.
-#[derive(Clone)]
-pub struct ApiKey {
-    name: String,
-    sha256: [u8; 32],
-    scopes: Vec<Scope>,
-    idps: Option<Vec<String>>,
-    user_prefix: String,
-}
-
 impl ApiKey {
-    /// The key whose SHA-256 this is. Several keys may have one name, so that they can be rotated without a gap.
-    pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
-        Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
-    }
-
-    /// The same for who has the key itself.
-    pub fn from_secret(name: impl Into<String>, secret: &str) -> Self {
-        Self::new(name, Sha256::digest(secret).into())
-    }
-
-    /// What else it is good for.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scopes.push(scope);
-        self
-    }
-
-    /// Only grants at these identity providers; at all of them unless set.
-    pub fn idps(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.idps = Some(names.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Only grants of users whose names begin like this; of all users unless set.
-    pub fn user_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.user_prefix = prefix.into();
-        self
-    }
-
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -101,36 +38,6 @@ impl ApiKey {
 
     pub(super) fn reaches(&self, key: &TokenKey) -> bool {
         self.reaches_idp(key.idp()) && self.reaches_user(key.user())
-    }
-}
-
-#[cfg(feature = "config")]
-impl From<&crate::config::ApiKey> for ApiKey {
-    fn from(key: &crate::config::ApiKey) -> Self {
-        let scope = |scope: &crate::config::Scope| match scope {
-            crate::config::Scope::Token => Scope::Token,
-            crate::config::Scope::Grant => Scope::Grant,
-            crate::config::Scope::Admin => Scope::Admin,
-            crate::config::Scope::Metrics => Scope::Metrics,
-        };
-        Self {
-            name: key.name.clone(),
-            sha256: key.sha256,
-            scopes: key.scopes.iter().map(scope).collect(),
-            idps: key.idps.clone(),
-            user_prefix: key.user_prefix.clone().unwrap_or_default(),
-        }
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("name", &self.name)
-            .field("scopes", &self.scopes)
-            .field("idps", &self.idps)
-            .field("user_prefix", &self.user_prefix)
-            .finish_non_exhaustive()
     }
 }
 

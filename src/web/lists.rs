@@ -9,7 +9,7 @@ use super::{
     time::Moment,
     wire::{Ended, Items, Nothing, PageBody, StatusBody},
 };
-use crate::{Cursor, Filter, Page, Revoke, State, Status};
+use crate::{Cursor, Filter, Page, Revoke, Status};
 
 /// `GET /v1/grants`: those that the caller's key reaches and the query asks for.
 pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
@@ -42,7 +42,9 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
         filter = filter.account(account);
     }
     if let Some(states) = call.parameter("state") {
-        filter = states.split(',').try_fold(filter, |filter, name| state(name).map(|state| filter.state(state)))?;
+        for name in states.split(',') {
+            filter = filter.state(name.parse().map_err(|text| Problem::invalid(format!("state {text}")))?);
+        }
     }
     if call.parameter(HELD.name).is_some() {
         filter = filter.held(call.flag(&HELD)?);
@@ -60,20 +62,6 @@ fn filter(call: &Call) -> Result<Filter, Problem> {
 
 /// How many grants a page holds unless it is said.
 const PAGE: u32 = 100;
-
-fn state(name: &str) -> Result<State, Problem> {
-    let states = [
-        State::Fresh,
-        State::Due,
-        State::Refreshing,
-        State::Backoff,
-        State::InDoubt,
-        State::ReconnectRequired,
-        State::Revoked,
-    ];
-    let state = states.into_iter().find(|state| state.as_str() == name);
-    state.ok_or_else(|| Problem::invalid(format!("state must be of: {}", states.map(State::as_str).join(", "))))
-}
 
 /// The identity providers to look at; `None` for all.
 fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {
@@ -124,11 +112,15 @@ pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
     let ended = call.api.supervisor.disconnect_user(user, revoke).await?;
-    let items = ended.iter().map(|(key, ended)| {
-        let ended = ended.as_ref().map_err(|error| Problem::from(error.clone()).of(&call.id));
+    let mut items = Vec::with_capacity(ended.len());
+    for (key, ended) in &ended {
+        let ended = match ended {
+            Ok(status) => Ok(status),
+            Err(error) => Err(call.tell_more(key, error.clone().into()).await.of(&call.id)),
+        };
         let granted = |status: &&Status| Granted { unmodified: false, generation: Some(status.generation) };
         audit::tell(call, "disconnect", key.idp(), Some(key), ended.as_ref().map(granted));
-        Ended::of(key, ended)
-    });
-    Ok(Answer::json(&Items { items: items.collect() }))
+        items.push(Ended::of(key, ended));
+    }
+    Ok(Answer::json(&Items { items }))
 }

@@ -1,76 +1,115 @@
-//! `/metrics`, in the text format of Prometheus. Labels are names from the configuration and words of ours, never users.
+//! `/metrics`, in the text format of Prometheus: what the supervisor has, and what is counted here. Labels are names from
+//! the configuration and words of ours, never users.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{answer::Answer, call::Call, problem::Problem};
-use crate::Cause;
+use crate::{Metric, MetricKind, Sample, metrics::Histogram};
 
-/// What is counted here; everything else is looked up when it is asked for.
+/// What is counted here: requests for a token over HTTP.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    /// Requests for a token by their outcome, of each identity provider.
-    requests: Mutex<BTreeMap<String, BTreeMap<&'static str, u64>>>,
+pub(super) struct Counters(Mutex<BTreeMap<String, Requests>>);
+
+/// Of one identity provider.
+#[derive(Debug, Default)]
+struct Requests {
+    outcomes: BTreeMap<&'static str, u64>,
+    seconds: [Histogram; PATHS.len()],
 }
 
+/// Where a token came from.
+#[derive(Clone, Copy)]
+pub(super) enum Path {
+    /// It was there.
+    Snapshot,
+    /// The grant's actor had to look.
+    Actor,
+    /// A refresh brought it.
+    Refresh,
+    /// Nothing of the grant was in memory.
+    Cold,
+}
+
+const PATHS: [&str; 4] = ["snapshot", "actor", "refresh", "cold"];
+
 impl Counters {
-    /// Somebody asked for a token of an identity provider that is configured.
-    pub(super) fn asked(&self, idp: &str, outcome: &'static str) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = requests.get_mut(idp).and_then(|outcomes| outcomes.get_mut(outcome)) {
-            *count += 1;
-        } else {
-            requests.entry(idp.to_owned()).or_default().insert(outcome, 1);
+    /// Somebody asked for a token of an identity provider that is configured; where it came from and how long it took, if
+    /// there was one.
+    pub(super) fn asked(&self, idp: &str, outcome: &'static str, granted: Option<(Path, Duration)>) {
+        let mut requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !requests.contains_key(idp) {
+            requests.insert(idp.to_owned(), Requests::default());
         }
+        let Some(requests) = requests.get_mut(idp) else { return };
+        *requests.outcomes.entry(outcome).or_default() += 1;
+        if let Some((path, time)) = granted {
+            requests.seconds[path as usize].took(time);
+        }
+    }
+
+    fn metrics(&self) -> [Metric; 2] {
+        let mut total = Metric::new("requests_total", MetricKind::Counter, "Requests for a token over HTTP.");
+        let help = "How long granted requests for a token over HTTP took.";
+        let mut seconds = Metric::new("request_seconds", MetricKind::Histogram, help);
+        for (idp, requests) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            for (outcome, count) in &requests.outcomes {
+                total.push(&[("idp", idp), ("outcome", outcome)], *count as f64);
+            }
+            for (path, took) in PATHS.iter().zip(&requests.seconds) {
+                seconds.observe(&[("idp", idp), ("path", path)], took);
+            }
+        }
+        [total, seconds]
     }
 }
 
 /// `GET /metrics`.
 pub(super) async fn metrics(call: &Call) -> Result<Answer, Problem> {
-    let supervisor = &call.api.supervisor;
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, about: &str, samples: &[(String, u64)]| {
-        // Writing to a string does not fail.
-        writeln!(text, "# HELP {PREFIX}{name} {about}\n# TYPE {PREFIX}{name} {kind}").ok();
-        for (labels, value) in samples {
-            writeln!(text, "{PREFIX}{name}{labels} {value}").ok();
-        }
-    };
-    let plain = |value: usize| [(String::new(), value as u64)];
-    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-    family("build_info", "gauge", "Which version runs.", &[(version, 1)]);
-    family("requests_total", "counter", "Requests for a token over HTTP.", &call.api.counters.samples());
-    family("idp_paused", "gauge", "Nothing is sent to the identity provider for now.", &paused(call));
-    family("waiters", "gauge", "Callers that wait for an answer.", &plain(supervisor.waiting()));
-    let journal = plain(supervisor.journal_pending());
-    family("journal_pending", "gauge", "Answers in the journal that the store has not got yet.", &journal);
-    Ok(Answer::text(CONTENT_TYPE, text))
+    let mut build = Metric::new("build_info", MetricKind::Gauge, "Which version runs.");
+    build.push(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let mut metrics = vec![build];
+    metrics.extend(call.api.counters.metrics());
+    metrics.extend(call.api.supervisor.metrics().await);
+    Ok(Answer::text(CONTENT_TYPE, metrics.iter().map(text).collect::<String>()))
 }
 
-const PREFIX: &str = "token_supervisor_";
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-impl Counters {
-    fn samples(&self) -> Vec<(String, u64)> {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_idp = |(idp, outcomes): (&String, &BTreeMap<&str, u64>)| {
-            let sample = |(outcome, count): (&&str, &u64)| (format!("{{idp=\"{idp}\",outcome=\"{outcome}\"}}"), *count);
-            outcomes.iter().map(sample).collect::<Vec<_>>()
-        };
-        requests.iter().flat_map(of_idp).collect()
+/// Writing to a string does not fail.
+fn text(metric: &Metric) -> String {
+    let Metric { name, help, kind, .. } = metric;
+    let name = format!("token_supervisor_{name}");
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} {}\n", kind.as_str());
+    for Sample { suffix, labels, value, .. } in &metric.samples {
+        write!(text, "{name}{suffix}").ok();
+        for (index, (label, value)) in labels.iter().enumerate() {
+            write!(text, "{}{label}=\"{}\"", if index == 0 { '{' } else { ',' }, escaped(value)).ok();
+        }
+        writeln!(text, "{} {value}", if labels.is_empty() { "" } else { "}" }).ok();
     }
+    text
 }
 
-/// Why, of those that are: they are in trouble, or people hold them.
-fn paused(call: &Call) -> Vec<(String, u64)> {
-    let supervisor = &call.api.supervisor;
-    let reasons = supervisor.idps().into_iter().flat_map(|idp| {
-        let held = supervisor.idp_held(&idp.name).ok().flatten().map(|_| Cause::IdpHeld);
-        let sample = move |cause: Cause| (format!("{{idp=\"{}\",reason=\"{cause}\"}}", idp.name), 1);
-        idp.paused.into_iter().chain(held).map(sample).collect::<Vec<_>>()
-    });
-    reasons.collect()
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_as_prometheus_reads_it() {
+        let mut metric = Metric::new("x_total", MetricKind::Counter, "How many x.");
+        metric.push(&[("idp", "a\"b\\c\nd"), ("op", "read")], 2.0);
+        metric.push(&[], 0.5);
+        let expected = "# HELP token_supervisor_x_total How many x.\n# TYPE token_supervisor_x_total counter\n\
+            token_supervisor_x_total{idp=\"a\\\"b\\\\c\\nd\",op=\"read\"} 2\ntoken_supervisor_x_total 0.5\n";
+        assert_eq!(text(&metric), expected);
+    }
 }

@@ -34,7 +34,9 @@ mod wire;
 
 pub use api::{Api, api};
 pub use extract::{Caller, IdpName, IdpToken};
-pub use keys::{ApiKey, ApiKeys, Scope};
+pub use keys::ApiKeys;
+
+pub use crate::apikey::{ApiKey, Scope};
 pub use problem::Problem;
 pub use put::grant_body;
 pub use server::Server;

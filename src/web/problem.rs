@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::time::rfc3339;
 use crate::{
+    Status,
     error::{Cause, Error},
-    model::Id,
+    model::{Expiry, Generation, Id, State, Token},
 };
 
 /// A refused request, as its answer says it. An application's handler answers with one by `?`.
@@ -48,10 +49,23 @@ struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_id: Option<String>,
     request_id: String,
     #[serde(skip)]
     allow: Option<String>,
+}
+
+/// Whether a problem says something of the grant that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    NotOfIt,
+    /// What is known without asking anybody: time is up, or whoever would have to be asked is in trouble.
+    InHaste,
+    AtLength,
 }
 
 /// Every code, with its status and the title that people read.
@@ -87,7 +101,9 @@ impl Problem {
             since: None,
             retry_after: None,
             generation: None,
+            valid_until: None,
             max_ttl: None,
+            grant_id: None,
             request_id: request_id(),
             allow: None,
         }))
@@ -127,6 +143,36 @@ impl Problem {
 
     pub(super) fn code(&self) -> &'static str {
         self.0.code
+    }
+
+    /// What it says of the grant that was asked for, if it is one of those that do.
+    pub(super) fn speaks(&self) -> Speaks {
+        match (self.0.code, self.0.reason.as_deref()) {
+            ("unavailable", Some("store_down" | "stopping" | "failing")) | ("busy" | "timeout", _) => Speaks::InHaste,
+            (
+                "reconnect_required"
+                | "account_mismatch"
+                | "generation_mismatch"
+                | "min_ttl_unsatisfiable"
+                | "unavailable",
+                _,
+            ) => Speaks::AtLength,
+            _ => Speaks::NotOfIt,
+        }
+    }
+
+    /// With what is known of the grant: its public name, the generation, and until when it has a valid token nonetheless.
+    pub(super) fn about(self, status: Option<&Status>, token: Option<&Token>) -> Self {
+        self.with(|it| {
+            let stored = status.filter(|status| status.state != State::Absent);
+            let generation = stored.map(|status| status.generation).or(token.map(Token::generation));
+            it.grant_id = stored.map(|status| status.grant_id.clone());
+            it.generation = it.generation.or(generation.map(Generation::get));
+            it.valid_until = token.and_then(|token| match token.expiry() {
+                Expiry::At(end) => Some(rfc3339(end)),
+                Expiry::Never | Expiry::Unknown => None,
+            });
+        })
     }
 
     /// The same, of this request.
@@ -216,7 +262,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::model::Generation;
 
     #[test]
     fn every_error_is_the_problem_of_its_code() {

@@ -11,7 +11,8 @@ use crate::{Expiry, Grant, model::Lifetime};
 
 #[derive(Serialize)]
 struct Body<'a> {
-    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
     token_type: &'a str,
@@ -36,7 +37,7 @@ pub fn grant_body(grant: &Grant) -> Zeroizing<Vec<u8>> {
         ends.insert("refresh_token_expires_in", 0.into());
     }
     let body = Body {
-        access_token: grant.access_token.expose_secret(),
+        access_token: grant.access_token.as_ref().map(|token| token.expose_secret()),
         refresh_token: grant.refresh_token.as_ref().map(|token| token.expose_secret()),
         token_type: &grant.token_type,
         scope: &grant.scope,
@@ -74,6 +75,7 @@ mod tests {
         let end = SystemTime::from(now) + Duration::from_secs(60);
         let plain = Grant::new("ts-test-secret-a");
         for grant in [
+            Grant::from_refresh_token("ts-test-secret-r"),
             plain.clone(),
             plain.clone().refresh_token("ts-test-secret-r").scope("api").token_type("bearer").client_id("c"),
             plain.clone().subject("42").param("tenant", "contoso").extra("id_token", "ts-test-secret-i".into()),

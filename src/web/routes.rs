@@ -6,15 +6,8 @@ use actix_web::http::Method;
 use futures_util::future::LocalBoxFuture;
 use serde_json::Value;
 
-use super::{
-    answer::Answer,
-    call::Call,
-    grants, health, idps,
-    keys::Scope::{self, Admin, Grant, Metrics, Token},
-    lists, metrics,
-    problem::Problem,
-    schemas, tokens,
-};
+use super::{answer::Answer, call::Call, grants, health, idps, lists, metrics, problem::Problem, schemas, tokens};
+use crate::apikey::Scope::{self, Admin, Grant, Metrics, Token};
 
 /// One method of one path.
 pub(super) struct Route {
@@ -78,8 +71,11 @@ pub(super) const MIN_TTL: Param = param("min_ttl", Number(0, u64::MAX), "How man
 pub(super) const WAIT: Param =
     param("wait", Number(0, 60), "With If-None-Match: how many seconds to wait for another token, at most 60.");
 pub(super) const REVOKE: Param = param("revoke", Flag, "Whether the tokens are revoked at the identity provider, too.");
-pub(super) const PURGE: Param =
-    param("purge", Flag, "Whether the tombstone goes, too, once nothing of the grant is still to come.");
+pub(super) const PURGE: Param = param(
+    "purge",
+    Flag,
+    "Whether the tombstone goes, too: at once, or as soon as nothing of the grant is still to come.",
+);
 pub(super) const STRICT: Param = param("strict", Flag, "Whether any degradation counts as not ready.");
 pub(super) const HELD: Param = param("held", Flag, "Only those that people hold, or only the others.");
 pub(super) const LIMIT: Param = param("limit", Number(1, 1_000), "How many grants, 1 to 1000; 100 unless given.");

@@ -65,9 +65,10 @@ pub(super) fn all() -> Value {
 fn grant() -> Value {
     json!({
         "type": "object",
-        "description": "What the identity provider's token endpoint answered. Anything else that it said goes into extra.",
+        "description": "What the identity provider's token endpoint answered. Anything else that it said goes into extra. \
+            Without access_token it is refreshed at once, and nothing is served before.",
         "properties": {
-            "access_token": secret(),
+            "access_token": or_null(secret()),
             "refresh_token": or_null(secret()),
             "token_type": or_null(secret()),
             "scope": or_null(plain(0)),
@@ -80,10 +81,13 @@ fn grant() -> Value {
             "params": {"type": "object", "additionalProperties": plain(0), "propertyNames": plain(0)},
             "extra": {"type": "object", "description": "Kept beside the tokens, sealed with them; at most 64 KiB."},
         },
-        "required": ["access_token"],
-        "allOf": [
+    "allOf": [
             not_both("expires_in", "expires_at"),
             not_both("refresh_token_expires_in", "refresh_token_expires_at"),
+        ],
+        "anyOf": [
+            {"required": ["access_token"], "properties": {"access_token": secret()}},
+            {"required": ["refresh_token"], "properties": {"refresh_token": secret()}},
         ],
         "additionalProperties": false,
     })
@@ -225,7 +229,13 @@ fn problem() -> Value {
             "since": time(),
             "retry_after": number(),
             "generation": number(),
+            "valid_until": {
+                "type": "string",
+                "format": "date-time",
+                "description": "Until then the grant has a valid token nonetheless.",
+            },
             "max_ttl": number(),
+            "grant_id": text(),
             "request_id": text(),
         },
         "required": ["type", "title", "status", "detail", "code", "request_id"],

@@ -1,18 +1,19 @@
 //! Tokens are handed out: one, many, and for proxies.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use actix_web::http::{
     StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 
 use super::{
     answer::Answer,
     audit::{self, Granted},
     call::{Call, MAX_WAIT},
     etag,
+    metrics::Path,
     problem::Problem,
     routes::{MIN_TTL, TIMEOUT, WAIT},
     wire::{BatchAnswer, BatchBody, BatchItem, Items, TokenBody},
@@ -36,17 +37,34 @@ pub(super) async fn token(call: &Call) -> Result<Answer, Problem> {
 }
 
 async fn acquire(call: &Call) -> Result<Token, Problem> {
-    let token = call.api.supervisor.call(asked(call)?).await;
-    count(call, call.key()?, &token);
-    Ok(token?)
+    Ok(counted(call, call.key()?, asked(call)?).await?)
 }
 
-/// Names that callers made up are not kept.
-fn count(call: &Call, key: &TokenKey, token: &Result<Token, Error>) {
-    let outcome = token.as_ref().map_or_else(Error::code, |_| "ok");
-    if !matches!(token, Err(Error::UnknownIdp | Error::InvalidRequest(_))) {
-        call.api.counters.asked(key.idp(), outcome);
+/// Asks, and counts what came of it. Names that callers made up are not kept.
+async fn counted(call: &Call, key: &TokenKey, ask: Acquire) -> Result<Token, Error> {
+    let (supervisor, counters) = (&call.api.supervisor, &call.api.counters);
+    let (began, known) = (supervisor.clock().read().boot, supervisor.published(key));
+    let mut asking = pin!(supervisor.call(ask));
+    // What is there is there at the first look.
+    let (token, at_once) = match asking.as_mut().now_or_never() {
+        Some(token) => (token, true),
+        None => (asking.await, false),
+    };
+    let took = supervisor.clock().read().boot.since(began);
+    match &token {
+        Ok(token) => {
+            let path = match known {
+                None => Path::Cold,
+                Some(_) if at_once => Path::Snapshot,
+                Some(known) if token.generation() > known => Path::Refresh,
+                Some(_) => Path::Actor,
+            };
+            counters.asked(key.idp(), "ok", Some((path, took)));
+        }
+        Err(Error::UnknownIdp | Error::InvalidRequest(_)) => {}
+        Err(error) => counters.asked(key.idp(), error.code(), None),
     }
+    token
 }
 
 /// The token of the caller's wishes.
@@ -116,9 +134,10 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
     let token = match key.validate().map_err(Problem::invalid).and_then(|()| call.may_reach(key)) {
         Ok(()) => {
             let asked = Acquire::new(key).min_ttl(min_ttl).timeout(timeout);
-            let token = call.api.supervisor.call(asked).await;
-            count(call, key, &token);
-            token.map_err(Problem::from)
+            match counted(call, key, asked).await {
+                Ok(token) => Ok(token),
+                Err(error) => Err(call.tell_more(key, error.into()).await),
+            }
         }
         Err(problem) => Err(problem),
     };

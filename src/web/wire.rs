@@ -159,7 +159,11 @@ impl GrantBody {
     /// # Errors
     /// Which field is wrong, and what it should be.
     pub(super) fn grant(self, now: Time) -> Result<Grant, &'static str> {
-        let mut grant = Grant::new(self.access_token.ok_or("access_token is missing")?);
+        let mut grant = match (self.access_token, &self.refresh_token) {
+            (Some(token), _) => Grant::new(token),
+            (None, Some(token)) => Grant::from_refresh_token(token.clone()),
+            (None, None) => return Err("give access_token, refresh_token or both"),
+        };
         grant = match (self.expires_in, self.expires_at) {
             (Some(_), Some(_)) => return Err("give expires_in or expires_at, not both"),
             (Some(lifetime), None) => {
@@ -317,13 +321,13 @@ pub(super) struct IdpBody {
 }
 
 impl IdpBody {
-    pub(super) fn of(status: IdpStatus, held_reason: Option<String>) -> Self {
+    pub(super) fn of(status: IdpStatus) -> Self {
         Self {
             idp: status.name,
             paused: status.paused.map(crate::Cause::as_str),
             paused_until: status.paused_until,
-            held: held_reason.is_some(),
-            held_reason,
+            held: status.held.is_some(),
+            held_reason: status.held,
             refreshing: status.refreshing,
             last_error: status.last_error,
             last_error_at: status.last_error_at,

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    AccessToken, Cause, Cursor, Error, Expiry, Filter, Generation, Grant, Page, Purge, Revoke, State, Status, TokenKey,
-    TokenSupervisor, Unchanged,
+    AccessToken, Cause, Cursor, Disconnect, Error, Expiry, Filter, Generation, Grant, Page, Purge, Revoke, State,
+    Status, TokenKey, TokenSupervisor, Unchanged,
     testing::{Fault, Profile, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use crate::support::{LIFE, World, ask, eventually, passing, stop, until_purged, within};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -170,6 +170,18 @@ async fn a_purge_waits_for_an_answer_and_for_the_revocations() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_purged_goes_long_before_other_tombstones() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, alice) = world.connected().await;
+    within(supervisor.call(Disconnect::new(&alice, Revoke::No).purge())).await.unwrap();
+    assert_eq!(within(supervisor.status(&alice)).await.unwrap().state, State::Revoked);
+    let start = world.clock.now();
+    passing(&world, Duration::from_secs(60), tokio::spawn(until_purged(supervisor.clone(), alice))).await;
+    assert!(world.clock.now().duration_since(start).unwrap() < DAY);
+    stop(supervisor).await;
+}
+
+#[tokio::test]
 async fn what_was_disconnected_long_ago_is_purged_and_nothing_else() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.builder().tombstones_kept(10 * DAY).start().await.unwrap();
@@ -183,15 +195,7 @@ async fn what_was_disconnected_long_ago_is_purged_and_nothing_else() {
     stop(supervisor).await;
     world.clock.advance(DAY);
     let supervisor = world.builder().tombstones_kept(10 * DAY).start().await.unwrap();
-    let gone = tokio::spawn({
-        let supervisor = supervisor.clone();
-        async move {
-            while supervisor.status(&key("old")).await.unwrap().state != State::Absent {
-                tokio::task::yield_now().await;
-            }
-        }
-    });
-    within(gone).await.unwrap();
+    within(until_purged(supervisor.clone(), key("old"))).await;
     assert_eq!(within(supervisor.status(&key("new"))).await.unwrap().state, State::Revoked);
     within(supervisor.token(&key("alive"))).await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 use token_supervisor::{
-    Builder, Error, Keyring, RefreshSettings, Token, TokenKey, TokenSupervisor,
+    Builder, Error, Keyring, RefreshSettings, State, Token, TokenKey, TokenSupervisor,
     testing::{ManualClock, Profile, SimulatedIdp, Standing, stored_refresh_token},
 };
 use tokio::task::JoinHandle;
@@ -91,6 +91,13 @@ pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), poll).await.is_ok(), "not within 30 s: {what}");
+}
+
+/// Asks again and again until nothing of the key is stored. Where time is passing the deadline of one question may, too.
+pub async fn until_purged(supervisor: TokenSupervisor, key: TokenKey) {
+    while !supervisor.status(&key).await.is_ok_and(|status| status.state == State::Absent) {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Asks for a token, as a caller in a task of its own does.

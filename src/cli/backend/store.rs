@@ -8,13 +8,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use token_supervisor::{
     Acquire, Command, Connect, Cursor, Disconnect, Error, Filter, Hold, Purge, Reached, RefreshNow, Release, Restore,
-    Revoke, Status, TokenKey, TokenSupervisor, config::Config,
+    Revoke, State, Status, TokenKey, TokenSupervisor, config::Config,
 };
 
 use super::{Health, Verb};
 use crate::cli::{
     Failure,
-    args::STATES,
     body::{GrantBody, IdpBody, TokenBody},
     show::note,
     signals::{Signals, interrupted},
@@ -85,7 +84,7 @@ impl Store {
     /// Read from the store: an actor that was asked would refresh what is due.
     async fn status(&self, key: &TokenKey) -> Result<GrantBody, Failure> {
         let filter = Filter::new().idp(key.idp()).user(key.user()).account(key.account_name());
-        let (mut found, _) = self.list(STATES.into_iter().fold(filter, Filter::state)).await?;
+        let (mut found, _) = self.list(State::ALL.into_iter().fold(filter, Filter::state)).await?;
         let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
         found.pop().ok_or_else(|| Failure::about(key, &if known() { Error::NotConnected } else { Error::UnknownIdp }))
     }

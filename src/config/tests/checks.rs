@@ -91,10 +91,7 @@ fn api_keys_are_kept_as_digests_and_may_overlap() {
     let config = load(&text, &[]).unwrap();
     let [first, second] = &config.server().api_keys[..] else { panic!("{config:?}") };
     assert_eq!((first.sha256[0], first.sha256[31]), (0x2b, 0x5b));
-    assert_eq!(
-        (first.idps.as_deref(), first.user_prefix.as_deref()),
-        (Some(&["github".to_owned()][..]), Some("acme/"))
-    );
+    assert_eq!((first.idps.as_deref(), &*first.user_prefix), (Some(&["github".to_owned()][..]), "acme/"));
     assert_eq!((&*second.name, &second.scopes[..], &second.idps), ("a", &[Scope::Admin, Scope::Metrics][..], &None));
     let twice = format!(
         "{}[[server.api_key]]\nname = \"b\"\nscopes = [\"token\"]\nsecret = \"secret\"\n",

@@ -78,7 +78,9 @@ async fn new_settings_are_taken_over_and_the_rest_is_said() {
     let changes = stage.reload(&format!("{OTHER}margin_seconds = 9\n{key}[refresh]\nmargin_seconds = 120\n")).unwrap();
     assert_eq!(changes.idps, ["github", "other"]);
 
-    let changes = stage.reload("[server]\nbind = \"127.0.0.1:1\"\n[log]\nformat = \"json\"\n").unwrap();
+    let another = key.replace("\"a\"", "\"b\"");
+    let rest = format!("[server]\nbind = \"127.0.0.1:1\"\n{another}[log]\nformat = \"json\"\n");
+    let changes = stage.reload(&rest).unwrap();
     assert_eq!(changes.restart, ["server.bind", "log", "idp.other"]);
     assert_eq!((changes.idps, changes.server), (vec!["github".to_owned()], true));
 }

@@ -211,7 +211,7 @@ impl World {
 
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
-            Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true }),
+            Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true, purge: false }),
             Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
             Move::Hold => return Change::Hold { reason: String::new() },

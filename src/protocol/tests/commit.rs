@@ -278,7 +278,8 @@ fn a_late_answer_ends_the_way_back_from_a_disconnect() {
 fn an_answer_to_a_grant_that_is_gone_is_revoked() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));
-    let tombstone = taken(&Change::Disconnect(crate::protocol::Disconnect { revoke: true }), &claimed, NOW).0;
+    let tombstone =
+        taken(&Change::Disconnect(crate::protocol::Disconnect { revoke: true, purge: false }), &claimed, NOW).0;
     let applied = apply(&answer, &tombstone, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     let left = applied.row.unwrap();

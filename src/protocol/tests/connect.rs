@@ -120,7 +120,7 @@ fn a_connect_without_refresh_token_keeps_the_stored_one() {
 
 #[test]
 fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
-    let disconnect = Change::Disconnect(Disconnect { revoke: true });
+    let disconnect = Change::Disconnect(Disconnect { revoke: true, purge: false });
     let quiet = Row { alt: alt(5, 6, 7), ..row() };
     let (left, _, sides) = taken(&disconnect, &quiet, NOW);
     let restorable = |row: &Row| row.tombstone.unwrap().restorable;
@@ -132,7 +132,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
     let spent = Side::Spent(fingerprint(1));
     assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it, too");
 
-    let (left, _, sides) = taken(&Change::Disconnect(Disconnect { revoke: false }), &quiet, NOW);
+    let (left, _, sides) = taken(&Change::Disconnect(Disconnect { revoke: false, purge: false }), &quiet, NOW);
     assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));
     let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     assert!(!restorable(&taken(&disconnect, &refused, NOW).0));
@@ -141,7 +141,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
 #[test]
 fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
     let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
-    let gone = |revoke| taken(&Change::Disconnect(Disconnect { revoke }), &claimed, NOW).0;
+    let gone = |revoke| taken(&Change::Disconnect(Disconnect { revoke, purge: false }), &claimed, NOW).0;
     let ends = [
         ("settled", Change::Clear { incarnation: INCARNATION, intent: claimed.intent.clone().unwrap() }),
         ("not spent", Change::Cancel(ending(1, &claimed))),
@@ -156,7 +156,7 @@ fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
 
 #[test]
 fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
     let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
     assert!(!left.tombstone.unwrap().restorable);
@@ -168,7 +168,7 @@ fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
 
 #[test]
 fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
     for (cancels_revocations, revoked) in [(false, true), (true, false)] {
         let connect = Connect { cancels_revocations, ..connect(Some(2), 200) };
         let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), Known::New, 0));
@@ -225,7 +225,7 @@ fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
         |row: &Row, known| Change::Restore.apply(Found { now: NOW + seconds(9), ..found(Some(row), known, 0) });
     let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(NOW), ..row() };
     for (revoke, known) in [(true, Known::Unrevoked), (false, Known::New), (false, Known::Unrevoked)] {
-        let gone = taken(&Change::Disconnect(Disconnect { revoke }), &held, NOW).0;
+        let gone = taken(&Change::Disconnect(Disconnect { revoke, purge: false }), &held, NOW).0;
         let applied = restored(&gone, known);
         let expected = Row {
             generation: Generation(6),
@@ -244,7 +244,7 @@ fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
 #[test]
 fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
     let restored = |row: &Row, known| Change::Restore.apply(found(Some(row), known, 0));
-    let gone = |row: &Row, revoke| taken(&Change::Disconnect(Disconnect { revoke }), row, NOW).0;
+    let gone = |row: &Row, revoke| taken(&Change::Disconnect(Disconnect { revoke, purge: false }), row, NOW).0;
     let verdict = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     let late = apply(&committed(&commit(1, &claimed_row(&[1]), 2)), &gone(&row(), false), NOW).row.unwrap();
     for (why, row, known) in [
@@ -264,7 +264,7 @@ fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
 fn an_answer_that_comes_after_the_restore_finds_its_place() {
     // Sent before its row's own refresh, and answered after the disconnect was taken back.
     let stored = taken(&committed(&commit(2, &claimed_row(&[1, 2]), 3)), &claimed_row(&[1, 2]), NOW).0;
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true }), &stored, NOW).0;
+    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &stored, NOW).0;
     let back = Change::Restore.apply(found(Some(&gone), Known::Unrevoked, 0)).row.unwrap();
     let late = Commit { epoch: 8, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, reply, sides) = taken(&committed(&late), &back, NOW);
@@ -316,7 +316,7 @@ fn what_runs_when_a_row_is_held_goes_on_and_nothing_else_ends_the_hold() {
     let claimed = claimed_row(&[1]);
     let held = Row { held: Some("by hand".to_owned()), ..claimed.clone() };
     let renew = Change::Renew { attempt: id(1), lease: LEASE };
-    let disconnect = Change::Disconnect(Disconnect { revoke: true });
+    let disconnect = Change::Disconnect(Disconnect { revoke: true, purge: false });
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
     let answer = committed(&commit(1, &claimed, 2));

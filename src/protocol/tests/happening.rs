@@ -197,7 +197,7 @@ fn a_connect_ends_what_was_told_and_is_no_news_itself() {
 #[test]
 fn what_people_do_otherwise_is_no_news_to_them() {
     for row in [row(), claims(&[1], closed), Row { verdict: verdict(VerdictBy::Idp), ..row() }, claims(&[1], alerted)] {
-        assert_eq!(told(&Change::Disconnect(Disconnect { revoke: true }), &row), []);
+        assert_eq!(told(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &row), []);
         assert_eq!(told(&Change::Hold { reason: "by hand".to_owned() }, &row), []);
         assert_eq!(told(&Change::Release, &Row { held: Some("by hand".to_owned()), ..row }), []);
     }

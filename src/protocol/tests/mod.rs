@@ -105,7 +105,7 @@ pub(crate) fn verdict(by: VerdictBy) -> Option<Box<Verdict>> {
 }
 
 pub(crate) fn tombstone(revoke: bool) -> Option<Tombstone> {
-    Some(Tombstone { at: NOW, revoke, restorable: true })
+    Some(Tombstone { at: NOW, revoke, restorable: true, purge: false })
 }
 
 pub(crate) fn alt(number: u8, attempt: u8, epoch: u64) -> Option<Alt> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::{Kept, Unchanged, resolve::Resolution};
+use crate::protocol::{Disconnect, Kept, Unchanged, resolve::Resolution};
 
 fn purge(row: Option<&Row>, known: Known, floor: u64) -> Applied {
     Change::Purge.apply(Found { row, now: NOW, floor: Generation(floor), known })
@@ -54,5 +54,18 @@ fn an_answer_for_a_purged_grant_is_revoked_where_that_hits_nothing_else() {
         let answer = committed(&Commit { revocable, ..answer.clone() });
         let applied = answer.apply(Found { row: None, now: NOW, floor: GENERATION, known });
         assert_eq!((applied.row, applied.reply, applied.sides), (None, Reply::Resolved(resolution), sides));
+    }
+}
+
+#[test]
+fn a_purge_that_is_wanted_stands_on_the_tombstone_and_changes_nothing_else() {
+    let disconnect = |purge| Change::Disconnect(Disconnect { revoke: true, purge });
+    let (gone, ..) = taken(&disconnect(true), &row(), NOW);
+    assert!(gone.tombstone.is_some_and(|tombstone| tombstone.purge));
+    let (before, ..) = taken(&disconnect(false), &row(), NOW);
+    let (marked, reply, sides) = taken(&disconnect(true), &before, NOW);
+    assert_eq!((marked, reply, sides), (gone.clone(), Reply::Done, vec![]), "it was disconnected without it");
+    for again in [true, false] {
+        assert_eq!(apply(&disconnect(again), &gone, NOW).row, None);
     }
 }

@@ -241,7 +241,7 @@ impl World {
                 self.change(&Change::Connect(Box::new(connect(None, incarnation))), Known::New);
             }
             Step::Disconnect => {
-                self.change(&Change::Disconnect(Disconnect { revoke: true }), Known::New);
+                self.change(&Change::Disconnect(Disconnect { revoke: true, purge: false }), Known::New);
             }
             Step::Restore => {
                 let refused = self.row.tombstone.is_some_and(|tombstone| !tombstone.restorable);

@@ -20,7 +20,7 @@ impl Place {
     }
 
     async fn disconnected(&self, key: &TokenKey, revoke: bool) -> Row {
-        self.done(key, Change::Disconnect(Disconnect { revoke }), Reply::Done).await
+        self.done(key, Change::Disconnect(Disconnect { revoke, purge: false }), Reply::Done).await
     }
 
     async fn purged(&self, key: &TokenKey) {

@@ -2,6 +2,7 @@
 //!
 //! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
 
+mod census;
 mod list;
 mod migrate;
 mod query;
@@ -20,7 +21,7 @@ use std::{
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
-use super::{Answer, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
+use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
 use crate::{
     clock::Clock,
     error::Error,
@@ -100,6 +101,11 @@ impl Store for SqliteStore {
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
         let (names, clock) = (names.clone(), self.clock.clone());
         self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.now()))
+    }
+
+    fn census(&self) -> Answer<Census> {
+        let clock = self.clock.clone();
+        self.readers.run(move |connection| census::census(connection, clock.now()))
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {

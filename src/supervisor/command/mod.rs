@@ -82,6 +82,7 @@ pub enum Ask {
     },
     Disconnect {
         revoke: Revoke,
+        purge: bool,
         reply: Reply<Status>,
     },
     RequireReconnect {

@@ -192,9 +192,9 @@ command! {
     /// assert_eq!(status.state, State::Revoked);
     /// # Ok(()) });
     /// ```
-    Disconnect -> Status { revoke: Revoke }
+    Disconnect -> Status { revoke: Revoke, purge: bool }
     check |_| Ok(());
-    ask |this, reply| Ask::Disconnect { revoke: this.revoke, reply }
+    ask |this, reply| Ask::Disconnect { revoke: this.revoke, purge: this.purge, reply }
 }
 
 command! {
@@ -355,7 +355,14 @@ impl Connect {
 impl Disconnect {
     /// Disconnect this key.
     pub fn new(key: &TokenKey, revoke: Revoke) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, revoke }
+        Self { key: key.clone(), timeout: TIMEOUT, revoke, purge: false }
+    }
+
+    /// Has the tombstone purged as soon as nothing of the grant is to come (see [`Purge`]): once its tokens are revoked, or
+    /// within an hour. [`Purge`] afterwards does it at once where it can.
+    pub fn purge(mut self) -> Self {
+        self.purge = true;
+        self
     }
 }
 

@@ -7,18 +7,27 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{Ended, Progress, seal, subject};
+use super::{
+    Ended, Progress,
+    repeat::{flush, mark, renew, until_answered},
+    seal, subject,
+    tally::{Heard, phase, tally},
+};
 use crate::{
     error::Cause,
     idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
+    metrics::count,
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
-        Change, Commit, Fault, Reply,
+        Change, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
         resolve::Resolution,
     },
     store::{Answer, Changed, StoreError},
-    supervisor::core::{Core, Point, Provider, random},
+    supervisor::{
+        core::{Core, Point, Provider, random},
+        metrics::{IdpCounters, Outcome as Counted, Phase},
+    },
 };
 
 /// The machine with everything it must not see: ports, secrets, the slot, the clock.
@@ -37,6 +46,8 @@ pub(super) struct Attempt {
     commit: Option<Answer<Changed>>,
     journaled: bool,
     resolved: Option<Resolution>,
+    counters: Arc<IdpCounters>,
+    heard: Option<Heard>,
 }
 
 /// How long a commit may be silent before its answer goes to the journal.
@@ -62,8 +73,25 @@ impl Attempt {
         wanted: watch::Receiver<bool>,
     ) -> Self {
         let (row, slot, claim, landing, commit) = (None, None, None, None, None);
-        let (journaled, resolved) = (false, None);
-        Self { core, key, id, basis, progress, wanted, row, slot, claim, landing, commit, journaled, resolved }
+        let (journaled, resolved, heard) = (false, None, None);
+        let counters = core.provider(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
+        Self {
+            core,
+            key,
+            id,
+            basis,
+            progress,
+            wanted,
+            row,
+            slot,
+            claim,
+            landing,
+            commit,
+            journaled,
+            resolved,
+            counters,
+            heard,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -85,6 +113,7 @@ impl Attempt {
         let owner = self.core.journal.owner();
         let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
+            let (phase, began) = (phase(&effect), self.core.clock.read().boot);
             let event = match effect {
                 Effect::End(end) => return self.leave(end),
                 Effect::Flush => self.flush().await,
@@ -104,6 +133,7 @@ impl Attempt {
                 Effect::AwaitStore => self.commit(Try::Again).await,
                 Effect::Journal => self.journal().await,
             };
+            phase.into_iter().for_each(|phase| self.took(phase, began));
             let Some(event) = event else { return self.leave(End::Settled) };
             effect = machine.step(event);
             if !machine.sent() {
@@ -122,7 +152,15 @@ impl Attempt {
             self.publish(&issued);
         }
         self.slot = None;
+        let answer = self.landing.as_ref().map(|landing| &landing.commit).zip(self.resolved);
+        if let Some(outcome) = tally(self.heard, answer, self.row.as_ref(), self.basis) {
+            self.counters.refreshed(outcome);
+        }
         end
+    }
+
+    fn took(&self, phase: Phase, began: Time) {
+        self.counters.took(phase, self.core.clock.read().boot.since(began));
     }
 
     fn publish(&self, issued: &Arc<Issued>) {
@@ -196,7 +234,8 @@ impl Attempt {
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
-        let unsendable = |code: &str, cause| {
+        let mut unsendable = |code: &str, cause| {
+            self.heard = Some(Heard::Failure(Counted::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
             let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
             Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
@@ -223,15 +262,26 @@ impl Attempt {
         let patience = provider.times.rules.patience;
         let outcome = provider.client.refresh(&provider.idp, slot.client(), &token, &params, patience).await;
         renewal.abort();
+        self.took(Phase::Idp, at.boot);
+        self.heard = Some(Heard::of(&outcome, claimed.stays));
+        if let Outcome::Unknown(failure) = &outcome
+            && failure.evidence.status.is_none()
+        {
+            count(&self.counters.lost_answers);
+        }
         drop(token);
         let retry_at = self.learn(provider, slot, &row, &outcome);
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+                self.heard = Some(Heard::Refusal);
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
-                let landing = self.landing.insert(seal::land(&self.core.keyring, provider, &sent, *answer));
+                let began = self.core.clock.read().boot;
+                let landing = seal::land(&self.core.keyring, provider, &sent, *answer);
+                self.took(Phase::Seal, began);
+                let landing = self.landing.insert(landing);
                 if landing.commit.child() != claimed.fingerprint {
                     provider.saw_rotation(self.key.idp());
                 }
@@ -365,55 +415,4 @@ fn failures(row: &Row) -> u32 {
 
 fn fault(failure: Failure) -> Fault {
     Fault { cause: failure.cause(), evidence: failure.evidence }
-}
-
-/// Writes the key's journal entries to the store.
-pub(in crate::supervisor) async fn flush(core: &Arc<Core>, key: &TokenKey) {
-    for entry in core.journal.pending_for(key) {
-        let Ok(commit) = serde_json::from_slice::<Commit>(&entry.payload) else {
-            tracing::error!("a journal entry was written by a later version: start that one");
-            continue;
-        };
-        let change = Change::Commit(Box::new(commit));
-        if until_answered(core, || core.change(key, change.clone())).await.is_some() {
-            mark(core, entry.attempt).await;
-        }
-    }
-}
-
-async fn mark(core: &Arc<Core>, attempt: Id) {
-    let journal = core.journal.clone();
-    let marked = core.runtime.spawn_blocking(move || journal.mark(attempt)).await;
-    if !matches!(marked, Ok(Ok(()))) {
-        tracing::warn!("a journal entry could not be marked as stored: it will be stored once more, harmlessly");
-    }
-}
-
-/// Repeats an operation until the store answers; `None` if the row cannot be read.
-async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Option<T> {
-    let mut failures = 0;
-    loop {
-        match operation().await {
-            Ok(value) => return Some(value),
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(error = %error, "the grant cannot be refreshed");
-                return None;
-            }
-            Err(StoreError::Unavailable(error)) => {
-                if failures == 0 {
-                    tracing::warn!(error, "the store does not answer; the operation is repeated");
-                }
-                core.clock.sleep(delay(failures, None, random()).min(Duration::from_secs(5))).await;
-                failures += 1;
-            }
-        }
-    }
-}
-
-/// Keeps the lease while the answer is awaited. A lost lease changes nothing for its holder.
-async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Duration) {
-    loop {
-        core.clock.sleep(lease / 3).await;
-        core.change(&key, Change::Renew { attempt, lease }).await.ok();
-    }
 }

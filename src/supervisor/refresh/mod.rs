@@ -3,11 +3,13 @@
 //! Nobody owns an attempt but the table: callers, actors and the registry may all die while it runs. There is
 //! one attempt per key; whoever wants a refresh joins it. `attempt` carries out what
 //! `protocol::attempt` decides; `seal` turns answers into commits and rows into tokens, `subject` says
-//! whose an answer is.
+//! whose an answer is, `repeat` what the store is asked for until it answers, `tally` what an attempt came to.
 
 mod attempt;
+mod repeat;
 pub(super) mod seal;
 mod subject;
+mod tally;
 
 use std::{
     collections::HashMap,
@@ -16,7 +18,7 @@ use std::{
 
 use tokio::sync::watch;
 
-pub(super) use attempt::flush;
+pub(super) use repeat::flush;
 
 use super::core::Core;
 use crate::{

@@ -21,6 +21,7 @@ use crate::{
 /// What is sealed beside the refresh token. A stored format: grows by optional fields only.
 #[derive(Serialize, Deserialize)]
 struct Document {
+    /// Empty if the grant was connected without one and was not refreshed yet.
     access_token: String,
     token_type: String,
     scope: String,
@@ -131,6 +132,8 @@ pub(in crate::supervisor) fn connecting(
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
+        // It is due as it is stored.
+        _ if grant.access_token.is_none() => Expires::At(now),
         Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
         known => known,
     };
@@ -141,7 +144,7 @@ pub(in crate::supervisor) fn connecting(
         known => known,
     };
     let document = Document {
-        access_token: grant.access_token.expose_secret().to_owned(),
+        access_token: grant.access_token.map_or_else(String::new, |token| token.expose_secret().to_owned()),
         token_type: grant.token_type,
         scope: grant.scope,
         subject: grant.subject,
@@ -168,6 +171,8 @@ pub(in crate::supervisor) fn connecting(
 pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) -> Result<Issued, Error> {
     let document = open_document(keyring, row).map_err(|_| Error::Internal("the stored access token does not open"))?;
     let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
+    // What is not there was never valid, wherever the wall clock is stepped.
+    let boot_end = if document.access_token.is_empty() { Some(Time(0)) } else { boot_end };
     Ok(Issued::new(
         AccessToken::new(document.access_token.clone()),
         &document.token_type,

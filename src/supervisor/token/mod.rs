@@ -7,7 +7,7 @@ mod change;
 mod machine;
 mod report;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
@@ -18,6 +18,7 @@ use super::{
     command::{Ask, Refreshed, Reply, Revoke},
     core::{Core, Provider},
     handle::Shared,
+    metrics::Shed,
     refresh::{Attempts, Progress, seal},
     registry::{RegistryActor, Retire, Routes, TokenActorEnded},
     snapshot::last_use,
@@ -60,6 +61,7 @@ enum Unread {
 
 /// Tells the registry that the actor is gone, however it went.
 struct Guard {
+    core: Arc<Core>,
     registry: Addr<RegistryActor>,
     key: TokenKey,
     /// Tells this actor from its predecessors and successors.
@@ -68,6 +70,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.core.counters.actors.fetch_sub(1, Ordering::Relaxed);
         let panicked = std::thread::panicking();
         self.registry.do_send(TokenActorEnded { key: self.key.clone(), number: self.number, panicked });
     }
@@ -91,7 +94,8 @@ impl TokenActor {
         number: u64,
     ) -> Self {
         let limits = Limits { waiters: core.limits.waiters_per_grant, idle_after: core.limits.idle_after };
-        let guard = Guard { registry, key: key.clone(), number };
+        core.counters.actors.fetch_add(1, Ordering::Relaxed);
+        let guard = Guard { core: core.clone(), registry, key: key.clone(), number };
         let (machine, unread, purges, timer) = (Machine::new(limits), Vec::new(), Vec::new(), None);
         Self { core, routes, key, machine, unread, purges, changing: 0, retired: false, timer, guard }
     }
@@ -148,7 +152,12 @@ impl TokenActor {
             Effect::Start(row, lane) => self.start(&row, lane, context),
             Effect::Hurry => self.core.attempts.hurry(&self.key),
             // Whoever asked may be gone.
-            Effect::Answer(reply, answer) => drop(reply.send(answer)),
+            Effect::Answer(reply, answer) => {
+                if let Err(Error::Busy { .. }) = answer {
+                    self.core.counters.shed(Shed::WaitersPerGrant);
+                }
+                drop(reply.send(answer));
+            }
             Effect::Refreshed(reply, answer) => {
                 let status = self.machine.status(self.core.clock.now());
                 drop(reply.send(answer.map(|refreshed| Refreshed { refreshed, status })));
@@ -344,10 +353,10 @@ impl Handler<Deliver> for TokenActor {
             Ask::RejectedToken { token, reply } => self.reject_token(token, reply, context),
             Ask::RefreshNow { reply } => self.feed(Event::RefreshNow(reply), context),
             Ask::Connect { grant, only, reply } => self.connect(*grant, only, reply, context),
-            Ask::Disconnect { revoke, reply } => {
+            Ask::Disconnect { revoke, purge, reply } => {
                 // What cannot be revoked is not queued: it can be restored for as long as it lives.
                 let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
-                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable };
+                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable, purge };
                 self.change(Change::Disconnect(disconnect), reply, context);
             }
             Ask::RequireReconnect { reason, reply } => {

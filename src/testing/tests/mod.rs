@@ -40,7 +40,7 @@ impl Scene {
         let grant = idp.consent("alice");
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20));
         let http = http.redirect(reqwest::redirect::Policy::none()).retry(reqwest::retry::never()).build().unwrap();
-        Self { idp, clock, http, first: grant.refresh_token.unwrap(), access: grant.access_token }
+        Self { idp, clock, http, first: grant.refresh_token.unwrap(), access: grant.access_token.unwrap() }
     }
 
     fn gitlab(kind: Kind) -> Self {

@@ -67,7 +67,7 @@ fn what_is_handed_in_is_read_as_it_came_and_never_shown() {
         ("", "empty"),
         ("ts-test-secret-a", "neither a JSON object nor a form"),
         ("{\"access_token\":\"ts-test-secret-a\"", "neither a JSON object nor a form"),
-        ("{\"refresh_token\":\"ts-test-secret-r\"}", "no access_token"),
+        ("{\"id_token\":\"ts-test-secret-i\"}", "no token"),
         ("{\"error\":\"invalid_grant\",\"error_description\":\"ts-test-secret-a\"}", "refusal"),
     ] {
         connect(input.as_bytes()).failed(2, word);

@@ -169,6 +169,8 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     let wrong = ask("PUT", alice, &[bearer], json!({"access_token": 1})).await;
     said(wrong, &["action=\"connect\" outcome=\"invalid_request\""]);
     said(ask("DELETE", alice, &[bearer], Value::Null).await, &["action=\"disconnect\" outcome=\"ok\" generation=2"]);
+    let left = ask("DELETE", "/v1/grants?user=alice", &[bearer], Value::Null).await;
+    said(left, &["caller=\"billing\" action=\"disconnect\" idp=\"idp\" generation=2 outcome=\"ok\""]);
     let hold = ask("POST", "/v1/idps/idp/hold", &[bearer], json!({"reason": "x"})).await;
     said(hold, &["action=\"hold_idp\" idp=\"idp\" outcome=\"ok\""]);
     stop(supervisor).await;

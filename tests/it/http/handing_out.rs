@@ -33,7 +33,8 @@ async fn a_token_comes_with_its_end_its_generation_and_how_good_it_is() {
 async fn min_ttl_and_timeout_are_those_of_the_library() {
     let (stage, _) = Stage::connected().await;
     let ask = async |query: &str| stage.ask(&format!("{TOKEN}?{query}"), &[], None).await;
-    assert_eq!(ask("min_ttl=3601").await.problem(400, "min_ttl_unsatisfiable")["max_ttl"], 2_700);
+    let problem = ask("min_ttl=3601").await.problem(400, "min_ttl_unsatisfiable");
+    assert_eq!((&problem["max_ttl"], &problem["valid_until"]), (&json!(2_700), &json!("2027-01-15T09:00:00Z")));
     stage.world.clock.advance(Duration::from_secs(2_000));
     assert_eq!(ask("min_ttl=2000").await.granted(200)["generation"], 2);
     stage.world.clock.advance(LIFE);
@@ -114,6 +115,7 @@ async fn many_tokens_come_in_the_order_in_which_they_were_asked_for() {
         .collect();
     let token = |key: &TokenKey| stage.supervisor.cached(key).unwrap().access_token().expose_secret().to_owned();
     let alice = TokenKey::new("alice", "idp");
+    assert!(body["items"][1]["problem"]["grant_id"].is_null(), "{body}");
     assert_eq!(short, [&token(&work), "not_connected", "unknown_idp", "invalid_request", &token(&alice)]);
     let many = vec![json!({"idp": "idp", "user": "alice"}); 101];
     stage.ask("POST /v1/tokens", &[], json!({"items": many})).await.problem(400, "invalid_request");

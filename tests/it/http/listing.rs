@@ -1,13 +1,16 @@
 //! Grants in pages and the end of users, over HTTP: within what the key reaches.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use token_supervisor::{
-    TokenKey,
+    State, TokenKey,
+    testing::Standing,
     web::{ApiKey, Scope},
 };
 
 use super::stage::{ALL, Answer, Stage};
-use crate::support::within;
+use crate::support::{passing, stop, until_purged, within};
 
 const KEY: &str = "ts-test-secret-key-of-a-tenant";
 
@@ -111,6 +114,29 @@ async fn a_user_leaves_and_what_is_left_is_purged() {
     ask(&stage, KEY, &format!("GET {path}")).await.problem(404, "not_connected");
     ask(&stage, KEY, &format!("GET {}", path.replace("idp", "other"))).await.granted(200);
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_revoked_is_purged_afterwards_whoever_does_it() {
+    let (stage, key) = Stage::connected().await;
+    let token = stage.world.sim.newest("alice").unwrap();
+    stage.world.sim.fail_revocations(Some(503));
+    for _ in 0..2 {
+        stage.ask("DELETE /v1/grants/idp/alice?revoke=true&purge=true", &[], None).await.granted(204);
+    }
+    assert_eq!(stage.ask("GET /v1/grants/idp/alice", &[], None).await.granted(200)["state"], "revoked");
+    stage.ask("GET /v1/grants/idp/alice/token", &[], None).await.problem(404, "not_connected");
+    let world = stage.stop().await;
+    world.sim.fail_revocations(None);
+    let supervisor = world.start().await;
+    assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Revoked);
+    let start = world.clock.now();
+    let purged = tokio::spawn(until_purged(supervisor.clone(), key));
+    passing(&world, Duration::from_secs(5), purged).await;
+    let waited = world.clock.now().duration_since(start).unwrap();
+    assert!(waited < Duration::from_secs(1_800), "not only when old tombstones are looked for: {waited:?}");
+    assert_eq!(world.sim.standing(&token), Standing::Revoked);
+    stop(supervisor).await;
 }
 
 #[tokio::test]

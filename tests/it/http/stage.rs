@@ -62,9 +62,10 @@ impl Stage {
         send(self.address, line, headers, body).await
     }
 
-    pub async fn stop(self) {
+    pub async fn stop(self) -> World {
         within(self.server.stop()).await.unwrap();
         crate::support::stop(self.supervisor).await;
+        self.world
     }
 }
 
@@ -125,6 +126,10 @@ impl Answer {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         assert_eq!((self.status, &body["code"]), (status, &Value::from(code)), "{body}");
         assert_eq!(body["status"], status);
+        assert!(
+            ["title", "detail"].iter().all(|name| body[name].as_str().is_some_and(|text| !text.is_empty())),
+            "{body}"
+        );
         assert_eq!(body["type"], format!("urn:token-supervisor:problem:{code}"));
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         assert_eq!(self.header("cache-control"), Some("no-store"));

@@ -1,7 +1,7 @@
 //! What changes a grant, over HTTP.
 
 use serde_json::{Value, json};
-use token_supervisor::web::Server;
+use token_supervisor::{testing::StoreFault, web::Server};
 
 use super::stage::{Answer, Stage, exchange};
 use crate::support::{LIFE, within};
@@ -38,6 +38,7 @@ async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
     put(&["If-Match: \"g7\""], &second).await.problem(412, "generation_mismatch");
     assert_eq!(put(&["If-Match: \"g1\""], &second).await.granted(200)["generation"], 2);
     assert_eq!(put(&[], &first).await.granted(200)["unchanged"], "token_already_spent");
+    put(&[], &json!({"expires_in": 3600})).await.problem(400, "invalid_request");
     for wrong in [&["If-Match: *"][..], &["If-None-Match: \"g1\""], &["If-Match: \"g2\"", "If-None-Match: *"]] {
         put(wrong, &second).await.problem(400, "invalid_request");
     }
@@ -47,6 +48,20 @@ async fn a_connect_creates_replaces_or_says_that_it_is_a_replay() {
         stage.ask(&format!("PUT {ALICE}?account=work"), &[], consent(&stage)).await.granted(201)["account"],
         "work"
     );
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_alone_is_refreshed_at_once_and_its_replay_is_told() {
+    let stage = Stage::new().await;
+    let mut kept = consent(&stage);
+    kept.as_object_mut().unwrap().remove("access_token");
+    let put = async || stage.ask(&format!("PUT {ALICE}"), &[], kept.clone()).await;
+    let body = put().await.granted(201);
+    assert_eq!((&body["state"], &body["generation"]), (&json!("due"), &json!(1)));
+    let body = stage.ask(&format!("GET {ALICE}/token?min_ttl=60"), &[], None).await.granted(200);
+    assert_eq!((&body["generation"], &body["expires_in"]), (&json!(2), &json!(3600)));
+    assert_eq!(put().await.granted(200)["unchanged"], "token_already_spent");
     stage.stop().await;
 }
 
@@ -92,15 +107,24 @@ async fn the_verbs_are_those_of_the_library() {
     assert_eq!(post(&stage, "rejected", json!({"generation": 1})).await.granted(200)["generation"], 2);
     let body = post(&stage, "hold", json!({"reason": "moving house"})).await.granted(200);
     assert_eq!((&body["held"], &body["held_reason"]), (&json!(true), &json!("moving house")));
-    assert_eq!(post(&stage, "refresh", None).await.problem(503, "unavailable")["reason"], "held");
+    let grant_id = body["grant_id"].clone();
+    let problem = post(&stage, "refresh", None).await.problem(503, "unavailable");
+    assert_eq!(
+        (&problem["reason"], &problem["valid_until"], &problem["grant_id"], &problem["generation"]),
+        (&json!("held"), &json!("2027-01-15T09:00:00Z"), &grant_id, &json!(2))
+    );
     assert_eq!(post(&stage, "release", None).await.granted(200)["held"], false);
     let body = post(&stage, "reconnect", json!({"reason": "asked to"})).await.granted(200);
     assert_eq!((&body["state"], &body["reason"]), (&json!("reconnect_required"), &json!("asked to")));
+    let problem = post(&stage, "refresh", None).await.problem(409, "reconnect_required");
+    assert_eq!((&problem["valid_until"], &problem["grant_id"]), (&json!("2027-01-15T09:00:00Z"), &grant_id));
     let last = stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
     assert_eq!((&last["freshness"], &last["warning"]), (&json!("last_good"), &json!("reconnect_required")));
     stage.world.clock.advance(LIFE);
     let problem = stage.ask(&format!("GET {ALICE}/token"), &[], None).await.problem(409, "reconnect_required");
     assert_eq!((&problem["reason"], &problem["since"]), (&json!("asked to"), &json!("2027-01-15T08:00:00Z")));
+    assert_eq!((&problem["grant_id"], &problem["generation"]), (&grant_id, &json!(2)));
+    assert!(problem["valid_until"].is_null(), "there is none any more: {problem}");
     assert_eq!(stage.ask(&format!("PUT {ALICE}"), &[], consent(&stage)).await.granted(200)["state"], "fresh");
     stage.ask(&format!("DELETE {ALICE}"), &[], None).await.granted(204);
     assert_eq!(stage.ask(&format!("GET {ALICE}"), &[], None).await.granted(200)["state"], "revoked");
@@ -141,6 +165,14 @@ async fn a_server_says_whether_it_should_be_asked() {
     let degraded = json!({"status": "ok", "degraded": ["client_refused:idp"]});
     assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200), degraded);
     assert_eq!(stage.send("GET /readyz?strict", &[], b"").await.granted(503)["status"], "degraded");
+    stage.supervisor.testing().store_fault(StoreFault::Down);
+    let problem = stage.ask("GET /v1/grants", &[], None).await.problem(503, "unavailable");
+    assert_eq!(problem["reason"], "store_down");
+    let degraded = json!({"status": "ok", "degraded": ["store_down", "client_refused:idp"]});
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200), degraded);
+    stage.supervisor.testing().store_fault(StoreFault::None);
+    stage.ask("GET /v1/grants", &[], None).await.granted(200);
+    assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(200)["degraded"], json!(["client_refused:idp"]));
     stage.api.drain();
     assert_eq!(stage.send("GET /readyz", &[], b"").await.granted(503)["status"], "draining");
     assert_eq!(stage.send("GET /livez", &[], b"").await.status, 200);
@@ -159,16 +191,30 @@ async fn metrics_count_and_name_no_user() {
     let answer = stage.ask("GET /metrics", &[], None).await;
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = String::from_utf8(answer.body).unwrap();
-    let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let expected = [
+    let lines: Vec<_> = text.lines().collect();
+    for expected in [
         &format!("token_supervisor_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+        "# TYPE token_supervisor_requests_total counter",
         "token_supervisor_requests_total{idp=\"idp\",outcome=\"not_connected\"} 1",
         "token_supervisor_requests_total{idp=\"idp\",outcome=\"ok\"} 2",
+        "token_supervisor_request_seconds_count{idp=\"idp\",path=\"snapshot\"} 2",
         "token_supervisor_idp_paused{idp=\"other\",reason=\"idp_held\"} 1",
+        "token_supervisor_grants{idp=\"idp\",state=\"fresh\"} 1",
         "token_supervisor_waiters 0",
         "token_supervisor_journal_pending 0",
-    ];
-    assert_eq!(samples, expected);
+    ] {
+        assert!(lines.contains(&expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("made-up") && !text.contains("alice"), "{text}");
+    let value = async |path: &str| {
+        let text = String::from_utf8(stage.ask("GET /metrics", &[], None).await.body).unwrap();
+        let name = format!("token_supervisor_request_seconds_count{{idp=\"idp\",path=\"{path}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+    };
+    assert_eq!((value("refresh").await, value("cold").await), (None, None));
+    stage.world.clock.advance(LIFE);
+    stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
+    assert_eq!((value("refresh").await.as_deref(), value("actor").await), (Some("1"), None));
     stage.stop().await;
 }
 

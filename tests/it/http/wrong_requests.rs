@@ -1,15 +1,17 @@
 //! Every route, with everything that can be wrong with a request: the answer is the documented problem, and nothing
 //! changes.
 
+use std::path::PathBuf;
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use token_supervisor::{
-    Status, TokenKey,
+    Filter, IdpStatus, Revoke, State, Status, TokenKey,
     web::{ApiKey, Scope},
 };
 
 use super::stage::{ALL, Answer, Stage};
-use crate::support::within;
+use crate::support::{breathe, within};
 
 /// A documented operation, with a request that would be granted.
 struct Route {
@@ -61,17 +63,57 @@ impl Route {
     fn refused(&self, what: &str, answer: &Answer, status: u16, code: &str) {
         let route = format!("{} {}: {what}", self.method, self.template);
         assert_eq!(answer.status, status, "{route}: {}", String::from_utf8_lossy(&answer.body));
-        answer.problem(status, code);
+        let problem = answer.problem(status, code);
+        // Nothing of any grant, whoever asks.
+        let members: Vec<_> = problem.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["code", "detail", "request_id", "status", "title", "type"], "{route}");
         let documented = &self.operation["responses"][status.to_string()];
         let said = documented["description"].as_str().unwrap_or_default();
         assert!(said.contains(code), "{route}: {status} {code} is not documented");
     }
 }
 
-async fn state(stage: &Stage) -> (Status, Vec<String>, u64) {
-    let status = within(stage.supervisor.status(&TokenKey::new("alice", "idp"))).await.unwrap();
-    let held = stage.supervisor.idps().iter().filter_map(|idp| stage.supervisor.idp_held(&idp.name).unwrap()).collect();
-    (status, held, stage.world.sim.requests())
+/// Everything that a request can change: what can be said of every grant, disconnected ones too, and of the identity
+/// providers; what was sent to these; and what is stored, byte by byte, whatever it means.
+#[derive(Debug, PartialEq)]
+struct Everything {
+    grants: Vec<(TokenKey, Status)>,
+    idps: Vec<IdpStatus>,
+    sent: (u64, u64),
+    stored: Vec<Vec<u8>>,
+}
+
+async fn state(stage: &Stage) -> Everything {
+    let all = State::ALL.into_iter().fold(Filter::new(), Filter::state);
+    let (sim, mut stored) = (&stage.world.sim, bytes(stage));
+    // What the supervisor writes by itself when it starts.
+    for _ in 0..10 {
+        breathe().await;
+        stored = bytes(stage);
+    }
+    Everything {
+        grants: within(stage.supervisor.list(all)).await.unwrap().items,
+        idps: stage.supervisor.idps(),
+        sent: (sim.requests(), sim.revocations()),
+        stored,
+    }
+}
+
+/// The store's file, and what is written but not yet in it.
+fn bytes(stage: &Stage) -> Vec<Vec<u8>> {
+    let read = |path: PathBuf| std::fs::read(path).unwrap_or_default();
+    vec![read(stage.world.store()), read(stage.world.store().with_extension("db-wal"))]
+}
+
+/// With grants of others beside alice's, one of them disconnected, and one of a tenant.
+async fn crowded() -> Stage {
+    let (stage, _) = Stage::connected().await;
+    for (user, idp) in [("bob", "idp"), ("acme/carol", "other"), ("dave", "idp")] {
+        let key = TokenKey::new(user, idp);
+        within(stage.supervisor.connect(&key, stage.world.sim.consent(user))).await.unwrap();
+    }
+    within(stage.supervisor.disconnect(&TokenKey::new("dave", "idp"), Revoke::No)).await.unwrap();
+    stage
 }
 
 const KEY: &str = "ts-test-secret-key-of-a-test";
@@ -89,7 +131,7 @@ async fn with_key(stage: &Stage, what: &str, key: impl Fn(&Route) -> Option<ApiK
 
 #[tokio::test]
 async fn without_the_right_key_nothing_is_said_or_done() {
-    let (stage, _) = Stage::connected().await;
+    let stage = crowded().await;
     let before = state(&stage).await;
     for route in Route::all(&stage).await.iter().filter(|route| !route.is_open()) {
         for headers in [
@@ -122,8 +164,27 @@ async fn without_the_right_key_nothing_is_said_or_done() {
 }
 
 #[tokio::test]
+async fn what_a_body_names_must_be_reached_too() {
+    let stage = crowded().await;
+    let before = state(&stage).await;
+    let items = json!([{"idp": "idp", "user": "alice"}, {"idp": "other", "user": "acme/carol"}]);
+    let key = || ApiKey::from_secret("test", KEY).scope(Scope::Token);
+    for (narrow, reached) in [(key().idps(["idp"]), 0), (key().user_prefix("acme/"), 1)] {
+        stage.keys.replace([narrow]);
+        let authorization = format!("Authorization: Bearer {KEY}");
+        let body = json!({"items": items}).to_string();
+        let answer = stage.send("POST /v1/tokens", &[&authorization], body.as_bytes()).await.granted(200);
+        assert!(answer["items"][reached]["token"].is_object(), "{answer}");
+        let problem = answer["items"][1 - reached]["problem"].as_object().unwrap();
+        assert_eq!((&problem["code"], &problem["status"], problem.len()), (&json!("forbidden"), &json!(403), 6));
+    }
+    assert_eq!(state(&stage).await, before);
+    stage.stop().await;
+}
+
+#[tokio::test]
 async fn names_that_are_none_are_refused_everywhere() {
-    let (stage, _) = Stage::connected().await;
+    let stage = crowded().await;
     let before = state(&stage).await;
     let long = "x".repeat(256);
     for route in Route::all(&stage).await.iter().filter(|route| route.names("{idp}")) {
@@ -142,8 +203,14 @@ async fn names_that_are_none_are_refused_everywhere() {
         }
         let answer = stage.ask(&format!("{} {}", route.method, route.path("nowhere", "alice")), &[], good(route)).await;
         route.refused("unknown idp", &answer, 404, "unknown_idp");
+        if route.names("{user}") {
+            for account in ["%00", "a%0Ab", &long] {
+                let line = format!("{}?account={account}", route.line());
+                route.refused(account, &stage.ask(&line, &[], good(route)).await, 400, "invalid_request");
+            }
+        }
         if route.names("{user}") && route.method != "PUT" {
-            for user in ["nobody", "al%2Fice", "~bm9ib2R5"] {
+            for user in ["nobody", "al%2Fice", "~bm9ib2R5", &long[1..]] {
                 let answer =
                     stage.ask(&format!("{} {}", route.method, route.path("idp", user)), &[], good(route)).await;
                 route.refused(user, &answer, 404, "not_connected");
@@ -172,7 +239,7 @@ fn body(route: &Route) -> Value {
 
 #[tokio::test]
 async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
-    let (stage, _) = Stage::connected().await;
+    let stage = crowded().await;
     let before = state(&stage).await;
     let key = format!("Authorization: Bearer {ALL}");
     let routes = Route::all(&stage).await;
@@ -200,7 +267,7 @@ async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
 
 #[tokio::test]
 async fn what_is_served_is_what_is_documented_and_nothing_else() {
-    let (stage, _) = Stage::connected().await;
+    let stage = crowded().await;
     let before = state(&stage).await;
     let routes = Route::all(&stage).await;
     for route in &routes {
@@ -233,7 +300,8 @@ async fn what_is_served_is_what_is_documented_and_nothing_else() {
 
 #[tokio::test]
 async fn a_page_that_somebody_visits_cannot_ask() {
-    let (stage, _) = Stage::connected().await;
+    let stage = crowded().await;
+    let before = state(&stage).await;
     let port = stage.address.port();
     for route in Route::all(&stage).await {
         for headers in [
@@ -250,6 +318,7 @@ async fn a_page_that_somebody_visits_cannot_ask() {
             assert!(answer.headers.iter().all(|(name, _)| !name.starts_with("access-control-")));
         }
     }
+    assert_eq!(state(&stage).await, before);
     let (host, origin) = (format!("Host: localhost:{port}"), format!("Origin: http://localhost:{port}"));
     stage.ask("GET /v1/grants/idp/alice", &[&host, &origin], None).await.granted(200);
     stage.stop().await;

@@ -1,0 +1,76 @@
+//! All grants, counted.
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Bool, Nullable, Text},
+};
+
+use super::threads::Failure;
+use crate::{
+    model::{Marks, Time},
+    store::{Census, Counted},
+};
+
+/// Rows that are alike in all that their state follows from.
+#[derive(QueryableByName)]
+struct Alike {
+    #[diesel(sql_type = Text)]
+    idp: String,
+    #[diesel(sql_type = Bool)]
+    ended: bool,
+    #[diesel(sql_type = Bool)]
+    required: bool,
+    #[diesel(sql_type = Bool)]
+    leased: bool,
+    #[diesel(sql_type = Bool)]
+    doubted: bool,
+    #[diesel(sql_type = Bool)]
+    waits: bool,
+    #[diesel(sql_type = Bool)]
+    due: bool,
+    #[diesel(sql_type = Bool)]
+    failing: bool,
+    #[diesel(sql_type = Bool)]
+    held: bool,
+    #[diesel(sql_type = Bool)]
+    refreshable: bool,
+    #[diesel(sql_type = BigInt)]
+    grants: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    first_due: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    first_end: Option<i64>,
+}
+
+/// The largest integer stands for "never".
+const COUNT: &str = "
+    SELECT idp, tombstone IS NOT NULL AS ended, verdict IS NOT NULL AS required,
+        coalesce(lease_until > ?1, FALSE) AS leased, intent IS NOT NULL AS doubted,
+        coalesce(retry_at > ?1, FALSE) AS waits, coalesce(due_at <= ?1, FALSE) AS due,
+        last_error IS NOT NULL AS failing, held IS NOT NULL AS held, refresh_token IS NOT NULL AS refreshable,
+        count(*) AS grants, min(due_at) AS first_due,
+        min(CASE WHEN expires_at > ?1 AND expires_at < 9223372036854775807 THEN expires_at END) AS first_end
+    FROM grants
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10";
+
+pub(super) fn census(connection: &mut SqliteConnection, now: Time) -> Result<Census, Failure> {
+    let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
+    let counted = |alike: Alike| Counted {
+        idp: alike.idp,
+        marks: Marks {
+            ended: alike.ended,
+            required: alike.required,
+            leased: alike.leased,
+            doubted: alike.doubted,
+            waits: alike.waits,
+            due: alike.due,
+        },
+        failing: alike.failing,
+        held: alike.held,
+        refreshable: alike.refreshable,
+        grants: alike.grants.unsigned_abs(),
+        first_due: alike.first_due.map(Time),
+        first_end: alike.first_end.map(Time),
+    };
+    Ok(Census { counted: found.into_iter().map(counted).collect(), now })
+}

@@ -1,0 +1,69 @@
+//! What an attempt came to, as it is counted.
+
+use crate::{
+    idp::{self, Meaning},
+    model::{Generation, Id, Row},
+    protocol::{Commit, attempt::Effect, resolve::Resolution},
+    supervisor::metrics::{Outcome, Phase},
+};
+
+/// What was heard, as far as that decides.
+#[derive(Clone, Copy)]
+pub(super) enum Heard {
+    /// A token: its commit tells the rest.
+    Token,
+    /// A refusal that counts unless somebody else has stored a newer token.
+    Refusal,
+    Failure(Outcome),
+}
+
+impl Heard {
+    /// `stays` if the refresh token is not spent by being sent.
+    pub(super) fn of(outcome: &idp::Outcome, stays: bool) -> Self {
+        match outcome {
+            idp::Outcome::Answered(_) => Self::Token,
+            idp::Outcome::InvalidGrant(_) => Self::Refusal,
+            idp::Outcome::Unknown(_) if stays => Self::Failure(Outcome::Transient),
+            idp::Outcome::Unknown(_) => Self::Failure(Outcome::InDoubt),
+            idp::Outcome::NotSpent(failure) => Self::Failure(match failure.meaning {
+                Meaning::UserMustReconnect => Outcome::User,
+                Meaning::OperatorFault => Outcome::Operator,
+                Meaning::Throttled => Outcome::Throttled,
+                Meaning::Race => Outcome::Race,
+                Meaning::Transient => Outcome::Transient,
+            }),
+        }
+    }
+}
+
+/// What the attempt came to, if to anything: from what was heard, the answer with what became of it, the row as it was
+/// read last, and what whoever asked for the refresh had seen of it.
+pub(super) fn tally(
+    heard: Option<Heard>,
+    answer: Option<(&Commit, Resolution)>,
+    row: Option<&Row>,
+    (incarnation, generation): (Id, Generation),
+) -> Option<Outcome> {
+    let moved = row.is_some_and(|row| row.incarnation != incarnation || row.generation > generation);
+    match (heard, answer) {
+        (Some(Heard::Failure(outcome)), _) => Some(outcome),
+        (Some(Heard::Refusal), _) if row.is_some_and(|row| row.verdict.is_some()) => Some(Outcome::User),
+        (Some(Heard::Refusal), _) => Some(Outcome::Adopted),
+        (Some(Heard::Token), Some((commit, Resolution::Own | Resolution::Replace))) => {
+            Some(if commit.child() == commit.parent { Outcome::Kept } else { Outcome::Rotated })
+        }
+        (Some(Heard::Token), Some(_)) => Some(Outcome::Race),
+        (Some(Heard::Token), None) => None,
+        (None, _) => moved.then_some(Outcome::Adopted),
+    }
+}
+
+/// What carrying it out is counted as.
+pub(super) fn phase(effect: &Effect) -> Option<Phase> {
+    match effect {
+        Effect::Slot => Some(Phase::Gate),
+        Effect::Claim(_) | Effect::RepeatClaim => Some(Phase::Claim),
+        Effect::Commit => Some(Phase::Commit),
+        _ => None,
+    }
+}
