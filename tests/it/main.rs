@@ -28,6 +28,7 @@ mod no_answer_is_mad_enough;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
 mod random_histories;
+mod real_time;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;
 #[cfg(feature = "cli")]

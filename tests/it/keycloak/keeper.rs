@@ -20,11 +20,11 @@ use token_supervisor::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{
-    clock::{looked, now, pass, polled},
-    server,
+use super::server;
+use crate::{
+    real_time::{looked, now, pass, polled},
+    skip,
 };
-use crate::skip;
 
 pub(super) const READERS: usize = 200;
 /// How long a reader waits for a token: most of them as long as by default, some are in a hurry.

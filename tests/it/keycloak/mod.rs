@@ -4,7 +4,6 @@
 //! `server` is Keycloak, `keeper` our own process under its readers. Time is real here.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-mod clock;
 mod keeper;
 mod refusals;
 mod server;
@@ -17,11 +16,11 @@ use tempfile::TempDir;
 use token_supervisor::{Cause, Error, Grant, State, TokenSupervisor, Warning, testing::stored_refresh_token};
 
 use self::{
-    clock::{now, polled_async},
     keeper::{Configuration, Failures, Keeper, Report, builder, key},
     server::{CLIENT, CLIENT_SECRET, Keycloak, USER},
 };
 use crate::{
+    real_time::{now, pass, polled_async},
     skip,
     support::{stop, within},
 };
@@ -70,7 +69,7 @@ async fn a_grant_outlives_its_tokens_and_two_kinds_of_restarts(server: &mut Keyc
     let mut lives = Vec::new();
     for _ in 0..2 {
         let mut keeper = Keeper::start(&configuration).await;
-        clock::pass(FIRST_LIVES).await;
+        pass(FIRST_LIVES).await;
         keeper.sees("it goes on", LIFE, |_| true).await;
         let life = keeper.terminate().await;
         assert!(life.errors.is_empty(), "errors while Keycloak was up: {:?}", life.errors);
@@ -96,7 +95,7 @@ async fn a_grant_outlives_its_tokens_and_two_kinds_of_restarts(server: &mut Keyc
             keeper.sees("a refresh", Duration::from_secs(30), renewed).await
         }
     };
-    clock::pass(LAST_LIFE).await;
+    pass(LAST_LIFE).await;
     let life = keeper.terminate().await;
     let ended = now();
     assert!(life.last_errors.contains("connect_failed"), "nobody was refused: {:?}", life.last_errors);

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use token_supervisor::Grant;
 
-use super::clock::polled;
+use crate::real_time::polled;
 
 pub(super) const CLIENT: &str = "web-app";
 pub(super) const CLIENT_SECRET: &str = "ts-test-secret-web-app";
