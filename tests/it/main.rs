@@ -25,6 +25,7 @@ mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+mod oidc_provider;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
 mod random_histories;
