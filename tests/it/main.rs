@@ -20,6 +20,8 @@ mod events_tell_what_happened;
 mod holding;
 #[cfg(feature = "web")]
 mod http;
+#[cfg(feature = "cli")]
+mod installed;
 mod keycloak;
 mod kill_loop;
 mod listing_and_purging;

@@ -1,9 +1,10 @@
 // A real OpenID provider on loopback: refresh tokens are single use, and a second use ends the whole grant.
 //
-//   node server.mjs MODULES [LIFE [PORT]]
+//   node server.mjs MODULES LIFE DELAY
 //
-// MODULES is the folder that `fetch` filled, LIFE that of access tokens in seconds (3), PORT 0 any free one. It ends when
-// its standard input does, so that whoever started it cannot leave it behind.
+// MODULES is the folder that `fetch` filled, LIFE that of access tokens in seconds, DELAY how long an answer of the token
+// endpoint is on its way, in milliseconds. It ends when its standard input does, so that whoever started it cannot leave
+// it behind.
 //
 // Standard output tells what happened, a line of JSON each: first where it listens, then every request at the token
 // endpoint and every grant that ended. Of tokens it has a digest only.
@@ -12,14 +13,15 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 
-const [modules, life = 3, port = 0] = process.argv.slice(2);
+const [modules, life, delay] = process.argv.slice(2);
 const { Provider } = await import(createRequire(`${resolve(modules)}/`).resolve('oidc-provider'));
 
 const tell = (event) => process.stdout.write(`${JSON.stringify({ ...event, at: Date.now() })}\n`);
 const digest = (token) => token && createHash('sha256').update(token).digest('hex').slice(0, 12);
 
-const server = createServer().listen(Number(port), '127.0.0.1');
+const server = createServer().listen(0, '127.0.0.1');
 await once(server, 'listening');
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
@@ -52,6 +54,11 @@ provider.use(async (ctx, next) => {
   ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, granted));
 });
 
+provider.use(async (ctx, next) => {
+  await next();
+  if (ctx.path === '/token') await setTimeout(Number(delay));
+});
+
 const requested = (event) => (ctx, error) => {
   const { params = {}, entities = {} } = ctx.oidc;
   tell({
@@ -60,6 +67,7 @@ const requested = (event) => (ctx, error) => {
     user: entities.Account?.accountId,
     presented: digest(params.refresh_token),
     issued: digest(ctx.body?.refresh_token),
+    access_token: digest(ctx.body?.access_token),
     error: error?.message,
     detail: error?.error_detail,
   });

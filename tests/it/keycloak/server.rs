@@ -6,7 +6,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use token_supervisor::Grant;
 
-use crate::real_time::polled;
+use crate::{real_time::polled, support::signal};
 
 pub(super) const CLIENT: &str = "web-app";
 pub(super) const CLIENT_SECRET: &str = "ts-test-secret-web-app";
@@ -178,12 +178,6 @@ impl Drop for Keycloak {
         }
         std::fs::remove_file(self.folder.join("keycloak.pid")).ok();
     }
-}
-
-/// Sends a signal to a process that we started.
-pub(super) fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
-    assert!(sent.is_ok_and(|sent| sent.success()), "signal {name} to {pid}");
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -1,10 +1,14 @@
 //! On a real OpenID provider that ends a grant when a refresh token is used twice: every refresh token is spent once,
 //! by the provider's own account.
 //!
-//! `provider` is the server and what it has seen. Time is real here.
+//! `provider` is the server and what it has seen; here is the library, in `served` and `killed` the program. Time is real.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+#[cfg(feature = "cli")]
+mod killed;
 mod provider;
+#[cfg(feature = "cli")]
+mod served;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use token_supervisor::Grant;
 use url::Url;
 
-use crate::{real_time::polled, skip};
+use crate::{real_time::polled, skip, support::signal};
 
 const FOLDER: &str = "TOKEN_SUPERVISOR_TEST_OIDC_PROVIDER";
 
@@ -47,7 +47,10 @@ pub(crate) struct Event {
     user: Option<String>,
     pub(crate) presented: Option<String>,
     pub(crate) issued: Option<String>,
+    pub(crate) access_token: Option<String>,
     pub(crate) detail: Option<String>,
+    /// When it was processed (ms since 1970).
+    pub(crate) at: u64,
 }
 
 /// The answer of the token endpoint to a consent, as it came.
@@ -66,6 +69,11 @@ impl Consent {
 impl Provider {
     /// Starts one. None if it is not there, which is said.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_slow(Duration::ZERO).await
+    }
+
+    /// Starts one whose answers are on their way for so long.
+    pub(crate) async fn start_slow(delay: Duration) -> Option<Self> {
         let Some(modules) = skip::variable(FOLDER) else {
             skip::without("oidc-provider", &format!("{FOLDER} does not say where its packages are (or are to be)"));
             return None;
@@ -75,7 +83,7 @@ impl Provider {
         let (log, said) = (folder.path().join("events"), folder.path().join("said"));
         let mut process = Command::new("node")
             .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oidc-provider/server.mjs"), &modules])
-            .arg(LIFE.as_secs().to_string())
+            .args([LIFE.as_secs().to_string(), delay.as_millis().to_string()])
             .stdin(Stdio::piped())
             .stdout(File::create(&log).unwrap())
             .stderr(File::create(&said).unwrap())
@@ -89,6 +97,15 @@ impl Provider {
         let issuer = issuer.await;
         let http = Client::builder().no_proxy().redirect(redirect::Policy::none()).build().unwrap();
         Some(Self { process, issuer, log, http, _folder: folder })
+    }
+
+    /// Stops it without ending it: requests wait.
+    pub(crate) fn pause(&self) {
+        signal("STOP", self.process.id());
+    }
+
+    pub(crate) fn resume(&self) {
+        signal("CONT", self.process.id());
     }
 
     pub(crate) fn token_url(&self) -> String {
@@ -180,10 +197,8 @@ impl Provider {
         let mut current = story.next().expect("there was a consent").issued;
         let mut spent = 0;
         for event in story {
-            assert!(
-                event.event == "grant.success" && event.presented == current,
-                "{user}: {event:?} after {current:?}"
-            );
+            let rotated = event.event == "grant.success" && event.presented == current && event.issued != current;
+            assert!(rotated, "{user}: {event:?} after {current:?}");
             current = event.issued;
             spent += 1;
         }
@@ -214,6 +229,11 @@ fn events(log: &Path) -> Vec<Event> {
     let text = fs::read_to_string(log).unwrap();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// As the provider tells tokens apart.
+pub(crate) fn digest(token: &str) -> String {
+    Sha256::digest(token).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(body: &[u8], field: &str) -> String {
