@@ -168,10 +168,11 @@ impl Installed {
         ran.stdout.trim_end().to_owned()
     }
 
-    /// What `status` says, while no server runs: the state and the generation.
-    pub(crate) fn status(&self, user: &str) -> (Value, u64) {
-        let said: Value = serde_json::from_str(&self.run(&["status", self.idp, user, "--json"])).unwrap();
-        (said["state"].clone(), said["generation"].as_u64().unwrap())
+    /// The generation of a grant that nothing is wrong with, by `status`, while no server runs.
+    pub(crate) fn living(&self, user: &str) -> u64 {
+        let status: Value = serde_json::from_str(&self.run(&["status", self.idp, user, "--json"])).unwrap();
+        assert!(status["state"] == "fresh" || status["state"] == "due", "{status}");
+        status["generation"].as_u64().unwrap()
     }
 
     fn keep_secret(&self, answer: &[u8]) {
