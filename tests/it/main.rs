@@ -27,6 +27,7 @@ mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+#[cfg(feature = "cli")]
 mod oidc_provider;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;

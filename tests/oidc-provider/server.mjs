@@ -3,8 +3,8 @@
 //   node server.mjs MODULES LIFE DELAY
 //
 // MODULES is the folder that `fetch` filled, LIFE that of access tokens in seconds, DELAY how long an answer of the token
-// endpoint is on its way, in milliseconds. It ends when its standard input does, so that whoever started it cannot leave
-// it behind.
+// endpoint is on its way, in milliseconds. A line `pause` on standard input holds requests for tokens back until one that
+// says `resume`; the input's end is the server's, so that whoever started it cannot leave it behind.
 //
 // Standard output tells what happened, a line of JSON each: first where it listens, then every request at the token
 // endpoint and every grant that ended. Of tokens it has a digest only.
@@ -13,6 +13,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 
 const [modules, life, delay] = process.argv.slice(2);
@@ -41,7 +42,15 @@ const provider = new Provider(issuer, {
   findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
   interactions: { url: (_, { uid }) => `/interaction/${uid}` },
   rotateRefreshToken: true,
-  ttl: { AccessToken: Number(life), AuthorizationCode: 60, Grant: 3600, IdToken: 60, Interaction: 60, RefreshToken: 3600, Session: 3600 },
+  ttl: {
+    AccessToken: Number(life),
+    AuthorizationCode: 60,
+    Grant: 3600,
+    IdToken: 60,
+    Interaction: 60,
+    RefreshToken: 3600,
+    Session: 3600,
+  },
 });
 
 // The user named by `login_hint` signs in and consents to what is asked for, without a page to click on.
@@ -54,9 +63,15 @@ provider.use(async (ctx, next) => {
   ctx.redirect(await provider.interactionResult(ctx.req, ctx.res, granted));
 });
 
+let paused, release;
+const order = (line) => (line === 'pause' ? (paused = new Promise((done) => (release = done))) : release());
+createInterface({ input: process.stdin }).on('line', order).on('close', () => process.exit());
+
 provider.use(async (ctx, next) => {
+  if (ctx.path !== '/token') return next();
+  await paused;
   await next();
-  if (ctx.path === '/token') await setTimeout(Number(delay));
+  await setTimeout(Number(delay));
 });
 
 const requested = (event) => (ctx, error) => {
@@ -78,5 +93,4 @@ provider.on('server_error', requested('server_error'));
 provider.on('grant.revoked', (ctx) => tell({ event: 'grant.revoked', user: ctx.oidc.entities.Account?.accountId }));
 
 server.on('request', provider.callback());
-process.stdin.on('end', () => process.exit()).resume();
 tell({ event: 'listening', issuer });

@@ -24,6 +24,7 @@ pub(super) struct Keycloak {
 /// What a consent gave, and the session it belongs to.
 pub(super) struct Consent {
     /// The token endpoint's answer, as it came.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program alone is given it"))]
     pub(super) answer: Vec<u8>,
     pub(super) grant: Grant,
     pub(super) access_token: Arc<str>,

@@ -4,10 +4,8 @@
 //! `provider` is the server and what it has seen; here is the library, in `served` and `killed` the program. Time is real.
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-#[cfg(feature = "cli")]
 mod killed;
 mod provider;
-#[cfg(feature = "cli")]
 mod served;
 
 use std::{path::Path, time::Duration};

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 use token_supervisor::Grant;
 use url::Url;
 
-use crate::{real_time::polled, skip, support::signal};
+use crate::{real_time::polled, skip};
 
 const FOLDER: &str = "TOKEN_SUPERVISOR_TEST_OIDC_PROVIDER";
 
@@ -99,13 +100,17 @@ impl Provider {
         Some(Self { process, issuer, log, http, _folder: folder })
     }
 
-    /// Stops it without ending it: requests wait.
+    /// Requests for tokens wait from now on.
     pub(crate) fn pause(&self) {
-        signal("STOP", self.process.id());
+        self.order("pause");
     }
 
     pub(crate) fn resume(&self) {
-        signal("CONT", self.process.id());
+        self.order("resume");
+    }
+
+    fn order(&self, order: &str) {
+        writeln!(self.process.stdin.as_ref().expect("it is piped"), "{order}").unwrap();
     }
 
     pub(crate) fn token_url(&self) -> String {
