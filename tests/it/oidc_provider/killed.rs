@@ -91,26 +91,29 @@ async fn use_grant(
 
 /// How many refresh tokens were spent, and how many of the answers were lost on their way when the server was killed.
 fn judged(story: &[Event], handed: &BTreeSet<String>, kills: &[u64]) -> (usize, usize) {
-    let (mut spent, mut lost) = (0, 0);
-    let mut last: Option<&Event> = None;
+    let (mut spent, mut lost) = (0, BTreeSet::new());
+    // The newest answer, and when its refresh token was presented last.
+    let mut newest: Option<(&Event, u64)> = None;
     for event in story {
-        match (event.event.as_str(), last) {
-            ("grant.success", _) if event.presented.is_none() => last = Some(event),
-            ("grant.success", Some(before)) if event.presented == before.issued => {
-                (last, spent) = (Some(event), spent + 1);
+        match (event.event.as_str(), newest) {
+            ("grant.success", _) if event.presented.is_none() => newest = Some((event, event.at)),
+            ("grant.success", Some((answer, _))) if event.presented == answer.issued && !lost.contains(&answer.at) => {
+                (newest, spent) = (Some((event, event.at)), spent + 1);
             }
             // It is told by the request that comes next.
             ("grant.revoked", _) => {}
-            ("grant.error", Some(answer)) if event.presented == answer.presented => {
-                let on_its_way = answer.at.saturating_sub(BUSY)..answer.at + DELAY.as_millis() as u64 + BUSY;
-                let killed = kills.iter().any(|kill| on_its_way.contains(kill));
-                assert!(killed, "a token is spent twice without need: {event:?} after {answer:?}, {kills:?}");
+            // The answer was lost on its way. So may be the one that says so.
+            ("grant.error", Some((answer, at))) if event.presented == answer.presented => {
+                let on_its_way = at.saturating_sub(BUSY)..at + DELAY.as_millis() as u64 + BUSY;
+                let killed = kills.iter().any(|kill| on_its_way.contains(kill) && *kill < event.at);
+                assert!(killed, "a token is spent again without need: {event:?} after {answer:?}, {kills:?}");
                 let delivered = answer.access_token.as_ref().is_some_and(|token| handed.contains(token));
                 assert!(!delivered, "an answer that was delivered is lost: {answer:?}, {kills:?}");
-                (last, lost) = (None, lost + 1);
+                newest = Some((answer, event.at));
+                lost.insert(answer.at);
             }
-            _ => panic!("{event:?} after {last:?}, {kills:?}"),
+            _ => panic!("{event:?} after {newest:?}, {kills:?}"),
         }
     }
-    (spent, lost)
+    (spent, lost.len())
 }

@@ -8,7 +8,10 @@ mod killed;
 mod provider;
 mod served;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -25,8 +28,8 @@ use crate::{
 const READERS: usize = 200;
 /// For how many lives of an access token a grant is kept.
 const LIVES: u32 = 8;
-/// A token that is used must live at least this long (ms): its way to the provider is not ours to judge.
-const USABLE: u64 = 500;
+/// Every so many readers one uses its tokens.
+const USES_EACH: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_outlives_its_tokens_under_readers() {
@@ -35,28 +38,31 @@ async fn a_grant_outlives_its_tokens_under_readers() {
     let supervisor = builder(folder.path(), &provider).start().await.unwrap();
     supervisor.connect(&key(), provider.consent(key().user()).await.grant()).await.unwrap();
     let until = now() + (LIVES * LIFE).as_millis() as u64;
-    let used: usize = join_all((0..READERS).map(|_| read(&supervisor, &provider, until))).await.into_iter().sum();
+    let used: usize =
+        join_all((0..READERS).map(|number| read(number, &supervisor, &provider, until))).await.into_iter().sum();
     let status = within(supervisor.status(&key())).await.unwrap();
     assert_eq!(status.last_error, None);
     stop(supervisor).await;
     let (spent, generation) = (provider.spent_once_each(key().user()), status.generation.get());
-    assert!(spent >= u64::from(LIVES) && used > READERS, "{spent} spent, {used} uses");
+    assert!(spent >= u64::from(LIVES) && used > READERS / USES_EACH, "{spent} spent, {used} uses");
     assert!((generation - 1..=generation).contains(&spent), "each refresh is a generation: {spent}, {generation}");
     println!("{READERS} readers, {LIVES} lifetimes, {used} uses, {spent} refresh tokens spent once each");
 }
 
-/// Reads and uses tokens; how many the provider accepted.
-async fn read(supervisor: &TokenSupervisor, provider: &Provider, until: u64) -> usize {
+/// Reads tokens, and may use them; how many the provider accepted.
+async fn read(number: usize, supervisor: &TokenSupervisor, provider: &Provider, until: u64) -> usize {
     let mut used = 0;
     while now() < until {
         let token = supervisor.token(&key()).await.unwrap();
         let Expiry::At(end) = token.expiry() else { panic!("the provider tells when tokens end") };
-        let left = end.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-        if left > now() + USABLE {
-            assert!(provider.accepts(token.access_token().expose_secret()).await, "a good token is refused");
-            used += 1;
+        let end = end.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        if number.is_multiple_of(USES_EACH) {
+            let accepted = provider.accepts(token.access_token().expose_secret()).await;
+            // Its way takes its time, and nobody knows how old a consent's token was when it came.
+            assert!(accepted || now() >= end || token.generation().get() == 1, "a good token is refused");
+            used += usize::from(accepted);
         }
-        pass(Duration::from_secs(1)).await;
+        pass(Duration::from_millis(500)).await;
     }
     used
 }

@@ -96,7 +96,8 @@ impl Provider {
             events(&log).into_iter().find_map(|event| event.issuer)
         });
         let issuer = issuer.await;
-        let http = Client::builder().no_proxy().redirect(redirect::Policy::none()).build().unwrap();
+        let http = Client::builder().no_proxy().pool_max_idle_per_host(0).redirect(redirect::Policy::none());
+        let http = http.build().unwrap();
         Some(Self { process, issuer, log, http, _folder: folder })
     }
 
