@@ -23,14 +23,19 @@ mod examples;
 mod holding;
 #[cfg(feature = "web")]
 mod http;
+#[cfg(feature = "cli")]
+mod installed;
 mod keycloak;
 mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+#[cfg(feature = "cli")]
+mod oidc_provider;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
 mod random_histories;
+mod real_time;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;
 #[cfg(all(unix, any(feature = "cli", all(feature = "web", feature = "client"))))]

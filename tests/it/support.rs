@@ -5,6 +5,7 @@
 use std::{
     future::Future,
     path::PathBuf,
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -130,4 +131,10 @@ pub async fn pass(world: &World, supervisor: &TokenSupervisor, time: Duration, s
 /// Real time for what the clock has started: a message or two, a request.
 pub async fn breathe() {
     tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.ok();
+}
+
+/// Sends a signal to a process that we started.
+pub fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.is_ok_and(|sent| sent.success()), "signal {name} to {pid}");
 }

@@ -113,13 +113,13 @@ impl World {
 }
 
 /// In that folder, and nothing of the machine's environment.
-fn program(folder: &Path, args: &[&str]) -> Command {
+pub(crate) fn program(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
     command.args(args).current_dir(folder).env_clear().stdin(Stdio::null());
     command
 }
 
-fn started(mut command: Command) -> Child {
+pub(crate) fn started(mut command: Command) -> Child {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -127,14 +127,14 @@ const SECRET: &str = "ts-test-secret-";
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let code = output.status.code().expect("it ends by itself");
         Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }

@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 use token_supervisor::{
     Acquire, Builder, Error, Keyring, RefreshSettings, TokenKey, TokenSupervisor, presets::keycloak,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
-use super::{
-    clock::{looked, now, pass, polled},
-    server,
+use super::server;
+use crate::{
+    real_time::{looked, now, pass, polled},
+    skip,
+    support::signal,
 };
-use crate::skip;
 
 pub(super) const READERS: usize = 200;
 /// How long a reader waits for a token: most of them as long as by default, some are in a hurry.
@@ -173,12 +174,12 @@ impl Keeper {
 
     /// SIGUSR1: what an operator does who does not want to wait until a backoff is over.
     pub(super) fn refresh_now(&self) {
-        server::signal("USR1", self.process.id());
+        signal("USR1", self.process.id());
     }
 
     /// SIGTERM; what it has seen by its end.
     pub(super) async fn terminate(mut self) -> Report {
-        server::signal("TERM", self.process.id());
+        signal("TERM", self.process.id());
         let ended =
             polled("it stops", Duration::from_secs(30), || self.process.try_wait().expect("it is our child")).await;
         assert!(ended.success(), "the keeper ended ({ended}): {}", self.said());
@@ -206,8 +207,8 @@ pub(super) fn run_if_asked() {
 }
 
 async fn keep(configuration: Configuration) {
-    let mut terminate = signal(SignalKind::terminate()).unwrap();
-    let mut hurry = signal(SignalKind::user_defined1()).unwrap();
+    let mut terminate = unix::signal(SignalKind::terminate()).unwrap();
+    let mut hurry = unix::signal(SignalKind::user_defined1()).unwrap();
     let supervisor = builder(&configuration.folder, &configuration.url, &configuration.secret).start().await.unwrap();
     let seen = Arc::new(Seen {
         report: Mutex::default(),

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use token_supervisor::Grant;
 
-use super::clock::polled;
+use crate::{real_time::polled, support::signal};
 
 pub(super) const CLIENT: &str = "web-app";
 pub(super) const CLIENT_SECRET: &str = "ts-test-secret-web-app";
@@ -23,6 +23,9 @@ pub(super) struct Keycloak {
 
 /// What a consent gave, and the session it belongs to.
 pub(super) struct Consent {
+    /// The token endpoint's answer, as it came.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program alone is given it"))]
+    pub(super) answer: Vec<u8>,
     pub(super) grant: Grant,
     pub(super) access_token: Arc<str>,
     pub(super) refresh_token: Arc<str>,
@@ -103,14 +106,16 @@ impl Keycloak {
         let url = format!("{}/realms/app/protocol/openid-connect/token", self.url());
         let answer = self.http.post(url).form(&form).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "the password grant of {user}");
-        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        let body = answer.bytes().await.unwrap();
+        let answer: Value = serde_json::from_slice(&body).unwrap();
         let (access_token, refresh_token) = (text(&answer, "access_token"), text(&answer, "refresh_token"));
         let grant = Grant::new(access_token.clone())
             .refresh_token(refresh_token.clone())
             .scope(text(&answer, "scope"))
             .expires_in(Duration::from_secs(answer["expires_in"].as_u64().unwrap()));
         let session = text(&answer, "session_state");
-        Consent { grant, access_token: access_token.into(), refresh_token: refresh_token.into(), session }
+        let (access_token, refresh_token) = (access_token.into(), refresh_token.into());
+        Consent { answer: body.into(), grant, access_token, refresh_token, session }
     }
 
     /// Spends a refresh token, as another program would.
@@ -178,12 +183,6 @@ impl Drop for Keycloak {
         }
         std::fs::remove_file(self.folder.join("keycloak.pid")).ok();
     }
-}
-
-/// Sends a signal to a process that we started.
-pub(super) fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
-    assert!(sent.is_ok_and(|sent| sent.success()), "signal {name} to {pid}");
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -1,0 +1,76 @@
+//! From `init` to tokens over HTTP that outlive their lifetimes, a provider that hangs, and servers that are killed.
+
+use futures_util::future::join;
+
+use super::{
+    READERS,
+    provider::{CLIENT, CLIENT_SECRET, LIFE, Provider},
+};
+use crate::{
+    installed::Installed,
+    real_time::{now, pass},
+};
+
+/// Connected before there is a server, and while one runs.
+const USER: &str = "alice";
+const LATER: &str = "bob";
+const LIVES: u32 = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_init_to_tokens_that_outlive_killed_servers() {
+    let Some(provider) = Provider::start().await else { return };
+    let installed = installed(&provider, &[]);
+    installed.connect(USER, &provider.consent(USER).await.0);
+    let accepted = async |token: &str| provider.accepts(token).await;
+    let server = installed.serve();
+    let used = installed.reads(USER, LIVES * LIFE, accepted).await;
+
+    // The refresh that is due hangs until the token has ended, and more readers come than anybody needs.
+    provider.pause();
+    pass(LIFE).await;
+    let (spent, asked) = (provider.spent_once_each(USER), now());
+    let answered = async {
+        pass(LIFE / 10).await;
+        provider.resume();
+    };
+    let (tokens, ()) = join(installed.tokens(USER, READERS), answered).await;
+    // On a busy machine the next one may come due meanwhile.
+    let refreshes = 1..=1 + (now() - asked) / (LIFE / 2).as_millis() as u64;
+    let brought = |generation: u64| generation.saturating_sub(1 + spent);
+    assert!(tokens.iter().all(|token| refreshes.contains(&brought(token.generation))), "one for all of them");
+
+    // Nothing is in flight right after a refresh, so nothing may be lost.
+    installed.sees_a_refresh(USER).await;
+    installed.end(server, "KILL").await;
+    let server = installed.serve();
+    installed.sees_a_refresh(USER).await;
+    let before = installed.sees_a_refresh(USER).await;
+    installed.end(server, "KILL").await;
+    pass(LIFE).await;
+    let server = installed.serve();
+    let tokens = installed.tokens(USER, READERS).await;
+    assert!(tokens.iter().all(|token| token.generation > before), "the token has ended");
+    installed.connect(LATER, &provider.consent(LATER).await.0);
+    let used = used + installed.reads(USER, LIFE, accepted).await;
+
+    assert_eq!(installed.end(server, "TERM").await.code(), Some(0));
+    for user in [USER, LATER] {
+        assert!(provider.accepts(&installed.printed_token(user)).await);
+        let spent = provider.spent_once_each(user);
+        assert_eq!(spent, installed.living(user) - 1, "each refresh is one generation");
+        println!("{user}: {spent} refresh tokens spent once each, {used} tokens used by all, 2 servers killed");
+    }
+}
+
+/// The program with this provider, and more edits of its configuration.
+pub(super) fn installed(provider: &Provider, more: &[(&str, &str)]) -> Installed {
+    let token_url = format!("token_url = \"{}\"", provider.token_url());
+    let (client_id, client_secret) =
+        (format!("client_id = \"{CLIENT}\""), format!("client_secret = \"{CLIENT_SECRET}\""));
+    let edits = [
+        ("token_url = \"https://idp.example.com/oauth/token\"", token_url.as_str()),
+        ("client_id = { env = \"OAUTH2_CLIENT_ID\" }", &client_id),
+        ("client_secret = { env = \"OAUTH2_CLIENT_SECRET\" }", &client_secret),
+    ];
+    Installed::new("oauth2", &[&edits, more].concat())
+}
