@@ -202,9 +202,12 @@ impl From<Error> for Failure {
                 let next = "fix the configuration, then token-supervisor config check".into();
                 Self { exit: Exit::Usage, next, ..failure }
             }
-            Error::Start(_) => {
-                let next = "do what it says; token-supervisor doctor looks at everything".into();
-                Self { exit: Exit::Failed, next, ..failure }
+            Error::Start(text) => {
+                let next = match text.contains("in use by process") {
+                    true => "if that is a server, ask it: the same with --server URL; else wait until it has ended",
+                    false => "do what it says; token-supervisor doctor looks at everything",
+                };
+                Self { exit: Exit::Failed, next: next.into(), ..failure }
             }
             _ => failure,
         }
