@@ -94,6 +94,16 @@ pub mod testing;
 pub mod web;
 mod why;
 
+/// The Rust of the documentation compiles, and runs where it is more than functions.
+#[cfg(all(doctest, feature = "client", feature = "testing", feature = "web"))]
+mod documentation {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+}
+
 pub use error::{Cause, Error};
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
