@@ -20,6 +20,8 @@ mod errors_never_destroy;
 mod events_tell_what_happened;
 #[cfg(all(unix, feature = "web", feature = "client"))]
 mod examples;
+#[cfg(all(feature = "cli", unix))]
+mod guides;
 mod holding;
 #[cfg(feature = "web")]
 mod http;

@@ -1,0 +1,159 @@
+//! The blocks of a page, run in their order as a reader would type them: in one shell, in an empty folder.
+//!
+//! What stands for the world outside:
+//!
+//! - `token-supervisor` is the program as it was built; the identity providers of its configuration are simulated ones,
+//!   and `127.0.0.1:8080` is wherever its server found a port;
+//! - `cargo run --release -- ..` is that program, too, and its demo is short;
+//! - `answer.json` and its like are what the simulated providers' token endpoints answered;
+//! - `tsk_...` is the API key that was printed last; the client is registered as the pages call it.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use tempfile::TempDir;
+use token_supervisor::testing::{Profile, SimulatedIdp};
+
+use super::page::{Kind, Page};
+use crate::skip;
+
+const SECRET: &str = "ts-test-secret-";
+
+/// Where pages find the server.
+const USUAL: &str = "127.0.0.1:8080";
+
+/// The simulated providers by their names in configurations, and what their token endpoints answered: a file, for a user.
+struct Outside {
+    github: SimulatedIdp,
+    gitlab: SimulatedIdp,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let start = |profile: Profile| SimulatedIdp::start(profile.client("your-client-id", "your-client-secret"));
+        Self { github: start(Profile::github()).unwrap(), gitlab: start(Profile::gitlab()).unwrap() }
+    }
+
+    fn answers(&self, folder: &Path) {
+        for (file, idp, user) in [
+            ("answer.json", &self.github, "alice"),
+            ("bob.json", &self.github, "bob"),
+            ("gitlab.json", &self.gitlab, "alice"),
+        ] {
+            fs::write(folder.join(file), idp.consent_answer(user)).unwrap();
+        }
+    }
+
+    /// The commands that readers have, in a folder of their own.
+    fn commands(&self, folder: &Path) {
+        let mut program = "#!/usr/bin/env bash\nconfig=token-supervisor.toml\n".to_owned();
+        // What is not in the configuration is not added to it.
+        let instead = |idp: &str, setting: &str, url: &str| {
+            let variable = format!("TOKEN_SUPERVISOR__IDP__{}__{setting}", idp.to_uppercase());
+            format!("if grep -qs '^\\[idp.{idp}\\]' $config; then export {variable}={url}; fi\n")
+        };
+        program += &instead("github", "TOKEN_URL", &self.github.token_url());
+        program += &instead("gitlab", "TOKEN_URL", &self.gitlab.token_url());
+        program += &instead("gitlab", "REVOCATION_URL", &self.gitlab.revocation_url());
+        program += "if [ -e $config ]; then export TOKEN_SUPERVISOR__SERVER__BIND=127.0.0.1:0; fi\n";
+        program += &format!("exec {} \"$@\"\n", env!("CARGO_BIN_EXE_token-supervisor"));
+        let cargo = "#!/usr/bin/env bash\ncase \"$*\" in\n\
+            'install --path .') ;;\n\
+            'run --release -- demo'*) shift 3; exec token-supervisor \"$@\" --seconds 2 --pairs 8 ;;\n\
+            *) echo \"this cargo does not know: $*\" >&2; exit 1 ;;\nesac\n";
+        for (name, text) in [("token-supervisor", program.as_str()), ("cargo", cargo)] {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+}
+
+/// What is around the blocks.
+const PROLOGUE: &str = r#"set -euo pipefail
+served=() address=127.0.0.1:0
+finish() {
+  local code=$? id
+  for id in "${served[@]}"; do kill -TERM "$id" 2> /dev/null || true; done
+  wait
+  exit "$code"
+}
+trap finish EXIT
+at() { echo "--- $1"; echo "--- $1" >&2; }
+printed() { grep -aoE 'tsk_[A-Za-z0-9_-]{20,}' "$OUT" | tail -n 1; }
+serving() { # until it says so
+  for _ in $(seq 600); do
+    address=$(sed -n 's|^serv[a-z]* *http://\([^ ]*\).*|\1|p' "$1" 2> /dev/null | head -n 1) || true
+    if [ -n "$address" ]; then return; fi
+    kill -0 "$2" || return 1
+    sleep 0.05
+  done
+  return 1
+}
+"#;
+
+/// Follows the page.
+///
+/// # Panics
+/// If something in it does not work.
+pub(super) fn follow(page: &Page) {
+    let (outside, folder, around) = (Outside::new(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    outside.answers(folder.path());
+    outside.commands(around.path());
+    let (script, out, err) = (around.path().join("script"), around.path().join("out"), around.path().join("err"));
+    let text = script_of(page)
+        .replace("https://api.github.com/user", &outside.github.userinfo_url())
+        .replace("tsk_...", "$(printed)");
+    fs::write(&script, text).unwrap();
+    let ended = Command::new("timeout")
+        .args(["--kill-after=5", "120", "bash"])
+        .arg(&script)
+        .current_dir(&folder)
+        .env_clear()
+        .env("PATH", format!("{}:{}", around.path().display(), skip::variable("PATH").unwrap()))
+        .env("HOME", folder.path())
+        .env("OUT", &out)
+        // Nothing is asked that is not of this machine.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("https_proxy", "http://127.0.0.1:9")
+        .env("no_proxy", "127.0.0.1")
+        .stdin(std::process::Stdio::null())
+        .stdout(fs::File::create(&out).unwrap())
+        .stderr(fs::File::create(&err).unwrap())
+        .status()
+        .unwrap();
+    let read = |path| fs::read_to_string(path).unwrap();
+    let (told, logged) = (read(&out), read(&err));
+    assert!(!logged.contains(SECRET), "{}: a secret was logged", page.name);
+    assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&told));
+    let spent = [&outside.github, &outside.gitlab].map(|idp| idp.duplicate_spends());
+    assert_eq!(spent, [0, 0], "{}", page.name);
+}
+
+fn script_of(page: &Page) -> String {
+    let mut script = PROLOGUE.to_owned();
+    for block in &page.blocks {
+        script += &format!("at {}:{}\n", page.name, block.line);
+        script += &match block.kind {
+            Kind::Shell => block.text.replace(USUAL, "$address"),
+            Kind::Python => format!("sed \"s/{USUAL}/$address/\" <<'PYTHON' | python3 -\n{}PYTHON\n", block.text),
+            Kind::Background => {
+                let command = block.text.trim();
+                assert!(!command.contains(['\n', '#']), "{}:{}: one command", page.name, block.line);
+                let said = format!("\"$OUT.{}\"", block.line);
+                format!("{command} > {said} & served+=($!)\nserving {said} $!\n")
+            }
+            _ => continue,
+        };
+    }
+    script
+}
+
+/// As it may be shown.
+fn without_secrets(text: &str) -> String {
+    let mut pieces = text.split(SECRET);
+    let first = pieces.next().unwrap_or_default().to_owned();
+    let rest = |piece: &str| {
+        piece.trim_start_matches(|char: char| char.is_ascii_alphanumeric() || "-_.".contains(char)).to_owned()
+    };
+    pieces.fold(first, |shown, piece| shown + "***" + &rest(piece))
+}

@@ -1,0 +1,138 @@
+//! The documentation is true: README.md and every page of docs/ are followed to the letter, and what they list is what
+//! the program has.
+//!
+//! Every fenced block is checked as its fence says, and one that says nothing known fails:
+//!
+//! | fence | check |
+//! |---|---|
+//! | `sh` | run, see [`follow`] |
+//! | `sh background` | one command, run beside the blocks after it as soon as it serves |
+//! | `sh not run: REASON` | none |
+//! | `toml` | `config check` takes it |
+//! | `toml cargo` | the features that it names exist |
+//! | `rust` | a doctest, see `src/lib.rs` |
+//! | `python` | run, as blocks of `sh` are |
+//! | `text`, `json`, `nginx`, `ini` | none: what others read, or what is printed |
+
+mod follow;
+mod links;
+mod page;
+mod references;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+};
+
+use page::{Kind, Page};
+use token_supervisor::Keyring;
+
+use crate::skip;
+
+/// The top of the sources.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README.md and the pages of docs/.
+fn pages() -> Vec<Page> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    paths.sort();
+    paths.insert(0, root().join("README.md"));
+    paths.iter().map(|path| Page::read(path)).collect()
+}
+
+/// The program in that folder, with nothing of the machine's environment.
+fn program(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
+    command.args(args).current_dir(folder).env_clear();
+    command
+}
+
+fn text(output: Output) -> String {
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn every_page_works_as_it_is_written() {
+    for name in ["bash", "curl", "python3", "timeout"] {
+        if Command::new(name).arg("--version").output().is_err() {
+            return skip::without(name, &format!("there is no {name}, which the documentation uses"));
+        }
+    }
+    let pages = pages();
+    thread::scope(|scope| {
+        for page in &pages {
+            thread::Builder::new().name(page.name.clone()).spawn_scoped(scope, || follow::follow(page)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn every_block_says_what_it_is() {
+    for page in pages() {
+        for block in &page.blocks {
+            if let Kind::Unknown = block.kind {
+                panic!("{}:{}: a block of no known kind", page.name, block.line);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_configuration_is_taken() {
+    for page in pages() {
+        for block in page.blocks.iter().filter(|block| block.kind == Kind::Toml) {
+            let folder = tempfile::TempDir::new().unwrap();
+            let (text_there, variables) = here(&block.text, folder.path());
+            fs::write(folder.path().join("token-supervisor.toml"), text_there).unwrap();
+            let mut check = program(folder.path(), &["config", "check"]);
+            let output = check.envs(variables.iter().map(|name| (name, "x"))).output().unwrap();
+            let code = output.status.code();
+            assert_eq!(code, Some(0), "{}:{}: {}", page.name, block.line, text(output));
+        }
+    }
+}
+
+/// A piece of a configuration as it can be checked in that folder: the files that it names are there, the provider that
+/// it does not have is added; and the variables that it needs.
+fn here(piece: &str, folder: &Path) -> (String, Vec<String>) {
+    let mut piece = piece.replace("file = \"/", &format!("file = \"{}/", folder.display()));
+    if !piece.contains("[idp.github]") {
+        piece += "\n[idp.github]\npreset = \"github\"\nclient_id = \"x\"\nclient_secret = \"x\"\n";
+    }
+    let values = |of: &str| -> Vec<String> {
+        let start = format!("{of} = \"");
+        piece.split(&start).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    // A key file is as good as any other text where another value is asked for.
+    for file in values("file").iter().map(String::as_str).chain(["token-supervisor.keys"]) {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if !path.exists() {
+            Keyring::generate().write_new(&path).unwrap();
+        }
+    }
+    let variables = values("env");
+    (piece, variables)
+}
+
+#[test]
+fn every_feature_that_is_named_exists() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let known = manifest.split_once("[features]").unwrap().1.split_once("\n[").unwrap().0;
+    for page in pages() {
+        for block in page.blocks.iter().filter(|block| block.kind == Kind::Cargo) {
+            for list in block.text.split("features = [").skip(1) {
+                let features = list.split(']').next().unwrap().split(',').map(|name| name.trim().trim_matches('"'));
+                for feature in features {
+                    let there = known.contains(&format!("\n{feature} = "));
+                    assert!(there, "{}:{}: {feature}", page.name, block.line);
+                }
+            }
+        }
+    }
+}
