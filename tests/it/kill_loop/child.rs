@@ -122,6 +122,20 @@ impl Process {
         }
     }
 
+    /// Lets it do nothing at all until it goes on.
+    pub(super) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub(super) fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// SIGKILL. What it told until then is still there.
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();

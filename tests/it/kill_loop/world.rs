@@ -62,17 +62,26 @@ impl World {
             self.early_events.extend(process.events());
         }
         std::thread::sleep(self.dice.duration(SETTLE / 2).saturating_sub(started.elapsed()));
-        // `settle` has a meaning only if the world keeps to it, however busy the machine is.
-        self.settle(started.elapsed() < SETTLE * 3 / 5);
+        self.settle_beside(&process, started);
         process
     }
 
     /// Starts the process, to be killed while it starts.
     pub(super) fn start_hastily(&mut self) -> Process {
         self.providers.hold_requests(&mut self.dice);
-        let process = Process::start(&self.task);
-        self.settle(true);
+        let (started, process) = (now(), Process::start(&self.task));
+        self.settle_beside(&process, started);
         process
+    }
+
+    /// Lets what hangs of the life before be processed while this process is there. `settle` has a meaning only if the
+    /// world keeps to it: on a busy machine it could end between two steps here, so that the token is spent twice, by
+    /// this process and then by the dead one. So it stands still meanwhile.
+    fn settle_beside(&mut self, process: &Process, started: Instant) {
+        process.pause();
+        // It sends nothing again before `settle` has passed since it found the request, so since its start.
+        self.settle(started.elapsed() < SETTLE);
+        process.go_on();
     }
 
     /// Ends what is left of the life before at the providers, and judges it.
