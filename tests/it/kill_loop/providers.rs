@@ -9,7 +9,7 @@ use std::{
 
 use token_supervisor::testing::{Chaos, Fault, Kind, Presentation, Profile, SimulatedIdp};
 
-use super::{dice::Dice, until};
+use super::{LIMIT, dice::Dice, until};
 
 pub(super) const GRANTS_AT_EACH: usize = 15;
 
@@ -110,6 +110,7 @@ fn ask(sim: &SimulatedIdp) {
     let url = sim.userinfo_url();
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
 }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    LIMIT,
     process::{Event, Program},
     providers::LIFE,
 };
@@ -59,7 +60,8 @@ impl Users {
         let Self { runtime, all, consents, leaving } = self;
         leaving.send_replace(true);
         drop(consents);
-        for user in runtime.block_on(join_all(all)) {
+        let left = runtime.block_on(async { tokio::time::timeout(LIMIT, join_all(all)).await });
+        for user in left.expect("every caller is answered, or cut off") {
             user.unwrap();
         }
     }
