@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 use token_supervisor::{RefreshToken, TokenKey, testing::Kind};
 
-use super::{disk::Disk, providers::Providers, users::Users};
+use super::{LIMIT, disk::Disk, providers::Providers, users::Users};
 
 /// How long after a kill a request may still be processed, and with it how long a doubt lasts at least.
 pub(super) const SETTLE: Duration = Duration::from_millis(400);
@@ -178,21 +178,20 @@ impl Process {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.killed = true;
-        self.leave();
+        // The client of a rare caller never hears that its connection is gone.
+        self.leave(Duration::from_secs(1));
     }
 
     /// Lets it end by itself, once nobody asks any more.
     pub(super) fn stop(&mut self) {
-        self.leave();
+        assert!(self.leave(LIMIT), "every caller is answered");
         self.signal("TERM");
         assert!(self.child.wait().unwrap().success(), "the program ends well when it is not killed");
     }
 
-    fn leave(&mut self) {
+    fn leave(&mut self, within: Duration) -> bool {
         self.listens = None;
-        if let Some(users) = self.users.take() {
-            users.leave();
-        }
+        self.users.take().is_none_or(|users| users.leave(within))
     }
 
     fn signal(&self, name: &str) {

@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use super::{
-    LIMIT,
     process::{Event, Program},
     providers::LIFE,
 };
@@ -55,15 +54,15 @@ impl Users {
         self.consents[grant].send(token).ok();
     }
 
-    /// Waits until each has the answer that it waits for, or knows that there will be none.
-    pub(super) fn leave(self) {
+    /// Waits until each has the answer that it waits for, or knows that there will be none; whether they all did in this
+    /// time. The others go without.
+    pub(super) fn leave(self, within: Duration) -> bool {
         let Self { runtime, all, consents, leaving } = self;
         leaving.send_replace(true);
         drop(consents);
-        let left = runtime.block_on(async { tokio::time::timeout(LIMIT, join_all(all)).await });
-        for user in left.expect("every caller is answered, or cut off") {
-            user.unwrap();
-        }
+        let left = runtime.block_on(async { tokio::time::timeout(within, join_all(all)).await });
+        runtime.shutdown_background();
+        left.map(|users| users.into_iter().for_each(|user| user.unwrap())).is_ok()
     }
 }
 
