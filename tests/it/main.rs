@@ -28,6 +28,7 @@ mod http;
 #[cfg(feature = "cli")]
 mod installed;
 mod keycloak;
+#[cfg(all(feature = "cli", unix))]
 mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;

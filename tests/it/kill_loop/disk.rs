@@ -1,6 +1,9 @@
 //! What the process writes and leaves behind, and another program that gets in its way.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use tempfile::TempDir;
@@ -16,17 +19,28 @@ pub(super) struct Disk {
     silencer: Option<SqliteConnection>,
 }
 
+/// Of store and journal.
+const DATA: &str = "data";
 const STORE: &str = "tokens.db";
 
 impl Disk {
     pub(super) fn new() -> Self {
-        let (folder, keyring) = (TempDir::new().unwrap(), Keyring::generate());
-        keyring.write_new(folder.path().join("tokens.keys")).unwrap();
-        Self { folder, keyring, silencer: None }
+        let disk = Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), silencer: None };
+        fs::create_dir(disk.folder().join(DATA)).unwrap();
+        disk.keyring.write_new(disk.keys()).unwrap();
+        disk
     }
 
-    pub(super) fn folder(&self) -> String {
-        self.folder.path().to_str().unwrap().to_owned()
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn keys(&self) -> PathBuf {
+        self.folder().join("tokens.keys")
+    }
+
+    pub(super) fn store(&self) -> PathBuf {
+        self.folder().join(DATA).join(STORE)
     }
 
     /// Another program takes SQLite's lock and keeps it.
@@ -43,7 +57,7 @@ impl Disk {
     /// What a dead process left of each grant. Looks at a copy, so that the next one finds it as it was left.
     pub(super) fn left(&self, keys: &[TokenKey]) -> Vec<Vec<Kept>> {
         let copy = TempDir::new().unwrap();
-        copy_files(self.folder.path(), copy.path());
+        copy_files(&self.folder().join(DATA), copy.path());
         self.look(&copy.path().join(STORE), keys)
     }
 
@@ -56,20 +70,26 @@ impl Disk {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(kept(store, &self.keyring, keys)).unwrap()
     }
+}
 
-    fn store(&self) -> PathBuf {
-        self.folder.path().join(STORE)
+impl Drop for Disk {
+    /// When something was lost, everything is kept that may tell why.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("store, journal and logs are kept in {}", self.folder().display());
+        }
     }
 }
 
 fn copy_files(from: &Path, to: &Path) {
-    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(file.file_name());
         if file.file_type().unwrap().is_dir() {
-            std::fs::create_dir(&to).unwrap();
+            fs::create_dir(&to).unwrap();
             copy_files(&file.path(), &to);
         } else {
-            std::fs::copy(file.path(), &to).unwrap();
+            fs::copy(file.path(), &to).unwrap();
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
+    time::SystemTime,
 };
 
 use token_supervisor::{
@@ -266,14 +267,21 @@ impl Ledger {
         let account = &self.accounts[grant];
         let (idp, subject, generation, seen) = (account.idp, &account.subject, account.generation, account.seen);
         let mut story = format!("{what}\ngrant {grant} at {idp}, life {}\n", self.life);
+        let began = account.story.first().map(|(_, one)| one.at);
+        let since = |time: SystemTime| began.and_then(|began| time.duration_since(began).ok()).unwrap_or_default();
         for (life, one) in &account.story {
             let token = one.token.as_ref().map(|token| format!("{} token {}", token.user, token.serial));
             let given = one.given.as_ref().map(|token| token.serial);
             let (outcome, duplicate, answered) = (one.outcome, one.duplicate, one.answered_at.is_some());
+            let times = format!("at {:.3?}, processed at {:.3?}", since(one.at), one.processed_at.map(since));
             let told = format!("{outcome:?}, gave {given:?}, answered: {answered}, duplicate: {duplicate}");
-            writeln!(story, "  life {life}: {}: {told}", token.unwrap_or_default()).unwrap();
+            writeln!(story, "  life {life}: {}: {told}, {times}", token.unwrap_or_default()).unwrap();
         }
         let missing = account.missing.as_ref().map(|missing| (missing.reason, missing.holding.serial));
-        panic!("{story}  of {subject:?}, generation {generation} on the disk, {seen} seen, missing: {missing:?}");
+        // What is judged first of a life are its requests: until then the disk is that of the life before.
+        panic!(
+            "{story}  of {subject:?}, judged last with generation {generation} on the disk, {seen} seen since, \
+             missing: {missing:?}"
+        );
     }
 }

@@ -1,23 +1,26 @@
-//! The process is killed again and again (SIGKILL), each time with at least fifty refreshes in flight, ten at a
-//! provider of each kind. Where there is a grace nothing is lost. Elsewhere nothing is lost but what no client
-//! can keep, each loss named by the provider's log, and ended by one request and one consent.
+//! The program is killed again and again (`token-supervisor serve`, SIGKILL) while applications ask it by HTTP, each
+//! time with at least fifty refreshes in flight, ten at a provider of each kind. Where there is a grace nothing is
+//! lost. Elsewhere nothing is lost but what no client can keep, each loss named by the provider's log, and ended by
+//! one request and one consent.
 //!
 //! This is the one place where time is real: a killed process cannot share a clock.
 //!
-//! To read: `ledger` (the rules), `world` (a life of the process), `child` (the process), then `providers` and `disk`.
+//! To read: `ledger` (the rules), `world` (a life of the process), `process` (the program) and `users` (who asks it),
+//! then `providers` and `disk`.
 
-mod child;
 mod dice;
 mod disk;
 mod ledger;
+mod process;
 mod providers;
 mod report;
+mod users;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use crate::skip::variable;
-use child::SETTLE;
+use process::SETTLE;
 use world::World;
 
 /// How often the process is killed (12).

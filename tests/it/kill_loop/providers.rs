@@ -9,13 +9,13 @@ use std::{
 
 use token_supervisor::testing::{Chaos, Fault, Kind, Presentation, Profile, SimulatedIdp};
 
-use super::{
-    child::{LIFE, Provider},
-    dice::Dice,
-    until,
-};
+use super::{LIMIT, dice::Dice, until};
 
 pub(super) const GRANTS_AT_EACH: usize = 15;
+
+/// How long access tokens live: longer than requests are held, so that what comes late is still good; and what is
+/// refused right after its issue is replaced after a quarter of it.
+pub(super) const LIFE: Duration = Duration::from_secs(6);
 
 /// Far longer than the loop takes to come back to a grant.
 const GRACE: Duration = Duration::from_secs(6 * 3_600);
@@ -47,17 +47,6 @@ impl Providers {
 
     pub(super) fn of(&self, grant: usize) -> &SimulatedIdp {
         &self.all[grant / GRANTS_AT_EACH].1
-    }
-
-    /// As the process has to know them.
-    pub(super) fn described(&self) -> Vec<Provider> {
-        let described = self.all.iter().map(|(name, sim)| Provider {
-            name: (*name).to_owned(),
-            token_url: sim.token_url(),
-            grace: sim.profile().kind.grace().unwrap_or_default(),
-            never_rotates: sim.profile().kind == Kind::NotRotating,
-        });
-        described.collect()
     }
 
     /// From now on about one request in three is answered; the others hang or are answered piece by piece.
@@ -121,6 +110,7 @@ fn ask(sim: &SimulatedIdp) {
     let url = sim.userinfo_url();
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
 }

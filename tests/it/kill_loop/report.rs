@@ -13,6 +13,8 @@ pub(super) struct Figures {
     pub(super) early: usize,
     /// The sum over all other kills.
     pub(super) in_flight: usize,
+    /// Requests to the program that got no answer because it was killed.
+    pub(super) cut_off: usize,
     /// Answers that a dead process had left in its journal.
     pub(super) journaled: usize,
     /// Requests that were processed after the death of the process that had sent them.
@@ -27,13 +29,13 @@ pub(super) struct Report<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { seed, kills, early, in_flight, journaled, late } = self.figures;
+        let Figures { seed, kills, early, in_flight, cut_off, journaled, late } = self.figures;
         let seconds = self.took.as_secs_f64();
         writeln!(f, "kill loop: seed {seed}, {kills} kills (and {early} while it started), {seconds:.1} s")?;
         writeln!(
             f,
-            "  refreshes in flight when it was killed: {in_flight}; answers found in journals: {journaled}; requests \
-             processed after the death of their sender: {late}"
+            "  when it was killed: {in_flight} refreshes in flight, {cut_off} callers cut off; answers found in \
+             journals: {journaled}; requests processed after the death of their sender: {late}"
         )?;
         for (name, sums) in &self.ledger.sums {
             let Sums { requests, stored, unanswered, healed, reconnected, explained_duplicates, .. } = sums;

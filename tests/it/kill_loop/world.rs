@@ -6,11 +6,11 @@ use token_supervisor::{TokenKey, testing::Standing};
 
 use super::{
     LIMIT, POLL,
-    child::{Event, Process, SETTLE, Task},
     dice::Dice,
     disk::Disk,
     ledger::{Evidence, Ledger, Left},
     now,
+    process::{Event, Process, Program, SETTLE},
     providers::{GRANTS_AT_EACH, Providers},
     report::{Figures, Report},
 };
@@ -19,8 +19,7 @@ pub(super) struct World {
     pub(super) dice: Dice,
     pub(super) disk: Disk,
     pub(super) providers: Providers,
-    keys: Vec<TokenKey>,
-    task: Task,
+    program: Program,
     ledger: Ledger,
     figures: Figures,
     began: Instant,
@@ -35,11 +34,10 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let (disk, providers) = (Disk::new(), Providers::start());
         let users = (0..GRANTS_AT_EACH).cycle().map(|user| format!("user-{user}"));
-        let grants: Vec<_> = users.zip(Providers::of_grants().map(|(idp, _)| idp.to_owned())).collect();
+        let grants = users.zip(Providers::of_grants()).map(|(user, (idp, _))| TokenKey::new(user, idp)).collect();
         Self {
             dice: Dice(seed),
-            keys: grants.iter().map(|(user, idp)| TokenKey::new(user.as_str(), idp.as_str())).collect(),
-            task: Task { folder: disk.folder(), idps: providers.described(), grants },
+            program: Program::new(&disk, &providers, grants),
             disk,
             providers,
             ledger: Ledger::new(Providers::of_grants()),
@@ -55,24 +53,33 @@ impl World {
     pub(super) fn start(&mut self) -> Process {
         self.providers.hold_requests(&mut self.dice);
         let started = now();
-        let process = Process::start(&self.task);
+        let mut process = Process::start(&self.program);
         while !self.early_events.iter().any(|event| matches!(event, Event::Ready)) {
             assert!(started.elapsed() < LIMIT, "the process does not start");
             std::thread::sleep(POLL);
-            self.early_events.extend(process.events());
+            self.early_events.extend(process.events(&self.program));
         }
         std::thread::sleep(self.dice.duration(SETTLE / 2).saturating_sub(started.elapsed()));
-        // `settle` has a meaning only if the world keeps to it, however busy the machine is.
-        self.settle(started.elapsed() < SETTLE * 3 / 5);
+        self.settle_beside(&process, started);
         process
     }
 
     /// Starts the process, to be killed while it starts.
     pub(super) fn start_hastily(&mut self) -> Process {
         self.providers.hold_requests(&mut self.dice);
-        let process = Process::start(&self.task);
-        self.settle(true);
+        let (started, process) = (now(), Process::start(&self.program));
+        self.settle_beside(&process, started);
         process
+    }
+
+    /// Lets what hangs of the life before be processed while this process is there. `settle` has a meaning only if the
+    /// world keeps to it: on a busy machine it could end between two steps here, so that the token is spent twice, by
+    /// this process and then by the dead one. So it stands still meanwhile.
+    fn settle_beside(&mut self, process: &Process, started: Instant) {
+        process.pause();
+        // It sends nothing again before `settle` has passed since it found the request, so since its start.
+        self.settle(started.elapsed() < SETTLE);
+        process.go_on();
     }
 
     /// Ends what is left of the life before at the providers, and judges it.
@@ -144,7 +151,7 @@ impl World {
 
     fn look_at_what_is_left(&mut self) {
         let ends = self.providers.end_of_life();
-        let kept = self.disk.left(&self.keys);
+        let kept = self.disk.left(self.grants());
         self.figures.journaled += kept.iter().flatten().filter(|kept| kept.journaled).count();
         let left = kept.iter().enumerate().map(|(grant, kept)| {
             let tokens = kept.iter().filter_map(|kept| kept.refresh_token.as_ref());
@@ -159,7 +166,7 @@ impl World {
     /// Reads what the process told, and has users consent who are asked to.
     fn hear(&mut self, process: &mut Process) {
         let mut events = std::mem::take(&mut self.early_events);
-        events.extend(process.events());
+        events.extend(process.events(&self.program));
         for event in events {
             match event {
                 Event::Ready => {}
@@ -171,10 +178,13 @@ impl World {
                         sim.newest(subject).unwrap()
                     };
                     let token = self.ledger.refused(grant, &reason, consent);
-                    process.connect(grant, token.expose_secret());
+                    process.connect(grant, token);
                 }
                 Event::Failed { grant, error } => self.ledger.fail(grant, &error),
-                Event::Stopped { abandoned } => assert_eq!(abandoned, 0, "a shutdown loses nothing"),
+                Event::CutOff { under_way, .. } if process.was_killed() => {
+                    self.figures.cut_off += usize::from(under_way);
+                }
+                Event::CutOff { grant, error, .. } => self.ledger.fail(grant, &format!("no answer: {error}")),
             }
         }
     }
@@ -183,7 +193,7 @@ impl World {
     pub(super) fn live_on_and_stop(&mut self, mut process: Process) {
         self.providers.hold_no_more();
         let began = now();
-        while let Some(grant) = (0..self.keys.len()).find(|grant| !self.ledger.is_ahead(*grant)) {
+        while let Some(grant) = (0..self.grants().len()).find(|grant| !self.ledger.is_ahead(*grant)) {
             if began.elapsed() > LIMIT {
                 self.ledger.fail(grant, "it brings no token any more");
             }
@@ -199,7 +209,7 @@ impl World {
     /// After the last life every grant works, and the kills were what they should be.
     pub(super) fn judge_the_end(&self) {
         self.ledger.close();
-        for (grant, kept) in self.disk.stored(&self.keys).iter().enumerate() {
+        for (grant, kept) in self.disk.stored(self.grants()).iter().enumerate() {
             let [kept] = &kept[..] else { self.ledger.fail(grant, "after a shutdown the store has everything") };
             let standing = self.providers.of(grant).standing(kept.refresh_token.as_ref().unwrap());
             assert_eq!(standing, Standing::Current, "grant {grant}");
@@ -209,9 +219,14 @@ impl World {
             assert_eq!(sim.duplicate_spends(), sums.refused_duplicates, "{name}: as the provider counts them");
             assert_eq!(sim.requests(), sums.requests as u64, "{name}: every request is in the ledger");
         }
+        assert!(self.program.judge_the_log().contains("stopped"), "the log is looked at");
         let healed: usize = self.ledger.sums.values().map(|sums| sums.healed).sum();
-        let Figures { kills, in_flight, .. } = self.figures;
-        assert!(healed > 0 && in_flight >= 50 * kills, "the kills hit nothing");
+        let Figures { kills, in_flight, cut_off, .. } = self.figures;
+        assert!(healed > 0 && in_flight >= 50 * kills && cut_off >= 10 * kills, "the kills hit nothing");
+    }
+
+    fn grants(&self) -> &[TokenKey] {
+        &self.program.grants
     }
 
     pub(super) fn report(&self) -> Report<'_> {
