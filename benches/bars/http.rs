@@ -133,10 +133,11 @@ impl Server {
     /// `token-supervisor serve`, with one grant that is good for a day.
     fn ours() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let init = program(folder.path(), &["init", "--idp", "gitlab", "--json"]).output().expect("init");
-        let key = field(&init.stdout, "api_key");
+        program(folder.path(), &["init", "--idp", "gitlab"]).output().expect("init");
+        let key = std::fs::read_to_string(folder.path().join("token-supervisor.api-key")).expect("an API key");
+        let key = key.trim_end().to_owned();
         let mut connect = program(folder.path(), &["connect", "gitlab", "alice", "--stdin"]);
-        let mut connect = connect.stdin(Stdio::piped()).spawn().expect("connect");
+        let mut connect = connect.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("connect");
         let grant = br#"{"access_token":"ts-test-secret-0123456789abcdef","expires_in":86400,"scope":"api"}"#;
         connect.stdin.take().expect("its input").write_all(grant).expect("a grant");
         assert!(connect.wait().expect("connect").success());
@@ -181,11 +182,6 @@ fn program(folder: &Path, args: &[&str]) -> Command {
     command.env("TOKEN_SUPERVISOR__SERVER__BIND", "127.0.0.1:0");
     command.env("GITLAB_CLIENT_ID", "bench").env("GITLAB_CLIENT_SECRET", "ts-test-secret-bench");
     command
-}
-
-fn field(json: &[u8], name: &str) -> String {
-    let value: serde_json::Value = serde_json::from_slice(json).expect("JSON");
-    value[name].as_str().expect("a text").to_owned()
 }
 
 /// The yardstick: says where it listens, and answers until it is killed.

@@ -42,9 +42,19 @@ pub(crate) struct GrantBody {
     since: Option<SystemTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unchanged: Option<Cow<'static, str>>,
-    /// Of a disconnect that revokes: whether the identity provider has confirmed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) revoked: Option<bool>,
+    /// Of a disconnect that revokes: how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revocation: Option<Revocation>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Revocation {
+    /// The identity provider has confirmed it.
+    Done,
+    Queued,
+    /// The identity provider has no endpoint for it that we know.
+    NoEndpoint,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over like this")]
@@ -83,7 +93,7 @@ impl GrantBody {
             failing_since: status.failing_since,
             since: status.since,
             unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
-            revoked: None,
+            revocation: None,
         }
     }
 

@@ -190,7 +190,7 @@ fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
         (None, None, Place::Store(config)) => {
             let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
             let url = setting("token_url").map_or("", |shown| &shown.value);
-            finding(&name, Verdict::Ok, format!("settings fit; not asked: {url}"))
+            finding(&name, Verdict::Ok, format!("settings fit: {url}"))
         }
     }
 }

@@ -12,12 +12,13 @@ use token_supervisor::{
     Keyring,
     config::{Config, Scope},
 };
+use zeroize::Zeroizing;
 
 use super::{Exit, Failure, Out, apikey::Key, show::folded};
 
-/// Writes a configuration and a key file into this folder, and makes an API key.
+/// Writes a configuration, a key file and an API key into this folder.
 ///
-/// Nothing that exists is touched.
+/// Each is readable by you alone. Nothing that exists is touched.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  token-supervisor init --idp github\n  token-supervisor init --idp keycloak --json"
@@ -39,9 +40,10 @@ fn presets() -> String {
 
 const CONFIG: &str = "token-supervisor.toml";
 const KEYS: &str = "token-supervisor.keys";
+const API_KEY: &str = "token-supervisor.api-key";
 
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
-    if let Some(path) = [CONFIG, KEYS].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+    if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
         return Err(Failure::new(
             Exit::Failed,
             format!("{path} exists and is left alone"),
@@ -50,23 +52,25 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
-    write(&text)?;
+    write(&text, &key)?;
     let next = match &args.idp {
         Some(idp) => {
-            format!("set client_id and client_secret of [idp.{idp}] in {CONFIG}, then token-supervisor config check")
+            let variable = idp.to_ascii_uppercase();
+            format!(
+                "export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then token-supervisor doctor"
+            )
         }
         None => format!("add an identity provider at the end of {CONFIG}, then token-supervisor config check"),
     };
-    let json = json!({ "config": CONFIG, "keyring": KEYS, "api_key": &*key.text, "next": next });
+    let json = json!({ "config": CONFIG, "keyring": KEYS, "api_key_file": API_KEY, "next": next });
     out.result(&json, || {
         format!(
-            "{CONFIG}   the configuration\n\
-             {KEYS}   the keys that seal what is stored. Keep its backup apart from the database's:\n\
-             {:24}either alone is worth nothing to a thief, the database without them nothing to you.\n\
-             API key                 {}\n\
-             {:24}for all scopes; it is shown this once, the configuration has its digest.\n\n{}\n",
+            "{CONFIG}      the configuration\n\
+             {KEYS}      the keys that seal what is stored. Keep its backup apart from the database's:\n\
+             {:27}either alone is worth nothing to a thief, the database without them nothing to you.\n\
+             {API_KEY}   for programs that ask the server: good for everything.\n\
+             {:27}The configuration has its digest.\n\n{}\n",
             "",
-            &*key.text,
             "",
             folded(&format!("next: {next}"), 0),
         )
@@ -79,8 +83,7 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
         Config::template(idp).ok_or_else(|| Failure::usage("there is no such preset", "init --help lists them"))?;
     let name = getrandom::u32().map_err(std::io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
-    let deployment =
-        format!("# Marks the store, so that a copy of it is told apart.\ndeployment = \"ts-{name:06x}\"\n");
+    let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
     Ok(template.replacen("\n[server]\n", &format!("\n{deployment}\n[server]\n"), 1).replacen(
         "\n# Where grants are kept",
         &format!("\n{section}\n# Where grants are kept"),
@@ -88,8 +91,8 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
     ))
 }
 
-/// Both files or none. The configuration comes last, whole at once: where it stands, everything does.
-fn write(text: &str) -> Result<(), Failure> {
+/// All files or none. The configuration comes last, whole at once: where it stands, everything does.
+fn write(text: &str, key: &Key) -> Result<(), Failure> {
     let unwritable = |error: std::io::Error| {
         Failure::new(
             Exit::Failed,
@@ -97,13 +100,19 @@ fn write(text: &str) -> Result<(), Failure> {
             "check the folder's owner, mode and free space",
         )
     };
-    // Readable by its owner alone, as `tempfile` makes them.
-    let mut file = tempfile::NamedTempFile::new_in(".").map_err(unwritable)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(unwritable)?;
+    // Readable by their owner alone, as `tempfile` makes them.
+    let written = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new_in(".")?;
+        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
+        Ok(file)
+    };
+    let api_key = written(&Zeroizing::new(format!("{}\n", &*key.text))).map_err(unwritable)?;
+    let config = written(text).map_err(unwritable)?;
     Keyring::generate().write_new(KEYS)?;
-    file.persist_noclobber(CONFIG).map_err(|error| {
-        // It is ours, nothing is sealed with it, and it would be in the way of the next try.
-        fs::remove_file(KEYS).ok();
+    let persisted = api_key.persist_noclobber(API_KEY).and_then(|_| config.persist_noclobber(CONFIG));
+    persisted.map_err(|error| {
+        // They are ours, nothing is sealed with them, and they would be in the way of the next try.
+        fs::remove_file(KEYS).and_then(|()| fs::remove_file(API_KEY)).ok();
         unwritable(error.error)
     })?;
     File::open(Path::new(".")).and_then(|folder| folder.sync_all()).map_err(unwritable)

@@ -6,7 +6,7 @@ use super::{
     Exit, Failure, Out,
     args::{Target, Which, key},
     backend::{Backend, Verb},
-    body::GrantBody,
+    body::{GrantBody, Revocation},
 };
 
 /// Refreshes although the token is not due.
@@ -142,10 +142,13 @@ impl OneOrAll {
 
 impl Disconnect {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |body: &GrantBody| match body.revoked {
+        let head = |body: &GrantBody| match body.revocation {
             None => "disconnected",
-            Some(true) => "disconnected; nothing is left to revoke",
-            Some(false) => "disconnected; the revocation is queued: whatever runs next tries it again",
+            Some(Revocation::Done) => "disconnected, and revoked",
+            Some(Revocation::Queued) => "disconnected; the revocation is queued, and tried until it is done",
+            Some(Revocation::NoEndpoint) => {
+                "disconnected; not revoked: no revocation_url is known of the provider, where its tokens live on"
+            }
         };
         carry_out(&self.which.key()?, &self.target, Verb::Disconnect { revoke: self.revoke }, out, head).await
     }

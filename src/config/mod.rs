@@ -249,7 +249,7 @@ impl Config {
         &self.shown
     }
 
-    /// What the store must be marked with.
+    /// The name of this installation, for people. Nothing is marked with it yet.
     pub fn deployment(&self) -> Option<&str> {
         self.deployment.as_deref()
     }

@@ -150,6 +150,11 @@ impl Idp {
         self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect()
     }
 
+    /// Whether tokens can be revoked: an endpoint for it is known.
+    pub fn revokes(&self) -> bool {
+        self.revocation_url.is_some()
+    }
+
     /// Whether one refresh token can be revoked here without ending the user's other grants.
     pub(crate) fn revocable_alone(&self) -> bool {
         self.revocation_url.is_some() && !self.revocation_hits_user

@@ -58,7 +58,9 @@ impl Status {
                 unchanged,
             };
         };
-        let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref());
+        let live = row.tombstone.is_none();
+        // Nothing is tried for what is disconnected.
+        let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref().filter(|_| live));
         Self {
             state: row.state(now),
             grant_id: row.grant_id.clone(),
@@ -66,7 +68,12 @@ impl Status {
             held: row.held.clone(),
             expiry: public(row.expires),
             refresh_expiry: public(row.refresh_expires),
-            next_refresh_at: row.due_at.filter(|_| row.sendable()).max(row.retry_at).map(SystemTime::from),
+            next_refresh_at: row
+                .due_at
+                .filter(|_| row.sendable())
+                .max(row.retry_at)
+                .filter(|_| live)
+                .map(SystemTime::from),
             last_error: error.map(|error| error.evidence.code.clone()),
             reason: verdict.map(|verdict| verdict.evidence.code.clone()),
             evidence: verdict.map(|verdict| &verdict.evidence).or(error.map(|error| &error.evidence)).cloned(),

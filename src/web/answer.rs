@@ -12,6 +12,13 @@ use serde::Serialize;
 use super::{audit::Granted, problem::REQUEST_ID};
 use crate::model::Generation;
 
+/// JSON that leaves the prompt of who reads it with curl at the start of a line.
+pub(super) fn line(body: &impl Serialize) -> Vec<u8> {
+    let mut json = serde_json::to_vec(body).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
 /// An answer without what every answer has.
 pub(super) struct Answer {
     status: StatusCode,
@@ -29,7 +36,7 @@ impl Answer {
 
     /// 200 with this body.
     pub(super) fn json(body: &impl Serialize) -> Self {
-        Self::text("application/json", serde_json::to_vec(body).unwrap_or_default())
+        Self::text("application/json", line(body))
     }
 
     /// 200 with a body of another type.

@@ -8,7 +8,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use super::time::rfc3339;
+use super::{answer::line, time::rfc3339};
 use crate::{
     Status,
     error::{Cause, Error},
@@ -239,7 +239,7 @@ impl ResponseError for Problem {
         if self.0.status == 401 {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"token-supervisor\""));
         }
-        response.body(serde_json::to_vec(self).unwrap_or_default())
+        response.body(line(self))
     }
 }
 

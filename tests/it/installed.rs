@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    cli::{Ran, program, started},
+    cli::{Ran, api_key, program, started},
     real_time::{now, pass, polled_async},
     served::Served,
 };
@@ -47,10 +47,9 @@ impl Installed {
     /// Runs `init` for this preset. Each edit is a line of the configuration, and what it becomes.
     pub(crate) fn new(idp: &'static str, edits: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
-        let ran = Ran::new(program(folder.path(), &["init", "--idp", idp, "--json"]).output().unwrap());
+        let ran = Ran::new(program(folder.path(), &["init", "--idp", idp]).output().unwrap());
         assert_eq!(ran.code, 0);
-        let made: Value = serde_json::from_str(&ran.stdout).unwrap();
-        let api_key = made["api_key"].as_str().unwrap().to_owned();
+        let api_key = api_key(folder.path());
         let file = folder.path().join("token-supervisor.toml");
         let mut config = fs::read_to_string(&file).unwrap();
         for (line, becomes) in [&[("# bind = \"127.0.0.1:8080\"", "bind = \"127.0.0.1:0\"")], edits].concat() {

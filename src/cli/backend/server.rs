@@ -11,7 +11,7 @@ use super::{Health, Verb};
 use crate::cli::{
     Exit, Failure,
     args::Wanted,
-    body::{GrantBody, IdpBody, TokenBody},
+    body::{GrantBody, IdpBody, Revocation, TokenBody},
     exit::Trouble,
 };
 
@@ -124,7 +124,7 @@ impl Server {
         let request = self.grant(Method::DELETE, key, "").query(&[("timeout", PATIENCE)]).query(&[("revoke", revoke)]);
         self.send(request, Some(key)).await?;
         let mut body: GrantBody = self.answer(self.grant(Method::GET, key, ""), Some(key)).await?;
-        body.revoked = revoke.then_some(false);
+        body.revocation = revoke.then_some(Revocation::Queued);
         Ok(body)
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: a refresh that was sent is stored before the program ends, whatever the command has become: its answer came,
 //! its deadline passed, Ctrl-C. Only a second Ctrl-C, or [`DRAIN`], ends that.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use token_supervisor::{
@@ -14,7 +14,7 @@ use token_supervisor::{
 use super::{Health, Verb};
 use crate::cli::{
     Failure,
-    body::{GrantBody, IdpBody, TokenBody},
+    body::{GrantBody, IdpBody, Revocation, TokenBody},
     show::note,
     signals::{Signals, interrupted},
     time::pause,
@@ -24,6 +24,8 @@ use crate::cli::{
 pub(crate) struct Store {
     supervisor: TokenSupervisor,
     deployment: Option<String>,
+    /// The identity providers that revoke tokens.
+    revoking: BTreeSet<String>,
 }
 
 /// How long a refresh in flight is awaited: longer than the patience with any identity provider, unless it is configured.
@@ -43,7 +45,8 @@ impl Store {
             supervisor = starting => supervisor?,
             signal = signals.next() => return Err(interrupted(signal)),
         };
-        Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned) })
+        let revoking = config.idps().filter(|(_, idp)| idp.revokes()).map(|(name, _)| name.to_owned()).collect();
+        Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned), revoking })
     }
 
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<GrantBody, Failure> {
@@ -57,10 +60,7 @@ impl Store {
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
                 let mut body = self.call(key, Disconnect::new(key, Revoke::Yes)).await?;
-                body.revoked = Some(tokio::select! {
-                    left = self.supervisor.revoke_queued() => left.is_ok_and(|left| left == 0),
-                    () = pause(REVOKED_WITHIN) => false,
-                });
+                body.revocation = Some(self.revocation(key.idp()).await);
                 Ok(body)
             }
             Verb::Refresh => {
@@ -70,6 +70,19 @@ impl Store {
                 body.refreshed = Some(refreshed.refreshed);
                 Ok(body)
             }
+        }
+    }
+
+    /// Has what is queued revoked. How far that of this identity provider is then.
+    async fn revocation(&self, idp: &str) -> Revocation {
+        let all = tokio::select! {
+            left = self.supervisor.revoke_queued() => left.is_ok_and(|left| left == 0),
+            () = pause(REVOKED_WITHIN) => false,
+        };
+        match all {
+            _ if !self.revoking.contains(idp) => Revocation::NoEndpoint,
+            true => Revocation::Done,
+            false => Revocation::Queued,
         }
     }
 

@@ -76,7 +76,7 @@ async fn every_command_does_there_what_it_does_on_the_store() {
     remote.run(&["purge", "gitlab", "alice"]).failed(2, "disconnect");
     assert_eq!(remote.json(&["disconnect", "gitlab", "alice"])["state"], "revoked");
     assert_ne!(remote.json(&["restore", "gitlab", "alice"])["state"], "revoked");
-    assert_eq!(remote.json(&["disconnect", "gitlab", "acme/böb", "--revoke"])["revoked"], false);
+    assert_eq!(remote.json(&["disconnect", "gitlab", "acme/böb", "--revoke"])["revocation"], "queued");
     assert_eq!(remote.json(&["disconnect", "gitlab", "alice"])["state"], "revoked");
     let purged = remote.run(&["purge", "gitlab", "alice"]);
     assert_eq!(purged.code, 0, "{purged:?}");

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Ran, World, program};
+use super::{Ran, World, api_key, program};
 
 #[test]
 fn from_init_to_tokens_past_their_lifetimes() {
@@ -50,7 +50,7 @@ fn init_overwrites_nothing_and_leaves_nothing_half_written() {
         fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
     };
     let init = |args: &[&str]| Ran::new(program(folder.path(), &[&["init"], args].concat()).output().unwrap());
-    for taken in ["token-supervisor.toml", "token-supervisor.keys"] {
+    for taken in ["token-supervisor.toml", "token-supervisor.keys", "token-supervisor.api-key"] {
         fs::write(folder.path().join(taken), "mine").unwrap();
         init(&[]).failed(1, taken);
         assert_eq!((files().len(), fs::read(folder.path().join(taken)).unwrap()), (1, b"mine".to_vec()));
@@ -61,8 +61,11 @@ fn init_overwrites_nothing_and_leaves_nothing_half_written() {
 
     let ran = init(&["--json"]);
     let json: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(files(), ["token-supervisor.keys", "token-supervisor.toml"].map(str::to_owned).into());
-    let key = json["api_key"].as_str().unwrap();
+    let made = ["token-supervisor.api-key", "token-supervisor.keys", "token-supervisor.toml"];
+    assert_eq!(files(), made.map(str::to_owned).into());
+    assert_eq!(json["api_key_file"], made[0]);
+    let key = &*api_key(folder.path());
+    assert!(!ran.stdout.contains(key));
     let config = fs::read_to_string(folder.path().join("token-supervisor.toml")).unwrap();
     assert!(key.len() > 40 && !config.contains(key) && config.contains("sha256 = "), "{config}");
     #[cfg(unix)]

@@ -13,6 +13,7 @@ mod usage;
 mod verbs;
 
 use std::{
+    fs,
     io::Write as _,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -57,8 +58,8 @@ impl World {
     fn new(life: Duration) -> Self {
         let sim = SimulatedIdp::start(Profile::gitlab().access_lifetime(life)).unwrap();
         let mut world = Self { folder: TempDir::new().unwrap(), sim, api_key: String::new() };
-        let made = world.json(&["init", "--idp", "gitlab"]);
-        made["api_key"].as_str().unwrap().clone_into(&mut world.api_key);
+        assert_eq!(world.run(&["init", "--idp", "gitlab"]).code, 0);
+        world.api_key = api_key(world.folder.path());
         world
     }
 
@@ -110,6 +111,11 @@ impl World {
         assert!(!ran.stderr.contains(SECRET), "{ran:?}");
         ran.stdout
     }
+}
+
+/// The one that `init` wrote there.
+pub(crate) fn api_key(folder: &Path) -> String {
+    fs::read_to_string(folder.join("token-supervisor.api-key")).unwrap().trim_end().to_owned()
 }
 
 /// In that folder, and nothing of the machine's environment.

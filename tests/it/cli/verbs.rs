@@ -27,7 +27,7 @@ fn a_grant_is_held_released_ended_and_taken_back() {
     world.token(&[]);
 
     let gone = world.json(&["disconnect", "gitlab", "alice", "--revoke"]);
-    assert_eq!((&gone["revoked"], world.sim.revocations()), (&true.into(), 1), "{gone}");
+    assert_eq!((&gone["revocation"], world.sim.revocations()), (&"done".into(), 1), "{gone}");
     world.run(&["restore", "gitlab", "alice"]).failed(5, "not connected");
     assert_eq!(world.json(&["purge", "gitlab", "alice"])["state"], "absent");
     world.run(&["status", "gitlab", "alice"]).failed(5, "not connected");

@@ -6,7 +6,7 @@
 //!   and `127.0.0.1:8080` is wherever its server found a port;
 //! - `cargo run --release -- ..` is that program, too, and its demo is short;
 //! - `answer.json` and its like are what the simulated providers' token endpoints answered;
-//! - `tsk_...` is the API key that was printed last; the client is registered as the pages call it.
+//! - the client is registered as the pages call it.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -79,7 +79,6 @@ finish() {
 }
 trap finish EXIT
 at() { echo "--- $1"; echo "--- $1" >&2; }
-printed() { grep -aoE 'tsk_[A-Za-z0-9_-]{20,}' "$OUT" | tail -n 1; }
 serving() { # until it says so
   for _ in $(seq 600); do
     address=$(sed -n 's|^serv[a-z]* *http://\([^ ]*\).*|\1|p' "$1" 2> /dev/null | head -n 1) || true
@@ -100,9 +99,7 @@ pub(super) fn follow(page: &Page) {
     outside.answers(folder.path());
     outside.commands(around.path());
     let (script, out, err) = (around.path().join("script"), around.path().join("out"), around.path().join("err"));
-    let text = script_of(page)
-        .replace("https://api.github.com/user", &outside.github.userinfo_url())
-        .replace("tsk_...", "$(printed)");
+    let text = script_of(page).replace("https://api.github.com/user", &outside.github.userinfo_url());
     fs::write(&script, text).unwrap();
     let ended = Command::new("timeout")
         .args(["--kill-after=5", "120", "bash"])
