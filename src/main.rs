@@ -8,7 +8,6 @@ mod demo;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use cli::{
     Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
@@ -69,8 +68,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    // The server's log is configured.
     if !matches!(cli.command, Command::Serve(_)) {
-        log(cli.verbose);
+        cli::log::of_command(cli.verbose);
     }
     let json = cli.json;
     // The supervisor brings threads of its own; these are the command's.
@@ -101,14 +101,4 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(args, out).await,
         Command::Why(args) => why::run(&args, out),
     }
-}
-
-/// Quiet unless asked. The server has its own way.
-fn log(verbose: u8) {
-    let filter = match verbose {
-        0 => return,
-        1 => "token_supervisor=info",
-        _ => "token_supervisor=trace",
-    };
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
 }

@@ -10,6 +10,7 @@ mod args;
 mod backend;
 mod body;
 mod exit;
+pub(crate) mod log;
 mod show;
 mod signals;
 mod time;

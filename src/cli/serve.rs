@@ -13,16 +13,16 @@ use futures_util::future::join_all;
 use serde_json::json;
 use token_supervisor::{
     TokenSupervisor,
-    config::{Changes, Config, ConfigError, Log, LogFormat, LogUser, Reloader},
+    config::{Changes, Config, ConfigError, LogUser, Reloader},
     web::{ApiKey, ApiKeys, Server, api},
 };
-use tracing_subscriber::EnvFilter;
 
 use self::listen::Listeners;
 use super::{
     Exit, Failure, Out,
     args::Source,
     backend::DRAIN,
+    log,
     signals::{Hangup, Signals, interrupted},
     time::pause,
 };
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
             "token-supervisor apikey new NAME --scope token, and put what it prints into the configuration",
         ));
     }
-    log(config.log(), verbose);
+    log::of_server(config.log(), verbose);
     let listeners = Listeners::bind(&config.server().bind)?;
     let starting = config.builder()?.start();
     let supervisor = tokio::select! {
@@ -134,20 +134,5 @@ fn told(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader:
         Err(error) => {
             tracing::error!(%error, "the new configuration is refused, the old one stays; next: fix it, then send SIGHUP again")
         }
-    }
-}
-
-/// What happens is written to stderr; `RUST_LOG` says how much of it.
-fn log(log: Log, verbose: u8) {
-    let default = match verbose {
-        0 => "token_supervisor=info,audit=info",
-        1 => "token_supervisor=debug,audit=info",
-        _ => "token_supervisor=trace,audit=info",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let log_to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Json => log_to_stderr.json().init(),
-        _ => log_to_stderr.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
     }
 }

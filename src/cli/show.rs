@@ -93,8 +93,12 @@ const COLUMNS: usize = 100;
 
 /// Only for people: a terminal, and nobody who said that they do not want colours.
 pub(crate) fn coloured(text: &str, colour: u8) -> String {
-    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if unwanted || !io::stdout().is_terminal() { text.to_owned() } else { format!("\x1b[1;{colour}m{text}\x1b[0m") }
+    let wanted = colours_wanted() && io::stdout().is_terminal();
+    if wanted { format!("\x1b[1;{colour}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+pub(super) fn colours_wanted() -> bool {
+    !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 #[cfg(test)]

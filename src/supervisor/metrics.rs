@@ -249,3 +249,23 @@ fn of_census(census: &Census, held: impl Fn(&str) -> bool) -> Vec<Metric> {
     }
     vec![grants, lag, impact]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_whose_row_had_moved_on_are_fenced() {
+        let counters = Counters::default();
+        for reply in
+            [Reply::Done, Reply::Refused].into_iter().chain([Resolution::Own, Resolution::Replace].map(Reply::Resolved))
+        {
+            counters.replied(reply);
+        }
+        assert_eq!(load(&counters.fenced_writes), 0.0);
+        for moved in [Resolution::Drop, Resolution::Revoke, Resolution::Alt, Resolution::MovedOn] {
+            counters.replied(Reply::Resolved(moved));
+        }
+        assert_eq!(load(&counters.fenced_writes), 4.0);
+    }
+}

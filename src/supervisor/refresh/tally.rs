@@ -67,3 +67,40 @@ pub(super) fn phase(effect: &Effect) -> Option<Phase> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::VerdictBy,
+        protocol::tests::{commit, id, row, verdict},
+    };
+
+    #[test]
+    fn what_was_heard_and_what_became_of_it_are_one_outcome() {
+        let read = row();
+        let basis = (read.incarnation, read.generation);
+        let (rotated, newer) = (commit(1, &read, 7), Row { generation: read.generation.next(), ..row() });
+        let (kept, ended) = (commit(1, &read, 1), Row { verdict: verdict(VerdictBy::Idp), ..row() });
+        let kept = Commit { token: None, ..kept };
+        let became = |commit, resolution| Some((commit, resolution));
+        let failed = Some(Heard::Failure(Outcome::Throttled));
+        for (heard, answer, row, expected) in [
+            (Some(Heard::Token), became(&rotated, Resolution::Own), &read, Some(Outcome::Rotated)),
+            (Some(Heard::Token), became(&rotated, Resolution::Replace), &read, Some(Outcome::Rotated)),
+            (Some(Heard::Token), became(&kept, Resolution::Own), &read, Some(Outcome::Kept)),
+            (Some(Heard::Token), became(&rotated, Resolution::MovedOn), &newer, Some(Outcome::Race)),
+            (Some(Heard::Token), became(&rotated, Resolution::Alt), &read, Some(Outcome::Race)),
+            (Some(Heard::Token), None, &read, None),
+            (Some(Heard::Refusal), None, &ended, Some(Outcome::User)),
+            (Some(Heard::Refusal), None, &newer, Some(Outcome::Adopted)),
+            (failed, None, &read, Some(Outcome::Throttled)),
+            (None, None, &newer, Some(Outcome::Adopted)),
+            (None, None, &Row { incarnation: id(99), ..row() }, Some(Outcome::Adopted)),
+            (None, None, &read, None),
+        ] {
+            assert_eq!(tally(heard, answer, Some(row), basis), expected);
+        }
+        assert_eq!(tally(None, None, None, basis), None);
+    }
+}

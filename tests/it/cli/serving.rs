@@ -2,9 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use token_supervisor::testing::Fault;
+use tokio::task::JoinHandle;
 
 use super::{Ran, SECRET, World};
 use crate::{served::Served, support::eventually};
@@ -69,9 +70,8 @@ async fn a_user_is_connected_served_and_offboarded_over_http() {
     assert!(status.stdout.contains("revoked"), "{status:?}");
 }
 
-#[tokio::test]
-async fn a_refresh_in_flight_at_sigterm_is_stored_and_answered() {
-    let world = World::connected();
+/// A server that was told to stop while a refresh hangs, and who waits for that.
+async fn stopping_with_a_refresh_in_flight(world: &World) -> (Served, JoinHandle<reqwest::Result<Response>>) {
     let server = world.serve();
     world.sim.next(Fault::Hang);
     let refresh = server.ask(Method::POST, "/v1/grants/gitlab/alice/refresh?timeout=60", Some(&world.api_key)).send();
@@ -80,6 +80,13 @@ async fn a_refresh_in_flight_at_sigterm_is_stored_and_answered() {
     server.signal("TERM");
     let at = server.addresses[0].trim_start_matches("http://").to_owned();
     eventually("no more connections are taken", || std::net::TcpStream::connect(&at).is_err()).await;
+    (server, refresh)
+}
+
+#[tokio::test]
+async fn a_refresh_in_flight_at_sigterm_is_stored_and_answered() {
+    let world = World::connected();
+    let (server, refresh) = stopping_with_a_refresh_in_flight(&world).await;
     world.sim.release();
     assert_eq!(refresh.await.unwrap().unwrap().status(), StatusCode::OK);
     let (ended, log) = server.ended().await;
@@ -91,14 +98,7 @@ async fn a_refresh_in_flight_at_sigterm_is_stored_and_answered() {
 #[tokio::test]
 async fn a_second_signal_gives_up_what_is_in_flight() {
     let world = World::connected();
-    let server = world.serve();
-    world.sim.next(Fault::Hang);
-    let refresh = server.ask(Method::POST, "/v1/grants/gitlab/alice/refresh?timeout=60", Some(&world.api_key)).send();
-    let refresh = tokio::spawn(refresh);
-    eventually("the request has left", || world.sim.requests() == 1).await;
-    server.signal("TERM");
-    let at = server.addresses[0].trim_start_matches("http://").to_owned();
-    eventually("no more connections are taken", || std::net::TcpStream::connect(&at).is_err()).await;
+    let (server, refresh) = stopping_with_a_refresh_in_flight(&world).await;
     server.signal("INT");
     let (ended, log) = server.ended().await;
     assert_eq!(ended.code(), Some(130), "{log}");
