@@ -3,7 +3,7 @@
 use serde_json::json;
 use token_supervisor::config::{Config, Origin, Shown};
 
-use super::{Exit, Failure, Out, args::Source};
+use super::{Exit, Failure, Out, args::Source, show::note};
 
 /// Checks and shows the settings.
 ///
@@ -51,6 +51,9 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
             let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
             let json = json!({ "file": file(&config), "idps": idps });
             out.result(&json, || format!("{}\n", in_words(&config)))?;
+            if let Some(bind) = config.server().unguarded() {
+                note(&format!("serve needs an API key for {bind}: token-supervisor apikey new NAME"));
+            }
         }
         Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
     }

@@ -115,6 +115,8 @@ async fn a_unix_socket_needs_no_key_and_is_its_owners_alone() {
     let path = world.folder.path().join("ts.sock");
     let bind = format!("unix:{}", path.display());
 
+    let checked = world.run(&["config", "check"]);
+    assert!(checked.code == 0 && checked.stderr.contains("serve needs an API key for 127.0.0.1:8080"), "{checked:?}");
     let refused = world.serve_badly("127.0.0.1:0");
     refused.failed(2, "server.api_key: without one nothing is served at 127.0.0.1:0");
     assert!(refused.stderr.contains("apikey new"), "{refused:?}");
