@@ -3,7 +3,10 @@
 //! A new backend adds one line here: its name and how to get an empty store of it.
 
 mod census;
+mod due;
 mod listing;
+mod replays;
+mod revoking;
 
 use std::{
     sync::Arc,
@@ -11,8 +14,11 @@ use std::{
 };
 
 use census::*;
+use due::*;
 use futures_util::{FutureExt as _, future::join_all};
 use listing::*;
+use replays::*;
+use revoking::*;
 
 use super::*;
 use crate::{
@@ -315,242 +321,6 @@ async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
     for (key, _) in &all {
         assert!(place.row(key).await.is_some());
     }
-}
-
-async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
-    let now = place.now();
-    // Three at each time, written out of order.
-    for number in (0..30).rev() {
-        let (key, change) = nth(number, now + seconds(u64::from(number / 3)));
-        place.done(&key, change, Reply::Done).await;
-    }
-    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
-    loop {
-        let page = place.store.due(now + seconds(6), after, 4).await.unwrap();
-        assert!(page.keys.len() <= 4);
-        seen.extend(page.keys.iter().map(|key| key.user()[5..].parse::<u32>().unwrap()));
-        pages += 1;
-        // Somebody connects meanwhile: before the cursor it is left for the next round, behind it it is seen.
-        let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
-        place.done(&key, change, Reply::Done).await;
-        match page.next {
-            Some(_) => after = page.next,
-            None => break,
-        }
-        assert!(pages < 20, "it does not end");
-    }
-    let times: Vec<_> = seen.iter().map(|number| if *number < 100 { number / 3 } else { 6 }).collect();
-    assert!(times.is_sorted(), "{seen:?}");
-    for number in 0..21 {
-        assert_eq!(seen.iter().filter(|seen| **seen == number).count(), 1, "{number} in {seen:?}");
-    }
-    assert!(!seen.contains(&101) && seen.contains(&102), "{seen:?}");
-    assert!(place.store.due(Time(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
-}
-
-async fn what_needs_nobody_is_not_due(place: &mut Place) {
-    let (key, late) = (key("alice"), place.now() + seconds(1_000_000));
-    let row = place.connected(&key, 1).await;
-    let due = row.due_at.unwrap();
-    assert_eq!(place.due(due).await, ["alice"]);
-    assert!(place.due(Time(due.0 - 1)).await.is_empty());
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
-    assert_eq!(place.due(place.now()).await, ["alice"], "somebody has to see to its doubt");
-    place.done(&key, sample::refuse(1, &claimed), Reply::Done).await;
-    assert!(place.due(late).await.is_empty(), "the user has to reconnect");
-    let row = place.connected(&key, 2).await;
-    assert_eq!(place.due(late).await, ["alice"]);
-    place.done(&key, Change::Claim(claim(2, &row)), Reply::Done).await;
-    place.done(&key, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
-    place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
-    assert!(place.due(late).await.is_empty(), "disconnected");
-}
-
-async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
-    let now = place.now();
-    for number in 0..9 {
-        let (key, change) = nth(number, now);
-        let Change::Connect(mut connect) = change else { panic!("a connect") };
-        // At a week before the end, an hour after the other.
-        connect.refresh_expires = Expires::At(now + seconds(100 * 24 * 3_600 + u64::from(number) * 3_600));
-        place.done(&key, Change::Connect(connect), Reply::Done).await;
-    }
-    let forever = nth(9, now);
-    place.done(&forever.0, forever.1, Reply::Done).await;
-    let (gone, refused) = (nth(4, now).0, nth(5, now).0);
-    place.done(&gone, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
-    let hour = |number: u64| now + seconds(93 * 24 * 3_600 + number * 3_600);
-    let (mut seen, mut after) = (Vec::new(), None);
-    loop {
-        let page = place.store.expiring(hour(2)..hour(8), after, 2).await.unwrap();
-        assert!(page.len() <= 2);
-        seen.extend(page.iter().map(|grant| grant.key.user()[5..].parse::<u32>().unwrap()));
-        match page.last() {
-            Some(last) => {
-                let row = place.row(&last.key).await.unwrap();
-                assert_eq!((&last.grant_id, last.refresh_expires), (&row.grant_id, row.refresh_expires));
-                after = Some(last.clone());
-            }
-            None => break,
-        }
-    }
-    assert_eq!(seen, [2, 3, 6, 7], "from the first time on, before the second, without the gone and the refused");
-}
-
-async fn revocations_are_queued_retried_and_done(place: &mut Place) {
-    for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
-        place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
-        place.clock.advance(seconds(1));
-    }
-    let queued = place.store.revocations(2).await.unwrap();
-    let users: Vec<_> = queued.iter().map(|queued| queued.key.user()).collect();
-    assert_eq!((users, &queued[0].token, queued[0].failures), (vec!["alice", "bob"], &token(1).sealed, 0));
-    let later = place.now() + seconds(60);
-    assert!(place.store.revoking(&queued[0], later).await.unwrap());
-    assert!(!place.store.revoking(&queued[0], later).await.unwrap(), "somebody else has begun it");
-    place.store.revoked(queued[0].id, Some(later)).await.unwrap();
-    place.store.revoked(queued[1].id, None).await.unwrap();
-    assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "it is done");
-    place.restart().await;
-    let users = |queued: Vec<Revocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
-    assert_eq!(users(place.store.revocations(9).await.unwrap()), ["carol"]);
-    place.clock.advance(seconds(60));
-    let queued = place.store.revocations(9).await.unwrap();
-    assert_eq!((queued.last().unwrap().failures, users(queued)), (1, vec!["carol".into(), "alice".into()]));
-}
-
-async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut Place) {
-    let key = key("alice");
-    let row = place.connected(&key, 1).await;
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
-    place.connected(&key, 2).await;
-    for _ in 0..3 {
-        place.done(&key, committed(&commit(1, &claimed, 3)), Reply::Resolved(Resolution::Revoke)).await;
-    }
-    let queued = place.store.revocations(9).await.unwrap();
-    assert_eq!(queued.iter().map(|queued| &queued.token).collect::<Vec<_>>(), [&token(3).sealed]);
-}
-
-async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
-    for (number, user) in ["alice", "bob"].into_iter().enumerate() {
-        place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
-    }
-    let connect = Connect { cancels_revocations: true, ..connect(Some(3), 200) };
-    place.done(&key("alice"), Change::Connect(Box::new(Connect { key: key("alice"), ..connect })), Reply::Done).await;
-    let queued = place.store.revocations(9).await.unwrap();
-    assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
-}
-
-async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place) {
-    let (alice, bob) = (key("alice"), key("bob"));
-    for (key, number) in [(&alice, 1), (&bob, 2)] {
-        place.connected(key, number).await;
-        place.done(key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
-    }
-    let listed = place.store.revocations(9).await.unwrap();
-    let restored = place.done(&alice, Change::Restore, Reply::Done).await;
-    assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.now())));
-    assert_eq!(place.due(place.now()).await, ["alice"]);
-    assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was taken back since it was listed");
-    assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
-    place.done(&alice, Change::Restore, Reply::Done).await;
-
-    assert!(place.store.revoking(&listed[1], place.now()).await.unwrap());
-    place.done(&bob, Change::Restore, Reply::Refused).await;
-    place.store.revoked(listed[1].id, None).await.unwrap();
-    place.done(&bob, Change::Restore, Reply::Refused).await;
-
-    place.connected(&bob, 3).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    place.done(&bob, Change::Restore, Reply::Done).await;
-    let nobody = place.change(&key("nobody"), Change::Restore).await;
-    assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
-}
-
-async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
-    let (alice, bob) = (key("alice"), key("bob"));
-    let gone = || Change::Disconnect(Disconnect { revoke: false, purge: false });
-    place.connected(&alice, 1).await;
-    place.done(&alice, gone(), Reply::Done).await;
-    place.done(&bob, connecting(&bob, Some(1), 102), Reply::Done).await;
-    place.done(&alice, Change::Restore, Reply::Refused).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
-    place.done(&alice, Change::Restore, Reply::Refused).await;
-
-    let carol = key("carol");
-    place.connected(&carol, 5).await;
-    place.done(&carol, gone(), Reply::Done).await;
-    place.done(&bob, connecting(&bob, Some(5), 106), Reply::Done).await;
-    place.refreshed(&bob, 1, 6).await;
-    place.done(&carol, Change::Restore, Reply::Refused).await;
-}
-
-async fn a_replayed_connect_is_recognized(place: &mut Place) {
-    let key = key("alice");
-    place.connected(&key, 1).await;
-    place.refreshed(&key, 1, 2).await;
-    let row = place.refreshed(&key, 2, 3).await;
-    for (replayed, why) in
-        [(1, Unchanged::TokenAlreadySpent), (2, Unchanged::TokenAlreadySpent), (3, Unchanged::AlreadyConnected)]
-    {
-        place.restart().await;
-        let left = place.done(&key, connecting(&key, Some(replayed), 99), Reply::Unchanged(why)).await;
-        assert_eq!(left, row);
-    }
-    let row = place.connected(&key, 4).await;
-    assert_eq!((row.generation, row.incarnation), (Generation(4), id(104)));
-    place.done(&key, connecting(&key, Some(3), 99), Reply::Unchanged(Unchanged::TokenAlreadySpent)).await;
-}
-
-async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut Place) {
-    let (alice, bob) = (key("alice"), key("bob"));
-    place.connected(&alice, 1).await;
-    let before = place.connected(&bob, 9).await;
-    let refused = place.done(&bob, connecting(&bob, Some(1), 99), Reply::Duplicate).await;
-    assert_eq!(refused, before);
-    let nobody = place.change(&key("carol"), connecting(&key("carol"), Some(1), 99)).await;
-    assert_eq!((nobody.reply, nobody.row), (Reply::Duplicate, None));
-    // What alice's refreshes got is hers too, and so is what they spent.
-    place.refreshed(&alice, 1, 2).await;
-    for taken in [1, 2] {
-        place.done(&bob, connecting(&bob, Some(taken), 99), Reply::Duplicate).await;
-    }
-    // Another account of the same user is another key.
-    let account = alice.account("work");
-    assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, Reply::Duplicate);
-    // Once disconnected, the token may live elsewhere.
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    place.connected(&bob, 2).await;
-}
-
-async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut Place) {
-    let (alice, bob) = (key("alice"), key("bob"));
-    let row = place.connected(&alice, 1).await;
-    let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    let taken = || connecting(&bob, Some(1), 99);
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "it is in flight");
-    let intent = claimed.intent.unwrap();
-    place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, Reply::Done).await;
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "nobody knows what became of it");
-}
-
-async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {
-    let key = key("alice");
-    place.connected(&key, 1).await;
-    place.refreshed(&key, 1, 2).await;
-    place.refreshed(&key, 2, 3).await;
-    place.store.forget_spent(place.now()).await.unwrap();
-    let spent = Reply::Unchanged(Unchanged::TokenAlreadySpent);
-    place.done(&key, connecting(&key, Some(2), 99), spent).await;
-    place.clock.advance(Duration::from_millis(1));
-    place.store.forget_spent(place.now()).await.unwrap();
-    place.done(&key, connecting(&key, Some(1), 99), spent).await;
-    place.done(&key, connecting(&key, Some(2), 99), Reply::Done).await;
 }
 
 async fn new_rows_start_above_the_generation_floor(place: &mut Place) {

@@ -1,0 +1,85 @@
+//! What comes due is found in pages, in the order of its time.
+
+use super::*;
+
+pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
+    let now = place.now();
+    // Three at each time, written out of order.
+    for number in (0..30).rev() {
+        let (key, change) = nth(number, now + seconds(u64::from(number / 3)));
+        place.done(&key, change, Reply::Done).await;
+    }
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = place.store.due(now + seconds(6), after, 4).await.unwrap();
+        assert!(page.keys.len() <= 4);
+        seen.extend(page.keys.iter().map(|key| key.user()[5..].parse::<u32>().unwrap()));
+        pages += 1;
+        // Somebody connects meanwhile: before the cursor it is left for the next round, behind it it is seen.
+        let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
+        place.done(&key, change, Reply::Done).await;
+        match page.next {
+            Some(_) => after = page.next,
+            None => break,
+        }
+        assert!(pages < 20, "it does not end");
+    }
+    let times: Vec<_> = seen.iter().map(|number| if *number < 100 { number / 3 } else { 6 }).collect();
+    assert!(times.is_sorted(), "{seen:?}");
+    for number in 0..21 {
+        assert_eq!(seen.iter().filter(|seen| **seen == number).count(), 1, "{number} in {seen:?}");
+    }
+    assert!(!seen.contains(&101) && seen.contains(&102), "{seen:?}");
+    assert!(place.store.due(Time(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
+}
+
+pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
+    let (key, late) = (key("alice"), place.now() + seconds(1_000_000));
+    let row = place.connected(&key, 1).await;
+    let due = row.due_at.unwrap();
+    assert_eq!(place.due(due).await, ["alice"]);
+    assert!(place.due(Time(due.0 - 1)).await.is_empty());
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    assert_eq!(place.due(place.now()).await, ["alice"], "somebody has to see to its doubt");
+    place.done(&key, sample::refuse(1, &claimed), Reply::Done).await;
+    assert!(place.due(late).await.is_empty(), "the user has to reconnect");
+    let row = place.connected(&key, 2).await;
+    assert_eq!(place.due(late).await, ["alice"]);
+    place.done(&key, Change::Claim(claim(2, &row)), Reply::Done).await;
+    place.done(&key, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
+    assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
+    place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
+    assert!(place.due(late).await.is_empty(), "disconnected");
+}
+
+pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
+    let now = place.now();
+    for number in 0..9 {
+        let (key, change) = nth(number, now);
+        let Change::Connect(mut connect) = change else { panic!("a connect") };
+        // At a week before the end, an hour after the other.
+        connect.refresh_expires = Expires::At(now + seconds(100 * 24 * 3_600 + u64::from(number) * 3_600));
+        place.done(&key, Change::Connect(connect), Reply::Done).await;
+    }
+    let forever = nth(9, now);
+    place.done(&forever.0, forever.1, Reply::Done).await;
+    let (gone, refused) = (nth(4, now).0, nth(5, now).0);
+    place.done(&gone, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
+    place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
+    let hour = |number: u64| now + seconds(93 * 24 * 3_600 + number * 3_600);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = place.store.expiring(hour(2)..hour(8), after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        seen.extend(page.iter().map(|grant| grant.key.user()[5..].parse::<u32>().unwrap()));
+        match page.last() {
+            Some(last) => {
+                let row = place.row(&last.key).await.unwrap();
+                assert_eq!((&last.grant_id, last.refresh_expires), (&row.grant_id, row.refresh_expires));
+                after = Some(last.clone());
+            }
+            None => break,
+        }
+    }
+    assert_eq!(seen, [2, 3, 6, 7], "from the first time on, before the second, without the gone and the refused");
+}
