@@ -98,7 +98,7 @@ pub(crate) fn coloured(text: &str, colour: u8) -> String {
 }
 
 pub(super) fn colours_wanted() -> bool {
-    !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use tokio::sync::watch;
 
 use super::{
     Ended, Progress,
+    learn::{failures, learn},
     repeat::{flush, mark, renew, until_answered},
     seal, subject,
     tally::{Heard, phase, tally},
 };
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, Meaning, OPERATOR, Outcome, Said, Slot, delay},
+    idp::{Closed, Failure, Lane, OPERATOR, Outcome, Slot, delay},
     metrics::count,
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
@@ -270,7 +271,7 @@ impl Attempt {
             count(&self.counters.lost_answers);
         }
         drop(token);
-        let retry_at = self.learn(provider, slot, &row, &outcome);
+        let retry_at = learn(&self.core, &self.key, provider, slot, &row, &outcome);
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
                 self.heard = Some(Heard::Refusal);
@@ -293,36 +294,6 @@ impl Attempt {
             Outcome::InvalidGrant(failure) => Told::InvalidGrant { evidence: failure.evidence },
         };
         Some(Event::Told(told))
-    }
-
-    /// Tells the gate what the answer says of the provider, and logs a failure, once and here. When to try again, if
-    /// there is no token.
-    fn learn(&self, provider: &Provider, slot: Slot, row: &Row, outcome: &Outcome) -> Time {
-        let (now, login, who) = (self.core.clock.read(), slot.login(), self.key.stable_hash());
-        let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
-        let failure = outcome.failure();
-        self.core.announce(self.key.idp(), notices, failure);
-        let Some(failure) = failure else { return now.wall };
-        provider.gate.note(&failure.evidence, now);
-        tracing::warn!(
-            grant.id = row.grant_id,
-            idp = self.key.idp(),
-            idp.status = failure.evidence.status,
-            idp.code = failure.evidence.code,
-            idp.detail = failure.evidence.detail,
-            idp.request_id = failure.evidence.request_id,
-            "a refresh was not answered with a token"
-        );
-        let wait = if other_secret {
-            delay(0, Some(Duration::ZERO), 0)
-        } else if let Some(closed) = provider.gate.closed_to(login, now) {
-            closed.wait
-        } else if failure.meaning == Meaning::OperatorFault {
-            OPERATOR.half_jittered(failures(row) + 1, random())
-        } else {
-            delay(failures(row), failure.retry_after, random())
-        };
-        now.wall + wait
     }
 
     async fn change(&mut self, change: Change) -> Option<Event> {
@@ -407,10 +378,6 @@ impl Drop for Attempt {
         self.core.attempts.remove(&self.key, self.id);
         self.core.attempts.finish();
     }
-}
-
-fn failures(row: &Row) -> u32 {
-    row.last_error.as_ref().map_or(0, |error| error.failures)
 }
 
 fn fault(failure: Failure) -> Fault {

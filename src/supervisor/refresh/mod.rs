@@ -6,6 +6,7 @@
 //! whose an answer is, `repeat` what the store is asked for until it answers, `tally` what an attempt came to.
 
 mod attempt;
+mod learn;
 mod repeat;
 pub(super) mod seal;
 mod subject;
