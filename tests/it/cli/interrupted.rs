@@ -1,7 +1,7 @@
 //! Ctrl-C while a refresh is in flight, and stores that others have.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Child, Command},
 };
 
@@ -42,6 +42,19 @@ async fn what_is_in_flight_at_ctrl_c_is_stored() {
     let status = world.json(&["status", "gitlab", "alice"]);
     assert_eq!((&status["generation"], &status["state"]), (&2.into(), &"fresh".into()), "{status}");
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn ctrl_c_while_an_answer_is_pasted_stores_nothing() {
+    let world = World::connected();
+    let mut child = started(world.command(&["connect", "gitlab", "bob", "--stdin"]));
+    child.stdin.as_mut().unwrap().write_all(&world.sim.consent_answer("bob")).unwrap();
+    interrupt(&child);
+    // Its input is still open.
+    let ended = child.wait().unwrap();
+    assert!(!ended.success(), "{ended:?}");
+    world.run(&["status", "gitlab", "bob"]).failed(5, "token-supervisor connect gitlab bob --stdin");
 }
 
 #[cfg(unix)]
