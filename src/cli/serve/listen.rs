@@ -15,7 +15,9 @@ use crate::{Exit, Failure};
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     #[cfg(unix)]
-    unix: Vec<(UnixListener, PathBuf)>,
+    unix: Vec<UnixListener>,
+    /// In the order of those.
+    sockets: Sockets,
 }
 
 /// The files of Unix sockets; they go when this does.
@@ -38,12 +40,16 @@ impl Listeners {
             tcp: Vec::new(),
             #[cfg(unix)]
             unix: Vec::new(),
+            sockets: Sockets::default(),
         };
         for bind in all {
             let bound = match bind {
                 Bind::Tcp(address) => TcpListener::bind(address).map(|listener| listeners.tcp.push(listener)),
                 #[cfg(unix)]
-                Bind::Unix(path) => unix::bind(path).map(|listener| listeners.unix.push((listener, path.clone()))),
+                Bind::Unix(path) => unix::bind(path).map(|listener| {
+                    listeners.unix.push(listener);
+                    listeners.sockets.0.push(path.clone());
+                }),
                 _ => Err(io::ErrorKind::Unsupported.into()),
             };
             bound.map_err(|error| refused(bind, &error))?;
@@ -54,24 +60,21 @@ impl Listeners {
     /// Where they listen, as a client is told: with the ports that were chosen.
     pub(super) fn addresses(&self) -> Result<Vec<String>, Failure> {
         let tcp = self.tcp.iter().map(|listener| Ok(format!("http://{}", listener.local_addr()?)));
-        #[cfg(unix)]
-        let tcp = tcp.chain(self.unix.iter().map(|(_, path)| Ok(format!("unix:{}", path.display()))));
-        tcp.collect()
+        let unix = self.sockets.0.iter().map(|path| Ok(format!("unix:{}", path.display())));
+        tcp.chain(unix).collect()
     }
 
     /// Answers requests from now on.
     pub(super) fn serve(self, api: &Api) -> Result<(Vec<Server>, Sockets), Failure> {
         let mut servers = Vec::new();
-        let mut sockets = Sockets::default();
         if !self.tcp.is_empty() {
             servers.push(Server::start(api.clone(), self.tcp)?);
         }
         #[cfg(unix)]
-        for (listener, path) in self.unix {
+        for listener in self.unix {
             servers.push(Server::start_trusting(api.clone(), listener)?);
-            sockets.0.push(path);
         }
-        Ok((servers, sockets))
+        Ok((servers, self.sockets))
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use token_supervisor::testing::Fault;
 
-use super::{Ran, SECRET, World, fits, interrupted, program, started};
+use super::{ON_GRANTS, Ran, SECRET, World, fits, interrupted, program, started};
 use crate::{served::Served, support::eventually};
 
 /// A server, and a user who has its address and an API key but nothing of its files.
@@ -113,28 +113,13 @@ async fn a_key_that_may_not_is_told_what_it_lacks() {
     assert_eq!((&told["code"], &told["exit_code"]), (&"unauthorized".into(), &2.into()));
 }
 
-/// Each command that has `--server`, in its shortest form.
-const COMMANDS: [&[&str]; 11] = [
-    &["connect", "gitlab", "alice", "--stdin"],
-    &["token", "gitlab", "alice"],
-    &["status"],
-    &["status", "gitlab", "alice"],
-    &["list"],
-    &["refresh", "gitlab", "alice"],
-    &["hold", "gitlab", "alice", "--reason", "x"],
-    &["release", "gitlab", "alice"],
-    &["disconnect", "gitlab", "alice"],
-    &["restore", "gitlab", "alice"],
-    &["purge", "gitlab", "alice"],
-];
-
 #[test]
 fn a_server_that_is_not_there_is_named_by_every_command() {
     let folder = tempfile::TempDir::new().unwrap();
     // Bound and not listened at: nobody else gets it.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = format!("http://{free}");
-    for args in COMMANDS {
+    for args in ON_GRANTS {
         use std::io::Write as _;
         let mut child = started(program(folder.path(), &[args, &["--server", &nobody]].concat()));
         child.stdin.take().unwrap().write_all(br#"{"access_token":"ts-test-secret-a"}"#).ok();

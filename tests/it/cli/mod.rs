@@ -46,6 +46,21 @@ const COMMANDS: [&str; 18] = [
     "why",
 ];
 
+/// Each command that reads or changes grants, in its shortest form.
+const ON_GRANTS: [&[&str]; 11] = [
+    &["connect", "gitlab", "alice", "--stdin"],
+    &["token", "gitlab", "alice"],
+    &["status"],
+    &["status", "gitlab", "alice"],
+    &["list"],
+    &["refresh", "gitlab", "alice"],
+    &["hold", "gitlab", "alice", "--reason", "x"],
+    &["release", "gitlab", "alice"],
+    &["disconnect", "gitlab", "alice"],
+    &["restore", "gitlab", "alice"],
+    &["purge", "gitlab", "alice"],
+];
+
 /// A folder in which `init --idp gitlab` was run, and the identity provider.
 struct World {
     folder: TempDir,
