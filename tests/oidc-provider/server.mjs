@@ -7,7 +7,7 @@
 // says `resume`; the input's end is the server's, so that whoever started it cannot leave it behind.
 //
 // Standard output tells what happened, a line of JSON each: first where it listens, then every request at the token
-// endpoint and every grant that ended. Of tokens it has a digest only.
+// endpoint, every grant that ended, and that a pause has begun. Of tokens it has a digest only.
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -64,7 +64,11 @@ provider.use(async (ctx, next) => {
 });
 
 let paused, release;
-const order = (line) => (line === 'pause' ? (paused = new Promise((done) => (release = done))) : release());
+const order = (line) => {
+  if (line === 'resume') return release();
+  paused = new Promise((done) => (release = done));
+  tell({ event: 'paused' });
+};
 createInterface({ input: process.stdin }).on('line', order).on('close', () => process.exit());
 
 provider.use(async (ctx, next) => {

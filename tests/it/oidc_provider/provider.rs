@@ -101,9 +101,12 @@ impl Provider {
         Some(Self { process, issuer, log, http, _folder: folder })
     }
 
-    /// Requests for tokens wait from now on.
-    pub(crate) fn pause(&self) {
+    /// Requests for tokens wait from now on: what the provider has not begun is not spent.
+    pub(crate) async fn pause(&self) {
+        let pauses = || events(&self.log).iter().filter(|event| event.event == "paused").count();
+        let before = pauses();
         self.order("pause");
+        polled("the pause", Duration::from_secs(60), || (pauses() > before).then_some(())).await;
     }
 
     pub(crate) fn resume(&self) {

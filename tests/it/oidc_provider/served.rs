@@ -26,7 +26,7 @@ async fn from_init_to_tokens_that_outlive_killed_servers() {
     let used = installed.reads(USER, LIVES * LIFE, accepted).await;
 
     // The refresh that is due hangs until the token has ended, and more readers come than anybody needs.
-    provider.pause();
+    provider.pause().await;
     pass(LIFE).await;
     let (spent, asked) = (provider.spent_once_each(USER), now());
     let answered = async {
@@ -34,10 +34,10 @@ async fn from_init_to_tokens_that_outlive_killed_servers() {
         provider.resume();
     };
     let (tokens, ()) = join(installed.tokens(USER, READERS), answered).await;
-    // On a busy machine the next one may come due meanwhile.
-    let refreshes = 1..=1 + (now() - asked) / (LIFE / 2).as_millis() as u64;
+    // What hung so long may bring a token that is due, or has ended: one more, and on a busy machine the next.
+    let refreshes = 1..=2 + (now() - asked) / (LIFE / 2).as_millis() as u64;
     let brought = |generation: u64| generation.saturating_sub(1 + spent);
-    assert!(tokens.iter().all(|token| refreshes.contains(&brought(token.generation))), "one for all of them");
+    assert!(tokens.iter().all(|token| refreshes.contains(&brought(token.generation))), "as few as for one reader");
 
     // Nothing is in flight right after a refresh, so nothing may be lost.
     installed.sees_a_refresh(USER).await;
