@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use token_supervisor::{ClientSecret, Cursor, TokenKey, web::grant_body};
 use url::Url;
@@ -82,10 +82,11 @@ struct Ready {
 
 impl Server {
     pub(super) fn new(address: &Address) -> Result<Self, Failure> {
-        let http = Client::builder().connect_timeout(CONNECT_WITHIN).timeout(ANSWER_WITHIN);
+        // A key goes to nobody but who was named.
+        let http = Client::builder().redirect(redirect::Policy::none());
+        let http = http.connect_timeout(CONNECT_WITHIN).timeout(ANSWER_WITHIN);
         let http = match address {
-            // A key goes to nobody but who was named.
-            Address::Url(_) => http.redirect(reqwest::redirect::Policy::none()),
+            Address::Url(_) => http,
             #[cfg(unix)]
             Address::Unix(path) => http.unix_socket(path.as_path()),
             #[cfg(not(unix))]

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use token_supervisor::testing::Fault;
 
-use super::{ON_GRANTS, Ran, SECRET, World, fits, interrupted, program, started};
+use super::{ON_GRANTS, Ran, SECRET, World, fits, interrupted, nobody, program, started};
 use crate::{served::Served, support::eventually};
 
 /// A server, and a user who has its address and an API key but nothing of its files.
@@ -116,9 +116,8 @@ async fn a_key_that_may_not_is_told_what_it_lacks() {
 #[test]
 fn a_server_that_is_not_there_is_named_by_every_command() {
     let folder = tempfile::TempDir::new().unwrap();
-    // Bound and not listened at: nobody else gets it.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}");
+    let (_kept, nobody) = nobody();
+    let nobody = format!("http://{nobody}");
     for args in ON_GRANTS {
         use std::io::Write as _;
         let mut child = started(program(folder.path(), &[args, &["--server", &nobody]].concat()));
@@ -144,6 +143,29 @@ async fn what_answers_otherwise_is_no_token_supervisor() {
     let other = format!("http://{}", world.sim.token_url().split('/').nth(2).unwrap());
     let ran = world.run(&["token", "gitlab", "alice", "--server", &other]);
     ran.failed(1, "not as a token-supervisor does");
+}
+
+/// Whoever could answer with one would else say where the API key goes.
+#[test]
+fn a_redirect_is_not_followed() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let named = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let location = format!("http://{}/v1/grants", elsewhere.local_addr().unwrap());
+    let url = format!("http://{}", named.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut asked, _) = named.accept().unwrap();
+        assert!(asked.read(&mut [0; 4_096]).unwrap() > 0);
+        let answer = format!("HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        asked.write_all(answer.as_bytes()).unwrap();
+    });
+    let mut command = program(folder.path(), &["list", "--server", &url]);
+    let ran = Ran::new(command.env("TOKEN_SUPERVISOR_API_KEY", "ts-test-secret-key").output().unwrap());
+    answering.join().unwrap();
+    ran.without_secrets().failed(1, "not as a token-supervisor does");
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "somebody was asked who was not named");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Ran, World, api_key, program};
+use super::{Ran, World, api_key, nobody, program};
 
 #[test]
 fn from_init_to_tokens_past_their_lifetimes() {
@@ -35,9 +35,9 @@ fn doctor_asks_providers_for_nothing() {
     let doctor = world.run(&["doctor", "--probe"]);
     assert!(doctor.code == 0 && doctor.stdout.contains("answers (405 to a request without credentials)"), "{doctor:?}");
     assert_eq!(world.sim.presentations().len(), 0);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_kept, nobody) = nobody();
     let mut command = world.command(&["doctor", "--probe"]);
-    command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{free}/token"));
+    command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{nobody}/token"));
     let doctor = Ran::new(command.output().unwrap());
     assert!(doctor.code == 1 && doctor.stdout.contains("does not answer: connect_failed"), "{doctor:?}");
     world.run(&["doctor", "--probe", "--server", "http://127.0.0.1:9"]).failed(2, "looks from this machine");

@@ -1,6 +1,6 @@
 //! A real Keycloak: its process, its token endpoint as a user's browser would use it, its admin API.
 
-use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{net::TcpListener, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -35,9 +35,10 @@ pub(super) struct Consent {
 impl Keycloak {
     /// Starts one with nothing but the realm in it.
     pub(super) async fn start(folder: PathBuf) -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        // Below those that are given to who asks for any: it is kept for the restarts.
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let first = 20_000 + (std::process::id() % 10_000) as u16;
+        let port = (first..32_768).find(free).unwrap();
         let http = Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let mut server = Self { folder, port, pid: None, http };
         server.run(false).await;
