@@ -117,7 +117,7 @@ async fn status(stage: &mut Stage, plot: &mut Plot) -> Result<Option<State>, Str
 /// The grant gives a token and can be refreshed, or a reconnect is required for a reason.
 async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Result<(), String> {
     let at = stage.now();
-    let token = match insisted(stage, Acquire::new(&plot.key)).await {
+    let token = match insisted(stage, &plot.key, Acquire::new(&plot.key)).await {
         Ok(token) => token,
         // Its asker was told that the time was over, and it was carried out all the same.
         Err(Error::NotConnected) if plot.may_be(stage, State::Revoked, family, usize::MAX) => return Ok(()),
@@ -127,7 +127,7 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
         Err(error) => return Err(format!("no token at rest: {error}")),
     };
     valid(stage, plot, &token, Duration::ZERO, at)?;
-    match insisted(stage, RefreshNow::new(&plot.key)).await {
+    match insisted(stage, &plot.key, RefreshNow::new(&plot.key)).await {
         Ok(_) => {}
         Err(Error::ReconnectRequired { .. }) if plot.may_be(stage, State::ReconnectRequired, family, usize::MAX) => {
             return Ok(());
@@ -145,15 +145,20 @@ async fn works(stage: &mut Stage, plot: &mut Plot, family: Option<u64>) -> Resul
     }
 }
 
-/// Asks again after a pause: the provider may have wished for one, or the wall clock, by which pauses are counted,
-/// was stepped back.
-async fn insisted<C: Command>(stage: &mut Stage, command: C) -> Result<C::Answer, Error> {
-    for _ in 0..5 {
+/// Asks again after a pause: the provider may have wished for one, the wall clock, by which pauses are counted, was
+/// stepped back, or the machine is slower than the clock. A hold whose asker was told that the time was over may have
+/// taken effect since.
+async fn insisted<C: Command>(stage: &mut Stage, key: &TokenKey, command: C) -> Result<C::Answer, Error> {
+    for _ in 0..9 {
         match stage.called(command.clone()).await {
+            Err(Error::Unavailable { cause: Cause::Held | Cause::IdpHeld, .. }) => {
+                release(stage, key).await.ok();
+            }
             Err(Error::Unavailable {
                 retry_after,
                 cause: Cause::IdpDown | Cause::IdpThrottled | Cause::InDoubt | Cause::ClientRefused,
             }) => stage.advance(retry_after),
+            Err(Error::Timeout) => {}
             answer => return answer,
         }
     }
