@@ -163,7 +163,7 @@ fn settings() -> RefreshSettings {
         .margin(Duration::from_secs(60))
         .connect_timeout(CONNECT_TIMEOUT)
         .attempt_timeout(ATTEMPT_TIMEOUT)
-        .patience(Duration::from_secs(4))
+        .patience(Duration::from_secs(8))
         .send_window(Duration::from_secs(1))
         .settle(Duration::from_secs(1))
         .lease(Duration::from_secs(2))

@@ -8,7 +8,11 @@
 //!
 //! Time-outs here are real time, not the `Clock` port: they belong to sockets.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
@@ -16,6 +20,7 @@ use reqwest::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue},
     header::{RETRY_AFTER, TRANSFER_ENCODING},
 };
+use tokio::select;
 use url::{
     Url,
     form_urlencoded::{Serializer, byte_serialize},
@@ -25,6 +30,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
     outcome::{Failure, INCOMPLETE, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
+    patience,
     provider::Credentials,
 };
 use crate::{
@@ -62,14 +68,14 @@ impl Client {
     /// are the grant's own form fields; they replace the provider's of the same name.
     ///
     /// Once polled this must run to its end: dropping it closes the connection, and a rotated token that
-    /// was on its way is lost. `timeout` runs from now until the answer's last byte.
+    /// was on its way is lost. `patience` runs from now until the answer's last byte.
     pub(crate) async fn refresh(
         &self,
         idp: &Idp,
         client: usize,
         refresh_token: &RefreshToken,
         params: &BTreeMap<String, String>,
-        timeout: Duration,
+        patience: Duration,
     ) -> Outcome {
         let mut fields = BTreeMap::new();
         fields.extend(idp.scope.as_ref().map(|scope| ("scope", scope.as_str())));
@@ -77,8 +83,8 @@ impl Client {
         fields.retain(|name, _| !RESERVED_PARAMS.contains(name));
         let secret = refresh_token.expose_secret();
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
-        let request = self.form(idp, client, &idp.token_url, own.into_iter().chain(fields)).timeout(timeout);
-        match self.send(idp, request).await {
+        let request = self.form(idp, client, &idp.token_url, own.into_iter().chain(fields));
+        match self.send(idp, request, patience).await {
             Ok((reply, cut)) => told(idp, &reply, cut, secret),
             Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
             Err(Unsent::Perhaps(failure)) => Outcome::Unknown(failure),
@@ -92,9 +98,11 @@ impl Client {
     pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
         let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
-        let request = self.form(idp, client, url, own).timeout(REVOCATION_TIMEOUT);
-        let (reply, _) =
-            self.send(idp, request).await.map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
+        let request = self.form(idp, client, url, own);
+        let (reply, _) = self
+            .send(idp, request, REVOCATION_TIMEOUT)
+            .await
+            .map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
         revoked(idp, &reply).map_err(|mut failure| {
             failure.scrub(token.expose_secret());
             failure
@@ -145,18 +153,28 @@ impl Client {
         request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
     }
 
-    /// Sends, and reads the answer; beside it our code for why it was cut, if it was.
-    async fn send(&self, idp: &Idp, request: RequestBuilder) -> Result<(Reply, Option<&'static str>), Unsent> {
+    /// Sends, and reads the answer; beside it our code for why it was cut, if it was. What is there is read before the
+    /// patience is looked at.
+    async fn send(
+        &self,
+        idp: &Idp,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<(Reply, Option<&'static str>), Unsent> {
         let (http, request) = request.build_split();
         let never = |code| Unsent::Never(Failure::ours(code));
         let request = request.map_err(|_| never("bad_request"))?;
-        let mut response = http.execute(request).await.map_err(|error| match () {
-            // Name, connection or TLS: nothing of the request was written.
-            () if error.is_connect() => never("connect_failed"),
-            () if error.is_timeout() => Unsent::Perhaps(Failure::ours("timeout")),
-            () => Unsent::Perhaps(Failure::ours("connection_lost")),
-        })?;
-        let (body, cut) = read(&mut response).await;
+        let mut patience = pin!(patience::run_out(patience));
+        let mut response = select! {
+            biased;
+            response = http.execute(request) => response.map_err(|error| match () {
+                // Name, connection or TLS: nothing of the request was written.
+                () if error.is_connect() => never("connect_failed"),
+                () => Unsent::Perhaps(Failure::ours("connection_lost")),
+            })?,
+            () = &mut patience => return Err(Unsent::Perhaps(Failure::ours("timeout"))),
+        };
+        let (body, cut) = read(&mut response, patience).await;
         let head = Head {
             status: response.status().as_u16(),
             http2: response.version() >= Version::HTTP_2,
@@ -303,18 +321,25 @@ fn basic(client_id: &str, secret: &str) -> HeaderValue {
 }
 
 /// The body up to the limit, and our code for why there is more of it.
-async fn read(response: &mut Response) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
+async fn read(
+    response: &mut Response,
+    mut patience: Pin<&mut impl Future<Output = ()>>,
+) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
     let announced = response.content_length();
     let size = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_ANSWER)));
     loop {
-        match response.chunk().await {
+        let chunk = select! {
+            biased;
+            chunk = response.chunk() => chunk,
+            () = &mut patience => return (body, Some("timeout")),
+        };
+        match chunk {
             Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => return (body, Some("answer_too_large")),
             Ok(Some(chunk)) => append(&mut body, &chunk),
             // An HTTP/2 stream reset by NO_ERROR ends without an error in hyper, at whatever byte.
             Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => return (body, Some(INCOMPLETE)),
             Ok(None) => return (body, None),
-            Err(error) if error.is_timeout() => return (body, Some("timeout")),
             Err(_) => return (body, Some(INCOMPLETE)),
         }
     }

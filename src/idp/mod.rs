@@ -18,6 +18,7 @@ mod gate;
 mod health;
 mod http;
 mod outcome;
+mod patience;
 pub mod preset;
 mod provider;
 mod rule;

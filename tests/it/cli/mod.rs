@@ -6,6 +6,8 @@ mod getting_started;
 mod interrupted;
 mod looks;
 #[cfg(unix)]
+mod paused;
+#[cfg(unix)]
 mod schemathesis;
 #[cfg(unix)]
 mod serving;

@@ -1,0 +1,35 @@
+//! A process that stands still for longer than it would await an answer: suspended containers, debuggers, starved machines.
+
+use std::time::Duration;
+
+use token_supervisor::testing::Fault;
+
+use super::{Ran, World, started};
+use crate::{
+    real_time::pass,
+    support::{eventually, signal},
+};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn what_came_meanwhile_is_stored() {
+    let world = World::connected();
+    let mut refresh = world.command(&["refresh", "gitlab", "alice"]);
+    for time in ["PATIENCE", "ATTEMPT_TIMEOUT"] {
+        refresh.env(format!("TOKEN_SUPERVISOR__REFRESH__{time}_SECONDS"), PATIENCE.as_secs().to_string());
+    }
+    world.sim.next(Fault::Hang);
+    let child = started(refresh);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    signal("STOP", child.id());
+    world.sim.release();
+    eventually("it is answered", || world.sim.presentations()[0].answered_at.is_some()).await;
+    pass(2 * PATIENCE).await;
+    signal("CONT", child.id());
+    let ran = Ran::new(child.wait_with_output().unwrap()).without_secrets();
+    assert!(ran.code == 0 && ran.stdout.starts_with("refreshed\n"), "{ran:?}");
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!((&status["generation"], &status["state"]), (&2.into(), &"fresh".into()), "{status}");
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+}
