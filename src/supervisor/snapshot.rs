@@ -8,7 +8,7 @@ use std::{
 
 use papaya::{Compute, HashMap, Operation, ResizeMode};
 
-use super::watch::WatchCell;
+use super::watch::{WatchCell, Watches};
 use crate::{
     clock::{Clock, Reading},
     model::{AccessToken, Expires, Generation, Issued, Standing, Time, Token, TokenKey},
@@ -17,7 +17,7 @@ use crate::{
 /// The published tokens of every key that has an actor.
 pub(super) struct Snapshot {
     tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
-    watches: HashMap<TokenKey, std::sync::Weak<WatchCell>, CachedHash>,
+    watches: Watches,
     clock: Clock,
 }
 
@@ -25,7 +25,7 @@ impl Snapshot {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             tokens: HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build(),
-            watches: HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build(),
+            watches: Watches::default(),
             clock,
         }
     }
@@ -63,7 +63,7 @@ impl Snapshot {
             None => Operation::Insert(Arc::clone(issued)),
         });
         if !matches!(published, Compute::Aborted(()))
-            && let Some(cell) = self.watched(key)
+            && let Some(cell) = self.watches.get(key)
         {
             cell.publish(issued);
         }
@@ -79,7 +79,7 @@ impl Snapshot {
             Some((_, held)) if held.generation > generation => Operation::Abort(()),
             _ => Operation::Insert(Arc::clone(&ended)),
         });
-        if let Some(cell) = self.watched(key) {
+        if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
         }
     }
@@ -87,22 +87,14 @@ impl Snapshot {
     /// Forgets the key: its actor sleeps, or nothing was ever stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
         self.tokens.pin().remove(key);
-        if let Some(cell) = self.watched(key) {
+        if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
         }
     }
 
     /// The key's watch, made if nobody watches yet.
     pub(super) fn watch(&self, key: &TokenKey) -> Arc<WatchCell> {
-        let (watches, made) = (self.watches.pin(), Arc::new(WatchCell::new()));
-        let computed = watches.compute(key.clone(), |current| match current.and_then(|(_, weak)| weak.upgrade()) {
-            Some(held) => Operation::Abort(held),
-            None => Operation::Insert(Arc::downgrade(&made)),
-        });
-        let cell = match computed {
-            Compute::Aborted(held) => held,
-            _ => made,
-        };
+        let cell = self.watches.join(key);
         if let Some(issued) = self.current(key) {
             cell.publish(&issued);
         }
@@ -111,16 +103,7 @@ impl Snapshot {
 
     /// Whether somebody watches the key: its actor does not sleep then.
     pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
-        self.watched(key).is_some()
-    }
-
-    fn watched(&self, key: &TokenKey) -> Option<Arc<WatchCell>> {
-        let watches = self.watches.pin();
-        let cell = watches.get(key)?.upgrade();
-        if cell.is_none() {
-            watches.remove_if(key, |_, weak| weak.strong_count() == 0).ok();
-        }
-        cell
+        self.watches.get(key).is_some()
     }
 }
 
@@ -140,7 +123,7 @@ pub(super) fn last_use(issued: &Issued) -> Time {
     Time(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
 }
 
-type CachedHash = BuildHasherDefault<PassThrough>;
+pub(super) type CachedHash = BuildHasherDefault<PassThrough>;
 
 /// Keys bring their hash along.
 #[derive(Default)]

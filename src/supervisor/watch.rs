@@ -1,27 +1,70 @@
 //! One key, many reads: a watch is an atomic load.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
+use papaya::{Compute, HashMap, Operation, ResizeMode};
 use tokio::sync::watch;
 
-use super::snapshot::supersedes;
+use super::snapshot::{CachedHash, supersedes};
 use crate::{
     clock::Clock,
-    model::{Issued, Token},
+    model::{Issued, Token, TokenKey},
 };
 
-/// What watchers of a key share.
+type Cells = HashMap<TokenKey, Weak<WatchCell>, CachedHash>;
+
+/// The keys that somebody watches.
+pub(super) struct Watches(Arc<Cells>);
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self(Arc::new(HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build()))
+    }
+}
+
+impl Watches {
+    pub(super) fn get(&self, key: &TokenKey) -> Option<Arc<WatchCell>> {
+        self.0.pin().get(key)?.upgrade()
+    }
+
+    /// The key's cell, made if nobody watches yet.
+    pub(super) fn join(&self, key: &TokenKey) -> Arc<WatchCell> {
+        let made = Arc::new(WatchCell {
+            current: ArcSwapOption::empty(),
+            changes: watch::Sender::new(0),
+            key: key.clone(),
+            all: self.0.clone(),
+        });
+        let cells = self.0.pin();
+        let joined = cells.compute(key.clone(), |current| match current.and_then(|(_, cell)| cell.upgrade()) {
+            Some(held) => Operation::Abort(held),
+            None => Operation::Insert(Arc::downgrade(&made)),
+        });
+        match joined {
+            Compute::Aborted(held) => held,
+            _ => made,
+        }
+    }
+}
+
+/// What watchers of a key share. It leaves the others with the last of them, whether or not anything was ever stored for
+/// its key: anybody may ask for any.
 pub(super) struct WatchCell {
     current: ArcSwapOption<Issued>,
     changes: watch::Sender<u64>,
+    key: TokenKey,
+    all: Arc<Cells>,
+}
+
+impl Drop for WatchCell {
+    fn drop(&mut self) {
+        // Another one may stand there by now.
+        self.all.pin().remove_if(&self.key, |_, cell| cell.strong_count() == 0).ok();
+    }
 }
 
 impl WatchCell {
-    pub(super) fn new() -> Self {
-        Self { current: ArcSwapOption::empty(), changes: watch::Sender::new(0) }
-    }
-
     pub(super) fn publish(&self, issued: &Arc<Issued>) {
         let before = self.current.rcu(|current| match current {
             Some(held) if !supersedes(issued, held) => Some(Arc::clone(held)),
@@ -89,5 +132,21 @@ impl Clone for TokenWatch {
 impl std::fmt::Debug for TokenWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenWatch").field("token", &self.token()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watchers_share_a_cell_that_goes_with_the_last_of_them() {
+        let (watches, key) = (Watches::default(), TokenKey::new("alice", "idp"));
+        let (first, second) = (watches.join(&key), watches.join(&key));
+        assert!(Arc::ptr_eq(&first, &second));
+        drop(first);
+        assert!(watches.get(&key).is_some_and(|cell| Arc::ptr_eq(&cell, &second)));
+        drop(second);
+        assert!(watches.get(&key).is_none() && watches.0.is_empty());
     }
 }
