@@ -199,7 +199,10 @@ impl TokenSupervisor {
                 match row {
                     Ok(row) if !filter.fits(&row, listed.now) => {}
                     Ok(_) if items.len() == full => return Ok(Page { next: last(&items), items }),
-                    Ok(row) => items.push((key, Status::of(Some(&row), listed.now, None))),
+                    Ok(row) => {
+                        let status = self.shared.core.status(&key, Some(&row), listed.now, None);
+                        items.push((key, status));
+                    }
                     Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
                 }
             }

@@ -4,17 +4,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
-
-use super::{TokenSupervisor, core::Core};
+use super::{TokenSupervisor, census::Counts, core::Core};
 use crate::{
     error::Cause,
     metrics::{Histogram, Metric, MetricKind, count, load},
-    model::{State, Time},
+    model::State,
     protocol::{Reply, resolve::Resolution},
     store::{Census, Counted},
 };
@@ -27,8 +28,7 @@ pub(super) struct Counters {
     pub(super) actors: AtomicUsize,
     pub(super) actor_restarts: AtomicU64,
     shed: [AtomicU64; Shed::NAMES.len()],
-    /// The last one, and when it was asked for by the boot-time clock.
-    census: tokio::sync::Mutex<Option<(Time, Census)>>,
+    pub(super) census: Counts,
 }
 
 /// Why a request was told to slow down.
@@ -116,16 +116,10 @@ impl IdpCounters {
     }
 }
 
-/// How old the count of grants may be: every row is read for it.
-const COUNTED_EVERY: Duration = Duration::from_secs(60);
-
-/// How long it may take; without it the rest is told.
-const COUNTED_WITHIN: Duration = Duration::from_secs(5);
-
 impl TokenSupervisor {
     /// What the supervisor has counted and measured, to be shown to whatever collects metrics. Names are those of the
     /// HTTP API's `/metrics`, without their prefix. Grants are counted in the store, once a minute at most and only if
-    /// somebody asks; if it does not answer within 5 s, what needs that is left out.
+    /// somebody asks; a count that takes longer than 5 s is told by the next call, and the one before meanwhile.
     ///
     /// Dropping the future loses nothing.
     pub async fn metrics(&self) -> Vec<Metric> {
@@ -203,22 +197,19 @@ impl Core {
         vec![paused, breaker, refreshes, seconds, lost]
     }
 
-    async fn of_grants(&self) -> Vec<Metric> {
-        let mut kept = self.counters.census.lock().await;
-        let now = self.clock.read().boot;
-        if kept.as_ref().is_none_or(|(at, _)| now.since(*at) >= COUNTED_EVERY) {
-            let deadline = self.clock.sleep(COUNTED_WITHIN);
-            *kept = match select(self.store.census(), Box::pin(deadline)).await {
-                Either::Left((Ok(census), _)) => Some((now, census)),
-                Either::Left((Err(_), _)) | Either::Right(_) => None,
-            };
-        }
-        kept.as_ref().map_or_else(Vec::new, |(_, census)| of_census(census, |idp| self.idp_held(idp).is_some()))
+    async fn of_grants(self: &Arc<Self>) -> Vec<Metric> {
+        let census = self.census().await;
+        let stands_still = |idp: &str| self.provider(idp).is_none() || self.idp_held(idp).is_some();
+        census.map_or_else(Vec::new, |census| of_census(&census, stands_still))
     }
 }
 
-fn of_census(census: &Census, held: impl Fn(&str) -> bool) -> Vec<Metric> {
-    let mut grants = gauge("grants", "Grants by what they are doing, as counted within the last minute.");
+/// `stands_still` tells the providers that are held or not configured any more: nothing is sent there.
+fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric> {
+    let mut grants = gauge(
+        "grants",
+        "Grants by what they are doing, as last counted: a minute ago at most, longer in a large store.",
+    );
     let mut lag = gauge("due_lag_seconds", "How late the most overdue refresh is.");
     let mut impact =
         gauge("first_impact_seconds", "Until the first still valid token of a failing or held grant runs out.");
@@ -233,14 +224,15 @@ fn of_census(census: &Census, held: impl Fn(&str) -> bool) -> Vec<Metric> {
             grants.push(&[("idp", idp), ("state", state.as_str())], total as f64);
         }
         let alive = || counted.iter().filter(|counted| !counted.marks.ended);
-        let (sendable, idp_held) =
-            (|counted: &Counted| counted.refreshable && !counted.marks.required && !counted.held, held(idp));
+        let stands_still = stands_still(idp);
+        let sendable =
+            |counted: &Counted| counted.refreshable && !counted.marks.required && !counted.held && !stands_still;
         let overdue = alive().filter(|counted| counted.marks.due && sendable(counted));
         let first = overdue.filter_map(|counted| counted.first_due).min();
         lag.push(&[("idp", idp)], first.map_or(0.0, |due| census.now.since(due).as_secs_f64()));
         let hindered = |counted: &Counted| {
             let Counted { failing, held, marks, .. } = counted;
-            *failing || *held || idp_held || marks.required || (marks.doubted && !marks.leased)
+            *failing || *held || stands_still || marks.required || (marks.doubted && !marks.leased)
         };
         let first = alive().filter(|counted| hindered(counted)).filter_map(|counted| counted.first_end).min();
         if let Some(end) = first {

@@ -9,6 +9,7 @@
 
 mod announce;
 mod builder;
+mod census;
 mod command;
 mod core;
 #[cfg(feature = "web")]

@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use super::core::Core;
 use crate::{
-    model::{Evidence, Expires, Expiry, Generation, Row, State, Time},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, Time, TokenKey},
     protocol::Unchanged,
 };
 
@@ -23,7 +24,8 @@ pub struct Status {
     pub expiry: Expiry,
     /// When its refresh token ends.
     pub refresh_expiry: Expiry,
-    /// When the next refresh should start.
+    /// When the next refresh should start, if one is to: none does while the grant or its identity provider is held, nor
+    /// while a doubt lasts, which has no set end.
     pub next_refresh_at: Option<SystemTime>,
     /// The code of the last failure, if the last refresh failed.
     pub last_error: Option<String>,
@@ -40,7 +42,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub(super) fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
+    fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
         let Some(row) = row else {
             return Self {
                 state: State::Absent,
@@ -70,9 +72,8 @@ impl Status {
             refresh_expiry: public(row.refresh_expires),
             next_refresh_at: row
                 .due_at
-                .filter(|_| row.sendable())
                 .max(row.retry_at)
-                .filter(|_| live)
+                .filter(|_| row.sendable() && row.intent.is_none())
                 .map(SystemTime::from),
             last_error: error.map(|error| error.evidence.code.clone()),
             reason: verdict.map(|verdict| verdict.evidence.code.clone()),
@@ -81,6 +82,21 @@ impl Status {
             since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
             unchanged,
         }
+    }
+}
+
+impl Core {
+    /// The status of a key with this row, which may be from before a refresh that runs here.
+    pub(super) fn status(&self, key: &TokenKey, row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Status {
+        let mut status = Status::of(row, now, unchanged);
+        let runs = self.attempts.sent(key) == Some(status.generation);
+        if runs && matches!(status.state, State::Fresh | State::Due | State::Backoff | State::InDoubt) {
+            (status.state, status.next_refresh_at) = (State::Refreshing, None);
+        }
+        if self.provider(key.idp()).is_none() || self.idp_held(key.idp()).is_some() {
+            status.next_refresh_at = None;
+        }
+        status
     }
 }
 

@@ -49,4 +49,5 @@ mod shutdown_stores_what_is_in_flight;
 mod skip;
 mod support;
 mod the_journal_holds_what_the_store_does_not;
+mod the_status_says_what_comes_next;
 mod what_happens_is_counted;

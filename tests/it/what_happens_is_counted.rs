@@ -101,11 +101,14 @@ async fn grants_are_counted_once_a_minute_with_what_is_late_and_what_will_hurt()
     assert_eq!((state("fresh").await, state("reconnect_required").await), (Some(0.0), Some(1.0)));
     assert_eq!(sample(&supervisor, "first_impact_seconds", &idp).await, Some(3_540.0));
     assert_eq!(sample(&supervisor, "due_lag_seconds", &idp).await, Some(0.0), "nothing is to be sent for it");
-    within(supervisor.hold_idp("idp", "x")).await.unwrap();
+    world.sim.always(Some(Fault::Status(503, None)));
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.clock.advance(LIFE);
     let lag = sample(&supervisor, "due_lag_seconds", &idp).await.unwrap();
     assert!((300.0..=361.0).contains(&lag), "5 minutes and a jitter before its end: {lag}");
+    within(supervisor.hold_idp("idp", "x")).await.unwrap();
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(sample(&supervisor, "due_lag_seconds", &idp).await, Some(0.0), "nothing is to be sent there");
     assert_eq!(sample(&supervisor, "idp_paused", &[("idp", "idp"), ("reason", "idp_held")]).await, Some(1.0));
     stop(supervisor).await;
 }

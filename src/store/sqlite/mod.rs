@@ -36,6 +36,8 @@ use threads::Jobs;
 pub(super) struct SqliteStore {
     writer: Jobs,
     readers: Jobs,
+    /// For what reads every row, so that nobody waits behind it.
+    counter: Jobs,
     clock: Clock,
 }
 
@@ -55,7 +57,9 @@ impl SqliteStore {
         let (writer, lock) = up_to_date(path)?;
         let lock = Arc::new(lock);
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
-        Ok(Self { writer: threads::writer(writer, &lock), readers: threads::readers(readers, &lock), clock })
+        let counter = vec![connect(path)?];
+        let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
+        Ok(Self { writer: threads::writer(writer, &lock), readers, counter, clock })
     }
 }
 
@@ -105,7 +109,7 @@ impl Store for SqliteStore {
 
     fn census(&self) -> Answer<Census> {
         let clock = self.clock.clone();
-        self.readers.run(move |connection| census::census(connection, clock.now()))
+        self.counter.run(move |connection| census::census(connection, clock.now()))
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
@@ -140,10 +144,11 @@ impl Store for SqliteStore {
     }
 
     fn close(&self) -> Answer<()> {
-        let (writer, readers) = (self.writer.close(), self.readers.close());
+        let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {
             writer.await;
             readers.await;
+            counter.await;
             Ok(())
         })
     }

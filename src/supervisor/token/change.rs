@@ -98,8 +98,8 @@ impl TokenActor {
                     let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
                     Err(Error::GenerationMismatch { generation })
                 }
-                Replied::Unchanged(why) => Ok(Status::of(row.as_deref(), now, Some(why))),
-                _ => Ok(Status::of(row.as_deref(), now, None)),
+                Replied::Unchanged(why) => Ok(actor.core.status(&actor.key, row.as_deref(), now, Some(why))),
+                _ => Ok(actor.core.status(&actor.key, row.as_deref(), now, None)),
             };
             actor.feed(Event::Row(row), context);
             drop(reply.send(answer));

@@ -159,7 +159,7 @@ impl TokenActor {
                 drop(reply.send(answer));
             }
             Effect::Refreshed(reply, answer) => {
-                let status = self.machine.status(self.core.clock.now());
+                let status = self.status();
                 drop(reply.send(answer.map(|refreshed| Refreshed { refreshed, status })));
             }
             Effect::WakeAt(time) => self.wake_at(time, context),
@@ -287,7 +287,7 @@ impl TokenActor {
         if self.unread.is_empty() || !self.machine.knows_row() || self.row_is_behind() {
             return false;
         }
-        let status = self.machine.status(self.core.clock.now());
+        let status = self.status();
         for unread in std::mem::take(&mut self.unread) {
             match unread {
                 Unread::Status(reply) => drop(reply.send(Ok(status.clone()))),
@@ -298,6 +298,10 @@ impl TokenActor {
             }
         }
         true
+    }
+
+    fn status(&self) -> Status {
+        self.core.status(&self.key, self.machine.row().map(|row| &**row), self.core.clock.now(), None)
     }
 
     /// Whether an attempt has published what it stored and is about to bring the row: whoever was given that token must

@@ -15,7 +15,6 @@ use crate::{
     idp::{Closed, Lane},
     model::{Generation, Issued, Row, Standing, Time, Token},
     protocol::attempt::End,
-    supervisor::status::Status,
 };
 
 /// What the actor knows and who waits. `W` is a caller waiting for a token, `R` one waiting for a refresh.
@@ -355,10 +354,6 @@ impl<W, R> Machine<W, R> {
             effects.push(Effect::Stand(standing(row)));
         }
         self.answer_refreshers(now, effects);
-    }
-
-    pub(super) fn status(&self, now: Time) -> Status {
-        Status::of(self.row().map(|row| &**row), now, None)
     }
 }
 
