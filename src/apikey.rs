@@ -45,7 +45,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// An API key: what its bearer may do. The key itself is not kept. Made by [`new`](Self::new) with no scope at all.
+/// An API key of the HTTP API, sent as `Authorization: Bearer KEY` (RFC 6750): what its bearer may do. Only a digest of the
+/// key is kept. A new one has no scope, so that every route answers it 403 until it is given some.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
     pub(crate) name: String,
@@ -56,17 +57,18 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// The key whose SHA-256 this is. Several keys may have one name, so that they can be rotated without a gap.
+    /// The key whose SHA-256 this is. `name` is who is named in the audit log; several keys may have the same, so that they
+    /// can be rotated without a gap.
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
         Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
     }
 
-    /// The same for who has the key itself.
+    /// As [`new`](Self::new), from the key itself; its digest is kept, the key is not.
     pub fn from_secret(name: impl Into<String>, secret: &str) -> Self {
         Self::new(name, Sha256::digest(secret).into())
     }
 
-    /// What else it is good for.
+    /// Adds a scope to those it has.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scopes.push(scope);
         self

@@ -3,7 +3,8 @@
 //! **A rotated refresh token is never lost and never spent twice, whoever dies (caller, actor, process, database),
 //! and a valid token costs nanoseconds.** Each (user, identity provider) pair gets a supervised actor that owns its
 //! token's state and serializes its refreshes; a registry routes requests and replaces actors that fail. What is
-//! promised exactly, and what no client can promise, is in `SEMANTICS.md`.
+//! promised exactly, and what no client can keep (an answer that never arrived, or that came in the instant in which its
+//! process died), is in `SEMANTICS.md`.
 //!
 //! ```text
 //! caller -- token(key) --> TokenSupervisor -- good? --> snapshot --> token     no message, no lock, no allocation

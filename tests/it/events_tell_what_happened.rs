@@ -173,9 +173,9 @@ async fn a_provider_that_refuses_our_client_is_told_once_and_its_grants_are_not(
 /// How long it waits from now until its next try.
 async fn next_try(world: &World, supervisor: &TokenSupervisor, key: &TokenKey) -> Duration {
     loop {
-        let next = supervisor.status(key).await.unwrap().next_refresh_at.unwrap();
-        // Until then the last one has not been heard of.
-        if let Ok(wait) = next.duration_since(world.clock.now())
+        // Until there is one the last has not been heard of.
+        if let Some(next) = supervisor.status(key).await.unwrap().next_refresh_at
+            && let Ok(wait) = next.duration_since(world.clock.now())
             && !wait.is_zero()
         {
             return wait;

@@ -166,24 +166,23 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
 
 /// Creates the file for its owner alone; SQLite gives its companions the same mode.
 fn create(path: &Path) -> std::io::Result<()> {
+    own().append(true).open(path).map(drop)
+}
+
+/// Files that are made are their owner's alone: whoever may read the lock could hold it.
+fn own() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).append(true);
+    options.create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+    options
 }
 
 fn lock(path: &Path) -> Result<LockFile, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&name)
-        .map_err(|error| unopened(path, &error))?;
+    let mut file = own().truncate(false).read(true).write(true).open(&name).map_err(|error| unopened(path, &error))?;
     match file.try_lock() {
         Ok(()) => {
             let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
