@@ -4,7 +4,8 @@
 //! time or to somebody else: redirects, retries (reqwest replays HTTP/2 `REFUSED_STREAM` and `GOAWAY` by
 //! default), proxies from the environment, idle connections older than a second (on a stale one "never
 //! seen" and "processed" look alike), early data. What is left in hyper is a second try when a reused
-//! connection turned out closed before a byte of the request was written.
+//! connection turned out closed before a byte of the request was written; and a request that is handed over
+//! just as its connection ends may hear nothing (hyper's issue 4122): unsent, it ends with our patience, as a doubt.
 //!
 //! Time-outs here are real time, not the `Clock` port: they belong to sockets.
 

@@ -55,7 +55,7 @@ impl Users {
     }
 
     /// Waits until each has the answer that it waits for, or knows that there will be none; whether they all did in this
-    /// time. The others go without.
+    /// time. The others go without: a request handed to a connection just as it ends may hear nothing (hyper's issue 4122).
     pub(super) fn leave(self, within: Duration) -> bool {
         let Self { runtime, all, consents, leaving } = self;
         leaving.send_replace(true);
