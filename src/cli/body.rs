@@ -155,10 +155,10 @@ pub(crate) struct TokenBody {
     pub(super) token_type: String,
     expiry: Cow<'static, str>,
     #[serde(with = "time::optional")]
-    expires_at: Option<SystemTime>,
+    pub(super) expires_at: Option<SystemTime>,
     expires_in: Option<u64>,
     scope: String,
-    generation: u64,
+    pub(super) generation: u64,
     freshness: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<Cow<'static, str>>,

@@ -1,10 +1,13 @@
-//! `token`: prints a valid token, in the form that who asks for it takes.
+//! `token`: prints a valid token, in the form that who asks for it takes, or keeps a file with it.
 
-use std::time::Duration;
+mod file;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
 use zeroize::Zeroizing;
 
+use self::file::TokenFile;
 use super::{
     Exit, Failure, Out,
     args::{Target, Which},
@@ -14,11 +17,12 @@ use super::{
     show::note,
 };
 
-/// Prints a valid token, refreshed if need be.
+/// Prints a valid token, refreshed if need be; or keeps a file with it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
-    token-supervisor token gitlab alice --format netrc --machine gitlab.com >> ~/.netrc"
+    token-supervisor token gitlab alice --format netrc --machine gitlab.com >> ~/.netrc\n  \
+    token-supervisor token gitlab alice --file /run/app/gitlab-token --watch"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -38,6 +42,12 @@ pub(crate) struct Args {
     /// Of netrc: the user's name there
     #[arg(long, value_name = "NAME", default_value = "oauth2")]
     login: String,
+    /// Writes it into this file, whole at once and for you alone, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Keeps the file fresh, until Ctrl-C or until the user must consent again
+    #[arg(long, requires = "file")]
+    watch: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -59,6 +69,8 @@ enum Format {
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     let format = match (args.format, out.json) {
+        (Some(format), _) if args.file.is_some() => format,
+        (None, _) if args.file.is_some() => Format::Plain,
         (None, false) => Format::Plain,
         (None | Some(Format::Json), _) => Format::Json,
         (Some(format), false) => format,
@@ -75,12 +87,27 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     }
     let min_ttl = Duration::from_secs(args.min_ttl.into());
     let timeout = args.timeout.map(Duration::from_secs);
-    let token = Backend::with(&place, async |backend| backend.token(&key, min_ttl, timeout).await).await?;
-    if let Some(warning) = &token.warning {
-        note(&format!("warning: {} (token-supervisor why {warning})", warning.replace('_', " ")));
+    let form =
+        |token: &TokenBody| written(token, format, key.idp(), args.machine.as_deref().unwrap_or_default(), &args.login);
+    let file = args.file.as_ref().map(|path| TokenFile { path, key: &key, form, out });
+    let ended = Backend::with(&place, async |backend| {
+        let ask = async || backend.token(&key, min_ttl, timeout).await;
+        let token = ask().await?;
+        if let Some(warning) = &token.warning {
+            note(&format!("warning: {} (token-supervisor why {warning})", warning.replace('_', " ")));
+        }
+        let Some(file) = file else { return out.text(&form(&token)) };
+        file.write(&token)?;
+        if args.watch {
+            match file.keep_fresh(backend, token.generation, ask).await? {}
+        }
+        Ok(())
+    });
+    match ended.await {
+        // It was to go on until somebody ends it.
+        Err(Failure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
+        ended => ended.map(|()| Exit::Done),
     }
-    out.text(&written(&token, format, key.idp(), args.machine.as_deref().unwrap_or_default(), &args.login))?;
-    Ok(Exit::Done)
 }
 
 fn written(token: &TokenBody, format: Format, idp: &str, machine: &str, login: &str) -> Zeroizing<String> {

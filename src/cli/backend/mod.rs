@@ -1,7 +1,7 @@
 //! Where commands do what they are asked: on the store itself, as one more process with the same lease and the same code
 //! path, or on a running server.
 //!
-//! Commands know five things of it: a [`Verb`] on a grant, a token, grants in pages, how the identity providers are, and
+//! Commands know five things of it: a [`Verb`] on a grant, a token and the next one, grants in pages, how the identity providers are, and
 //! holding one of them.
 
 mod server;
@@ -105,6 +105,14 @@ impl Backend {
         match self {
             Self::Store(store) => store.token(key, min_ttl, timeout).await,
             Self::Server(server) => server.token(key, min_ttl, timeout).await,
+        }
+    }
+
+    /// Waits until there may be another token than that of this generation: a minute at most.
+    pub(crate) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+        match self {
+            Self::Store(store) => store.changed(key, generation).await,
+            Self::Server(server) => server.changed(key, generation).await,
         }
     }
 

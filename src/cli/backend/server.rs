@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::IF_NONE_MATCH, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use token_supervisor::{ClientSecret, Cursor, TokenKey, web::grant_body};
 use url::Url;
@@ -149,6 +149,16 @@ impl Server {
         self.answer(request, Some(key)).await
     }
 
+    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+        let request = self.grant(Method::GET, key, "/token").query(&[("wait", PATIENCE)]);
+        let response = request.header(IF_NONE_MATCH, format!("\"g{generation}\"")).send().await;
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        match response.status() {
+            StatusCode::NOT_MODIFIED => Ok(()),
+            _ => self.succeeded(response, Some(key)).await.map(drop),
+        }
+    }
+
     pub(super) async fn idps(&self) -> Result<Vec<IdpBody>, Failure> {
         let idps: Idps = self.answer(self.request(Method::GET, "/v1/idps"), None).await?;
         Ok(idps.items)
@@ -203,6 +213,10 @@ impl Server {
 
     async fn send(&self, request: RequestBuilder, key: Option<&TokenKey>) -> Result<Response, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.succeeded(response, key).await
+    }
+
+    async fn succeeded(&self, response: Response, key: Option<&TokenKey>) -> Result<Response, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

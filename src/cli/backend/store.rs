@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, Command, Connect, Cursor, Disconnect, Error, Filter, Hold, Purge, Reached, RefreshNow, Release, Restore,
-    Revoke, State, Status, TokenKey, TokenSupervisor, config::Config,
+    Acquire, Command, Connect, Cursor, Disconnect, Error, Expiry, Filter, Hold, Purge, Reached, RefreshNow, Release,
+    Restore, Revoke, State, Status, TokenKey, TokenSupervisor, config::Config,
 };
 
 use super::{Health, Verb};
@@ -17,7 +17,7 @@ use crate::cli::{
     body::{GrantBody, IdpBody, Revocation, TokenBody},
     show::note,
     signals::{Signals, interrupted},
-    time::pause,
+    time::{now, pause},
 };
 
 /// A supervisor for one command.
@@ -30,6 +30,8 @@ pub(crate) struct Store {
 
 /// How long a refresh in flight is awaited: longer than the patience with any identity provider, unless it is configured.
 pub(crate) const DRAIN: Duration = Duration::from_secs(150);
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// After so long people are told what is waited for.
 const SILENT: Duration = Duration::from_secs(1);
@@ -118,6 +120,21 @@ impl Store {
         let asked = timeout.map_or(asked.clone(), |timeout| asked.timeout(timeout));
         let token = self.supervisor.call(asked).await;
         token.map(|token| TokenBody::of(&token)).map_err(|error| Failure::about(key, &error))
+    }
+
+    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+        // For as long as it is watched, its actor refreshes it ahead of need.
+        let mut watch = self.supervisor.watch(key).await.map_err(|error| Failure::about(key, &error))?;
+        let Some(token) = watch.token().filter(|token| token.generation().get() == generation) else { return Ok(()) };
+        let left = match token.expiry() {
+            Expiry::At(end) => end.duration_since(now()).unwrap_or_default(),
+            _ => MINUTE,
+        };
+        tokio::select! {
+            () = watch.changed() => {}
+            () = pause(left.min(MINUTE)) => {}
+        }
+        Ok(())
     }
 
     pub(super) fn idps(&self) -> Vec<IdpBody> {

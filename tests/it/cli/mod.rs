@@ -4,6 +4,8 @@
 mod asking_a_server;
 mod getting_started;
 mod interrupted;
+#[cfg(unix)]
+mod keeping_a_file;
 mod looks;
 #[cfg(unix)]
 mod paused;

@@ -1,0 +1,88 @@
+//! `token --file`: a token in a file, and kept fresh there, from the store and from a server.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+
+use serde_json::Value;
+
+use super::{Ran, SECRET, World, started};
+use crate::{real_time::polled, support::signal};
+
+const LIFE: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
+
+/// What stands in the file.
+fn token_in(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.starts_with(SECRET) && text.ends_with('\n'), "half a token");
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    text
+}
+
+/// Keeps a file fresh until the user must consent again, or somebody ends it.
+async fn keeps_fresh(world: &World, command: impl Fn(&[&str]) -> Command) {
+    let path = world.folder.path().join("token");
+    fs::write(&path, "somebody's, and open to all").unwrap();
+    for ends in ["TERM", "reconnect"] {
+        let args = ["token", "gitlab", "alice", "--file", "token", "--watch", "--json"];
+        let before = fs::read(&path).unwrap();
+        let child = started(command(&args));
+        polled("it is written", SOON, || (fs::read(&path).unwrap() != before).then_some(())).await;
+        let mut seen = BTreeSet::new();
+        polled("it is kept fresh", SOON, || {
+            seen.insert(token_in(&path));
+            (seen.len() == 3).then_some(())
+        })
+        .await;
+        fs::remove_file(&path).unwrap();
+        polled("a file that is gone comes back", SOON, || path.exists().then_some(())).await;
+        match ends {
+            "TERM" => signal("TERM", child.id()),
+            _ => world.sim.end_family("alice"),
+        }
+        let ran = Ran::new(child.wait_with_output().unwrap()).without_secrets();
+        let told: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let generations: Vec<_> = told.iter().map(|told| told["generation"].as_u64().unwrap()).collect();
+        assert!(generations.is_sorted() && generations.len() > 3 && told[0]["file"] == "token", "{ran:?}");
+        let (code, said) = if ends == "TERM" { (0, "") } else { (3, "reconnect_required") };
+        assert!(ran.code == code && ran.stderr.contains(said), "{ends}: {ran:?}");
+        token_in(&path);
+    }
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+fn world() -> World {
+    let world = World::new(LIFE);
+    world.connect("alice");
+    world
+}
+
+#[tokio::test]
+async fn a_file_is_kept_fresh_from_the_store() {
+    let world = world();
+    keeps_fresh(&world, |args| world.command(args)).await;
+}
+
+#[tokio::test]
+async fn a_file_is_kept_fresh_from_a_server() {
+    let world = world();
+    let server = world.serve();
+    let asking = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env("TOKEN_SUPERVISOR_SERVER", &server.addresses[0]).env("TOKEN_SUPERVISOR_API_KEY", &world.api_key);
+        command
+    };
+    keeps_fresh(&world, asking).await;
+}
+
+#[test]
+fn a_file_is_written_once_in_any_form_or_the_reason_is_told() {
+    let world = World::connected();
+    let written = world.run(&["token", "gitlab", "alice", "--file", "token.env", "--format", "env"]);
+    assert!(written.code == 0 && written.stdout.starts_with("token.env: token g1, expires "), "{written:?}");
+    let text = fs::read_to_string(world.folder.path().join("token.env")).unwrap();
+    assert!(text.starts_with(&format!("GITLAB_TOKEN={SECRET}")), "{text}");
+    world.run(&["token", "gitlab", "alice", "--file", "nowhere/token"]).failed(1, "cannot write nowhere/token");
+    world.run(&["token", "gitlab", "bob", "--file", "token.env"]).failed(5, "connect gitlab bob");
+    assert_eq!(fs::read_to_string(world.folder.path().join("token.env")).unwrap(), text, "it stays as it is");
+    assert_eq!(world.run(&["token", "gitlab", "alice", "--watch"]).code, 2);
+}
