@@ -21,6 +21,7 @@ pub(crate) struct Args {
 enum Command {
     Check(Check),
     Show(Show),
+    Schema(Schema),
 }
 
 /// Says everything that is wrong with the settings, each with its place and without its value.
@@ -43,6 +44,12 @@ struct Show {
     source: Source,
 }
 
+/// Prints the JSON Schema of configuration files, for editors.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor config schema > token-supervisor.schema.json\n  \
+    token-supervisor config schema --json")]
+struct Schema {}
+
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     match &args.command {
         Command::Check(check) => {
@@ -56,6 +63,10 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
             }
         }
         Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
+        Command::Schema(Schema {}) => {
+            let schema = Config::schema();
+            out.result(&schema, || format!("{schema:#}\n"))?;
+        }
     }
     Ok(Exit::Done)
 }

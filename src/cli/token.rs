@@ -21,7 +21,6 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
-    token-supervisor token gitlab alice --format netrc --machine gitlab.com >> ~/.netrc\n  \
     token-supervisor token gitlab alice --file /run/app/gitlab-token --watch"
 )]
 pub(crate) struct Args {

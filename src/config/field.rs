@@ -2,12 +2,14 @@
 
 use std::{borrow::Cow, path::PathBuf, str::FromStr, time::Duration};
 
+use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::{
     Bind, LogFormat, LogUser, Migrate, Scope,
     idp::Strategy,
     node::{Node, Value},
+    schema::text as text_schema,
 };
 use crate::{
     idp::{ClientAuth, InDoubt, Rotation},
@@ -22,6 +24,9 @@ pub(super) trait Field: Sized {
 
     /// How it is shown to people; none if it is not set.
     fn shown(&self) -> Option<String>;
+
+    /// What it must be, as JSON Schema.
+    fn schema() -> Json;
 }
 
 impl<T: Field> Field for Option<T> {
@@ -32,6 +37,10 @@ impl<T: Field> Field for Option<T> {
     fn shown(&self) -> Option<String> {
         self.as_ref().and_then(T::shown)
     }
+
+    fn schema() -> Json {
+        T::schema()
+    }
 }
 
 impl Field for String {
@@ -41,6 +50,10 @@ impl Field for String {
 
     fn shown(&self) -> Option<String> {
         (!self.is_empty()).then(|| without_credentials(self))
+    }
+
+    fn schema() -> Json {
+        text_schema(json!({ "type": "string" }))
     }
 }
 
@@ -55,6 +68,10 @@ impl Field for PathBuf {
     fn shown(&self) -> Option<String> {
         Some(self.display().to_string())
     }
+
+    fn schema() -> Json {
+        text_schema(json!({ "type": "string" }))
+    }
 }
 
 impl Field for ClientSecret {
@@ -64,6 +81,10 @@ impl Field for ClientSecret {
 
     fn shown(&self) -> Option<String> {
         Some(HIDDEN.to_owned())
+    }
+
+    fn schema() -> Json {
+        text_schema(json!({ "type": "string" }))
     }
 }
 
@@ -79,6 +100,10 @@ impl Field for bool {
 
     fn shown(&self) -> Option<String> {
         Some(self.to_string())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "boolean" })
     }
 }
 
@@ -96,6 +121,10 @@ impl Field for usize {
     fn shown(&self) -> Option<String> {
         Some(self.to_string())
     }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": 1 })
+    }
 }
 
 impl Field for f64 {
@@ -105,6 +134,10 @@ impl Field for f64 {
 
     fn shown(&self) -> Option<String> {
         Some(self.to_string())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number" })
     }
 }
 
@@ -116,6 +149,10 @@ impl Field for Duration {
 
     fn shown(&self) -> Option<String> {
         Some(self.as_secs_f64().to_string())
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "number", "minimum": 0, "maximum": LONGEST.as_secs() })
     }
 }
 
@@ -134,6 +171,10 @@ impl<T: Field + FromStr<Err = &'static str>> Field for Vec<T> {
 
     fn shown(&self) -> Option<String> {
         Some(self.iter().filter_map(T::shown).collect::<Vec<_>>().join(", "))
+    }
+
+    fn schema() -> Json {
+        json!({ "anyOf": [T::schema(), { "type": "array", "items": T::schema() }] })
     }
 }
 
@@ -166,6 +207,10 @@ macro_rules! parsed {
             fn shown(&self) -> Option<String> {
                 Some(self.to_string())
             }
+
+            fn schema() -> Json {
+                text_schema(json!({ "type": "string" }))
+            }
         }
     )*};
 }
@@ -194,6 +239,11 @@ impl<T: Choice> Field for T {
 
     fn shown(&self) -> Option<String> {
         T::WORDS.iter().find(|(_, value)| value == self).map(|(word, _)| (*word).to_owned())
+    }
+
+    fn schema() -> Json {
+        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| *word).collect();
+        text_schema(json!({ "enum": words }))
     }
 }
 

@@ -29,6 +29,7 @@ mod node;
 mod preset;
 mod refresh;
 mod reload;
+mod schema;
 mod section;
 mod server;
 mod source;

@@ -5,11 +5,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use serde_json::Value as Json;
+
 use super::{
     Shown,
     error::{Origin, Problem},
     field::{Field, HIDDEN},
     node::{Node, Table, Value},
+    schema::ANY,
     source::{Environment, ValueFiles, value_in},
 };
 
@@ -19,11 +22,13 @@ pub(super) struct Reading<'a> {
     pub(super) files: ValueFiles,
     pub(super) problems: Vec<Problem>,
     pub(super) shown: Vec<Shown>,
+    /// The path of every setting that was asked for, and what it must be: for who wants to know that.
+    pub(super) settings: Option<Vec<(String, Json)>>,
 }
 
 impl<'a> Reading<'a> {
     pub(super) fn new(environment: &'a Environment) -> Self {
-        Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new() }
+        Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new(), settings: None }
     }
 
     /// The whole of a configuration.
@@ -116,6 +121,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     /// Reads a setting if it is made.
     pub(super) fn read<T: Field>(&mut self, key: &'static str, into: &mut T) {
+        self.note::<T>(key, into.shown());
         if let Some(node) = self.take(key) {
             let origin = node.origin.clone();
             match self.reading.value(node) {
@@ -192,6 +198,7 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(super) fn texts(&mut self, key: &'static str, plain: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
         self.section(key, |section| {
+            section.note::<String>(ANY, None);
             for (name, node) in std::mem::take(&mut section.rest) {
                 let origin = node.origin.clone();
                 match section.reading.value::<String>(node) {
@@ -228,6 +235,18 @@ impl<'r, 'a> Section<'r, 'a> {
     pub(super) fn wrong(&mut self, key: &str, text: impl Into<String>) {
         let origin = self.asked.get(key).and_then(Option::as_ref).unwrap_or(&self.origin).clone();
         self.report(origin, key, text.into());
+    }
+
+    /// Notes what a setting must be; and what it is unless it is made, where no preset says that.
+    fn note<T: Field>(&mut self, key: &str, default: Option<String>) {
+        let path = self.path_of(key);
+        let Some(settings) = &mut self.reading.settings else { return };
+        let mut schema = T::schema();
+        if let Some(default) = default.filter(|it| !it.is_empty() && it != HIDDEN && self.defaults == Origin::Default) {
+            let typed = if schema["type"].is_string() { serde_json::from_str(&default).ok() } else { None };
+            schema["default"] = typed.unwrap_or_else(|| default.into());
+        }
+        settings.push((path, schema));
     }
 
     fn take(&mut self, key: &'static str) -> Option<Node> {

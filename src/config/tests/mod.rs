@@ -4,6 +4,7 @@ mod bytes;
 mod checks;
 mod places;
 mod reload;
+mod schema;
 mod settings;
 
 use std::path::PathBuf;
