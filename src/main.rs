@@ -7,7 +7,7 @@ mod demo;
 
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use cli::{
     Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
@@ -62,11 +62,16 @@ enum Command {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help, version or wrong usage. Whoever should read it may have hung up.
+        // Help, version or wrong usage. Whoever should read it may have hung up.
+        Err(error) if !error.use_stderr() => {
             error.print().ok();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            return Exit::Done.into();
         }
+        Err(error) if !wants_json() => {
+            error.print().ok();
+            return Exit::Usage.into();
+        }
+        Err(error) => return misused(&error).tell(true).into(),
     };
     // The server's log is configured.
     if !matches!(cli.command, Command::Serve(_)) {
@@ -77,6 +82,33 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(cli)));
     ended.unwrap_or_else(|failure| failure.tell(json)).into()
+}
+
+/// Whether `--json` was written, although the whole was not understood.
+fn wants_json() -> bool {
+    std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json")
+}
+
+/// Wrong usage, for programs.
+fn misused(error: &clap::Error) -> Failure {
+    let mut command = Cli::command();
+    let mut help = command.get_name().to_owned();
+    let words = std::env::args_os().skip(1).filter(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
+    for word in words {
+        let Some(found) = command.find_subcommand(&word).cloned() else { break };
+        help = format!("{help} {}", found.get_name());
+        command = found;
+    }
+    let text = match error.kind() {
+        // Its text is the help.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "the command is not complete".to_owned(),
+        _ => {
+            let told = error.to_string();
+            let first = told.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+            first.split_whitespace().collect::<Vec<_>>().join(" ")
+        }
+    };
+    Failure::usage(text, format!("{help} --help"))
 }
 
 async fn run(cli: Cli) -> Result<Exit, Failure> {

@@ -68,6 +68,15 @@ fn every_command_tells_wrong_usage() {
         let ran = run(wrong);
         assert_eq!(ran.code, 2, "{wrong:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{wrong:?}: {ran:?}");
+        let ran = run(&[&["--json"], wrong].concat());
+        let told: serde_json::Value =
+            serde_json::from_str(&ran.stderr).unwrap_or_else(|_| panic!("{wrong:?}: {ran:?}"));
+        let next = told["next"].as_str().unwrap();
+        assert!(next.starts_with("token-supervisor") && next.ends_with("--help"), "{wrong:?}: {told}");
+        let error = told["error"].as_str().unwrap();
+        let one_line = !error.contains('\n') && !error.starts_with("error") && !error.ends_with('.');
+        assert!(one_line && !error.is_empty(), "{wrong:?}: {told}");
+        assert_eq!((ran.code, ran.stdout.is_empty(), &told["exit_code"]), (2, true, &2.into()), "{wrong:?}");
     }
     for (wrong, word) in [
         (&["apikey", "new", ""][..], "name"),
