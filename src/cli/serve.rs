@@ -7,17 +7,16 @@
 
 mod listen;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use futures_util::future::join_all;
 use serde_json::json;
 use token_supervisor::{
     TokenSupervisor,
     config::{Changes, Config, ConfigError, LogUser, Reloader},
-    web::{ApiKey, ApiKeys, Server, api},
+    web::{ApiKey, ApiKeys, api},
 };
 
-use self::listen::Listeners;
+use self::listen::{Listeners, Serving};
 use super::{
     Exit, Failure, Out,
     args::Source,
@@ -56,6 +55,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     }
     log::of_server(config.log(), verbose);
     let listeners = Listeners::bind(&config.server().bind)?;
+    let addresses = listeners.addresses()?;
     let starting = config.builder()?.start();
     let supervisor = tokio::select! {
         supervisor = starting => supervisor?,
@@ -66,44 +66,57 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     if config.log().user == LogUser::Plain {
         api = api.plain_users();
     }
-    let addresses = listeners.addresses()?;
-    let (servers, sockets) = listeners.serve(&api)?;
-    out.result(&json!({ "serving": addresses, "process": std::process::id() }), || {
-        addresses.iter().map(|address| format!("serving {address}\n")).collect()
-    })?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "serving");
-
-    let signal = loop {
+    let mut serving = Serving::default();
+    // From here on nothing may end before what is in flight is stored.
+    let told = async {
+        listeners.serve(&api, &mut serving)?;
+        out.result(&json!({ "serving": addresses, "process": std::process::id() }), || {
+            addresses.iter().map(|address| format!("serving {address}\n")).collect()
+        })?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "serving");
         tokio::select! {
-            signal = signals.next() => break signal,
-            () = hangup.next() => {
-                told(&keys, tokio::task::block_in_place(|| reloader.reload(&supervisor).map(Some)), &reloader);
-            }
-            () = pause(LOOK_EVERY) => {
-                told(&keys, tokio::task::block_in_place(|| reloader.poll(&supervisor)), &reloader);
-            }
+            signal = signals.next() => Ok(signal),
+            () = serving.ended() => Err(listen::failed("it ended by itself")),
+            never = reloading(&mut reloader, &mut hangup, &supervisor, &keys) => match never {},
         }
     };
+    let told = told.await;
     tracing::info!("stopping: what is under way is finished");
     let ended = tokio::select! {
-        ended = stop(servers, &supervisor) => ended,
+        ended = stop(serving, &supervisor) => ended,
         again = signals.next() => Err(Failure::new(
             Exit::Interrupted(again),
             "stopped before everything was finished",
             "start it again: what was in flight is found in the journal, or in doubt",
         )),
     };
-    drop(sockets);
+    let signal = told?;
     tracing::info!(signal, "stopped");
     ended
 }
 
-/// Finishes what is under way, in HTTP first: what waits there may wait for a refresh.
-async fn stop(servers: Vec<Server>, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
-    for stopped in join_all(servers.into_iter().map(Server::stop)).await {
-        stopped?;
+/// Takes over new configurations, for ever.
+async fn reloading(
+    reloader: &mut Reloader,
+    hangup: &mut Hangup,
+    supervisor: &TokenSupervisor,
+    keys: &ApiKeys,
+) -> Infallible {
+    loop {
+        let changes = tokio::select! {
+            () = hangup.next() => tokio::task::block_in_place(|| reloader.reload(supervisor).map(Some)),
+            () = pause(LOOK_EVERY) => tokio::task::block_in_place(|| reloader.poll(supervisor)),
+        };
+        told(keys, changes, reloader);
     }
+}
+
+/// Finishes what is under way, in HTTP first: what waits there may wait for a refresh. The sockets' files go before the
+/// store does: whoever has it next puts its own there.
+async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
+    let stopped = serving.stop().await;
     let ended = supervisor.shutdown(DRAIN).await;
+    stopped?;
     if ended.abandoned == 0 {
         return Ok(Exit::Done);
     }

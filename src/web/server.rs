@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::{io, net::TcpListener, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::Api;
 
@@ -31,6 +31,8 @@ pub struct Server {
     api: Api,
     handle: ServerHandle,
     running: JoinHandle<io::Result<()>>,
+    /// Closes when it runs no more.
+    alive: watch::Receiver<()>,
 }
 
 /// The server of one API, not yet running.
@@ -72,7 +74,19 @@ impl Server {
 
     fn running(api: Api, server: actix_web::dev::Server) -> Self {
         let handle = server.handle();
-        Self { api, handle, running: tokio::spawn(server) }
+        let (runs, alive) = watch::channel(());
+        let running = tokio::spawn(async move {
+            let _runs = runs;
+            server.await
+        });
+        Self { api, handle, running, alive }
+    }
+
+    /// Waits until it has ended, although nobody stopped it: it failed, as [`stop`](Self::stop) says next.
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn ended(&self) {
+        self.alive.clone().changed().await.ok();
     }
 
     /// Takes no more connections, and waits until the requests under way are answered. Long polls end at once. The
@@ -95,3 +109,30 @@ const WORKERS: usize = 2;
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// Longer than any request may wait.
 const DRAINED_WITHIN: Duration = Duration::from_secs(65);
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::{
+        Keyring, TokenSupervisor,
+        web::{ApiKeys, api},
+    };
+
+    #[tokio::test]
+    async fn a_server_that_ended_by_itself_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = format!("sqlite://{}", folder.path().join("t.db").display());
+        let supervisor = TokenSupervisor::builder().store(store).keyring(Keyring::generate()).start().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server::start(api(supervisor.clone(), ApiKeys::new([])), [listener]).unwrap();
+        tokio::select! {
+            biased;
+            () = server.ended() => panic!("it runs"),
+            () = std::future::ready(()) => {}
+        }
+        server.handle.stop(false).await;
+        server.ended().await;
+        server.stop().await.unwrap();
+        supervisor.shutdown(Duration::from_secs(5)).await;
+    }
+}

@@ -183,7 +183,20 @@ async fn what_it_cannot_have_is_named() {
     let file = Path::new(&world.folder.path()).join("file");
     fs::write(&file, "mine").unwrap();
     world.serve_badly(&format!("unix:{}", file.display())).failed(1, "something else is there");
+    let nowhere = format!("unix:{}/nowhere/ts.sock", world.folder.path().display());
+    let refused = world.serve_badly(&nowhere);
+    refused.failed(1, &format!("cannot listen at {nowhere}: its folder is missing\n\nnext: make the folder"));
     assert_eq!(server.status("/livez", None).await, StatusCode::OK);
     let ready: Value = server.ask(Method::GET, "/readyz", None).send().await.unwrap().json().await.unwrap();
     assert_eq!(ready, json!({ "status": "ok", "degraded": [] }));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_fails_after_the_start_ends_in_order() {
+    let world = World::connected();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ran = Ran::new(world.serving("127.0.0.1:0").stdout(full).output().unwrap()).without_secrets();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("what is under way is finished") && ran.stderr.contains("No space left"), "{ran:?}");
 }
