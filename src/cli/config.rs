@@ -61,6 +61,9 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
             if let Some(bind) = config.server().unguarded() {
                 note(&format!("serve needs an API key for {bind}: token-supervisor apikey new NAME"));
             }
+            for (idp, setting) in config.unedited() {
+                note(&format!("idp.{idp}: {}", unedited(setting)));
+            }
         }
         Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
         Command::Schema(Schema {}) => {
@@ -69,6 +72,11 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Of an identity provider that is where `init` put it.
+pub(super) fn unedited(setting: &str) -> String {
+    format!("{setting} is still the example that init wrote: write in your own")
 }
 
 /// The file that was read, if any was.

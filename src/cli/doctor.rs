@@ -14,7 +14,7 @@ use super::{
     backend::{Backend, Health, Place},
     body::IdpBody,
     coloured,
-    config::in_words,
+    config::{in_words, unedited},
     show::table,
     time::{now, rough, to_the_second},
 };
@@ -188,6 +188,9 @@ fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
         }
         (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("refreshes go on{last}")),
         (None, None, Place::Store(config)) => {
+            if let Some((_, setting)) = config.unedited().find(|(unedited, _)| *unedited == idp.idp) {
+                return finding(&name, Verdict::Warning, unedited(setting));
+            }
             let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
             let url = setting("token_url").map_or("", |shown| &shown.value);
             finding(&name, Verdict::Ok, format!("settings fit: {url}"))

@@ -2,19 +2,24 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, ErrorKind, Write as _},
     path::Path,
 };
 
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
+use tempfile::NamedTempFile;
 use token_supervisor::{
     Keyring,
     config::{Config, Scope},
 };
 use zeroize::Zeroizing;
 
-use super::{Exit, Failure, Out, apikey::Key, show::folded};
+use super::{
+    Exit, Failure, Out,
+    apikey::Key,
+    show::{beside, folded},
+};
 
 /// Writes a configuration, a key file and an API key into this folder.
 ///
@@ -42,6 +47,10 @@ const CONFIG: &str = "token-supervisor.toml";
 const KEYS: &str = "token-supervisor.keys";
 const API_KEY: &str = "token-supervisor.api-key";
 
+const BACKUP: &str = "the keys that seal what is stored. Keep its backup apart from the database's: either alone is \
+    worth nothing to a thief, the database without them nothing to you.";
+const EVERYTHING: &str = "for programs that ask the server: good for everything. The configuration has its digest.";
+
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
         return Err(Failure::new(
@@ -52,28 +61,23 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
-    write(&text, &key)?;
+    write(Path::new("."), &text, &key)?;
     let next = match &args.idp {
         Some(idp) => {
             let variable = idp.to_ascii_uppercase();
+            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}; "));
             format!(
-                "export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then token-supervisor doctor"
+                "{}export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then token-supervisor doctor",
+                edit.unwrap_or_default()
             )
         }
         None => format!("add an identity provider at the end of {CONFIG}, then token-supervisor config check"),
     };
     let json = json!({ "config": CONFIG, "keyring": KEYS, "api_key_file": API_KEY, "next": next });
     out.result(&json, || {
-        format!(
-            "{CONFIG}      the configuration\n\
-             {KEYS}      the keys that seal what is stored. Keep its backup apart from the database's:\n\
-             {:27}either alone is worth nothing to a thief, the database without them nothing to you.\n\
-             {API_KEY}   for programs that ask the server: good for everything.\n\
-             {:27}The configuration has its digest.\n\n{}\n",
-            "",
-            "",
-            folded(&format!("next: {next}"), 0),
-        )
+        let said = [(CONFIG, "the configuration"), (KEYS, BACKUP), (API_KEY, EVERYTHING)];
+        let lines = said.map(|(file, text)| beside(&format!("{file:27}"), 27, text));
+        format!("{}\n\n{}\n", lines.join("\n"), folded(&format!("next: {next}"), 0))
     })?;
     Ok(Exit::Done)
 }
@@ -81,7 +85,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
 fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
     let template =
         Config::template(idp).ok_or_else(|| Failure::usage("there is no such preset", "init --help lists them"))?;
-    let name = getrandom::u32().map_err(std::io::Error::other)? & 0x00ff_ffff;
+    let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
     Ok(template.replacen("\n[server]\n", &format!("\n{deployment}\n[server]\n"), 1).replacen(
@@ -92,28 +96,51 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
 }
 
 /// All files or none. The configuration comes last, whole at once: where it stands, everything does.
-fn write(text: &str, key: &Key) -> Result<(), Failure> {
-    let unwritable = |error: std::io::Error| {
-        Failure::new(
-            Exit::Failed,
-            format!("cannot write {CONFIG}: {error}"),
-            "check the folder's owner, mode and free space",
-        )
+fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
+    let unwritable = |name: &str, error: &io::Error| {
+        let next = match error.kind() {
+            ErrorKind::AlreadyExists => "somebody else wrote it meanwhile: go on with that one, or run init elsewhere",
+            _ => "check the folder's owner, mode and free space",
+        };
+        Failure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
     };
     // Readable by their owner alone, as `tempfile` makes them.
-    let written = |text: &str| {
-        let mut file = tempfile::NamedTempFile::new_in(".")?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
-        Ok(file)
+    let written = |name: &'static str, text: &str| {
+        let written = NamedTempFile::new_in(folder).and_then(|mut file| {
+            file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
+            Ok(file)
+        });
+        Ok::<_, Failure>((name, written.map_err(|error| unwritable(name, &error))?))
     };
-    let api_key = written(&Zeroizing::new(format!("{}\n", &*key.text))).map_err(unwritable)?;
-    let config = written(text).map_err(unwritable)?;
-    Keyring::generate().write_new(KEYS)?;
-    let persisted = api_key.persist_noclobber(API_KEY).and_then(|_| config.persist_noclobber(CONFIG));
-    persisted.map_err(|error| {
-        // They are ours, nothing is sealed with them, and they would be in the way of the next try.
-        fs::remove_file(KEYS).and_then(|()| fs::remove_file(API_KEY)).ok();
-        unwritable(error.error)
-    })?;
-    File::open(Path::new(".")).and_then(|folder| folder.sync_all()).map_err(unwritable)
+    let files = [written(API_KEY, &Zeroizing::new(format!("{}\n", &*key.text)))?, written(CONFIG, text)?];
+    Keyring::generate().write_new(folder.join(KEYS))?;
+    let mut ours = vec![KEYS];
+    for (name, file) in files {
+        if let Err(refused) = file.persist_noclobber(folder.join(name)) {
+            // Nothing is sealed with them, and they would be in the way of the next try.
+            for name in ours {
+                fs::remove_file(folder.join(name)).ok();
+            }
+            return Err(unwritable(name, &refused.error));
+        }
+        ours.push(name);
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritable("the folder", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_wrote_meanwhile_is_left_alone() {
+        for taken in [API_KEY, CONFIG, KEYS] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(taken), "theirs").unwrap();
+            write(folder.path(), "", &Key::new().unwrap()).unwrap_err();
+            let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            assert_eq!(left, [taken]);
+            assert_eq!(fs::read_to_string(folder.path().join(taken)).unwrap(), "theirs");
+        }
+    }
 }

@@ -88,6 +88,11 @@ pub(super) fn folded(text: &str, indent: usize) -> String {
     folded
 }
 
+/// Text behind a head of that width, each of its lines as far in as the first.
+pub(super) fn beside(head: &str, width: usize, text: &str) -> String {
+    format!("{head}{}", folded(text, width).trim_start())
+}
+
 /// What fits on anybody's screen.
 const COLUMNS: usize = 100;
 

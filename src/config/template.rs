@@ -20,7 +20,32 @@ impl Config {
         };
         Some(format!("{TEMPLATE}{idp}"))
     }
+
+    /// What the template of this preset has an example for, that nothing works with: the settings to edit. None of most.
+    pub fn to_edit(preset: &str) -> Option<&'static str> {
+        let preset = Preset::find(preset)?;
+        match preset.needs().next() {
+            Some(_) => Some("params"),
+            None => (preset.name == "oauth2").then_some("token_url"),
+        }
+    }
+
+    /// The identity providers that are still where the template's example is, and the setting to edit.
+    pub fn unedited(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let shown =
+            |path: String, example: &str| self.shown.iter().any(|shown| shown.path == path && shown.value == example);
+        self.idps().filter_map(move |(name, _)| {
+            let is = |key: &str, example: &str| shown(format!("idp.{name}.{key}"), example);
+            let preset = PRESETS.iter().find(|preset| is("preset", preset.name))?;
+            let params = preset.needs().all(|(param, example)| is(&format!("params.{param}"), example));
+            let setting = Self::to_edit(preset.name)?;
+            (params && (setting == "params" || is(setting, EXAMPLE))).then_some((name, setting))
+        })
+    }
 }
+
+/// Where nobody's identity provider is.
+const EXAMPLE: &str = "https://idp.example.com/oauth/token";
 
 fn idp(preset: &Preset, comment: &str) -> String {
     let name = preset.name;
@@ -31,7 +56,7 @@ fn idp(preset: &Preset, comment: &str) -> String {
         lines.push(format!("params = {{ {} }}", params.join(", ")));
     }
     if name == "oauth2" {
-        lines.push("token_url = \"https://idp.example.com/oauth/token\"".to_owned());
+        lines.push(format!("token_url = \"{EXAMPLE}\""));
     }
     for secret in ["client_id", "client_secret"] {
         lines.push(format!("{secret} = {{ env = \"{variable}_{}\" }}", secret.to_ascii_uppercase()));
