@@ -33,7 +33,7 @@ pub(crate) struct GrantBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
     #[serde(default, with = "time::optional", skip_serializing_if = "Option::is_none")]
@@ -88,13 +88,25 @@ impl GrantBody {
             refresh_token_expires_at: end(status.refresh_expiry).1,
             next_refresh_at: status.next_refresh_at,
             last_error: status.last_error,
-            reason: status.reason,
+            reason: status.reason.map(Cow::Owned),
             evidence: status.evidence,
             failing_since: status.failing_since,
             since: status.since,
             unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
             revocation: None,
         }
+    }
+
+    /// After a refresh was asked for: why there was none stands where the reason does.
+    pub(super) fn refreshed(self, refreshed: bool) -> Self {
+        let reason = if refreshed { self.reason } else { Some("just_refreshed".into()) };
+        Self { refreshed: Some(refreshed), reason, ..self }
+    }
+
+    /// Whether its token may run out with no other in its place; as the metric `first_impact_seconds` counts.
+    pub(super) fn is_hindered(&self) -> bool {
+        let stuck = matches!(self.state, State::Backoff | State::InDoubt | State::ReconnectRequired);
+        stuck || self.held || self.failing_since.is_some()
     }
 
     /// `alice / work`.

@@ -9,11 +9,11 @@ use token_supervisor::State;
 use super::{
     Exit, Failure, Out,
     args::{Target, Wanted, key},
-    backend::{Backend, Verb},
+    backend::{Backend, Health, Verb},
     body::GrantBody,
     coloured,
     show::{cut, table},
-    time::{self, rough},
+    time::{self, rough, to_the_second},
 };
 
 /// Says how a grant is, or all identity providers. Never shows a token.
@@ -54,26 +54,28 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
         Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend).await?))).await?;
     let json = json!({
         "name": health.name,
+        "store": if health.store_ok { "ok" } else { "down" },
         "journal_pending": health.journal_pending,
         "degraded": health.degraded,
         "idps": summary,
     });
     out.result(&json, || {
-        let journal = health.journal_pending.map(|pending| format!("   journal {pending}")).unwrap_or_default();
-        let degraded = match health.degraded.as_slice() {
-            [] => String::new(),
-            degraded => coloured(&format!("   degraded: {}", degraded.join(", ")), 33),
-        };
-        let head = format!("{}{journal}{degraded}\n", health.name);
         let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
         rows.extend(summary.iter().map(Summary::row));
-        let reconnect = summary.iter().find(|idp| idp.reconnect_required > 0);
-        let next =
-            reconnect.map(|idp| format!("do: token-supervisor list --state reconnect_required --idp {}\n", idp.idp));
-        head + &table(&rows) + &next.unwrap_or_default()
+        head(&health) + &table(&rows) + &summary.iter().flat_map(Summary::to_do).collect::<String>()
     })?;
     Ok(Exit::Done)
+}
+
+fn head(health: &Health) -> String {
+    let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
+    let journal = health.journal_pending.map_or_else(|| "pending".to_owned(), |pending| pending.to_string());
+    let degraded = match health.degraded.as_slice() {
+        [] => String::new(),
+        degraded => coloured(&format!("   degraded: {}", degraded.join(", ")), 33),
+    };
+    format!("{}   store {store}   journal {journal}{degraded}\n", health.name)
 }
 
 /// How an identity provider and its grants are.
@@ -86,7 +88,8 @@ struct Summary {
     backoff: u64,
     in_doubt: u64,
     reconnect_required: u64,
-    /// When the first valid token of a grant that fails, or is held, runs out.
+    held_grants: u64,
+    /// When the first still valid token runs out that no other will replace: its grant fails or is held.
     #[serde(with = "time::optional")]
     first_impact_at: Option<SystemTime>,
     paused: Option<Cow<'static, str>>,
@@ -109,13 +112,13 @@ async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
         };
         all.insert(idp.idp, summary);
     }
-    let mut after = None;
+    let (mut after, now) = (None, time::now());
     loop {
         let (grants, next) = backend.list(&Wanted::all(after)).await?;
         for grant in grants {
             let summary = all.entry(grant.idp.clone()).or_default();
             summary.idp.clone_from(&grant.idp);
-            summary.count(&grant);
+            summary.count(&grant, now);
         }
         match next {
             Some(_) => after = next,
@@ -125,16 +128,17 @@ async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
 }
 
 impl Summary {
-    fn count(&mut self, grant: &GrantBody) {
+    fn count(&mut self, grant: &GrantBody, now: SystemTime) {
         self.grants += 1;
-        let (of, fails) = match grant.state {
-            State::Backoff => (&mut self.backoff, true),
-            State::InDoubt => (&mut self.in_doubt, true),
-            State::ReconnectRequired => (&mut self.reconnect_required, false),
-            _ => (&mut self.fresh, grant.held),
-        };
-        *of += 1;
-        if fails && let Some(end) = grant.expires_at {
+        self.held_grants += u64::from(grant.held);
+        *match grant.state {
+            State::Backoff => &mut self.backoff,
+            State::InDoubt => &mut self.in_doubt,
+            State::ReconnectRequired => &mut self.reconnect_required,
+            _ => &mut self.fresh,
+        } += 1;
+        let hindered = grant.is_hindered() || self.held_reason.is_some();
+        if let Some(end) = grant.expires_at.filter(|end| hindered && *end > now) {
             self.first_impact_at = Some(self.first_impact_at.map_or(end, |first| first.min(end)));
         }
     }
@@ -151,9 +155,69 @@ impl Summary {
     fn health(&self) -> String {
         match (&self.held_reason, &self.paused) {
             _ if !self.configured => coloured("NOT CONFIGURED", 31),
-            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(reason, 20)),
+            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(reason, 18)),
             (None, Some(cause)) => format!("{} {cause}", coloured("PAUSED", 31)),
+            (None, None) if self.held_grants > 0 => format!("{}, {} held", coloured("ok", 32), self.held_grants),
             (None, None) => coloured("ok", 32),
         }
+    }
+
+    /// What people can do about it, a line each.
+    fn to_do(&self) -> Vec<String> {
+        let idp = &self.idp;
+        let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}"));
+        let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
+        let release = self.held_reason.as_ref().map(|_| format!("release {idp}"));
+        let why = self.paused.as_ref().map(|cause| format!("why {cause}   ({idp} is paused{})", until()));
+        let all = [
+            release,
+            why,
+            list("--state reconnect_required", self.reconnect_required),
+            list("--state in_doubt", self.in_doubt),
+            list("--held", self.held_grants),
+        ];
+        all.into_iter().flatten().map(|command| format!("do: token-supervisor {command}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use token_supervisor::Cause;
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_done_about_each_trouble_is_told() {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (idp, configured) = ("a-name-of-16-char".to_owned(), true);
+        let held = Summary {
+            idp: idp.clone(),
+            configured,
+            held_reason: Some("their incident of today".to_owned()),
+            ..Summary::default()
+        };
+        assert_eq!(
+            (&*held.health(), held.to_do().concat()),
+            ("HELD their incident of…", format!("do: token-supervisor release {idp}\n"))
+        );
+        let paused = Some(Cause::ClientUnknown.as_str().into());
+        let paused = Summary {
+            idp,
+            configured,
+            paused,
+            paused_until: Some(until),
+            in_doubt: 1,
+            held_grants: 1,
+            ..Summary::default()
+        };
+        assert_eq!(paused.health(), "PAUSED client_unknown");
+        let expected = "\
+do: token-supervisor why client_unknown   (a-name-of-16-char is paused until 2027-01-15T08:00:00Z)
+do: token-supervisor list --idp a-name-of-16-char --state in_doubt
+do: token-supervisor list --idp a-name-of-16-char --held
+";
+        assert_eq!(paused.to_do().concat(), expected);
     }
 }

@@ -48,9 +48,10 @@ pub(crate) enum Backend {
 
 /// How the place is as a whole.
 pub(crate) struct Health {
-    /// Who is meant.
+    /// Who is meant: the deployment, or the server.
     pub(crate) name: String,
-    /// How many answers wait in the journal for the store, where that is known.
+    pub(crate) store_ok: bool,
+    /// How many answers wait in the journal for the store; a server with some does not say how many.
     pub(crate) journal_pending: Option<usize>,
     /// What is not as it should be.
     pub(crate) degraded: Vec<String>,

@@ -179,9 +179,11 @@ impl Server {
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
         let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let ready: Ready = answer.json().await.map_err(|error| self.strange(&error))?;
+        let lacks = |what: &str| ready.degraded.iter().any(|degraded| degraded == what);
+        let (store_ok, journal_pending) = (!lacks("store_down"), (!lacks("journal")).then_some(0));
         let draining = (ready.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(ready.degraded).collect();
-        Ok(Health { name: self.address.to_string(), journal_pending: None, degraded, time })
+        Ok(Health { name: self.address.to_string(), store_ok, journal_pending, degraded, time })
     }
 
     fn grant(&self, method: Method, key: &TokenKey, action: &str) -> RequestBuilder {

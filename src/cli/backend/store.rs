@@ -68,24 +68,21 @@ impl Store {
             Verb::Refresh => {
                 let refreshed = self.supervisor.call(RefreshNow::new(key)).await;
                 let refreshed = refreshed.map_err(|error| Failure::about(key, &error))?;
-                let mut body = GrantBody::of(key, refreshed.status);
-                body.refreshed = Some(refreshed.refreshed);
-                Ok(body)
+                Ok(GrantBody::of(key, refreshed.status).refreshed(refreshed.refreshed))
             }
         }
     }
 
     /// Has what is queued revoked. How far that of this identity provider is then.
     async fn revocation(&self, idp: &str) -> Revocation {
+        if !self.revoking.contains(idp) {
+            return Revocation::NoEndpoint;
+        }
         let all = tokio::select! {
             left = self.supervisor.revoke_queued() => left.is_ok_and(|left| left == 0),
             () = pause(REVOKED_WITHIN) => false,
         };
-        match all {
-            _ if !self.revoking.contains(idp) => Revocation::NoEndpoint,
-            true => Revocation::Done,
-            false => Revocation::Queued,
-        }
+        if all { Revocation::Done } else { Revocation::Queued }
     }
 
     async fn call<C>(&self, key: &TokenKey, command: C) -> Result<GrantBody, Failure>
@@ -161,7 +158,8 @@ impl Store {
 
     pub(super) fn health(&self) -> Health {
         Health {
-            name: format!("{}   store ok", self.deployment.as_deref().unwrap_or("no deployment")),
+            name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
+            store_ok: !self.supervisor.is_store_down(),
             journal_pending: Some(self.supervisor.journal_pending()),
             degraded: Vec::new(),
             time: None,

@@ -61,7 +61,8 @@ async fn every_command_does_there_what_it_does_on_the_store() {
     assert!(token.stdout.starts_with(&format!("Authorization: Bearer {SECRET}")), "{token:?}");
 
     assert!(remote.run(&["refresh", "gitlab", "alice"]).stdout.starts_with("refreshed\n"));
-    assert_eq!(remote.json(&["refresh", "gitlab", "alice"])["refreshed"], false);
+    let again = remote.json(&["refresh", "gitlab", "alice"]);
+    assert_eq!((&again["refreshed"], &again["reason"]), (&false.into(), &"just_refreshed".into()));
     assert_eq!(remote.json(&["hold", "gitlab", "alice", "--reason", "audit"])["held_reason"], "audit");
     assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
     assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
@@ -85,6 +86,9 @@ async fn every_command_does_there_what_it_does_on_the_store() {
 
     let status = remote.json(&["status"]);
     assert_eq!((&status["idps"][0]["grants"], &status["degraded"]), (&1.into(), &Value::Array(vec![])), "{status}");
+    assert!(
+        remote.run(&["status"]).stdout.starts_with(&format!("{}   store ok   journal 0\n", remote.server.addresses[0]))
+    );
     let doctor = remote.run(&["doctor"]);
     assert!(doctor.code == 0 && doctor.stdout.contains("is ready"), "{doctor:?}");
     eventually("the queued revocation is carried out", || world.sim.revocations() == 1).await;

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use serde_json::Value;
+
 use super::{World, fits};
 
 /// The text without what is different each time.
@@ -71,8 +73,8 @@ token-supervisor why invalid_grant
     let expected = "\
 ts-......   store ok   journal 0
 idp     grants  fresh  backoff  in doubt  reconnect  first impact  health
-gitlab       1      0        0         0          1  -             ok
-do: token-supervisor list --state reconnect_required --idp gitlab
+gitlab       1      0        0         0          1  119 min       ok
+do: token-supervisor list --idp gitlab --state reconnect_required
 ";
     assert_eq!(all, expected);
 }
@@ -96,9 +98,30 @@ gitlab  alice                         fresh, held    1  TIME
     let first = world.run(&["list", "--limit", "1"]).stdout;
     let (_, cursor) = first.trim_end().split_once("next: the same with --after\n").unwrap();
     let second = world.json(&["list", "--limit", "1", "--after", cursor]);
-    assert_eq!((&second["items"][0]["user"], &second["next"]), (&"alice".into(), &serde_json::Value::Null));
+    assert_eq!((&second["items"][0]["user"], &second["next"]), (&"alice".into(), &Value::Null));
     let all = seen(&world, &["status"]);
-    assert!(all.contains("gitlab       2      2        0         0          0  119 min       ok"), "{all}");
+    assert!(all.contains("gitlab       2      2        0         0          0  119 min       ok, 1 held\n"), "{all}");
+    assert!(all.ends_with("do: token-supervisor list --idp gitlab --held\n"), "{all}");
+}
+
+/// As the metric counts it.
+#[test]
+fn tokens_of_a_held_provider_run_out() {
+    let world = World::connected();
+    let impact = || world.json(&["status"])["idps"][0]["first_impact_at"].clone();
+    assert_eq!(impact(), Value::Null, "the next refresh will do");
+    world.run(&["hold", "gitlab", "--reason", "their incident of today"]);
+    assert_eq!(impact(), world.json(&["status", "gitlab", "alice"])["expires_at"]);
+    let all = seen(&world, &["status"]);
+    assert!(all.contains("119 min       HELD their incident of…\n"), "{all}");
+    assert!(all.ends_with("do: token-supervisor release gitlab\n"), "{all}");
+
+    let world = World::new(Duration::from_secs(1));
+    world.connect("alice");
+    world.run(&["hold", "gitlab", "--reason", "x"]);
+    let ended = || world.command(&["token", "gitlab", "alice"]).output().unwrap().status.code() == Some(4);
+    assert!((0..200).any(|_| ended()), "its token ends");
+    assert_eq!(world.json(&["status"])["idps"][0]["first_impact_at"], Value::Null, "it has run out");
 }
 
 #[test]

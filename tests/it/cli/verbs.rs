@@ -19,6 +19,12 @@ fn a_grant_is_held_released_ended_and_taken_back() {
 
     let refreshed = world.json(&["refresh", "gitlab", "alice"]);
     assert_eq!((&refreshed["refreshed"], &refreshed["generation"]), (&true.into(), &2.into()), "{refreshed}");
+    let again = world.json(&["refresh", "gitlab", "alice"]);
+    let just = again["reason"] == "just_refreshed";
+    assert_eq!(again["refreshed"], !just, "{again}");
+    let status = world.json(&["status"]);
+    assert_eq!((&status["store"], &status["journal_pending"]), (&"ok".into(), &0.into()), "{status}");
+    assert!(status["name"].as_str().unwrap().starts_with("ts-") && !status["name"].as_str().unwrap().contains(' '));
 
     let gone = world.json(&["disconnect", "gitlab", "alice"]);
     assert_eq!((&gone["state"], gone.get("revoked")), (&"revoked".into(), None), "{gone}");
