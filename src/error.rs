@@ -1,6 +1,9 @@
 //! The one error of the public API: each variant says what the caller does next.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,13 +54,13 @@ pub enum Error {
         max_ttl: Duration,
     },
     /// Too many callers wait already. Slow down.
-    #[error("too many callers wait for this token: try again in {} ms", .retry_after.as_millis())]
+    #[error("too many callers wait for this token: try again in {}", Rough(*.retry_after))]
     Busy {
         /// When to try again.
         retry_after: Duration,
     },
-    /// No valid token now. Try again later.
-    #[error("no valid token now ({cause}): {}try again in {} ms", .cause.advice(), .retry_after.as_millis())]
+    /// No valid token now, or what was asked for cannot be done now. Try again later.
+    #[error("unavailable ({cause}): {}try again in {}", .cause.advice(), Rough(*.retry_after))]
     Unavailable {
         /// When to try again.
         retry_after: Duration,
@@ -73,12 +76,31 @@ pub enum Error {
     /// The configuration cannot work as it is. Fix it.
     #[error("configuration: {0}")]
     Configuration(String),
-    /// The store, its keys or the journal cannot be opened.
+    /// The store or its keys cannot be opened.
     #[error("{0}")]
     Start(String),
+    /// Another process has the store. Ask that one, or wait until it has ended.
+    #[error("{0}")]
+    StoreInUse(String),
+    /// The journal cannot be opened.
+    #[error("{0}")]
+    Journal(String),
     /// A defect of ours. Report it.
     #[error("internal error ({0}): please report it")]
     Internal(&'static str),
+}
+
+/// A time for people, rounded up: who comes earlier comes too early.
+struct Rough(Duration);
+
+impl fmt::Display for Rough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u64::try_from(self.0.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX) {
+            seconds @ ..120 => write!(f, "{} s", seconds.max(1)),
+            seconds @ 120..7_200 => write!(f, "{} min", seconds.div_ceil(60)),
+            seconds => write!(f, "{} h", seconds.div_ceil(3_600)),
+        }
+    }
 }
 
 /// Why there is no valid token now.
@@ -153,8 +175,8 @@ impl Cause {
     }
 }
 
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
@@ -174,7 +196,9 @@ impl Error {
             Self::Busy { .. } => "busy",
             Self::Unavailable { .. } | Self::ShutDown => "unavailable",
             Self::Timeout => "timeout",
-            Self::Configuration(_) | Self::Start(_) | Self::Internal(_) => "internal",
+            Self::Configuration(_) | Self::Start(_) | Self::StoreInUse(_) | Self::Journal(_) | Self::Internal(_) => {
+                "internal"
+            }
         }
     }
 
@@ -230,6 +254,8 @@ pub(crate) mod tests {
             (Error::ShutDown, "unavailable", false, None),
             (Error::Configuration("x: do y".into()), "internal", false, None),
             (Error::Start("x: do y".into()), "internal", false, None),
+            (Error::StoreInUse("x: do y".into()), "internal", false, None),
+            (Error::Journal("x: do y".into()), "internal", false, None),
             (Error::Internal("x"), "internal", false, None),
         ]
     }
@@ -240,6 +266,14 @@ pub(crate) mod tests {
             let text = error.to_string();
             assert!(text.contains(": "), "{text}");
             assert_eq!((error.code(), error.is_transient(), error.retry_after()), (code, transient, retry_after));
+        }
+    }
+    #[test]
+    fn times_are_rounded_up() {
+        for (milliseconds, shown) in
+            [(0, "1 s"), (1_001, "2 s"), (119_999, "2 min"), (599_999, "10 min"), (86_400_000, "24 h")]
+        {
+            assert_eq!(Rough(Duration::from_millis(milliseconds)).to_string(), shown);
         }
     }
 }

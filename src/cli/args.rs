@@ -5,12 +5,13 @@ use std::{env, path::PathBuf, time::SystemTime};
 use clap::value_parser;
 use token_supervisor::{
     Cursor, Filter, State, TokenKey,
-    config::{Config, Reloader},
+    config::{Config, ConfigError, Reloader},
 };
 
 use super::{
     Failure,
     backend::{Address, Place},
+    exit::quoted,
     time,
 };
 
@@ -23,13 +24,13 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(super) fn load(&self) -> Result<Config, Failure> {
-        Ok(Config::load(self.config.as_deref(), std::env::vars_os())?)
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), env::vars_os())
     }
 
     /// The same, for who reads it again.
     pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
-        Ok(Reloader::load(self.config.as_deref(), std::env::vars_os())?)
+        Ok(Reloader::load(self.config.as_deref(), env::vars_os())?)
     }
 }
 
@@ -47,22 +48,39 @@ pub(crate) struct Target {
 
 impl Target {
     pub(super) fn place(&self) -> Result<Place, Failure> {
+        match self.server()? {
+            Some(address) => Ok(Place::Server(address)),
+            None => Ok(Place::Store(Box::new(self.config()?))),
+        }
+    }
+
+    /// What the store is worked on with.
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
+        self.source.load()
+    }
+
+    /// The server that is named, if one is.
+    pub(super) fn server(&self) -> Result<Option<Address>, Failure> {
         const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
         // What is said on the command line goes before what is set for all commands.
         let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
-        let server = match (&self.server, set) {
-            (Some(address), _) => Some(address.clone()),
+        match (&self.server, set) {
+            (Some(address), _) => Ok(Some(address.clone())),
             (None, Some(url)) => {
-                let url = url.to_string_lossy();
-                let address =
-                    url.parse().map_err(|text| Failure::usage(format!("{SERVER} {text}"), "set it so, or unset it"));
-                Some(address?)
+                let address = url.to_string_lossy().parse();
+                let wrong = |text| Failure::usage(format!("{SERVER} {text}"), "set it so, or unset it");
+                address.map(Some).map_err(wrong)
             }
-            (None, None) => None,
-        };
-        match server {
-            Some(address) => Ok(Place::Server(address)),
-            None => Ok(Place::Store(Box::new(self.source.load()?))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What the next command needs to work in the same place.
+    pub(super) fn again(&self) -> String {
+        match (&self.server, &self.source.config) {
+            (Some(address), _) => format!(" --server {}", quoted(&address.to_string())),
+            (None, Some(path)) => format!(" --config {}", quoted(&path.to_string_lossy())),
+            (None, None) => String::new(),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct GrantBody {
     pub(super) idp: String,
     user: String,
     account: String,
-    grant_id: String,
+    pub(super) grant_id: String,
     #[serde(serialize_with = "state", deserialize_with = "read_state")]
     pub(crate) state: State,
     pub(super) held: bool,

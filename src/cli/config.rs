@@ -1,7 +1,9 @@
 //! `config`: whether the settings fit together, and what they are.
 
+use std::path::Path;
+
 use serde_json::json;
-use token_supervisor::config::{Config, Origin, Shown};
+use token_supervisor::config::{Config, Shown};
 
 use super::{Exit, Failure, Out, args::Source, show::note};
 
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
             let config = check.source.load()?;
             config.check()?;
             let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
-            let json = json!({ "file": file(&config), "idps": idps });
+            let json = json!({ "file": config.file().map(Path::to_string_lossy), "idps": idps });
             out.result(&json, || format!("{}\n", in_words(&config)))?;
             if let Some(bind) = config.server().unguarded() {
                 note(&format!("serve needs an API key for {bind}: token-supervisor apikey new NAME"));
@@ -79,19 +81,12 @@ pub(super) fn unedited(setting: &str) -> String {
     format!("{setting} is still the example that init wrote: write in your own")
 }
 
-/// The file that was read, if any was.
-pub(super) fn file(config: &Config) -> Option<String> {
-    config.show().iter().find_map(|shown| match &shown.origin {
-        Origin::File { path, .. } => Some(path.display().to_string()),
-        _ => None,
-    })
-}
-
 /// One line: where it is from, and what is in it.
 pub(super) fn in_words(config: &Config) -> String {
     let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
     let idps = if idps.is_empty() { "no identity provider".to_owned() } else { idps.join(", ") };
-    format!("{}: everything fits together; {idps}", file(config).as_deref().unwrap_or("the environment"))
+    let file = config.file().map_or("the environment".into(), Path::to_string_lossy);
+    format!("{file}: everything fits together; {idps}")
 }
 
 fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {

@@ -1,21 +1,25 @@
 //! `doctor`: looks at everything that can be looked at without spending anything.
 
 use std::{
-    path::Path,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
-use token_supervisor::{Reached, config::Config};
+use token_supervisor::{
+    Reached,
+    config::{Config, Problem},
+};
 
 use super::{
     Exit, Failure, Out,
     args::Target,
-    backend::{Backend, Health, Place},
+    backend::{Backend, Health, Place, server_of},
     body::IdpBody,
     coloured,
     config::{in_words, unedited},
-    show::table,
+    exit::Unopened,
+    show::{beside, folded},
     time::{now, rough, to_the_second},
 };
 
@@ -44,6 +48,7 @@ enum Verdict {
     /// It works, and somebody should know.
     Warning,
     Wrong,
+    NotLookedAt,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,36 +63,58 @@ fn finding(what: impl Into<String>, verdict: Verdict, text: impl Into<String>) -
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
-    let place = args.target.place()?;
-    let mut findings = match &place {
-        Place::Store(config) => {
-            vec![finding("configuration", Verdict::Ok, in_words(config)), keys(config), clock(config)]
-        }
-        Place::Server(_) => Vec::new(),
+    let mut findings = Vec::new();
+    let place = match args.target.server()? {
+        Some(address) => Some(Place::Server(address)),
+        None => match args.target.config() {
+            Ok(config) => {
+                let fits = finding("configuration", Verdict::Ok, in_words(&config));
+                findings.extend([fits, keys(&config), clock(&config)]);
+                Some(Place::Store(Box::new(config)))
+            }
+            Err(error) => {
+                let wrong = |problem: &Problem| finding("configuration", Verdict::Wrong, problem.to_string());
+                findings.extend(error.problems().iter().map(wrong));
+                None
+            }
+        },
     };
+    let mut next = format!("token-supervisor status{}", args.target.again());
     // Without keys the store is not opened.
-    if findings.iter().all(|finding| finding.verdict != Verdict::Wrong) {
-        let what = if matches!(place, Place::Store(_)) { "store" } else { "server" };
-        let looked = Backend::with(&place, async |backend| {
-            let reached = if args.probe { backend.reach().await? } else { Vec::new() };
-            Ok((backend.health().await?, backend.idps().await, reached))
-        });
-        let looked = looked.await;
-        match looked {
-            Ok((health, idps, reached)) => {
-                findings.extend(found(&place, &health, idps));
-                findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
-            }
-            Err(failure) if matches!(failure.exit, Exit::Interrupted(_) | Exit::Usage) && args.probe => {
-                return Err(failure);
-            }
+    if let Some(place) = place.as_ref().filter(|_| !any_wrong(&findings)) {
+        match look(place, args.probe).await {
+            Ok(found) => findings.extend(found),
+            Err(failure) if failure.exit == Exit::Usage && args.probe => return Err(failure),
             Err(failure) if matches!(failure.exit, Exit::Interrupted(_)) => return Err(failure),
-            Err(failure) => findings.push(failure.finding(what)),
+            Err(failure) => {
+                let (finding, instead) = unopened(place, &failure);
+                findings.push(finding);
+                next = instead.unwrap_or(next);
+            }
         }
     }
-    let wrong = findings.iter().any(|finding| finding.verdict == Verdict::Wrong);
-    out.result(&serde_json::json!({ "findings": findings, "ok": !wrong }), || in_rows(&findings, wrong))?;
+    findings.extend(not_looked_at(place.as_ref(), &findings));
+    let wrong = any_wrong(&findings);
+    if wrong {
+        "fix what is WRONG, then the same again".clone_into(&mut next);
+    }
+    out.result(&serde_json::json!({ "findings": findings, "ok": !wrong }), || in_rows(&findings, &next))?;
     Ok(if wrong { Exit::Failed } else { Exit::Done })
+}
+
+fn any_wrong(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.verdict == Verdict::Wrong)
+}
+
+async fn look(place: &Place, probe: bool) -> Result<Vec<Finding>, Failure> {
+    let looked = Backend::with(place, async |backend| {
+        let reached = if probe { backend.reach().await? } else { Vec::new() };
+        Ok((backend.health().await?, backend.idps().await, reached))
+    });
+    let (health, idps, reached) = looked.await?;
+    let mut findings = found(place, &health, idps);
+    findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
+    Ok(findings)
 }
 
 impl Failure {
@@ -96,35 +123,49 @@ impl Failure {
     }
 }
 
-fn keys(config: &Config) -> Finding {
-    let path = config.keyring();
-    match config.check() {
-        Err(error) => finding("keys", Verdict::Wrong, error.to_string()),
-        Ok(()) if exposed(path) => {
-            let text = format!("{}: others may read it; next: chmod it to 600", path.display());
-            finding("keys", Verdict::Warning, text)
+/// What is not open, and what to do if not to fix it.
+fn unopened(place: &Place, failure: &Failure) -> (Finding, Option<String>) {
+    match (failure.unopened, place) {
+        // A server may have it: that is as it should be.
+        (Some(Unopened::InUse), Place::Store(config)) => {
+            let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
+            let next = format!("token-supervisor doctor --server {server}");
+            (finding("store", Verdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
-        Ok(()) => finding("keys", Verdict::Ok, path.display().to_string()),
+        (Some(Unopened::Journal), _) => (finding("journal", Verdict::Wrong, &failure.text), None),
+        (Some(_), _) => (finding("store", Verdict::Wrong, &failure.text), None),
+        (None, Place::Store(_)) => (failure.finding("store"), None),
+        (None, Place::Server(_)) => (failure.finding("server"), None),
     }
 }
 
-#[cfg(unix)]
-fn exposed(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
+/// What would be looked at on the store, if what comes before it were well.
+fn not_looked_at(place: Option<&Place>, findings: &[Finding]) -> Vec<Finding> {
+    let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
+    match place {
+        Some(Place::Server(_)) => return Vec::new(),
+        Some(Place::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
+        None => {}
+    }
+    all.retain(|what| findings.iter().all(|finding| finding.what != *what));
+    all.into_iter().map(|what| finding(what, Verdict::NotLookedAt, "not looked at")).collect()
 }
 
-#[cfg(not(unix))]
-fn exposed(_path: &Path) -> bool {
-    false
+fn keys(config: &Config) -> Finding {
+    let path = config.keyring().display();
+    match config.check() {
+        Err(error) => finding("keys", Verdict::Wrong, error.to_string()),
+        Ok(()) if config.is_keyring_exposed() => {
+            finding("keys", Verdict::Warning, format!("{path}: every user may read it; next: chmod it to 600"))
+        }
+        Ok(()) => finding("keys", Verdict::Ok, path.to_string()),
+    }
 }
 
 /// What was written lately was written in the past.
 fn clock(config: &Config) -> Finding {
     let now = now();
-    let store = config.store().trim_start_matches("sqlite:").trim_start_matches("//");
-    let files = [Path::new(store), config.keyring()];
-    let ahead = files.into_iter().find(|path| {
+    let ahead = written(config).into_iter().find(|path| {
         let written = path.metadata().and_then(|file| file.modified());
         written.is_ok_and(|written| written > now + SKEW)
     });
@@ -136,6 +177,17 @@ fn clock(config: &Config) -> Finding {
         }
         None => finding("clock", Verdict::Ok, format!("{}, after everything that was written", to_the_second(now))),
     }
+}
+
+/// The files that are. What is stored stands in the store's log for long before it is in the store's file.
+fn written(config: &Config) -> Vec<PathBuf> {
+    let mut files = vec![config.keyring().to_owned()];
+    for end in ["", "-wal"] {
+        files.extend(config.store_file().map(|file| format!("{}{end}", file.display()).into()));
+    }
+    let journal = config.journal().read_dir().into_iter().flatten();
+    files.extend(journal.filter_map(Result::ok).map(|file| file.path()));
+    files
 }
 
 /// More than file systems and clocks differ.
@@ -184,7 +236,7 @@ fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
     match (&idp.held_reason, &idp.paused, place) {
         (Some(reason), _, _) => finding(&name, Verdict::Warning, format!("held: {reason}")),
         (None, Some(cause), _) => {
-            finding(&name, Verdict::Warning, format!("paused: {cause}{last}; token-supervisor why {cause}"))
+            finding(&name, Verdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
         (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("refreshes go on{last}")),
         (None, None, Place::Store(config)) => {
@@ -215,15 +267,17 @@ fn probed(idp: &str, reached: &Reached) -> Vec<Finding> {
     }
 }
 
-fn in_rows(findings: &[Finding], wrong: bool) -> String {
+fn in_rows(findings: &[Finding], next: &str) -> String {
+    let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
     let row = |finding: &Finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => coloured("ok   ", 32),
             Verdict::Warning => coloured("look ", 33),
             Verdict::Wrong => coloured("WRONG", 31),
+            Verdict::NotLookedAt => "-    ".to_owned(),
         };
-        vec![verdict, finding.what.clone(), finding.text.clone()]
+        let head = format!("{verdict}  {:width$}  ", finding.what);
+        beside(&head, "WRONG".len() + width + 4, &finding.text) + "\n"
     };
-    let next = if wrong { "fix what is WRONG, then token-supervisor doctor" } else { "token-supervisor status" };
-    format!("{}\nnext: {next}\n", table(&findings.iter().map(row).collect::<Vec<_>>()))
+    format!("{}\n{}\n", findings.iter().map(row).collect::<String>(), folded(&format!("next: {next}"), 0))
 }

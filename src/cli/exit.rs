@@ -8,7 +8,10 @@ use token_supervisor::{
     config::{ConfigError, Problem},
 };
 
-use super::time::rfc3339;
+use super::{
+    body::GrantBody,
+    time::{now, rfc3339},
+};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,35 +67,77 @@ pub(crate) struct Failure {
     pub(crate) next: Cow<'static, str>,
     /// What it comes from, if that is the supervisor: programs are told more of it.
     trouble: Option<Box<Trouble>>,
+    /// What could not be opened, if it is that.
+    pub(crate) unopened: Option<Unopened>,
+}
+
+/// What a supervisor could not open when it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// Another process has the store.
+    InUse,
+    Journal,
+    /// The store, or the keys do not fit it.
+    Store,
 }
 
 /// An error of the supervisor, as a problem document of the HTTP API has it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Trouble {
+    #[serde(skip_serializing)]
     detail: String,
     code: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
     /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<String>,
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 impl From<&Error> for Trouble {
     fn from(error: &Error) -> Self {
-        let (reason, since) = match error {
-            Error::ReconnectRequired { reason, since } => (Some(reason.clone()), Some(rfc3339(*since))),
-            Error::Unavailable { cause, .. } => (Some(cause.to_string()), None),
-            _ => (None, None),
-        };
         // At least a second: what is rounded down makes callers come too early.
         let whole = |time: Duration| u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
-        Self {
+        let mut trouble = Self {
             detail: error.to_string(),
             code: error.code().to_owned(),
-            reason,
-            since,
             retry_after: error.retry_after().map(whole),
+            ..Self::default()
+        };
+        match error {
+            Error::ReconnectRequired { reason, since } => {
+                trouble.reason = Some(reason.clone());
+                trouble.since = Some(rfc3339(*since));
+            }
+            Error::GenerationMismatch { generation } => trouble.generation = Some(generation.get()),
+            Error::MinTtlUnsatisfiable { max_ttl } => trouble.max_ttl = Some(max_ttl.as_secs()),
+            Error::Unavailable { cause, .. } => trouble.reason = Some(cause.to_string()),
+            _ => {}
         }
+        trouble
+    }
+}
+
+impl Trouble {
+    /// With what is known of the grant, as a server says it: its public name, its generation, and until when it has a
+    /// valid token nonetheless.
+    pub(super) fn about(self, grant: &GrantBody) -> Self {
+        let valid_until = grant.expires_at.filter(|end| *end > now()).map(rfc3339);
+        let generation = self.generation.or(Some(grant.generation));
+        Self { grant_id: Some(grant.grant_id.clone()), generation, valid_until, ..self }
     }
 }
 
@@ -102,29 +147,17 @@ struct Told<'a> {
     error: &'a str,
     next: &'a str,
     exit_code: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<&'a str>,
-    /// In seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u64>,
+    #[serde(flatten)]
+    trouble: Option<&'a Trouble>,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
-        Self { exit, text: text.into(), next: next.into(), trouble: None }
+        Self { exit, text: text.into(), next: next.into(), trouble: None, unopened: None }
     }
 
     pub(crate) fn usage(text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Exit::Usage, text, next)
-    }
-
-    /// An error about this grant.
-    pub(crate) fn about(key: &TokenKey, error: &Error) -> Self {
-        Self::of(Some(key), error.into())
     }
 
     /// An error of the supervisor, about this grant if it is about one: what to do next is a command about it.
@@ -143,13 +176,25 @@ impl Failure {
                 format!("add [idp.{}] to the configuration; its names: token-supervisor status", key.idp())
             }
             ("unauthorized", _) => {
-                "set TOKEN_SUPERVISOR_API_KEY to a key of that server: token-supervisor apikey new".to_owned()
+                "set TOKEN_SUPERVISOR_API_KEY to a key of that server: token-supervisor apikey new NAME".to_owned()
             }
             ("forbidden", _) => "use an API key that may: token-supervisor apikey new --help".to_owned(),
+            ("unavailable", Some(key)) if reason == "held" => format!("token-supervisor release {}", named(key)),
+            ("unavailable", Some(key)) if reason == "idp_held" => format!("token-supervisor release {}", key.idp()),
             ("unavailable", _) => format!("token-supervisor why {reason}"),
             _ => format!("token-supervisor why {code}"),
         };
-        Self { exit: Exit::of(code), text: trouble.detail.clone(), next: next.into(), trouble: Some(Box::new(trouble)) }
+        let text = match &trouble.valid_until {
+            Some(end) if code == "unavailable" => format!("{}; a valid token is there until {end}", trouble.detail),
+            _ => trouble.detail.clone(),
+        };
+        let (exit, next) = (Exit::of(code), next.into());
+        Self { exit, text, next, trouble: Some(Box::new(trouble)), unopened: None }
+    }
+
+    /// The same with another next step.
+    pub(super) fn then(self, next: impl Into<Cow<'static, str>>) -> Self {
+        Self { next: next.into(), ..self }
     }
 
     /// Says it where people, or programs, look for it; resolves to how the command ends. Whoever should read it may be gone.
@@ -167,20 +212,17 @@ impl Failure {
 
     fn told(&self) -> Told<'_> {
         let trouble = self.trouble.as_deref();
-        Told {
-            error: &self.text,
-            next: &self.next,
-            exit_code: self.exit.code(),
-            code: trouble.map(|trouble| trouble.code.as_str()),
-            reason: trouble.and_then(|trouble| trouble.reason.as_deref()),
-            since: trouble.and_then(|trouble| trouble.since.as_deref()),
-            retry_after: trouble.and_then(|trouble| trouble.retry_after),
-        }
+        Told { error: &self.text, next: &self.next, exit_code: self.exit.code(), trouble }
+    }
+
+    /// The code, if it has one.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.trouble.as_ref().map(|trouble| trouble.code.as_str())
     }
 }
 
 /// The key as it is written on a command line.
-fn named(key: &TokenKey) -> String {
+pub(super) fn named(key: &TokenKey) -> String {
     let account = match key.account_name() {
         "" => String::new(),
         account => format!(" --account {}", quoted(account)),
@@ -197,20 +239,23 @@ pub(crate) fn quoted(text: &str) -> String {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let failure = Self::of(None, Trouble::from(&error));
-        match error {
+        let unopened = match error {
             Error::Configuration(_) => {
                 let next = "fix the configuration, then token-supervisor config check".into();
-                Self { exit: Exit::Usage, next, ..failure }
+                return Self { exit: Exit::Usage, next, ..failure };
             }
-            Error::Start(text) => {
-                let next = match text.contains("in use by process") {
-                    true => "if that is a server, ask it: the same with --server URL; else wait until it has ended",
-                    false => "do what it says; token-supervisor doctor looks at everything",
-                };
-                Self { exit: Exit::Failed, next: next.into(), ..failure }
+            Error::StoreInUse(_) => Unopened::InUse,
+            Error::Journal(_) => Unopened::Journal,
+            Error::Start(_) => Unopened::Store,
+            _ => return failure,
+        };
+        let (exit, next) = match unopened {
+            Unopened::InUse => {
+                (Exit::Later, "if that is a server, ask it: the same with --server URL; else wait until it has ended")
             }
-            _ => failure,
-        }
+            Unopened::Journal | Unopened::Store => (Exit::Failed, "do what it says, then the same again"),
+        };
+        Self { exit, next: next.into(), unopened: Some(unopened), ..failure }
     }
 }
 

@@ -46,7 +46,6 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     let (mut signals, mut hangup) = (Signals::listen()?, Hangup::listen()?);
     let mut reloader = args.source.reloader()?;
     let config = reloader.config();
-    config.check()?;
     if let Some(bind) = config.server().unguarded() {
         return Err(Failure::usage(
             format!("server.api_key: without one nothing is served at {bind}"),
@@ -54,9 +53,10 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
         ));
     }
     log::of_server(config.log(), verbose);
+    let builder = config.builder()?;
     let listeners = Listeners::bind(&config.server().bind)?;
     let addresses = listeners.addresses()?;
-    let starting = config.builder()?.start();
+    let starting = builder.start();
     let supervisor = tokio::select! {
         supervisor = starting => supervisor?,
         signal = signals.next() => return Err(interrupted(signal)),

@@ -63,7 +63,9 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
         let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
         rows.extend(summary.iter().map(Summary::row));
-        head(&health) + &table(&rows) + &summary.iter().flat_map(Summary::to_do).collect::<String>()
+        head(&health)
+            + &table(&rows)
+            + &summary.iter().flat_map(|idp| idp.to_do(&args.target.again())).collect::<String>()
     })?;
     Ok(Exit::Done)
 }
@@ -162,12 +164,12 @@ impl Summary {
         }
     }
 
-    /// What people can do about it, a line each.
-    fn to_do(&self) -> Vec<String> {
+    /// What people can do about it, a line each; `again` names the place.
+    fn to_do(&self, again: &str) -> Vec<String> {
         let idp = &self.idp;
-        let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}"));
+        let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}{again}"));
         let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
-        let release = self.held_reason.as_ref().map(|_| format!("release {idp}"));
+        let release = self.held_reason.as_ref().map(|_| format!("release {idp}{again}"));
         let why = self.paused.as_ref().map(|cause| format!("why {cause}   ({idp} is paused{})", until()));
         let all = [
             release,
@@ -199,7 +201,7 @@ mod tests {
             ..Summary::default()
         };
         assert_eq!(
-            (&*held.health(), held.to_do().concat()),
+            (&*held.health(), held.to_do("").concat()),
             ("HELD their incident of…", format!("do: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
@@ -218,6 +220,6 @@ do: token-supervisor why client_unknown   (a-name-of-16-char is paused until 202
 do: token-supervisor list --idp a-name-of-16-char --state in_doubt
 do: token-supervisor list --idp a-name-of-16-char --held
 ";
-        assert_eq!(paused.to_do().concat(), expected);
+        assert_eq!(paused.to_do("").concat(), expected);
     }
 }

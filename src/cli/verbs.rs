@@ -7,6 +7,7 @@ use super::{
     args::{Target, Which, key},
     backend::{Backend, Verb},
     body::{GrantBody, Revocation},
+    exit::named,
 };
 
 /// Refreshes although the token is not due.
@@ -162,7 +163,14 @@ impl Restore {
 
 impl Purge {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which.key()?, &self.target, Verb::Purge, out, |_| "purged").await
+        let key = self.which.key()?;
+        let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "purged").await;
+        purged.map_err(|failure| match failure.code() {
+            Some("invalid_request") => {
+                failure.then(format!("token-supervisor disconnect {}, then the same again", named(&key)))
+            }
+            _ => failure,
+        })
     }
 }
 

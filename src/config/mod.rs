@@ -52,7 +52,7 @@ pub use crate::apikey::{ApiKey, Scope};
 use crate::{
     error::Error,
     idp::Idp,
-    keyring::Keyring,
+    keyring::{self, Keyring},
     store,
     supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
 };
@@ -60,10 +60,11 @@ use crate::{
 /// A configuration that was read and fits together.
 #[derive(Clone)]
 pub struct Config {
+    file: Option<PathBuf>,
     deployment: Option<String>,
     server: Server,
     store: String,
-    journal: Option<PathBuf>,
+    journal: PathBuf,
     keyring: PathBuf,
     refresh: RefreshSettings,
     limits: Limits,
@@ -152,7 +153,7 @@ impl Config {
         let mut config = reading.read(tree, Self::read_all);
         let Reading { files, problems, shown, .. } = reading;
         ConfigError::unless_empty(problems)?;
-        (config.shown, config.files) = (shown, files);
+        (config.file, config.shown, config.files) = (source.path.clone(), shown, files);
         Ok(config)
     }
 
@@ -160,12 +161,13 @@ impl Config {
         let mut deployment = None;
         all.read("deployment", &mut deployment);
         let store = all.section("store", read_store);
-        let journal = all.section("journal", |section| {
-            let mut folder = None;
-            section.read("dir", &mut folder);
+        let beside = Path::new(store::sqlite_path(&store).unwrap_or_default()).with_extension("journal");
+        let mut journal = all.is_shown("store.url", &store).then(|| beside.clone());
+        all.section("journal", |section| {
+            section.read("dir", &mut journal);
             section.not_yet("keep_hours");
-            folder
         });
+        let journal = journal.unwrap_or(beside);
         let keyring = all.section("keyring", |section| {
             let mut file = PathBuf::from("token-supervisor.keys");
             section.read("file", &mut file);
@@ -193,25 +195,22 @@ impl Config {
         for later in ["connect", "webhook"] {
             all.not_yet(later);
         }
-        let (shown, files) = (Vec::new(), ValueFiles::new());
-        Self { deployment, server, store, journal, keyring, refresh, limits, retention, log, idps, shown, files }
+        let (file, shown, files) = (None, Vec::new(), ValueFiles::new());
+        Self { file, deployment, server, store, journal, keyring, refresh, limits, retention, log, idps, shown, files }
     }
 
     /// What starts a supervisor with these settings.
     ///
     /// # Errors
-    /// The key ring cannot be read.
-    pub fn builder(&self) -> Result<Builder, Error> {
+    /// The key ring cannot be read; the error has the setting that points there.
+    pub fn builder(&self) -> Result<Builder, ConfigError> {
         let builder = TokenSupervisor::builder()
             .store(&self.store)
-            .keyring(Keyring::from_file(&self.keyring)?)
+            .journal(&self.journal)
+            .keyring(self.read_keyring()?)
             .refresh(self.refresh.clone())
             .limits(self.limits)
             .tombstones_kept(days(self.retention.tombstone_days));
-        let builder = match &self.journal {
-            Some(folder) => builder.journal(folder),
-            None => builder,
-        };
         Ok(self.idps().fold(builder, |builder, (name, idp)| builder.idp(name, idp.clone())))
     }
 
@@ -221,8 +220,12 @@ impl Config {
     /// # Errors
     /// What is wrong, and the setting that points there.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.read_keyring().map(drop)
+    }
+
+    fn read_keyring(&self) -> Result<Keyring, ConfigError> {
         let path = "keyring.file";
-        Keyring::from_file(&self.keyring).map(drop).map_err(|error| {
+        Keyring::from_file(&self.keyring).map_err(|error| {
             let shown = self.shown.iter().find(|shown| shown.path == path);
             ConfigError::one(shown.map_or(Origin::Default, |shown| shown.origin.clone()), path, error.to_string())
         })
@@ -245,6 +248,11 @@ impl Config {
         store::migrate(&self.store)
     }
 
+    /// The file that was read; none if everything came from the environment.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The settings in effect, and where each came from. No secret is among them.
     pub fn show(&self) -> &[Shown] {
         &self.shown
@@ -265,9 +273,25 @@ impl Config {
         &self.store
     }
 
+    /// The store's file.
+    pub fn store_file(&self) -> Option<&Path> {
+        store::sqlite_path(&self.store).map(Path::new)
+    }
+
+    /// The journal's folder.
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
     /// The key file.
     pub fn keyring(&self) -> &Path {
         &self.keyring
+    }
+
+    /// Whether every user of this machine may read the key file. Its group may: that is how orchestrators hand out
+    /// secrets.
+    pub fn is_keyring_exposed(&self) -> bool {
+        keyring::is_exposed(&self.keyring)
     }
 
     /// For how long what is no longer needed is kept.

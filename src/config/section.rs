@@ -226,6 +226,11 @@ impl<'r, 'a> Section<'r, 'a> {
         self.rest.contains_key(key) || self.asked.get(key).is_some_and(Option::is_some)
     }
 
+    /// Whether a setting is in sight as it is; what only follows from one that is not stays out of sight, too.
+    pub(super) fn is_shown(&self, path: &str, value: &str) -> bool {
+        self.reading.shown.iter().any(|shown| shown.path == path && shown.value == value)
+    }
+
     /// Whether nothing is wrong with it so far.
     pub(super) fn is_sound(&self) -> bool {
         self.reading.problems.len() == self.problems_before

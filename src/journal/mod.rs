@@ -99,7 +99,7 @@ impl fmt::Display for Unopened {
 
 impl From<JournalError> for Error {
     fn from(error: JournalError) -> Self {
-        Self::Start(error.to_string())
+        Self::Journal(error.to_string())
     }
 }
 

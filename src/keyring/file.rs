@@ -4,7 +4,7 @@
 //! What is wrong with it is said without a word of what stands in it: serde's messages quote values.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
 };
@@ -167,11 +167,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-#[cfg(unix)]
 fn warn_if_exposed(path: &Path, file: &File) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let mode = file.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+    let mode = file.metadata().map_or(0, |metadata| mode(&metadata));
     if exposed(mode) {
         tracing::warn!(
             keyring.file = %path.display(),
@@ -181,14 +178,27 @@ fn warn_if_exposed(path: &Path, file: &File) {
     }
 }
 
+/// Whether every user of this machine may read it.
+#[cfg(feature = "config")]
+pub(crate) fn is_exposed(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| exposed(mode(&metadata)))
+}
+
 /// The group may read: that is how orchestrators hand out secrets.
-#[cfg(unix)]
 fn exposed(mode: u32) -> bool {
     mode & 0o007 != 0
 }
 
+#[cfg(unix)]
+fn mode(file: &Metadata) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    file.permissions().mode() & 0o777
+}
+
 #[cfg(not(unix))]
-fn warn_if_exposed(_: &Path, _: &File) {}
+fn mode(_: &Metadata) -> u32 {
+    0
+}
 
 #[derive(Deserialize)]
 struct Version {
@@ -346,7 +356,6 @@ mod tests {
         assert!(error.starts_with("cannot write key file"), "{error}");
     }
 
-    #[cfg(unix)]
     #[test]
     fn only_what_every_user_can_read_is_warned_about() {
         assert!(exposed(0o644) && exposed(0o604));

@@ -24,6 +24,8 @@ use crate::{
     model::{Fingerprint, RefreshToken, Sealed, TokenKey},
 };
 
+#[cfg(feature = "config")]
+pub(crate) use file::is_exposed;
 use fingerprint::FingerprintKey;
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};

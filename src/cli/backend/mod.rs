@@ -11,7 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use token_supervisor::{Cursor, Grant, Reached, TokenKey, config::Config};
 
-pub(crate) use self::{server::Address, store::DRAIN};
+pub(crate) use self::{
+    server::Address,
+    store::{DRAIN, server_of},
+};
 use self::{server::Server, store::Store};
 use super::{
     Failure,

@@ -8,13 +8,15 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use token_supervisor::{
     Acquire, Command, Connect, Cursor, Disconnect, Error, Expiry, Filter, Hold, Purge, Reached, RefreshNow, Release,
-    Restore, Revoke, State, Status, TokenKey, TokenSupervisor, config::Config,
+    Restore, Revoke, State, Status, TokenKey, TokenSupervisor,
+    config::{Bind, Config},
 };
 
 use super::{Health, Verb};
 use crate::cli::{
     Failure,
     body::{GrantBody, IdpBody, Revocation, TokenBody},
+    exit::{Trouble, Unopened},
     show::note,
     signals::{Signals, interrupted},
     time::{now, pause},
@@ -41,10 +43,9 @@ const REVOKED_WITHIN: Duration = Duration::from_secs(20);
 
 impl Store {
     pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, Failure> {
-        config.check()?;
         let starting = config.builder()?.on_demand().start();
         let supervisor = tokio::select! {
-            supervisor = starting => supervisor?,
+            supervisor = starting => supervisor.map_err(|error| unopened(error, config))?,
             signal = signals.next() => return Err(interrupted(signal)),
         };
         let revoking = config.idps().filter(|(_, idp)| idp.revokes()).map(|(name, _)| name.to_owned()).collect();
@@ -67,7 +68,7 @@ impl Store {
             }
             Verb::Refresh => {
                 let refreshed = self.supervisor.call(RefreshNow::new(key)).await;
-                let refreshed = refreshed.map_err(|error| Failure::about(key, &error))?;
+                let refreshed = self.told(key, refreshed).await?;
                 Ok(GrantBody::of(key, refreshed.status).refreshed(refreshed.refreshed))
             }
         }
@@ -89,16 +90,43 @@ impl Store {
     where
         C: Command<Answer = Status>,
     {
-        let status = self.supervisor.call(command).await.map_err(|error| Failure::about(key, &error))?;
+        let status = self.told(key, self.supervisor.call(command).await).await?;
         Ok(GrantBody::of(key, status))
     }
 
-    /// Read from the store: an actor that was asked would refresh what is due.
+    /// An error with what is known of the grant nonetheless, as a server says it.
+    async fn told<T>(&self, key: &TokenKey, called: Result<T, Error>) -> Result<T, Failure> {
+        let error = match called {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let trouble = Trouble::from(&error);
+        let known = match error {
+            Error::ReconnectRequired { .. }
+            | Error::AccountMismatch
+            | Error::GenerationMismatch { .. }
+            | Error::MinTtlUnsatisfiable { .. }
+            | Error::Unavailable { .. } => self.find(key).await.ok().flatten(),
+            _ => None,
+        };
+        let trouble = match known {
+            Some(grant) => trouble.about(&grant),
+            None => trouble,
+        };
+        Err(Failure::of(Some(key), trouble))
+    }
+
     async fn status(&self, key: &TokenKey) -> Result<GrantBody, Failure> {
+        let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
+        let missing = || if known() { Error::NotConnected } else { Error::UnknownIdp };
+        self.find(key).await?.ok_or_else(|| Failure::of(Some(key), Trouble::from(&missing())))
+    }
+
+    /// Read from the store: an actor that was asked would refresh what is due.
+    async fn find(&self, key: &TokenKey) -> Result<Option<GrantBody>, Failure> {
         let filter = Filter::new().idp(key.idp()).user(key.user()).account(key.account_name());
         let (mut found, _) = self.list(State::ALL.into_iter().fold(filter, Filter::state)).await?;
-        let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
-        found.pop().ok_or_else(|| Failure::about(key, &if known() { Error::NotConnected } else { Error::UnknownIdp }))
+        Ok(found.pop())
     }
 
     pub(super) async fn list(&self, filter: Filter) -> Result<(Vec<GrantBody>, Option<Cursor>), Failure> {
@@ -115,13 +143,13 @@ impl Store {
     ) -> Result<TokenBody, Failure> {
         let asked = Acquire::new(key).min_ttl(min_ttl);
         let asked = timeout.map_or(asked.clone(), |timeout| asked.timeout(timeout));
-        let token = self.supervisor.call(asked).await;
-        token.map(|token| TokenBody::of(&token)).map_err(|error| Failure::about(key, &error))
+        let token = self.told(key, self.supervisor.call(asked).await).await?;
+        Ok(TokenBody::of(&token))
     }
 
     pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
         // For as long as it is watched, its actor refreshes it ahead of need.
-        let mut watch = self.supervisor.watch(key).await.map_err(|error| Failure::about(key, &error))?;
+        let mut watch = self.told(key, self.supervisor.watch(key).await).await?;
         let Some(token) = watch.token().filter(|token| token.generation().get() == generation) else { return Ok(()) };
         let left = match token.expiry() {
             Expiry::At(end) => end.duration_since(now()).unwrap_or_default(),
@@ -185,6 +213,28 @@ impl Store {
             () = patience => {}
         }
     }
+}
+
+/// With the server that probably has the store.
+fn unopened(error: Error, config: &Config) -> Failure {
+    let failure = Failure::from(error);
+    match server_of(config) {
+        Some(server) if failure.unopened == Some(Unopened::InUse) => {
+            let next = "if that is the server, ask it: the same with --server";
+            failure.then(format!("{next} {server}; else wait until it has ended"))
+        }
+        _ => failure,
+    }
+}
+
+/// Where the server of this configuration is asked.
+pub(crate) fn server_of(config: &Config) -> Option<String> {
+    config.server().bind.iter().find_map(|bind| match bind {
+        Bind::Tcp(address) if address.port() == 0 => None,
+        Bind::Tcp(address) if address.ip().is_unspecified() => Some(format!("http://127.0.0.1:{}", address.port())),
+        bind @ Bind::Tcp(_) => Some(format!("http://{bind}")),
+        bind => Some(bind.to_string()),
+    })
 }
 
 const ABANDONED: &str = "a refresh was given up: the next process finds that it is in doubt, and settles it";

@@ -136,6 +136,7 @@ fn what_nobody_sets_is_the_default_or_the_presets() {
     for (path, value, origin) in [
         ("server.bind", "127.0.0.1:8080", "default"),
         ("store.url", "sqlite://token-supervisor.db", "default"),
+        ("journal.dir", "token-supervisor.journal", "default"),
         ("keyring.file", "token-supervisor.keys", "default"),
         ("refresh.margin_seconds", "300", "default"),
         ("limits.waiters_per_grant", "16384", "default"),
@@ -148,7 +149,7 @@ fn what_nobody_sets_is_the_default_or_the_presets() {
     ] {
         assert_eq!(shown(&config, path), Some((value, origin.to_owned())), "{path}");
     }
-    for path in ["deployment", "server.public_url", "journal.dir", "idp.github.scope", "idp.github.margin_seconds"] {
+    for path in ["deployment", "server.public_url", "idp.github.scope", "idp.github.margin_seconds"] {
         assert_eq!(shown(&config, path), None);
     }
 }

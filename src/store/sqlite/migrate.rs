@@ -23,7 +23,10 @@ mod check {
     use diesel_migrations::MigrationHarness as _;
 
     use super::MIGRATIONS;
-    use crate::{error::Error, store::sqlite::unopened};
+    use crate::{
+        error::Error,
+        store::sqlite::{NOT_UTF_8, refused, unopened},
+    };
 
     /// The names of the migrations that the file lacks; all of them, if there is no such file. Changes nothing and needs no
     /// lock.
@@ -35,7 +38,7 @@ mod check {
         let known: Vec<Box<dyn Migration<Sqlite>>> = MIGRATIONS.migrations().map_err(|error| unopened(path, &error))?;
         let version = |migration: &dyn Migration<Sqlite>| migration.name().version().to_string();
         if applied.iter().any(|applied| known.iter().all(|known| version(&**known) != *applied)) {
-            return Err(unopened(path, &"a newer version of token-supervisor wrote it: use that one"));
+            return Err(refused(path, &"a newer version of token-supervisor wrote it: use that one"));
         }
         let lacking = known.iter().filter(|known| !applied.contains(&version(&***known)));
         let mut lacking: Vec<_> = lacking.map(|migration| migration.name().to_string()).collect();
@@ -45,7 +48,7 @@ mod check {
 
     /// The versions of the migrations that the file has.
     fn applied(path: &Path) -> Result<Vec<String>, Error> {
-        let name = path.to_str().ok_or_else(|| unopened(path, &"its path is not UTF-8"))?;
+        let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
         let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
         connection
             .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;")

@@ -155,7 +155,7 @@ impl Store for SqliteStore {
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {
-    let name = path.to_str().ok_or_else(|| unopened(path, &"its path is not UTF-8"))?;
+    let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
     let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
     // FULL: what was acknowledged survives a loss of power; anything less forgets rotations.
     connection
@@ -163,6 +163,8 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
         .map_err(|error| unopened(path, &error))?;
     Ok(connection)
 }
+
+const NOT_UTF_8: &str = "its path is not UTF-8: name another by store.url";
 
 /// Creates the file for its owner alone; SQLite gives its companions the same mode.
 fn create(path: &Path) -> std::io::Result<()> {
@@ -193,7 +195,7 @@ fn lock(path: &Path) -> Result<LockFile, Error> {
             let mut holder = String::new();
             file.read_to_string(&mut holder).ok();
             let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
-            Err(Error::Start(format!(
+            Err(Error::StoreInUse(format!(
                 "store {} is in use by process {holder}: SQLite has one writing process; stop that one, or ask it",
                 path.display()
             )))
@@ -203,5 +205,30 @@ fn lock(path: &Path) -> Result<LockFile, Error> {
 }
 
 fn unopened(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Start(format!("cannot open the store {}: {error}", path.display()))
+    refused(path, &format_args!("{error}; {}", advice(path)))
+}
+
+fn refused(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::Start(format!("cannot open the store {}: {why}", path.display()))
+}
+
+/// What to do, by what is there.
+fn advice(path: &Path) -> &'static str {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if path.is_dir() {
+        "that is a folder: name a file in it by store.url"
+    } else if folder.is_some_and(|folder| !folder.is_dir()) {
+        "its folder is missing: make it, or name another by store.url"
+    } else if is_something_else(path) {
+        "that is no store: restore it from its backup, or name another file by store.url"
+    } else {
+        "check the owner, mode and free space of it and its folder"
+    }
+}
+
+/// A file that is neither new nor one of SQLite's.
+fn is_something_else(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
+    read.is_ok() && !head.is_empty() && head != *b"SQLite format 3\0"
 }

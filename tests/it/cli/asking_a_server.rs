@@ -64,6 +64,12 @@ async fn every_command_does_there_what_it_does_on_the_store() {
     let again = remote.json(&["refresh", "gitlab", "alice"]);
     assert_eq!((&again["refreshed"], &again["reason"]), (&false.into(), &"just_refreshed".into()));
     assert_eq!(remote.json(&["hold", "gitlab", "alice", "--reason", "audit"])["held_reason"], "audit");
+    let refused = remote.run(&["refresh", "gitlab", "alice", "--json"]);
+    let told: Value = serde_json::from_str(&refused.stderr).unwrap();
+    for field in ["generation", "grant_id", "valid_until", "retry_after", "request_id"] {
+        assert!(!told[field].is_null(), "{field}: {told}");
+    }
+    assert_eq!((refused.code, &told["next"]), (4, &"token-supervisor release gitlab alice".into()), "{told}");
     assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
     assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(remote.json(&["hold", "gitlab", "--reason", "incident"])["held_reason"], "incident");

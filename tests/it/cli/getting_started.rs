@@ -75,7 +75,11 @@ fn init_overwrites_nothing_and_leaves_nothing_half_written() {
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     let check = Ran::new(program(folder.path(), &["config", "check", "--json"]).output().unwrap());
-    assert_eq!((check.code, &*check.stdout), (0, "{\"file\":\"token-supervisor.toml\",\"idps\":[]}\n"));
+    let fits = "{\"file\":\"token-supervisor.toml\",\"idps\":[]}\n";
+    assert_eq!((check.code, &*check.stdout), (0, fits));
+    fs::write(folder.path().join("token-supervisor.toml"), "# Nothing is set.\n").unwrap();
+    let check = Ran::new(program(folder.path(), &["config", "check", "--json"]).output().unwrap());
+    assert_eq!((check.code, &*check.stdout), (0, fits));
 }
 
 #[test]

@@ -88,10 +88,17 @@ async fn a_store_that_another_process_has_is_named_with_it() {
         .unwrap();
     let process = format!("in use by process {}", std::process::id());
     for args in [&["token", "gitlab", "alice"][..], &["status"], &["hold", "gitlab", "alice", "--reason", "x"]] {
-        world.run(args).failed(1, &process);
+        world.run(args).failed(4, &process);
+        world.run(args).failed(4, "the same with --server http://127.0.0.1:8080");
     }
     let doctor = world.run(&["doctor"]);
-    assert!(doctor.code == 1 && doctor.stdout.contains(&process), "{doctor:?}");
+    let words = doctor.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        doctor.code == 0 && words.contains(&format!("look store store token-supervisor.db is {process}")),
+        "{doctor:?}"
+    );
+    assert!(words.ends_with("next: token-supervisor doctor --server http://127.0.0.1:8080"), "{doctor:?}");
+    assert!(words.contains("- journal not looked at"), "{doctor:?}");
     assert_eq!(world.run(&["migrate", "--check"]).code, 0, "it needs no lock");
     crate::support::stop(supervisor).await;
 }

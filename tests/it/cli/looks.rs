@@ -153,7 +153,11 @@ ok     journal        the store has every answer
         use std::os::unix::fs::PermissionsExt as _;
         let keys = world.folder.path().join("token-supervisor.keys");
         fs::set_permissions(keys, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(seen(&world, &["doctor"]).contains("look   keys           token-supervisor.keys: others may read it"));
+        let doctor = seen(&world, &["doctor"]);
+        assert!(doctor.contains("look   keys           token-supervisor.keys: every user may read it"), "{doctor}");
+        let keys = world.folder.path().join("token-supervisor.keys");
+        fs::set_permissions(keys, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(!seen(&world, &["doctor"]).contains("look"), "its group may");
     }
 }
 

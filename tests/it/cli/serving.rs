@@ -176,9 +176,9 @@ async fn what_it_cannot_have_is_named() {
     let server = world.serve();
     let taken = server.addresses[0].trim_start_matches("http://");
     world.serve_badly(taken).failed(1, &format!("cannot listen at {taken}"));
-    world.serve_badly("127.0.0.1:0").failed(1, &format!("in use by process {}", server.id()));
+    world.serve_badly("127.0.0.1:0").failed(4, &format!("in use by process {}", server.id()));
     let socket = world.folder.path().join("ts.sock");
-    world.serve_badly(&format!("unix:{}", socket.display())).failed(1, "in use by process");
+    world.serve_badly(&format!("unix:{}", socket.display())).failed(4, "in use by process");
     assert!(!socket.exists(), "nothing is left of a start that failed");
     let file = Path::new(&world.folder.path()).join("file");
     fs::write(&file, "mine").unwrap();

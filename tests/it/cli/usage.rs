@@ -96,7 +96,7 @@ fn every_command_tells_which_file_is_missing() {
     let world = World::connected();
     let path = |name: &str| world.folder.path().join(name).display().to_string();
     fs::write(path("broken.toml"), "[store\nurl = \"ts-test-secret-url\"").unwrap();
-    let others = [&["config", "check"][..], &["config", "show"], &["migrate"], &["doctor"]];
+    let others = [&["config", "check"][..], &["config", "show"], &["migrate"]];
     for command in ON_GRANTS.into_iter().chain(others) {
         world.run(&[command, &["--config", "missing.toml"]].concat()).failed(2, "missing.toml");
         world.run(&[command, &["--config", "broken.toml"]].concat()).failed(2, "broken.toml:1:");
@@ -108,4 +108,42 @@ fn every_command_tells_which_file_is_missing() {
     }
     let doctor = world.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.stdout.contains("WRONG  keys"), "{doctor:?}");
+    assert!(doctor.stdout.contains("-      idp.gitlab     not looked at\n") && fits(&doctor.stdout), "{doctor:?}");
+    for config in ["missing.toml", "broken.toml"] {
+        let doctor = world.run(&["doctor", "--json", "--config", config]);
+        let told: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
+        let found = |at: usize| (told["findings"][at]["what"].as_str(), told["findings"][at]["verdict"].as_str());
+        assert_eq!((doctor.code, &told["ok"]), (1, &false.into()), "{told}");
+        assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{told}");
+        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{told}");
+    }
+}
+
+/// Each with what to do about it.
+#[test]
+fn a_store_that_does_not_open_says_why() {
+    let world = World::connected();
+    fs::create_dir(world.folder.path().join("folder")).unwrap();
+    fs::write(world.folder.path().join("notes"), "not a database, but longer than a few bytes").unwrap();
+    fs::write(world.folder.path().join("file"), "").unwrap();
+    let (store, journal) = ("TOKEN_SUPERVISOR__STORE__URL", "TOKEN_SUPERVISOR__JOURNAL__DIR");
+    for (setting, value, advice, what) in [
+        (store, "sqlite://folder", "name a file in it by store.url", "store"),
+        (store, "sqlite://missing/x.db", "its folder is missing: make it", "store"),
+        (store, "sqlite://notes", "restore it from its backup", "store"),
+        (journal, "file", "of the journal's directory", "journal"),
+    ] {
+        let with = |args: &[&str]| {
+            let mut command = world.command(args);
+            Ran::new(command.env(setting, value).output().unwrap()).without_secrets()
+        };
+        let ran = with(&["status"]);
+        ran.failed(1, advice);
+        assert!(!ran.stderr.contains("doctor"), "{ran:?}");
+        let doctor: serde_json::Value = serde_json::from_str(&with(&["doctor", "--json"]).stdout).unwrap();
+        let wrong = |finding: &&serde_json::Value| finding["verdict"] == "wrong";
+        let wrong: Vec<_> = doctor["findings"].as_array().unwrap().iter().filter(wrong).collect();
+        assert_eq!((wrong.len(), &wrong[0]["what"]), (1, &what.into()), "{doctor}");
+        assert!(wrong[0]["text"].as_str().unwrap().contains(advice), "{doctor}");
+    }
 }

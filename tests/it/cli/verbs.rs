@@ -6,13 +6,19 @@ use serde_json::Value;
 use token_supervisor::testing::{Fault, Profile, SimulatedIdp};
 
 use super::{Ran, World};
+use crate::real_time::now;
 
 #[test]
 fn a_grant_is_held_released_ended_and_taken_back() {
     let world = World::connected();
     let held = world.json(&["hold", "gitlab", "alice", "--reason", "the audit"]);
     assert_eq!((&held["held"], &held["held_reason"]), (&true.into(), &"the audit".into()), "{held}");
-    world.run(&["refresh", "gitlab", "alice"]).failed(4, "held");
+    let refused = world.run(&["refresh", "gitlab", "alice"]);
+    refused.failed(4, "unavailable (held): release the grant, then try again in 60 s; a valid token is there until 20");
+    refused.failed(4, "next: token-supervisor release gitlab alice\n");
+    let told: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
+    assert_eq!((&told["generation"], &told["grant_id"]), (&1.into(), &held["grant_id"]), "{told}");
+    assert_eq!((&told["valid_until"], told.get("max_ttl")), (&held["expires_at"], None), "{told}");
     assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are served");
     assert_eq!(world.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(world.sim.requests(), 0);
@@ -26,6 +32,7 @@ fn a_grant_is_held_released_ended_and_taken_back() {
     assert_eq!((&status["store"], &status["journal_pending"]), (&"ok".into(), &0.into()), "{status}");
     assert!(status["name"].as_str().unwrap().starts_with("ts-") && !status["name"].as_str().unwrap().contains(' '));
 
+    world.run(&["purge", "gitlab", "alice"]).failed(2, "next: token-supervisor disconnect gitlab alice, then the same");
     let gone = world.json(&["disconnect", "gitlab", "alice"]);
     assert_eq!((&gone["state"], gone.get("revoked")), (&"revoked".into(), None), "{gone}");
     world.run(&["token", "gitlab", "alice"]).failed(5, "token-supervisor connect gitlab alice --stdin");
@@ -63,6 +70,20 @@ fn a_command_does_nothing_for_other_grants_and_looking_costs_nothing() {
     assert_eq!(world.sim.requests(), 0);
     world.token(&[]);
     assert_eq!(world.sim.requests(), 1, "for alice alone");
+}
+
+/// What was stored last is in the log beside the store's file.
+#[test]
+fn a_clock_that_is_behind_what_was_written_is_wrong() {
+    let world = World::connected();
+    let tomorrow = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now() + 86_400_000);
+    for name in ["token-supervisor.db-wal", "token-supervisor.journal/x"] {
+        let path = world.folder.path().join(name);
+        std::fs::File::create(&path).unwrap().set_modified(tomorrow).unwrap();
+        let doctor = world.run(&["doctor"]);
+        assert!(doctor.code == 1 && doctor.stdout.contains(&format!("WRONG  clock          {name}")), "{doctor:?}");
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]
@@ -116,7 +137,9 @@ fn scripts_see_what_to_do_in_the_exit_code() {
     let world = World::connected();
     world.run(&["token", "github", "alice"]).failed(2, "[idp.github]");
     world.run(&["token", "gitlab", "bob"]).failed(5, "connect gitlab bob");
-    world.run(&["token", "gitlab", "alice", "--min-ttl", "900000"]).failed(2, "min_ttl");
+    let asked = world.run(&["token", "gitlab", "alice", "--min-ttl", "900000", "--json"]);
+    let told: Value = serde_json::from_str(&asked.stderr).unwrap();
+    assert_eq!((asked.code, told["max_ttl"].as_u64() > Some(60), &told["generation"]), (2, true, &1.into()), "{told}");
     world.sim.always(Some(Fault::Status(503, Some("20".to_owned()))));
     let down = world.run(&["refresh", "gitlab", "alice", "--json"]);
     let told: Value = serde_json::from_str(&down.stderr).unwrap();
