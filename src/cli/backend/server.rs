@@ -1,7 +1,8 @@
 //! A running server, asked by HTTP.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
+use hyper::body::Bytes;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::IF_NONE_MATCH, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use token_supervisor::{ClientSecret, Cursor, TokenKey, web::grant_body};
@@ -92,12 +93,10 @@ impl Server {
             #[cfg(not(unix))]
             Address::Unix(_) => return Err(Failure::usage("there are no Unix sockets here", "name the server's URL")),
         };
-        let http = http.build().map_err(|error| Failure::usage(error.to_string(), "token-supervisor doctor"))?;
-        let key = std::env::var_os(API_KEY).filter(|key| !key.is_empty());
-        let key = key.map(|key| key.into_string().map(ClientSecret::from)).transpose().map_err(|_| {
-            Failure::usage(format!("{API_KEY} is no text"), "set it to what token-supervisor apikey new printed")
+        let http = http.build().map_err(|error| {
+            Failure::usage(format!("{address} cannot be asked: {error}"), "name the server otherwise by --server")
         })?;
-        Ok(Self { address: address.clone(), http, key })
+        Ok(Self { address: address.clone(), http, key: key()? })
     }
 
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<GrantBody, Failure> {
@@ -109,7 +108,8 @@ impl Server {
                 .grant(Method::PUT, key, "")
                 .query(&[("timeout", PATIENCE)])
                 .header("content-type", "application/json")
-                .body(grant_body(&grant).to_vec()),
+                // As it is: a copy would not be wiped.
+                .body(Bytes::from_owner(grant_body(&grant))),
             Verb::Refresh => post("/refresh"),
             Verb::Hold(reason) => because("/hold", &reason),
             Verb::Release => post("/release"),
@@ -178,7 +178,15 @@ impl Server {
         let answer = self.request(Method::GET, "/readyz").send().await.map_err(|error| self.unreachable(&error))?;
         let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
         let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
-        let ready: Ready = answer.json().await.map_err(|error| self.strange(&error))?;
+        // 503 is ours while it stops, and of any proxy before it.
+        let status = answer.status();
+        if !status.is_success() && status != StatusCode::SERVICE_UNAVAILABLE {
+            return Err(self.no_supervisor(status));
+        }
+        let ready: Ready = answer.json().await.map_err(|error| match status.is_success() {
+            true => self.strange(&error),
+            false => self.no_supervisor(status),
+        })?;
         let lacks = |what: &str| ready.degraded.iter().any(|degraded| degraded == what);
         let (store_ok, journal_pending) = (!lacks("store_down"), (!lacks("journal")).then_some(0));
         let draining = (ready.status == "draining").then(|| "draining".to_owned());
@@ -228,6 +236,12 @@ impl Server {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if breaks_tls(error) {
+            return Failure::usage(
+                format!("cannot reach {}: no TLS there, or none that is trusted here", self.address),
+                "name it with http:// if it is to be plain, or see to its certificate",
+            );
+        }
         let why = if error.is_timeout() { "it does not answer" } else { "nothing answers there" };
         Failure::new(
             Exit::Later,
@@ -249,6 +263,32 @@ impl Server {
 
 /// Where the API key of a server is looked for.
 const API_KEY: &str = "TOKEN_SUPERVISOR_API_KEY";
+
+/// The key of the server, if one is set. Checked here: else it would seem that nobody answers.
+fn key() -> Result<Option<ClientSecret>, Failure> {
+    let Some(key) = std::env::var_os(API_KEY).filter(|key| !key.is_empty()) else { return Ok(None) };
+    match key.into_string() {
+        Ok(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(key.into())),
+        _ => Err(Failure::usage(
+            format!("{API_KEY} is no API key: it has a newline, a space or the like"),
+            "set it to what token-supervisor apikey new printed, to that alone",
+        )),
+    }
+}
+
+/// Whether somebody answered, and not as TLS does.
+fn breaks_tls(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(error) = source {
+        source = match error.downcast_ref::<io::Error>() {
+            Some(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            // What it wraps is not its source.
+            Some(error) => error.get_ref().map(|error| error as _),
+            None => error.source(),
+        };
+    }
+    false
+}
 
 const UNKNOWN: &str = "see that --server names a token-supervisor of this version, and what proxy stands before it";
 

@@ -151,8 +151,25 @@ fn a_server_that_is_not_there_is_named_by_every_command() {
 async fn what_answers_otherwise_is_no_token_supervisor() {
     let world = World::connected();
     let other = format!("http://{}", world.sim.token_url().split('/').nth(2).unwrap());
-    let ran = world.run(&["token", "gitlab", "alice", "--server", &other]);
-    ran.failed(1, "not as a token-supervisor does");
+    for args in [&["token", "gitlab", "alice"][..], &["status"]] {
+        world.run(&[args, &["--server", &other]].concat()).failed(1, "not as a token-supervisor does");
+    }
+    let doctor = world.run(&["doctor", "--server", &other]);
+    assert!(doctor.code == 1 && doctor.stdout.contains(" 404 Not Found, and not as a"), "{doctor:?}");
+}
+
+/// Nobody has to look for a server that is there.
+#[tokio::test]
+async fn what_keeps_a_request_from_being_made_is_told() {
+    let world = World::connected();
+    let remote = Remote::new(&world);
+    for key in ["ts-test-secret-key\n", "ts-test-secret \u{e9}"] {
+        let mut command = remote.command(&["list"]);
+        let ran = Ran::new(command.env("TOKEN_SUPERVISOR_API_KEY", key).output().unwrap()).without_secrets();
+        ran.failed(2, "TOKEN_SUPERVISOR_API_KEY is no API key");
+    }
+    let https = remote.server.addresses[0].replace("http:", "https:");
+    remote.run(&["list", "--server", &https]).failed(2, "name it with http://");
 }
 
 /// Whoever could answer with one would else say where the API key goes.
