@@ -3,10 +3,7 @@
 use std::{borrow::Cow, process::ExitCode, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use token_supervisor::{
-    Error, TokenKey,
-    config::{ConfigError, Problem},
-};
+use token_supervisor::{Error, TokenKey, config::ConfigError};
 
 use super::{
     body::GrantBody,
@@ -261,8 +258,7 @@ impl From<Error> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let missing = |problem: &Problem| problem.text.contains("token-supervisor init");
-        let next = if error.problems().iter().any(missing) {
+        let next = if error.is_missing() {
             "token-supervisor init --idp github, or name the file by --config FILE"
         } else {
             "fix it, then token-supervisor config check"

@@ -76,6 +76,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
+    missing: bool,
 }
 
 impl ConfigError {
@@ -84,17 +85,27 @@ impl ConfigError {
         &self.problems
     }
 
+    /// Whether there is no file at all.
+    pub fn is_missing(&self) -> bool {
+        self.missing
+    }
+
     /// Nothing, or what is wrong in the order of its places.
     pub(super) fn unless_empty(mut problems: Vec<Problem>) -> Result<(), Self> {
         problems.sort_by_key(|problem| match problem.origin {
             Origin::File { line, .. } => line,
             _ => usize::MAX,
         });
-        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems, missing: false }) }
     }
 
     pub(super) fn one(origin: Origin, path: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { problems: vec![Problem { origin, path: path.into(), text: text.into() }] }
+        Self { problems: vec![Problem { origin, path: path.into(), text: text.into() }], missing: false }
+    }
+
+    /// There is no file.
+    pub(super) fn missing(text: String) -> Self {
+        Self { missing: true, ..Self::one(Origin::Default, "", text) }
     }
 }
 

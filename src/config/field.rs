@@ -144,7 +144,8 @@ impl Field for f64 {
 impl Field for Duration {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let time = number(value).and_then(|seconds| Self::try_from_secs_f64(seconds).ok());
-        time.filter(|time| *time <= LONGEST).ok_or("must be a number of seconds, at least 0".into())
+        time.filter(|time| *time <= LONGEST)
+            .ok_or_else(|| format!("must be a number of seconds, at least 0 and at most {}", LONGEST.as_secs()).into())
     }
 
     fn shown(&self) -> Option<String> {

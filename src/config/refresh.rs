@@ -9,6 +9,18 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> RefreshSettings {
         &mut common;
     read_times(section, [margin, connect_timeout, attempt_timeout, patience, send_window, settle, lease]);
     section.read("in_doubt", in_doubt);
+    let default = RefreshSettings::default();
+    for (key, time, default) in [
+        ("attempt_timeout_seconds", &mut common.attempt_timeout, default.attempt_timeout),
+        ("send_window_seconds", &mut common.send_window, default.send_window),
+        ("lease_seconds", &mut common.lease, default.lease),
+    ] {
+        if time.is_zero() {
+            section.wrong(key, NOT_ZERO);
+            // Not told once more of each identity provider.
+            *time = default;
+        }
+    }
     common
 }
 
@@ -27,7 +39,19 @@ pub(super) fn read_own(section: &mut Section<'_, '_>, idp: &mut Idp) {
         ],
     );
     section.read("in_doubt", &mut idp.in_doubt);
+    let own = &idp.timing;
+    for (key, time) in [
+        ("attempt_timeout_seconds", own.attempt_timeout),
+        ("send_window_seconds", own.send_window),
+        ("lease_seconds", own.lease),
+    ] {
+        if time.is_some_and(|time| time.is_zero()) {
+            section.wrong(key, NOT_ZERO);
+        }
+    }
 }
+
+const NOT_ZERO: &str = "must be longer than 0";
 
 fn read_times<T: Field>(section: &mut Section<'_, '_>, into: [&mut T; 7]) {
     let keys = [

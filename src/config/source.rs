@@ -61,14 +61,15 @@ impl Source {
         places: &[&'a str],
     ) -> Result<Self, ConfigError> {
         let named = environment.0.get(VARIABLE).filter(|path| !path.is_empty()).map(Path::new);
-        let usual = || places.iter().map(Path::new).find(|place| place.exists());
+        // One that may not be looked at is one that cannot be read, not one that is not there.
+        let usual = || places.iter().map(Path::new).find(|place| place.try_exists().unwrap_or(true));
         let path = path.or(named).or_else(usual).map(Path::to_owned);
         if path.is_none() && !super::node::overrides(&environment) {
             let text = format!(
                 "no configuration at {}, none named by --config or {VARIABLE}: write one with `token-supervisor init`",
                 places.join(" or ")
             );
-            return Err(ConfigError::one(Origin::Default, "", text));
+            return Err(ConfigError::missing(text));
         }
         let mut source = Self { path, text: Zeroizing::default(), environment };
         source.text = source.read()?;
@@ -79,11 +80,14 @@ impl Source {
     pub(super) fn read(&self) -> Result<Zeroizing<String>, ConfigError> {
         let Some(path) = &self.path else { return Ok(Zeroizing::default()) };
         read(path).map_err(|error| {
-            let text = format!(
-                "cannot read the configuration file {}: {error}; check the path, or write one with `token-supervisor init`",
-                path.display()
-            );
-            ConfigError::one(Origin::Default, "", text)
+            let cannot = format!("cannot read the configuration file {}: {error}", path.display());
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    ConfigError::missing(format!("{cannot}; check the path, or write one with `token-supervisor init`"))
+                }
+                io::ErrorKind::InvalidData => ConfigError::one(Origin::Default, "", format!("{cannot}; is it a text?")),
+                _ => ConfigError::one(Origin::Default, "", format!("{cannot}; check its path, owner and mode")),
+            }
         })
     }
 }

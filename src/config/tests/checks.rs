@@ -42,11 +42,11 @@ fn what_cannot_work_is_refused_with_its_line() {
         ("[limits]\nsweep_every_seconds = 0".to_owned(), "2:1: limits.sweep_every_seconds: must be longer than 0"),
         ("[refresh]\nmargin_seconds = -1".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
         ("[refresh]\nmargin_seconds = nan".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
-        ("[refresh]\nmargin_seconds = 1e300".to_owned(), "2:1: refresh.margin_seconds: must be a number of seconds"),
         (
-            format!("[refresh]\nlease_seconds = 0\n{IDP}"),
-            "3:6: idp.github: lease, attempt_timeout and send_window must",
+            "[refresh]\nmargin_seconds = 1e300".to_owned(),
+            "2:1: refresh.margin_seconds: must be a number of seconds, at least 0 and at most 3162240000",
         ),
+        (format!("[refresh]\nlease_seconds = 0\n{IDP}"), "2:1: refresh.lease_seconds: must be longer than 0"),
         (format!("{IDP}reuse_grace_seconds = 30"), "1:6: idp.github: lease + send_window + settle + attempt_timeout"),
         (oauth2(""), "1:6: idp.x.token_url: must be set"),
         (oauth2("token_url = \"http://x.example\""), "5:1: idp.x.token_url: must be https"),
@@ -113,6 +113,17 @@ fn a_key_ring_that_cannot_be_read_is_found_at_its_setting() {
     let config = load(&format!("[keyring]\nfile = '{}'\n", path.display()), &[]).unwrap();
     config.check().unwrap();
     assert!(config.builder().is_ok());
+}
+
+#[test]
+fn a_time_that_must_not_be_zero_is_told_where_it_stands() {
+    for key in ["lease_seconds", "attempt_timeout_seconds", "send_window_seconds"] {
+        let variable = format!("TOKEN_SUPERVISOR__REFRESH__{}", key.to_uppercase());
+        let expected = format!("environment variable {variable}: refresh.{key}: must be longer than 0");
+        assert_eq!(wrong(IDP, &[(&variable, "0")]), [expected]);
+        let expected = format!("conf.toml:5:1: idp.github.{key}: must be longer than 0");
+        assert_eq!(wrong(&format!("{IDP}{key} = 0\n"), &[]), [expected]);
+    }
 }
 
 #[test]
