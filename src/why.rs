@@ -18,7 +18,8 @@ pub struct Why {
 impl Why {
     /// The text behind a code of ours, or of OAuth (RFC 6749). None of a code that is an identity provider's own.
     pub fn of(code: &str) -> Option<Self> {
-        let status = code.strip_prefix("http_").is_some_and(|rest| rest.parse::<u16>().is_ok());
+        let status = code.strip_prefix("http_").and_then(|rest| rest.parse().ok());
+        let status = status.is_some_and(|status: u16| (100..600).contains(&status));
         let code = if status { "http_STATUS" } else { code };
         Self::all().find(|why| why.code == code)
     }
@@ -339,7 +340,7 @@ mod tests {
             assert!(Why::of(code).is_some(), "{code}");
         }
         assert_eq!(Why::of("http_502").map(|why| why.code), Some("http_STATUS"));
-        assert_eq!(Why::of("http_x"), None);
+        assert_eq!([Why::of("http_x"), Why::of("http_999")], [None, None]);
     }
 
     #[test]

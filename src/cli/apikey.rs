@@ -45,18 +45,29 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
         return Err(Failure::usage("the name is empty, or has control characters", "name who will use the key"));
     }
     for idp in &new.idps {
-        grant_key(idp, "any", "")?;
+        grant_key(idp, "any", "").map_err(|failure| failure.then("--idp takes the NAME of a section [idp.NAME]"))?;
     }
     let prefix = |prefix: &String| prefix.len() > 1 && prefix.ends_with('/') && !prefix.chars().any(char::is_control);
     if !new.user_prefix.as_ref().is_none_or(prefix) {
         return Err(Failure::usage("a prefix of users must end in \"/\"", "such as --user-prefix acme/"));
     }
     let key = Key::new()?;
-    let section = key.section(&new.name, &new.scopes, &new.idps, new.user_prefix.as_deref());
+    let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());
     out.result(&serde_json::json!({ "key": &*key.text, "section": section }), || {
         format!("{}\n\nThe key stands above, this once. For the configuration:\n\n{section}", &*key.text)
     })?;
     Ok(Exit::Done)
+}
+
+/// Each of them, however often it was given.
+fn once<T: Clone + PartialEq>(all: &[T]) -> Vec<T> {
+    let mut once: Vec<T> = Vec::new();
+    for one in all {
+        if !once.contains(one) {
+            once.push(one.clone());
+        }
+    }
+    once
 }
 
 /// A new key: 256 random bits.

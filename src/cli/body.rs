@@ -121,13 +121,16 @@ impl GrantBody {
 
     /// A few lines for people.
     pub(super) fn in_words(&self) -> String {
+        if self.state == State::Absent {
+            return format!("{} / {}\n", self.idp, self.owner());
+        }
         let mut lines =
             vec![format!("{} / {}   {}   generation {}", self.idp, self.owner(), self.grant_id, self.generation)];
         let mut line = |head: &str, text: String| lines.push(format!("{head:10}{text}"));
         let since = self.since.map(|since| format!(" since {}", for_people(since))).unwrap_or_default();
         line("state", format!("{}{since}", self.state_in_words()));
         if let Some(reason) = &self.held_reason {
-            line("held", reason.clone());
+            line(&super::coloured("HELD      ", 33), reason.clone());
         }
         if self.state != State::Revoked {
             let expires = self.expires_at.map_or_else(|| self.expiry.to_string(), for_people);
@@ -149,13 +152,12 @@ impl GrantBody {
 
     fn state_in_words(&self) -> String {
         let words = self.state.as_str().replace('_', " ").to_uppercase();
-        let held = if self.held { ", HELD" } else { "" };
         let colour = match self.state {
             State::Fresh | State::Due | State::Refreshing => 32,
             State::Backoff | State::InDoubt => 33,
             _ => 31,
         };
-        super::coloured(&format!("{words}{held}"), colour)
+        super::coloured(&words, colour)
     }
 }
 

@@ -53,11 +53,11 @@ const EVERYTHING: &str = "for programs that ask the server: good for everything.
 
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
-        return Err(Failure::new(
-            Exit::Failed,
-            format!("{path} exists and is left alone"),
-            "go on with it (token-supervisor config check), or run init in another folder",
-        ));
+        let next = match Path::new(CONFIG).exists() {
+            true => "go on with it (token-supervisor config check), or run init in another folder",
+            false => "restore token-supervisor.toml, which belongs to it, or run init in another folder",
+        };
+        return Err(Failure::new(Exit::Failed, format!("{path} exists and is left alone"), next));
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use token_supervisor::config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
-use super::show::colours_wanted;
+use super::{Failure, show::colours_wanted};
 
 /// Of a command: nothing unless asked.
 pub(crate) fn of_command(verbose: u8) {
@@ -17,13 +17,24 @@ pub(crate) fn of_command(verbose: u8) {
 }
 
 /// Of the server: as it is configured; `RUST_LOG` says how much.
-pub(super) fn of_server(log: Log, verbose: u8) {
+///
+/// # Errors
+/// It says so wrongly: nobody should find out when the log is needed.
+pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
     let unless_said = match verbose {
         0 => "token_supervisor=info,audit=info",
         1 => "token_supervisor=debug,audit=info",
         _ => "token_supervisor=trace,audit=info",
     };
-    write(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_said)), log.format);
+    let said = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|said| !said.is_empty());
+    let filter = match said {
+        None => EnvFilter::new(unless_said),
+        Some(_) => EnvFilter::try_from_default_env().map_err(|error| {
+            Failure::usage(format!("RUST_LOG: {error}"), format!("unset it, or set it to such as {unless_said}"))
+        })?,
+    };
+    write(filter, log.format);
+    Ok(())
 }
 
 fn write(filter: EnvFilter, format: LogFormat) {

@@ -12,7 +12,7 @@ mod body;
 mod exit;
 pub(crate) mod log;
 mod show;
-mod signals;
+pub(crate) mod signals;
 mod time;
 
 pub(crate) mod apikey;

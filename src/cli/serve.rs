@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
             "token-supervisor apikey new NAME --scope token, and put what it prints into the configuration",
         ));
     }
-    log::of_server(config.log(), verbose);
+    log::of_server(config.log(), verbose)?;
     let builder = config.builder()?;
     let listeners = Listeners::bind(&config.server().bind)?;
     let addresses = listeners.addresses()?;

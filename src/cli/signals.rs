@@ -3,7 +3,7 @@
 use super::{Exit, Failure};
 
 /// The signals that end a program.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -23,12 +23,12 @@ mod unix {
     use super::{Failure, Hangup, Signals};
 
     impl Signals {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, Failure> {
             Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
 
         /// The number of the next one.
-        pub(in super::super) async fn next(&mut self) -> u8 {
+        pub(crate) async fn next(&mut self) -> u8 {
             tokio::select! {
                 _ = self.interrupt.recv() => 2,
                 _ = self.terminate.recv() => 15,
@@ -54,12 +54,12 @@ mod elsewhere {
     use super::{Failure, Hangup, Signals};
 
     impl Signals {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, Failure> {
             Ok(Self {})
         }
 
         /// The number of the next one.
-        pub(in super::super) async fn next(&mut self) -> u8 {
+        pub(crate) async fn next(&mut self) -> u8 {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+
 /// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
@@ -50,7 +51,7 @@ pub(super) fn to_the_second(time: SystemTime) -> String {
     rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(whole))
 }
 
-/// To the second, and how far from now: `2027-01-15T08:00:00Z (in 59 min)`.
+/// To the second, and how far from now: `2027-01-15T08:00:00Z (in 60 min)`.
 pub(super) fn for_people(time: SystemTime) -> String {
     relative(time, now())
 }
@@ -63,13 +64,15 @@ fn relative(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
+/// Rounded to one unit.
 pub(super) fn rough(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        ..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
+    let seconds = time.as_secs() + u64::from(time.subsec_millis() >= 500);
+    let whole = |unit: u64| (seconds + unit / 2) / unit;
+    match (seconds, whole(60), whole(3_600)) {
+        (..120, ..) => format!("{seconds} s"),
+        (_, minutes @ ..120, _) => format!("{minutes} min"),
+        (_, _, hours @ ..48) => format!("{hours} h"),
+        _ => format!("{} d", whole(86_400)),
     }
 }
 
@@ -103,7 +106,8 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let after = |seconds| relative(now + Duration::from_millis(120) + Duration::from_secs(seconds), now);
         assert_eq!(after(59), "2027-01-15T08:00:59Z (in 59 s)");
-        assert_eq!(after(3_599), "2027-01-15T08:59:59Z (in 59 min)");
+        assert_eq!(after(3_599), "2027-01-15T08:59:59Z (in 60 min)");
+        assert_eq!(after(7_199), "2027-01-15T09:59:59Z (in 2 h)");
         assert_eq!(after(8 * 3_600), "2027-01-15T16:00:00Z (in 8 h)");
         assert_eq!(relative(now - Duration::from_secs(3 * 86_400), now), "2027-01-12T08:00:00Z (3 d ago)");
     }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "FORM")]
     format: Option<Format>,
     /// How long it has to live at least
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     min_ttl: u32,
     /// How long to wait for it at most, 1 to 60; a refresh that was begun goes on [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=60))]

@@ -1,12 +1,12 @@
 //! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
-use token_supervisor::TokenKey;
+use token_supervisor::{State, TokenKey};
 
 use super::{
     Exit, Failure, Out,
     args::{Target, Which, key},
     backend::{Backend, Verb},
-    body::{GrantBody, Revocation},
+    body::{GrantBody, IdpBody, Revocation},
     exit::named,
 };
 
@@ -70,7 +70,7 @@ struct OneOrAll {
 pub(crate) struct Disconnect {
     #[command(flatten)]
     which: Which,
-    /// Has the identity provider revoke the tokens, too: then nothing takes it back
+    /// Has the identity provider revoke the tokens, too: nothing takes that back
     #[arg(long)]
     revoke: bool,
     #[command(flatten)]
@@ -112,13 +112,14 @@ impl Refresh {
 impl Hold {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let reason = Some(self.reason.as_str());
-        self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, "held").await
+        self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, |_| "held").await
     }
 }
 
 impl Release {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        self.what.hold(&self.target, None, Verb::Release, out, "released").await
+        let head = |before: bool| if before { "released" } else { "released; it was not held" };
+        self.what.hold(&self.target, None, Verb::Release, out, head).await
     }
 }
 
@@ -129,15 +130,20 @@ impl OneOrAll {
         reason: Option<&str>,
         verb: Verb,
         out: Out,
-        done: &'static str,
+        head: impl Fn(bool) -> &'static str,
     ) -> Result<Exit, Failure> {
         let Some(user) = &self.user else {
             let place = target.place()?;
-            let idp = Backend::with(&place, async |backend| backend.hold_idp(&self.idp, reason).await).await?;
-            out.result(&idp, || format!("{done}: all of {}\n", idp.idp))?;
+            let done = Backend::with(&place, async |backend| {
+                let before = backend.idps().await.ok();
+                let held = |idps: Vec<IdpBody>| idps.iter().any(|idp| idp.idp == self.idp && idp.held);
+                Ok((before.is_none_or(held), backend.hold_idp(&self.idp, reason).await?))
+            });
+            let (before, idp) = done.await?;
+            out.result(&idp, || format!("{}: all of {}\n", head(before), idp.idp))?;
             return Ok(Exit::Done);
         };
-        carry_out(&key(&self.idp, user, &self.account)?, target, verb, out, |_| done).await
+        with_before(&key(&self.idp, user, &self.account)?, target, verb, out, |before| before.held, head).await
     }
 }
 
@@ -157,7 +163,9 @@ impl Disconnect {
 
 impl Restore {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        carry_out(&self.which.key()?, &self.target, Verb::Restore, out, |_| "restored").await
+        let head = |before: bool| if before { "restored" } else { "nothing to restore: it was not disconnected" };
+        let was = |before: &GrantBody| before.state == State::Revoked;
+        with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
 }
 
@@ -172,6 +180,25 @@ impl Purge {
             _ => failure,
         })
     }
+}
+
+/// Carries it out, and says so knowing whether the grant `was` what it ends. Who may not look is taken at their word.
+async fn with_before(
+    key: &TokenKey,
+    target: &Target,
+    verb: Verb,
+    out: Out,
+    was: impl Fn(&GrantBody) -> bool,
+    head: impl Fn(bool) -> &'static str,
+) -> Result<Exit, Failure> {
+    let place = target.place()?;
+    let done = Backend::with(&place, async |backend| {
+        let before = backend.on(key, Verb::Status).await.ok();
+        Ok((before.as_ref().is_none_or(&was), backend.on(key, verb).await?))
+    });
+    let (before, body) = done.await?;
+    out.result(&body, || format!("{}\n{}", head(before), body.in_words()))?;
+    Ok(Exit::Done)
 }
 
 async fn carry_out(

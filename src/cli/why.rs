@@ -14,12 +14,22 @@ pub(crate) struct Args {
     code: String,
 }
 
+/// How alike two codes must be for one to be meant by the other.
+const ALIKE: f64 = 0.8;
+
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     let Some(why) = Why::of(&args.code) else {
         let known: Vec<_> = Why::all().map(|why| why.code).collect();
+        let alike = known.iter().map(|code| (strsim::jaro(&args.code, code), code)).filter(|(alike, _)| *alike > ALIKE);
+        let nearest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+        let meant = nearest.map(|(_, code)| format!("token-supervisor why {code}, if you meant that; else "));
         return Err(Failure::usage(
             "this is no code of ours, nor of OAuth: perhaps the identity provider's own",
-            format!("look into its documentation, or ask about one of:\n{}", folded(&known.join(" "), 2)),
+            format!(
+                "{}look into its documentation, or ask about one of:\n{}",
+                meant.unwrap_or_default(),
+                folded(&known.join(" "), 2)
+            ),
         ));
     };
     let json = serde_json::json!({ "code": args.code, "means": why.means, "advice": why.advice });

@@ -32,7 +32,7 @@ use self::{
     verdict::{Compared, Summary},
     world::World,
 };
-use crate::{Exit, Failure};
+use crate::{Exit, Failure, cli::signals::Signals};
 
 /// Shows the supervisor under load, against simulated identity providers that misbehave.
 ///
@@ -70,17 +70,18 @@ const QUIET_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, Failure> {
     load::count_injected_panics();
     let (tell, interrupted) = watch::channel(false);
+    let mut signals = Signals::listen()?;
     let twice = async {
-        interrupt().await;
+        signals.next().await;
         tell.send_replace(true);
         // Some wrappers send the signal twice: that is still one wish.
         time::pause(Duration::from_secs(1)).await;
-        interrupt().await;
+        signals.next().await
     };
     tokio::select! {
         ended = show_all(args, json, verbose, interrupted) => ended,
-        () = twice => Err(Failure::new(
-            Exit::Failed,
+        signal = twice => Err(Failure::new(
+            Exit::Interrupted(signal),
             "interrupted before the summary was there",
             "press Ctrl-C once and give it a few seconds",
         )),
@@ -119,23 +120,6 @@ async fn show_all(args: Args, json: bool, verbose: bool, interrupted: watch::Rec
     let summary = Summary { server, naive: naive.as_ref().map(Compared::new), ..summary };
     show.summary(&summary)?;
     Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
-}
-
-async fn interrupt() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 fn sqlite_path(url: &str) -> Result<PathBuf, String> {

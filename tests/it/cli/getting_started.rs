@@ -52,7 +52,9 @@ fn init_overwrites_nothing_and_leaves_nothing_half_written() {
     let init = |args: &[&str]| Ran::new(program(folder.path(), &[&["init"], args].concat()).output().unwrap());
     for taken in ["token-supervisor.toml", "token-supervisor.keys", "token-supervisor.api-key"] {
         fs::write(folder.path().join(taken), "mine").unwrap();
+        let next = if taken.ends_with("toml") { "config check" } else { "restore token-supervisor.toml" };
         init(&[]).failed(1, taken);
+        init(&[]).failed(1, next);
         assert_eq!((files().len(), fs::read(folder.path().join(taken)).unwrap()), (1, b"mine".to_vec()));
         fs::remove_file(folder.path().join(taken)).unwrap();
     }
@@ -118,12 +120,15 @@ fn a_new_key_is_let_in_by_the_section_that_comes_with_it() {
         "token",
         "--scope",
         "grant",
+        "--scope",
+        "token",
         "--idp",
         "gitlab",
         "--user-prefix",
         "a/",
     ];
     let made = world.json(&args);
+    assert!(made["section"].as_str().unwrap().contains("scopes = [\"token\",\"grant\"]\n"), "{made}");
     let path = world.folder.path().join("token-supervisor.toml");
     let config = fs::read_to_string(&path).unwrap();
     fs::write(&path, config + "\n" + made["section"].as_str().unwrap()).unwrap();

@@ -40,18 +40,20 @@ fn a_grant() {
     let expected = "\
 gitlab / alice   g_..   generation 1
 state     FRESH since TIME (N s ago)
-expires   TIME (in 119 min)
+expires   TIME (in 2 h)
 refresh   TIME (in 1";
     assert!(status.starts_with(expected), "{status}");
     let held = seen(&world, &["hold", "gitlab", "alice", "--reason", "the audit"]);
     let expected = "\
 held
 gitlab / alice   g_..   generation 1
-state     FRESH, HELD since TIME (N s ago)
-held      the audit
-expires   TIME (in 119 min)
+state     FRESH since TIME (N s ago)
+HELD      the audit
+expires   TIME (in 2 h)
 ";
     assert_eq!(held, expected);
+    seen(&world, &["disconnect", "gitlab", "alice"]);
+    assert_eq!(seen(&world, &["purge", "gitlab", "alice"]), "purged\ngitlab / alice\n");
 }
 
 #[test]
@@ -73,7 +75,7 @@ token-supervisor why invalid_grant
     let expected = "\
 ts-......   store ok   journal 0
 idp     grants  fresh  backoff  in doubt  reconnect  first impact  health
-gitlab       1      0        0         0          1  119 min       ok
+gitlab       1      0        0         0          1  2 h           ok
 do: token-supervisor list --idp gitlab --state reconnect_required
 ";
     assert_eq!(all, expected);
@@ -100,7 +102,7 @@ gitlab  alice                         fresh, held    1  TIME
     let second = world.json(&["list", "--limit", "1", "--after", cursor]);
     assert_eq!((&second["items"][0]["user"], &second["next"]), (&"alice".into(), &Value::Null));
     let all = seen(&world, &["status"]);
-    assert!(all.contains("gitlab       2      2        0         0          0  119 min       ok, 1 held\n"), "{all}");
+    assert!(all.contains("gitlab       2      2        0         0          0  2 h           ok, 1 held\n"), "{all}");
     assert!(all.ends_with("do: token-supervisor list --idp gitlab --held\n"), "{all}");
 }
 
@@ -113,7 +115,7 @@ fn tokens_of_a_held_provider_run_out() {
     world.run(&["hold", "gitlab", "--reason", "their incident of today"]);
     assert_eq!(impact(), world.json(&["status", "gitlab", "alice"])["expires_at"]);
     let all = seen(&world, &["status"]);
-    assert!(all.contains("119 min       HELD their incident of…\n"), "{all}");
+    assert!(all.contains("2 h           HELD their incident of…\n"), "{all}");
     assert!(all.ends_with("do: token-supervisor release gitlab\n"), "{all}");
 
     let world = World::new(Duration::from_secs(1));

@@ -183,6 +183,8 @@ async fn what_it_cannot_have_is_named() {
     let file = Path::new(&world.folder.path()).join("file");
     fs::write(&file, "mine").unwrap();
     world.serve_badly(&format!("unix:{}", file.display())).failed(1, "something else is there");
+    let logged = Ran::new(world.serving("127.0.0.1:0").env("RUST_LOG", "nonsense=loud").output().unwrap());
+    assert!(logged.code == 2 && logged.stderr.contains("RUST_LOG"), "{logged:?}");
     let nowhere = format!("unix:{}/nowhere/ts.sock", world.folder.path().display());
     let refused = world.serve_badly(&nowhere);
     refused.failed(1, &format!("cannot listen at {nowhere}: its folder is missing\n\nnext: make the folder"));

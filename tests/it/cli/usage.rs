@@ -81,10 +81,11 @@ fn every_command_tells_wrong_usage() {
     for (wrong, word) in [
         (&["apikey", "new", ""][..], "name"),
         (&["apikey", "new", "x", "--user-prefix", "acme"], "must end in"),
-        (&["apikey", "new", "x", "--idp", "GitHub"], "identity provider"),
+        (&["apikey", "new", "x", "--idp", "GitHub"], "next: --idp takes the NAME of a section [idp.NAME]"),
         (&["token", "GitHub", "alice"], "identity provider must match"),
         (&["hold", "gitlab", "", "--reason", "x"], "user must be"),
         (&["why", "nonsense"], "no code of ours"),
+        (&["why", "reconect_required"], "next: token-supervisor why reconnect_required, if you meant that"),
     ] {
         run(wrong).failed(2, word);
     }
@@ -96,11 +97,15 @@ fn every_command_tells_which_file_is_missing() {
     let world = World::connected();
     let path = |name: &str| world.folder.path().join(name).display().to_string();
     fs::write(path("broken.toml"), "[store\nurl = \"ts-test-secret-url\"").unwrap();
+    fs::write(path("binary.toml"), [0xff, 0xfe]).unwrap();
     let others = [&["config", "check"][..], &["config", "show"], &["migrate"]];
     for command in ON_GRANTS.into_iter().chain(others) {
         world.run(&[command, &["--config", "missing.toml"]].concat()).failed(2, "missing.toml");
         world.run(&[command, &["--config", "broken.toml"]].concat()).failed(2, "broken.toml:1:");
-        run(command).failed(2, "token-supervisor init");
+        run(command).failed(2, "next: token-supervisor init");
+        let unreadable = world.run(&[command, &["--config", "binary.toml"]].concat());
+        unreadable.failed(2, "is it a text?");
+        assert!(!unreadable.stderr.contains("init"), "{unreadable:?}");
     }
     fs::rename(path("token-supervisor.keys"), path("elsewhere")).unwrap();
     for command in [&["token", "gitlab", "alice"][..], &["config", "check"], &["status"]] {

@@ -22,6 +22,15 @@ fn a_grant_is_held_released_ended_and_taken_back() {
     assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are served");
     assert_eq!(world.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(world.sim.requests(), 0);
+    for (args, head) in [
+        (&["release", "gitlab", "alice"][..], "released; it was not held\n"),
+        (&["hold", "gitlab", "--reason", "x"], "held: all of gitlab\n"),
+        (&["release", "gitlab"], "released: all of gitlab\n"),
+        (&["release", "gitlab"], "released; it was not held: all of gitlab\n"),
+    ] {
+        let ran = world.run(args);
+        assert!(ran.code == 0 && ran.stdout.starts_with(head), "{ran:?}");
+    }
 
     let refreshed = world.json(&["refresh", "gitlab", "alice"]);
     assert_eq!((&refreshed["refreshed"], &refreshed["generation"]), (&true.into(), &2.into()), "{refreshed}");
