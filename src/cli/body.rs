@@ -5,7 +5,10 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Deserializer, Serialize};
 use token_supervisor::{AccessToken, Cause, Evidence, Expiry, IdpStatus, State, Status, Token, TokenKey};
 
-use super::time::{self, for_people, to_the_second};
+use super::{
+    show::visible,
+    time::{self, for_people, to_the_second},
+};
 
 /// What can be said about a grant. Never a token.
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,7 +115,7 @@ impl GrantBody {
     /// `alice / work`.
     pub(super) fn owner(&self) -> String {
         let account = if self.account.is_empty() { String::new() } else { format!(" / {}", self.account) };
-        format!("{}{account}", self.user)
+        visible(&format!("{}{account}", self.user))
     }
 
     pub(super) fn expires_in_words(&self) -> String {
@@ -130,7 +133,7 @@ impl GrantBody {
         let since = self.since.map(|since| format!(" since {}", for_people(since))).unwrap_or_default();
         line("state", format!("{}{since}", self.state_in_words()));
         if let Some(reason) = &self.held_reason {
-            line(&super::coloured("HELD      ", 33), reason.clone());
+            line(&super::coloured("HELD      ", 33), visible(reason));
         }
         if self.state != State::Revoked {
             let expires = self.expires_at.map_or_else(|| self.expiry.to_string(), for_people);
@@ -145,7 +148,7 @@ impl GrantBody {
         if let Some(evidence) = &self.evidence {
             let head = if self.reason.is_some() { "reason" } else { "error" };
             let since = self.failing_since.map(|since| format!(", since {}", for_people(since))).unwrap_or_default();
-            line(head, format!("{evidence}{since}"));
+            line(head, visible(&format!("{evidence}{since}")));
         }
         lines.join("\n") + "\n"
     }

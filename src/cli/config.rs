@@ -4,8 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 use token_supervisor::config::{Config, Shown};
+use unicode_width::UnicodeWidthStr as _;
 
-use super::{Exit, Failure, Out, args::Source, show::note};
+use super::{
+    Exit, Failure, Out,
+    args::Source,
+    show::{COLUMNS, note},
+};
 
 /// Checks and shows the settings.
 ///
@@ -89,6 +94,9 @@ pub(super) fn in_words(config: &Config) -> String {
     format!("{file}: everything fits together; {idps}")
 }
 
+/// Behind such a value its origin has a line of its own.
+const LONG: usize = 24;
+
 fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
     let settings = config.show().iter().map(|shown| {
         let mut setting = json!({ "name": shown.path, "value": shown.value });
@@ -99,14 +107,18 @@ fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
     });
     let settings: Vec<_> = settings.collect();
     out.result(&json!({ "settings": settings }), || {
-        let width = config.show().iter().map(|shown| shown.path.len()).max().unwrap_or(0);
-        let line = |shown: &Shown| {
-            let setting = format!("{:width$}  {}", shown.path, shown.value);
-            let from = if origin { format!("# {}", shown.origin) } else { String::new() };
-            match setting.chars().count() + from.chars().count() {
-                _ if !origin => setting + "\n",
-                ..98 => format!("{setting}  {from}\n"),
-                _ => format!("{setting}\n    {from}\n"),
+        let names = config.show().iter().map(|shown| shown.path.len()).max().unwrap_or(0);
+        let short = config.show().iter().map(|shown| shown.value.width()).filter(|width| *width <= LONG);
+        let values = short.max().unwrap_or(0);
+        let line = |Shown { path, value, origin: from, .. }: &Shown| {
+            let setting = format!("{path:names$}  {value}");
+            let column = names + 2 + values;
+            let fits = column + from.to_string().width() + "  # ".len() <= COLUMNS;
+            let missing = column.checked_sub(setting.width()).filter(|_| fits);
+            match (origin, missing) {
+                (false, _) => format!("{setting}\n"),
+                (true, Some(missing)) => format!("{setting}{:missing$}  # {from}\n", ""),
+                (true, None) => format!("{setting}\n    # {from}\n"),
             }
         };
         config.show().iter().map(line).collect()

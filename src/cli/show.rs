@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::Failure;
 
@@ -49,13 +50,14 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let column = |at: usize| {
         let cells = || rows.iter().filter_map(move |row| row.get(at));
-        let width = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width = cells().map(|cell| cell.width()).max().unwrap_or(0);
         (width, cells().skip(1).all(|cell| cell.bytes().all(|byte| byte.is_ascii_digit())))
     };
     let columns: Vec<_> = (0..columns).map(column).collect();
     let line = |row: &Vec<String>| {
         let cell = |(cell, (width, number)): (&String, &(usize, bool))| {
-            if *number { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+            let space = " ".repeat(width - cell.width());
+            if *number { space + cell } else { cell.clone() + &space }
         };
         let cells: Vec<_> = row.iter().zip(&columns).map(cell).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
@@ -63,19 +65,41 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// At most so many characters of it.
+/// At most so many columns of it.
 pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    text.chars().take(width - 1).chain(['…']).collect()
+    let mut left = width - 1;
+    let fits = |char: &char| {
+        let rest = left.checked_sub(char.width().unwrap_or(0));
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// Text of somebody else, with what would change how the rest of the line is seen written out.
+pub(super) fn visible(text: &str) -> String {
+    let changes = |char: char| {
+        let turns =
+            matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        turns || char.is_control()
+    };
+    text.chars().fold(String::new(), |mut visible, char| {
+        match changes(char) {
+            true => visible.extend(char.escape_unicode()),
+            false => visible.push(char),
+        }
+        visible
+    })
 }
 
 /// Words in as many lines as a hundred columns take, each after so many spaces.
 pub(super) fn folded(text: &str, indent: usize) -> String {
     let (mut folded, mut width) = (String::new(), COLUMNS);
     for word in text.split_whitespace() {
-        let length = word.chars().count();
+        let length = word.width();
         if width + 1 + length > COLUMNS {
             folded += if folded.is_empty() { "" } else { "\n" };
             folded += &format!("{:indent$}{word}", "");
@@ -94,7 +118,7 @@ pub(super) fn beside(head: &str, width: usize, text: &str) -> String {
 }
 
 /// What fits on anybody's screen.
-const COLUMNS: usize = 100;
+pub(super) const COLUMNS: usize = 100;
 
 /// Only for people: a terminal, and nobody who said that they do not want colours.
 pub(crate) fn coloured(text: &str, colour: u8) -> String {
@@ -116,6 +140,15 @@ mod tests {
         let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
         assert_eq!(table(&rows), "idp     gen  health\ngithub   41  ok\nä         7  -\n");
         assert_eq!([cut("github", 6), cut("github", 5)], ["github", "gith…"]);
+    }
+
+    #[test]
+    fn wide_characters_take_their_columns_and_hidden_ones_are_seen() {
+        let rows = [vec!["user", "gen"], vec!["李雷", "1"], vec!["ab", "2"]];
+        let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
+        assert_eq!(table(&rows), "user  gen\n李雷    1\nab      2\n");
+        assert_eq!([cut("李雷", 4), cut("李雷", 3), cut("李雷x", 4)], ["李雷", "李…", "李…"]);
+        assert_eq!(visible("al\u{202e}ice\n李"), "al\\u{202e}ice\\u{a}李");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     backend::{Backend, Health, Verb},
     body::GrantBody,
     coloured,
-    show::{cut, table},
+    show::{cut, table, visible},
     time::{self, rough, to_the_second},
 };
 
@@ -157,7 +157,7 @@ impl Summary {
     fn health(&self) -> String {
         match (&self.held_reason, &self.paused) {
             _ if !self.configured => coloured("NOT CONFIGURED", 31),
-            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(reason, 18)),
+            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(&visible(reason), 18)),
             (None, Some(cause)) => format!("{} {cause}", coloured("PAUSED", 31)),
             (None, None) if self.held_grants > 0 => format!("{}, {} held", coloured("ok", 32), self.held_grants),
             (None, None) => coloured("ok", 32),

@@ -132,7 +132,9 @@ fn settings_and_health() {
     assert_eq!(seen(&world, &["config", "check"]), "token-supervisor.toml: everything fits together; gitlab\n");
     let shown = seen(&world, &["config", "show", "--origin"]);
     for line in [
-        "refresh.margin_seconds                 300  # default",
+        "refresh.margin_seconds                 300                       # default",
+        "journal.dir                            token-supervisor.journal  # default",
+        "    # environment variable TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL",
         "idp.gitlab.client_secret               ***",
         "server.api_key[0].sha256               ***",
     ] {
