@@ -143,7 +143,11 @@ impl OneOrAll {
             out.result(&idp, || format!("{}: all of {}\n", head(before), idp.idp))?;
             return Ok(Exit::Done);
         };
-        with_before(&key(&self.idp, user, &self.account)?, target, verb, out, |before| before.held, head).await
+        let key = key(&self.idp, user, &self.account)?;
+        match reason {
+            Some(_) => carry_out(&key, target, verb, out, |_| head(true)).await,
+            None => with_before(&key, target, verb, out, |before| before.held, head).await,
+        }
     }
 }
 

@@ -172,8 +172,8 @@ impl Builder {
     /// Dropping the future leaves nothing running.
     ///
     /// # Errors
-    /// [`Error::Configuration`], [`Error::Start`], [`Error::StoreInUse`] or [`Error::Journal`]: what is missing, contradictory, or cannot be opened, and
-    /// what to do about it. A wrong or missing key is noticed here, not at use.
+    /// [`Error::Configuration`], [`Error::Start`], [`Error::StoreInUse`] or [`Error::Journal`]: what is missing,
+    /// contradictory, or cannot be opened, and what to do about it. A wrong or missing key is noticed here, not at use.
     pub async fn start(self) -> Result<TokenSupervisor, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("token-supervisor-io")
