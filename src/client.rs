@@ -75,27 +75,41 @@ impl TokenClient {
     }
 
     /// Sends the request with a valid token. If the resource server answers 401, that token is reported as rejected,
-    /// and the request is sent once more with the next one, if there is one and the body can be sent again.
+    /// and the request is sent once more with the next one, if there is one and the body can be sent again. Where there
+    /// is none for now, the 401 is the answer.
     ///
     /// Dropping the future gives up the request; a refresh that it began goes on.
     ///
     /// # Errors
-    /// See [`CallError`]. An answer of the resource server is none, whatever its status.
+    /// See [`CallError`]. An answer of the resource server is none, whatever its status, but a 401 to a user who must go
+    /// through consent: that is [`Error::ReconnectRequired`] or [`Error::NotConnected`].
     pub async fn execute(&self, request: Request) -> Result<Response, CallError> {
         if !self.knows(request.url()) {
             return Err(CallError::OtherHost);
         }
-        let again = request.try_clone();
+        let (asked, again) = (request.url().origin(), request.try_clone());
         let token = self.supervisor.token(&self.key).await?;
         let response = self.send(request, &token).await?;
-        // After redirects to another host it is not our token that was refused.
-        if response.status() != StatusCode::UNAUTHORIZED || !self.knows(response.url()) {
+        // After a redirect to another host it is not our token that was refused: it was not sent there.
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != asked {
             return Ok(response);
         }
-        self.supervisor.report_rejected(&self.key, token.generation()).await?;
-        let Some(again) = again else { return Ok(response) };
+        match (self.next(&token, again.is_some()).await, again) {
+            (Ok(Some(next)), Some(again)) => self.send(again, &next).await,
+            (Err(error @ (Error::ReconnectRequired { .. } | Error::NotConnected)), _) => Err(error.into()),
+            // That there is no other token now says less than the answer.
+            _ => Ok(response),
+        }
+    }
+
+    /// Reports the token, and asks for the one that replaces it, if it is wanted.
+    async fn next(&self, refused: &Token, wanted: bool) -> Result<Option<Token>, Error> {
+        self.supervisor.report_rejected(&self.key, refused.generation()).await?;
+        if !wanted {
+            return Ok(None);
+        }
         let next = self.supervisor.token(&self.key).await?;
-        if next.generation() == token.generation() { Ok(response) } else { self.send(again, &next).await }
+        Ok((next.generation() != refused.generation()).then_some(next))
     }
 
     async fn send(&self, mut request: Request, token: &Token) -> Result<Response, CallError> {

@@ -104,6 +104,48 @@ async fn the_second_refusal_is_the_answer() {
 }
 
 #[tokio::test]
+async fn where_no_other_token_is_to_be_had_the_refusal_is_the_answer() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.hold_idp("idp", "x")).await.unwrap();
+    let server = ResourceServer::saying(says(&["401 Unauthorized"])).await;
+    let http = reqwest::Client::new();
+    let client = TokenClient::new(&supervisor, &key, &http).host(&server.url()).unwrap();
+    let response = within(client.execute(http.get(server.url()).build().unwrap())).await.unwrap();
+    assert_eq!((response.status().as_u16(), server.tokens().len()), (401, 1));
+    assert!(supervisor.cached(&key).is_none(), "it was reported");
+    stop(supervisor).await;
+}
+
+#[tokio::test]
+async fn who_must_go_through_consent_is_told() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.require_reconnect(&key, "x")).await.unwrap();
+    let server = ResourceServer::saying(says(&["401 Unauthorized"])).await;
+    let http = reqwest::Client::new();
+    let client = TokenClient::new(&supervisor, &key, &http).host(&server.url()).unwrap();
+    let error = within(client.execute(http.get(server.url()).build().unwrap())).await.unwrap_err();
+    assert!(matches!(error, CallError::Token(Error::ReconnectRequired { .. })), "{error}");
+    stop(supervisor).await;
+}
+
+#[tokio::test]
+async fn a_host_that_did_not_see_the_token_has_not_refused_it() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    let other = ResourceServer::saying(says(&["401 Unauthorized"])).await;
+    let server = ResourceServer::saying([format!("302 Found\r\nLocation: {}", other.url())]).await;
+    let http = reqwest::Client::new();
+    let client = TokenClient::new(&supervisor, &key, &http).host(&server.url()).unwrap().host(&other.url()).unwrap();
+    let response = within(client.execute(http.get(server.url()).build().unwrap())).await.unwrap();
+    assert_eq!((response.status().as_u16(), other.tokens()), (401, vec![None]));
+    assert_eq!(supervisor.cached(&key).unwrap().generation().get(), 1);
+    assert_eq!(world.sim.requests(), 0);
+    stop(supervisor).await;
+}
+
+#[tokio::test]
 async fn no_other_host_sees_the_token() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
