@@ -21,6 +21,8 @@ pub struct IdpStatus {
     pub paused: Option<Cause>,
     /// Until when, at least.
     pub paused_until: Option<SystemTime>,
+    /// Whether tokens can be revoked there: it has an endpoint for that.
+    pub revokes: bool,
     /// How many refreshes are under way or wait for their turn.
     pub refreshing: usize,
     /// What it said when it last gave no token.
@@ -60,6 +62,7 @@ impl TokenSupervisor {
                 held: core.holds.reasons.borrow().get(name).cloned(),
                 paused: closed.map(|closed| closed.cause),
                 paused_until: closed.map(|closed| (now.wall + closed.wait).into()),
+                revokes: provider.idp.revocation_url.is_some(),
                 refreshing: core.attempts.running_for(name),
                 last_error_at: last_error.as_ref().map(|(_, at)| (*at).into()),
                 last_error: last_error.map(|(evidence, _)| evidence),

@@ -197,11 +197,12 @@ fn idp() -> Value {
             "paused_until": time(),
             "held": {"type": "boolean"},
             "held_reason": text(),
+            "revokes": {"type": "boolean", "description": "Whether tokens can be revoked there."},
             "refreshing": number(),
             "last_error": {"anyOf": [reference("Evidence"), {"type": "null"}]},
             "last_error_at": time(),
         },
-        "required": ["idp", "paused", "paused_until", "held", "refreshing", "last_error", "last_error_at"],
+        "required": ["idp", "paused", "paused_until", "held", "revokes", "refreshing", "last_error", "last_error_at"],
     })
 }
 

@@ -314,6 +314,7 @@ pub(super) struct IdpBody {
     held: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_reason: Option<String>,
+    revokes: bool,
     refreshing: usize,
     last_error: Option<Evidence>,
     #[serde(serialize_with = "time")]
@@ -328,6 +329,7 @@ impl IdpBody {
             paused_until: status.paused_until,
             held: status.held.is_some(),
             held_reason: status.held,
+            revokes: status.revokes,
             refreshing: status.refreshing,
             last_error: status.last_error,
             last_error_at: status.last_error_at,

@@ -142,7 +142,7 @@ async fn an_idp_is_seen_held_released_and_probed() {
     let body = stage.ask("GET /v1/idps", &[], None).await.granted(200);
     let expected = |name| {
         json!({"idp": name, "paused": null, "paused_until": null, "held": false, "refreshing": 0, "last_error": null,
-            "last_error_at": null})
+            "last_error_at": null, "revokes": true})
     };
     assert_eq!(body, json!({"items": [expected("idp"), expected("other")]}));
     let body = stage.ask("POST /v1/idps/idp/hold", &[], json!({"reason": "maintenance"})).await.granted(200);
