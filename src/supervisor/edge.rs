@@ -1,5 +1,7 @@
 //! What the edges of the crate need beside the public API.
 
+use tokio::task::JoinHandle;
+
 use super::TokenSupervisor;
 use crate::{
     clock::Clock,
@@ -14,6 +16,16 @@ impl TokenSupervisor {
     /// Stands for a user in logs.
     pub(crate) fn pseudonym(&self, user: &str) -> String {
         self.shared.core.keyring.pseudonym(user).to_string()
+    }
+
+    /// Runs what must end even if whoever asked for it is gone.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.shared.core.runtime.spawn(task)
+    }
+
+    /// Whether keys can name it.
+    pub(crate) fn has_idp(&self, name: &str) -> bool {
+        self.shared.core.provider(name).is_some()
     }
 
     /// Whether it was told to shut down.

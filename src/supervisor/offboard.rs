@@ -47,11 +47,23 @@ impl TokenSupervisor {
         user: &str,
         revoke: Revoke,
     ) -> Result<Vec<(TokenKey, Result<Status, Error>)>, Error> {
+        self.disconnect_each(user, revoke, |_, _| {}).await
+    }
+
+    /// The same, and tells of each grant as it ends.
+    pub(crate) async fn disconnect_each(
+        &self,
+        user: &str,
+        revoke: Revoke,
+        tell: impl Fn(&TokenKey, &Result<Status, Error>) + Send + Sync,
+    ) -> Result<Vec<(TokenKey, Result<Status, Error>)>, Error> {
         TokenKey::new(user, "any").validate().map_err(Error::InvalidRequest)?;
         let names = Names { user: Some(user.to_owned()), ..Names::default() };
         let keys = self.shared.every_key(&names).await.map_err(|error| refusal(&error))?;
+        let tell = &tell;
         let disconnected = keys.into_iter().map(|key| async move {
             let answer = self.call(Disconnect::new(&key, revoke)).await;
+            tell(&key, &answer);
             (key, answer)
         });
         Ok(stream::iter(disconnected).buffered(AT_ONCE).collect().await)

@@ -6,6 +6,7 @@ use actix_web::{
         StatusCode,
         header::{self, HeaderName, HeaderValue},
     },
+    web::Bytes,
 };
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use crate::model::Generation;
 
 /// JSON that leaves the prompt of who reads it with curl at the start of a line.
 pub(super) fn line(body: &impl Serialize) -> Vec<u8> {
-    let mut json = serde_json::to_vec(body).unwrap_or_default();
+    let mut json = serde_json::to_vec(body).expect("what we say has a JSON form");
     json.push(b'\n');
     json
 }
@@ -23,7 +24,7 @@ pub(super) fn line(body: &impl Serialize) -> Vec<u8> {
 pub(super) struct Answer {
     status: StatusCode,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Bytes,
     generation: Option<Generation>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -31,7 +32,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, content_type: "", body: Vec::new(), generation: None, headers: Vec::new() }
+        Self { status, content_type: "", body: Bytes::new(), generation: None, headers: Vec::new() }
     }
 
     /// 200 with this body.
@@ -40,7 +41,7 @@ impl Answer {
     }
 
     /// 200 with a body of another type.
-    pub(super) fn text(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+    pub(super) fn text(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self { content_type, body: body.into(), ..Self::empty(StatusCode::OK) }
     }
 

@@ -1,15 +1,23 @@
 //! The HTTP API as an actix-web service.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use actix_web::{
-    HttpRequest, Resource,
+    HttpRequest,
     dev::{AppService, HttpServiceFactory},
     web::{self, Payload},
 };
 use tokio::sync::watch;
 
-use super::{call, keys::ApiKeys, metrics::Counters, routes::ROUTES};
+use super::{
+    keys::ApiKeys,
+    metrics::Counters,
+    routes::{ROUTES, Route},
+    serve,
+};
 use crate::TokenSupervisor;
 
 /// The HTTP API of a supervisor, to be mounted in an application, in any scope. A handle: clones are the same.
@@ -30,14 +38,30 @@ pub struct Api {
     pub(super) keys: ApiKeys,
     pub(super) counters: Arc<Counters>,
     draining: Arc<watch::Sender<bool>>,
-    /// Whoever can ask may do everything.
+    /// How many requests are being answered or carried out.
+    active: Arc<watch::Sender<usize>>,
+    /// Somebody asks whether it is ready.
+    watched: Arc<AtomicBool>,
+    /// Names that it has on loopback, beside those of loopback.
+    pub(super) hosts: Arc<[String]>,
+    /// Whoever can ask may do everything, and no browser is among them.
     pub(super) trusting: bool,
     pub(super) plain_users: bool,
 }
 
 /// The HTTP API of this supervisor, for who shows one of these keys.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
-    Api { supervisor, keys, counters: Arc::default(), draining: Arc::default(), trusting: false, plain_users: false }
+    Api {
+        supervisor,
+        keys,
+        counters: Arc::default(),
+        draining: Arc::default(),
+        active: Arc::default(),
+        watched: Arc::default(),
+        hosts: Arc::default(),
+        trusting: false,
+        plain_users: false,
+    }
 }
 
 impl Api {
@@ -47,8 +71,16 @@ impl Api {
         self
     }
 
+    /// On a loopback address it answers requests for these hosts, too: those under which a proxy on this machine passes
+    /// them on. Without, only requests for a name of loopback are answered there, so that no web page reaches it
+    /// through somebody's browser.
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// From now on it says that it is not ready, and long polls end: the process will stop. Everything else is
-    /// answered as before.
+    /// answered as before, but slow bodies are not waited for.
     pub fn drain(&self) {
         self.draining.send_replace(true);
     }
@@ -62,24 +94,57 @@ impl Api {
         self.draining.subscribe().wait_for(|draining| *draining).await.ok();
     }
 
-    /// What answers at this path.
-    fn resource(&self, path: &'static str) -> Resource {
-        // The routes of one path stand together in the table.
-        let at = ROUTES.iter().position(|route| route.path == path).unwrap_or(ROUTES.len());
-        let there = ROUTES[at..].iter().take_while(|route| route.path == path).count();
-        let (api, routes) = (self.clone(), &ROUTES[at..at + there]);
-        web::resource(path)
-            .to(move |request: HttpRequest, payload: Payload| call::answer(api.clone(), routes, request, payload))
+    /// Somebody asks whether it is ready.
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody sends requests elsewhere when it says that it is not ready.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// A request came, or what it asks for is begun: until this is dropped.
+    pub(super) fn enter(&self) -> Active {
+        self.active.send_modify(|active| *active += 1);
+        Active(self.active.clone())
+    }
+
+    /// Resolves when nothing is being answered or carried out.
+    pub(super) async fn idle(&self) {
+        self.active.subscribe().wait_for(|active| *active == 0).await.ok();
+    }
+
+    /// Answers with these routes, one for each method.
+    pub(super) fn with(&self, routes: &'static [Route]) -> actix_web::Route {
+        let api = self.clone();
+        web::to(move |request: HttpRequest, payload: Payload| serve::answer(api.clone(), routes, request, payload))
+    }
+}
+
+/// A request that is being answered or carried out.
+pub(super) struct Active(Arc<watch::Sender<usize>>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.send_modify(|active| *active -= 1);
     }
 }
 
 impl HttpServiceFactory for Api {
     fn register(self, config: &mut AppService) {
-        let mut paths: Vec<_> = ROUTES.iter().map(|route| route.path).collect();
-        paths.dedup();
-        // Whatever else is asked for below our root is answered with a problem, too.
-        for path in paths.into_iter().chain(["/v1/{tail:.*}"]) {
-            self.resource(path).register(config);
+        // The routes of one path stand together in the table.
+        for routes in ROUTES.chunk_by(|one, next| one.path == next.path) {
+            let path = routes[0].path;
+            web::resource(path).route(self.with(routes)).register(config);
+            if routes[0].of_proxies {
+                web::resource(format!("{path}/{{{ASKED}:.*}}")).route(self.with(routes)).register(config);
+            }
         }
+        // Whatever else is asked for of this version is answered with a problem, too.
+        web::resource(["/v1", "/v1/{tail:.*}"]).route(self.with(&[])).register(config);
     }
 }
+
+/// What a proxy is asked for, where it puts that behind our path.
+pub(super) const ASKED: &str = "asked_of_the_proxy";

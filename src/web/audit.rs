@@ -1,8 +1,8 @@
 //! The `audit` target: one line for each token that is handed out and each change of a grant, or of all grants at an
 //! identity provider, that is asked for.
 
-use super::{call::Call, problem::Problem};
-use crate::model::{Generation, TokenKey};
+use super::call::Call;
+use crate::model::{Generation, TokenKey, valid_idp_name};
 
 /// What a granted request came to.
 #[derive(Clone, Copy)]
@@ -12,13 +12,14 @@ pub(super) struct Granted {
     pub(super) generation: Option<Generation>,
 }
 
-/// Tells who asked for what at which identity provider, of which grant if it is about one, and what came of it.
+/// Tells who asked for what at which identity provider, of whose grant if it is about one, and what came of it: the
+/// code of the problem, if it is one. What can be no name is not repeated.
 pub(super) fn tell(
     call: &Call,
     action: &'static str,
-    idp: &str,
-    key: Option<&TokenKey>,
-    outcome: Result<Granted, &Problem>,
+    idp: Option<&str>,
+    user: Option<&str>,
+    outcome: Result<Granted, &'static str>,
 ) {
     if !tracing::enabled!(target: "audit", tracing::Level::INFO) {
         return;
@@ -26,16 +27,16 @@ pub(super) fn tell(
     let name = match outcome {
         Ok(Granted { unmodified: true, .. }) => "not_modified",
         Ok(_) => "ok",
-        Err(problem) => problem.code(),
+        Err(code) => code,
     };
     tracing::info!(
         target: "audit",
         caller = call.caller().map_or("-", |caller| caller.name()),
         action,
-        idp,
-        user = key.map(|key| match call.api.plain_users {
-            true => key.user().to_owned(),
-            false => call.api.supervisor.pseudonym(key.user()),
+        idp = idp.filter(|idp| valid_idp_name(idp)),
+        user = user.filter(|user| TokenKey::new(user, "any").validate().is_ok()).map(|user| match call.api.plain_users {
+            true => user.to_owned(),
+            false => call.api.supervisor.pseudonym(user),
         }),
         generation = outcome.ok().and_then(|granted| granted.generation).map(Generation::get),
         outcome = name,

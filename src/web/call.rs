@@ -1,10 +1,10 @@
 //! One request: who asks, for what, and everything that can be wrong with it before its handler runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
-    http::{Method, header},
+    HttpRequest,
+    http::header::{self, HeaderName},
     web::{Bytes, BytesMut, Payload},
 };
 use futures_util::{
@@ -14,82 +14,63 @@ use futures_util::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    answer::Answer,
-    api::Api,
-    audit, guard, path,
-    problem::{Problem, Speaks, request_id},
-    routes::{Kind, Param, Route},
+    api::{ASKED, Api},
+    path,
+    problem::{Problem, Speaks},
+    routes::{Kind, Param, Route, TIMEOUT},
 };
-use crate::{GetStatus, apikey::ApiKey, model::TokenKey};
+use crate::{
+    Error, GetStatus,
+    apikey::ApiKey,
+    model::{Time, TokenKey},
+};
 
 /// A request on its way.
 pub(super) struct Call {
     pub(super) api: Api,
-    pub(super) request: HttpRequest,
     pub(super) route: &'static Route,
     pub(super) id: String,
     /// Who asks; of an open route, and on a socket that needs no key, nobody.
     caller: Option<Arc<ApiKey>>,
     idp: Option<String>,
     key: Option<TokenKey>,
+    /// What a proxy is asked for follows the path: the query is not the proxy's.
+    pub(super) asked_behind: bool,
     query: Vec<(String, String)>,
+    preconditions: Vec<(HeaderName, String)>,
     body: Bytes,
+    /// When it had been read, by the boot-time clock.
+    began: Time,
 }
 
 /// Longer bodies are refused. Two tokens and `extra` of the largest size fit.
 pub(super) const MAX_BODY: usize = 256 * 1024;
 /// Who sends a body more slowly is refused.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// When the server stops, bodies are waited for no longer than this.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+/// How long callers wait unless they say otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a problem waits at most for what else there is to be said.
 const AT_A_GLANCE: Duration = Duration::from_secs(1);
 /// The longest wait that can be asked for.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Answers one request to a path at which `routes` are, one for each method.
-pub(super) async fn answer(api: Api, routes: &'static [Route], request: HttpRequest, payload: Payload) -> HttpResponse {
-    let id = request_id();
-    match serve(api, routes, request, payload, &id).await {
-        Ok(answer) => answer.respond(&id),
-        Err(problem) => problem.of(&id).error_response(),
-    }
-}
-
-async fn serve(
-    api: Api,
-    routes: &'static [Route],
-    request: HttpRequest,
-    payload: Payload,
-    id: &str,
-) -> Result<Answer, Problem> {
-    guard::check(&request)?;
-    let Some(route) = routes.iter().find(|route| route.method == *request.method()) else {
-        let methods: Vec<_> = routes.iter().map(|route| route.method.as_str()).collect();
-        return Err(if methods.is_empty() { Problem::no_route() } else { Problem::wrong_method(methods.join(", ")) });
-    };
-    let (caller, idp, key) = (None, None, None);
-    let (query, body) = (Vec::new(), Bytes::new());
-    let mut call = Call { api, request, route, id: id.to_owned(), caller, idp, key, query, body };
-    let answer = match call.admit(payload).await {
-        Ok(()) => match ((route.handler)(&call).await, &call.key) {
-            (Err(problem), Some(key)) => Err(call.tell_more(key, problem).await),
-            (answer, _) => answer,
-        },
-        Err(problem) => Err(problem),
-    };
-    if let (Some(action), Some(idp)) = (route.audit, &call.idp) {
-        audit::tell(&call, action, idp, call.key.as_ref(), answer.as_ref().map(Answer::granted));
-    }
-    answer
-}
-
 impl Call {
+    pub(super) fn new(api: Api, route: &'static Route, id: &str) -> Self {
+        let (caller, idp, key) = (None, None, None);
+        let (query, preconditions, body) = (Vec::new(), Vec::new(), Bytes::new());
+        let began = api.supervisor.clock().read().boot;
+        Self { api, route, id: id.to_owned(), caller, idp, key, asked_behind: false, query, preconditions, body, began }
+    }
+
     /// What is wrong comes out in this order, so that nobody learns what their key does not reach.
-    async fn admit(&mut self, payload: Payload) -> Result<(), Problem> {
+    pub(super) async fn admit(&mut self, request: &HttpRequest, payload: Payload) -> Result<(), Problem> {
         // For the audit, whoever asks.
-        let names = self.read_names();
+        let names = self.read_names(request);
         if !self.route.scopes.is_empty() && !self.api.trusting {
-            let caller = presented(&self.request).and_then(|presented| {
-                self.api.keys.find(presented).ok_or_else(|| Problem::unauthorized("this is no API key"))
+            let caller = presented(request).and_then(|presented| {
+                self.api.keys.find(presented).ok_or_else(|| Problem::bad_token("this is no API key"))
             })?;
             let caller = self.caller.insert(caller);
             if !caller.has_any(self.route.scopes) {
@@ -100,18 +81,24 @@ impl Call {
         names.map_err(Problem::invalid)?;
         self.reach()?;
         self.check_query()?;
-        if self.route.method != Method::GET {
-            self.body = self.read_body(payload).await?;
+        self.read_preconditions(request)?;
+        if self.route.changes() {
+            self.body = self.read_body(request, payload).await?;
+            self.began = self.api.supervisor.clock().read().boot;
         }
         Ok(())
     }
 
     /// The names in the path, from its end (what is before belongs to the application that we are mounted in), and
-    /// the query.
-    fn read_names(&mut self) -> Result<(), &'static str> {
-        self.query = path::parameters(self.request.query_string())?;
-        let path = self.request.path();
-        let given = path.rsplit('/').zip(self.route.path.rsplit('/'));
+    /// the query, unless it is that of somebody who asks a proxy.
+    fn read_names(&mut self, request: &HttpRequest) -> Result<(), &'static str> {
+        let asked = request.match_info().get(ASKED);
+        self.asked_behind = asked.is_some();
+        if asked.is_none() {
+            self.query = path::parameters(request.query_string())?;
+        }
+        let behind = asked.map_or(0, |asked| asked.split('/').count());
+        let given = request.path().rsplit('/').skip(behind).zip(self.route.path.rsplit('/'));
         let segment = |name| given.clone().find(|(_, template)| *template == name).map(|(raw, _)| raw);
         let idp = segment("{idp}").map(path::decode).transpose()?;
         let user = segment("{user}").map(path::user).transpose()?;
@@ -147,6 +134,11 @@ impl Call {
         }
     }
 
+    /// Whether the caller's key is what it was when the request came.
+    pub(super) fn is_still_known(&self) -> bool {
+        self.caller().is_none_or(|caller| self.api.keys.has(caller))
+    }
+
     fn check_query(&self) -> Result<(), Problem> {
         for (index, (name, _)) in self.query.iter().enumerate() {
             match self.route.query.iter().find(|param| param.name == name) {
@@ -167,20 +159,38 @@ impl Call {
         Ok(())
     }
 
-    /// The problem with what is known of the grant, to a caller whose key reaches it.
-    pub(super) async fn tell_more(&self, key: &TokenKey, problem: Problem) -> Problem {
+    /// A precondition that cannot be read, or that nobody looks at, must not look as if it held.
+    fn read_preconditions(&mut self, request: &HttpRequest) -> Result<(), Problem> {
+        for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+            let mut given = request.headers().get_all(&name);
+            let Some(value) = given.next() else { continue };
+            if self.route.preconditions.iter().all(|known| known.name != name) {
+                if self.route.changes() {
+                    return Err(Problem::invalid("this request takes no If-Match or If-None-Match"));
+                }
+                continue;
+            }
+            let value = value.to_str().ok().filter(|_| given.next().is_none());
+            let value = value.ok_or_else(|| Problem::invalid("give If-Match or If-None-Match once, in ASCII"))?;
+            self.preconditions.push((name, value.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The problem with what is known of the grant, to a caller whose key reaches it and who has that much time left.
+    pub(super) async fn tell_more(&self, key: &TokenKey, problem: Problem, left: Duration) -> Problem {
         let supervisor = &self.api.supervisor;
         let status = match problem.speaks() {
             Speaks::NotOfIt => return problem,
             Speaks::InHaste => None,
             // Its actor has just answered and knows it by heart.
-            Speaks::AtLength => supervisor.call(GetStatus::new(key).timeout(AT_A_GLANCE)).await.ok(),
+            Speaks::AtLength => supervisor.call(GetStatus::new(key).timeout(left.min(AT_A_GLANCE))).await.ok(),
         };
         problem.about(status.as_ref(), supervisor.cached(key).as_ref())
     }
 
-    async fn read_body(&self, mut payload: Payload) -> Result<Bytes, Problem> {
-        let declared = self.request.headers().get(header::CONTENT_LENGTH);
+    async fn read_body(&self, request: &HttpRequest, mut payload: Payload) -> Result<Bytes, Problem> {
+        let declared = request.headers().get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(Problem::too_large());
@@ -196,10 +206,20 @@ impl Call {
             }
             Ok(())
         };
-        let patience = self.api.supervisor.clock().sleep(BODY_WITHIN);
-        match select(Box::pin(reading), Box::pin(patience)).await {
+        let clock = self.api.supervisor.clock();
+        let stopping = async {
+            self.api.drained().await;
+            clock.sleep(LAST_BYTES).await;
+        };
+        let patience = async {
+            match select(pin!(clock.sleep(BODY_WITHIN)), pin!(stopping)).await {
+                Either::Left(_) => Problem::too_slow(),
+                Either::Right(_) => Error::ShutDown.into(),
+            }
+        };
+        match select(pin!(reading), pin!(patience)).await {
             Either::Left((read, _)) => read?,
-            Either::Right(_) => return Err(Problem::invalid("the body came too slowly")),
+            Either::Right((problem, _)) => return Err(problem),
         }
         Ok(body.freeze())
     }
@@ -212,6 +232,17 @@ impl Call {
     /// The identity provider that the path names.
     pub(super) fn idp(&self) -> Result<&str, Problem> {
         self.idp.as_deref().ok_or_else(defect)
+    }
+
+    /// The grant that the path names, if it names one.
+    pub(super) fn named(&self) -> Option<&TokenKey> {
+        self.key.as_ref()
+    }
+
+    /// The identity provider and the user that the request is about, whatever they are, for the audit.
+    pub(super) fn about(&self) -> (Option<&str>, Option<&str>) {
+        let user = self.key.as_ref().map(TokenKey::user).or_else(|| self.parameter("user"));
+        (self.idp.as_deref(), user)
     }
 
     /// Who asks, for the audit.
@@ -261,14 +292,24 @@ impl Call {
         })
     }
 
-    /// One header, if it is given and text.
-    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
-        self.request.headers().get(name)?.to_str().ok()
+    /// The precondition of this name (RFC 9110, 13.1), if the request has it.
+    pub(super) fn precondition(&self, name: &HeaderName) -> Option<&str> {
+        self.preconditions.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What is left of the time that the caller gives it.
+    pub(super) fn left(&self) -> Result<Duration, Problem> {
+        Ok(self.left_of(self.seconds(&TIMEOUT)?.unwrap_or(PATIENCE)))
+    }
+
+    /// What is left of this time, which began when the request had been read.
+    pub(super) fn left_of(&self, time: Duration) -> Duration {
+        (self.began + time).since(self.api.supervisor.clock().read().boot)
     }
 }
 
 fn defect() -> Problem {
-    crate::Error::Internal("a handler asks for what its path does not name").into()
+    Error::Internal("a handler asks for what its path does not name").into()
 }
 
 /// The API key that the request shows.

@@ -2,9 +2,37 @@
 
 use crate::Generation;
 
-/// The generations that a list of entity tags names. Others than ours match nothing.
-pub(super) fn read(list: &str) -> Vec<Generation> {
-    list.split(',').filter_map(|tag| one(tag.trim().trim_start_matches("W/"))).collect()
+/// What a caller has: of the entity tags that it names those that are ours, or (`*`) whichever there is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    These(Vec<Generation>),
+    Any,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+impl Known {
+    pub(super) fn read(list: &str) -> Self {
+        if list.trim() == "*" {
+            return Self::Any;
+        }
+        Self::These(list.split(',').filter_map(|tag| one(tag.trim().trim_start_matches("W/"))).collect())
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::These(these) if these.is_empty())
+    }
+
+    pub(super) fn has(&self, generation: Generation) -> bool {
+        match self {
+            Self::These(these) => these.contains(&generation),
+            Self::Any => true,
+        }
+    }
 }
 
 /// The generation that one entity tag names.
@@ -24,6 +52,9 @@ mod tests {
         {
             assert_eq!(one(other), None, "{other}");
         }
-        assert_eq!(read("\"x\", W/\"g41\",\"g42\""), [Generation::new(41), Generation::new(42)]);
+        let these = Known::These(vec![Generation::new(41), Generation::new(42)]);
+        assert_eq!(Known::read("\"x\", W/\"g41\",\"g42\""), these);
+        assert!(these.has(Generation::new(42)) && !these.has(Generation::new(43)) && !these.is_none());
+        assert!(Known::read(" * ").has(Generation::new(7)) && Known::read("\"x\"").is_none());
     }
 }

@@ -1,7 +1,5 @@
 //! One grant: connect, look, and the verbs.
 
-use std::time::Duration;
-
 use actix_web::http::{StatusCode, header};
 
 use super::{
@@ -9,7 +7,7 @@ use super::{
     call::Call,
     etag,
     problem::Problem,
-    routes::{PURGE, REVOKE, TIMEOUT},
+    routes::{PURGE, REVOKE},
     wire::{GrantBody, Nothing, ReasonBody, RejectedBody, StatusBody},
 };
 use crate::{
@@ -21,10 +19,10 @@ use crate::{
 pub(super) async fn connect(call: &Call) -> Result<Answer, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
     let grant = call.json::<GrantBody>()?.grant(supervisor.clock().now()).map_err(Problem::invalid)?;
-    let connect = expecting(call, Connect::new(key, grant).timeout(timeout(call)?))?;
+    let connect = expecting(call, Connect::new(key, grant))?;
     // Only what the answer is called depends on it: somebody else may connect in between.
-    let before = supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
-    let status = supervisor.call(connect).await?;
+    let before = supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
+    let status = supervisor.call(connect.timeout(call.left()?)).await?;
     let created = status.unchanged.is_none() && matches!(before.state, State::Absent | State::Revoked);
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(described(key, &status).status(code))
@@ -32,7 +30,7 @@ pub(super) async fn connect(call: &Call) -> Result<Answer, Problem> {
 
 /// What the request's preconditions (RFC 9110, 13.1) ask of the key.
 fn expecting(call: &Call, connect: Connect) -> Result<Connect, Problem> {
-    match (call.header(header::IF_NONE_MATCH), call.header(header::IF_MATCH)) {
+    match (call.precondition(&header::IF_NONE_MATCH), call.precondition(&header::IF_MATCH)) {
         (None, None) => Ok(connect),
         (Some("*"), None) => Ok(connect.only_if_absent()),
         (None, Some(tag)) => match etag::one(tag) {
@@ -47,7 +45,7 @@ fn expecting(call: &Call, connect: Connect) -> Result<Connect, Problem> {
 /// `GET .../{user}`: what can be said about it.
 pub(super) async fn status(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
-    let status = call.api.supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
+    let status = call.api.supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
     if status.state == State::Absent {
         return Err(Error::NotConnected.into());
     }
@@ -58,7 +56,7 @@ pub(super) async fn status(call: &Call) -> Result<Answer, Problem> {
 pub(super) async fn refresh(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
-    let refreshed = call.api.supervisor.call(RefreshNow::new(key).timeout(timeout(call)?)).await?;
+    let refreshed = call.api.supervisor.call(RefreshNow::new(key).timeout(call.left()?)).await?;
     let body = StatusBody::of(key, &refreshed.status).refreshed(refreshed.refreshed);
     Ok(Answer::json(&body).generation(refreshed.status.generation))
 }
@@ -73,7 +71,7 @@ pub(super) async fn rejected(call: &Call) -> Result<Answer, Problem> {
         RejectedBody { generation: None, access_token: Some(token) } => RejectToken::token(key, &token.into()),
         _ => return Err(Problem::invalid("say which token it was: by its generation, or the token itself")),
     };
-    let status = supervisor.call(rejected.timeout(timeout(call)?)).await?;
+    let status = supervisor.call(rejected.timeout(call.left()?)).await?;
     if status.state == State::Absent {
         return Err(Error::NotConnected.into());
     }
@@ -83,14 +81,14 @@ pub(super) async fn rejected(call: &Call) -> Result<Answer, Problem> {
 /// `POST .../reconnect`.
 pub(super) async fn reconnect(call: &Call) -> Result<Answer, Problem> {
     let (key, ReasonBody { reason }) = (call.key()?, call.json()?);
-    let status = call.api.supervisor.call(RequireReconnect::new(key, reason).timeout(timeout(call)?)).await?;
+    let status = call.api.supervisor.call(RequireReconnect::new(key, reason).timeout(call.left()?)).await?;
     Ok(described(key, &status))
 }
 
 /// `POST .../hold`.
 pub(super) async fn hold(call: &Call) -> Result<Answer, Problem> {
     let (key, ReasonBody { reason }) = (call.key()?, call.json()?);
-    let status = call.api.supervisor.call(Hold::new(key, reason).timeout(timeout(call)?)).await?;
+    let status = call.api.supervisor.call(Hold::new(key, reason).timeout(call.left()?)).await?;
     Ok(described(key, &status))
 }
 
@@ -98,7 +96,7 @@ pub(super) async fn hold(call: &Call) -> Result<Answer, Problem> {
 pub(super) async fn release(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
-    let status = call.api.supervisor.call(Release::new(key).timeout(timeout(call)?)).await?;
+    let status = call.api.supervisor.call(Release::new(key).timeout(call.left()?)).await?;
     Ok(described(key, &status))
 }
 
@@ -106,7 +104,7 @@ pub(super) async fn release(call: &Call) -> Result<Answer, Problem> {
 pub(super) async fn restore(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
-    let status = call.api.supervisor.call(Restore::new(key).timeout(timeout(call)?)).await?;
+    let status = call.api.supervisor.call(Restore::new(key).timeout(call.left()?)).await?;
     Ok(described(key, &status))
 }
 
@@ -116,12 +114,12 @@ pub(super) async fn purge(call: &Call) -> Result<Answer, Problem> {
     call.json::<Nothing>()?;
     let supervisor = &call.api.supervisor;
     // What is left of an identity provider that is configured no more can be purged, too.
-    let before = supervisor.call(GetStatus::new(key).timeout(timeout(call)?)).await?;
+    let before = supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
     if before.state == State::Absent {
         let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
         return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
     }
-    let status = supervisor.call(Purge::new(key).timeout(timeout(call)?)).await?;
+    let status = supervisor.call(Purge::new(key).timeout(call.left()?)).await?;
     Ok(described(key, &status))
 }
 
@@ -130,14 +128,14 @@ pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
     let key = call.key()?;
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let mut disconnect = Disconnect::new(key, revoke).timeout(timeout(call)?);
+    let mut disconnect = Disconnect::new(key, revoke).timeout(call.left()?);
     let purge = call.flag(&PURGE)?;
     if purge {
         disconnect = disconnect.purge();
     }
     let status = call.api.supervisor.call(disconnect).await?;
     if purge {
-        match call.api.supervisor.call(Purge::new(key).timeout(timeout(call)?)).await {
+        match call.api.supervisor.call(Purge::new(key).timeout(call.left()?)).await {
             // Something of the grant is to come. The tombstone says that it is to go then.
             Ok(_) | Err(Error::Unavailable { cause: Cause::InDoubt | Cause::Revoking, .. }) => {}
             Err(error) => return Err(error.into()),
@@ -148,8 +146,4 @@ pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
 
 fn described(key: &TokenKey, status: &Status) -> Answer {
     Answer::json(&StatusBody::of(key, status)).generation(status.generation)
-}
-
-fn timeout(call: &Call) -> Result<Duration, Problem> {
-    Ok(call.seconds(&TIMEOUT)?.unwrap_or(Duration::from_secs(10)))
 }

@@ -6,38 +6,47 @@ use actix_web::{
     http::header::{self, HeaderName},
 };
 
-use super::problem::Problem;
+use super::{api::Api, problem::Problem};
 
 /// # Errors
 /// The request came over loopback under another name, or from a page of another origin.
-pub(super) fn check(request: &HttpRequest) -> Result<(), Problem> {
-    if !request.app_config().local_addr().ip().is_loopback() {
+pub(super) fn check(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
+    // No browser sends anything to a Unix socket.
+    if api.trusting || !request.app_config().local_addr().ip().to_canonical().is_loopback() {
         return Ok(());
     }
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
     let host = header(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let named = [host, request.uri().authority().map(|authority| authority.as_str())];
-    if host.is_none() || !named.into_iter().flatten().all(is_loopback) {
-        return Err(Problem::forbidden("this server listens on loopback: Host must be localhost, 127.0.0.1 or [::1]"));
+    let ours = |authority: &str| {
+        is_loopback(authority) || api.hosts.iter().any(|host| host.eq_ignore_ascii_case(name(authority)))
+    };
+    if host.is_none() || !named.into_iter().flatten().all(ours) {
+        return Err(Problem::foreign("this server listens on loopback: Host must be localhost, 127.0.0.1 or [::1]"));
     }
     let own = |origin: &str| {
         let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         authority.is_some() && authority == host
     };
     if header(header::ORIGIN).is_some_and(|origin| !own(origin)) {
-        return Err(Problem::forbidden("this server answers no pages of other origins"));
+        return Err(Problem::foreign("this server answers no pages of other origins"));
     }
     Ok(())
 }
 
-/// Whether it names this machine, with or without a port.
-fn is_loopback(authority: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
+/// The host without its port.
+fn name(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
-    };
+    }
+}
+
+/// Whether it names this machine, with or without a port.
+fn is_loopback(authority: &str) -> bool {
+    let host = name(authority);
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return address.parse().is_ok_and(|address: std::net::Ipv6Addr| address.is_loopback());
+        return address.parse().is_ok_and(|address: std::net::Ipv6Addr| address.to_canonical().is_loopback());
     }
     host.eq_ignore_ascii_case("localhost")
         || host.parse().is_ok_and(|address: std::net::Ipv4Addr| address.is_loopback())
@@ -49,8 +58,16 @@ mod tests {
 
     #[test]
     fn loopback_has_few_names() {
-        for name in ["localhost", "LocalHost:8080", "127.0.0.1", "127.0.0.1:8080", "127.1.2.3:1", "[::1]", "[::1]:8080"]
-        {
+        for name in [
+            "localhost",
+            "LocalHost:8080",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "127.1.2.3:1",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:80",
+        ] {
             assert!(is_loopback(name), "{name}");
         }
         for name in

@@ -1,9 +1,18 @@
 //! Whether the process lives, and whether it should be asked. No user data.
 
-use actix_web::http::StatusCode;
+use std::sync::OnceLock;
+
+use actix_web::{http::StatusCode, web::Bytes};
 use serde::Serialize;
 
-use super::{answer::Answer, call::Call, openapi, problem::Problem, routes::STRICT};
+use super::{
+    answer::{Answer, line},
+    call::Call,
+    openapi,
+    problem::Problem,
+    routes::STRICT,
+};
+use crate::Cause;
 
 /// `GET /livez`: it answers.
 pub(super) async fn livez(_: &Call) -> Result<Answer, Problem> {
@@ -12,6 +21,7 @@ pub(super) async fn livez(_: &Call) -> Result<Answer, Problem> {
 
 /// `GET /readyz`: valid tokens can be served.
 pub(super) async fn readyz(call: &Call) -> Result<Answer, Problem> {
+    call.api.watch();
     let degraded = degraded(call);
     if call.api.is_draining() || call.flag(&STRICT)? && !degraded.is_empty() {
         let status = if call.api.is_draining() { "draining" } else { "degraded" };
@@ -22,7 +32,9 @@ pub(super) async fn readyz(call: &Call) -> Result<Answer, Problem> {
 
 /// `GET /openapi.json`.
 pub(super) async fn openapi(_: &Call) -> Result<Answer, Problem> {
-    Ok(Answer::json(&openapi::document()))
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    let document = DOCUMENT.get_or_init(|| line(&openapi::document()).into());
+    Ok(Answer::text("application/json", document.clone()))
 }
 
 #[derive(Serialize)]
@@ -33,8 +45,11 @@ struct Health {
 
 fn degraded(call: &Call) -> Vec<String> {
     let supervisor = &call.api.supervisor;
-    let paused = supervisor.idps().into_iter().filter_map(|idp| Some(format!("{}:{}", idp.paused?, idp.name)));
+    let stopped = supervisor.idps().into_iter().flat_map(|idp| {
+        let held = idp.held.is_some().then_some(Cause::IdpHeld);
+        held.into_iter().chain(idp.paused).map(move |cause| format!("{cause}:{}", idp.name))
+    });
     let journal = (supervisor.journal_pending() > 0).then(|| "journal".to_owned());
     let store = supervisor.is_store_down().then(|| "store_down".to_owned());
-    store.into_iter().chain(journal).chain(paused).collect()
+    store.into_iter().chain(journal).chain(stopped).collect()
 }

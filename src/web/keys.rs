@@ -68,6 +68,11 @@ impl ApiKeys {
         self.0.store(Arc::new(keys.into_iter().map(Arc::new).collect()));
     }
 
+    /// Whether this key is one of them still.
+    pub(super) fn has(&self, key: &ApiKey) -> bool {
+        self.0.load().iter().any(|good| **good == *key)
+    }
+
     /// The key that this is. Takes the same time whichever it is, and whether it is one.
     pub(super) fn find(&self, presented: &str) -> Option<Arc<ApiKey>> {
         let keys = self.0.load();

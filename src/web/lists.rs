@@ -9,7 +9,7 @@ use super::{
     time::Moment,
     wire::{Ended, Items, Nothing, PageBody, StatusBody},
 };
-use crate::{Cursor, Filter, Page, Revoke, Status};
+use crate::{Cursor, Error, Filter, Page, Revoke, Status, TokenKey};
 
 /// `GET /v1/grants`: those that the caller's key reaches and the query asks for.
 pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
@@ -111,15 +111,17 @@ pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
     }
     call.json::<Nothing>()?;
     let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let ended = call.api.supervisor.disconnect_user(user, revoke).await?;
+    let tell = |key: &TokenKey, ended: &Result<Status, Error>| {
+        let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
+        audit::tell(call, "disconnect", Some(key.idp()), Some(user), outcome.map_err(Error::code));
+    };
+    let ended = call.api.supervisor.disconnect_each(user, revoke, tell).await?;
     let mut items = Vec::with_capacity(ended.len());
     for (key, ended) in &ended {
         let ended = match ended {
             Ok(status) => Ok(status),
-            Err(error) => Err(call.tell_more(key, error.clone().into()).await.of(&call.id)),
+            Err(error) => Err(call.tell_more(key, error.clone().into(), call.left()?).await.of(&call.id)),
         };
-        let granted = |status: &&Status| Granted { unmodified: false, generation: Some(status.generation) };
-        audit::tell(call, "disconnect", key.idp(), Some(key), ended.as_ref().map(granted));
         items.push(Ended::of(key, ended));
     }
     Ok(Answer::json(&Items { items }))

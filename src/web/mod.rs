@@ -1,12 +1,13 @@
 //! The HTTP API, and what actix-web applications need.
 //!
 //! [`api()`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
-//! way: `api` (its path) -> `guard` (loopback's rules) -> `call` (its method, key, names, parameters and body) -> its
+//! way: `api` (its path) -> `serve` -> `guard` (loopback's rules) -> `call` (its key, names, parameters and body) -> its
 //! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`) -> `answer` or `problem`. `routes` is the table of all that is served.
 //! [`IdpToken`] gives an application's own handlers the token of who called them.
 //!
 //! Invariants: nothing is answered before the caller's key was found to reach it; nothing that a caller sent comes back
-//! in an answer or a log, but names; every answer that is no success is a problem document.
+//! in an answer or a log, but names; every answer that is no success is a problem document; what changes something is done
+//! and audited whoever hangs up.
 
 mod answer;
 mod api;
@@ -27,6 +28,7 @@ mod problem;
 mod put;
 mod routes;
 mod schemas;
+mod serve;
 mod server;
 mod time;
 mod tokens;

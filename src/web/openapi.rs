@@ -1,11 +1,11 @@
 //! `openapi.json`, generated from the table of routes.
 
-use actix_web::http::Method;
+use actix_web::http::header::HeaderName;
 use serde_json::{Map, Value, json};
 
 use super::{
     problem::CODES,
-    routes::{Kind, Param, ROUTES, Route},
+    routes::{Kind, Param, Precondition, ROUTES, Route},
     schemas,
 };
 
@@ -33,9 +33,13 @@ pub(super) fn document() -> Value {
 }
 
 fn operation(route: &Route) -> Value {
+    let parameters = path_parameters(route.path)
+        .chain(route.query.iter().map(parameter))
+        .chain(route.preconditions.iter().map(precondition));
     let mut operation = json!({
+        "operationId": operation_id(route),
         "description": route.about,
-        "parameters": path_parameters(route.path).chain(route.query.iter().map(parameter)).collect::<Vec<_>>(),
+        "parameters": parameters.collect::<Vec<_>>(),
         "responses": responses(route),
     });
     if !route.scopes.is_empty() {
@@ -47,6 +51,26 @@ fn operation(route: &Route) -> Value {
         operation["requestBody"] = json!({"required": true, "content": content("application/json", route.body)});
     }
     operation
+}
+
+/// Such as `get_grants_idp_user_token`.
+fn operation_id(route: &Route) -> String {
+    let path = route.path.trim_start_matches("/v1").replace(['{', '}'], "").replace(['/', '.'], "_");
+    format!("{}{path}", route.method.as_str().to_lowercase())
+}
+
+fn precondition(precondition: &Precondition) -> Value {
+    let mut schema = schemas::text();
+    if let Some(pattern) = precondition.pattern {
+        schema["pattern"] = pattern.into();
+    }
+    json!({"name": title_case(&precondition.name), "in": "header", "description": precondition.about, "schema": schema})
+}
+
+/// As people write the names of headers.
+fn title_case(name: &HeaderName) -> String {
+    let word = |word: &str| format!("{}{}", word[..1].to_uppercase(), &word[1..]);
+    name.as_str().split('-').map(word).collect::<Vec<_>>().join("-")
 }
 
 fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
@@ -80,7 +104,7 @@ fn parameter(param: &Param) -> Value {
 fn responses(route: &Route) -> Value {
     let mut responses = Map::new();
     for (status, schema) in route.answers {
-        let mut response = json!({"description": "Granted."});
+        let mut response = json!({"description": "Granted.", "headers": headers(route, schema)});
         if !schema.is_empty() {
             response["content"] = content(route.content_type, schema);
         }
@@ -89,11 +113,39 @@ fn responses(route: &Route) -> Value {
     for (status, codes) in problems(route) {
         let response = json!({
             "description": format!("A problem of code {}.", codes.join(", ")),
+            "headers": headers_of_problem(status),
             "content": content("application/problem+json", "Problem"),
         });
         responses.entry(status.to_string()).or_insert(response);
     }
     responses.into()
+}
+
+/// Those of a granted request that is answered with this schema.
+fn headers(route: &Route, schema: &str) -> Value {
+    let mut headers = json!({"X-Request-Id": header("Names the request, for logs and support.")});
+    if matches!(schema, "" | "Status" | "Refreshed" | "Token") {
+        headers["ETag"] = header("The generation, such as \"g41\".");
+    }
+    for (name, about) in route.headers {
+        headers[name] = header(about);
+    }
+    headers
+}
+
+fn headers_of_problem(status: u16) -> Value {
+    let mut headers = json!({"X-Request-Id": header("Names the request, for logs and support.")});
+    match status {
+        401 | 403 => headers["WWW-Authenticate"] = header("What is wrong with the API key (RFC 6750)."),
+        405 => headers["Allow"] = header("The methods that the path takes."),
+        429 | 503 => headers["Retry-After"] = header("How many seconds to wait."),
+        _ => {}
+    }
+    headers
+}
+
+fn header(about: &str) -> Value {
+    json!({"description": about, "schema": schemas::text()})
 }
 
 /// The codes of a route's problems, by their status: those that it names, and those that follow from what it takes.
@@ -109,8 +161,9 @@ fn problems(route: &Route) -> Vec<(u16, Vec<&'static str>)> {
     }
     let mut problems: Vec<(u16, Vec<&'static str>)> = Vec::new();
     let known = CODES.into_iter().filter(|(code, ..)| codes.contains(code)).map(|(code, status, _)| (status, code));
-    let too_large = (route.method != Method::GET).then_some((413, "invalid_request"));
-    for (status, code) in known.chain(too_large) {
+    let of_bodies: &[u16] = if route.changes() { &[408, 413] } else { &[] };
+    let others = of_bodies.iter().chain(&[405]).map(|status| (*status, "invalid_request"));
+    for (status, code) in known.chain(others) {
         match problems.iter_mut().find(|(known, _)| *known == status) {
             Some((_, codes)) => codes.push(code),
             None => problems.push((status, vec![code])),
@@ -150,6 +203,29 @@ mod tests {
         for name in schemas::all().as_object().unwrap().keys() {
             assert!(found.contains(&format!("#/components/schemas/{name}")), "{name}");
         }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let mut names: Vec<_> = ROUTES.iter().map(operation_id).collect();
+        assert!(
+            ["get_grants_idp_user_token", "get_openapi_json"].iter().all(|name| names.contains(&(*name).to_owned()))
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn headers_are_documented() {
+        let document = document();
+        let token = &document["paths"]["/v1/grants/{idp}/{user}/token"]["get"];
+        assert!(token["parameters"].as_array().unwrap().iter().any(|it| it["name"] == "If-None-Match"));
+        for (status, name) in [("200", "ETag"), ("304", "ETag"), ("503", "Retry-After"), ("401", "WWW-Authenticate")] {
+            assert!(token["responses"][status]["headers"][name].is_object(), "{status} {name}");
+        }
+        let authorize = &document["paths"]["/v1/authorize/{idp}/{user}"]["get"]["responses"]["204"]["headers"];
+        assert!(authorize["Authorization"].is_object() && authorize["X-Token-Generation"].is_object());
     }
 
     #[test]

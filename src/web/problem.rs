@@ -57,6 +57,9 @@ struct Document {
     request_id: String,
     #[serde(skip)]
     allow: Option<String>,
+    /// What RFC 6750 calls what is wrong with the key.
+    #[serde(skip)]
+    key_error: Option<&'static str>,
 }
 
 /// Whether a problem says something of the grant that was asked for.
@@ -106,6 +109,7 @@ impl Problem {
             grant_id: None,
             request_id: request_id(),
             allow: None,
+            key_error: None,
         }))
     }
 
@@ -122,12 +126,27 @@ impl Problem {
         Self::new("unauthorized", detail)
     }
 
+    /// What was shown is no key.
+    pub(super) fn bad_token(detail: &'static str) -> Self {
+        Self::unauthorized(detail).with(|it| it.key_error = Some("invalid_token"))
+    }
+
+    /// The key does not reach that far.
     pub(super) fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("forbidden", detail).with(|it| it.key_error = Some("insufficient_scope"))
+    }
+
+    /// Nobody may ask like this, whatever the key.
+    pub(super) fn foreign(detail: &'static str) -> Self {
         Self::new("forbidden", detail)
     }
 
     pub(super) fn too_large() -> Self {
         Self::invalid("the body is too large").with(|it| it.status = 413)
+    }
+
+    pub(super) fn too_slow() -> Self {
+        Self::invalid("the body came too slowly").with(|it| it.status = 408)
     }
 
     pub(super) fn no_route() -> Self {
@@ -236,8 +255,9 @@ impl ResponseError for Problem {
         if let Some(allow) = &self.0.allow {
             response.insert_header((header::ALLOW, allow.as_str()));
         }
-        if self.0.status == 401 {
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"token-supervisor\""));
+        if self.0.status == 401 || self.0.key_error.is_some() {
+            let error = self.0.key_error.map(|error| format!(", error=\"{error}\"")).unwrap_or_default();
+            response.insert_header((header::WWW_AUTHENTICATE, format!("Bearer realm=\"token-supervisor\"{error}")));
         }
         response.body(line(self))
     }

@@ -2,8 +2,11 @@
 //!
 //! To add one: its entry in [`ROUTES`], beside those of the same path, and a handler.
 
-use actix_web::http::Method;
-use futures_util::future::LocalBoxFuture;
+use actix_web::http::{
+    Method,
+    header::{HeaderName, IF_MATCH, IF_NONE_MATCH},
+};
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use super::{answer::Answer, call::Call, grants, health, idps, lists, metrics, problem::Problem, schemas, tokens};
@@ -18,21 +21,44 @@ pub(super) struct Route {
     /// One of these is needed; of an open route none.
     pub(super) scopes: &'static [Scope],
     pub(super) query: &'static [Param],
+    /// Proxies ask it about their own requests: what these ask for may follow the path, and then any method will do.
+    pub(super) of_proxies: bool,
+    /// Those that it honours; others are refused where something would change.
+    pub(super) preconditions: &'static [Precondition],
     /// The schema of the body; of a route without one empty.
     pub(super) body: &'static str,
     /// The status and the schema of its body, if there is one.
     pub(super) answers: &'static [(u16, &'static str)],
+    /// Headers of its answers beside those that follow from the rest, and what they say.
+    pub(super) headers: &'static [(&'static str, &'static str)],
     /// Of those bodies.
     pub(super) content_type: &'static str,
     /// The codes of problems beside those that follow from the rest.
     pub(super) problems: &'static [&'static str],
-    /// What the audit calls it, if it hands out a token or changes something.
+    /// What the audit calls it, if it hands out a token or changes something. Of many grants there is a line for each.
     pub(super) audit: Option<&'static str>,
     pub(super) handler: Handler,
 }
 
+impl Route {
+    /// Whether it is carried out even if nobody waits for the answer any more.
+    pub(super) fn changes(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    /// Whoever may GET may ask for the head of that alone.
+    pub(super) fn methods(&self) -> impl Iterator<Item = &str> {
+        let head = (self.method == Method::GET).then_some("HEAD");
+        std::iter::once(self.method.as_str()).chain(head)
+    }
+
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.methods().any(|ours| ours == method.as_str())
+    }
+}
+
 /// Carries out an admitted request.
-pub(super) type Handler = for<'a> fn(&'a Call) -> LocalBoxFuture<'a, Result<Answer, Problem>>;
+pub(super) type Handler = for<'a> fn(&'a Call) -> BoxFuture<'a, Result<Answer, Problem>>;
 
 /// A parameter of a query.
 pub(super) struct Param {
@@ -41,6 +67,14 @@ pub(super) struct Param {
     pub(super) kind: Kind,
     /// It must be given.
     pub(super) required: bool,
+}
+
+/// A precondition in a header (RFC 9110, 13.1).
+pub(super) struct Precondition {
+    pub(super) name: HeaderName,
+    pub(super) about: &'static str,
+    /// What its value must match, if not everything will do.
+    pub(super) pattern: Option<&'static str>,
 }
 
 /// What may stand in a parameter.
@@ -93,6 +127,21 @@ const LISTED: &[Param] = &[
     LIMIT,
 ];
 
+const KNOWN: &[Precondition] = &[Precondition {
+    name: IF_NONE_MATCH,
+    about: "The generations that the caller has, or * for any: then 304 while one of them is good.",
+    pattern: None,
+}];
+const EXPECTED: &[Precondition] = &[
+    Precondition { name: IF_MATCH, about: "Replaces only this generation.", pattern: Some("^\"g[0-9]{1,12}\"$") },
+    Precondition { name: IF_NONE_MATCH, about: "With *: creates only.", pattern: Some(r"^\*$") },
+];
+
+const OF_PROXIES: &[(&str, &str)] = &[
+    ("Authorization", "The token, as a resource server wants it."),
+    ("X-Token-Generation", "Which token it is, to report it as rejected."),
+];
+
 const ASKED: &[&str] = &["busy", "unavailable", "timeout"];
 const CHANGED: &[&str] = &["not_connected", "busy", "unavailable", "timeout"];
 const SERVED: &[&str] =
@@ -118,8 +167,11 @@ const OPEN: Route = Route {
     about: "",
     scopes: &[],
     query: &[],
+    of_proxies: false,
+    preconditions: &[],
     body: "",
     answers: &[],
+    headers: &[],
     content_type: "application/json",
     problems: &[],
     audit: None,
@@ -134,12 +186,13 @@ pub(super) static ROUTES: &[Route] = routes! {
     DELETE "/v1/grants"
     "Ends all grants of one user: one result for each. May be repeated." {
         scopes: &[Grant], query: &[USER, REVOKE],
-        answers: &[(200, "Offboarded")], problems: &["unavailable"],
+        answers: &[(200, "Offboarded")], problems: &["unavailable"], audit: Some("disconnect"),
     } => lists::offboard
     PUT "/v1/grants/{idp}/{user}"
     "Connects the user with what consent gave, as it came. A replay changes nothing and says so in `unchanged`. \
      `If-None-Match: *` creates only, `If-Match: \"g41\"` replaces only that." {
-        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], body: "Grant", answers: &[(200, "Status"), (201, "Status")],
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT], preconditions: EXPECTED, body: "Grant",
+        answers: &[(200, "Status"), (201, "Status")],
         problems: &["duplicate_grant", "account_mismatch", "generation_mismatch", "busy", "unavailable", "timeout"],
         audit: Some("connect"),
     } => grants::connect
@@ -154,7 +207,8 @@ pub(super) static ROUTES: &[Route] = routes! {
     } => grants::disconnect
     GET "/v1/grants/{idp}/{user}/token"
     "A valid token. With `If-None-Match: \"g41\"`: 304 while that one is good, after waiting for another one." {
-        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], answers: &[(200, "Token"), (304, "")],
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], preconditions: KNOWN,
+        answers: &[(200, "Token"), (304, "")],
         problems: SERVED, audit: Some("token"),
     } => tokens::token
     POST "/v1/grants/{idp}/{user}/refresh"
@@ -194,11 +248,13 @@ pub(super) static ROUTES: &[Route] = routes! {
     } => grants::purge
     POST "/v1/tokens"
     "Tokens of up to 100 grants: one result or problem for each, in their order." {
-        scopes: &[Token], body: "Batch", answers: &[(200, "Tokens")],
+        scopes: &[Token], body: "Batch", answers: &[(200, "Tokens")], audit: Some("token"),
     } => tokens::batch
     GET "/v1/authorize/{idp}/{user}"
-    "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`." {
-        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], answers: &[(204, "")],
+    "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`. If what a proxy is asked for follows \
+     the path (Envoy's ext_authz), method and query count for nothing, and the answer is 200." {
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], of_proxies: true, answers: &[(204, "")],
+        headers: OF_PROXIES,
         problems: SERVED, audit: Some("authorize"),
     } => tokens::authorize
     GET "/v1/idps"

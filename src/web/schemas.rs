@@ -177,7 +177,7 @@ fn batch() -> Value {
                 "maxItems": 100,
                 "items": {
                     "type": "object",
-                    "properties": {"idp": text(), "user": text(), "account": text()},
+                    "properties": {"idp": text(), "user": text(), "account": or_null(text())},
                     "required": ["idp", "user"],
                     "additionalProperties": false,
                 },

@@ -2,9 +2,10 @@
 
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
-use std::{io, net::TcpListener, time::Duration};
+use std::{io, net::TcpListener, pin::pin, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle};
+use futures_util::future::{Either, select};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::Api;
@@ -39,7 +40,7 @@ pub struct Server {
 macro_rules! server {
     ($api:expr) => {{
         let api: Api = $api;
-        HttpServer::new(move || App::new().service(api.clone()))
+        HttpServer::new(move || App::new().service(api.clone()).default_service(api.with(&[])))
             .workers(WORKERS)
             .disable_signals()
             .client_request_timeout(HEAD_WITHIN)
@@ -89,17 +90,40 @@ impl Server {
         self.alive.clone().changed().await.ok();
     }
 
-    /// Takes no more connections, and waits until the requests under way are answered. Long polls end at once. The
-    /// supervisor runs on: shut it down next.
+    /// Says that it is not ready, for a moment if anybody asks that ([`Api::drain`]); then takes no more connections, and
+    /// waits until the requests under way are answered and what they change is done. Long polls end at once, and who
+    /// does not send or read is not waited for. The supervisor runs on: shut it down next.
     ///
     /// Dropping the future leaves the server stopping.
     ///
     /// # Errors
     /// The server had already failed.
     pub async fn stop(self) -> io::Result<()> {
-        self.api.drain();
-        self.handle.stop(true).await;
-        self.running.await.map_err(io::Error::other)?
+        tokio::spawn(self.end()).await.map_err(io::Error::other)?
+    }
+
+    async fn end(self) -> io::Result<()> {
+        let (api, clock) = (&self.api, self.api.supervisor.clock());
+        api.drain();
+        if api.is_watched() {
+            clock.sleep(SEEN_WITHIN).await;
+        }
+        let end = clock.read().boot + DRAINED_WITHIN;
+        let closed = self.handle.stop(true);
+        let silent = async {
+            api.idle().await;
+            clock.sleep(SENT_WITHIN).await;
+            api.idle().await;
+        };
+        if let Either::Right(_) = select(pin!(closed), pin!(silent)).await {
+            self.running.abort();
+        }
+        // Connections may be gone of which something is still being done.
+        select(pin!(api.idle()), pin!(clock.sleep(end.since(clock.read().boot)))).await;
+        match self.running.await {
+            Err(ended) if ended.is_cancelled() => Ok(()),
+            ended => ended.map_err(io::Error::other)?,
+        }
     }
 }
 
@@ -107,8 +131,12 @@ impl Server {
 const WORKERS: usize = 2;
 /// A client that takes longer to send its head is cut off.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Longer than any request may wait.
+/// Until then a load balancer that looks every second has seen that the server is not ready.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
+/// Longer than any request may wait once it was read. Only the end of a user with very many grants may take longer.
 const DRAINED_WITHIN: Duration = Duration::from_secs(65);
+/// The last answers are on their way by then, if anybody reads them.
+const SENT_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {

@@ -6,43 +6,69 @@ use actix_web::http::{
     StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
-use futures_util::{FutureExt as _, future::join_all};
+use futures_util::{
+    FutureExt as _,
+    future::{Either, join_all, select},
+};
 
 use super::{
     answer::Answer,
     audit::{self, Granted},
-    call::{Call, MAX_WAIT},
-    etag,
+    call::{Call, MAX_WAIT, PATIENCE},
+    etag::Known,
     metrics::Path,
     problem::Problem,
     routes::{MIN_TTL, TIMEOUT, WAIT},
     wire::{BatchAnswer, BatchBody, BatchItem, Items, TokenBody},
 };
-use crate::{Acquire, Error, Expiry, Generation, Token, TokenKey, model::Time};
+use crate::{Acquire, Error, Expiry, Token, TokenKey, model::Time};
 
 /// More than this at once is refused.
 const MAX_BATCH: usize = 100;
-/// How long callers wait unless they say otherwise.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `GET .../token`: a valid token; none if the caller has it already.
 pub(super) async fn token(call: &Call) -> Result<Answer, Problem> {
-    let known = call.header(header::IF_NONE_MATCH).map(etag::read).unwrap_or_default();
-    let token = if known.is_empty() { acquire(call).await? } else { another(call, &known).await? };
-    if known.contains(&token.generation()) {
+    let known = call.precondition(&header::IF_NONE_MATCH).map(Known::read).unwrap_or_default();
+    let wait = call.seconds(&WAIT)?.filter(|_| !known.is_none()).unwrap_or_default();
+    let wish = Wish::of(call, PATIENCE.max(wait))?;
+    let (first, origin) = timed(call, wish.key, wish.ask(call)).await;
+    let token = match first {
+        Ok(first) if known.has(first.generation()) && !wait.is_zero() => another(call, &wish, &known, wait).await,
+        first => first.map_err(Problem::from),
+    };
+    count(call, wish.key, &token, origin);
+    let token = token?;
+    if known.has(token.generation()) {
         return Ok(Answer::empty(StatusCode::NOT_MODIFIED).generation(token.generation()));
     }
     let body = TokenBody::of(&token, call.api.supervisor.clock().now());
     Ok(Answer::json(&body).generation(token.generation()))
 }
 
-async fn acquire(call: &Call) -> Result<Token, Problem> {
-    Ok(counted(call, call.key()?, asked(call)?).await?)
+/// Which token the caller wants, and how long it waits for it.
+struct Wish<'a> {
+    key: &'a TokenKey,
+    min_ttl: Duration,
+    timeout: Duration,
 }
 
-/// Asks, and counts what came of it. Names that callers made up are not kept.
-async fn counted(call: &Call, key: &TokenKey, ask: Acquire) -> Result<Token, Error> {
-    let (supervisor, counters) = (&call.api.supervisor, &call.api.counters);
+impl<'a> Wish<'a> {
+    fn of(call: &'a Call, patience: Duration) -> Result<Self, Problem> {
+        let min_ttl = call.seconds(&MIN_TTL)?.unwrap_or_default();
+        Ok(Self { key: call.key()?, min_ttl, timeout: call.seconds(&TIMEOUT)?.unwrap_or(patience) })
+    }
+
+    /// It, within what is left of the time.
+    fn ask(&self, call: &Call) -> Acquire {
+        Acquire::new(self.key).min_ttl(self.min_ttl).timeout(call.left_of(self.timeout))
+    }
+}
+
+/// Where a token came from, and how long that took.
+type Origin = Option<(Path, Duration)>;
+
+async fn timed(call: &Call, key: &TokenKey, ask: Acquire) -> (Result<Token, Error>, Origin) {
+    let supervisor = &call.api.supervisor;
     let (began, known) = (supervisor.clock().read().boot, supervisor.published(key));
     let mut asking = pin!(supervisor.call(ask));
     // What is there is there at the first look.
@@ -51,49 +77,46 @@ async fn counted(call: &Call, key: &TokenKey, ask: Acquire) -> Result<Token, Err
         None => (asking.await, false),
     };
     let took = supervisor.clock().read().boot.since(began);
-    match &token {
-        Ok(token) => {
-            let path = match known {
-                None => Path::Cold,
-                Some(_) if at_once => Path::Snapshot,
-                Some(known) if token.generation() > known => Path::Refresh,
-                Some(_) => Path::Actor,
-            };
-            counters.asked(key.idp(), "ok", Some((path, took)));
-        }
-        Err(Error::UnknownIdp | Error::InvalidRequest(_)) => {}
-        Err(error) => counters.asked(key.idp(), error.code(), None),
-    }
-    token
+    let origin = token.as_ref().ok().map(|token| match known {
+        None => (Path::Cold, took),
+        Some(_) if at_once => (Path::Snapshot, took),
+        Some(known) if token.generation() > known => (Path::Refresh, took),
+        Some(_) => (Path::Actor, took),
+    });
+    (token, origin)
 }
 
-/// The token of the caller's wishes.
-fn asked(call: &Call) -> Result<Acquire, Problem> {
-    let (min_ttl, timeout) = (call.seconds(&MIN_TTL)?, call.seconds(&TIMEOUT)?);
-    Ok(Acquire::new(call.key()?).min_ttl(min_ttl.unwrap_or_default()).timeout(timeout.unwrap_or(PATIENCE)))
+/// Counts one request by what came of it. Names that callers made up are not kept.
+fn count(call: &Call, key: &TokenKey, token: &Result<Token, Problem>, origin: Origin) {
+    if call.api.supervisor.has_idp(key.idp()) {
+        let outcome = token.as_ref().err().map_or("ok", Problem::code);
+        call.api.counters.asked(key.idp(), outcome, origin.filter(|_| token.is_ok()));
+    }
 }
 
 /// Waits for a token that the caller does not know, as long as the caller wants; then the one there is.
-async fn another(call: &Call, known: &[Generation]) -> Result<Token, Problem> {
-    let wait = call.seconds(&WAIT)?.unwrap_or_default();
-    if wait.is_zero() {
-        return acquire(call).await;
-    }
-    let (supervisor, min_ttl) = (&call.api.supervisor, call.seconds(&MIN_TTL)?.unwrap_or_default());
+async fn another(call: &Call, wish: &Wish<'_>, known: &Known, wait: Duration) -> Result<Token, Problem> {
+    let supervisor = &call.api.supervisor;
     let clock = supervisor.clock();
-    let end = clock.read().boot + wait;
-    // From before the token is read: no change is missed.
-    let mut watch = supervisor.watch(call.key()?).await?;
+    // Before the token is read again: no change is missed.
+    let deadline = clock.sleep(call.left_of(wish.timeout));
+    let mut watch = match select(pin!(supervisor.watch(wish.key)), pin!(deadline)).await {
+        Either::Left((watch, _)) => watch?,
+        // What it has may be good still.
+        Either::Right(_) => return Ok(supervisor.call(wish.ask(call)).await?),
+    };
     loop {
-        let token = acquire(call).await?;
-        let now = clock.read();
-        let left = end.since(now.boot);
-        if !known.contains(&token.generation()) || left.is_zero() || call.api.is_draining() {
+        let token = supervisor.call(wish.ask(call)).await?;
+        if !call.is_still_known() {
+            return Err(Problem::bad_token("this API key is good no more"));
+        }
+        let left = call.left_of(wait.min(wish.timeout));
+        if !known.has(token.generation()) || left.is_zero() || call.api.is_draining() {
             return Ok(token);
         }
         // It may end, or fall below what is wanted, without anything being published.
         let good = match token.expiry() {
-            Expiry::At(time) => Time::from(time).since(now.wall).saturating_sub(min_ttl),
+            Expiry::At(time) => Time::from(time).since(clock.now()).saturating_sub(wish.min_ttl),
             Expiry::Never | Expiry::Unknown => MAX_WAIT,
         };
         let pause = clock.sleep(left.min(good.max(LOOK_AGAIN)));
@@ -133,26 +156,36 @@ pub(super) async fn batch(call: &Call) -> Result<Answer, Problem> {
 async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) -> Result<Token, Problem> {
     let token = match key.validate().map_err(Problem::invalid).and_then(|()| call.may_reach(key)) {
         Ok(()) => {
-            let asked = Acquire::new(key).min_ttl(min_ttl).timeout(timeout);
-            match counted(call, key, asked).await {
-                Ok(token) => Ok(token),
-                Err(error) => Err(call.tell_more(key, error.into()).await),
+            let asked = Acquire::new(key).min_ttl(min_ttl).timeout(call.left_of(timeout));
+            let (token, origin) = timed(call, key, asked).await;
+            let token = token.map_err(Problem::from);
+            count(call, key, &token, origin);
+            match token {
+                Err(problem) => Err(call.tell_more(key, problem, call.left_of(timeout)).await),
+                token => token,
             }
         }
         Err(problem) => Err(problem),
     };
     let granted = |token: &Token| Granted { unmodified: false, generation: Some(token.generation()) };
-    audit::tell(call, "token", key.idp(), Some(key), token.as_ref().map(granted));
+    let outcome = token.as_ref().map(granted).map_err(Problem::code);
+    audit::tell(call, "token", Some(key.idp()), Some(key.user()), outcome);
     token
 }
 
 /// `GET /v1/authorize/...`: the token as the header that a proxy puts on the request it asks for.
 pub(super) async fn authorize(call: &Call) -> Result<Answer, Problem> {
-    let token = acquire(call).await?;
+    let wish = Wish::of(call, PATIENCE)?;
+    let (token, origin) = timed(call, wish.key, wish.ask(call)).await;
+    let token = token.map_err(Problem::from);
+    count(call, wish.key, &token, origin);
+    let token = token?;
     let value = HeaderValue::from_str(&token.authorization());
     let mut value = value.map_err(|_| Error::Internal("a stored token is no header"))?;
     value.set_sensitive(true);
-    Ok(Answer::empty(StatusCode::NO_CONTENT)
+    // To Envoy nothing else is a yes.
+    let status = if call.asked_behind { StatusCode::OK } else { StatusCode::NO_CONTENT };
+    Ok(Answer::empty(status)
         .header(header::AUTHORIZATION, value)
         .header(HeaderName::from_static("x-token-generation"), HeaderValue::from(token.generation().get()))
         .generation(token.generation()))

@@ -251,13 +251,12 @@ pub(super) struct BatchBody {
 pub(super) struct BatchItem {
     idp: String,
     user: String,
-    #[serde(default)]
-    account: String,
+    account: Option<String>,
 }
 
 impl BatchItem {
     pub(super) fn key(&self) -> TokenKey {
-        TokenKey::new(&self.user, &self.idp).account(&self.account)
+        TokenKey::new(&self.user, &self.idp).account(self.account.as_deref().unwrap_or_default())
     }
 }
 

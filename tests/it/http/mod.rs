@@ -1,8 +1,10 @@
 //! The HTTP API, on a real port, spoken to byte by byte.
 
+mod audited;
 mod embedding;
 mod handing_out;
 mod listing;
 pub(crate) mod stage;
+mod stopping;
 mod verbs;
 mod wrong_requests;

@@ -2,7 +2,10 @@
 
 #![expect(unreachable_pub, reason = "shared by the modules of this binary")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use serde_json::Value;
 use token_supervisor::{
@@ -15,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{World, within};
+use crate::support::{World, passing, within};
 
 pub struct Stage {
     pub world: World,
@@ -63,7 +66,8 @@ impl Stage {
     }
 
     pub async fn stop(self) -> World {
-        within(self.server.stop()).await.unwrap();
+        // It may wait a moment for who asks whether it is ready.
+        passing(&self.world, Duration::from_millis(10), tokio::spawn(self.server.stop())).await.unwrap();
         crate::support::stop(self.supervisor).await;
         self.world
     }

@@ -1,17 +1,17 @@
 //! Every route, with everything that can be wrong with a request: the answer is the documented problem, and nothing
 //! changes.
 
-use std::path::PathBuf;
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use token_supervisor::{
     Filter, IdpStatus, Revoke, State, Status, TokenKey,
-    web::{ApiKey, Scope},
+    web::{ApiKey, Scope, Server},
 };
 
-use super::stage::{ALL, Answer, Stage};
-use crate::support::{breathe, within};
+use super::stage::{ALL, Answer, Stage, send};
+use crate::support::{breathe, passing, within};
 
 /// A documented operation, with a request that would be granted.
 struct Route {
@@ -126,6 +126,7 @@ async fn with_key(stage: &Stage, what: &str, key: impl Fn(&Route) -> Option<ApiK
         let line = format!("{} {}", route.method, route.path(path.0, path.1));
         let answer = stage.send(&line, &[&format!("Authorization: Bearer {KEY}")], b"").await;
         route.refused(what, &answer, 403, "forbidden");
+        assert!(answer.header("www-authenticate").unwrap().ends_with("error=\"insufficient_scope\""), "{answer:?}");
     }
 }
 
@@ -144,7 +145,10 @@ async fn without_the_right_key_nothing_is_said_or_done() {
         ] {
             let answer = stage.send(&route.line(), headers, b"").await;
             route.refused(&format!("{headers:?}"), &answer, 401, "unauthorized");
-            assert!(answer.header("www-authenticate").is_some_and(|scheme| scheme.starts_with("Bearer")));
+            let challenge = answer.header("www-authenticate").unwrap();
+            assert!(challenge.starts_with("Bearer"), "{challenge}");
+            let shown = headers.iter().any(|header| header.contains("Bearer ts-"));
+            assert_eq!(challenge.contains("error=\"invalid_token\""), shown, "{headers:?}: {challenge}");
         }
     }
     let key = || ApiKey::from_secret("test", KEY);
@@ -262,6 +266,9 @@ async fn bodies_that_are_none_are_refused_everywhere_and_never_repeated() {
     let answer = stage.send(line, &[&key, "Transfer-Encoding: chunked"], chunked.as_bytes()).await;
     answer.problem(413, "invalid_request");
     assert_eq!(state(&stage).await, before);
+    let (address, headers) = (stage.address, ["Content-Length: 10".to_owned(), key]);
+    let slow = tokio::spawn(async move { send(address, line, &[&headers[0], &headers[1]], b"{").await });
+    passing(&stage.world, Duration::from_millis(500), slow).await.problem(408, "invalid_request");
     stage.stop().await;
 }
 
@@ -280,18 +287,40 @@ async fn what_is_served_is_what_is_documented_and_nothing_else() {
             answer.problem(405, "invalid_request");
             let mut allowed: Vec<_> = answer.header("allow").unwrap().split(", ").collect();
             let mut documented: Vec<_> = there.iter().map(|route| route.method.as_str()).collect();
+            documented.extend(documented.contains(&"GET").then_some("HEAD"));
             allowed.sort_unstable();
             documented.sort_unstable();
             assert_eq!(allowed, documented, "{}", route.template);
         }
+        if route.method == "GET" {
+            let (whole, path) = (stage.ask(&route.line(), &[], None).await, route.path("idp", "alice"));
+            let head = stage.ask(&format!("HEAD {path}"), &[], None).await;
+            assert_eq!((head.status, head.body.len()), (whole.status, 0), "{path}");
+            assert_eq!(head.header("content-type"), whole.header("content-type"), "{path}");
+        }
         let answer = stage.ask(&format!("{}?nonsense=1", route.line()), &[], good(route)).await;
         route.refused("unknown parameter", &answer, 400, "invalid_request");
     }
-    for path in
-        ["/v1", "/v1/", "/v1/grants/idp", "/v1/grants/idp/alice/", "/v1/grants/idp//token", "/v1/grants/a/b/c/d"]
-    {
-        let answer = stage.ask(&format!("GET {path}"), &[], None).await;
-        assert_eq!(answer.status, 404, "{path}");
+    for path in [
+        "/",
+        "/foo",
+        "/livez/",
+        "/v1",
+        "/v1/",
+        "/v2/grants",
+        "/v1/grants/idp",
+        "/v1/grants/idp/alice/",
+        "/v1/grants/idp//token",
+        "/v1/grants/a/b/c/d",
+    ] {
+        for method in ["GET", "PUT", "HEAD"] {
+            let answer = stage.ask(&format!("{method} {path}"), &[], None).await;
+            assert_eq!(answer.status, 404, "{method} {path}");
+            if method != "HEAD" {
+                answer.problem(404, "invalid_request");
+            }
+        }
+        stage.ask(&format!("GET {path}"), &["Host: evil.example"], None).await.problem(403, "forbidden");
     }
     stage.ask("GET /v1/grants/idp/alice/password", &[], None).await.problem(404, "invalid_request");
     assert_eq!(state(&stage).await, before);
@@ -321,5 +350,24 @@ async fn a_page_that_somebody_visits_cannot_ask() {
     assert_eq!(state(&stage).await, before);
     let (host, origin) = (format!("Host: localhost:{port}"), format!("Origin: http://localhost:{port}"));
     stage.ask("GET /v1/grants/idp/alice", &[&host, &origin], None).await.granted(200);
+    if let Ok(mapped) = TcpListener::bind("[::ffff:127.0.0.1]:0") {
+        let server = Server::start(stage.api.clone(), [mapped.try_clone().unwrap()]).unwrap();
+        let ask =
+            async |host: &str| send(mapped.local_addr().unwrap(), "GET /livez", &[&format!("Host: {host}")], b"").await;
+        ask("evil.example").await.problem(403, "forbidden");
+        ask("[::ffff:127.0.0.1]:80").await.granted(200);
+        within(server.stop()).await.unwrap();
+    }
+    let (named, _) = Stage::connected().await;
+    let api = named.api.clone().hosts(["tokens.example.com"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, server) = (listener.local_addr().unwrap(), Server::start(api, [listener]).unwrap());
+    for (host, status) in [("tokens.example.com", 200), ("Tokens.example.com:443", 200), ("evil.example", 403)] {
+        let answer =
+            send(address, "GET /livez", &[&format!("Host: {host}"), &format!("Origin: https://{host}")], b"").await;
+        assert_eq!(answer.status, status, "{host}");
+    }
+    within(server.stop()).await.unwrap();
+    named.stop().await;
     stage.stop().await;
 }
