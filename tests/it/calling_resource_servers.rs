@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{World, stop, within};
+use crate::support::{World, nobody, stop, within};
 
 /// Answers with what it was told to say, and keeps what it heard.
 pub(crate) struct ResourceServer {
@@ -172,12 +172,13 @@ async fn what_is_wrong_says_nothing_of_the_request() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
     let http = reqwest::Client::new();
-    let gone = "http://127.0.0.1:1/things?secret=ts-test-secret-query";
+    let (_kept, nobody) = nobody();
+    let gone = &format!("http://{nobody}/things?secret=ts-test-secret-query");
     let client = TokenClient::new(&supervisor, &key, &http).host(gone).unwrap();
     let error = within(client.execute(http.get(gone).build().unwrap())).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("ts-test-secret"), "{error:?}");
-    let nobody = TokenClient::new(&supervisor, &TokenKey::new("nobody", "idp"), &http).host(gone).unwrap();
-    let error = within(nobody.execute(http.get(gone).build().unwrap())).await.unwrap_err();
+    let stranger = TokenClient::new(&supervisor, &TokenKey::new("nobody", "idp"), &http).host(gone).unwrap();
+    let error = within(stranger.execute(http.get(gone).build().unwrap())).await.unwrap_err();
     assert!(matches!(error, CallError::Token(Error::NotConnected)), "{error}");
     stop(supervisor).await;
 }

@@ -133,6 +133,15 @@ pub async fn breathe() {
     tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.ok();
 }
 
+/// An address at which nobody listens, for as long as the socket is kept: nobody else gets it.
+#[cfg(any(feature = "cli", feature = "client"))]
+pub fn nobody() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 /// Sends a signal to a process that we started.
 pub fn signal(name: &str, pid: u32) {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();

@@ -5,8 +5,11 @@ use std::process::Command;
 use serde_json::Value;
 use token_supervisor::testing::Fault;
 
-use super::{ON_GRANTS, Ran, SECRET, World, fits, interrupted, nobody, program, started};
-use crate::{served::Served, support::eventually};
+use super::{ON_GRANTS, Ran, SECRET, World, fits, interrupted, program, started};
+use crate::{
+    served::Served,
+    support::{eventually, nobody},
+};
 
 /// A server, and a user who has its address and an API key but nothing of its files.
 struct Remote<'a> {

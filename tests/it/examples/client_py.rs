@@ -6,7 +6,7 @@ use crate::{
     calling_resource_servers::ResourceServer,
     http::stage::{ALL, Stage},
     skip,
-    support::{LIFE, within},
+    support::{LIFE, nobody, within},
 };
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
@@ -58,7 +58,8 @@ async fn it_calls_with_a_token_and_says_what_to_do_if_there_is_none() {
         let (got, _, stderr) = call(&stage, user, &url).await;
         assert!(got == Some(code) && stderr.starts_with(words) && stderr.contains("next: "), "{user} {got:?} {stderr}");
     }
-    let (code, _, stderr) = call(&stage, "alice", "http://127.0.0.1:1/").await;
+    let (_kept, nobody) = nobody();
+    let (code, _, stderr) = call(&stage, "alice", &format!("http://{nobody}/")).await;
     assert!(code == Some(1) && stderr.starts_with("error: ") && stderr.lines().count() == 1, "{code:?} {stderr}");
     within(stage.supervisor.hold(&key, "a test")).await.unwrap();
     stage.world.clock.advance(LIFE);
