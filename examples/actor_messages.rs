@@ -18,6 +18,7 @@ use token_supervisor::{
     Acquire, EventKind, Generation, Keyring, RejectToken, TokenEvent, TokenKey, TokenSupervisor,
     testing::{Profile, SimulatedIdp},
 };
+use tokio::time::MissedTickBehavior;
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -140,17 +141,31 @@ impl GitHub {
     }
 }
 
-/// What a user does meanwhile: ends the application's access, and connects it again. Then nothing more, for ever.
+/// What a user does meanwhile: ends the application's access, and connects it again a few seconds after the application
+/// has noticed. Then nothing more, for ever.
 async fn bob_thinks_again(
     simulated: &SimulatedIdp,
     supervisor: &TokenSupervisor,
     bob: &TokenKey,
 ) -> Result<(), token_supervisor::Error> {
-    let mut moments = tokio::time::interval(Duration::from_secs(3));
-    moments.tick().await;
-    moments.tick().await;
+    let mut events = supervisor.events();
+    pass_seconds(3).await;
     simulated.end_family(bob.user());
-    moments.tick().await;
+    while let Some(event) = events.recv().await {
+        if matches!(event, Ok(TokenEvent { kind: EventKind::ReconnectRequired { .. }, .. })) {
+            break;
+        }
+    }
+    pass_seconds(4).await;
     supervisor.connect(bob, simulated.consent(bob.user())).await?;
     std::future::pending().await
+}
+
+async fn pass_seconds(count: u32) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    // However slow the machine is, the mirror has its rounds meanwhile.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for _ in 0..=count {
+        seconds.tick().await;
+    }
 }

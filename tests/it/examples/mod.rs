@@ -30,6 +30,12 @@ fn built(name: &str) -> PathBuf {
     profile.join("examples").join(name)
 }
 
+/// What a text that begins like `g3` begins with.
+fn generation(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix('g')?;
+    digits[..digits.find(|it: char| !it.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
+}
+
 /// A browser that follows nothing by itself.
 fn browser() -> Client {
     Client::builder().no_proxy().redirect(Policy::none()).timeout(Duration::from_secs(20)).build().unwrap()
