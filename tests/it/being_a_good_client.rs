@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use token_supervisor::{
     Acquire, Cause, ClientAuth, Error, Idp, Rotation, State, TokenKey, TokenSupervisor, Warning,
-    testing::{Fault, Kind, Profile, SimulatedIdp, Standing},
+    testing::{Fault, Kind, Presentation, Profile, SimulatedIdp, Standing},
 };
 
 use crate::support::{LIFE, World, ask, breathe, eventually, pass, passing, stop, within};
@@ -226,22 +227,17 @@ async fn however_many_are_due_at_once_the_rate_is_kept() {
     let keys = connect(&world, &supervisor, 200).await;
     world.clock.advance(LIFE - MINUTE);
     eventually("the first has left", || world.sim.requests() == 1).await;
-    let wanted = {
-        world.clock.advance(MINUTE);
-        let (supervisor, key) = (supervisor.clone(), keys[199].clone());
-        tokio::spawn(async move { supervisor.call(Acquire::new(&key).timeout(LIFE)).await })
-    };
-    let mut given_after = None;
+    world.clock.advance(MINUTE);
+    let mut wanted = Box::pin(supervisor.call(Acquire::new(&keys[199]).timeout(LIFE)));
+    assert!(wanted.as_mut().now_or_never().is_none());
+    // It comes after this caller.
+    within(supervisor.status(&keys[199])).await.unwrap();
     for tenth in 1..=110 {
         world.clock.advance(Duration::from_millis(100));
         breathe().await;
         let sent = world.sim.requests();
         assert!(sent <= 2 + 2 * tenth, "{sent} requests in {tenth} tenths of a second");
-        if wanted.is_finished() && given_after.is_none() {
-            given_after = Some(tenth);
-        }
     }
-    assert!(given_after.is_some_and(|tenths| tenths < 50), "who waits goes first: {given_after:?}");
     let all = async {
         while world.sim.requests() < 200 {
             world.clock.advance(Duration::from_millis(100));
@@ -249,6 +245,10 @@ async fn however_many_are_due_at_once_the_rate_is_kept() {
         }
     };
     within(all).await;
+    within(wanted).await.unwrap();
+    let theirs = |one: &Presentation| one.token.as_ref().is_some_and(|token| *token.user == *keys[199].user());
+    let place = world.sim.presentations().iter().position(theirs);
+    assert!(place.is_some_and(|place| place < 20), "who waits goes first: {place:?} of 200");
     all_are_well(&world, &supervisor, &keys).await;
 }
 

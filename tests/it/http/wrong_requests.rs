@@ -85,11 +85,12 @@ struct Everything {
 
 async fn state(stage: &Stage) -> Everything {
     let all = State::ALL.into_iter().fold(Filter::new(), Filter::state);
-    let (sim, mut stored) = (&stage.world.sim, bytes(stage));
-    // What the supervisor writes by itself when it starts.
-    for _ in 0..10 {
+    let (sim, mut stored, mut same) = (&stage.world.sim, bytes(stage), 0);
+    // What the supervisor writes by itself when it starts is over.
+    while same < 10 {
         breathe().await;
-        stored = bytes(stage);
+        let before = std::mem::replace(&mut stored, bytes(stage));
+        same = if stored == before { same + 1 } else { 0 };
     }
     Everything {
         grants: within(stage.supervisor.list(all)).await.unwrap().items,
