@@ -11,13 +11,15 @@ use std::{
 
 use reqwest::{Client, Method};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use token_supervisor::{Keyring, RefreshToken, TokenKey};
 
 use crate::{
     cli::{Ran, api_key, program, started},
     real_time::{now, pass, polled_async},
     served::Served,
+    support::left,
 };
 
 /// A folder in which `init` was run for one identity provider, and an application that has the API key.
@@ -147,15 +149,36 @@ impl Installed {
         used
     }
 
-    /// Waits for a refresh that has just ended, so that none is under way: the generation it brought.
-    pub(crate) async fn sees_a_refresh(&self, user: &str) -> u64 {
-        let mut last = None;
-        let look = async || {
-            let generation = self.token(user).await.ok()?.generation;
-            let (before, at) = last.replace((generation, now()))?;
-            (generation > before && now() < at + 500).then_some(generation)
+    /// Waits for another token.
+    pub(crate) async fn sees_a_refresh(&self, user: &str) {
+        let before = self.living(user);
+        let look = async || (self.token(user).await.ok()?.generation > before).then_some(());
+        polled_async("a refresh", Duration::from_secs(60), look).await;
+    }
+
+    /// Holds the provider, and waits until nothing is in flight: what a server that is killed then may not lose.
+    pub(crate) async fn hold(&self) {
+        self.ask(Method::POST, &format!("/v1/idps/{}/hold", self.idp), json!({ "reason": "a kill" })).await.unwrap();
+        let nothing = async || {
+            let idps = self.ask(Method::GET, "/v1/idps", Value::Null).await.unwrap();
+            (idps["items"][0]["refreshing"] == 0).then_some(())
         };
-        polled_async("a refresh", Duration::from_secs(60), look).await
+        polled_async("nothing is in flight", Duration::from_secs(60), nothing).await;
+    }
+
+    /// Starts the server again that was killed while its provider was held.
+    pub(crate) async fn serve_again(&self) -> Served {
+        let server = self.serve();
+        self.ask(Method::POST, &format!("/v1/idps/{}/release", self.idp), json!({})).await.unwrap();
+        server
+    }
+
+    /// The refresh tokens that a dead server left of each of these users' grants, in store and journal.
+    pub(crate) async fn left(&self, users: &[String]) -> Vec<Vec<RefreshToken>> {
+        let keyring = Keyring::from_file(self.folder.path().join("token-supervisor.keys")).unwrap();
+        let keys: Vec<_> = users.iter().map(|user| TokenKey::new(user, self.idp)).collect();
+        let left = left(&self.folder.path().join("token-supervisor.db"), &keyring, &keys).await;
+        left.into_iter().map(|kept| kept.into_iter().filter_map(|kept| kept.refresh_token).collect()).collect()
     }
 
     /// Starts the server.

@@ -3,8 +3,9 @@
 #![expect(unreachable_pub, reason = "shared by the modules of this binary")]
 
 use std::{
+    fs,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -12,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 use token_supervisor::{
     Builder, Error, Keyring, RefreshSettings, State, Token, TokenKey, TokenSupervisor,
-    testing::{ManualClock, Profile, SimulatedIdp, Standing, stored_refresh_token},
+    testing::{Kept, ManualClock, Profile, SimulatedIdp, Standing, kept, stored_refresh_token},
 };
 use tokio::task::JoinHandle;
 
@@ -140,6 +141,28 @@ pub fn nobody() -> (tokio::net::TcpSocket, std::net::SocketAddr) {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
+}
+
+/// What a dead process left of each grant. Looks at a copy, so that the next one finds it as it was left: nothing but
+/// the store and what belongs to it is in its folder, or small.
+#[cfg(feature = "cli")]
+pub async fn left(store: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Vec<Vec<Kept>> {
+    let copy = TempDir::new().unwrap();
+    copy_files(store.parent().unwrap(), copy.path());
+    kept(&copy.path().join(store.file_name().unwrap()), keyring, keys).await.unwrap()
+}
+
+#[cfg(feature = "cli")]
+fn copy_files(from: &Path, to: &Path) {
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_files(&file.path(), &to);
+        } else {
+            fs::copy(file.path(), &to).unwrap();
+        }
+    }
 }
 
 /// Sends a signal to a process that we started.

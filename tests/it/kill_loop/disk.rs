@@ -12,6 +12,8 @@ use token_supervisor::{
     testing::{Kept, kept},
 };
 
+use crate::support::left;
+
 pub(super) struct Disk {
     folder: TempDir,
     keyring: Keyring,
@@ -54,21 +56,14 @@ impl Disk {
         self.silencer = None;
     }
 
-    /// What a dead process left of each grant. Looks at a copy, so that the next one finds it as it was left.
+    /// What a dead process left of each grant.
     pub(super) fn left(&self, keys: &[TokenKey]) -> Vec<Vec<Kept>> {
-        let copy = TempDir::new().unwrap();
-        copy_files(&self.folder().join(DATA), copy.path());
-        self.look(&copy.path().join(STORE), keys)
+        on_a_runtime(left(&self.store(), &self.keyring, keys))
     }
 
     /// What a process left that ended well.
     pub(super) fn stored(&self, keys: &[TokenKey]) -> Vec<Vec<Kept>> {
-        self.look(&self.store(), keys)
-    }
-
-    fn look(&self, store: &Path, keys: &[TokenKey]) -> Vec<Vec<Kept>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(kept(store, &self.keyring, keys)).unwrap()
+        on_a_runtime(kept(&self.store(), &self.keyring, keys)).unwrap()
     }
 }
 
@@ -82,14 +77,6 @@ impl Drop for Disk {
     }
 }
 
-fn copy_files(from: &Path, to: &Path) {
-    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(file.file_name());
-        if file.file_type().unwrap().is_dir() {
-            fs::create_dir(&to).unwrap();
-            copy_files(&file.path(), &to);
-        } else {
-            fs::copy(file.path(), &to).unwrap();
-        }
-    }
+fn on_a_runtime<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

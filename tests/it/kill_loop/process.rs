@@ -3,7 +3,8 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
@@ -57,7 +58,7 @@ impl Program {
     /// Only `settle` delays life after a kill. The others are as in production or long enough that no request ends in
     /// this life: what is lost here is lost by kills alone.
     fn config(&self, disk: &Disk, providers: &Providers, api_key: &str) -> String {
-        let (store, socket, settle) = (disk.store(), self.folder.join("ts.sock"), SETTLE.as_secs_f64());
+        let (store, socket, settle) = (disk.store(), self.folder.join(SOCKET), SETTLE.as_secs_f64());
         let mut config = format!(
             "[server]\nbind = [\"127.0.0.1:0\", \"unix:{}\"]\n{api_key}\n\
              [store]\nurl = \"sqlite://{}\"\n\
@@ -91,6 +92,17 @@ impl Program {
         command
     }
 
+    /// How many answers the running process has in its journal and not in the store, as it says.
+    pub(super) fn journaled(&self) -> usize {
+        let mut stream = UnixStream::connect(self.folder.join(SOCKET)).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut metrics = String::new();
+        stream.read_to_string(&mut metrics).unwrap();
+        let mut pending = metrics.lines().filter_map(|line| line.strip_prefix("token_supervisor_journal_pending "));
+        pending.next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count: {metrics}"))
+    }
+
     /// For what the next process logs. The log of the last one stays beside it.
     fn next_log(&self) -> File {
         let log = self.folder.join(LOG);
@@ -112,6 +124,7 @@ impl Program {
 }
 
 const CONFIG: &str = "config.toml";
+const SOCKET: &str = "ts.sock";
 const LOG: &str = "log";
 
 /// The running program, and once it listens those who ask it. Dropping it kills it.
