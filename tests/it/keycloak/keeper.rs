@@ -38,8 +38,6 @@ const USES_EACH: usize = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A token that is used must live at least this long (ms): its way to the server is not ours to judge.
 const USABLE: u64 = 500;
-/// For how long a thread of a busy machine may be held up (ms).
-const BUSY: u64 = 100;
 
 const CONFIGURATION: &str = "TOKEN_SUPERVISOR_TEST_KEEPER";
 
@@ -60,20 +58,26 @@ pub(super) struct Report {
     pub(super) errors: BTreeMap<String, Failures>,
     /// And from then on.
     pub(super) errors_while_stopping: BTreeMap<String, Failures>,
-    /// Reads that gave a token whose `exp` had passed, and by how many milliseconds at most.
+    /// Reads that gave a token whose `exp` had passed when they began.
     pub(super) expired_seen: u64,
+    /// By how much an `exp` had passed when the reader had the token, at most; by how much an answer came after the
+    /// reader's deadline; and how long the slowest took (ms).
     pub(super) expired_by: u64,
-    /// Reads that took longer than the reader's deadline and a second.
-    pub(super) late: u64,
+    pub(super) late_by: u64,
     pub(super) slowest: u64,
-    /// Userinfo: accepted, refused, not answered.
+    /// For how long the machine held up a task that only ticks, at most (ms).
+    pub(super) stalled: u64,
+    /// Userinfo: accepted, refused, not answered; and how long the slowest took (ms).
     pub(super) accepted: u64,
     pub(super) refused: u64,
     pub(super) unanswered: u64,
+    pub(super) slowest_use: u64,
     pub(super) first_generation: u64,
     pub(super) generation: u64,
     /// When the generation was first seen (ms since 1970).
     pub(super) renewed_at: u64,
+    /// Whether Keycloak is held, and nothing in flight.
+    pub(super) held: bool,
     /// Of the grant's status.
     pub(super) last_errors: BTreeSet<String>,
     pub(super) states: BTreeSet<String>,
@@ -165,11 +169,10 @@ impl Keeper {
         looked(within, async || look()).await
     }
 
-    /// Waits for a refresh that has just ended: none is under way now, nor will be for more than two seconds.
-    pub(super) async fn sees_a_refresh(&mut self) -> Report {
-        let generation = self.report().map_or(0, |report| report.generation);
-        let fresh = |report: &Report| report.generation > generation && now() < report.renewed_at + 1_000;
-        self.sees("a refresh", Duration::from_secs(60), fresh).await
+    /// SIGUSR2: holds Keycloak until nothing is in flight, or ends that.
+    pub(super) async fn hold(&mut self, held: bool) {
+        signal("USR2", self.process.id());
+        self.sees("nothing is in flight", Duration::from_secs(60), |report| report.held == held).await;
     }
 
     /// SIGUSR1: what an operator does who does not want to wait until a backoff is over.
@@ -181,7 +184,7 @@ impl Keeper {
     pub(super) async fn terminate(mut self) -> Report {
         signal("TERM", self.process.id());
         let ended =
-            polled("it stops", Duration::from_secs(30), || self.process.try_wait().expect("it is our child")).await;
+            polled("it stops", Duration::from_secs(60), || self.process.try_wait().expect("it is our child")).await;
         assert!(ended.success(), "the keeper ended ({ended}): {}", self.said());
         self.report().expect("it reported")
     }
@@ -209,6 +212,7 @@ pub(super) fn run_if_asked() {
 async fn keep(configuration: Configuration) {
     let mut terminate = unix::signal(SignalKind::terminate()).unwrap();
     let mut hurry = unix::signal(SignalKind::user_defined1()).unwrap();
+    let mut hold = unix::signal(SignalKind::user_defined2()).unwrap();
     let supervisor = builder(&configuration.folder, &configuration.url, &configuration.secret).start().await.unwrap();
     let seen = Arc::new(Seen {
         report: Mutex::default(),
@@ -219,11 +223,24 @@ async fn keep(configuration: Configuration) {
     });
     let readers: Vec<_> =
         (0..READERS).map(|number| tokio::spawn(read(number, supervisor.clone(), seen.clone()))).collect();
+    tokio::spawn(note_stalls(seen.clone()));
     let reporter = tokio::spawn(report(supervisor.clone(), seen.clone(), configuration.folder.clone()));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = hurry.recv() => drop(supervisor.refresh_now(&key()).await),
+            _ = hold.recv() => {
+                let held = !seen.report.lock().unwrap().held;
+                if held {
+                    supervisor.hold_idp("sso", "a crash").await.unwrap();
+                    while supervisor.idps()[0].refreshing > 0 {
+                        pass(TICK).await;
+                    }
+                } else {
+                    supervisor.release_idp("sso").await.unwrap();
+                }
+                seen.report.lock().unwrap().held = held;
+            }
         }
     }
     // Readers go on: a server still answers its last requests while it stops.
@@ -244,6 +261,18 @@ struct Seen {
     over: AtomicBool,
     userinfo: String,
     http: reqwest::Client,
+}
+
+const TICK: Duration = Duration::from_millis(10);
+
+async fn note_stalls(seen: Arc<Seen>) {
+    loop {
+        let before = now();
+        pass(TICK).await;
+        let stalled = now().saturating_sub(before + TICK.as_millis() as u64);
+        let mut report = seen.report.lock().unwrap();
+        report.stalled = report.stalled.max(stalled);
+    }
 }
 
 async fn read(number: usize, supervisor: TokenSupervisor, seen: Arc<Seen>) {
@@ -278,14 +307,11 @@ impl Seen {
         let mut report = self.report.lock().unwrap();
         report.reads += 1;
         report.slowest = report.slowest.max(took);
-        report.late += u64::from(u128::from(took) > deadline.as_millis() + 1_000);
+        report.late_by = report.late_by.max(took.saturating_sub(deadline.as_millis() as u64));
         match got {
             Ok(generation) => {
-                // Between the answer and this look at the clock a busy machine may take its time.
-                if at - took >= expires || at >= expires + BUSY {
-                    report.expired_seen += 1;
-                    report.expired_by = report.expired_by.max(at - expires);
-                }
+                report.expired_seen += u64::from(at - took >= expires);
+                report.expired_by = report.expired_by.max(at.saturating_sub(expires));
                 if report.first_generation == 0 {
                     report.first_generation = generation;
                 }
@@ -307,8 +333,10 @@ impl Seen {
     }
 
     async fn use_it(&self, access_token: &str, expires: u64) {
+        let asked = now();
         let answer = self.http.get(&self.userinfo).bearer_auth(access_token).send().await;
         let mut report = self.report.lock().unwrap();
+        report.slowest_use = report.slowest_use.max(now() - asked);
         match answer.map(|answer| answer.status().as_u16()) {
             Ok(200) => report.accepted += 1,
             // A refusal counts unless the token had ended by the time of the answer.

@@ -64,7 +64,7 @@ impl Keycloak {
     pub(super) async fn crash(&mut self) {
         let pid = self.pid.take().expect("it runs");
         signal("KILL", pid);
-        polled("the killed Keycloak is gone", Duration::from_secs(10), || (!self.is_server(pid)).then_some(())).await;
+        polled("the killed Keycloak is gone", Duration::from_secs(60), || (!self.is_server(pid)).then_some(())).await;
     }
 
     pub(super) fn url(&self) -> String {
