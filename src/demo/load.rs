@@ -15,10 +15,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use token_supervisor::{Error, Expiry, Freshness, Token};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::task::JoinSet;
 
 use super::{
     meter::Meter,
@@ -35,10 +32,12 @@ pub(super) struct Load {
     panics: JoinSet<()>,
 }
 
-/// Enough to be many, few enough to leave the cores to the supervisor.
+/// Enough to be many, and far too few to keep the cores from the supervisor, however slow this machine or build is.
 const READERS: u64 = 16;
 const BURST: u64 = 256;
 const BETWEEN_BURSTS: Duration = Duration::from_millis(8);
+/// So many times as long as a burst took, a reader pauses at least.
+const PAUSES_PER_BURST: u32 = 32;
 
 /// One read in so many is timed, and its token is shown to the identity provider.
 const SAMPLE: usize = 64;
@@ -88,11 +87,9 @@ pub(super) struct Reader {
 }
 
 async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
-    let mut bursts = interval(BETWEEN_BURSTS);
-    bursts.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stopped.load(Relaxed) {
-        bursts.tick().await;
-        let mut started = Moment::now();
+        let burst = Moment::now();
+        let mut started = burst;
         let mut reads = 0;
         for _ in 0..BURST {
             let pair = random.below(reader.world.pairs.len());
@@ -117,6 +114,7 @@ async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
             }
         }
         reader.meter.add_reads(reads);
+        pause(BETWEEN_BURSTS.max(burst.elapsed() * PAUSES_PER_BURST)).await;
     }
 }
 

@@ -32,9 +32,10 @@ fn fits(text: &str) -> bool {
     text.lines().all(|line| line.chars().count() <= 100)
 }
 
+/// By this seed the first request to four of the six providers meets a fault, however few there are in the time.
 #[test]
 fn nothing_is_lost_under_load_and_faults() {
-    let output = demo(&["--pairs", "20", "--seconds", "6", "--json"]);
+    let output = demo(&["--pairs", "20", "--seconds", "6", "--seed", "281", "--json"]);
     let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
     assert!(stderr.is_empty(), "{stderr}");

@@ -102,7 +102,8 @@ pub(super) fn follow(page: &Page) {
     let text = script_of(page).replace("https://api.github.com/user", &outside.github.userinfo_url());
     fs::write(&script, text).unwrap();
     let ended = Command::new("timeout")
-        .args(["--kill-after=5", "120", "bash"])
+        // It only bounds how long a page hangs: all of them are followed at once.
+        .args(["--kill-after=5", "600", "bash"])
         .arg(&script)
         .current_dir(&folder)
         .env_clear()
