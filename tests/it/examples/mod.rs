@@ -23,7 +23,8 @@ fn example(name: &str) -> Option<Running> {
 
 const API_KEY: &str = "ts-test-secret-key-of-an-example";
 
-/// Beside this test's folder `deps`, where `cargo test` puts them unless it is told to build this test alone.
+/// Beside this test's folder `deps`, where `cargo test` puts them. Told to build this test alone it does not, and what
+/// is there may be of older sources.
 fn built(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let profile = this.parent().and_then(|deps| deps.parent()).unwrap();
