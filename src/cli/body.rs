@@ -228,6 +228,8 @@ pub(crate) struct IdpBody {
     pub(super) held: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) held_reason: Option<String>,
+    /// Whether tokens can be revoked there.
+    pub(super) revokes: bool,
     refreshing: usize,
     pub(super) last_error: Option<Evidence>,
     #[serde(with = "time::optional")]
@@ -242,6 +244,7 @@ impl From<IdpStatus> for IdpBody {
             paused_until: status.paused_until,
             held: status.held.is_some(),
             held_reason: status.held,
+            revokes: status.revokes,
             refreshing: status.refreshing,
             last_error: status.last_error,
             last_error_at: status.last_error_at,

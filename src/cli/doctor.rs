@@ -29,7 +29,7 @@ use super::{
 ///
 /// Of a running server: whether it is ready, its clock, how identity providers answer it.
 ///
-/// Exit code 1 if anything is wrong.
+/// Exit code 1 if anything is wrong, 2 if that is the configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
@@ -99,7 +99,11 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         "fix what is WRONG, then the same again".clone_into(&mut next);
     }
     out.result(&serde_json::json!({ "findings": findings, "ok": !wrong }), || in_rows(&findings, &next))?;
-    Ok(if wrong { Exit::Failed } else { Exit::Done })
+    Ok(match place {
+        None => Exit::Usage,
+        Some(_) if wrong => Exit::Failed,
+        Some(_) => Exit::Done,
+    })
 }
 
 fn any_wrong(findings: &[Finding]) -> bool {

@@ -125,8 +125,19 @@ impl Server {
         let request = self.grant(Method::DELETE, key, "").query(&[("timeout", PATIENCE)]).query(&[("revoke", revoke)]);
         self.send(request, Some(key)).await?;
         let mut body: GrantBody = self.answer(self.grant(Method::GET, key, ""), Some(key)).await?;
-        body.revocation = revoke.then_some(Revocation::Queued);
+        if revoke {
+            body.revocation = Some(self.revocation(key.idp()).await);
+        }
         Ok(body)
+    }
+
+    /// What becomes of one that was asked for; an API key that may not look is told what it is in most cases.
+    async fn revocation(&self, idp: &str) -> Revocation {
+        let idps = self.idps().await.unwrap_or_default();
+        match idps.into_iter().find(|known| known.idp == idp) {
+            Some(IdpBody { revokes: false, .. }) => Revocation::NoEndpoint,
+            _ => Revocation::Queued,
+        }
     }
 
     pub(super) async fn list(&self, wanted: &Wanted) -> Result<(Vec<GrantBody>, Option<Cursor>), Failure> {

@@ -104,6 +104,26 @@ async fn every_command_does_there_what_it_does_on_the_store() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_revoked_is_told_in_both_places() {
+    use std::io::Write as _;
+    let world = World::connected();
+    let (url, client) = (world.sim.token_url(), &world.sim.profile().client_id);
+    let idp = format!(
+        "[idp.other]\npreset = \"oauth2\"\ntoken_url = \"{url}\"\nclient_id = \"{client}\"\n\
+         client_secret = {{ env = \"GITLAB_CLIENT_SECRET\" }}\n"
+    );
+    let file = world.folder.path().join("token-supervisor.toml");
+    std::fs::OpenOptions::new().append(true).open(file).unwrap().write_all(idp.as_bytes()).unwrap();
+    for user in ["bob", "carol"] {
+        let ran = world.pipe(&["connect", "other", user, "--stdin"], &world.sim.consent_answer(user));
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    let here = world.json(&["disconnect", "other", "bob", "--revoke"]);
+    let there = Remote::new(&world).json(&["disconnect", "other", "carol", "--revoke"]);
+    assert_eq!([&here["revocation"], &there["revocation"]], ["no_endpoint"; 2]);
+}
+
+#[tokio::test]
 async fn a_key_that_may_not_is_told_what_it_lacks() {
     let world = World::connected();
     let remote = Remote::new(&world);
