@@ -1,9 +1,9 @@
 //! How a command ends: its exit code and, if it failed, why and what to do next.
 
-use std::{borrow::Cow, process::ExitCode, time::Duration};
+use std::{borrow::Cow, process::ExitCode};
 
 use serde::{Deserialize, Serialize};
-use token_supervisor::{Error, TokenKey, config::ConfigError};
+use token_supervisor::{Error, TokenKey, config::ConfigError, web::Problem};
 
 use super::{
     body::GrantBody,
@@ -105,26 +105,11 @@ pub(crate) struct Trouble {
 }
 
 impl From<&Error> for Trouble {
+    /// As a server tells it. Some errors of a start are none of a server's.
     fn from(error: &Error) -> Self {
-        // At least a second: what is rounded down makes callers come too early.
-        let whole = |time: Duration| u64::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1);
-        let mut trouble = Self {
-            detail: error.to_string(),
-            code: error.code().to_owned(),
-            retry_after: error.retry_after().map(whole),
-            ..Self::default()
-        };
-        match error {
-            Error::ReconnectRequired { reason, since } => {
-                trouble.reason = Some(reason.clone());
-                trouble.since = Some(rfc3339(*since));
-            }
-            Error::GenerationMismatch { generation } => trouble.generation = Some(generation.get()),
-            Error::MinTtlUnsatisfiable { max_ttl } => trouble.max_ttl = Some(max_ttl.as_secs()),
-            Error::Unavailable { cause, .. } => trouble.reason = Some(cause.to_string()),
-            _ => {}
-        }
-        trouble
+        let problem = serde_json::to_value(Problem::from(error.clone())).expect("a problem is JSON");
+        let told: Self = serde_json::from_value(problem).expect("it is told with a problem's fields");
+        Self { code: error.code().to_owned(), request_id: None, ..told }
     }
 }
 
