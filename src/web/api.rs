@@ -49,7 +49,8 @@ pub struct Api {
     pub(super) plain_users: bool,
 }
 
-/// The HTTP API of this supervisor, for who shows one of these keys.
+/// The HTTP API of this supervisor, to be mounted in an actix-web application (`App::service`, under any scope) or served
+/// by a [`Server`](super::Server). It is open to whoever shows one of these keys, as far as that key reaches.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
     Api {
         supervisor,
@@ -65,7 +66,8 @@ pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
 }
 
 impl Api {
-    /// The `audit` target names users as they are; otherwise by a digest that only the key ring's owner can make.
+    /// Names users as they are in the lines of the `audit` target (field `user`), instead of by a digest that only the key
+    /// ring's owner can make.
     pub fn plain_users(mut self) -> Self {
         self.plain_users = true;
         self

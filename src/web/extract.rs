@@ -36,7 +36,8 @@ pub struct Caller(Arc<Identify>);
 type Identify = dyn Fn(&HttpRequest) -> Option<String> + Send + Sync;
 
 impl Caller {
-    /// The user is who this says, such as by the application's session; nobody is answered 401.
+    /// The user is who `identify` says, such as by the application's session. Where it says nobody, [`IdpToken`] answers the
+    /// request with 401 and the handler does not run.
     pub fn by(identify: impl Fn(&HttpRequest) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(identify))
     }
@@ -56,8 +57,11 @@ pub trait IdpName {
     const ACCOUNT: &'static str = "";
 }
 
-/// The caller's token for an identity provider: valid when the handler starts. Whoever is not connected, or must
-/// reconnect, never reaches the handler: the answer is the problem document of that [`Error`].
+/// The caller's token for an identity provider: valid when the handler starts, refreshed if need be, for which the request
+/// waits 10 s at most. Dropping the request stops no refresh.
+///
+/// Without a token the handler does not run, and the answer is a problem document (RFC 9457): 401 for nobody, 404 who is not
+/// connected, 409 who must consent again, 429 and 503 with `Retry-After`, 504 after those 10 s; as for each [`Error`].
 ///
 /// ```
 /// use actix_web::{App, HttpRequest, web};
