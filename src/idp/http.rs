@@ -391,3 +391,7 @@ mod tests;
 #[cfg(test)]
 #[path = "http2_tests.rs"]
 mod http2_tests;
+
+#[cfg(test)]
+#[path = "held_up_tests.rs"]
+mod held_up_tests;

@@ -17,7 +17,7 @@ use tokio::{
 use super::*;
 use crate::{Rotation, clock::ManualClock, idp::preset};
 
-const SPENT: &str = "ts-test-secret-old";
+pub(super) const SPENT: &str = "ts-test-secret-old";
 pub(super) const TOKENS: &str =
     r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":60}"#;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -113,11 +113,11 @@ async fn request(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<Strin
     }
 }
 
-fn answer(head: &str, body: &str) -> Vec<u8> {
+pub(super) fn answer(head: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
 }
 
-fn client(idp: &Idp) -> Client {
+pub(super) fn client(idp: &Idp) -> Client {
     Client::new(idp, 5 * SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
 }
 
@@ -223,44 +223,6 @@ async fn time_outs_are_in_doubt() {
         let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
         assert_unknown(&outcome, "timeout");
         assert_eq!(server.posts(), 1);
-    }
-}
-
-/// On one thread, so that whoever holds it up holds up everything.
-#[tokio::test]
-async fn an_answer_that_came_while_the_process_was_held_up_is_read() {
-    let patience = SECOND / 2;
-    for at_once in [TOKENS.len(), 9, 0] {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let idp =
-            Idp::oauth2(format!("http://{}/token", listener.local_addr().unwrap()), "id", "ts-test-secret-client");
-        let (asked, was_asked) = tokio::sync::oneshot::channel();
-        let (held_up, is_held_up) = std::sync::mpsc::channel();
-        let (answered, was_answered) = std::sync::mpsc::channel();
-        let provider = std::thread::spawn(move || {
-            use std::io::{Read as _, Write as _};
-            let (mut stream, _) = listener.accept().unwrap();
-            assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
-            let all = answer("200 OK", TOKENS);
-            let (begun, rest) = all.split_at(if at_once == 0 { 0 } else { all.len() - TOKENS.len() + at_once });
-            stream.write_all(begun).unwrap();
-            asked.send(()).unwrap();
-            is_held_up.recv().unwrap();
-            stream.write_all(rest).unwrap();
-            answered.send(()).unwrap();
-            (stream, answered)
-        });
-        let holding_up = async {
-            was_asked.await.unwrap();
-            held_up.send(()).unwrap();
-            was_answered.recv().unwrap();
-            let more = was_answered.recv_timeout(2 * patience);
-            assert_eq!(more, Err(std::sync::mpsc::RecvTimeoutError::Timeout));
-        };
-        let (client, spent, params) = (client(&idp), SPENT.into(), BTreeMap::new());
-        let (outcome, ()) = tokio::join!(client.refresh(&idp, 0, &spent, &params, patience), holding_up);
-        assert!(matches!(outcome, Outcome::Answered(_)), "{at_once}: {outcome:?}");
-        drop(provider.join().unwrap());
     }
 }
 
