@@ -1,8 +1,8 @@
 //! Where commands do what they are asked: on the store itself, as one more process with the same lease and the same code
 //! path, or on a running server.
 //!
-//! Commands know five things of it: a [`Verb`] on a grant, a token and the next one, grants in pages, how the identity providers are, and
-//! holding one of them.
+//! Commands know five things of it: a [`Verb`] on a grant, a token and the next one, grants in pages, how the identity
+//! providers are, and holding one of them.
 
 mod server;
 mod store;
