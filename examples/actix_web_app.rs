@@ -197,7 +197,7 @@ async fn connect(
     simulated: Data<SimulatedIdp>,
 ) -> Result<HttpResponse, token_supervisor::Error> {
     if let Some(user) = signed_in(&request) {
-        supervisor.connect(&TokenKey::new(&user, GitHub::NAME), simulated.consent(&user)).await?;
+        supervisor.connect(&TokenKey::at(GitHub::NAME).user(&user), simulated.consent(&user)).await?;
     }
     Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).finish())
 }

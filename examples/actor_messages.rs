@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .idp("github", simulated.idp())
         .start()
         .await?;
-    let users = ["alice", "bob"].map(|user| TokenKey::new(user, "github"));
+    let users = ["alice", "bob"].map(|user| TokenKey::at("github").user(user));
     for user in &users {
         supervisor.connect(user, simulated.consent(user.user())).await?;
     }

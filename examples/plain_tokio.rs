@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .idp("github", simulated.idp())
         .start()
         .await?;
-    let alice = TokenKey::new("alice", "github");
+    let alice = TokenKey::at("github").user("alice");
     supervisor.connect(&alice, simulated.consent("alice")).await?;
     tokio::spawn(tell(supervisor.clone(), alice));
 
@@ -86,7 +86,7 @@ async fn repositories(
     State(github): State<GitHub>,
     Path(user): Path<String>,
 ) -> Result<Json<Vec<Repository>>, Refused> {
-    Ok(Json(github.repositories(&TokenKey::new(user, "github")).await?))
+    Ok(Json(github.repositories(&TokenKey::at("github").user(user)).await?))
 }
 
 impl GitHub {

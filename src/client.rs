@@ -15,7 +15,7 @@ use crate::{Error, Token, TokenKey, TokenSupervisor, idp::loopback};
 /// use token_supervisor::client::{CallError, TokenClient};
 ///
 /// async fn repositories(supervisor: &TokenSupervisor, http: &reqwest::Client) -> Result<String, CallError> {
-///     let github = TokenClient::new(supervisor, &TokenKey::new("alice", "github"), http)
+///     let github = TokenClient::new(supervisor, &TokenKey::at("github").user("alice"), http)
 ///         .host("https://api.github.com")?;
 ///     let request = http.get("https://api.github.com/user/repos").build()?;
 ///     Ok(github.execute(request).await?.text().await?)

@@ -210,7 +210,7 @@ fn repaired(data: &[u8]) -> Vec<u8> {
 
 /// A journal with one entry that opens, whatever is in it.
 fn entry_of(data: &[u8]) -> Vec<u8> {
-    let bound_to = TokenKey::new(OWNER.to_string(), "journal");
+    let bound_to = TokenKey::at("journal").user(OWNER.to_string());
     let sealed = keyring().seal(&bound_to, Field::Journal, data);
     [header_bytes(), framed(&[&[ENTRY], &sealed.0[..]].concat())].concat()
 }
@@ -254,7 +254,7 @@ fn keyring() -> Keyring {
 }
 
 fn alice() -> TokenKey {
-    TokenKey::new("alice", "github").account("work")
+    TokenKey::at("github").user("alice").account("work")
 }
 
 const OWNER: Id = Id([0x33; 16]);

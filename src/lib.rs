@@ -38,7 +38,7 @@
 //!     .start()
 //!     .await?;
 //!
-//! let alice = TokenKey::new("alice", "gitlab");
+//! let alice = TokenKey::at("gitlab").user("alice");
 //! # let grant = simulated.consent("alice");
 //! supervisor.connect(&alice, grant).await?; // once, with what the user's consent gave
 //! let token = supervisor.token(&alice).await?; // always: valid, or an error that says what to do
@@ -110,8 +110,8 @@ pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as 
 pub use keyring::Keyring;
 pub use metrics::{Metric, MetricKind, Sample};
 pub use model::{
-    AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, RefreshToken, State, Token, TokenKey,
-    VerdictBy, Warning,
+    AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, KeyAt, RefreshToken, State, Token,
+    TokenKey, VerdictBy, Warning,
 };
 pub use protocol::Unchanged;
 pub use supervisor::{

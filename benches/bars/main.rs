@@ -106,7 +106,7 @@ impl Stage {
     /// Connects so many users.
     async fn connect(&self, count: usize) -> Vec<TokenKey> {
         let keys: Vec<_> =
-            (0..count).map(|number| TokenKey::new(format!("user-{number}@example.com"), "idp")).collect();
+            (0..count).map(|number| TokenKey::at("idp").user(format!("user-{number}@example.com"))).collect();
         for some in keys.chunks(1_000) {
             let connect = |key: &TokenKey| {
                 let (supervisor, key, grant) = (self.supervisor.clone(), key.clone(), self.sim.consent(key.user()));

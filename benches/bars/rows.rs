@@ -92,7 +92,7 @@ pub(crate) async fn wake_all(folder: &Path, count: usize) {
     let supervisor = TokenSupervisor::builder().store(url).keyring(keyring).idp("idp", idp).start().await;
     let supervisor = supervisor.expect("a supervisor");
     let wake = |number| {
-        let key = TokenKey::new(format!("user-{number}@example.com"), "idp");
+        let key = TokenKey::at("idp").user(format!("user-{number}@example.com"));
         let supervisor = &supervisor;
         async move { drop(supervisor.token(&key).await.expect("a token")) }
     };
@@ -130,7 +130,7 @@ async fn start(stage: &mut Stage, size: Size) {
     for _ in 0..5 {
         let started = now();
         let supervisor = builder(&stage.folder, &stage.keyring, stage.sim.idp()).start().await.expect("a supervisor");
-        supervisor.token(&TokenKey::new("user-0@example.com", "idp")).await.expect("a token");
+        supervisor.token(&TokenKey::at("idp").user("user-0@example.com")).await.expect("a token");
         took.push(started.elapsed());
         supervisor.shutdown(Duration::from_secs(60)).await;
     }

@@ -184,7 +184,7 @@ impl Which {
 }
 
 pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Failure> {
-    let key = TokenKey::new(user, idp).account(account);
+    let key = TokenKey::at(idp).user(user).account(account);
     match key.validate() {
         Ok(()) => Ok(key),
         Err(text) => Err(Failure::usage(text, "name the identity provider first, then the user: github alice")),

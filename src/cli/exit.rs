@@ -268,9 +268,9 @@ mod tests {
 
     #[test]
     fn keys_are_written_so_that_a_shell_reads_them() {
-        let key = TokenKey::new("al'ice b", "github").account("work");
+        let key = TokenKey::at("github").user("al'ice b").account("work");
         assert_eq!(named(&key), r"github 'al'\''ice b' --account work");
-        assert_eq!(named(&TokenKey::new("acme/alice@example.com", "github")), "github acme/alice@example.com");
+        assert_eq!(named(&TokenKey::at("github").user("acme/alice@example.com")), "github acme/alice@example.com");
     }
 
     #[test]

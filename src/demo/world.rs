@@ -115,7 +115,7 @@ pub(super) fn start_idps(life: Duration, seed: u64) -> io::Result<Vec<(&'static 
 /// So many users, dealt out evenly.
 pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> Vec<Pair> {
     let pairs = (0..count).zip(idps.iter().cycle()).map(|(number, (name, sim))| Pair {
-        key: TokenKey::new(format!("user-{number:04}"), *name),
+        key: TokenKey::at(*name).user(format!("user-{number:04}")),
         sim: sim.clone(),
         waiting: AtomicU32::new(0),
     });

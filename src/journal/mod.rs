@@ -310,7 +310,7 @@ enum Refused {
 
 /// Entries open in the journal of their owner alone. No grant has such a key: field and owner tell them apart.
 fn bound_to(owner: Id) -> TokenKey {
-    TokenKey::new(owner.to_string(), "journal")
+    TokenKey::at("journal").user(owner.to_string())
 }
 
 /// A panic elsewhere leaves nothing half-done here that the next caller would not notice.

@@ -23,7 +23,7 @@ fn path_of(directory: &TempDir, owner: Id) -> PathBuf {
 
 fn entry(user: &str, attempt: u8) -> Entry {
     let payload = format!("ts-test-secret-{user}-{attempt}").into_bytes();
-    Entry { key: TokenKey::new(user, "github"), attempt: Id([attempt; 16]), payload }
+    Entry { key: TokenKey::at("github").user(user), attempt: Id([attempt; 16]), payload }
 }
 
 fn attempts(entries: &[Entry]) -> Vec<u8> {
@@ -33,7 +33,7 @@ fn attempts(entries: &[Entry]) -> Vec<u8> {
 #[test]
 fn what_is_appended_is_pending_until_marked_over_restarts() {
     let directory = tempfile::tempdir().unwrap();
-    let alice = TokenKey::new("alice", "github");
+    let alice = TokenKey::at("github").user("alice");
     let journal = open(&directory);
     let owner = journal.owner();
     for entry in [entry("alice", 1), entry("bob", 2), entry("alice", 3)] {
@@ -51,7 +51,7 @@ fn what_is_appended_is_pending_until_marked_over_restarts() {
     assert!(journal.owns(&owner) && !journal.owns(&Id([1; 16])) && journal.locked_others().is_empty());
     assert_eq!(journal.pending_for(&alice), [entry("alice", 3)]);
     let keys: BTreeSet<_> = journal.pending_keys().into_iter().collect();
-    assert_eq!(keys, BTreeSet::from([alice.clone(), TokenKey::new("bob", "github")]));
+    assert_eq!(keys, BTreeSet::from([alice.clone(), TokenKey::at("github").user("bob")]));
     journal.mark(Id([2; 16])).unwrap();
     journal.mark(Id([3; 16])).unwrap();
     assert_eq!((journal.pending(), journal.pending_keys().len()), (0, 0));
@@ -67,7 +67,7 @@ fn an_attempt_appended_twice_is_pending_once() {
     journal.append(Entry { payload: b"ts-test-secret-later".to_vec(), ..entry("alice", 1) }).unwrap();
     for journal in [&journal, &{ drop_and_copy(&directory, &journal) }] {
         assert_eq!(journal.pending(), 1);
-        assert_eq!(journal.pending_for(&TokenKey::new("alice", "github"))[0].payload, b"ts-test-secret-later");
+        assert_eq!(journal.pending_for(&TokenKey::at("github").user("alice"))[0].payload, b"ts-test-secret-later");
     }
     journal.mark(Id([1; 16])).unwrap();
     assert_eq!(drop_and_copy(&directory, &journal).pending(), 0);
@@ -142,7 +142,7 @@ fn an_end_torn_at_any_byte_is_cut_off_and_what_was_before_stays() {
     drop(journal);
     let expect = |bytes: &[u8], expected: &[u8], name: &str| {
         fs::write(&path, bytes).unwrap();
-        let alice = TokenKey::new("alice", "github");
+        let alice = TokenKey::at("github").user("alice");
         let journal = open(&directory);
         assert_eq!(attempts(&journal.pending_for(&alice)), expected, "{name}");
         // It can be appended to, and read after that.
@@ -289,7 +289,7 @@ fn a_failed_append_leaves_no_trace() {
     let too_large = Entry { payload: vec![0; 13 * 1024 * 1024], ..entry("alice", 4) };
     assert_eq!(journal.append(too_large).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     drop(journal);
-    assert_eq!(attempts(&open(&directory).pending_for(&TokenKey::new("alice", "github"))), [1, 3]);
+    assert_eq!(attempts(&open(&directory).pending_for(&TokenKey::at("github").user("alice"))), [1, 3]);
 }
 
 #[test]
@@ -329,7 +329,10 @@ fn the_format_is_frozen() {
     let journal = open(&directory);
     assert_eq!(journal.owner(), Id([0x33; 16]));
     assert_eq!(journal.pending(), 1);
-    assert_eq!(journal.pending_for(&TokenKey::new("bob", "github").account("work"))[0].payload, b"ts-test-secret-b");
+    assert_eq!(
+        journal.pending_for(&TokenKey::at("github").user("bob").account("work"))[0].payload,
+        b"ts-test-secret-b"
+    );
 }
 
 proptest! {
@@ -362,7 +365,7 @@ proptest! {
                     journal = open(&directory);
                 }
             }
-            let alice = TokenKey::new("alice", "github");
+            let alice = TokenKey::at("github").user("alice");
             let found: BTreeSet<u8> = attempts(&journal.pending_for(&alice)).into_iter().collect();
             // A failed append may take marks with it that the disk had not yet; the repeat is harmless.
             prop_assert!(expected.is_subset(&found), "{:?} {:?}", expected, found);

@@ -67,7 +67,7 @@ impl Keyring {
 
 /// No grant has this key: an identity provider has a name.
 fn check_key() -> TokenKey {
-    TokenKey::new("", "")
+    TokenKey::at("").user("")
 }
 
 #[cfg(test)]

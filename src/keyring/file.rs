@@ -260,7 +260,7 @@ mod tests {
         let keyring = Keyring::generate();
         keyring.write_new(&path).unwrap();
         let again = Keyring::from_file(&path).unwrap();
-        let alice = TokenKey::new("alice", "github");
+        let alice = TokenKey::at("github").user("alice");
         let sealed = keyring.seal(&alice, Field::Document, b"ts-test-secret-d");
         assert_eq!(&again.open(&alice, Field::Document, &sealed).unwrap()[..], b"ts-test-secret-d");
         again.verify_check(&keyring.check_value()).unwrap();

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn all_keys_open_and_the_active_one_seals() {
-        let key = TokenKey::new("alice", "github");
+        let key = TokenKey::at("github").user("alice");
         let old = Keyring::fixed(&[("0a0b0c0d", 1)], 9);
         let both = Keyring::fixed(&[("01020304", 2), ("0a0b0c0d", 1)], 9);
         let sealed = old.seal(&key, Field::Document, b"ts-test-secret-d");

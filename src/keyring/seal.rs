@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn alice() -> TokenKey {
-        TokenKey::new("alice", "github").account("work")
+        TokenKey::at("github").user("alice").account("work")
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -184,8 +184,9 @@ mod tests {
             + &part("\n\u{b}\u{c}\r")
             + &["github", "alice", "work", "refresh_token"].map(part).concat();
         assert_eq!(hex(&aad(id, &alice(), Field::RefreshToken)), expected);
-        let of =
-            |user: &str, idp: &str, account: &str| aad(id, &TokenKey::new(user, idp).account(account), Field::Document);
+        let of = |user: &str, idp: &str, account: &str| {
+            aad(id, &TokenKey::at(idp).user(user).account(account), Field::Document)
+        };
         assert_ne!(of("ab", "c", ""), of("a", "c", "b"));
         assert_ne!(of("ab", "c", ""), of("b", "ca", ""));
     }
@@ -198,9 +199,9 @@ mod tests {
             assert_eq!(keyring.open(&key, field, sealed).unwrap_err(), OpenError::DoesNotOpen, "{key:?} {field:?}");
         };
         for key in [
-            TokenKey::new("bob", "github").account("work"),
-            TokenKey::new("alice", "gitlab").account("work"),
-            TokenKey::new("alice", "github"),
+            TokenKey::at("github").user("bob").account("work"),
+            TokenKey::at("gitlab").user("alice").account("work"),
+            TokenKey::at("github").user("alice"),
         ] {
             refused(key, Field::RefreshToken, &sealed);
         }
@@ -238,7 +239,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_sealed_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..200), user in ".{0,20}") {
-            let key = TokenKey::new(user, "github");
+            let key = TokenKey::at("github").user(user);
             let sealed = keyring().seal(&key, Field::Document, &plaintext);
             prop_assert_eq!(&keyring().open(&key, Field::Document, &sealed).unwrap()[..], &plaintext[..]);
         }

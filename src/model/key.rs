@@ -17,49 +17,66 @@ use sha2::{Digest, Sha256};
 ///
 /// ```
 /// use token_supervisor::TokenKey;
-/// let key = TokenKey::new("alice", "github").account("work");
+/// let key = TokenKey::at("github").user("alice").account("work");
 /// assert_eq!((key.user(), key.idp(), key.account_name()), ("alice", "github", "work"));
 /// ```
 #[derive(Clone)]
 pub struct TokenKey {
     hash: u64,
-    user_len: u32,
     idp_len: u32,
+    user_len: u32,
     text: Arc<str>,
 }
 
+/// A [`TokenKey`] that still lacks its user; see [`TokenKey::at`]. One value makes the keys of many users.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct KeyAt<I>(I);
+
+impl<I: AsRef<str>> KeyAt<I> {
+    /// Returns the key of `user`, with the empty (default) account.
+    pub fn user(&self, user: impl AsRef<str>) -> TokenKey {
+        TokenKey::of(self.0.as_ref(), user.as_ref(), "")
+    }
+}
+
 impl TokenKey {
-    /// The key of `user` at `idp`, with the empty (default) account.
-    pub fn new(user: impl AsRef<str>, idp: impl AsRef<str>) -> Self {
-        Self::of(user.as_ref(), idp.as_ref(), "")
+    /// Starts a key with its identity provider, as the configuration names it. The user comes next, by name, so that
+    /// the two cannot be swapped.
+    pub fn at<I: AsRef<str>>(idp: I) -> KeyAt<I> {
+        KeyAt(idp)
     }
 
-    /// The same user and identity provider, another account.
+    /// Returns the key of the same user and identity provider with another account.
     pub fn account(&self, account: impl AsRef<str>) -> Self {
-        Self::of(self.user(), self.idp(), account.as_ref())
+        Self::of(self.idp(), self.user(), account.as_ref())
     }
 
-    fn of(user: &str, idp: &str, account: &str) -> Self {
+    fn of(idp: &str, user: &str, account: &str) -> Self {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let text: Arc<str> = [user, idp, account].concat().into();
-        let (user_len, idp_len) = (short(user), short(idp));
-        let hash = HASHER.hash_one((user_len, idp_len, &*text));
-        Self { hash, user_len, idp_len, text }
+        let text: Arc<str> = [idp, user, account].concat().into();
+        let (idp_len, user_len) = (short(idp), short(user));
+        let hash = HASHER.hash_one((idp_len, user_len, &*text));
+        Self { hash, idp_len, user_len, text }
     }
 
-    /// The user, as the application names it.
-    pub fn user(&self) -> &str {
-        &self.text[..self.user_len as usize]
+    fn parts(&self) -> [&str; 3] {
+        [self.idp(), self.user(), self.account_name()]
     }
 
     /// The identity provider, as the configuration names it.
     pub fn idp(&self) -> &str {
-        &self.text[self.user_len as usize..][..self.idp_len as usize]
+        &self.text[..self.idp_len as usize]
+    }
+
+    /// The user, as the application names it.
+    pub fn user(&self) -> &str {
+        &self.text[self.idp_len as usize..][..self.user_len as usize]
     }
 
     /// The account; empty unless set.
     pub fn account_name(&self) -> &str {
-        &self.text[(self.user_len + self.idp_len) as usize..]
+        &self.text[(self.idp_len + self.user_len) as usize..]
     }
 
     /// Whether the parts are what can be stored: a user of 1 to 255 bytes and an account of at most
@@ -131,8 +148,7 @@ impl PartialOrd for TokenKey {
 
 impl Ord for TokenKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let parts = |key: &Self| (key.idp().to_owned(), key.user().to_owned(), key.account_name().to_owned());
-        parts(self).cmp(&parts(other))
+        self.parts().cmp(&other.parts())
     }
 }
 
@@ -163,7 +179,7 @@ impl Serialize for TokenKey {
 impl<'de> Deserialize<'de> for TokenKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Parts { idp, user, account } = Parts::deserialize(deserializer)?;
-        Ok(Self::of(&user, &idp, &account))
+        Ok(Self::of(&idp, &user, &account))
     }
 }
 
@@ -173,15 +189,15 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        assert_ne!(TokenKey::new("ab", "c"), TokenKey::new("a", "bc"));
-        assert_ne!(TokenKey::new("a", "b").account("c"), TokenKey::new("a", "bc"));
-        assert_eq!(TokenKey::new("a", "b").account(""), TokenKey::new("a", "b"));
+        assert_ne!(TokenKey::at("c").user("ab"), TokenKey::at("bc").user("a"));
+        assert_ne!(TokenKey::at("b").user("a").account("c"), TokenKey::at("bc").user("a"));
+        assert_eq!(TokenKey::at("b").user("a").account(""), TokenKey::at("b").user("a"));
     }
 
     #[test]
     fn the_stable_hash_is_frozen() {
-        // It decides when a fleet refreshes: every version must compute the same.
-        assert_eq!(TokenKey::new("a", "b").stable_hash(), 6_460_280_111_635_993_102);
+        // The hash decides when a fleet refreshes: every version must compute the same.
+        assert_eq!(TokenKey::at("b").user("a").stable_hash(), 6_460_280_111_635_993_102);
     }
 
     #[test]
@@ -198,9 +214,9 @@ mod tests {
             ("a", "github", "\u{7f}", "account"),
             ("a", "github", &long, "account"),
         ] {
-            let error = TokenKey::new(user, idp).account(account).validate().unwrap_err();
+            let error = TokenKey::at(idp).user(user).account(account).validate().unwrap_err();
             assert!(error.starts_with(word), "{error}");
         }
-        TokenKey::new("acme/ä~b", "my-idp_2").account("work").validate().unwrap();
+        TokenKey::at("my-idp_2").user("acme/ä~b").account("work").validate().unwrap();
     }
 }

@@ -16,8 +16,8 @@ pub use evidence::Evidence;
 pub(crate) use grant::Lifetime;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use id::{Fingerprint, Id};
-pub use key::TokenKey;
 pub(crate) use key::valid_idp_name;
+pub use key::{KeyAt, TokenKey};
 pub(crate) use row::{
     Alt, Attempted, Intent, LastError, Lease, Marks, Row, Sealed, Sender, Spendable, Tombstone, Verdict,
 };

@@ -83,7 +83,7 @@ mod tests {
         fn never_due_when_just_issued_never_later_than_the_end(
             user in "[a-z]{1,8}", life in 0_i64..100_000_000, margin in 0_u64..1_000_000,
         ) {
-            let key = TokenKey::new(user, "idp");
+            let key = TokenKey::at("idp").user(user);
             let due = due_at(&key, Time(5), Expires::At(Time(5 + life)), Duration::from_secs(margin)).unwrap();
             prop_assert!(due.0 - 5 >= life * 6 / 10);
             prop_assert!(due.0 - 5 <= life);

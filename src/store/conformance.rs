@@ -146,7 +146,7 @@ impl Place {
 }
 
 fn key(user: &str) -> TokenKey {
-    TokenKey::new(user, "idp")
+    TokenKey::at("idp").user(user)
 }
 
 fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
@@ -172,7 +172,7 @@ fn nth(number: u32, due: Time) -> (TokenKey, Change) {
 
 async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     // Unusual names: separators, other scripts, an account.
-    let key = TokenKey::new("a:b/c%20'; -- \u{e4}\u{1f511}", "idp").account("work account");
+    let key = TokenKey::at("idp").user("a:b/c%20'; -- \u{e4}\u{1f511}").account("work account");
     let connect = Connect { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
     let mut rows =
         vec![place.done(&key, Change::Connect(Box::new(Connect { key: key.clone(), ..connect })), Reply::Done).await];

@@ -128,7 +128,7 @@ fn wake_at(row: &Row) -> Option<Time> {
 impl Record {
     /// The key under which it is stored.
     pub(super) fn key(&self) -> TokenKey {
-        TokenKey::new(&self.name.user_id, &self.name.idp).account(&self.name.account)
+        TokenKey::at(&self.name.idp).user(&self.name.user_id).account(&self.name.account)
     }
 
     /// The row of the key that it was found by.

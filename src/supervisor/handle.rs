@@ -162,7 +162,7 @@ impl TokenSupervisor {
     /// #     .idp("gitlab", simulated.idp())
     /// #     .start()
     /// #     .await?;
-    /// # let alice = TokenKey::new("alice", "gitlab");
+    /// # let alice = TokenKey::at("gitlab").user("alice");
     /// # supervisor.connect(&alice, simulated.consent("alice")).await?;
     /// let mut events = supervisor.events();
     /// # simulated.end_family("alice"); // alice revokes the application

@@ -57,7 +57,7 @@ impl TokenSupervisor {
         revoke: Revoke,
         tell: impl Fn(&TokenKey, &Result<Status, Error>) + Send + Sync,
     ) -> Result<Vec<(TokenKey, Result<Status, Error>)>, Error> {
-        TokenKey::new(user, "any").validate().map_err(Error::InvalidRequest)?;
+        TokenKey::at("any").user(user).validate().map_err(Error::InvalidRequest)?;
         let names = Names { user: Some(user.to_owned()), ..Names::default() };
         let keys = self.shared.every_key(&names).await.map_err(|error| refusal(&error))?;
         let tell = &tell;

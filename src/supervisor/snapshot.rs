@@ -176,7 +176,7 @@ mod tests {
             ((3, stored), (2, stored), false),
         ];
         for (before, after, replaced) in table {
-            let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::new("alice", "idp"));
+            let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
             let watch = snapshot.watch(&key);
             let watching = crate::supervisor::TokenWatch::new(watch, Clock::manual(&clock));
             let (first, second) = (issued(before.0, before.1), issued(after.0, after.1));

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn watchers_share_a_cell_that_goes_with_the_last_of_them() {
-        let (watches, key) = (Watches::default(), TokenKey::new("alice", "idp"));
+        let (watches, key) = (Watches::default(), TokenKey::at("idp").user("alice"));
         let (first, second) = (watches.join(&key), watches.join(&key));
         assert!(Arc::ptr_eq(&first, &second));
         drop(first);

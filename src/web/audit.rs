@@ -34,7 +34,7 @@ pub(super) fn tell(
         caller = call.caller().map_or("-", |caller| caller.name()),
         action,
         idp = idp.filter(|idp| valid_idp_name(idp)),
-        user = user.filter(|user| TokenKey::new(user, "any").validate().is_ok()).map(|user| match call.api.plain_users {
+        user = user.filter(|user| TokenKey::at("any").user(user).validate().is_ok()).map(|user| match call.api.plain_users {
             true => user.to_owned(),
             false => call.api.supervisor.pseudonym(user),
         }),

@@ -103,7 +103,7 @@ impl Call {
         let idp = segment("{idp}").map(path::decode).transpose()?;
         let user = segment("{user}").map(path::user).transpose()?;
         if let (Some(idp), Some(user)) = (&idp, user) {
-            let key = TokenKey::new(user, idp).account(self.parameter("account").unwrap_or_default());
+            let key = TokenKey::at(idp).user(user).account(self.parameter("account").unwrap_or_default());
             key.validate()?;
             self.key = Some(key);
         }

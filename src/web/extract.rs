@@ -142,5 +142,5 @@ fn asked<I: IdpName>(request: &HttpRequest, payload: &mut Payload) -> Result<(To
     let missing = Error::Internal("the application has no token_supervisor::web::Caller as its app_data");
     let Caller(identify) = request.app_data().ok_or(missing)?;
     let user = identify(request).ok_or_else(|| Problem::unauthorized("nobody is signed in"))?;
-    Ok((supervisor, TokenKey::new(user, I::NAME).account(I::ACCOUNT)))
+    Ok((supervisor, TokenKey::at(I::NAME).user(user).account(I::ACCOUNT)))
 }

@@ -111,9 +111,9 @@ mod tests {
     #[test]
     fn a_key_reaches_what_it_names() {
         let key = ApiKey::new("billing", [0; 32]).scope(Scope::Token).idps(["github"]).user_prefix("acme/");
-        assert!(key.reaches(&TokenKey::new("acme/alice", "github")));
-        assert!(!key.reaches(&TokenKey::new("acme/alice", "gitlab")));
-        assert!(!key.reaches(&TokenKey::new("acmealice", "github")));
+        assert!(key.reaches(&TokenKey::at("github").user("acme/alice")));
+        assert!(!key.reaches(&TokenKey::at("gitlab").user("acme/alice")));
+        assert!(!key.reaches(&TokenKey::at("github").user("acmealice")));
         assert!(key.has_any(&[Scope::Admin, Scope::Token]) && !key.has_any(&[Scope::Grant]) && !key.has_any(&[]));
         assert!(!format!("{key:?}").contains("sha256"));
     }

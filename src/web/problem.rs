@@ -22,7 +22,7 @@ use crate::{
 /// use token_supervisor::{TokenKey, TokenSupervisor, web::Problem};
 ///
 /// async fn scope(supervisor: TokenSupervisor) -> Result<HttpResponse, Problem> {
-///     let token = supervisor.token(&TokenKey::new("alice", "github")).await?;
+///     let token = supervisor.token(&TokenKey::at("github").user("alice")).await?;
 ///     Ok(HttpResponse::Ok().body(token.scope().to_owned()))
 /// }
 ///

@@ -256,7 +256,7 @@ pub(super) struct BatchItem {
 
 impl BatchItem {
     pub(super) fn key(&self) -> TokenKey {
-        TokenKey::new(&self.user, &self.idp).account(self.account.as_deref().unwrap_or_default())
+        TokenKey::at(&self.idp).user(&self.user).account(self.account.as_deref().unwrap_or_default())
     }
 }
 

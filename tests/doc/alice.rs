@@ -20,7 +20,7 @@ pub(crate) fn with_alice(
             .idp("gitlab", simulated.idp())
             .start()
             .await?;
-        let alice = TokenKey::new("alice", "gitlab");
+        let alice = TokenKey::at("gitlab").user("alice");
         supervisor.connect(&alice, simulated.consent("alice")).await?;
         example(supervisor.clone(), alice, simulated).await?;
         supervisor.shutdown(std::time::Duration::from_secs(5)).await;

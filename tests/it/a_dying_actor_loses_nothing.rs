@@ -28,7 +28,7 @@ async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
     within(supervisor.token(&key)).await.unwrap();
     supervisor.testing().panic_actor(&key).await;
     // Answered after the panic: all actors share one thread.
-    within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap();
+    within(supervisor.status(&TokenKey::at("idp").user("bob"))).await.unwrap();
     world.clock.advance(std::time::Duration::from_secs(660));
     eventually("it sleeps", || !supervisor.testing().is_awake(&key)).await;
 }
@@ -37,7 +37,7 @@ async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
 async fn an_actor_that_panics_at_first_contact_is_replaced() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("nobody", "idp");
+    let key = TokenKey::at("idp").user("nobody");
     supervisor.testing().panic_actor(&key).await;
     assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::NotConnected);
 }
@@ -74,7 +74,7 @@ async fn a_replaced_actor_hears_of_the_attempt_that_its_predecessor_started() {
         }
     };
     let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let refreshed = tokio::spawn({
         let (supervisor, key) = (supervisor.clone(), key.clone());
@@ -199,7 +199,7 @@ async fn an_attempt_whose_task_panics_is_found_dead_and_settled() {
             );
         };
         let supervisor = world.builder().at_points(panic_once).start().await.unwrap();
-        let key = TokenKey::new("alice", "idp");
+        let key = TokenKey::at("idp").user("alice");
         within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
         world.clock.advance(LIFE);
         let caller = ask(&supervisor, &key);
@@ -224,7 +224,7 @@ async fn an_attempt_whose_task_panics_is_found_dead_and_settled() {
 async fn a_poisoned_grant_is_left_alone_for_a_while_and_its_neighbour_is_not() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
-    let neighbour = TokenKey::new("bob", "idp");
+    let neighbour = TokenKey::at("idp").user("bob");
     supervisor.connect(&neighbour, world.sim.consent("bob")).await.unwrap();
     for _ in 0..5 {
         within(supervisor.status(&key)).await.unwrap();

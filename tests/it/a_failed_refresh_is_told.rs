@@ -37,7 +37,7 @@ async fn of_a_grant_that_nobody_has_used_yet() {
 async fn a_provider_that_asks_for_patience_is_left_alone_by_all_its_grants() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    let neighbour = TokenKey::new("bob", "idp");
+    let neighbour = TokenKey::at("idp").user("bob");
     within(supervisor.connect(&neighbour, world.sim.consent("bob"))).await.unwrap();
     world.sim.next(Fault::Status(429, Some("30".to_owned())));
     for key in [&key, &neighbour] {

@@ -92,7 +92,7 @@ async fn the_child() {
     if kill == Kill::Journaled {
         supervisor.testing().store_fault(StoreFault::CommitsFail);
     }
-    supervisor.refresh_now(&TokenKey::new("alice", "idp")).await.ok();
+    supervisor.refresh_now(&TokenKey::at("idp").user("alice")).await.ok();
     std::future::pending::<()>().await;
 }
 
@@ -133,7 +133,7 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let keyring = Keyring::generate();
     keyring.write_new(path("tokens.keys")).unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     // The next process lives by a clock of its own, so that waiting costs no time.
     #[expect(clippy::disallowed_methods, reason = "the child and the provider live by the machine's clock")]
     let clock = ManualClock::new(std::time::SystemTime::now());

@@ -27,7 +27,7 @@ async fn refused(supervisor: &TokenSupervisor, key: &TokenKey) -> Cause {
 async fn it_is_refreshed_at_once_though_nobody_asks() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let grant = kept(&world);
     let status = within(supervisor.connect(&key, grant.clone())).await.unwrap();
     assert_eq!((status.state, status.generation.get()), (State::Due, 1));
@@ -44,7 +44,7 @@ async fn it_is_refreshed_at_once_though_nobody_asks() {
 async fn who_asks_before_waits_for_the_first_refresh_whatever_life_is_wanted() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     world.sim.next(Fault::HangAfter);
     within(supervisor.connect(&key, kept(&world))).await.unwrap();
     eventually("the request has left", || world.sim.requests() == 1).await;
@@ -58,7 +58,7 @@ async fn who_asks_before_waits_for_the_first_refresh_whatever_life_is_wanted() {
 async fn nothing_is_served_before_whatever_becomes_of_process_and_clock() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.hold_idp("idp", "moving")).await.unwrap();
     let grant = kept(&world);
     within(supervisor.connect(&key, grant.clone())).await.unwrap();

@@ -12,13 +12,13 @@ use crate::support::{World, ask, within};
 fn bad_keys() -> Vec<TokenKey> {
     let long = "x".repeat(300);
     vec![
-        TokenKey::new("", "idp"),
-        TokenKey::new("a\u{0}b", "idp"),
-        TokenKey::new(&long, "idp"),
-        TokenKey::new("alice", ""),
-        TokenKey::new("alice", "NoSuchThing"),
-        TokenKey::new("alice", &long),
-        TokenKey::new("alice", "idp").account("\n"),
+        TokenKey::at("idp").user(""),
+        TokenKey::at("idp").user("a\u{0}b"),
+        TokenKey::at("idp").user(&long),
+        TokenKey::at("").user("alice"),
+        TokenKey::at("NoSuchThing").user("alice"),
+        TokenKey::at(&long).user("alice"),
+        TokenKey::at("idp").user("alice").account("\n"),
     ]
 }
 
@@ -45,9 +45,9 @@ async fn bad_keys_are_invalid_requests_everywhere() {
 async fn unknown_names_are_told_apart_from_absent_grants() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let unknown = TokenKey::new("alice", "elsewhere");
+    let unknown = TokenKey::at("elsewhere").user("alice");
     assert_eq!(within(supervisor.token(&unknown)).await.unwrap_err(), Error::UnknownIdp);
-    let absent = TokenKey::new("alice", "idp");
+    let absent = TokenKey::at("idp").user("alice");
     assert_eq!(within(supervisor.token(&absent)).await.unwrap_err(), Error::NotConnected);
     assert_eq!(within(supervisor.report_rejected(&absent, Generation::new(7))).await.unwrap().generation.get(), 0);
     assert_eq!(within(supervisor.require_reconnect(&absent, "x")).await.unwrap_err(), Error::NotConnected);
@@ -96,7 +96,7 @@ async fn a_grant_is_never_refreshed_with_another_client() {
 async fn more_waiters_than_allowed_are_told_to_slow_down() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.builder().waiters_per_grant(10).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.sim.next(token_supervisor::testing::Fault::Hang);
     world.clock.advance(crate::support::LIFE);

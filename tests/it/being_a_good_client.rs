@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn connect(world: &World, supervisor: &TokenSupervisor, users: usize) -> Vec<TokenKey> {
     let mut keys = Vec::new();
     for user in 0..users {
-        let (user, key) = (format!("user-{user}"), TokenKey::new(format!("user-{user}"), "idp"));
+        let (user, key) = (format!("user-{user}"), TokenKey::at("idp").user(format!("user-{user}")));
         within(supervisor.connect(&key, world.sim.consent(&user))).await.unwrap();
         keys.push(key);
     }
@@ -113,7 +113,7 @@ async fn a_secret_is_rolled_over_without_a_failed_refresh() {
     assert_eq!(world.sim.requests(), 1 + 3, "the first secret is refused, the second accepted and remembered");
 
     // A grant is refreshed with the client it was issued to, or not at all.
-    let foreign = TokenKey::new("foreign", "idp");
+    let foreign = TokenKey::at("idp").user("foreign");
     let grant = world.sim.consent("foreign").client_id("another");
     within(supervisor.connect(&foreign, grant)).await.unwrap();
     world.clock.advance(LIFE);
@@ -186,7 +186,7 @@ async fn a_provider_that_hangs_slows_no_other_one() {
     let world = World::new(Profile::gitlab());
     let hanging = SimulatedIdp::start_with_clock(Profile::gitlab().access_lifetime(LIFE), &world.clock).unwrap();
     let supervisor = world.builder().idp("hanging", hanging.idp()).start().await.unwrap();
-    let stuck: Vec<_> = (0..200).map(|user| TokenKey::new(format!("user-{user}"), "hanging")).collect();
+    let stuck: Vec<_> = (0..200).map(|user| TokenKey::at("hanging").user(format!("user-{user}"))).collect();
     for key in &stuck {
         within(supervisor.connect(key, hanging.consent(key.user()))).await.unwrap();
     }
@@ -260,7 +260,7 @@ async fn callers_beyond_the_bound_are_told_to_slow_down_and_good_tokens_are_serv
     let keys = connect(&world, &supervisor, 1).await;
     world.sim.always(Some(Fault::Hang));
     world.clock.advance(LIFE);
-    let good = TokenKey::new("good", "idp");
+    let good = TokenKey::at("idp").user("good");
     within(supervisor.connect(&good, world.sim.consent("good"))).await.unwrap();
     let waiting: Vec<_> = (0..10).map(|_| ask(&supervisor, &keys[0])).collect();
     eventually("the request has left", || world.sim.requests() == 1).await;
@@ -294,7 +294,7 @@ async fn a_provider_that_starts_to_rotate_is_believed_at_once() {
     passing(&world, Duration::from_millis(100), asked).await.unwrap();
     // It starts to rotate with one grant; the lost answer of the other is a doubt from then on.
     world.clock.advance(LIFE / 2);
-    keys.push(TokenKey::new("later", "idp"));
+    keys.push(TokenKey::at("idp").user("later"));
     within(supervisor.connect(&keys[1], world.sim.consent("later"))).await.unwrap();
     world.sim.set_kind(Kind::Strict);
     world.clock.advance(LIFE / 2);

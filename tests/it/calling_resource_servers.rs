@@ -177,7 +177,7 @@ async fn what_is_wrong_says_nothing_of_the_request() {
     let client = TokenClient::new(&supervisor, &key, &http).host(gone).unwrap();
     let error = within(client.execute(http.get(gone).build().unwrap())).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("ts-test-secret"), "{error:?}");
-    let stranger = TokenClient::new(&supervisor, &TokenKey::new("nobody", "idp"), &http).host(gone).unwrap();
+    let stranger = TokenClient::new(&supervisor, &TokenKey::at("idp").user("nobody"), &http).host(gone).unwrap();
     let error = within(stranger.execute(http.get(gone).build().unwrap())).await.unwrap_err();
     assert!(matches!(error, CallError::Token(Error::NotConnected)), "{error}");
     stop(supervisor).await;

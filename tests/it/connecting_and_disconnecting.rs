@@ -13,7 +13,7 @@ use crate::support::{LIFE, World, ask, eventually, stop, within};
 async fn a_replayed_connect_changes_nothing_and_says_so() {
     let world = World::new(Profile::keycloak());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let grant = world.sim.consent("alice");
     let status = within(supervisor.connect(&key, grant.clone())).await.unwrap();
     assert_eq!((status.state, status.unchanged), (State::Fresh, None));
@@ -32,7 +32,7 @@ async fn a_replayed_connect_changes_nothing_and_says_so() {
 async fn one_refresh_token_lives_under_one_key() {
     let world = World::new(Profile::keycloak());
     let supervisor = world.start().await;
-    let (alice, other) = (TokenKey::new("alice", "idp"), TokenKey::new("alice", "idp").account("work"));
+    let (alice, other) = (TokenKey::at("idp").user("alice"), TokenKey::at("idp").user("alice").account("work"));
     let grant = world.sim.consent("alice");
     within(supervisor.connect(&alice, grant.clone())).await.unwrap();
     assert_eq!(within(supervisor.connect(&other, grant.clone())).await.unwrap_err(), Error::DuplicateGrant);
@@ -61,7 +61,7 @@ async fn a_refresh_token_of_assumed_life_ends_so_long_after_its_last_use() {
     const IDLE: Duration = Duration::from_secs(90 * 24 * 3_600);
     let world = World::new(Profile::gitlab());
     let supervisor = world.bare_builder().idp("idp", world.sim.idp().refresh_lifetime(IDLE)).start().await.unwrap();
-    let (key, told) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let (key, told) = (TokenKey::at("idp").user("alice"), TokenKey::at("idp").user("bob"));
     let status = within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert_eq!(status.refresh_expiry, Expiry::At(world.clock.now() + IDLE));
     world.clock.advance(LIFE / 4);
@@ -69,7 +69,7 @@ async fn a_refresh_token_of_assumed_life_ends_so_long_after_its_last_use() {
     assert_eq!(refreshed.status.refresh_expiry, Expiry::At(world.clock.now() + IDLE));
     let grant = world.sim.consent("bob").refresh_expiry(Expiry::Never);
     assert_eq!(within(supervisor.connect(&told, grant)).await.unwrap().refresh_expiry, Expiry::Never);
-    let alone = TokenKey::new("carol", "idp");
+    let alone = TokenKey::at("idp").user("carol");
     let status = within(supervisor.connect(&alone, Grant::new("ts-test-secret-alone"))).await.unwrap();
     assert_eq!(status.refresh_expiry, Expiry::Unknown);
 }
@@ -154,7 +154,7 @@ async fn nothing_is_served_of_a_grant_that_is_gone_although_its_answer_is_publis
             }
         };
         let supervisor = world.builder().at_points(hold_up).start().await.unwrap();
-        let key = TokenKey::new("alice", "idp");
+        let key = TokenKey::at("idp").user("alice");
         within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
         within(supervisor.token(&key)).await.unwrap();
         let mut watch = within(supervisor.watch(&key)).await.unwrap();
@@ -229,7 +229,7 @@ async fn a_refused_client_touches_no_grant() {
         .start()
         .await
         .unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.clock.advance(LIFE);
     let patient = token_supervisor::Acquire::new(&key).timeout(Duration::from_millis(1));
@@ -276,7 +276,7 @@ async fn refresh_now_refreshes_once_and_does_not_hammer() {
     let second = within(supervisor.refresh_now(&key)).await.unwrap();
     assert_eq!((second.refreshed, second.status.generation.get()), (false, 2));
     assert_eq!(world.sim.requests(), 1);
-    let nobody = TokenKey::new("nobody", "idp");
+    let nobody = TokenKey::at("idp").user("nobody");
     assert_eq!(within(supervisor.refresh_now(&nobody)).await.unwrap_err(), Error::NotConnected);
 }
 
@@ -304,7 +304,7 @@ async fn a_disconnect_can_be_taken_back_until_its_revocation_is_sent() {
     assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::Revoked);
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert_eq!(within(supervisor.restore(&key)).await.unwrap().state, State::Fresh, "nothing is to be taken back");
-    assert_eq!(within(supervisor.restore(&TokenKey::new("nobody", "idp"))).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.restore(&TokenKey::at("idp").user("nobody"))).await.unwrap_err(), Error::NotConnected);
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ async fn a_grant_whose_refresh_was_under_way_when_it_was_disconnected_is_not_res
 async fn an_import_that_is_run_again_brings_nothing_back_after_a_disconnect() {
     let world = World::new(Profile::keycloak());
     let supervisor = world.start().await;
-    let (alice, bob) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let (alice, bob) = (TokenKey::at("idp").user("alice"), TokenKey::at("idp").user("bob"));
     let imported = world.sim.consent("alice");
     within(supervisor.connect(&alice, imported.clone())).await.unwrap();
     world.clock.advance(LIFE);
@@ -351,7 +351,7 @@ async fn a_connect_that_meets_an_actor_on_its_way_to_sleep_is_no_replay_of_itsel
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
     for user in 0..200 {
-        let key = TokenKey::new(format!("user-{user}"), "idp");
+        let key = TokenKey::at("idp").user(format!("user-{user}"));
         // Whose actor has nothing to stay awake for.
         within(supervisor.status(&key)).await.unwrap();
         let status = within(supervisor.connect(&key, world.sim.consent(key.user()))).await.unwrap();

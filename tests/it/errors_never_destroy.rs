@@ -67,7 +67,7 @@ async fn a_pause_that_new_settings_end_is_told_to_be_over() {
     let wrong = presets::oauth2(world.sim.token_url(), client, "ts-test-secret-wrong");
     let supervisor = world.bare_builder().idp("idp", wrong).start().await.unwrap();
     let mut events = supervisor.events();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     within(supervisor.refresh_now(&key)).await.unwrap_err();
     supervisor.set_idp("idp", world.sim.idp()).unwrap();

@@ -49,7 +49,7 @@ async fn a_refresh_is_told_with_its_generation_and_a_connect_is_not() {
     let world = World::new(Profile::bitbucket());
     let supervisor = world.start().await;
     let (mut events, mut other) = (supervisor.events(), supervisor.events());
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let status = within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.clock.advance(LIFE / 2);
     within(supervisor.refresh_now(&key)).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_refusal_is_told_with_what_the_provider_said_and_a_connect_ends_it() {
     // The simulated provider does not number its answers: another header stands for the one that does.
     let idp = world.sim.idp().correlation_header("cache-control");
     let supervisor = world.bare_builder().idp("idp", idp).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let mut events = supervisor.events();
     world.sim.end_family("alice");
@@ -149,7 +149,7 @@ async fn a_provider_that_refuses_our_client_is_told_once_and_its_grants_are_not(
     let world = World::new(Profile::oauth2(Kind::Reject));
     let supervisor = world.start().await;
     let mut events = supervisor.events();
-    let users = ["alice", "bob", "carol"].map(|user| TokenKey::new(user, "idp"));
+    let users = ["alice", "bob", "carol"].map(|user| TokenKey::at("idp").user(user));
     for key in &users {
         within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
     }
@@ -208,7 +208,7 @@ async fn the_end_of_a_refresh_token_is_told_ahead_once_also_over_restarts() {
     let begin = world.clock.now();
     let supervisor = world.start().await;
     let mut events = supervisor.events();
-    let users = ["alice", "bob", "carol"].map(|user| TokenKey::new(user, "idp"));
+    let users = ["alice", "bob", "carol"].map(|user| TokenKey::at("idp").user(user));
     let ends = [8, 16, 24].map(|hours| begin + hours * HOUR);
     for (key, end) in users.iter().zip(ends) {
         let grant = world.sim.consent(key.user()).refresh_expiry(Expiry::At(end));
@@ -266,7 +266,7 @@ impl Handler<TokenEvent> for Listener {
 
 /// 1 200 events, and a refresh at the end.
 async fn much_happens(world: &World, supervisor: &TokenSupervisor, alice: &TokenKey) {
-    let users: Vec<_> = (0..600).map(|number| TokenKey::new(format!("user-{number}"), "idp")).collect();
+    let users: Vec<_> = (0..600).map(|number| TokenKey::at("idp").user(format!("user-{number}"))).collect();
     let connect = || join_all(users.iter().map(|key| supervisor.connect(key, world.sim.consent(key.user()))));
     let require = || join_all(users.iter().map(|key| supervisor.require_reconnect(key, "left")));
     for done in [within(connect()).await, within(require()).await, within(connect()).await] {

@@ -103,7 +103,7 @@ async fn a_refresh_that_runs_goes_on_and_its_answer_is_stored() {
 async fn whoever_waits_for_a_slot_of_an_idp_that_is_held_is_told_at_once() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.bare_builder().idp("idp", world.sim.idp().max_concurrency(1)).start().await.unwrap();
-    let (first, second) = (TokenKey::new("alice", "idp"), TokenKey::new("bob", "idp"));
+    let (first, second) = (TokenKey::at("idp").user("alice"), TokenKey::at("idp").user("bob"));
     for key in [&first, &second] {
         within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
     }
@@ -137,7 +137,7 @@ async fn nothing_is_revoked_at_an_idp_that_is_held_and_so_a_disconnect_can_be_ta
     for _ in 0..20 {
         world.clock.advance(Duration::from_secs(10));
         // An answer of the store: the sweeper has been there.
-        within(supervisor.status(&TokenKey::new("nobody", "idp"))).await.unwrap();
+        within(supervisor.status(&TokenKey::at("idp").user("nobody"))).await.unwrap();
     }
     assert_eq!(within(supervisor.restore(&key)).await.unwrap().state, State::Due);
     within(supervisor.release_idp("idp")).await.unwrap();
@@ -159,7 +159,7 @@ async fn what_cannot_be_held_is_refused_and_says_why() {
         assert_eq!(within(supervisor.hold(&key, &reason)).await.unwrap_err().code(), "invalid_request");
         assert_eq!(within(supervisor.hold_idp("idp", &reason)).await.unwrap_err().code(), "invalid_request");
     }
-    let absent = TokenKey::new("nobody", "idp");
+    let absent = TokenKey::at("idp").user("nobody");
     assert_eq!(within(supervisor.hold(&absent, "x")).await.unwrap_err(), Error::NotConnected);
     assert_eq!(within(supervisor.release(&absent)).await.unwrap_err(), Error::NotConnected);
     assert_eq!(within(supervisor.release(&key)).await.unwrap().held, None);

@@ -176,7 +176,7 @@ impl Installed {
     /// The refresh tokens that a dead server left of each of these users' grants, in store and journal.
     pub(crate) async fn left(&self, users: &[String]) -> Vec<Vec<RefreshToken>> {
         let keyring = Keyring::from_file(self.folder.path().join("token-supervisor.keys")).unwrap();
-        let keys: Vec<_> = users.iter().map(|user| TokenKey::new(user, self.idp)).collect();
+        let keys: Vec<_> = users.iter().map(|user| TokenKey::at(self.idp).user(user)).collect();
         let left = left(&self.folder.path().join("token-supervisor.db"), &keyring, &keys).await;
         left.into_iter().map(|kept| kept.into_iter().filter_map(|kept| kept.refresh_token).collect()).collect()
     }

@@ -14,7 +14,7 @@ use crate::support::{LIFE, World, ask, eventually, passing, stop, until_purged, 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn key(user: &str) -> TokenKey {
-    TokenKey::new(user, "idp")
+    TokenKey::at("idp").user(user)
 }
 
 async fn connect(world: &World, supervisor: &TokenSupervisor, user: &str) -> TokenKey {
@@ -204,7 +204,7 @@ async fn what_was_disconnected_long_ago_is_purged_and_nothing_else() {
 async fn all_grants_of_a_user_end_also_at_an_idp_that_is_not_configured_any_more() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.builder().idp("former", world.sim.idp()).start().await.unwrap();
-    let (former, work) = (TokenKey::new("alice", "former"), key("alice").account("work"));
+    let (former, work) = (TokenKey::at("former").user("alice"), key("alice").account("work"));
     for key in [&former, &key("alice"), &work, &key("alice2")] {
         within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
     }
@@ -227,7 +227,7 @@ async fn all_grants_of_a_user_end_also_at_an_idp_that_is_not_configured_any_more
 
     assert_eq!(within(supervisor.disconnect_user("nobody", Revoke::Yes)).await.unwrap(), []);
     assert_eq!(within(supervisor.disconnect_user("", Revoke::Yes)).await.unwrap_err().code(), "invalid_request");
-    let unknown = TokenKey::new("alice", "another");
+    let unknown = TokenKey::at("another").user("alice");
     assert_eq!(within(supervisor.disconnect(&unknown, Revoke::Yes)).await.unwrap_err(), Error::UnknownIdp);
 }
 

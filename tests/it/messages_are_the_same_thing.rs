@@ -31,7 +31,7 @@ impl Handler<Work> for Caller {
 async fn an_actor_asks_through_a_recipient() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let registry = supervisor.registry();
     within(registry.send(Connect::new(&key, world.sim.consent("alice")))).await.unwrap();
     assert_eq!(within(registry.send(GetStatus::new(&key))).await.unwrap().state, State::Fresh);

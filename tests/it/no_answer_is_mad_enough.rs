@@ -163,7 +163,7 @@ async fn play(script: Vec<Mad>) -> Result<(), String> {
     let (endpoint, url) = Endpoint::start(script.clone()).await;
     let idp = Idp::oauth2(url, "client", "ts-test-secret-client");
     let supervisor = world.bare_builder().idp("idp", idp).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     connect(&supervisor, &key, 0).await;
     for round in 1..=script.len() {
         world.clock.advance(LIFE);

@@ -64,7 +64,7 @@ async fn a_dropped_caller_neither_stops_nor_changes_the_refresh() {
 async fn different_keys_do_not_wait_for_each_other() {
     let world = World::new(Profile::gitlab());
     let (supervisor, alice) = world.connected().await;
-    let bob = TokenKey::new("bob", "idp");
+    let bob = TokenKey::at("idp").user("bob");
     supervisor.connect(&bob, world.sim.consent("bob")).await.unwrap();
     world.sim.next(Fault::HangAfter);
     let slow = tokio::spawn({
@@ -90,7 +90,7 @@ async fn nothing_is_claimed_before_the_provider_has_a_slot() {
     };
     let idp = world.sim.idp().max_concurrency(1);
     let supervisor = world.bare_builder().idp("idp", idp).at_points(look).start().await.unwrap();
-    let keys = ["alice", "bob"].map(|user| TokenKey::new(user, "idp"));
+    let keys = ["alice", "bob"].map(|user| TokenKey::at("idp").user(user));
     for key in &keys {
         supervisor.connect(key, world.sim.consent(key.user())).await.unwrap();
     }

@@ -11,7 +11,7 @@ const ALICE: &str = "1001";
 const BOB: &str = "1002";
 
 async fn known(world: &World) -> (token_supervisor::TokenSupervisor, TokenKey) {
-    let (supervisor, key) = (world.start().await, TokenKey::new("alice", "idp"));
+    let (supervisor, key) = (world.start().await, TokenKey::at("idp").user("alice"));
     within(supervisor.connect(&key, world.sim.consent("alice").subject(ALICE))).await.unwrap();
     (supervisor, key)
 }
@@ -87,7 +87,7 @@ async fn the_first_subject_that_is_seen_is_remembered() {
 #[tokio::test]
 async fn a_connect_says_what_it_expects_of_its_key() {
     let world = World::new(Profile::gitlab());
-    let (supervisor, key) = (world.start().await, TokenKey::new("alice", "idp"));
+    let (supervisor, key) = (world.start().await, TokenKey::at("idp").user("alice"));
     let first = world.sim.consent("alice").subject(ALICE);
     let create = || Connect::new(&key, first.clone()).only_if_absent();
     let replace =

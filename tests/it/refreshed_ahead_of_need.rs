@@ -26,7 +26,7 @@ async fn a_due_token_is_refreshed_in_the_background() {
 async fn a_margin_longer_than_the_life_does_not_make_new_tokens_due() {
     let world = World::new(Profile::bitbucket());
     let supervisor = world.bare_builder().idp("idp", world.sim.idp().margin(LIFE * 24)).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let status = within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     assert_eq!(status.state, State::Fresh);
     world.clock.advance(LIFE / 2);
@@ -101,7 +101,7 @@ async fn a_watched_key_does_not_sleep_and_its_watch_sees_every_token() {
     while watch.token().is_none_or(|token| token.generation().get() < 2) {
         within(watch.changed()).await;
     }
-    let missing = within(supervisor.watch(&TokenKey::new("nobody", "idp"))).await;
+    let missing = within(supervisor.watch(&TokenKey::at("idp").user("nobody"))).await;
     assert_eq!(missing.unwrap_err(), Error::NotConnected);
 }
 
@@ -138,14 +138,14 @@ async fn a_stepped_wall_clock_never_revives_an_expired_token() {
 async fn without_a_refresh_token_a_grant_lives_as_long_as_its_access_token() {
     let world = World::new(Profile::github());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     let grant = Grant::new("ts-test-secret-only").expires_in(LIFE);
     within(supervisor.connect(&key, grant)).await.unwrap();
     within(supervisor.token(&key)).await.unwrap();
     world.clock.advance(LIFE);
     let error = within(supervisor.token(&key)).await.unwrap_err();
     assert!(matches!(&error, Error::ReconnectRequired { reason, .. } if reason == "no_refresh_token"), "{error}");
-    let forever = TokenKey::new("bob", "idp");
+    let forever = TokenKey::at("idp").user("bob");
     within(supervisor.connect(&forever, Grant::new("ts-test-secret-ever").expiry(Expiry::Never))).await.unwrap();
     world.clock.advance(LIFE * 10_000);
     within(supervisor.token(&forever)).await.unwrap();

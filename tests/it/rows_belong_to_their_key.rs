@@ -9,7 +9,7 @@ use crate::support::{LIFE, World, stop, within};
 async fn a_row_swapped_between_users_does_not_open() {
     let world = World::new(Profile::keycloak());
     let (supervisor, alice) = world.connected().await;
-    let bob = TokenKey::new("bob", "idp");
+    let bob = TokenKey::at("idp").user("bob");
     within(supervisor.connect(&bob, world.sim.consent("bob"))).await.unwrap();
     stop(supervisor).await;
 

@@ -69,7 +69,7 @@ async fn nothing_new_starts_and_valid_tokens_are_served_on() {
     within(supervisor.token(&key)).await.unwrap();
     world.clock.advance(LIFE);
     assert_eq!(within(supervisor.token(&key)).await.unwrap_err(), Error::ShutDown);
-    assert_eq!(within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap_err(), Error::ShutDown);
+    assert_eq!(within(supervisor.status(&TokenKey::at("idp").user("bob"))).await.unwrap_err(), Error::ShutDown);
     assert_eq!(world.sim.requests(), 0);
 }
 
@@ -77,7 +77,7 @@ async fn nothing_new_starts_and_valid_tokens_are_served_on() {
 async fn nothing_new_starts_while_a_shutdown_waits_for_what_is_in_flight() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    let others: Vec<_> = (0..16).map(|number| TokenKey::new(format!("user-{number}"), "idp")).collect();
+    let others: Vec<_> = (0..16).map(|number| TokenKey::at("idp").user(format!("user-{number}"))).collect();
     for other in &others {
         within(supervisor.connect(other, world.sim.consent(other.user()))).await.unwrap();
     }

@@ -59,7 +59,7 @@ impl World {
     /// A supervisor with one connected grant.
     pub async fn connected(&self) -> (TokenSupervisor, TokenKey) {
         let supervisor = self.start().await;
-        let key = TokenKey::new("alice", "idp");
+        let key = TokenKey::at("idp").user("alice");
         supervisor.connect(&key, self.sim.consent("alice")).await.unwrap();
         (supervisor, key)
     }
@@ -120,7 +120,7 @@ pub async fn passing<T>(world: &World, step: Duration, task: JoinHandle<T>) -> T
 
 /// Lets time pass in steps, each after what the one before started has ended.
 pub async fn pass(world: &World, supervisor: &TokenSupervisor, time: Duration, step: Duration) {
-    let (mut passed, nobody) = (Duration::ZERO, TokenKey::new("nobody", "idp"));
+    let (mut passed, nobody) = (Duration::ZERO, TokenKey::at("idp").user("nobody"));
     while passed < time {
         world.clock.advance(step);
         passed += step;

@@ -104,7 +104,7 @@ async fn a_claim_acknowledged_too_late_sends_nothing() {
         });
     };
     let supervisor = world.builder().at_points(count).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     supervisor.testing().store_fault(StoreFault::ClaimAcknowledgementsLost);
     world.clock.advance(LIFE);
@@ -141,7 +141,7 @@ async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
     within(supervisor.token(&key)).await.unwrap();
     supervisor.testing().store_fault(StoreFault::Down);
     within(supervisor.token(&key)).await.unwrap();
-    let cold = TokenKey::new("bob", "idp");
+    let cold = TokenKey::at("idp").user("bob");
     let error = within(supervisor.token(&cold)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { cause: token_supervisor::Cause::StoreDown, .. }), "{error}");
     let error = within(supervisor.connect(&cold, world.sim.consent("bob"))).await.unwrap_err();
@@ -163,7 +163,7 @@ async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
 async fn left_in_the_journal(world: &World) -> (TokenSupervisor, TokenKey) {
     let panics = |point| assert!(point != Point::Journaled, "injected: an attempt");
     let supervisor = world.builder().at_points(panics).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     supervisor.testing().store_fault(StoreFault::CommitsFail);
     world.clock.advance(LIFE);

@@ -128,14 +128,14 @@ async fn trouble_with_the_store_and_with_ourselves_is_counted_and_over_when_it_i
     assert_eq!(sample(&supervisor, "actors", &[("state", "awake")]).await, Some(1.0));
     let read = sample(&supervisor, "store_seconds_count", &[("op", "read")]).await.unwrap();
     supervisor.testing().store_fault(StoreFault::Down);
-    let error = within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap_err();
+    let error = within(supervisor.status(&TokenKey::at("idp").user("bob"))).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }) && supervisor.is_store_down(), "{error}");
     assert_eq!(sample(&supervisor, "store_errors_total", &[("op", "read")]).await, Some(1.0));
     assert_eq!(sample(&supervisor, "store_seconds_count", &[("op", "read")]).await, Some(read + 1.0));
     world.clock.advance(Duration::from_secs(60));
     assert!(!within(supervisor.metrics()).await.iter().any(|metric| metric.name == "grants"), "nobody can count them");
     supervisor.testing().store_fault(StoreFault::None);
-    within(supervisor.status(&TokenKey::new("bob", "idp"))).await.unwrap();
+    within(supervisor.status(&TokenKey::at("idp").user("bob"))).await.unwrap();
     assert!(!supervisor.is_store_down());
     stop(supervisor).await;
 }
@@ -144,7 +144,7 @@ async fn trouble_with_the_store_and_with_ourselves_is_counted_and_over_when_it_i
 async fn who_is_told_to_slow_down_is_counted() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.builder().waiters_per_grant(1).start().await.unwrap();
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.clock.advance(LIFE);
     world.sim.next(Fault::HangAfter);

@@ -136,7 +136,7 @@ async fn a_value_file_that_changes_does_not_bring_in_a_half_written_configuratio
 #[tokio::test]
 async fn tombstones_are_kept_for_as_long_as_the_configuration_says() {
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    let (alice, stage) = (TokenKey::new("alice", "github"), Stage::start().await);
+    let (alice, stage) = (TokenKey::at("github").user("alice"), Stage::start().await);
     let path = write(&stage.folder, "[retention]\ntombstone_days = 2\n");
     stage.supervisor.shutdown(Duration::from_secs(5)).await;
     let reloader = Reloader::load(Some(&path), std::iter::empty::<(OsString, OsString)>()).unwrap();

@@ -296,7 +296,7 @@ fn first_row(token: Token) -> Row {
 
 /// One key: `TokenKey` shares its buffer, so that rows are cheap to copy.
 pub(super) fn key() -> TokenKey {
-    thread_local!(static KEY: TokenKey = TokenKey::new("u", "i"));
+    thread_local!(static KEY: TokenKey = TokenKey::at("i").user("u"));
     KEY.with(TokenKey::clone)
 }
 

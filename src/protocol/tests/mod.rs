@@ -57,7 +57,7 @@ pub(crate) fn seconds(seconds: u64) -> Duration {
 /// A grant that holds token 1 and waits for nothing.
 pub(crate) fn row() -> Row {
     Row {
-        key: TokenKey::new("alice", "idp"),
+        key: TokenKey::at("idp").user("alice"),
         grant_id: INCARNATION.public("g"),
         incarnation: INCARNATION,
         generation: GENERATION,

@@ -7,7 +7,7 @@ use crate::store::Counted;
 
 pub(super) async fn grants_are_counted_as_they_are(place: &mut Place) {
     let keys: Vec<_> =
-        (1..=9).map(|number| TokenKey::new(format!("user{number}"), if number < 9 { "a" } else { "b" })).collect();
+        (1..=9).map(|number| TokenKey::at(if number < 9 { "a" } else { "b" }).user(format!("user{number}"))).collect();
     for (key, number) in keys.iter().zip(1..) {
         place.connected(key, number).await;
     }

@@ -40,7 +40,7 @@ const USERS: [&str; 7] =
 async fn crowd(place: &Place) -> Vec<TokenKey> {
     let mut keys = Vec::new();
     for (number, user) in (1..).step_by(4).zip(USERS.into_iter().rev()) {
-        let [b, a] = ["b", "a"].map(|idp| TokenKey::new(user, idp));
+        let [b, a] = ["b", "a"].map(|idp| TokenKey::at(idp).user(user));
         for (key, number) in
             [(b.account("x"), number), (a.clone(), number + 1), (a.account("x"), number + 2), (b, number + 3)]
         {
@@ -68,7 +68,7 @@ pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(
         (Names { gone: true, ..names() }, Box::new(move |key| *key == gone)),
         (
             Names { idp: some("b"), user_prefix: some("acme/\u{e4}"), account: some("x"), ..names() },
-            Box::new(|key| *key == TokenKey::new("acme/\u{e4}", "b").account("x")),
+            Box::new(|key| *key == TokenKey::at("b").user("acme/\u{e4}").account("x")),
         ),
         (
             Names { idp: some("b"), user_prefix: some("acme/"), ..names() },

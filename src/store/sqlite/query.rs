@@ -259,7 +259,7 @@ pub(super) fn due(
         .select((grants::wake_at.assume_not_null(), grants::id, grants::idp, grants::user_id, grants::account))
         .load::<(i64, i64, String, String, String)>(connection)?;
     let next = found.last().filter(|_| found.len() == limit as usize).map(|row| Cursor { wake_at: row.0, id: row.1 });
-    let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::new(user, idp).account(account)).collect();
+    let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::at(idp).user(user).account(account)).collect();
     Ok(Page { keys, next })
 }
 
@@ -285,7 +285,7 @@ pub(super) fn expiring(
         .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
     let expiring = |((id, idp, user, account), grant_id, ends)| Expiring {
         id,
-        key: TokenKey::new(user, idp).account(account),
+        key: TokenKey::at(idp).user(user).account(account),
         grant_id,
         refresh_expires: expires(ends),
     };
@@ -305,7 +305,7 @@ pub(super) fn revocations(
     let revocation =
         |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| Revocation {
             id,
-            key: TokenKey::new(user, idp).account(account),
+            key: TokenKey::at(idp).user(user).account(account),
             token: Sealed(token),
             failures: failures.try_into().unwrap_or(0),
         };

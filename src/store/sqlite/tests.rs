@@ -17,7 +17,7 @@ fn clock() -> Clock {
 }
 
 fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
-    let key = TokenKey::new(user, "idp");
+    let key = TokenKey::at("idp").user(user);
     let connect = Connect { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
     (key, Change::Connect(Box::new(connect)))
 }
@@ -179,7 +179,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
     migrate::run(&mut connection).unwrap();
     let (some, names) = (|text: &str| Some(text.to_owned()), crate::store::Names::default);
-    let cursor = TokenKey::new("acme/b", "idp").account("c");
+    let cursor = TokenKey::at("idp").user("acme/b").account("c");
     let idp = Names { idp: some("idp"), ..names() };
     let tenant = Names { user_prefix: some("acme/"), ..idp.clone() };
     for (names, after, found_by) in [

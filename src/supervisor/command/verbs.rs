@@ -165,7 +165,7 @@ command! {
     /// # doc::with_alice(async |supervisor, _, simulated| {
     /// use token_supervisor::{Connect, Error, Grant, TokenKey};
     ///
-    /// let bob = TokenKey::new("bob", "gitlab");
+    /// let bob = TokenKey::at("gitlab").user("bob");
     /// # let answer = simulated.consent_answer("bob");
     /// let grant = Grant::from_token_response(&answer)?; // of the token endpoint, as it came
     /// supervisor.connect(&bob, grant.clone()).await?; // or `call(Connect::new(&bob, grant))`

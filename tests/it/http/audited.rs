@@ -61,7 +61,7 @@ fn keys() -> ApiKeys {
 async fn every_token_and_every_change_is_one_line_of_the_audit() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp");
+    let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let app = init_service(App::new().service(api(supervisor.clone(), keys()))).await;
     let (log, _listening) = Log::listen();
@@ -121,7 +121,7 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
 async fn many(world: &World, supervisor: &TokenSupervisor) -> usize {
     const MANY: usize = 100;
     for account in 0..MANY {
-        let key = TokenKey::new("alice", "idp").account(account.to_string());
+        let key = TokenKey::at("idp").user("alice").account(account.to_string());
         within(supervisor.connect(&key, world.sim.consent(&format!("alice {account}")))).await.unwrap();
     }
     MANY

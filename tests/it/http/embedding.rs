@@ -26,7 +26,7 @@ async fn generation(token: IdpToken<Work>) -> String {
 }
 
 async fn status(supervisor: TokenSupervisor) -> Result<HttpResponse, Error> {
-    let status = supervisor.status(&TokenKey::new("nobody", "nowhere")).await?;
+    let status = supervisor.status(&TokenKey::at("nowhere").user("nobody")).await?;
     Ok(HttpResponse::Ok().body(status.grant_id))
 }
 
@@ -39,7 +39,7 @@ fn caller(request: &HttpRequest) -> Option<String> {
 async fn handlers_get_their_callers_tokens_and_errors_are_problems() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("alice", "idp").account("work");
+    let key = TokenKey::at("idp").user("alice").account("work");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     for wrapped in [false, true] {
         let app = App::new().app_data(Caller::by(caller));
@@ -79,7 +79,7 @@ async fn handlers_get_their_callers_tokens_and_errors_are_problems() {
 async fn the_api_is_mounted_beside_an_applications_own_routes() {
     let world = World::new(Profile::gitlab());
     let supervisor = world.start().await;
-    let key = TokenKey::new("acme/alice", "idp");
+    let key = TokenKey::at("idp").user("acme/alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     let keys = ApiKeys::new([ApiKey::from_secret("test", "ts-test-secret-k").scope(Scope::Token)]);
     let own = || async { "own" };

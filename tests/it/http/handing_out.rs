@@ -127,7 +127,7 @@ async fn a_long_poll_ends_with_another_token_with_its_wait_with_its_key_and_with
 #[tokio::test]
 async fn many_tokens_come_in_the_order_in_which_they_were_asked_for() {
     let (stage, _) = Stage::connected().await;
-    let work = TokenKey::new("alice", "idp").account("work");
+    let work = TokenKey::at("idp").user("alice").account("work");
     within(stage.supervisor.connect(&work, stage.world.sim.consent("alice-at-work"))).await.unwrap();
     let items = json!([
         {"idp": "idp", "user": "alice", "account": "work"},
@@ -148,7 +148,7 @@ async fn many_tokens_come_in_the_order_in_which_they_were_asked_for() {
         })
         .collect();
     let token = |key: &TokenKey| stage.supervisor.cached(key).unwrap().access_token().expose_secret().to_owned();
-    let alice = TokenKey::new("alice", "idp");
+    let alice = TokenKey::at("idp").user("alice");
     assert!(body["items"][1]["problem"]["grant_id"].is_null(), "{body}");
     assert_eq!(short, [&token(&work), "not_connected", "unknown_idp", "invalid_request", &token(&alice)]);
     let many = vec![json!({"idp": "idp", "user": "alice"}); 101];

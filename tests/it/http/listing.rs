@@ -20,7 +20,7 @@ async fn stage() -> Stage {
     for user in ["acme/alice", "acme/bob", "beta/alice"] {
         for idp in ["idp", "other"] {
             let grant = stage.world.sim.consent(&format!("{user} at {idp}"));
-            within(stage.supervisor.connect(&TokenKey::new(user, idp), grant)).await.unwrap();
+            within(stage.supervisor.connect(&TokenKey::at(idp).user(user), grant)).await.unwrap();
         }
     }
     stage

@@ -48,7 +48,7 @@ impl Stage {
     /// With alice connected at `idp`.
     pub async fn connected() -> (Self, TokenKey) {
         let stage = Self::new().await;
-        let key = TokenKey::new("alice", "idp");
+        let key = TokenKey::at("idp").user("alice");
         within(stage.supervisor.connect(&key, stage.world.sim.consent("alice"))).await.unwrap();
         (stage, key)
     }

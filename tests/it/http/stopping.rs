@@ -19,7 +19,7 @@ async fn a_server_that_stops_answers_what_was_asked_and_takes_no_more() {
     let (stage, _) = Stage::connected().await;
     stage.world.sim.always(Some(Fault::HangAfter));
     // Its port may be somebody else's in the end, who has no such grant.
-    let ours = TokenKey::new("a-user-of-this-server", "idp");
+    let ours = TokenKey::at("idp").user("a-user-of-this-server");
     within(stage.supervisor.connect(&ours, stage.world.sim.consent(ours.user()))).await.unwrap();
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(10));
     let (http, url) = (http.build().unwrap(), format!("http://{}/v1/grants/idp/{}", stage.address, ours.user()));

@@ -110,10 +110,10 @@ fn bytes(stage: &Stage) -> Vec<Vec<u8>> {
 async fn crowded() -> Stage {
     let (stage, _) = Stage::connected().await;
     for (user, idp) in [("bob", "idp"), ("acme/carol", "other"), ("dave", "idp")] {
-        let key = TokenKey::new(user, idp);
+        let key = TokenKey::at(idp).user(user);
         within(stage.supervisor.connect(&key, stage.world.sim.consent(user))).await.unwrap();
     }
-    within(stage.supervisor.disconnect(&TokenKey::new("dave", "idp"), Revoke::No)).await.unwrap();
+    within(stage.supervisor.disconnect(&TokenKey::at("idp").user("dave"), Revoke::No)).await.unwrap();
     stage
 }
 

@@ -95,7 +95,7 @@ pub(super) struct Failures {
 
 /// The key that is kept.
 pub(super) fn key() -> TokenKey {
-    TokenKey::new("alice", "sso")
+    TokenKey::at("sso").user("alice")
 }
 
 /// A supervisor on the files in `folder`.

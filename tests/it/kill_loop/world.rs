@@ -34,7 +34,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let (disk, providers) = (Disk::new(), Providers::start());
         let users = (0..GRANTS_AT_EACH).cycle().map(|user| format!("user-{user}"));
-        let grants = users.zip(Providers::of_grants()).map(|(user, (idp, _))| TokenKey::new(user, idp)).collect();
+        let grants = users.zip(Providers::of_grants()).map(|(user, (idp, _))| TokenKey::at(idp).user(user)).collect();
         Self {
             dice: Dice(seed),
             program: Program::new(&disk, &providers, grants),

@@ -118,7 +118,7 @@ async fn a_second_use_ends_the_grant_for_everybody() {
 }
 
 fn key() -> TokenKey {
-    TokenKey::new("alice", "sso")
+    TokenKey::at("sso").user("alice")
 }
 
 /// A supervisor on the files in `folder`.

@@ -98,7 +98,7 @@ async fn release(stage: &mut Stage, key: &TokenKey) -> Result<bool, String> {
 
 /// What timed out may still be on its way to the store, which takes one thing after the other.
 async fn nothing_is_behind(stage: &mut Stage) -> bool {
-    let nobody = TokenKey::new("nobody", "idp");
+    let nobody = TokenKey::at("idp").user("nobody");
     let answer = stage.called(RequireReconnect::new(&nobody, "to be the last")).await;
     matches!(answer, Err(Error::NotConnected)) && stage.supervisor().testing().attempts() == 0
 }

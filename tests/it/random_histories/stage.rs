@@ -101,7 +101,7 @@ impl Stage {
 
     pub(super) async fn begin(&mut self, seed: u64) -> Result<Plot, String> {
         let user = format!("user-{seed}");
-        let key = TokenKey::new(&user, "idp");
+        let key = TokenKey::at("idp").user(&user);
         let consent = self.consent(&user);
         self.world.sim.set_kind((self.setting.profile)().kind);
         let first = self.called(Connect::new(&key, consent.grant.clone()).timeout(LIFE)).await;
