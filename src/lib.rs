@@ -115,7 +115,7 @@ pub use model::{
 };
 pub use protocol::Unchanged;
 pub use supervisor::{
-    Acquire, Builder, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
+    Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
     Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
     RequireReconnect, Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };

@@ -1,43 +1,44 @@
-//! How a supervisor is configured and started.
+//! The configuration and start of a supervisor. The builder alone knows all of its rooms.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use tokio::{runtime::Runtime, sync::watch};
 
 use super::{
-    RefreshSettings, TokenSupervisor,
-    core::{Core, Limits, Provider},
+    TokenSupervisor,
+    census::Counter,
     events::Channel,
-    handle::Shared,
-    holds::{self, Holds},
-    metrics::Counters,
-    offboard::purge_old,
-    recover::flush_journal,
-    refresh::Attempts,
+    front::Front,
+    handle::Rooms,
+    ledger::Ledger,
+    provider::Providers,
+    refresh::{Attempts, Ports, Refresher},
+    router::Router,
     runtime::Life,
+    settings::{Limits, RefreshSettings},
     snapshot::Snapshot,
-    sweep::{revoke_all, sweep},
+    token::Surroundings,
+    upkeep::{Revoker, Upkeep},
 };
+#[cfg(not(feature = "testing"))]
+use crate::clock::Clock;
 use crate::{
-    clock::Clock,
     error::Error,
     idp::Idp,
     journal::Journal,
     keyring::Keyring,
-    model::{Sealed, valid_idp_name},
+    model::Sealed,
     store::{
         self,
         metered::{Metered, Meters},
     },
 };
 
-/// A supervisor to be started.
+/// Configures and starts a supervisor.
 ///
 /// ```
 /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -72,13 +73,15 @@ pub struct Builder {
     refresh: RefreshSettings,
     limits: Limits,
     on_demand: bool,
+    plain_users: bool,
     #[cfg(feature = "testing")]
     pub(crate) testing: crate::testing::Hooks,
 }
 
-impl Builder {
-    pub(super) fn new() -> Self {
-        Self {
+impl TokenSupervisor {
+    /// Configures a supervisor.
+    pub fn builder() -> Builder {
+        Builder {
             store: None,
             keyring: None,
             journal: None,
@@ -86,71 +89,81 @@ impl Builder {
             refresh: RefreshSettings::default(),
             limits: Limits::default(),
             on_demand: false,
+            plain_users: false,
             #[cfg(feature = "testing")]
             testing: crate::testing::Hooks::default(),
         }
     }
+}
 
-    /// Where grants are stored: `sqlite://PATH`. Created if it does not exist.
+impl Builder {
+    /// Sets the store of grants: `sqlite://PATH`. Created if it does not exist.
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = Some(url.into());
         self
     }
 
-    /// The keys that seal what is stored.
+    /// Sets the keys that seal stored tokens.
     pub fn keyring(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(keyring);
         self
     }
 
-    /// The folder for answers that the store has not got yet; beside the SQLite file unless set. It must be on a
+    /// Sets the folder for responses that the store does not have yet; beside the SQLite file unless set. It must be on a
     /// disk that survives the process.
     pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
         self.journal = Some(folder.into());
         self
     }
 
-    /// An identity provider under the name that keys use.
+    /// Adds an identity provider under the name that keys use.
     pub fn idp(mut self, name: impl Into<String>, idp: Idp) -> Self {
         self.idps.push((name.into(), idp));
         self
     }
 
-    /// The times of refreshes, where an identity provider does not set its own.
+    /// Sets the times of refreshes, where an identity provider does not set its own.
     pub fn refresh(mut self, refresh: RefreshSettings) -> Self {
         self.refresh = refresh;
         self
     }
 
-    /// How many callers may wait for one grant (16 384); those beyond it are told to slow down.
+    /// Sets how many callers may wait for one grant (16 384); callers beyond that get [`Error::Busy`].
     pub fn waiters_per_grant(mut self, waiters: usize) -> Self {
         self.limits.waiters_per_grant = waiters;
         self
     }
 
-    /// How many requests may wait for an answer at the same time (131 072); those beyond it are told to slow down. Valid
-    /// tokens are served all the same.
+    /// Sets how many requests may wait for their answers (131 072); requests beyond that get [`Error::Busy`]. Valid tokens
+    /// are served all the same.
     pub fn requests_in_flight(mut self, requests: usize) -> Self {
         self.limits.requests_in_flight = requests;
         self
     }
 
-    /// How long a key's actor stays awake after the last use (10 min).
+    /// Sets how long a key's actor stays awake after the last use (10 min).
     pub fn idle_after(mut self, idle: Duration) -> Self {
         self.limits.idle_after = idle;
         self
     }
 
-    /// How often grants without an actor are looked after (5 s).
+    /// Sets how often grants without an actor are checked for due refreshes (5 s).
     pub fn sweep_every(mut self, period: Duration) -> Self {
         self.limits.sweep_every = period;
         self
     }
 
-    /// For programs that live for one request, such as a command: does what is asked for, and nothing that is due for
-    /// other grants. What a process before it left in the journal is stored all the same.
+    /// Refreshes only the grants that are asked for, not those that are due: for programs that live for one request, such as
+    /// a command. Responses that an earlier process left in the journal are stored all the same.
     pub fn on_demand(mut self) -> Self {
         self.on_demand = true;
+        self
+    }
+
+    /// Names users as they are in the lines of the `audit` target (field `user`), instead of by a digest that only the key
+    /// ring's owner can compute.
+    pub fn plain_users(mut self, plain: bool) -> Self {
+        self.plain_users = plain;
         self
     }
 
@@ -160,8 +173,8 @@ impl Builder {
         self
     }
 
-    /// How long what is stored of a disconnected grant is kept, for [`restore`](TokenSupervisor::restore) and for people who
-    /// ask what became of it, before it is purged (30 days). It is looked for once an hour.
+    /// Sets how long the row of a disconnected grant is kept, for [`restore`](TokenSupervisor::restore) and for questions
+    /// about it, before it is purged (30 days). Old rows are searched for once an hour.
     pub fn tombstones_kept(mut self, kept: Duration) -> Self {
         self.limits.tombstones_kept = kept;
         self
@@ -172,7 +185,7 @@ impl Builder {
     /// Dropping the future leaves nothing running.
     ///
     /// # Errors
-    /// [`Error::Configuration`], [`Error::Start`], [`Error::StoreInUse`] or [`Error::Journal`]: what is missing,
+    /// [`Error::Configuration`], [`Error::Start`], [`Error::StoreInUse`] or [`Error::Journal`]: what is missing or
     /// contradictory, or cannot be opened, and what to do about it. A wrong or missing key is noticed here, not at use.
     pub async fn start(self) -> Result<TokenSupervisor, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -185,21 +198,16 @@ impl Builder {
         let runtime = runtime.ok_or(Error::Internal("a runtime that was just made is gone"))?;
         let (handle, on_demand) = (runtime.clone(), self.on_demand);
         let opened = runtime.spawn_blocking(move || self.open(handle)).await;
-        let core = opened.map_err(|_| Error::Internal("opening store and journal panicked"))??;
-        let checked = core.store.meta("key_check", core.keyring.check_value().0).await;
+        let opened = opened.map_err(|_| Error::Internal("opening store and journal panicked"))??;
+        let ports = opened.refresher.ports();
+        let checked = ports.ledger.store().meta("key_check", ports.keyring.check_value().0).await;
         let checked = checked.map_err(|error| Error::Start(error.to_string()))?;
-        core.keyring.verify_check(&Sealed(checked))?;
-        holds::read(&core).await.map_err(|error| Error::Start(error.to_string()))?;
-        let life = Life::start(Arc::new(core), guard.release()?)
-            .await
-            .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
-        let shared = life.shared.clone();
-        life.background(shared.core.clock.clone().watch_steps());
-        life.background(start_work(shared.clone(), on_demand));
-        Ok(TokenSupervisor::new(shared, Arc::new(life)))
+        ports.keyring.verify_check(&Sealed(checked))?;
+        ports.providers.read_holds(&ports.ledger).await.map_err(|error| Error::Start(error.to_string()))?;
+        opened.assemble(guard.release()?, on_demand).await
     }
 
-    fn open(self, runtime: tokio::runtime::Handle) -> Result<Core, Error> {
+    fn open(self, runtime: tokio::runtime::Handle) -> Result<Opened, Error> {
         let missing = |what: &str| Error::Configuration(format!("{what}: see TokenSupervisor::builder"));
         let url = self.store.as_deref().ok_or_else(|| missing("no store is set"))?;
         let keyring = self.keyring.ok_or_else(|| missing("no key ring is set"))?;
@@ -207,7 +215,8 @@ impl Builder {
         let clock = self.testing.clock(&runtime);
         #[cfg(not(feature = "testing"))]
         let clock = Clock::system(runtime.clone());
-        let idps = providers(self.idps, &self.refresh, &clock)?;
+        let events = Arc::new(Channel::default());
+        let providers = Arc::new(Providers::new(self.idps, self.refresh, clock.clone(), events.clone())?);
         let store = store::open(url, &clock)?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
@@ -221,72 +230,50 @@ impl Builder {
         let journal = Arc::new(Journal::open(&folder, &keyring)?);
         #[cfg(feature = "testing")]
         self.testing.share(&journal);
-        let snapshot = Snapshot::new(clock.clone());
-        let stopping = watch::Sender::new(false);
-        let (attempts, limits, in_flight) = (Attempts::new(), self.limits, AtomicUsize::new(0));
-        Ok(Core {
+        let refresher = Refresher::new(Ports {
+            ledger: Ledger::new(store, events, keyring.clone(), self.plain_users),
+            snapshot: Arc::new(Snapshot::new(clock.clone())),
             clock,
-            store,
             keyring,
             journal,
-            idps: ArcSwap::from_pointee(idps),
-            refresh: self.refresh,
-            snapshot,
-            attempts,
-            events: Channel::new(),
-            counters: Counters::default(),
-            meters,
-            limits,
-            in_flight,
+            providers,
+            attempts: Attempts::default(),
             runtime,
-            holds: Holds::default(),
-            stopping,
+            leases_lost: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
             #[cfg(feature = "testing")]
-            testing: self.testing,
-        })
+            hooks: self.testing,
+        });
+        Ok(Opened { refresher, meters, limits: self.limits })
     }
 }
 
-/// Nothing is swept before what the last process left in the journal is stored.
-async fn start_work(shared: Shared, on_demand: bool) {
-    flush_journal(shared.core.clone()).await;
-    if on_demand {
-        return;
-    }
-    tokio::join!(sweep(shared.clone()), revoke_all(shared.clone()), purge_old(shared));
+/// Everything that is opened before the supervisor's own threads run.
+struct Opened {
+    refresher: Refresher,
+    meters: Arc<Meters>,
+    limits: Limits,
 }
 
-fn providers(
-    idps: Vec<(String, Idp)>,
-    refresh: &RefreshSettings,
-    clock: &Clock,
-) -> Result<HashMap<String, Arc<Provider>>, Error> {
-    let mut providers = HashMap::new();
-    for (name, idp) in idps {
-        let provider = provider(&name, idp, refresh, clock, None)?;
-        if providers.insert(name.clone(), provider).is_some() {
-            return Err(wrong_idp(&name, "it is configured twice"));
-        }
+impl Opened {
+    /// Introduces the rooms to one another and starts them.
+    async fn assemble(self, runtime: Runtime, on_demand: bool) -> Result<TokenSupervisor, Error> {
+        let Self { refresher, meters, limits } = self;
+        let ports = refresher.ports();
+        let (ledger, clock, providers) = (ports.ledger.clone(), ports.clock.clone(), ports.providers.clone());
+        let (registry, registries) = watch::channel(None);
+        let router = Router::new(registries);
+        let around = Arc::new(Surroundings::new(refresher.clone(), router.clone(), limits));
+        let front = Front::new(&around);
+        let revoker = Arc::new(Revoker::new(refresher.clone(), front.clone(), limits.sweep_every));
+        let grants = Counter::new(ledger.clone(), clock.clone(), ports.runtime.clone());
+        let life = Life::start(runtime, around.clone(), front.clone(), registry)
+            .await
+            .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
+        life.background(clock.watch_steps());
+        life.background(Upkeep::new(&around, &front, revoker.clone()).run(on_demand));
+        Ok(TokenSupervisor::new(Rooms { front, providers, ledger, refresher, around, revoker, grants, meters, life }))
     }
-    Ok(providers)
-}
-
-/// An identity provider under its name; `before` are its settings so far.
-pub(super) fn provider(
-    name: &str,
-    idp: Idp,
-    refresh: &RefreshSettings,
-    clock: &Clock,
-    before: Option<&Provider>,
-) -> Result<Arc<Provider>, Error> {
-    if !valid_idp_name(name) {
-        return Err(wrong_idp(name, "its name must match [a-z0-9][a-z0-9_-]{0,63}"));
-    }
-    Provider::new(idp, refresh, clock, before).map(Arc::new).map_err(|text| wrong_idp(name, &text))
-}
-
-fn wrong_idp(name: &str, text: &str) -> Error {
-    Error::Configuration(format!("identity provider {name:?}: {text}"))
 }
 
 /// A runtime that may be dropped inside asynchronous code.

@@ -1,4 +1,4 @@
-//! How many grants do what, for people who watch: counted in the store when somebody asks, by one count at a time.
+//! The census of grants for metrics: counted in the store when metrics are read, by one count at a time.
 
 use std::{
     pin::pin,
@@ -9,68 +9,80 @@ use std::{
 use futures_util::future::select;
 use tokio::sync::Notify;
 
-use super::core::Core;
-use crate::{model::Time, store::Census};
+use super::ledger::Ledger;
+use crate::{clock::Clock, model::Time, store::Census};
 
-/// How old a count may be: every row is read for it.
+/// The time between two counts: every row is read for one.
 const EVERY: Duration = Duration::from_secs(60);
-/// The part of the time that may be spent on counting.
+/// At most one part in this many of the time is spent on counting.
 const ONE_IN: u32 = 20;
-/// How long whoever asks waits for a count that runs; then the one before must do.
+/// How long a reader of metrics waits for a count that runs, before it gets the one before.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The last count, and the one that runs.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    state: Mutex<State>,
+struct Counts {
+    state: Mutex<Progress>,
     counted: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Progress {
     last: Option<Arc<Census>>,
     runs: bool,
-    /// When the next is due, by the boot-time clock.
+    /// When the next count is due, by the boot-time clock.
     next: Option<Time>,
 }
 
 impl Counts {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Whether a count is to begin now.
+impl Progress {
+    /// Whether a count begins now.
     fn begins(&mut self, now: Time) -> bool {
         let begins = !self.runs && self.next.is_none_or(|next| now >= next);
         self.runs |= begins;
         begins
     }
 
-    /// None if the store had no answer.
+    /// Records the end of a count; `None` if the store did not respond.
     fn ended(&mut self, began: Time, now: Time, census: Option<Census>) {
         let pause = EVERY.max(now.since(began).saturating_mul(ONE_IN));
         *self = Self { last: census.map(Arc::new), runs: false, next: Some(began + pause) };
     }
 }
 
-impl Core {
-    /// The last count; a new one if that is due. None before the first, and while the store gives none.
+/// Counts the store's grants for metrics.
+pub(super) struct Counter {
+    ledger: Ledger,
+    clock: Clock,
+    runtime: tokio::runtime::Handle,
+    counts: Arc<Counts>,
+}
+
+impl Counter {
+    pub(super) fn new(ledger: Ledger, clock: Clock, runtime: tokio::runtime::Handle) -> Self {
+        Self { ledger, clock, runtime, counts: Arc::default() }
+    }
+
+    /// Returns the last count, or a new one if that is due; `None` before the first, and while the store does not respond.
     ///
     /// Dropping the future does not stop a count, which would only have to begin again.
-    pub(super) async fn census(self: &Arc<Self>) -> Option<Arc<Census>> {
-        let counts = &self.counters.census;
+    pub(super) async fn census(&self) -> Option<Arc<Census>> {
+        let counts = &self.counts;
         let mut counted = pin!(counts.counted.notified());
         counted.as_mut().enable();
         let began = self.clock.read().boot;
         let begins = counts.state().begins(began);
         if begins {
-            let core = self.clone();
+            let (ledger, clock, counts) = (self.ledger.clone(), self.clock.clone(), counts.clone());
             self.runtime.spawn(async move {
-                let census = core.store.census().await.ok();
-                core.counters.census.state().ended(began, core.clock.read().boot, census);
-                core.counters.census.counted.notify_waiters();
+                let census = ledger.store().census().await.ok();
+                counts.state().ended(began, clock.read().boot, census);
+                counts.counted.notify_waiters();
             });
         }
         let runs = counts.state().runs;
@@ -93,7 +105,7 @@ mod tests {
 
     #[test]
     fn one_count_runs_at_a_time_and_none_too_often() {
-        let (mut state, start) = (State::default(), Time(1_000));
+        let (mut state, start) = (Progress::default(), Time(1_000));
         assert!(state.begins(start));
         assert!(!state.begins(start + 100 * EVERY), "it runs");
         state.ended(start, start + SECOND, Some(census()));

@@ -1,7 +1,7 @@
-//! What happened, told to whoever wants to know.
+//! Events of grants and identity providers, for applications.
 //!
-//! One channel for all: whoever tells never waits, and whoever listens too slowly loses the oldest events and is told
-//! how many.
+//! There is one channel for all subscribers: emitting never waits, and a subscriber that is too slow loses the oldest events
+//! and learns how many.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -22,81 +22,81 @@ use crate::{
     store::Changed,
 };
 
-/// Something that happened to a grant or an identity provider. Never holds a token.
+/// An event of a grant or an identity provider. Never holds a token.
 ///
-/// Each is told once, by the process that stored what happened: one that is killed in between tells nothing.
+/// Each event is emitted once, by the process that stored the change: a process that is killed in between emits nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
 pub struct TokenEvent {
-    /// When it happened.
+    /// When the event happened.
     pub at: SystemTime,
-    /// The identity provider; empty where it is about none.
+    /// The identity provider; empty where the event is about none.
     pub idp: String,
-    /// The grant's key, if it is about one grant.
+    /// The grant's key, if the event is about one grant.
     pub key: Option<TokenKey>,
-    /// The grant's short public name, as in [`Status`](crate::Status); empty if it is not about one grant.
+    /// The grant's short public name, as in [`Status`](crate::Status); empty if the event is not about one grant.
     pub grant_id: String,
-    /// What happened.
+    /// The kind of event.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A refresh brought a new token, and it is stored. Connects are not told.
+    /// A refresh brought a new token, which is stored. Connects emit no event.
     Renewed {
-        /// Of the new token.
+        /// The generation of the new token.
         generation: Generation,
     },
-    /// Only the user can help, through consent.
+    /// The user must go through consent again.
     ReconnectRequired {
-        /// What the identity provider said, or our own finding (`in_doubt`), or the application's reason.
+        /// What the identity provider said, our own finding (`in_doubt`), or the application's reason.
         evidence: Evidence,
-        /// Who said it.
+        /// Whose verdict it is.
         by: VerdictBy,
     },
-    /// A refresh token was sent, and whether it was spent is not known: told once, however often it is sent again
+    /// A refresh token was sent, and whether it was spent is not known. Emitted once, however often the token is sent again
     /// to find out.
     InDoubt {
-        /// What came instead of an answer; `unanswered` if nobody knows.
+        /// What came instead of a response; `unanswered` if that is not known.
         evidence: Evidence,
     },
-    /// Refreshes have failed for a quarter of an hour: told once, and they are tried on.
+    /// Refreshes have failed for a quarter of an hour. Emitted once; they are still retried.
     Failing {
-        /// What was said last.
+        /// The evidence of the last failure.
         evidence: Evidence,
         /// Since when.
         since: SystemTime,
     },
-    /// What was told of the grant is over: [`ReconnectRequired`](Self::ReconnectRequired),
-    /// [`InDoubt`](Self::InDoubt), [`Failing`](Self::Failing), all of it.
+    /// All trouble of the grant is over: [`ReconnectRequired`](Self::ReconnectRequired),
+    /// [`InDoubt`](Self::InDoubt), [`Failing`](Self::Failing).
     Recovered,
-    /// The refresh token ends within a quarter of its life and a week, unless a refresh or a connect brings another.
-    /// Looked for once an hour.
+    /// The refresh token expires within a quarter of its lifetime and a week, unless a refresh or a connect brings another.
+    /// Such tokens are searched for once an hour.
     ExpiringSoon {
-        /// When it ends.
+        /// When the refresh token expires.
         ends_at: SystemTime,
     },
-    /// The identity provider is in trouble, or refuses our client ([`Cause::ClientRefused`]: an operator must act).
-    /// Requests are held back, and one after the other looks whether it is over.
+    /// The identity provider fails, or refuses our client ([`Cause::ClientRefused`]: an operator must act). Refreshes are
+    /// paused, and one request at a time probes whether the provider has recovered.
     IdpPaused {
-        /// Why.
+        /// Why refreshes are paused.
         cause: Cause,
-        /// What it said last.
+        /// What the provider said last.
         evidence: Evidence,
-        /// When the first of them looks.
+        /// When the first probe is sent.
         until: SystemTime,
     },
-    /// What was told of the identity provider is over.
+    /// The identity provider has recovered.
     IdpRecovered {
-        /// What it was.
+        /// Why its refreshes were paused.
         cause: Cause,
     },
     /// This subscriber was too slow.
     Missed {
-        /// How many events it was not told.
+        /// The number of events that it missed.
         count: u64,
     },
 }
@@ -131,13 +131,13 @@ impl From<Happening> for EventKind {
 }
 
 impl TokenEvent {
-    /// About one grant.
+    /// Returns an event of one grant.
     pub(super) fn of(key: &TokenKey, grant_id: &str, at: Time, kind: EventKind) -> Self {
         let (idp, grant_id) = (key.idp().to_owned(), grant_id.to_owned());
         Self { at: at.into(), idp, key: Some(key.clone()), grant_id, kind }
     }
 
-    /// About an identity provider as a whole.
+    /// Returns an event of an identity provider as a whole.
     pub(super) fn of_idp(idp: &str, at: Time, kind: EventKind) -> Self {
         Self { at: at.into(), idp: idp.to_owned(), key: None, grant_id: String::new(), kind }
     }
@@ -153,26 +153,26 @@ impl TokenEvent {
     }
 }
 
-/// Events from the moment at which it was asked for; see [`TokenSupervisor::events`](crate::TokenSupervisor::events).
+/// Events from the moment of the subscription; see [`TokenSupervisor::events`](crate::TokenSupervisor::events).
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<TokenEvent>);
 
-/// Too slow: the oldest events are gone. Those after them are told next.
+/// The subscriber was too slow: the oldest events are lost. The events after them come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too slow: {missed} events were missed")]
 #[non_exhaustive]
 pub struct Lagged {
-    /// How many.
+    /// The number of events that were missed.
     pub missed: u64,
 }
 
 impl Events {
-    /// The next event, or how many were missed; `None` once the supervisor was shut down and all was told.
+    /// Returns the next event, or how many were missed; `None` once the supervisor was shut down and no event is left.
     ///
     /// Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`Lagged`], inside `Some`: the next call goes on with the oldest event that is left.
+    /// [`Lagged`], inside `Some`: the next call returns the oldest event that is left.
     pub async fn recv(&mut self) -> Option<Result<TokenEvent, Lagged>> {
         match self.0.recv().await {
             Ok(event) => Some(Ok(event)),
@@ -182,7 +182,7 @@ impl Events {
     }
 }
 
-/// Keeps events coming to a recipient. Dropping it ends that: nothing more is handed over.
+/// Sends events to a recipient until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it ends the subscription"]
 pub struct Subscription(pub(super) AbortHandle);
@@ -193,8 +193,8 @@ impl Drop for Subscription {
     }
 }
 
-/// Hands over one event after the other. Whoever takes long over one lags, and is told so instead of those it missed.
-/// Ends with the recipient's actor.
+/// Hands over one event after the other. A recipient that is too slow gets the number of events that it missed instead of
+/// the events. Ends with the recipient's actor.
 pub(super) async fn hand_over(mut events: Events, recipient: Recipient<TokenEvent>, clock: Clock) {
     while let Some(event) = events.recv().await {
         let event = event.unwrap_or_else(|lagged| TokenEvent::missed(lagged.missed, clock.now()));
@@ -205,49 +205,52 @@ pub(super) async fn hand_over(mut events: Events, recipient: Recipient<TokenEven
     }
 }
 
-/// This many events are kept for those who listen.
+/// This many events are kept for slow subscribers.
 const KEPT: usize = 1_024;
 
-/// Where events are told.
+/// The channel of events.
+#[derive(Debug)]
 pub(super) struct Channel {
     /// `None` once closed.
     sender: RwLock<Option<broadcast::Sender<TokenEvent>>>,
 }
 
-impl Channel {
-    pub(super) fn new() -> Self {
+impl Default for Channel {
+    fn default() -> Self {
         Self { sender: RwLock::new(Some(broadcast::Sender::new(KEPT))) }
     }
+}
 
-    /// Tells an event. Never waits for anybody.
+impl Channel {
+    /// Emits an event. Never waits.
     pub(super) fn emit(&self, event: TokenEvent) {
         if let Some(sender) = &*self.sender.read().unwrap_or_else(PoisonError::into_inner) {
-            // Nobody may be listening.
+            // There may be no subscriber.
             sender.send(event).ok();
         }
     }
 
-    /// Tells what a change made happen; it is told once.
-    pub(super) fn tell(&self, key: &TokenKey, changed: &mut Changed) {
+    /// Emits the events that a change brought, and takes them out of it.
+    pub(super) fn emit_all(&self, key: &TokenKey, changed: &mut Changed) {
         let grant_id = changed.row.as_ref().map_or("", |row| &row.grant_id);
         for happening in std::mem::take(&mut changed.happened) {
             self.emit(TokenEvent::of(key, grant_id, changed.now, happening.into()));
         }
     }
 
-    /// Whether anybody would hear it.
-    pub(super) fn is_heard(&self) -> bool {
+    /// Whether there is a subscriber.
+    pub(super) fn has_subscribers(&self) -> bool {
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
         sender.as_ref().is_some_and(|sender| sender.receiver_count() > 0)
     }
 
     pub(super) fn listen(&self) -> Events {
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
-        // Of a closed channel: one whose sender is gone already.
+        // A subscriber of a closed channel gets one whose sender is gone.
         Events(sender.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe))
     }
 
-    /// Nothing more will happen: listeners hear the rest, then the end.
+    /// Closes the channel: subscribers get the events that are left, then the end.
     pub(super) fn close(&self) {
         self.sender.write().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    /// Ends with the first event it hears.
+    /// Stops with the first event that it gets.
     struct Mayfly;
 
     impl Actor for Mayfly {
@@ -277,18 +280,18 @@ mod tests {
 
     #[actix::test]
     async fn an_actor_that_is_gone_ends_its_subscription() {
-        let (channel, clock) = (Channel::new(), ManualClock::new(SystemTime::UNIX_EPOCH));
+        let (channel, clock) = (Channel::default(), ManualClock::new(SystemTime::UNIX_EPOCH));
         let handing_over = hand_over(channel.listen(), Mayfly.start().recipient(), Clock::manual(&clock));
         for _ in 0..2 {
             channel.emit(TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown }));
         }
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), handing_over).await;
-        assert!(ended.is_ok(), "it waits for more, and the channel is open");
+        assert!(ended.is_ok(), "the task waits for more events of an open channel");
     }
 
     #[tokio::test]
-    async fn listeners_hear_the_rest_and_then_the_end() {
-        let channel = Channel::new();
+    async fn subscribers_get_the_events_that_are_left_and_then_the_end() {
+        let channel = Channel::default();
         let mut events = channel.listen();
         let recovered = TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown });
         channel.emit(recovered.clone());
@@ -296,6 +299,6 @@ mod tests {
         channel.emit(recovered.clone());
         assert_eq!(events.recv().await, Some(Ok(recovered)));
         assert_eq!(events.recv().await, None);
-        assert_eq!(channel.listen().recv().await, None, "of whoever comes too late");
+        assert_eq!(channel.listen().recv().await, None, "a subscriber that comes too late");
     }
 }

@@ -1,31 +1,37 @@
-//! What callers hold.
+//! The handle that callers hold.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use actix::Recipient;
-use futures_util::future::{Either, select};
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::{
-    Builder, Events, Registry, Subscription, TokenEvent, TokenWatch,
+    by::By,
+    census::Counter,
     command::{Acquire, Command, Watch},
-    core::Core,
-    events::hand_over,
-    metrics::Shed,
-    registry::Routes,
-    runtime::Life,
-    sweep::revoke_queued,
-    token::refusal,
+    events::{Events, Subscription, TokenEvent, hand_over},
+    front::Front,
+    ledger::{Ledger, unavailable},
+    provider::Providers,
+    refresh::Refresher,
+    runtime::{Life, Shutdown},
+    snapshot::{Snapshot, TokenWatch},
+    token::Surroundings,
+    upkeep::Revoker,
 };
+#[cfg(feature = "web")]
+use crate::model::Generation;
 use crate::{
-    error::{Cause, Error},
+    clock::Clock,
+    error::Error,
     model::{Token, TokenKey},
+    store::metered::Meters,
 };
 
 /// Keeps tokens alive. A cheap handle: clones are the same supervisor.
@@ -59,33 +65,52 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct TokenSupervisor {
-    pub(super) shared: Shared,
-    life: Arc<Life>,
+    /// The snapshot once more, so that the hot path reaches it in one step.
+    snapshot: Arc<Snapshot>,
+    by: By,
+    pub(super) rooms: Arc<Rooms>,
 }
 
-/// How a shutdown went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Shutdown {
-    /// Refreshes that were under way and are stored.
-    pub finished: usize,
-    /// Refreshes that were still under way at the deadline. Their answers are stored if they come before the
-    /// process ends; if not, the next process finds their intents.
-    pub abandoned: usize,
+/// The owners behind the handle's methods. Dropping them starts a shutdown.
+pub(super) struct Rooms {
+    pub(super) front: Front,
+    pub(super) providers: Arc<Providers>,
+    pub(super) ledger: Ledger,
+    pub(super) refresher: Refresher,
+    pub(super) around: Arc<Surroundings>,
+    pub(super) revoker: Arc<Revoker>,
+    pub(super) grants: Counter,
+    pub(super) meters: Arc<Meters>,
+    pub(super) life: Life,
 }
 
 impl TokenSupervisor {
-    /// Configures a supervisor.
-    pub fn builder() -> Builder {
-        Builder::new()
+    pub(super) fn new(rooms: Rooms) -> Self {
+        let snapshot = rooms.refresher.ports().snapshot.clone();
+        Self { snapshot, by: By::default(), rooms: Arc::new(rooms) }
     }
 
-    pub(super) fn new(shared: Shared, life: Arc<Life>) -> Self {
-        Self { shared, life }
+    /// Returns a handle whose changes have this author in the audit log.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// use token_supervisor::By;
+    ///
+    /// let operator = supervisor.acting_as(By::SystemUser("root".into()));
+    /// operator.hold(&alice, "moves to another account").await?; // audit: caller=user:root action=hold
+    /// # Ok(()) });
+    /// ```
+    pub fn acting_as(&self, by: By) -> Self {
+        Self { by, ..self.clone() }
     }
 
-    /// A valid token of the key. Resolves at the first poll while the published token is good; else waits for a
-    /// refresh, up to 10 s (use [`Acquire`] for another deadline or a minimum life).
+    pub(super) fn by(&self) -> &By {
+        &self.by
+    }
+
+    /// Returns a valid token of the key. Resolves at the first poll while the published token is valid; otherwise waits for
+    /// a refresh, up to 10 s (use [`Acquire`] for another timeout or a minimum validity).
     ///
     /// Dropping the future neither stops nor changes a refresh.
     ///
@@ -96,11 +121,11 @@ impl TokenSupervisor {
         Asking { supervisor: self, key, waiting: None }
     }
 
-    /// The published token of the key, if it is good: the hot path of [`token`](Self::token) alone. No message,
-    /// lock, allocation or system call. `None` says nothing but that: ask with `token`.
+    /// Returns the published token of the key if it is still valid: only the hot path of [`token`](Self::token). No
+    /// message, lock, allocation or system call. `None` does not say why there is no token: ask with `token`.
     #[inline]
     pub fn cached(&self, key: &TokenKey) -> Option<Token> {
-        self.shared.cached_for(key, Duration::ZERO)
+        self.snapshot.get(key, Duration::ZERO)
     }
 
     /// Sends a command to the key's actor and waits for the answer until the command's deadline.
@@ -110,45 +135,40 @@ impl TokenSupervisor {
     /// # Errors
     /// See [`Error`]: each says what to do next.
     pub fn call<C: Command>(&self, command: C) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
-        self.shared.call(command)
+        self.rooms.front.call(command, self.by.clone())
     }
 
-    /// Watches one key: many reads, each an atomic load. While the watch exists, the key's actor stays awake.
+    /// Watches one key: many reads, each an atomic load. While the watch exists, the key's actor does not sleep.
     ///
     /// # Errors
     /// [`Error::NotConnected`] if nothing is stored for the key; otherwise see [`Error`].
     pub async fn watch(&self, key: &TokenKey) -> Result<TokenWatch, Error> {
         key.validate().map_err(Error::InvalidRequest)?;
-        let core = &self.shared.core;
-        let watch = TokenWatch::new(core.snapshot.watch(key), core.clock.clone());
+        let watch = self.snapshot.watch(key);
         self.call(Watch(key.clone())).await?;
         Ok(watch)
     }
 
-    /// Sends the revocations that are due, once, and waits for the answers; how many of them are to be tried again. For
-    /// programs whose supervisor does nothing by itself ([`Builder::on_demand`]); others need not call it.
+    /// Sends the revocations that are due, once, and waits for the responses. Returns how many of them are to be retried.
+    /// For programs whose supervisor does nothing by itself ([`Builder::on_demand`](super::Builder::on_demand)); others need
+    /// not call it.
     ///
-    /// Dropping the future forgoes the rest; a request that was sent is awaited all the same.
+    /// Dropping the future skips the rest; the response to a request that was sent is awaited all the same.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the store does not answer.
+    /// [`Error::Unavailable`] if the store does not respond.
     pub async fn revoke_queued(&self) -> Result<usize, Error> {
-        revoke_queued(&self.shared).await.map_err(|error| refusal(&error))
+        self.rooms.revoker.revoke_queued().await.map_err(|error| unavailable(&error))
     }
 
-    /// How many answers wait in the journal for the store.
+    /// Returns how many responses in the journal the store does not have yet.
     pub fn journal_pending(&self) -> usize {
-        self.shared.core.journal.pending()
+        self.rooms.refresher.ports().journal.pending()
     }
 
-    /// The message API, for other actors.
-    pub fn registry(&self) -> Registry {
-        Registry::new(self.clone(), self.life.front())
-    }
-
-    /// Tells what happens to grants and identity providers from now on, without secrets.
+    /// Returns the events of grants and identity providers from now on, without secrets.
     ///
-    /// The last 1 024 events are kept for whoever reads slowly; nobody waits for a reader.
+    /// The last 1 024 events are kept for slow readers; nothing waits for a reader.
     ///
     /// ```
     /// # use token_supervisor::testing::{Profile, SimulatedIdp};
@@ -186,11 +206,11 @@ impl TokenSupervisor {
     /// # }).unwrap();
     /// ```
     pub fn events(&self) -> Events {
-        self.shared.core.events.listen()
+        self.rooms.ledger.events().listen()
     }
 
-    /// Sends what [`events`](Self::events) tells to an actor, one event at a time: the next one goes when it has
-    /// handled the last. If it is too slow for what happens it is told how many it missed
+    /// Sends [`events`](Self::events) to an actor, one at a time: the next one is sent when the actor has handled the
+    /// last. An actor that is too slow gets the number of events it missed
     /// ([`EventKind::Missed`](super::EventKind::Missed)). Ends when the returned value is dropped, when the actor
     /// is gone, or with the supervisor.
     ///
@@ -223,21 +243,46 @@ impl TokenSupervisor {
     /// # Ok(()) });
     /// ```
     pub fn subscribe(&self, recipient: Recipient<TokenEvent>) -> Subscription {
-        let core = &self.shared.core;
-        let task = core.runtime.spawn(hand_over(core.events.listen(), recipient, core.clock.clone()));
+        let task = self.spawn(hand_over(self.events(), recipient, self.clock().clone()));
         Subscription(task.abort_handle())
     }
 
     /// Starts no more refreshes, and waits until those under way are stored, at most for `within`. Valid tokens are
-    /// served on. Once nothing is under way the store is closed. Idempotent; dropping the future leaves the
-    /// shutdown half-way, to be called again.
+    /// still served. Once nothing is under way the store is closed. Idempotent; dropping the future leaves the shutdown
+    /// half-way: call it again.
     pub async fn shutdown(&self, within: Duration) -> Shutdown {
-        self.life.shutdown(within).await
+        self.rooms.life.shutdown(within).await
     }
 
-    #[cfg(feature = "testing")]
-    pub(crate) fn life(&self) -> &Life {
-        &self.life
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.rooms.refresher.ports().clock
+    }
+
+    /// Runs a task that must end even if its caller is gone.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.rooms.refresher.ports().runtime.spawn(task)
+    }
+}
+
+#[cfg(feature = "web")]
+impl TokenSupervisor {
+    /// Stands for a user in logs.
+    pub(crate) fn pseudonym(&self, user: &str) -> String {
+        self.rooms.refresher.ports().keyring.pseudonym(user).to_string()
+    }
+
+    /// Whether the identity provider is configured.
+    pub(crate) fn has_idp(&self, name: &str) -> bool {
+        self.rooms.providers.get(name).is_some()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.rooms.refresher.is_stopping()
+    }
+
+    /// Returns the generation of the key's published token, valid or not; `None` if nothing of it is in memory.
+    pub(crate) fn published(&self, key: &TokenKey) -> Option<Generation> {
+        self.snapshot.current(key).map(|issued| issued.generation)
     }
 }
 
@@ -247,12 +292,12 @@ impl std::fmt::Debug for TokenSupervisor {
     }
 }
 
-/// Asks for a token. Not an `async fn`, so that the caller's code is compiled with the hot path in it: a token that
+/// A request for a token. Not an `async fn`, so that the hot path is compiled into the caller's code: a token that
 /// is copied through memory on its way costs more than its lookup.
 struct Asking<'a> {
     supervisor: &'a TokenSupervisor,
     key: &'a TokenKey,
-    /// On the heap, so that the future of those who need not wait is a few words.
+    /// On the heap, so that the future of callers that need not wait is a few words.
     waiting: Option<Waiting>,
 }
 
@@ -276,85 +321,5 @@ impl Asking<'_> {
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Token, Error>> {
         let (supervisor, key) = (self.supervisor, self.key);
         self.waiting.get_or_insert_with(|| Box::pin(supervisor.call(Acquire::new(key)))).as_mut().poll(context)
-    }
-}
-
-/// What every handle needs to ask; keeps nothing alive beyond itself.
-#[derive(Clone)]
-#[doc(hidden)]
-pub struct Shared {
-    pub(super) core: Arc<Core>,
-    pub(super) routes: Routes,
-}
-
-/// Counts a request for as long as it waits for its answer.
-struct InFlight(Arc<Core>);
-
-impl InFlight {
-    fn enter(core: &Arc<Core>) -> Result<Self, Error> {
-        let before = core.in_flight.fetch_add(1, Ordering::Relaxed);
-        let entered = Self(core.clone());
-        if before >= core.limits.requests_in_flight {
-            core.counters.shed(Shed::RequestsInFlight);
-            return Err(Error::Busy { retry_after: Duration::from_secs(1) });
-        }
-        Ok(entered)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A key's actor that dies with a request is replaced and asked again this often.
-const TRIES: u32 = 3;
-
-impl Shared {
-    #[inline]
-    pub(super) fn cached_for(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
-        self.core.snapshot.get(key, min_ttl)
-    }
-
-    pub(super) fn call<C: Command>(
-        &self,
-        command: C,
-    ) -> impl Future<Output = Result<C::Answer, Error>> + Send + use<C> {
-        let shared = self.clone();
-        async move {
-            command.check()?;
-            if let Some(answer) = command.fast(&shared) {
-                return Ok(answer);
-            }
-            let _in_flight = InFlight::enter(&shared.core)?;
-            let configured = shared.core.provider(command.key().idp()).is_some();
-            if !configured && command.needs_idp() {
-                return Err(Error::UnknownIdp);
-            }
-            let deadline = shared.core.clock.sleep(command.timeout_after());
-            match select(Box::pin(shared.ask(command)), Box::pin(deadline)).await {
-                Either::Left((Err(Error::NotConnected), _)) if !configured => Err(Error::UnknownIdp),
-                Either::Left((answer, _)) => answer,
-                Either::Right(_) => Err(Error::Timeout),
-            }
-        }
-    }
-
-    /// Asks until somebody answers. Commands may be repeated: connects and reports by their fingerprints and
-    /// generations, refreshes because there is one attempt per key.
-    async fn ask<C: Command>(&self, command: C) -> Result<C::Answer, Error> {
-        for _ in 0..TRIES {
-            let (reply, answer) = oneshot::channel();
-            let routed = self.routes.route(command.key().clone(), command.clone().ask(reply)).await;
-            if let Err(Error::Busy { .. }) = routed {
-                self.core.counters.shed(Shed::Mailbox);
-            }
-            routed?;
-            if let Ok(answer) = answer.await {
-                return answer;
-            }
-        }
-        Err(Error::Unavailable { retry_after: Duration::from_secs(1), cause: Cause::Failing })
     }
 }

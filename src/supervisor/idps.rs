@@ -1,48 +1,53 @@
-//! The identity providers at run time: how they are doing, and what people can do about it.
+//! The identity providers as operators see them: their status, and the verbs for them.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-use super::{TokenSupervisor, builder, command::check_reason, holds};
+use super::{
+    TokenSupervisor,
+    command::{TIMEOUT, check_reason},
+    ledger::unavailable,
+    provider::Provider,
+};
 use crate::{
     error::{Cause, Error},
-    idp::{Idp, Notice},
+    idp::Idp,
     model::Evidence,
 };
 
-/// How an identity provider is doing, as seen by this process.
+/// The status of an identity provider, as seen by this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IdpStatus {
     /// The name that keys use.
     pub name: String,
-    /// Why people hold it, if they do: nothing is started for it.
+    /// Why the provider is on hold, if it is: no refresh is started there.
     pub held: Option<String>,
-    /// Why nothing is sent to it for now, if so.
+    /// Why nothing is sent to the provider for now, if so.
     pub paused: Option<Cause>,
     /// Until when, at least.
     pub paused_until: Option<SystemTime>,
-    /// Whether tokens can be revoked there: it has an endpoint for that.
+    /// Whether the provider has a revocation endpoint.
     pub revokes: bool,
-    /// How many refreshes are under way or wait for their turn.
+    /// The number of refreshes that are under way or wait for their turn.
     pub refreshing: usize,
-    /// What it said when it last gave no token.
+    /// What the provider said when it last gave no token.
     pub last_error: Option<Evidence>,
     /// When that was.
     pub last_error_at: Option<SystemTime>,
 }
 
-/// What the token endpoint of an identity provider said to somebody who asked for nothing.
+/// The response of a token endpoint to an empty, unauthenticated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reached {
-    /// Its HTTP status, or why there was no answer.
+    /// The HTTP status, or why there was no response.
     pub answer: Result<u16, Evidence>,
-    /// What its clock says.
+    /// The time by the provider's clock.
     pub date: Option<SystemTime>,
 }
 
 impl TokenSupervisor {
-    /// How every identity provider is doing, in the order of their names.
+    /// Returns the status of every identity provider, in the order of their names.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -53,22 +58,22 @@ impl TokenSupervisor {
     /// # Ok(()) });
     /// ```
     pub fn idps(&self) -> Vec<IdpStatus> {
-        let core = &self.shared.core;
-        let now = core.clock.read();
-        let status = |(name, provider): (&String, &std::sync::Arc<super::core::Provider>)| {
+        let rooms = &self.rooms;
+        let now = self.clock().read();
+        let status = |(name, provider): (&String, &Arc<Provider>)| {
             let (closed, last_error) = (provider.gate.closed(now), provider.gate.last_error());
             IdpStatus {
                 name: name.clone(),
-                held: core.holds.reasons.borrow().get(name).cloned(),
+                held: rooms.providers.held(name),
                 paused: closed.map(|closed| closed.cause),
                 paused_until: closed.map(|closed| (now.wall + closed.wait).into()),
                 revokes: provider.idp.revocation_url.is_some(),
-                refreshing: core.attempts.running_for(name),
+                refreshing: rooms.refresher.ports().attempts.running_for(name),
                 last_error_at: last_error.as_ref().map(|(_, at)| (*at).into()),
                 last_error: last_error.map(|(evidence, _)| evidence),
             }
         };
-        let mut all: Vec<_> = core.idps.load().iter().map(status).collect();
+        let mut all: Vec<_> = rooms.providers.all().iter().map(status).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
     }
@@ -90,27 +95,14 @@ impl TokenSupervisor {
     /// # Errors
     /// [`Error::Configuration`]: what is wrong with the settings; the old ones stay.
     pub fn set_idp(&self, name: &str, idp: Idp) -> Result<(), Error> {
-        let core = &self.shared.core;
-        let now = core.clock.read();
-        let before = core.provider(name);
-        let provider = builder::provider(name, idp, &core.refresh, &core.clock, before.as_deref())?;
-        core.idps.rcu(|idps| {
-            let mut idps = HashMap::clone(idps);
-            idps.insert(name.to_owned(), provider.clone());
-            idps
-        });
-        let ended = before.is_some_and(|before| before.gate.is_paused());
-        if ended && provider.gate.closed(now).is_none() {
-            core.announce(name, vec![Notice::Recovered { cause: Cause::ClientRefused }], None);
-        }
-        Ok(())
+        self.rooms.providers.set(name, idp)
     }
 
-    /// Starts nothing more for this identity provider until it is released, on every replica and after restarts.
-    /// Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh are
-    /// told [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
+    /// Puts an identity provider on hold: starts no more refreshes there until it is released, on every replica and after
+    /// restarts. Refreshes that run go on and are stored, valid tokens are served, and callers that would need a refresh
+    /// get [`Cause::IdpHeld`] at once. A second hold replaces the reason of the first.
     ///
-    /// Dropping the future does not undo it: it may have been held or not.
+    /// Dropping the future does not undo the hold: it may have been stored or not.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -122,44 +114,65 @@ impl TokenSupervisor {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for a reason that is none, or why it is not stored within 10 s.
+    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] for an invalid reason, or why the hold is not stored within 10 s.
     pub async fn hold_idp(&self, name: &str, reason: &str) -> Result<(), Error> {
         check_reason(reason).map_err(Error::InvalidRequest)?;
-        holds::set(&self.shared.core, name, Some(reason)).await
+        self.set_hold(name, Some(reason)).await
     }
 
-    /// Ends a hold of this identity provider: what is due starts with the next sweep. No error if there is none.
+    /// Releases an identity provider: refreshes that are due start with the next sweep. Not an error if it is not on hold.
     ///
-    /// Dropping the future does not undo it: it may have been released or not.
+    /// Dropping the future does not undo the release: it may have been stored or not.
     ///
     /// # Errors
-    /// [`Error::UnknownIdp`], or why it is not stored within 10 s.
+    /// [`Error::UnknownIdp`], or why the release is not stored within 10 s.
     pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
-        holds::set(&self.shared.core, name, None).await
+        self.set_hold(name, None).await
     }
 
-    /// Lets the next request to this identity provider through, although refreshes are paused because it was in trouble
-    /// or refused our client: somebody says that it is well again. Its answer decides.
+    /// In a task of its own: a caller that is gone must not leave this process behind what was stored.
+    async fn set_hold(&self, name: &str, reason: Option<&str>) -> Result<(), Error> {
+        if self.rooms.providers.get(name).is_none() {
+            return Err(Error::UnknownIdp);
+        }
+        let (supervisor, name, reason) = (self.clone(), name.to_owned(), reason.map(str::to_owned));
+        let set = self.spawn(async move {
+            let rooms = &supervisor.rooms;
+            let set = rooms.providers.set_hold(&rooms.ledger, &name, reason.as_deref()).await;
+            let set = set.map_err(|error| unavailable(&error));
+            let action = if reason.is_some() { "hold_idp" } else { "release_idp" };
+            let outcome = set.as_ref().map(|()| None).map_err(Error::code);
+            rooms.ledger.audit(supervisor.by(), action, &name, None, outcome);
+            set
+        });
+        tokio::select! {
+            set = set => set.map_err(|_| Error::ShutDown)?,
+            () = self.clock().sleep(TIMEOUT) => Err(Error::Timeout),
+        }
+    }
+
+    /// Lets the next request to this identity provider through, although refreshes are paused because the provider failed
+    /// or refused our client. The response decides whether the pause ends.
     ///
     /// # Errors
     /// [`Error::UnknownIdp`].
     pub fn probe_idp(&self, name: &str) -> Result<(), Error> {
-        let core = &self.shared.core;
-        core.provider(name).ok_or(Error::UnknownIdp)?.gate.probe_now(core.clock.read());
+        let provider = self.rooms.providers.get(name).ok_or(Error::UnknownIdp)?;
+        provider.gate.probe_now(self.clock().read());
+        self.rooms.ledger.audit(self.by(), "probe_idp", name, None, Ok(None));
         Ok(())
     }
 
-    /// Looks whether the token endpoint answers, by a GET without credentials: nothing of a user or of our client is sent,
-    /// and what is paused stays so. Takes at most 10 s.
+    /// Checks whether the token endpoint responds, by a GET without credentials: nothing of a user or of our client is sent,
+    /// and a pause does not end. Takes at most 10 s.
     ///
     /// Dropping the future changes nothing.
     ///
     /// # Errors
     /// [`Error::UnknownIdp`].
     pub async fn reach_idp(&self, name: &str) -> Result<Reached, Error> {
-        let core = &self.shared.core;
-        let provider = core.provider(name).ok_or(Error::UnknownIdp)?;
-        let asked = core.runtime.spawn(async move { provider.client.reach(&provider.idp).await });
+        let provider = self.rooms.providers.get(name).ok_or(Error::UnknownIdp)?;
+        let asked = self.spawn(async move { provider.client.reach(&provider.idp).await });
         let answer = asked.await.map_err(|_| Error::ShutDown)?;
         let date = answer.as_ref().ok().and_then(|(_, date)| date.map(SystemTime::from));
         Ok(Reached { answer: answer.map(|(status, _)| status), date })

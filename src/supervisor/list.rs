@@ -1,27 +1,27 @@
-//! Grants as people ask for them: filtered, in pages, in the order of their keys.
+//! Lists of grants: filtered, in pages, in the order of their keys.
 //!
-//! Read from the store, not asked of the actors. The store finds grants by their names; all else is compared here, so that
-//! [`Row::state`] stays the only place that says what state a row is in.
+//! They are read from the store, not asked of the actors. The store finds grants by their names; everything else is compared
+//! here, so that [`Row::state`] stays the only place that says in which state a row is.
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::future::{Either, select};
 
-use super::{Status, TokenSupervisor, command::TIMEOUT, token::refusal};
+use super::{Status, TokenSupervisor, command::TIMEOUT, ledger::unavailable};
 use crate::{
     error::Error,
     model::{Row, State, Time, TokenKey},
     store::Names,
 };
 
-/// How many rows are read at a time: a reader of the store is soon free for others.
+/// The number of rows that are read at a time, so that a reader of the store is soon free for others.
 const CHUNK: u32 = 1_024;
 
-/// How many rows are read for one page at most. What is rare among many is looked for page after page.
+/// The largest number of rows that are read for one page. Rare grants among many are found page after page.
 const READ_FOR_A_PAGE: u32 = 64 * CHUNK;
 
-/// Which grants to list: those to which all applies that is set.
+/// The grants to list: those to which every condition that is set applies.
 ///
 /// ```
 /// use token_supervisor::{Filter, State};
@@ -44,18 +44,18 @@ pub struct Filter {
 pub struct Page {
     /// In the order of identity provider, user and account, each compared byte by byte.
     pub items: Vec<(TokenKey, Status)>,
-    /// Where the next page starts; `None` if there is none. A page may hold less than its limit and still have a next:
+    /// Where the next page starts; `None` on the last page. A page may hold less than its limit and still have a next one:
     /// where few of very many grants are asked for.
     pub next: Option<Cursor>,
 }
 
-/// Where a page starts, as the page before says. Its text ([`Display`](fmt::Display), [`FromStr`]) means nothing to
-/// others and fits into a URL.
+/// Where a page starts, as the page before says. Its text ([`Display`](fmt::Display), [`FromStr`]) is opaque and fits into
+/// a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(TokenKey);
 
 impl Cursor {
-    /// The page after this key.
+    /// Returns the cursor of the page after this key.
     #[cfg(feature = "web")]
     pub(crate) fn after(key: &TokenKey) -> Self {
         Self(key.clone())
@@ -73,7 +73,7 @@ impl FromStr for Cursor {
     type Err = Error;
 
     /// # Errors
-    /// [`Error::InvalidRequest`] for a text that no page gave.
+    /// [`Error::InvalidRequest`] for a text that is not the cursor of a page.
     fn from_str(text: &str) -> Result<Self, Error> {
         let key: Option<TokenKey> =
             URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
@@ -88,63 +88,63 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Every grant, a hundred at a time.
+    /// Lists every grant, a hundred at a time.
     pub fn new() -> Self {
         let (names, states) = (Names::default(), Vec::new());
         Self { names, states, expiring_before: None, held: None, after: None, limit: 100 }
     }
 
-    /// Grants at this identity provider, configured or not.
+    /// Only grants at this identity provider, configured or not.
     pub fn idp(mut self, idp: impl Into<String>) -> Self {
         self.names.idp = Some(idp.into());
         self
     }
 
-    /// Grants of this user.
+    /// Only grants of this user.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.names.user = Some(user.into());
         self
     }
 
-    /// Grants of users whose names begin like this: a tenant's.
+    /// Only grants of users whose names begin with this prefix, such as a tenant's.
     pub fn user_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.names.user_prefix = Some(prefix.into());
         self
     }
 
-    /// Grants of this account; the empty one is that of keys without.
+    /// Only grants of this account; the empty account is that of keys without one.
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.names.account = Some(account.into());
         self
     }
 
-    /// Grants in this state; of several, in any of them. Disconnected ones are listed only if [`State::Revoked`] is asked
-    /// for: they are no grants any more, and are gone for good some time later.
+    /// Only grants in this state; if set more than once, in any of these states. Disconnected grants are listed only if
+    /// [`State::Revoked`] is asked for; they are purged some time later.
     pub fn state(mut self, state: State) -> Self {
         self.states.push(state);
         self
     }
 
-    /// Grants that are known to end before then for want of a consent: with their refresh token, or with their access
-    /// token if they have no other.
+    /// Only grants that need consent before this time: their refresh token expires before it, or their access token if they
+    /// have no refresh token.
     pub fn expiring_before(mut self, time: SystemTime) -> Self {
         self.expiring_before = Some(time.into());
         self
     }
 
-    /// Grants that people hold, or those that they do not.
+    /// Only grants on hold, or only grants that are not.
     pub fn held(mut self, held: bool) -> Self {
         self.held = Some(held);
         self
     }
 
-    /// The page that starts here.
+    /// Starts the page at this cursor.
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
         self
     }
 
-    /// How many grants a page holds: 1 to 1 000; 100 unless set.
+    /// Sets how many grants a page holds: 1 to 1 000; 100 unless set.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
@@ -166,18 +166,18 @@ impl Filter {
 }
 
 impl TokenSupervisor {
-    /// The grants that are stored, as they are stored: a page of those that the filter asks for. What is connected or
-    /// disconnected between two pages is on the later one or not; nothing else is left out or listed twice.
+    /// Returns a page of the stored grants that the filter asks for. A grant that is connected or disconnected between two
+    /// pages may or may not be on the later one; no other is left out or listed twice.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] for a limit that is none; [`Error::Unavailable`] or [`Error::Timeout`] if the store
-    /// does not answer within 10 s.
+    /// [`Error::InvalidRequest`] for a limit that is not 1 to 1 000; [`Error::Unavailable`] or [`Error::Timeout`] if the store
+    /// does not respond within 10 s.
     pub async fn list(&self, mut filter: Filter) -> Result<Page, Error> {
         if !(1..=1_000).contains(&filter.limit) {
             return Err(Error::InvalidRequest("limit must be 1 to 1000"));
         }
         filter.names.gone = !filter.states.is_empty() && filter.states.iter().all(|state| *state == State::Revoked);
-        let deadline = self.shared.core.clock.sleep(TIMEOUT);
+        let deadline = self.rooms.refresher.ports().clock.sleep(TIMEOUT);
         match select(Box::pin(self.page(filter)), Box::pin(deadline)).await {
             Either::Left((page, _)) => page,
             Either::Right(_) => Err(Error::Timeout),
@@ -185,14 +185,14 @@ impl TokenSupervisor {
     }
 
     async fn page(&self, mut filter: Filter) -> Result<Page, Error> {
-        let store = &self.shared.core.store;
+        let store = self.rooms.ledger.store();
         let (full, mut items) = (filter.limit as usize, Vec::new());
         let mut after = filter.after.take().map(|Cursor(key)| key);
         let mut left = READ_FOR_A_PAGE;
-        // One more than the page holds says whether there is a next.
+        // One more grant than the page holds says whether there is a next page.
         let mut chunk = filter.limit + 1;
         while left > 0 {
-            let listed = store.list(&filter.names, after, chunk).await.map_err(|error| refusal(&error))?;
+            let listed = store.list(&filter.names, after, chunk).await.map_err(|error| unavailable(&error))?;
             let complete = listed.grants.len() < chunk as usize;
             after = listed.grants.last().map(|(key, _)| key.clone());
             for (key, row) in listed.grants {
@@ -200,7 +200,7 @@ impl TokenSupervisor {
                     Ok(row) if !filter.fits(&row, listed.now) => {}
                     Ok(_) if items.len() == full => return Ok(Page { next: last(&items), items }),
                     Ok(row) => {
-                        let status = self.shared.core.status(&key, Some(&row), listed.now, None);
+                        let status = self.rooms.refresher.status(&key, Some(&row), listed.now, None);
                         items.push((key, status));
                     }
                     Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
@@ -218,4 +218,18 @@ impl TokenSupervisor {
 
 fn last(items: &[(TokenKey, Status)]) -> Option<Cursor> {
     items.last().map(|(key, _)| Cursor(key.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_back_and_no_other_text_is_one() {
+        let cursor = Cursor(TokenKey::at("idp").user("acme/ä b").account("work"));
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for text in ["", "x", "e30", "bm8"] {
+            assert!(matches!(text.parse::<Cursor>(), Err(Error::InvalidRequest(_))), "{text}");
+        }
+    }
 }

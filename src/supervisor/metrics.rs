@@ -1,139 +1,39 @@
-//! What the supervisor counts, and all of it as families of samples.
+//! The metrics of the supervisor.
 //!
 //! Nothing is counted where a valid token is handed out: that costs nanoseconds.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use super::{TokenSupervisor, census::Counts, core::Core};
+use super::{TokenSupervisor, front::Front, provider::Providers, token::Surroundings};
 use crate::{
+    clock::Reading,
     error::Cause,
-    metrics::{Histogram, Metric, MetricKind, count, load},
+    metrics::{Metric, MetricKind, load},
     model::State,
-    protocol::{Reply, resolve::Resolution},
     store::{Census, Counted},
 };
 
-/// What is counted of the supervisor as a whole.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) fenced_writes: AtomicU64,
-    pub(super) leases_lost: AtomicU64,
-    pub(super) actors: AtomicUsize,
-    pub(super) actor_restarts: AtomicU64,
-    shed: [AtomicU64; Shed::NAMES.len()],
-    pub(super) census: Counts,
-}
-
-/// Why a request was told to slow down.
-#[derive(Clone, Copy)]
-pub(super) enum Shed {
-    RequestsInFlight,
-    WaitersPerGrant,
-    Mailbox,
-}
-
-impl Shed {
-    const NAMES: [&str; 3] = ["requests_in_flight", "waiters_per_grant", "mailbox"];
-}
-
-impl Counters {
-    pub(super) fn shed(&self, why: Shed) {
-        count(&self.shed[why as usize]);
-    }
-
-    /// An answer that came when its row had moved on.
-    pub(super) fn replied(&self, reply: Reply) {
-        if matches!(
-            reply,
-            Reply::Resolved(Resolution::Drop | Resolution::Revoke | Resolution::Alt | Resolution::MovedOn)
-        ) {
-            count(&self.fenced_writes);
-        }
-    }
-}
-
-/// What is counted of one identity provider; outlives its settings.
-#[derive(Debug, Default)]
-pub(super) struct IdpCounters {
-    refreshes: [AtomicU64; Outcome::NAMES.len()],
-    pub(super) lost_answers: AtomicU64,
-    phases: [Histogram; Phase::NAMES.len()],
-}
-
-/// What a refresh came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It brought another refresh token.
-    Rotated,
-    /// It brought none, or the same.
-    Kept,
-    /// Somebody else had stored a newer token.
-    Adopted,
-    /// Somebody else was at it, too.
-    Race,
-    /// Only consent helps.
-    User,
-    /// Our client or its settings were refused.
-    Operator,
-    Throttled,
-    Transient,
-    InDoubt,
-}
-
-impl Outcome {
-    const NAMES: [&str; 9] =
-        ["rotated", "kept", "adopted", "race", "user", "operator", "throttled", "transient", "in_doubt"];
-}
-
-/// What a refresh spends its time with.
-#[derive(Clone, Copy)]
-pub(super) enum Phase {
-    Gate,
-    Claim,
-    Idp,
-    Seal,
-    Commit,
-}
-
-impl Phase {
-    const NAMES: [&str; 5] = ["gate", "claim", "idp", "seal", "commit"];
-}
-
-impl IdpCounters {
-    pub(super) fn refreshed(&self, outcome: Outcome) {
-        count(&self.refreshes[outcome as usize]);
-    }
-
-    pub(super) fn took(&self, phase: Phase, time: Duration) {
-        self.phases[phase as usize].took(time);
-    }
-}
-
 impl TokenSupervisor {
-    /// What the supervisor has counted and measured, to be shown to whatever collects metrics. Names are those of the
-    /// HTTP API's `/metrics`, without their prefix. Grants are counted in the store, once a minute at most and only if
-    /// somebody asks; a count that takes longer than 5 s is told by the next call, and the one before meanwhile.
+    /// Returns the metrics, for a collector. Names are those of the HTTP API's `/metrics`, without their prefix. Grants are
+    /// counted in the store, once a minute at most and only when metrics are read; while a count takes longer than 5 s, the
+    /// one before is returned.
     ///
     /// Dropping the future loses nothing.
     pub async fn metrics(&self) -> Vec<Metric> {
-        let core = &self.shared.core;
-        let mut metrics = core.of_idps();
-        metrics.extend(core.of_grants().await);
-        metrics.extend(core.meters.metrics());
-        metrics.extend(core.of_the_process());
+        let rooms = &self.rooms;
+        let providers = &rooms.providers;
+        let mut metrics = of_idps(providers, self.clock().read());
+        if let Some(census) = rooms.grants.census().await {
+            metrics.extend(of_census(&census, |idp| providers.stands_still(idp)));
+        }
+        metrics.extend(rooms.meters.metrics());
+        metrics.extend(of_process(&rooms.around, &rooms.front));
         metrics
     }
 
-    /// Whether the store's last answer was that it gives none.
+    /// Whether the store's last operation failed because the store did not respond.
     pub fn is_store_down(&self) -> bool {
-        self.shared.core.meters.is_down()
+        self.rooms.meters.is_down()
     }
 }
 
@@ -145,74 +45,61 @@ fn gauge(name: &'static str, help: &'static str) -> Metric {
     Metric::new(name, MetricKind::Gauge, help)
 }
 
-impl Core {
-    fn of_the_process(&self) -> Vec<Metric> {
-        let counters = &self.counters;
-        let number = |counter: &AtomicUsize| counter.load(Ordering::Relaxed) as f64;
-        let mut actors = gauge("actors", "Actors that are awake, and refreshes that run.");
-        actors.push(&[("state", "awake")], number(&counters.actors));
-        actors.push(&[("state", "refreshing")], self.attempts.len() as f64);
-        let mut shed = counter("shed_total", "Requests that were told to slow down.");
-        for (why, total) in Shed::NAMES.iter().zip(&counters.shed) {
-            shed.push(&[("reason", why)], load(total));
-        }
-        vec![
-            actors,
-            counter("actor_restarts_total", "Actors that panicked and were replaced.")
-                .of(load(&counters.actor_restarts)),
-            shed,
-            gauge("waiters", "Callers that wait for an answer.").of(number(&self.in_flight)),
-            gauge("journal_pending", "Answers in the journal that the store has not got yet.")
-                .of(self.journal.pending() as f64),
-            counter("fenced_writes_total", "Answers whose row had moved on when they came.")
-                .of(load(&counters.fenced_writes)),
-            counter("leases_lost_total", "Leases that were gone when their holder wanted to keep them.")
-                .of(load(&counters.leases_lost)),
-        ]
+fn of_process(around: &Surroundings, front: &Front) -> Vec<Metric> {
+    let ports = around.refresher.ports();
+    let mut actors = gauge("actors", "Actors that are awake, and refreshes that run.");
+    actors.push(&[("state", "awake")], around.awake.load(Ordering::Relaxed) as f64);
+    actors.push(&[("state", "refreshing")], ports.attempts.len() as f64);
+    let mut shed = counter("shed_total", "Requests that were told to slow down.");
+    for (bound, total) in &around.shed.0 {
+        shed.push(&[("reason", bound.into())], load(total));
     }
-
-    fn of_idps(&self) -> Vec<Metric> {
-        let mut paused = gauge("idp_paused", "Nothing is sent to the identity provider for now.");
-        let mut breaker = gauge("idp_breaker", "1 while requests are held back but for one that probes, else 0.");
-        let mut refreshes = counter("refreshes_total", "Refreshes by what they came to.");
-        let mut seconds =
-            Metric::new("refresh_seconds", MetricKind::Histogram, "How long the phases of refreshes took.");
-        let mut lost = counter("lost_answers_total", "Refreshes that were sent and brought no whole answer.");
-        let (idps, now) = (self.idps.load(), self.clock.read());
-        for (idp, provider) in idps.iter().collect::<BTreeMap<_, _>>() {
-            let (gate, counters) = (&provider.gate, &provider.counters);
-            let held = self.idp_held(idp).map(|_| Cause::IdpHeld);
-            for reason in gate.closed(now).map(|closed| closed.cause).into_iter().chain(held) {
-                paused.push(&[("idp", idp), ("reason", reason.as_str())], 1.0);
-            }
-            breaker.push(&[("idp", idp)], f64::from(u8::from(gate.is_broken())));
-            for (outcome, total) in Outcome::NAMES.iter().zip(&counters.refreshes) {
-                refreshes.push(&[("idp", idp), ("outcome", outcome)], load(total));
-            }
-            for (phase, took) in Phase::NAMES.iter().zip(&counters.phases) {
-                seconds.observe(&[("idp", idp), ("phase", phase)], took);
-            }
-            lost.push(&[("idp", idp)], load(&counters.lost_answers));
-        }
-        vec![paused, breaker, refreshes, seconds, lost]
-    }
-
-    async fn of_grants(self: &Arc<Self>) -> Vec<Metric> {
-        let census = self.census().await;
-        let stands_still = |idp: &str| self.provider(idp).is_none() || self.idp_held(idp).is_some();
-        census.map_or_else(Vec::new, |census| of_census(&census, stands_still))
-    }
+    vec![
+        actors,
+        counter("actor_restarts_total", "Actors that panicked and were replaced.").of(load(&around.restarts)),
+        shed,
+        gauge("waiters", "Callers that wait for an answer.").of(front.waiting() as f64),
+        gauge("journal_pending", "Responses in the journal that the store does not have yet.")
+            .of(ports.journal.pending() as f64),
+        counter("fenced_writes_total", "Responses whose row had moved on when they were stored.")
+            .of(load(ports.ledger.fenced_writes())),
+        counter("leases_lost_total", "Leases that were gone when their holder renewed them.")
+            .of(load(&ports.leases_lost)),
+    ]
 }
 
-/// `stands_still` tells the providers that are held or not configured any more: nothing is sent there.
+fn of_idps(providers: &Providers, now: Reading) -> Vec<Metric> {
+    let mut paused = gauge("idp_paused", "1 while refreshes at the identity provider are paused or on hold.");
+    let mut breaker =
+        gauge("idp_breaker", "1 while the breaker lets one request at a time through as a probe, else 0.");
+    let mut refreshes = counter("refreshes_total", "Refreshes by their result.");
+    let mut seconds = Metric::new("refresh_seconds", MetricKind::Histogram, "Duration of the phases of refreshes.");
+    let mut lost = counter("lost_answers_total", "Refreshes that were sent and brought no complete response.");
+    for (idp, provider) in providers.all().iter().collect::<BTreeMap<_, _>>() {
+        let (gate, counters) = (&provider.gate, &provider.counters);
+        let held = providers.held(idp).map(|_| Cause::IdpHeld);
+        for reason in gate.closed(now).map(|closed| closed.cause).into_iter().chain(held) {
+            paused.push(&[("idp", idp), ("reason", reason.as_str())], 1.0);
+        }
+        breaker.push(&[("idp", idp)], f64::from(u8::from(gate.is_broken())));
+        for (outcome, total) in &counters.refreshes {
+            refreshes.push(&[("idp", idp), ("outcome", outcome.into())], load(total));
+        }
+        for (phase, took) in &counters.phases {
+            seconds.observe(&[("idp", idp), ("phase", phase.into())], took);
+        }
+        lost.push(&[("idp", idp)], load(&counters.lost_responses));
+    }
+    vec![paused, breaker, refreshes, seconds, lost]
+}
+
+/// `stands_still` says of a provider whether nothing is sent there: it is on hold, or not configured any more.
 fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric> {
-    let mut grants = gauge(
-        "grants",
-        "Grants by what they are doing, as last counted: a minute ago at most, longer in a large store.",
-    );
-    let mut lag = gauge("due_lag_seconds", "How late the most overdue refresh is.");
+    let mut grants =
+        gauge("grants", "Grants by state, as last counted: a minute ago at most, longer in a large store.");
+    let mut lag = gauge("due_lag_seconds", "Seconds that the most overdue refresh is late.");
     let mut impact =
-        gauge("first_impact_seconds", "Until the first still valid token of a failing or held grant runs out.");
+        gauge("first_impact_seconds", "Seconds until the first still valid token of a failing or held grant expires.");
     let mut idps: BTreeMap<&str, Vec<&Counted>> = BTreeMap::new();
     for counted in &census.counted {
         idps.entry(&counted.idp).or_default().push(counted);
@@ -244,20 +131,41 @@ fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn only_answers_whose_row_had_moved_on_are_fenced() {
-        let counters = Counters::default();
-        for reply in
-            [Reply::Done, Reply::Refused].into_iter().chain([Resolution::Own, Resolution::Replace].map(Reply::Resolved))
-        {
-            counters.replied(reply);
+    use super::*;
+    use crate::supervisor::{bench::Bench, provider::RefreshOutcome, shed::Bound};
+
+    #[tokio::test]
+    async fn every_value_of_a_label_has_a_sample_with_its_name() {
+        let bench = Bench::with_idp("idp");
+        let counters = &bench.providers.get("idp").unwrap().counters;
+        counters.refreshed(RefreshOutcome::InDoubt);
+        counters.phases.iter().for_each(|(phase, _)| counters.took(phase, Duration::ZERO));
+        let (around, front, ..) = bench.assembled();
+        around.shed.count(Bound::WaitersPerGrant);
+        let mut metrics = of_idps(&bench.providers, bench.clock.read());
+        metrics.extend(of_process(&around, &front));
+        let text = format!("{metrics:?}");
+        for name in [
+            "rotated",
+            "kept",
+            "adopted",
+            "race",
+            "user",
+            "operator",
+            "throttled",
+            "transient",
+            "in_doubt",
+            "gate",
+            "claim",
+            "seal",
+            "commit",
+            "requests_in_flight",
+            "waiters_per_grant",
+            "mailbox",
+        ] {
+            assert!(text.contains(&format!("{name:?}")), "{name} in {text}");
         }
-        assert_eq!(load(&counters.fenced_writes), 0.0);
-        for moved in [Resolution::Drop, Resolution::Revoke, Resolution::Alt, Resolution::MovedOn] {
-            counters.replied(Reply::Resolved(moved));
-        }
-        assert_eq!(load(&counters.fenced_writes), 4.0);
     }
 }

@@ -1,55 +1,63 @@
 //! The flow of a request, in call order.
 //!
-//! [`handle`] (what callers hold) -> [`snapshot`] (the fast path: no message) -> [`registry`] (one actor, finds,
-//! starts or replaces) -> [`token`] (one actor per user and identity provider) -> [`refresh`] (attempts: tasks
-//! on our own runtime, in a table that outlives the actors).
+//! [`handle`] (what callers hold) -> [`snapshot`] (the fast path: no message) -> [`front`] and [`router`] (the way to the
+//! registry) -> [`registry`] (one actor: finds, starts or replaces) -> [`token`] (one actor per user and identity provider)
+//! -> [`refresh`] (attempts: tasks on our own runtime, in a table that outlives the actors).
 //!
-//! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in
-//! `token::machine`; nothing of ours runs on the host's runtime.
+//! Beside that way: [`provider`] (the identity providers at run time), [`ledger`] (the store and all who must hear of a
+//! change), [`upkeep`] (what comes due without a caller), [`runtime`] (the threads). [`builder`] alone knows all of them.
+//!
+//! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in `token::machine`; rows are
+//! changed through [`ledger`] alone; nothing of ours runs on the host's runtime; imports run in one direction.
 
-mod announce;
+#[cfg(test)]
+mod bench;
 mod builder;
+mod by;
 mod census;
 mod command;
-mod core;
-#[cfg(feature = "web")]
-mod edge;
+mod disconnect_user;
 mod events;
-mod expiring;
+mod front;
 mod handle;
-mod holds;
 mod idps;
+mod jitter;
+mod ledger;
 mod list;
 mod metrics;
-mod offboard;
-mod recover;
+mod point;
+mod provider;
+mod recipients;
 mod refresh;
 mod registry;
+mod router;
 mod runtime;
 mod settings;
+mod shed;
 mod snapshot;
 mod status;
-mod sweep;
 #[cfg(feature = "testing")]
 pub(crate) mod testing;
 mod token;
+mod upkeep;
 mod verbs;
-mod watch;
 
 pub use builder::Builder;
+pub use by::By;
 pub use command::{
     Acquire, Command, Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, Refreshed, RejectToken, Release,
     RequireReconnect, Restore, Revoke,
 };
-#[cfg(feature = "config")]
-pub(crate) use core::Limits;
-#[cfg(feature = "testing")]
-pub use core::Point;
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
-pub use handle::{Shutdown, TokenSupervisor};
+pub use handle::TokenSupervisor;
 pub use idps::{IdpStatus, Reached};
 pub use list::{Cursor, Filter, Page};
-pub use registry::Registry;
+#[cfg(feature = "testing")]
+pub use point::Point;
+pub use recipients::Registry;
+pub use runtime::Shutdown;
+#[cfg(feature = "config")]
+pub(crate) use settings::Limits;
 pub use settings::RefreshSettings;
+pub use snapshot::TokenWatch;
 pub use status::Status;
-pub use watch::TokenWatch;

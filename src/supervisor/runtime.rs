@@ -1,7 +1,7 @@
-//! The threads a supervisor lives on: a tokio runtime for attempts, and an actix System for registry and actors.
+//! The threads of a supervisor: a tokio runtime for attempts, and an actix System for registry and actors.
 //!
-//! The System's thread replaces a registry that dies, and the System if that ends. Attempts and store
-//! operations run on neither, so they outlive both.
+//! The System's thread replaces a registry that dies, and the System if that ends. Attempts and operations of the store
+//! run on neither, so they outlive both.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, System};
+use actix::{Actor, Addr, Recipient, System};
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, watch},
@@ -17,24 +17,45 @@ use tokio::{
 };
 
 use super::{
-    core::Core,
-    handle::{Shared, Shutdown},
-    registry::{FrontActor, RegistryActor, Routes},
+    front::{Front, FrontActor},
+    refresh::Refresher,
+    registry::RegistryActor,
+    router::Route,
+    token::Surroundings,
 };
 
-/// What keeps a supervisor running. Dropping it starts a shutdown without waiting.
-pub(crate) struct Life {
-    pub(super) shared: Shared,
+/// The threads of a running supervisor. Dropping it starts a shutdown without waiting.
+pub(super) struct Life {
+    refresher: Refresher,
     front: watch::Receiver<Option<Addr<FrontActor>>>,
     orders: mpsc::UnboundedSender<Order>,
-    /// Ends when the System's thread does.
+    /// Turns false when the System's thread ends.
     system: watch::Receiver<bool>,
     background: Mutex<Vec<JoinHandle<()>>>,
-    /// Only taken by `drop`.
+    /// Taken only by `drop`.
     runtime: Option<Runtime>,
 }
 
-/// What the System's thread is told.
+/// The result of a shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Refreshes that were under way and are stored.
+    pub finished: usize,
+    /// Refreshes that were still under way at the deadline. Their responses are stored if they arrive before the
+    /// process ends; if not, the next process finds their intents.
+    pub abandoned: usize,
+}
+
+/// The System's thread keeps these for every registry and front that it starts.
+struct Systems {
+    around: Arc<Surroundings>,
+    front: Front,
+    registry: watch::Sender<Option<Recipient<Route>>>,
+    fronts: watch::Sender<Option<Addr<FrontActor>>>,
+}
+
+/// An order to the System's thread.
 enum Order {
     Stop,
     /// End the System as if it had crashed.
@@ -42,39 +63,43 @@ enum Order {
     Crash,
 }
 
-/// A registry that dies more often than this in a row is given a moment.
-const BREATH: Duration = Duration::from_millis(10);
+/// The time between the death of a registry and the start of the next one.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a dropped supervisor still waits for attempts in flight.
 const DRAIN_AFTER_DROP: Duration = Duration::from_secs(180);
 
 impl Life {
-    /// Starts the System's thread; resolves once registry and front are there.
-    pub(super) async fn start(core: Arc<Core>, runtime: Runtime) -> std::io::Result<Self> {
-        let (registry, registries) = watch::channel(None);
-        let (fronts, mut front) = watch::channel(None);
+    /// Starts the System's thread; resolves once registry and front run. `registry` tells the router which registry runs.
+    pub(super) async fn start(
+        runtime: Runtime,
+        around: Arc<Surroundings>,
+        front: Front,
+        registry: watch::Sender<Option<Recipient<Route>>>,
+    ) -> std::io::Result<Self> {
+        let (fronts, mut front_of_now) = watch::channel(None);
         let (orders, inbox) = mpsc::unbounded_channel();
         let (alive, system) = watch::channel(true);
-        let shared = Shared { core, routes: Routes::new(registries) };
-        let for_system = shared.clone();
+        let refresher = around.refresher.clone();
+        let systems = Systems { around, front, registry, fronts };
         thread::Builder::new().name("token-supervisor".to_owned()).spawn(move || {
-            run_system(&for_system, &registry, &fronts, inbox);
-            drop((for_system, registry, fronts));
+            systems.run(inbox);
+            drop(systems);
             alive.send_replace(false);
         })?;
-        let life =
-            Self { shared, front: front.clone(), orders, system, background: Mutex::default(), runtime: Some(runtime) };
-        front.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("its thread ended at once"))?;
+        let front = front_of_now.clone();
+        let life = Self { refresher, front, orders, system, background: Mutex::default(), runtime: Some(runtime) };
+        front_of_now.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("its thread ended at once"))?;
         Ok(life)
     }
 
     /// Runs a task until the supervisor stops; shutdown waits for it.
     pub(super) fn background(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let core = self.shared.core.clone();
-        let task = core.runtime.clone().spawn(async move {
+        let refresher = self.refresher.clone();
+        let task = self.refresher.ports().runtime.spawn(async move {
             tokio::select! {
                 () = task => {}
-                () = core.stopped() => {}
+                () = refresher.stopped() => {}
             }
         });
         self.tasks().push(task);
@@ -86,16 +111,16 @@ impl Life {
     }
 
     pub(super) async fn shutdown(&self, within: Duration) -> Shutdown {
-        let core = &self.shared.core;
-        let before = core.attempts.finished();
-        core.attempts.close();
-        core.stopping.send_replace(true);
+        let ports = self.refresher.ports();
+        let attempts = &ports.attempts;
+        let before = attempts.finished();
+        self.refresher.stop();
         tokio::select! {
-            () = core.attempts.below(1) => {}
-            () = core.clock.sleep(within) => {}
+            () = attempts.none_left() => {}
+            () = ports.clock.sleep(within) => {}
         }
-        let abandoned = core.attempts.len();
-        let finished = core.attempts.finished() - before;
+        let abandoned = attempts.len();
+        let finished = attempts.finished() - before;
         if abandoned == 0 {
             let background = std::mem::take(&mut *self.tasks());
             for task in background {
@@ -103,8 +128,8 @@ impl Life {
             }
             self.orders.send(Order::Stop).ok();
             self.system.clone().wait_for(|alive| !alive).await.ok();
-            core.store.close().await.ok();
-            core.events.close();
+            ports.ledger.store().close().await.ok();
+            ports.ledger.events().close();
         }
         Shutdown { finished, abandoned }
     }
@@ -114,73 +139,99 @@ impl Life {
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn crash_system(&self) {
+    pub(super) fn crash_system(&self) {
         self.orders.send(Order::Crash).ok();
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
-        let core = self.shared.core.clone();
-        core.attempts.close();
-        core.stopping.send_replace(true);
+        let refresher = self.refresher.clone();
+        refresher.stop();
         self.orders.send(Order::Stop).ok();
         let Some(runtime) = self.runtime.take() else { return };
-        if core.attempts.len() == 0 {
+        if refresher.ports().attempts.len() == 0 {
             return runtime.shutdown_background();
         }
         let drain = move || {
+            let ports = refresher.ports();
             runtime.block_on(async {
                 tokio::select! {
-                    () = core.attempts.below(1) => {}
-                    () = core.clock.sleep(DRAIN_AFTER_DROP) => {}
+                    () = ports.attempts.none_left() => {}
+                    () = ports.clock.sleep(DRAIN_AFTER_DROP) => {}
                 }
             });
             runtime.shutdown_background();
         };
-        // Without a thread the attempts in flight end here, and their intents tell the next process.
+        // Without a thread the attempts in flight end here, and the next process finds their intents.
         thread::Builder::new().name("token-supervisor-drain".to_owned()).spawn(drain).ok();
     }
 }
 
-/// The System's thread: one System after the other until it is told to stop.
-fn run_system(
-    shared: &Shared,
-    registry: &watch::Sender<Option<Addr<RegistryActor>>>,
-    fronts: &watch::Sender<Option<Addr<FrontActor>>>,
-    mut inbox: mpsc::UnboundedReceiver<Order>,
-) {
-    loop {
-        let stop = System::new().block_on(async {
-            fronts.send_replace(Some(FrontActor::new(shared.clone()).start()));
-            guard_registry(shared, registry, &mut inbox).await
-        });
-        if stop {
-            return;
+impl Systems {
+    /// Runs one System after the other until an order says stop.
+    fn run(&self, mut inbox: mpsc::UnboundedReceiver<Order>) {
+        loop {
+            let stop = System::new().block_on(async {
+                self.fronts.send_replace(Some(FrontActor::new(self.front.clone()).start()));
+                self.guard_registry(&mut inbox).await
+            });
+            if stop {
+                return;
+            }
+            tracing::error!("the actors' System ended and is started again");
         }
-        tracing::error!("the actors' System ended and is started again");
+    }
+
+    /// Starts the registry and replaces it when it dies. Resolves to whether to stop for good.
+    async fn guard_registry(&self, inbox: &mut mpsc::UnboundedReceiver<Order>) -> bool {
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        loop {
+            let registry = RegistryActor::new(self.around.clone(), ended.clone()).start();
+            self.registry.send_replace(Some(registry.recipient()));
+            tokio::select! {
+                _ = endings.recv() => {
+                    tracing::error!("the registry died and is replaced");
+                    self.around.refresher.ports().clock.sleep(PAUSE).await;
+                }
+                order = inbox.recv() => return match order {
+                    Some(Order::Stop) | None => true,
+                    #[cfg(feature = "testing")]
+                    Some(Order::Crash) => false,
+                },
+            }
+        }
     }
 }
 
-/// Starts the registry and replaces it when it dies. Resolves to whether to stop for good.
-async fn guard_registry(
-    shared: &Shared,
-    registry: &watch::Sender<Option<Addr<RegistryActor>>>,
-    inbox: &mut mpsc::UnboundedReceiver<Order>,
-) -> bool {
-    let (ended, mut endings) = mpsc::unbounded_channel();
-    loop {
-        registry.send_replace(Some(RegistryActor::new(shared.clone(), ended.clone()).start()));
-        tokio::select! {
-            _ = endings.recv() => {
-                tracing::error!("the registry died and is replaced");
-                shared.core.clock.sleep(BREATH).await;
-            }
-            order = inbox.recv() => return match order {
-                Some(Order::Stop) | None => true,
-                #[cfg(feature = "testing")]
-                Some(Order::Crash) => false,
-            },
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::TokenKey,
+        supervisor::{bench::Bench, by::By, command::GetStatus},
+    };
+
+    #[test]
+    fn registry_and_system_are_replaced_until_the_shutdown() {
+        let runtime = Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        handle.block_on(async {
+            let bench = Bench::in_real_time();
+            let key = TokenKey::at("idp").user("alice");
+            bench.connect(&key, "ts-test-secret-1").await;
+            let (around, front, router, registry) = bench.assembled();
+            let life = Life::start(runtime, around, front.clone(), registry).await.unwrap();
+            let ask = || front.call(GetStatus::new(&key), By::Application);
+            assert!(ask().await.is_ok());
+            router.panic_registry();
+            assert!(ask().await.is_ok());
+            life.crash_system();
+            assert!(ask().await.is_ok());
+            let shutdown = life.shutdown(Duration::from_secs(5)).await;
+            assert_eq!(shutdown, Shutdown { finished: 0, abandoned: 0 });
+            assert_eq!(ask().await, Err(crate::Error::ShutDown));
+            tokio::task::spawn_blocking(move || drop(life)).await.unwrap();
+        });
     }
 }

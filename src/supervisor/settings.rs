@@ -1,4 +1,4 @@
-//! How refreshes are timed, with what identity providers override resolved.
+//! The settings: the times of refreshes, with the overrides of identity providers resolved, and the supervisor's limits.
 
 use std::time::Duration;
 
@@ -49,23 +49,23 @@ macro_rules! setters {
 
 impl RefreshSettings {
     setters! {
-        /// How long before its end a token is refreshed (5 min; at most a quarter of its life counts).
+        /// Sets how long before its expiry a token is refreshed (5 min; at most a quarter of its lifetime).
         margin,
-        /// How long connecting to the identity provider may take (5 s).
+        /// Sets the timeout of connecting to the identity provider (5 s).
         connect_timeout,
-        /// How long an answer is awaited (15 s).
+        /// Sets how long a response is awaited (15 s).
         attempt_timeout,
-        /// How long an answer is awaited where a second request would kill the grant (120 s).
+        /// Sets how long a response is awaited where a second request would end the grant (120 s).
         patience,
-        /// How long after its claim was issued a request may still be written (5 s).
+        /// Sets how long after its claim was issued a request may still be written (5 s).
         send_window,
-        /// How long after its sender ended a request may still be processed by the identity provider (30 s).
+        /// Sets how long after its sender ended a request may still be processed by the identity provider (30 s).
         settle,
-        /// How long a lease lasts; it is renewed at a third while the attempt runs (20 s).
+        /// Sets how long a lease lasts; it is renewed after a third of that while the attempt runs (20 s).
         lease,
     }
 
-    /// What becomes of a doubt that nobody can resolve ([`InDoubt::Ask`]).
+    /// Sets what happens to a doubt that cannot be resolved ([`InDoubt::Ask`]).
     pub fn in_doubt(mut self, in_doubt: InDoubt) -> Self {
         self.in_doubt = in_doubt;
         self
@@ -74,7 +74,7 @@ impl RefreshSettings {
 
 #[cfg(feature = "config")]
 impl RefreshSettings {
-    /// The identity provider with these times where it has none of its own.
+    /// Returns the identity provider with these times where it has none of its own.
     pub(crate) fn complete(&self, mut idp: Idp) -> Idp {
         let own = &mut idp.timing;
         for (own, common) in [
@@ -92,16 +92,42 @@ impl RefreshSettings {
         idp
     }
 
-    /// Whether the times of an identity provider fit together.
+    /// Checks that the times of an identity provider fit together.
     ///
     /// # Errors
-    /// How they do not.
+    /// How they contradict each other.
     pub(crate) fn check(&self, idp: &Idp) -> Result<(), String> {
         Times::of(idp, self).map(drop)
     }
 }
 
-/// The settings of one identity provider: its own where it has some, else the common ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) waiters_per_grant: usize,
+    pub(crate) idle_after: Duration,
+    pub(crate) sweep_every: Duration,
+    /// How long a tombstone is kept before it is purged.
+    pub(crate) tombstones_kept: Duration,
+    /// The sweeper starts no more attempts at a provider while this many run there.
+    pub(super) swept_at_once: usize,
+    /// The number of requests that may wait for their answers.
+    pub(crate) requests_in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            waiters_per_grant: 16_384,
+            idle_after: Duration::from_secs(600),
+            sweep_every: Duration::from_secs(5),
+            tombstones_kept: Duration::from_secs(30 * 24 * 3_600),
+            swept_at_once: 1_024,
+            requests_in_flight: 131_072,
+        }
+    }
+}
+
+/// The times of one identity provider: its own where it has some, else the common ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) margin: Duration,
@@ -109,7 +135,7 @@ pub(super) struct Times {
     pub(super) rules: Rules,
 }
 
-/// Sums of times stay far from what a duration can hold.
+/// The longest time that can be set: sums of times stay far below what a duration can hold.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3_600);
 
 impl Times {

@@ -1,48 +1,48 @@
-//! What can be said about a grant without its tokens.
+//! The status of a grant, without its tokens.
 
 use std::time::SystemTime;
 
-use super::core::Core;
 use crate::{
-    model::{Evidence, Expires, Expiry, Generation, Row, State, Time, TokenKey},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, Time},
     protocol::Unchanged,
 };
 
-/// The state of one grant. Never holds a token.
+/// The status of one grant. Never holds a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is doing.
+    /// The state of the grant.
     pub state: State,
-    /// Its short public name for logs and people, such as `g_7hq2zk3pwm`; empty if absent.
+    /// The short public name of the grant for logs and support, such as `g_7hq2zk3pwm`; empty if absent.
     pub grant_id: String,
-    /// The number of its stored grants.
+    /// The number of grants that were stored for the key so far.
     pub generation: Generation,
-    /// Why nothing is sent for it until people release it, if so.
+    /// Why the grant is on hold, if it is: nothing is sent for it until an operator releases it.
     pub held: Option<String>,
-    /// When its access token ends.
+    /// When the access token expires.
     pub expiry: Expiry,
-    /// When its refresh token ends.
+    /// When the refresh token expires.
     pub refresh_expiry: Expiry,
-    /// When the next refresh should start, if one is to: none does while the grant or its identity provider is held, nor
-    /// while a doubt lasts, which has no set end.
+    /// When the next refresh is due; `None` while the grant or its identity provider is on hold, and while the grant is in
+    /// doubt, which has no set end.
     pub next_refresh_at: Option<SystemTime>,
-    /// The code of the last failure, if the last refresh failed.
+    /// The error code of the last refresh, if it failed.
     pub last_error: Option<String>,
-    /// Why the user must go through consent again, if so: the identity provider's code, or ours.
+    /// Why the user must go through consent again, if so: the identity provider's error code, or ours.
     pub reason: Option<String>,
-    /// What the identity provider said, or our own finding: the reason, else the last failure.
+    /// The evidence for `reason`, else for `last_error`: what the identity provider said, or our own finding.
     pub evidence: Option<Evidence>,
-    /// Since when refreshes fail, if the last one did.
+    /// Since when refreshes fail, if the last one failed.
     pub failing_since: Option<SystemTime>,
-    /// Since when it is in this state.
+    /// Since when the grant is in this state.
     pub since: Option<SystemTime>,
-    /// Why a connect changed nothing, if this answers one that did not.
+    /// Why a connect changed nothing, if this is the result of one that did not.
     pub unchanged: Option<Unchanged>,
 }
 
 impl Status {
-    fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
+    /// Returns the status of a key with this row, as far as the row says.
+    pub(super) fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
         let Some(row) = row else {
             return Self {
                 state: State::Absent,
@@ -61,7 +61,7 @@ impl Status {
             };
         };
         let live = row.tombstone.is_none();
-        // Nothing is tried for what is disconnected.
+        // A disconnected grant is not refreshed any more.
         let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref().filter(|_| live));
         Self {
             state: row.state(now),
@@ -85,25 +85,25 @@ impl Status {
     }
 }
 
-impl Core {
-    /// The status of a key with this row, which may be from before a refresh that runs here.
-    pub(super) fn status(&self, key: &TokenKey, row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Status {
-        let mut status = Status::of(row, now, unchanged);
-        let runs = self.attempts.sent(key) == Some(status.generation);
-        if runs && matches!(status.state, State::Fresh | State::Due | State::Backoff | State::InDoubt) {
-            (status.state, status.next_refresh_at) = (State::Refreshing, None);
-        }
-        if self.provider(key.idp()).is_none() || self.idp_held(key.idp()).is_some() {
-            status.next_refresh_at = None;
-        }
-        status
-    }
-}
-
 fn public(expires: Expires) -> Expiry {
     match expires {
         Expires::At(time) => Expiry::At(time.into()),
         Expires::Never => Expiry::Never,
         Expires::Unknown => Expiry::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::tests::row;
+
+    #[test]
+    fn a_key_without_a_row_is_absent_and_one_with_a_row_has_its_grant() {
+        let absent = Status::of(None, Time(0), None);
+        assert_eq!((absent.state, absent.generation, absent.since), (State::Absent, Generation(0), None));
+        let row = row();
+        let status = Status::of(Some(&row), row.issued_at, None);
+        assert_eq!((status.generation, status.grant_id), (row.generation, row.grant_id));
     }
 }

@@ -1,4 +1,4 @@
-//! What `crate::testing` reaches of the supervisor's inside.
+//! The parts of the supervisor that `crate::testing` reaches.
 
 use super::{TokenSupervisor, command::Ask, refresh::seal};
 use crate::{
@@ -9,30 +9,34 @@ use crate::{
 };
 
 pub(crate) async fn panic_actor(supervisor: &TokenSupervisor, key: &TokenKey) {
-    supervisor.life().shared.routes.route(key.clone(), Ask::Panic).await.ok();
+    supervisor.rooms.around.router.route(key.clone(), Ask::Panic).await.ok();
 }
 
 pub(crate) fn panic_registry(supervisor: &TokenSupervisor) {
-    supervisor.life().shared.routes.panic_registry();
+    supervisor.rooms.around.router.panic_registry();
+}
+
+pub(crate) fn crash_system(supervisor: &TokenSupervisor) {
+    supervisor.rooms.life.crash_system();
 }
 
 pub(crate) fn hooks(supervisor: &TokenSupervisor) -> &Hooks {
-    &supervisor.life().shared.core.testing
+    &supervisor.rooms.refresher.ports().hooks
 }
 
 pub(crate) fn attempts(supervisor: &TokenSupervisor) -> usize {
-    supervisor.life().shared.core.attempts.len()
+    supervisor.rooms.refresher.ports().attempts.len()
 }
 
 pub(crate) fn is_published(supervisor: &TokenSupervisor, key: &TokenKey) -> bool {
-    supervisor.life().shared.core.snapshot.current(key).is_some()
+    supervisor.rooms.refresher.ports().snapshot.current(key).is_some()
 }
 
 pub(crate) async fn stored(supervisor: &TokenSupervisor, key: &TokenKey) -> Result<Option<RefreshToken>, Error> {
-    let core = &supervisor.life().shared.core;
-    let read = core.store.read(key).await.map_err(|error| Error::Start(error.to_string()))?;
+    let ports = supervisor.rooms.refresher.ports();
+    let read = ports.ledger.store().read(key).await.map_err(|error| Error::Start(error.to_string()))?;
     let token = read.row.and_then(|row| row.refresh_token);
-    token.map(|token| open(&core.keyring, key, &token.sealed)).transpose()
+    token.map(|token| open(&ports.keyring, key, &token.sealed)).transpose()
 }
 
 pub(crate) fn open(keyring: &Keyring, key: &TokenKey, sealed: &Sealed) -> Result<RefreshToken, Error> {

@@ -1,4 +1,4 @@
-//! The commands as methods, for who has a handle: each is [`TokenSupervisor::call`] with the command that it names.
+//! The commands as methods of the handle: each is [`TokenSupervisor::call`] with the command that it names.
 
 use super::{
     Status, TokenSupervisor,

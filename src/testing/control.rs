@@ -93,7 +93,7 @@ impl Control<'_> {
 
     /// Ends the actors' System as if it had crashed.
     pub fn crash_system(&self) {
-        self.0.life().crash_system();
+        supervisor::testing::crash_system(self.0);
     }
 
     /// Makes the store fail like this from now on.

@@ -1,6 +1,7 @@
-//! What can be asked: the same commands as messages to an actor and behind the async methods.
+//! The commands: the same as messages to an actor and behind the async methods.
 //!
-//! Here: what a command is. In `verbs`: the commands.
+//! This file says what a command is; `verbs` has the commands. To add one that changes the row, add an entry in `verbs` whose
+//! `ask` is the [`Change`] to carry out.
 
 mod verbs;
 
@@ -9,11 +10,11 @@ use std::time::Duration;
 use actix::Message;
 use tokio::sync::oneshot;
 
-use super::status::Status;
+use super::{by::By, snapshot::Snapshot, status::Status};
 use crate::{
     error::Error,
     model::{AccessToken, Generation, Grant, Token, TokenKey},
-    protocol::Expected,
+    protocol::{Change, Expected},
 };
 pub use verbs::{
     Acquire, Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect, Restore,
@@ -26,7 +27,7 @@ pub use verbs::{
 pub trait Command:
     Message<Result = Result<Self::Answer, Error>> + Parts<Reply = Self::Answer> + Clone + Send + 'static
 {
-    /// What a granted request is answered with.
+    /// The result of a granted request.
     type Answer: Send + 'static;
 }
 
@@ -37,17 +38,18 @@ pub trait Parts {
     fn key(&self) -> &TokenKey;
     fn timeout_after(&self) -> Duration;
     fn check(&self) -> Result<(), Error>;
-    fn fast(&self, _shared: &super::handle::Shared) -> Option<Self::Reply> {
+    /// Returns the answer that needs no actor, if there is one.
+    fn fast(&self, _snapshot: &Snapshot) -> Option<Self::Reply> {
         None
     }
-    /// Whether it makes sense only at an identity provider that is configured.
+    /// Whether the command makes sense only at an identity provider that is configured.
     fn needs_idp(&self) -> bool {
         true
     }
-    fn ask(self, reply: Reply<Self::Reply>) -> Ask;
+    fn ask(self, by: By, reply: Reply<Self::Reply>) -> Ask;
 }
 
-/// Where an answer goes. Dropping it unanswered tells the asker that nobody handles the request any more.
+/// Where an answer goes. Dropping it unanswered tells the caller that no actor handles the request any more.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// A command on its way to the key's actor.
@@ -76,39 +78,22 @@ pub enum Ask {
         reply: Reply<Refreshed>,
     },
     Connect {
+        by: By,
         grant: Box<Grant>,
         only: Expected,
         reply: Reply<Status>,
     },
-    Disconnect {
-        revoke: Revoke,
-        purge: bool,
-        reply: Reply<Status>,
-    },
-    RequireReconnect {
-        reason: String,
-        reply: Reply<Status>,
-    },
-    Hold {
-        reason: String,
-        reply: Reply<Status>,
-    },
-    Release {
-        reply: Reply<Status>,
-    },
-    Restore {
-        reply: Reply<Status>,
-    },
-    Purge {
-        reply: Reply<Status>,
-    },
-    /// Something came due although nobody asked.
+    Change(ChangeRequest),
+    /// The key is due, although no caller asks.
     Wake,
-    /// A change is stored whose actor died before it heard of it: what is known of the row may be from before.
+    /// A change was stored whose actor died before it heard of it: the row that is known may be from before.
     Stale,
     /// A defect, for tests of what follows from one.
     #[cfg(feature = "testing")]
     Panic,
+    /// The same of the registry.
+    #[cfg(feature = "testing")]
+    PanicRegistry,
 }
 
 impl Ask {
@@ -121,29 +106,32 @@ impl Ask {
             | Self::Rejected { reply, .. }
             | Self::RejectedToken { reply, .. }
             | Self::Connect { reply, .. }
-            | Self::Disconnect { reply, .. }
-            | Self::RequireReconnect { reply, .. }
-            | Self::Hold { reply, .. }
-            | Self::Release { reply }
-            | Self::Restore { reply }
-            | Self::Purge { reply } => drop(reply.send(Err(error))),
+            | Self::Change(ChangeRequest { reply, .. }) => drop(reply.send(Err(error))),
             Self::Wake | Self::Stale => {}
             #[cfg(feature = "testing")]
-            Self::Panic => {}
+            Self::Panic | Self::PanicRegistry => {}
         }
     }
+}
+
+/// A request for one change of the row: its author, and what to change.
+#[doc(hidden)]
+pub struct ChangeRequest {
+    pub(super) by: By,
+    pub(super) what: Change,
+    pub(super) reply: Reply<Status>,
 }
 
 /// Whether a disconnected grant's tokens are revoked at the identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Revoke {
-    /// They are: queued, and tried again until the identity provider answers (RFC 7009).
+    /// The tokens are revoked: the revocation is queued, and retried until the provider responds (RFC 7009).
     Yes,
-    /// They are left to expire.
+    /// The tokens are left to expire.
     No,
 }
 
-/// What `refresh_now` did.
+/// The result of [`RefreshNow`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refreshed {
@@ -153,16 +141,17 @@ pub struct Refreshed {
     pub status: Status,
 }
 
-/// How long a caller waits unless it says otherwise.
+/// How long a caller waits unless the command sets another timeout.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What people give as a reason.
+/// # Errors
+/// What a reason that operators or applications give must look like.
 pub(super) fn check_reason(reason: &str) -> Result<(), &'static str> {
     let plain = !reason.is_empty() && reason.len() <= 255 && !reason.chars().any(char::is_control);
     if plain { Ok(()) } else { Err("reason must be 1 to 255 bytes without control characters") }
 }
 
-/// Starts watching a key. Not public: [`TokenSupervisor::watch`](super::TokenSupervisor::watch) hands out the watch.
+/// Starts watching a key. Not public: [`TokenSupervisor::watch`](super::TokenSupervisor::watch) returns the watch.
 #[derive(Clone, Debug)]
 pub(super) struct Watch(pub(super) TokenKey);
 
@@ -189,7 +178,42 @@ impl Parts for Watch {
         self.0.validate().map_err(Error::InvalidRequest)
     }
 
-    fn ask(self, reply: Reply<()>) -> Ask {
+    fn ask(self, _: By, reply: Reply<()>) -> Ask {
         Ask::Watch { reply }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_keys_and_reasons_are_refused_before_anything_is_sent() {
+        let key = TokenKey::at("idp").user("alice");
+        assert_eq!(Hold::new(&key, "maintenance").check(), Ok(()));
+        for reason in ["", "a\nb", &"x".repeat(256)] {
+            assert!(matches!(Hold::new(&key, reason).check(), Err(Error::InvalidRequest(_))), "{reason:?}");
+        }
+        let nobody = TokenKey::at("idp").user("");
+        assert!(matches!(GetStatus::new(&nobody).check(), Err(Error::InvalidRequest(_))));
+        assert!(matches!(Watch(nobody).check(), Err(Error::InvalidRequest(_))));
+    }
+
+    #[test]
+    fn a_refused_request_is_answered() {
+        let key = TokenKey::at("idp").user("alice");
+        let (reply, mut answer) = oneshot::channel();
+        Release::new(&key).ask(By::Application, reply).refuse(Error::ShutDown);
+        assert_eq!(answer.try_recv().unwrap(), Err(Error::ShutDown));
+        let (reply, mut answer) = oneshot::channel();
+        Acquire::new(&key).ask(By::Application, reply).refuse(Error::ShutDown);
+        assert!(answer.try_recv().unwrap().is_err());
+    }
+
+    #[test]
+    fn only_what_ends_a_grant_works_at_a_provider_that_is_not_configured() {
+        let key = TokenKey::at("gone").user("alice");
+        assert!(!Disconnect::new(&key, Revoke::No).needs_idp() && !Purge::new(&key).needs_idp());
+        assert!(Acquire::new(&key).needs_idp() && Restore::new(&key).needs_idp());
     }
 }

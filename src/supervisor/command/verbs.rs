@@ -1,20 +1,20 @@
-//! The commands.
+//! The commands, one entry each.
 
 use std::time::Duration;
 
 use actix::Message;
 
-use super::{Ask, Command, Parts, Refreshed, Reply, Revoke, TIMEOUT, check_reason};
+use super::{Ask, ChangeRequest, Command, Parts, Refreshed, Reply, Revoke, TIMEOUT, check_reason};
 use crate::{
     error::Error,
     model::{AccessToken, Generation, Grant, Token, TokenKey},
-    protocol::Expected,
-    supervisor::{handle::Shared, status::Status},
+    protocol::{self, Change, Expected},
+    supervisor::{by::By, snapshot::Snapshot, status::Status},
 };
 
 macro_rules! command {
     ($(#[$doc:meta])* $name:ident -> $answer:ty { $($field:ident: $type:ty),* }
-     check $check:expr; ask |$this:ident, $reply:ident| $ask:expr) => {
+     $(check $check:expr;)? $(ask |$this:ident, $by:ident, $reply:ident| { $($ask:tt)* })? $(change |$it:ident| { $($change:tt)* })?) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name {
@@ -24,7 +24,7 @@ macro_rules! command {
         }
 
         impl $name {
-            /// How long to wait for the answer (10 s). What was started goes on afterwards.
+            /// Sets how long to wait for the answer (10 s). Work that was started goes on afterwards.
             pub fn timeout(mut self, timeout: Duration) -> Self {
                 self.timeout = timeout;
                 self
@@ -52,29 +52,35 @@ macro_rules! command {
 
             fn check(&self) -> Result<(), Error> {
                 self.key.validate().map_err(Error::InvalidRequest)?;
-                let check: fn(&Self) -> Result<(), &'static str> = $check;
-                check(self).map_err(Error::InvalidRequest)
+                $(let check: fn(&Self) -> Result<(), &'static str> = $check;
+                check(self).map_err(Error::InvalidRequest)?;)?
+                Ok(())
             }
 
             command!(@fast $name);
             command!(@idp $name);
 
-            fn ask(self, $reply: Reply<$answer>) -> Ask {
+            $(fn ask(self, $by: By, $reply: Reply<$answer>) -> Ask {
                 let $this = self;
-                $ask
-            }
+                $($ask)*
+            })?
+
+            $(fn ask(self, by: By, reply: Reply<$answer>) -> Ask {
+                let $it = self;
+                Ask::Change(ChangeRequest { by, what: $($change)*, reply })
+            })?
         }
     };
     (@fast Acquire) => {
-        fn fast(&self, shared: &Shared) -> Option<Token> {
-            shared.cached_for(&self.key, self.min_ttl)
+        fn fast(&self, snapshot: &Snapshot) -> Option<Token> {
+            snapshot.get(&self.key, self.min_ttl)
         }
     };
     (@fast $name:ident) => {};
     (@idp Disconnect) => { command!(@anywhere); };
     (@idp Purge) => { command!(@anywhere); };
     (@idp $name:ident) => {};
-    // Also of an identity provider that is not configured any more.
+    // These also work at an identity provider that is not configured any more.
     (@anywhere) => {
         fn needs_idp(&self) -> bool {
             false
@@ -83,7 +89,7 @@ macro_rules! command {
 }
 
 command! {
-    /// A valid token.
+    /// Returns a valid token.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -97,12 +103,11 @@ command! {
     /// # Ok(()) });
     /// ```
     Acquire -> Token { min_ttl: Duration }
-    check |_| Ok(());
-    ask |this, reply| Ask::Acquire { min_ttl: this.min_ttl, timeout: this.timeout, reply }
+    ask |this, _by, reply| { Ask::Acquire { min_ttl: this.min_ttl, timeout: this.timeout, reply } }
 }
 
 command! {
-    /// What can be said about a grant without its tokens.
+    /// Returns the status of a grant, without its tokens.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -114,13 +119,12 @@ command! {
     /// # Ok(()) });
     /// ```
     GetStatus -> Status {}
-    check |_| Ok(());
-    ask |_this, reply| Ask::Status { reply }
+    ask |_this, _by, reply| { Ask::Status { reply } }
 }
 
 command! {
-    /// A resource server refused the token of this generation, or this very token. Starts one refresh for any number of
-    /// reporters, and none if that token is already replaced. Answered at once: ask for the token to wait.
+    /// Reports that a resource server refused the token of this generation, or this very token. Starts one refresh for any
+    /// number of reports, and none if that token is already replaced. Returns at once: ask for the token to wait.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -133,16 +137,15 @@ command! {
     /// # Ok(()) });
     /// ```
     RejectToken -> Status { refused: Refused }
-    check |_| Ok(());
-    ask |this, reply| match this.refused {
+    ask |this, _by, reply| { match this.refused {
         Refused::Generation(generation) => Ask::Rejected { generation, reply },
         Refused::Token(token) => Ask::RejectedToken { token, reply },
-    }
+    } }
 }
 
 command! {
-    /// Refresh now, although the token is not due. Joins a refresh under way, never goes around a doubt, and
-    /// answers `refreshed: false` if there has just been one.
+    /// Refreshes now, although the token is not due. Joins a refresh under way, never goes around a doubt, and
+    /// returns `refreshed: false` if the token has just been refreshed.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -152,13 +155,12 @@ command! {
     /// # Ok(()) });
     /// ```
     RefreshNow -> Refreshed {}
-    check |_| Ok(());
-    ask |_this, reply| Ask::RefreshNow { reply }
+    ask |_this, _by, reply| { Ask::RefreshNow { reply } }
 }
 
 command! {
-    /// Store what the user's consent gave. A replay of a refresh token that the key holds or has spent
-    /// changes nothing and says so, whatever it expects of the key.
+    /// Stores the grant that the user's consent gave. A replay of a refresh token that the key holds or has spent
+    /// changes nothing and says so ([`Status::unchanged`]), whatever it expects of the key.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -176,12 +178,12 @@ command! {
     /// ```
     Connect -> Status { grant: Grant, only: Expected }
     check |this| this.grant.validate();
-    ask |this, reply| Ask::Connect { grant: Box::new(this.grant), only: this.only, reply }
+    ask |this, by, reply| { Ask::Connect { by, grant: Box::new(this.grant), only: this.only, reply } }
 }
 
 command! {
-    /// End the grant. What is stored stays (as a tombstone) but is never used again. Also of an identity provider that
-    /// is not configured any more, where nothing can be revoked.
+    /// Ends the grant. The row stays (as a tombstone) but is never used again. Works also at an identity provider that is
+    /// not configured any more, where nothing can be revoked.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -193,12 +195,11 @@ command! {
     /// # Ok(()) });
     /// ```
     Disconnect -> Status { revoke: Revoke, purge: bool }
-    check |_| Ok(());
-    ask |this, reply| Ask::Disconnect { revoke: this.revoke, purge: this.purge, reply }
+    change |this| { Change::Disconnect(protocol::Disconnect { revoke: this.revoke == Revoke::Yes, purge: this.purge }) }
 }
 
 command! {
-    /// Send the user through consent again; holds until the next connect.
+    /// Requires that the user goes through consent again; only the next connect ends that.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -210,12 +211,12 @@ command! {
     /// ```
     RequireReconnect -> Status { reason: String }
     check |this| check_reason(&this.reason);
-    ask |this, reply| Ask::RequireReconnect { reason: this.reason, reply }
+    change |this| { Change::RequireReconnect { reason: this.reason } }
 }
 
 command! {
-    /// Send nothing for the grant until it is released. A refresh that runs goes on and is stored; valid tokens
-    /// are served. A second hold replaces the reason of the first.
+    /// Puts the grant on hold: nothing is sent for it until it is released. A refresh that runs goes on and is stored;
+    /// valid tokens are served. A second hold replaces the reason of the first.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -227,11 +228,11 @@ command! {
     /// ```
     Hold -> Status { reason: String }
     check |this| check_reason(&this.reason);
-    ask |this, reply| Ask::Hold { reason: this.reason, reply }
+    change |this| { Change::Hold { reason: this.reason } }
 }
 
 command! {
-    /// End a hold: what is due starts at once. No error if there is none.
+    /// Releases a grant that is on hold; a refresh that is due starts at once. Not an error if the grant is not on hold.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -242,14 +243,13 @@ command! {
     /// # Ok(()) });
     /// ```
     Release -> Status {}
-    check |_| Ok(());
-    ask |_this, reply| Ask::Release { reply }
+    change |_this| { Change::Release }
 }
 
 command! {
-    /// Take a disconnect back. Refused ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
-    /// refresh was under way when it was disconnected, or if its tokens are or may be revoked, or another key has
-    /// them by now. No error if the grant is connected.
+    /// Takes a disconnect back. Refused ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
+    /// refresh was under way when the grant was disconnected, if its tokens are or may be revoked, or if another key
+    /// holds them by now. Not an error if the grant is connected.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -262,14 +262,13 @@ command! {
     /// # Ok(()) });
     /// ```
     Restore -> Status {}
-    check |_| Ok(());
-    ask |_this, reply| Ask::Restore { reply }
+    change |_this| { Change::Restore }
 }
 
 command! {
-    /// Delete what is stored of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing
-    /// back. Refused if it is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
-    /// or a revocation is queued ([`Error::Unavailable`]: later). No error if nothing is stored.
+    /// Deletes the row of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing back.
+    /// Refused if the grant is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
+    /// or a revocation is queued ([`Error::Unavailable`]: retry later). Not an error if nothing is stored.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -282,11 +281,10 @@ command! {
     /// # Ok(()) });
     /// ```
     Purge -> Status {}
-    check |_| Ok(());
-    ask |_this, reply| Ask::Purge { reply }
+    change |_this| { Change::Purge }
 }
 
-/// What a resource server refused.
+/// The token that a resource server refused.
 #[derive(Clone, Debug)]
 enum Refused {
     Generation(Generation),
@@ -294,13 +292,13 @@ enum Refused {
 }
 
 impl Acquire {
-    /// A token of this key.
+    /// Asks for a token of this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, min_ttl: Duration::ZERO }
     }
 
-    /// How long the token must still live when it is handed out. More than three quarters of what the
-    /// identity provider grants is refused.
+    /// Sets how long the token must still be valid when it is handed out. More than three quarters of the lifetime that
+    /// the identity provider grants is refused.
     pub fn min_ttl(mut self, min_ttl: Duration) -> Self {
         self.min_ttl = min_ttl;
         self
@@ -308,44 +306,44 @@ impl Acquire {
 }
 
 impl GetStatus {
-    /// The status of this key.
+    /// Asks for the status of this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }
 }
 
 impl RejectToken {
-    /// The token of this generation was refused.
+    /// Reports the token of this generation.
     pub fn new(key: &TokenKey, generation: Generation) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Generation(generation) }
     }
 
-    /// This token was refused. Does nothing, and is answered the same, unless it is the key's current one.
+    /// Reports this token. Does nothing, with the same answer, unless it is the key's current one.
     pub fn token(key: &TokenKey, token: &AccessToken) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Token(token.clone()) }
     }
 }
 
 impl RefreshNow {
-    /// Refresh this key.
+    /// Refreshes this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }
 }
 
 impl Connect {
-    /// Connect this key with this grant.
+    /// Connects this key with this grant.
     pub fn new(key: &TokenKey, grant: Grant) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, grant, only: Expected::Anything }
     }
 
-    /// Only if nothing is connected; otherwise [`Error::GenerationMismatch`].
+    /// Connects only if nothing is connected; otherwise [`Error::GenerationMismatch`].
     pub fn only_if_absent(mut self) -> Self {
         self.only = Expected::Nothing;
         self
     }
 
-    /// Only in place of the grant of this generation; otherwise [`Error::GenerationMismatch`].
+    /// Replaces only the grant of this generation; otherwise [`Error::GenerationMismatch`].
     pub fn only_if(mut self, generation: Generation) -> Self {
         self.only = Expected::At(generation);
         self
@@ -353,13 +351,13 @@ impl Connect {
 }
 
 impl Disconnect {
-    /// Disconnect this key.
+    /// Disconnects this key.
     pub fn new(key: &TokenKey, revoke: Revoke) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, revoke, purge: false }
     }
 
-    /// Has the tombstone purged as soon as nothing of the grant is to come (see [`Purge`]): once its tokens are revoked, or
-    /// within an hour. [`Purge`] afterwards does it at once where it can.
+    /// Purges the tombstone as soon as nothing of the grant is outstanding (see [`Purge`]): once its tokens are revoked, or
+    /// within an hour. A [`Purge`] afterwards does it at once where it can.
     pub fn purge(mut self) -> Self {
         self.purge = true;
         self
@@ -367,35 +365,35 @@ impl Disconnect {
 }
 
 impl RequireReconnect {
-    /// Require a reconnect of this key; `reason` is shown to those who ask for its token.
+    /// Requires a reconnect of this key; callers who ask for its token see `reason`.
     pub fn new(key: &TokenKey, reason: impl Into<String>) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, reason: reason.into() }
     }
 }
 
 impl Hold {
-    /// Hold this key; `reason` is shown in its [`Status`].
+    /// Puts this key on hold; its [`Status`] shows `reason`.
     pub fn new(key: &TokenKey, reason: impl Into<String>) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT, reason: reason.into() }
     }
 }
 
 impl Release {
-    /// Release this key.
+    /// Releases this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }
 }
 
 impl Restore {
-    /// Restore this key.
+    /// Restores this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }
 }
 
 impl Purge {
-    /// Purge this key.
+    /// Purges this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }

@@ -1,4 +1,4 @@
-//! One attempt's task: carries the machine's effects out and reports what came of them.
+//! The task of one attempt: carries out the effects of `protocol::attempt` and reports their results to it.
 //!
 //! No future that touches the store or has sent a refresh token is dropped or raced with a timer here:
 //! store operations run on the store's threads whoever waits, and the request is awaited to its end.
@@ -8,15 +8,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Ended, Progress,
-    learn::{failures, learn},
-    repeat::{flush, mark, renew, until_answered},
-    seal, subject,
+    observe::{observe, operator_delay},
+    persist::{flush, mark, renew, until_stored},
+    ports::Ports,
+    seal,
+    strategy::{RefreshTokenGrant, Strategy},
+    table::{Ended, NewAttempt, Progress},
     tally::{Heard, phase, tally},
 };
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, OPERATOR, Outcome, Slot, delay},
+    idp::{Closed, Failure, Lane, Outcome, Slot, delay},
     metrics::count,
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
@@ -26,19 +28,21 @@ use crate::{
     },
     store::{Answer, Changed, StoreError},
     supervisor::{
-        core::{Core, Point, Provider, random},
-        metrics::{IdpCounters, Outcome as Counted, Phase},
+        by::By,
+        jitter::random,
+        point::Point,
+        provider::{IdpCounters, Provider, RefreshOutcome, RefreshPhase},
     },
 };
 
-/// The machine with everything it must not see: ports, secrets, the slot, the clock.
+/// The machine's surroundings, with everything that it must not see: ports, secrets, the slot, the clock.
 pub(super) struct Attempt {
-    core: Arc<Core>,
+    ports: Arc<Ports>,
     key: TokenKey,
     id: Id,
     basis: (Id, Generation),
     progress: watch::Sender<Progress>,
-    /// Whether a caller waits for it.
+    /// Whether a caller waits for the attempt.
     wanted: watch::Receiver<bool>,
     row: Option<Row>,
     slot: Option<Slot>,
@@ -51,13 +55,13 @@ pub(super) struct Attempt {
     heard: Option<Heard>,
 }
 
-/// How long a commit may be silent before its answer goes to the journal.
+/// How long the store may take for a commit before the response goes to the journal.
 const SILENCE: Duration = Duration::from_millis(200);
 
-/// How long after a refused commit the store is asked again.
+/// The time between a failed commit and the next one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Which try of a commit it is.
+/// Whether a commit is the first of its response.
 #[derive(Clone, Copy, PartialEq)]
 enum Try {
     First,
@@ -65,19 +69,13 @@ enum Try {
 }
 
 impl Attempt {
-    pub(super) fn new(
-        core: Arc<Core>,
-        key: TokenKey,
-        id: Id,
-        basis: (Id, Generation),
-        progress: watch::Sender<Progress>,
-        wanted: watch::Receiver<bool>,
-    ) -> Self {
+    pub(super) fn new(ports: Arc<Ports>, key: TokenKey, basis: (Id, Generation), entry: NewAttempt) -> Self {
+        let NewAttempt { id, progress, wanted } = entry;
         let (row, slot, claim, landing, commit) = (None, None, None, None, None);
         let (journaled, resolved, heard) = (false, None, None);
-        let counters = core.provider(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
+        let counters = ports.providers.get(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
         Self {
-            core,
+            ports,
             key,
             id,
             basis,
@@ -96,36 +94,36 @@ impl Attempt {
     }
 
     pub(super) async fn run(mut self) {
-        let core = self.core.clone();
-        let end = match core.provider(self.key.idp()) {
+        let ports = self.ports.clone();
+        let end = match ports.providers.get(self.key.idp()) {
             Some(provider) => self.drive(&provider).await,
             None => End::Settled,
         };
         let row = self.row.take().map(Arc::new);
-        // The table lets go first: whoever hears of the end may want to start the next attempt.
-        core.attempts.remove(&self.key, self.id);
+        // The table lets go first: an actor that hears of the end may want to start the next attempt.
+        ports.attempts.remove(&self.key, self.id);
         self.progress.send_modify(|progress| progress.ended = Some(Ended { end, row }));
-        // It counts as running until it was heard, so that a shutdown does not go before the answers.
+        // The attempt counts as running until its end was heard, so that a shutdown does not overtake the answers.
         self.progress.closed().await;
     }
 
     async fn drive(&mut self, provider: &Provider) -> End {
-        let pending = !self.core.journal.pending_for(&self.key).is_empty();
-        let owner = self.core.journal.owner();
+        let pending = !self.ports.journal.pending_for(&self.key).is_empty();
+        let owner = self.ports.journal.owner();
         let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
-            let (phase, began) = (phase(&effect), self.core.clock.read().boot);
+            let (phase, began) = (phase(&effect), self.ports.clock.read().boot);
             let event = match effect {
                 Effect::End(end) => return self.leave(end),
                 Effect::Flush => self.flush().await,
                 Effect::Read => self.read().await,
                 Effect::Slot => self.wait_for_slot(provider).await,
                 Effect::Claim(claim) => {
-                    self.claim = Some((claim, self.core.clock.read().boot));
+                    self.claim = Some((claim, self.ports.clock.read().boot));
                     self.try_claim().await
                 }
                 Effect::RepeatClaim => {
-                    self.core.clock.sleep(delay(1, None, random()).min(SILENCE)).await;
+                    self.ports.clock.sleep(delay(1, None, random()).min(SILENCE)).await;
                     self.try_claim().await
                 }
                 Effect::Send(claimed) => self.send(provider, claimed).await,
@@ -143,7 +141,7 @@ impl Attempt {
         }
     }
 
-    /// Publishes what the end means for readers.
+    /// Publishes the token that was stored, and counts the result.
     fn leave(&mut self, end: End) -> End {
         if let (Some(landing), Some(row)) = (&self.landing, &self.row)
             && matches!(self.resolved, Some(Resolution::Own | Resolution::Replace))
@@ -160,28 +158,28 @@ impl Attempt {
         end
     }
 
-    fn took(&self, phase: Phase, began: Time) {
-        self.counters.took(phase, self.core.clock.read().boot.since(began));
+    fn took(&self, phase: RefreshPhase, began: Time) {
+        self.counters.took(phase, self.ports.clock.read().boot.since(began));
     }
 
     fn publish(&self, issued: &Arc<Issued>) {
-        self.core.snapshot.publish(&self.key, issued);
+        self.ports.snapshot.publish(&self.key, issued);
         self.progress.send_modify(|progress| progress.published += 1);
     }
 
     async fn flush(&mut self) -> Option<Event> {
-        flush(&self.core, &self.key).await;
+        flush(&self.ports, &self.key).await;
         Some(Event::Flushed)
     }
 
-    /// Reads the row. The slot goes back: whatever it was for is decided anew.
+    /// Reads the row. The slot goes back: its purpose is decided anew.
     async fn read(&mut self) -> Option<Event> {
         self.slot = None;
-        let read = until_answered(&self.core, || self.core.store.read(&self.key)).await?;
+        let read = until_stored(&self.ports, || self.ports.ledger.store().read(&self.key)).await?;
         let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
         let dead = senders
-            .filter(|sender| !sender.closed && self.core.journal.owns(&sender.owner))
-            .filter(|sender| sender.attempt != self.id && !self.core.attempts.runs(&self.key, sender.attempt))
+            .filter(|sender| !sender.closed && self.ports.journal.owns(&sender.owner))
+            .filter(|sender| sender.attempt != self.id && !self.ports.attempts.runs(&self.key, sender.attempt))
             .map(|sender| sender.attempt)
             .collect();
         self.row.clone_from(&read.row);
@@ -191,17 +189,17 @@ impl Attempt {
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
         let row = self.row.clone()?;
         let Some(login) = provider.gate.login(row.client_id.as_deref()) else {
-            // Nothing will be sent: it is claimed to say so in the row.
+            // Nothing will be sent: the claim is there to say so in the row.
             return Some(Event::Slot(row));
         };
         let slot = loop {
             let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
             tokio::select! {
-                // In this order: a slot that is granted while the provider is held goes back.
+                // In this order: a slot that is granted while the provider is put on hold goes back.
                 biased;
-                () = self.core.until_idp_held(self.key.idp()) => return None,
-                () = self.core.stopped() => return None,
-                slot = provider.gate.slot(&self.core.clock, login, lane) => break slot,
+                () = self.ports.providers.until_held(self.key.idp()) => return None,
+                () = self.ports.stopped() => return None,
+                slot = provider.gate.slot(&self.ports.clock, login, lane) => break slot,
                 Ok(()) = self.wanted.changed(), if lane == Lane::Background => {}
             }
         };
@@ -210,20 +208,20 @@ impl Attempt {
                 self.slot = Some(slot);
                 Some(Event::Slot(row))
             }
-            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.core.clock.now() + wait, cause)),
+            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.ports.clock.now() + wait, cause)),
         }
     }
 
     async fn try_claim(&mut self) -> Option<Event> {
         let (claim, issued) = self.claim.clone()?;
-        self.core.reach(Point::BeforeClaim);
-        match self.core.change(&self.key, claim).await {
+        self.ports.reach(Point::BeforeClaim);
+        match self.ports.ledger.change(&self.key, By::Attempt, claim).await {
             Ok(Changed { reply, row, now, .. }) => {
                 self.row.clone_from(&row);
                 if reply == Reply::Done {
-                    self.core.reach(Point::Claimed);
+                    self.ports.reach(Point::Claimed);
                 }
-                let elapsed = self.core.clock.read().boot.since(issued);
+                let elapsed = self.ports.clock.read().boot.since(issued);
                 Some(Event::Claimed { reply, row, now, elapsed })
             }
             Err(StoreError::Unavailable(_)) => Some(Event::NoReply),
@@ -231,62 +229,62 @@ impl Attempt {
         }
     }
 
-    /// From here on the answer is awaited, whoever is gone.
+    /// Sends the request. From here on the response is awaited, whoever is gone.
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
         let mut unsendable = |code: &str, cause| {
-            self.heard = Some(Heard::Failure(Counted::Operator));
+            self.heard = Some(Heard::Failure(RefreshOutcome::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
-            let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
-            Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
+            let retry_at = self.ports.clock.now() + operator_delay(&row);
+            Some(Event::Told(Told::NotSpent { fault, retry_at }))
         };
         let Some(slot) = self.slot.take() else {
-            tracing::error!(grant.id = row.grant_id, "a grant was issued to a client that is not configured");
+            tracing::error!(grant.id = row.grant_id, "the grant was issued to a client that is not configured");
             return unsendable("client_unknown", Cause::ClientUnknown);
         };
-        let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
+        let Ok(request) = RefreshTokenGrant.open(&self.ports.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
             return unsendable("does_not_open", Cause::StoreDown);
         };
-        // First said, then withdrawn: an actor that stands the token anew looks here afterwards.
+        // Sets `sent` before it withdraws the token: `stand()`, on the actor's thread, reads `sent` after it has set the
+        // standing, so that the later of the two always withdraws.
         self.progress.send_modify(|progress| progress.sent = Some(claimed.generation));
         if provider.idp.rotation_ends_access_token
-            && let Some(issued) = self.core.snapshot.current(&self.key)
+            && let Some(issued) = self.ports.snapshot.current(&self.key)
             && issued.generation <= claimed.generation
         {
             issued.set_standing(Standing::Withdrawn);
         }
-        let at = self.core.clock.read();
+        let at = self.ports.clock.read();
         let renewal =
-            self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
+            self.ports.runtime.spawn(renew(self.ports.clone(), self.key.clone(), self.id, provider.times.rules.lease));
         let patience = provider.times.rules.patience;
-        let outcome = provider.client.refresh(&provider.idp, slot.client(), &token, &params, patience).await;
+        let outcome = request.send(provider, &slot, patience).await;
         renewal.abort();
-        self.took(Phase::Idp, at.boot);
+        self.took(RefreshPhase::Idp, at.boot);
         self.heard = Some(Heard::of(&outcome, claimed.stays));
         if let Outcome::Unknown(failure) = &outcome
             && failure.evidence.status.is_none()
         {
-            count(&self.counters.lost_answers);
+            count(&self.counters.lost_responses);
         }
-        drop(token);
-        let retry_at = learn(&self.core, &self.key, provider, slot, &row, &outcome);
+        let retry_at = observe(&self.ports, &self.key, provider, slot, &row, &outcome);
         let told = match outcome {
-            Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+            Outcome::Answered(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
-                let began = self.core.clock.read().boot;
-                let landing = seal::land(&self.core.keyring, provider, &sent, *answer);
-                self.took(Phase::Seal, began);
+                let began = self.ports.clock.read().boot;
+                let landing = seal::land(&self.ports.keyring, provider, &sent, *answer);
+                self.took(RefreshPhase::Seal, began);
                 let landing = self.landing.insert(landing);
                 if landing.commit.child() != claimed.fingerprint {
                     provider.saw_rotation(self.key.idp());
                 }
-                self.core.reach(Point::Answered);
+                self.ports.reach(Point::Answered);
                 Told::Answered
             }
             Outcome::NotSpent(failure) => Told::NotSpent { retry_at, fault: fault(failure) },
@@ -296,35 +294,51 @@ impl Attempt {
         Some(Event::Told(told))
     }
 
+    /// Whether a response belongs to another user of the provider than the grant; false where either is not known.
+    fn is_foreign(&self, row: &Row, subject: Option<&str>) -> bool {
+        let Some(subject) = subject else { return false };
+        let foreign = seal::subject(&self.ports.keyring, row).is_some_and(|known| known != subject);
+        if foreign {
+            // The tokens are neither stored nor revoked: they are another user's.
+            tracing::error!(
+                grant.id = row.grant_id,
+                idp = row.key.idp(),
+                "the response to a refresh holds tokens of another subject: they are dropped, and the user must reconnect"
+            );
+        }
+        foreign
+    }
+
     async fn change(&mut self, change: Change) -> Option<Event> {
-        let changed = until_answered(&self.core, || self.core.change(&self.key, change.clone())).await?;
+        let changed =
+            until_stored(&self.ports, || self.ports.ledger.change(&self.key, By::Attempt, change.clone())).await?;
         self.row = changed.row;
         Some(Event::Changed { reply: changed.reply })
     }
 
-    /// Waits for the store to take the answer: at first for a moment, then for as long as it takes.
+    /// Waits for the store to take the response: at first for a moment, then for as long as it takes.
     async fn commit(&mut self, attempt: Try) -> Option<Event> {
         let commit = &self.landing.as_ref()?.commit;
-        let (core, key) = (&self.core, &self.key);
+        let (ports, key) = (&self.ports, &self.key);
         let patience = match attempt {
             Try::First => Some(SILENCE),
-            // In memory alone the answer is not safe: look after the journal again soon.
+            // In memory alone the response is not safe: the journal is tried again soon.
             Try::Again => (!self.journaled).then_some(PAUSE),
         };
         let pending = self.commit.get_or_insert_with(|| {
-            let (core, key, change) = (core.clone(), key.clone(), Change::Commit(Box::new(commit.clone())));
+            let (ports, key, change) = (ports.clone(), key.clone(), Change::Commit(Box::new(commit.clone())));
             Box::pin(async move {
                 if attempt == Try::Again {
-                    core.clock.sleep(PAUSE).await;
+                    ports.clock.sleep(PAUSE).await;
                 }
-                core.change(&key, change).await
+                ports.ledger.change(&key, By::Attempt, change).await
             })
         });
         let answer = match patience {
             None => pending.await,
             Some(patience) => tokio::select! {
                 answer = pending => answer,
-                () = core.clock.sleep(patience) => return Some(Event::Silent),
+                () = ports.clock.sleep(patience) => return Some(Event::Silent),
             },
         };
         self.commit = None;
@@ -335,33 +349,33 @@ impl Attempt {
                     _ => None,
                 };
                 self.row = row;
-                self.core.reach(Point::Committed);
+                self.ports.reach(Point::Committed);
                 if self.journaled {
-                    mark(&self.core, self.id).await;
+                    mark(&self.ports, self.id).await;
                 }
                 Some(Event::Changed { reply })
             }
             Err(error) => {
-                tracing::warn!(error = %error, "the store did not take an answer; it is tried again");
+                tracing::warn!(error = %error, "the store did not take a response: it is stored again soon");
                 Some(Event::Silent)
             }
         }
     }
 
-    /// Writes the answer to the journal, and publishes it from there.
+    /// Writes the response to the journal, and publishes it from there.
     async fn journal(&mut self) -> Option<Event> {
         let landing = self.landing.as_ref()?;
         let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
         let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
-        let journal = self.core.journal.clone();
-        let written = self.core.runtime.spawn_blocking(move || journal.append(entry)).await;
+        let journal = self.ports.journal.clone();
+        let written = self.ports.runtime.spawn_blocking(move || journal.append(entry)).await;
         self.journaled = matches!(written, Ok(Ok(())));
         if self.journaled {
-            self.core.reach(Point::Journaled);
+            self.ports.reach(Point::Journaled);
             let issued = Arc::new(landing.issued(landing.commit.generation.next(), true));
             self.publish(&issued);
         } else {
-            tracing::error!("an answer can be written neither to the store nor to the journal: free some space");
+            tracing::error!("a response can be written neither to the store nor to the journal: free some disk space");
         }
         Some(Event::Journaled(self.journaled))
     }
@@ -373,10 +387,11 @@ impl Attempt {
 }
 
 impl Drop for Attempt {
-    /// A task that panicked leaves the table too: the next attempt finds its sender dead and goes on from there.
+    /// Removes the attempt from the table also when its task panics: the next attempt finds its sender dead and goes on
+    /// from there.
     fn drop(&mut self) {
-        self.core.attempts.remove(&self.key, self.id);
-        self.core.attempts.finish();
+        self.ports.attempts.remove(&self.key, self.id);
+        self.ports.attempts.finish();
     }
 }
 

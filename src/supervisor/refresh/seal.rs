@@ -1,4 +1,4 @@
-//! Between plaintext and rows: answers become commits, grants become connects, rows become tokens.
+//! Between plaintext and rows: responses become commits, grants become connects, rows become tokens.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
         Time, TokenKey,
     },
     protocol::{Commit, Connect, Expected, attempt::Claimed, schedule::due_at},
-    supervisor::core::Provider,
+    supervisor::provider::Provider,
 };
 
-/// What is sealed beside the refresh token. A stored format: grows by optional fields only.
+/// The document that is sealed beside the refresh token. A stored format: it grows by optional fields only.
 #[derive(Serialize, Deserialize)]
 struct Document {
-    /// Empty if the grant was connected without one and was not refreshed yet.
+    /// Empty if the grant was connected without an access token and was not refreshed yet.
     access_token: String,
     token_type: String,
     scope: String,
@@ -39,7 +39,7 @@ impl Drop for Document {
     }
 }
 
-/// An answer with its place in the store, and the token as it can be published.
+/// A response as it is stored, and as it can be published.
 pub(super) struct Landing {
     pub(super) commit: Commit,
     access_token: AccessToken,
@@ -49,7 +49,7 @@ pub(super) struct Landing {
 }
 
 impl Landing {
-    /// The token, to be published at `generation`.
+    /// Returns the token, to be published at `generation`.
     pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Issued {
         Issued::new(
             self.access_token.clone(),
@@ -64,7 +64,7 @@ impl Landing {
     }
 }
 
-/// What an answer is to be joined with.
+/// The request that a response belongs to.
 pub(super) struct Sent<'a> {
     pub(super) key: &'a TokenKey,
     pub(super) attempt: Id,
@@ -75,16 +75,16 @@ pub(super) struct Sent<'a> {
     pub(super) row: &'a Row,
 }
 
-/// Seals an answer.
+/// Seals a response.
 ///
-/// Its life counts from the moment of sending, by the boot-time clock too; if the token had been sent
-/// before, the answer may be a replay, and its life counts from the first time.
+/// The lifetime counts from the moment of sending, by the boot-time clock too; if the token had been sent
+/// before, the response may be a replay, and the lifetime counts from the first time.
 pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: Answer) -> Landing {
     let Sent { key, attempt, claimed, at, row } = sent;
     let issued_at = claimed.first_sent.map_or(at.wall, |first| first.min(at.wall));
     let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
     let expires = lifetime.map_or(Expires::Unknown, |life| end(issued_at, life));
-    // A row that does not open loses its extras, not its new tokens.
+    // A row that does not open loses its extra fields, not its new tokens.
     let old = open_document(keyring, row).ok();
     let token_type = answer.token_type.unwrap_or_else(|| "Bearer".to_owned());
     let scope = answer.scope.or(old.as_ref().map(|old| old.scope.clone())).unwrap_or_default();
@@ -109,7 +109,7 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
         refresh_expires: match answer.refresh_expires {
             Some(RefreshLife::In(life)) => Some(Expires::At(issued_at + life)),
             Some(RefreshLife::Never) => Some(Expires::Never),
-            // An end that was told is not moved by what is only assumed.
+            // An expiry that the provider stated is not moved by an assumed one.
             None => provider.idp.refresh_lifetime.and_then(|life| {
                 let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);
                 assumed.then(|| end(issued_at, life))
@@ -122,7 +122,7 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
     Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
 }
 
-/// Seals a grant from the user's consent, with what its key must hold.
+/// Seals a grant from the user's consent, with the state that its key must be in.
 pub(in crate::supervisor) fn connecting(
     keyring: &Keyring,
     provider: &Provider,
@@ -132,7 +132,7 @@ pub(in crate::supervisor) fn connecting(
     now: Time,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
-        // It is due as it is stored.
+        // The grant is due at once.
         _ if grant.access_token.is_none() => Expires::At(now),
         Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
         known => known,
@@ -171,7 +171,7 @@ pub(in crate::supervisor) fn connecting(
 pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) -> Result<Issued, Error> {
     let document = open_document(keyring, row).map_err(|_| Error::Internal("the stored access token does not open"))?;
     let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
-    // What is not there was never valid, wherever the wall clock is stepped.
+    // A missing token was never valid, wherever the wall clock is stepped.
     let boot_end = if document.access_token.is_empty() { Some(Time(0)) } else { boot_end };
     Ok(Issued::new(
         AccessToken::new(document.access_token.clone()),
@@ -185,7 +185,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     ))
 }
 
-/// Opens the row's refresh token and the parameters to send along.
+/// Opens the row's refresh token and the parameters to send with it.
 pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, BTreeMap<String, String>), OpenError> {
     let sealed = &row.refresh_token.as_ref().ok_or(OpenError::TooShort)?.sealed;
     let token = open_refresh_token(keyring, &row.key, sealed)?;
@@ -193,7 +193,7 @@ pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, B
     Ok((token, params))
 }
 
-/// Whose grant the row is, where that is known.
+/// Returns the subject of the row's grant, where it is known.
 pub(in crate::supervisor) fn subject(keyring: &Keyring, row: &Row) -> Option<String> {
     open_document(keyring, row).ok()?.subject.clone()
 }
@@ -234,7 +234,7 @@ fn ends(lifetime: Lifetime, now: Time) -> Expires {
     }
 }
 
-/// The end of what was issued then and lives so long, rounded down to a whole second.
+/// The expiry of a token that was issued then with this lifetime, rounded down to a whole second.
 ///
 /// Providers count in whole seconds: a token that Keycloak issues at 10.9 s for 5 s carries an `exp` of 15,
 /// and resource servers refuse it from then on, not from 15.9.
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_rounded_down_to_a_whole_second() {
+    fn an_expiry_is_rounded_down_to_a_whole_second() {
         for (issued_at, life, expected) in [(10_900, 5_000, 15_000), (10_000, 5_000, 15_000), (10_999, 0, 10_000)] {
             let ends = end(Time(issued_at), Duration::from_millis(life));
             assert_eq!(ends, Expires::At(Time(expected)), "{issued_at} + {life}");

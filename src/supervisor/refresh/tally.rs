@@ -1,20 +1,20 @@
-//! What an attempt came to, as it is counted.
+//! The result of an attempt, as the metrics count it.
 
 use crate::{
     idp::{self, Meaning},
     model::{Generation, Id, Row},
     protocol::{Commit, attempt::Effect, resolve::Resolution},
-    supervisor::metrics::{Outcome, Phase},
+    supervisor::provider::{RefreshOutcome, RefreshPhase},
 };
 
-/// What was heard, as far as that decides.
+/// The provider's response, as far as it decides the result.
 #[derive(Clone, Copy)]
 pub(super) enum Heard {
-    /// A token: its commit tells the rest.
+    /// A token: the result of its commit decides.
     Token,
-    /// A refusal that counts unless somebody else has stored a newer token.
+    /// A refusal that counts unless another process has stored a newer token.
     Refusal,
-    Failure(Outcome),
+    Failure(RefreshOutcome),
 }
 
 impl Heard {
@@ -23,47 +23,47 @@ impl Heard {
         match outcome {
             idp::Outcome::Answered(_) => Self::Token,
             idp::Outcome::InvalidGrant(_) => Self::Refusal,
-            idp::Outcome::Unknown(_) if stays => Self::Failure(Outcome::Transient),
-            idp::Outcome::Unknown(_) => Self::Failure(Outcome::InDoubt),
+            idp::Outcome::Unknown(_) if stays => Self::Failure(RefreshOutcome::Transient),
+            idp::Outcome::Unknown(_) => Self::Failure(RefreshOutcome::InDoubt),
             idp::Outcome::NotSpent(failure) => Self::Failure(match failure.meaning {
-                Meaning::UserMustReconnect => Outcome::User,
-                Meaning::OperatorFault => Outcome::Operator,
-                Meaning::Throttled => Outcome::Throttled,
-                Meaning::Race => Outcome::Race,
-                Meaning::Transient => Outcome::Transient,
+                Meaning::UserMustReconnect => RefreshOutcome::User,
+                Meaning::OperatorFault => RefreshOutcome::Operator,
+                Meaning::Throttled => RefreshOutcome::Throttled,
+                Meaning::Race => RefreshOutcome::Race,
+                Meaning::Transient => RefreshOutcome::Transient,
             }),
         }
     }
 }
 
-/// What the attempt came to, if to anything: from what was heard, the answer with what became of it, the row as it was
-/// read last, and what whoever asked for the refresh had seen of it.
+/// Returns the result of an attempt, if it had one: from what was heard, the commit with its resolution, the row as it was
+/// read last, and the incarnation and generation that the caller of the refresh had seen.
 pub(super) fn tally(
     heard: Option<Heard>,
     answer: Option<(&Commit, Resolution)>,
     row: Option<&Row>,
     (incarnation, generation): (Id, Generation),
-) -> Option<Outcome> {
+) -> Option<RefreshOutcome> {
     let moved = row.is_some_and(|row| row.incarnation != incarnation || row.generation > generation);
     match (heard, answer) {
         (Some(Heard::Failure(outcome)), _) => Some(outcome),
-        (Some(Heard::Refusal), _) if row.is_some_and(|row| row.verdict.is_some()) => Some(Outcome::User),
-        (Some(Heard::Refusal), _) => Some(Outcome::Adopted),
+        (Some(Heard::Refusal), _) if row.is_some_and(|row| row.verdict.is_some()) => Some(RefreshOutcome::User),
+        (Some(Heard::Refusal), _) => Some(RefreshOutcome::Adopted),
         (Some(Heard::Token), Some((commit, Resolution::Own | Resolution::Replace))) => {
-            Some(if commit.child() == commit.parent { Outcome::Kept } else { Outcome::Rotated })
+            Some(if commit.child() == commit.parent { RefreshOutcome::Kept } else { RefreshOutcome::Rotated })
         }
-        (Some(Heard::Token), Some(_)) => Some(Outcome::Race),
+        (Some(Heard::Token), Some(_)) => Some(RefreshOutcome::Race),
         (Some(Heard::Token), None) => None,
-        (None, _) => moved.then_some(Outcome::Adopted),
+        (None, _) => moved.then_some(RefreshOutcome::Adopted),
     }
 }
 
-/// What carrying it out is counted as.
-pub(super) fn phase(effect: &Effect) -> Option<Phase> {
+/// Returns the phase that an effect is counted as.
+pub(super) fn phase(effect: &Effect) -> Option<RefreshPhase> {
     match effect {
-        Effect::Slot => Some(Phase::Gate),
-        Effect::Claim(_) | Effect::RepeatClaim => Some(Phase::Claim),
-        Effect::Commit => Some(Phase::Commit),
+        Effect::Slot => Some(RefreshPhase::Gate),
+        Effect::Claim(_) | Effect::RepeatClaim => Some(RefreshPhase::Claim),
+        Effect::Commit => Some(RefreshPhase::Commit),
         _ => None,
     }
 }
@@ -84,19 +84,19 @@ mod tests {
         let (kept, ended) = (commit(1, &read, 1), Row { verdict: verdict(VerdictBy::Idp), ..row() });
         let kept = Commit { token: None, ..kept };
         let became = |commit, resolution| Some((commit, resolution));
-        let failed = Some(Heard::Failure(Outcome::Throttled));
+        let failed = Some(Heard::Failure(RefreshOutcome::Throttled));
         for (heard, answer, row, expected) in [
-            (Some(Heard::Token), became(&rotated, Resolution::Own), &read, Some(Outcome::Rotated)),
-            (Some(Heard::Token), became(&rotated, Resolution::Replace), &read, Some(Outcome::Rotated)),
-            (Some(Heard::Token), became(&kept, Resolution::Own), &read, Some(Outcome::Kept)),
-            (Some(Heard::Token), became(&rotated, Resolution::MovedOn), &newer, Some(Outcome::Race)),
-            (Some(Heard::Token), became(&rotated, Resolution::Alt), &read, Some(Outcome::Race)),
+            (Some(Heard::Token), became(&rotated, Resolution::Own), &read, Some(RefreshOutcome::Rotated)),
+            (Some(Heard::Token), became(&rotated, Resolution::Replace), &read, Some(RefreshOutcome::Rotated)),
+            (Some(Heard::Token), became(&kept, Resolution::Own), &read, Some(RefreshOutcome::Kept)),
+            (Some(Heard::Token), became(&rotated, Resolution::MovedOn), &newer, Some(RefreshOutcome::Race)),
+            (Some(Heard::Token), became(&rotated, Resolution::Alt), &read, Some(RefreshOutcome::Race)),
             (Some(Heard::Token), None, &read, None),
-            (Some(Heard::Refusal), None, &ended, Some(Outcome::User)),
-            (Some(Heard::Refusal), None, &newer, Some(Outcome::Adopted)),
-            (failed, None, &read, Some(Outcome::Throttled)),
-            (None, None, &newer, Some(Outcome::Adopted)),
-            (None, None, &Row { incarnation: id(99), ..row() }, Some(Outcome::Adopted)),
+            (Some(Heard::Refusal), None, &ended, Some(RefreshOutcome::User)),
+            (Some(Heard::Refusal), None, &newer, Some(RefreshOutcome::Adopted)),
+            (failed, None, &read, Some(RefreshOutcome::Throttled)),
+            (None, None, &newer, Some(RefreshOutcome::Adopted)),
+            (None, None, &Row { incarnation: id(99), ..row() }, Some(RefreshOutcome::Adopted)),
             (None, None, &read, None),
         ] {
             assert_eq!(tally(heard, answer, Some(row), basis), expected);

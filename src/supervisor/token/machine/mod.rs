@@ -30,7 +30,7 @@ pub(super) struct Machine<W, R> {
     waiters: Vec<Waiting<W>>,
     /// With the generation that the refresh is to replace; `None` until the row is known.
     refreshers: Vec<(R, Option<Generation>)>,
-    limits: Limits,
+    limits: MachineLimits,
     /// By the boot-time clock.
     last_asked: Time,
 }
@@ -73,7 +73,7 @@ pub(super) struct GateSight {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct MachineLimits {
     pub(super) waiters: usize,
     pub(super) idle_after: Duration,
 }
@@ -146,7 +146,7 @@ pub(super) const HELD: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 
 impl<W, R> Machine<W, R> {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: MachineLimits) -> Self {
         Self {
             view: View::Unread,
             stale: false,

@@ -9,8 +9,8 @@ use crate::{
     model::{Issued, LastError, Row, Time, Token},
 };
 
-/// What becomes of a caller now.
-enum Verdict {
+/// The decision about a caller that waits.
+enum Judgement {
     Give(Token),
     Fail(Error),
     Wait,
@@ -47,10 +47,10 @@ impl<W, R> Machine<W, R> {
         let mut start = false;
         for waiting in self.waiters.split_off(judged) {
             match self.judge(&waiting, sight) {
-                Verdict::Give(token) => effects.push(Effect::Answer(waiting.who, Ok(token))),
-                Verdict::Fail(error) => effects.push(Effect::Answer(waiting.who, Err(error))),
-                Verdict::Wait => self.waiters.push(waiting),
-                Verdict::Start => {
+                Judgement::Give(token) => effects.push(Effect::Answer(waiting.who, Ok(token))),
+                Judgement::Fail(error) => effects.push(Effect::Answer(waiting.who, Err(error))),
+                Judgement::Wait => self.waiters.push(waiting),
+                Judgement::Start => {
                     start = true;
                     self.waiters.push(waiting);
                 }
@@ -93,11 +93,11 @@ impl<W, R> Machine<W, R> {
         self.rest(sight, effects);
     }
 
-    fn judge(&self, waiting: &Waiting<W>, sight: Sight<'_>) -> Verdict {
+    fn judge(&self, waiting: &Waiting<W>, sight: Sight<'_>) -> Judgement {
         let now = sight.now;
-        let View::Read(row) = &self.view else { return Verdict::Wait };
+        let View::Read(row) = &self.view else { return Judgement::Wait };
         let Some(row) = row.as_ref().filter(|row| row.tombstone.is_none()) else {
-            return Verdict::Fail(Error::NotConnected);
+            return Judgement::Fail(Error::NotConnected);
         };
         let rejected = self.rejected.filter(|rejected| rejected.counts(now.wall));
         let refused = |issued: &Issued| rejected.is_some_and(|rejected| issued.generation <= rejected.generation);
@@ -108,26 +108,26 @@ impl<W, R> Machine<W, R> {
             .filter(|issued| issued.valid_at(needed.wall, needed.boot) && !refused(issued))
             .and_then(|issued| issued.hand_out(now.wall));
         if let Some(token) = token {
-            return Verdict::Give(token);
+            return Judgement::Give(token);
         }
         // Only the life it was given counts: one that was refused or slept through is replaced like any other.
         if let Some(life) = row.lifetime().filter(|life| waiting.min_ttl > *life * 3 / 4)
             && !waiting.min_ttl.is_zero()
         {
-            return Verdict::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
+            return Judgement::Fail(Error::MinTtlUnsatisfiable { max_ttl: life * 3 / 4 });
         }
         if self.running.is_some() {
-            return Verdict::Wait;
+            return Judgement::Wait;
         }
         match self.hindrance(row, now.wall) {
-            None => Verdict::Start,
+            None => Judgement::Start,
             // The next step lies before the caller's deadline: worth waiting for.
             Some(Error::Unavailable { retry_after, cause })
                 if !matches!(cause, Cause::Held | Cause::IdpHeld) && now.boot + retry_after < waiting.deadline =>
             {
-                Verdict::Wait
+                Judgement::Wait
             }
-            Some(error) => Verdict::Fail(error),
+            Some(error) => Judgement::Fail(error),
         }
     }
 

@@ -8,7 +8,7 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Effect, Event, GateSight, Limits, Machine, Sight, Waiting};
+use super::{Effect, Event, GateSight, Machine, MachineLimits, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
@@ -44,7 +44,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            machine: Machine::new(Limits { waiters: 3, idle_after: IDLE }),
+            machine: Machine::new(MachineLimits { waiters: 3, idle_after: IDLE }),
             now: Reading { wall: NOW, boot: Time(0) },
             published: None,
             watched: false,

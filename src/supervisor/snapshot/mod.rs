@@ -1,21 +1,28 @@
-//! The fast path: what is published for each key, readable without a message, a lock or an allocation.
+//! The fast path: the published token of each key, readable without a message, a lock or an allocation.
+
+mod hash;
+mod watch;
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use papaya::{Compute, HashMap, Operation, ResizeMode};
 
-use super::watch::{WatchCell, Watches};
+pub use self::watch::TokenWatch;
+use self::{
+    hash::CachedHash,
+    watch::{Watches, supersedes},
+};
 use crate::{
     clock::{Clock, Reading},
     model::{AccessToken, Expires, Generation, Issued, Standing, Time, Token, TokenKey},
 };
 
 /// The published tokens of every key that has an actor.
-pub(super) struct Snapshot {
+#[doc(hidden)]
+pub struct Snapshot {
     tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
     watches: Watches,
     clock: Clock,
@@ -30,11 +37,12 @@ impl Snapshot {
         }
     }
 
-    /// The key's token, if it lives for at least `min_ttl` from now.
+    /// Returns the key's token, if it is valid for at least `min_ttl` from now.
+    #[inline]
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
         let tokens = self.tokens.pin();
         let issued = tokens.get(key)?;
-        // Afterwards, so that the clocks are read while the memory of a token that is in no cache is on its way.
+        // Read after the lookup, so that the memory of a token that is in no cache is on its way meanwhile.
         let now = self.clock.coarse();
         let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
         if !issued.valid_at(needed.wall, needed.boot) {
@@ -45,7 +53,7 @@ impl Snapshot {
         Some(token)
     }
 
-    /// What is published for the key, good or not.
+    /// Returns the published token of the key, valid or not.
     pub(super) fn current(&self, key: &TokenKey) -> Option<Arc<Issued>> {
         self.tokens.pin().get(key).cloned()
     }
@@ -69,7 +77,7 @@ impl Snapshot {
         }
     }
 
-    /// The key's grant is gone as of this generation: what an attempt still publishes for it comes too late.
+    /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
         let over = Expires::At(Time(0));
         let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(Time(0)), false);
@@ -84,7 +92,7 @@ impl Snapshot {
         }
     }
 
-    /// Forgets the key: its actor sleeps, or nothing was ever stored for it.
+    /// Removes the key: its actor sleeps, or nothing was ever stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
         self.tokens.pin().remove(key);
         if let Some(cell) = self.watches.get(key) {
@@ -92,58 +100,31 @@ impl Snapshot {
         }
     }
 
-    /// The key's watch, made if nobody watches yet.
-    pub(super) fn watch(&self, key: &TokenKey) -> Arc<WatchCell> {
+    /// Returns a watch of the key, which shares its cell with other watches.
+    pub(super) fn watch(&self, key: &TokenKey) -> TokenWatch {
         let cell = self.watches.join(key);
         if let Some(issued) = self.current(key) {
             cell.publish(&issued);
         }
-        cell
+        TokenWatch::new(cell, self.clock.clone())
     }
 
-    /// Whether somebody watches the key: its actor does not sleep then.
+    /// Whether the key is watched: its actor does not sleep then.
     pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
         self.watches.get(key).is_some()
     }
 }
 
-pub(super) fn supersedes(new: &Issued, held: &Issued) -> bool {
-    new.generation > held.generation || (new.generation == held.generation && held.journaled && !new.journaled)
-}
-
-/// Four seconds are fine enough to notice that nobody asks any more.
+/// Uses are recorded to four seconds: fine enough to notice that a token is not used any more.
 const TICK_SHIFT: u32 = 12;
 
 fn tick(now: Reading) -> u32 {
     ((now.boot.0 >> TICK_SHIFT) & i64::from(u32::MAX)) as u32
 }
 
-/// The last use of a token, by the boot-time clock; zero if it was never used.
+/// Returns the last use of a token, by the boot-time clock; zero if it was never used.
 pub(super) fn last_use(issued: &Issued) -> Time {
     Time(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
-}
-
-pub(super) type CachedHash = BuildHasherDefault<PassThrough>;
-
-/// Keys bring their hash along.
-#[derive(Default)]
-pub(super) struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // Only keys are hashed here, and they write one u64; anything else still gets some hash.
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -177,8 +158,7 @@ mod tests {
         ];
         for (before, after, replaced) in table {
             let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
-            let watch = snapshot.watch(&key);
-            let watching = crate::supervisor::TokenWatch::new(watch, Clock::manual(&clock));
+            let watching = snapshot.watch(&key);
             let (first, second) = (issued(before.0, before.1), issued(after.0, after.1));
             snapshot.publish(&key, &first);
             snapshot.publish(&key, &second);

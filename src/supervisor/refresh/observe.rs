@@ -1,27 +1,28 @@
-//! What an answer says of the identity provider, and when it is asked again.
+//! A response, reported to the provider's gate.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use super::ports::Ports;
 use crate::{
     idp::{Meaning, OPERATOR, Outcome, Said, Slot, delay},
     model::{Row, Time, TokenKey},
-    supervisor::core::{Core, Provider, random},
+    supervisor::{jitter::random, provider::Provider},
 };
 
-/// Tells the gate what the answer says of the provider, and logs a failure, once and here. When to try again, if
+/// Reports to the gate what a response says of the provider, and logs a failure: once, and here. Returns when to retry, if
 /// there is no token.
-pub(super) fn learn(
-    core: &Arc<Core>,
+pub(super) fn observe(
+    ports: &Ports,
     key: &TokenKey,
     provider: &Provider,
     slot: Slot,
     row: &Row,
     outcome: &Outcome,
 ) -> Time {
-    let (now, login, who) = (core.clock.read(), slot.login(), key.stable_hash());
+    let (now, login, who) = (ports.clock.read(), slot.login(), key.stable_hash());
     let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
     let failure = outcome.failure();
-    core.announce(key.idp(), notices, failure);
+    ports.providers.announce(key.idp(), notices, failure);
     let Some(failure) = failure else { return now.wall };
     provider.gate.note(&failure.evidence, now);
     tracing::warn!(
@@ -31,20 +32,25 @@ pub(super) fn learn(
         idp.code = failure.evidence.code,
         idp.detail = failure.evidence.detail,
         idp.request_id = failure.evidence.request_id,
-        "a refresh was not answered with a token"
+        "a refresh brought no token"
     );
     let wait = if other_secret {
         delay(0, Some(Duration::ZERO), 0)
     } else if let Some(closed) = provider.gate.closed_to(login, now) {
         closed.wait
     } else if failure.meaning == Meaning::OperatorFault {
-        OPERATOR.half_jittered(failures(row) + 1, random())
+        operator_delay(row)
     } else {
         delay(failures(row), failure.retry_after, random())
     };
     now.wall + wait
 }
 
-pub(super) fn failures(row: &Row) -> u32 {
+/// The time until a retry where only an operator can help.
+pub(super) fn operator_delay(row: &Row) -> Duration {
+    OPERATOR.half_jittered(failures(row) + 1, random())
+}
+
+fn failures(row: &Row) -> u32 {
     row.last_error.as_ref().map_or(0, |error| error.failures)
 }

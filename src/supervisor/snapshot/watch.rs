@@ -1,4 +1,4 @@
-//! One key, many reads: a watch is an atomic load.
+//! Watches: one key, many reads, each an atomic load.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use papaya::{Compute, HashMap, Operation, ResizeMode};
 use tokio::sync::watch;
 
-use super::snapshot::{CachedHash, supersedes};
+use super::hash::CachedHash;
 use crate::{
     clock::Clock,
     model::{Issued, Token, TokenKey},
@@ -14,7 +14,7 @@ use crate::{
 
 type Cells = HashMap<TokenKey, Weak<WatchCell>, CachedHash>;
 
-/// The keys that somebody watches.
+/// The keys that are watched.
 pub(super) struct Watches(Arc<Cells>);
 
 impl Default for Watches {
@@ -28,7 +28,7 @@ impl Watches {
         self.0.pin().get(key)?.upgrade()
     }
 
-    /// The key's cell, made if nobody watches yet.
+    /// Returns the key's cell; makes it if the key is not watched yet.
     pub(super) fn join(&self, key: &TokenKey) -> Arc<WatchCell> {
         let made = Arc::new(WatchCell {
             current: ArcSwapOption::empty(),
@@ -48,8 +48,8 @@ impl Watches {
     }
 }
 
-/// What watchers of a key share. It leaves the others with the last of them, whether or not anything was ever stored for
-/// its key: anybody may ask for any.
+/// The cell that the watches of a key share. It is removed with the last of them, whether or not anything was ever stored
+/// for the key: callers may watch any key.
 pub(super) struct WatchCell {
     current: ArcSwapOption<Issued>,
     changes: watch::Sender<u64>,
@@ -59,7 +59,7 @@ pub(super) struct WatchCell {
 
 impl Drop for WatchCell {
     fn drop(&mut self) {
-        // Another one may stand there by now.
+        // The key may have another cell by now.
         self.all.pin().remove_if(&self.key, |_, cell| cell.strong_count() == 0).ok();
     }
 }
@@ -79,6 +79,12 @@ impl WatchCell {
         self.current.store(None);
         self.changes.send_modify(|count| *count += 1);
     }
+}
+
+/// Whether publishing `new` replaces `held`: a higher generation does, and at an equal one the stored token replaces one
+/// that only the journal had.
+pub(super) fn supersedes(new: &Issued, held: &Issued) -> bool {
+    new.generation > held.generation || (new.generation == held.generation && held.journaled && !new.journaled)
 }
 
 /// Follows the token of one key. While a watch exists, the key's actor does not sleep.
@@ -105,8 +111,8 @@ impl TokenWatch {
         Self { cell, changes, clock }
     }
 
-    /// The valid token of this moment, or `None`: then ask with
-    /// [`TokenSupervisor::token`](super::TokenSupervisor::token), which waits and says why.
+    /// Returns the token if it is valid at this moment; otherwise ask with
+    /// [`TokenSupervisor::token`](crate::TokenSupervisor::token), which waits and says why there is none.
     ///
     /// An atomic load: no message, lock, allocation or system call.
     pub fn token(&self) -> Option<Token> {
@@ -115,10 +121,10 @@ impl TokenWatch {
         issued.as_ref().filter(|issued| issued.valid_at(now.wall, now.boot))?.hand_out(now.wall)
     }
 
-    /// Resolves when another token was published since the last call, or the key lost its token.
+    /// Resolves when another token was published since the last call, or when the key lost its token.
     /// Dropping the future loses nothing.
     pub async fn changed(&mut self) {
-        // The sender lives in the cell that this watch holds: it cannot be gone.
+        // The watch holds the cell with the sender: it cannot be gone.
         self.changes.changed().await.ok();
     }
 }

@@ -1,0 +1,224 @@
+//! The ledger: the store, and everybody who must hear of a change in it.
+//!
+//! [`Ledger::change`] is the only way in which a row is changed: it emits the events that follow, counts writes that came
+//! too late, and writes the audit line. Reads go to the store as they are.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use super::{by::By, events::Channel};
+use crate::{
+    error::{Cause, Error},
+    keyring::Keyring,
+    metrics::count,
+    model::{Generation, TokenKey},
+    protocol::{Change, Kept, Reply, resolve::Resolution},
+    store::{Answer, Changed, Store, StoreError},
+};
+
+/// A cheap handle; clones share one store.
+#[derive(Clone)]
+pub(super) struct Ledger(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    events: Arc<Channel>,
+    /// For the names of users in the audit log.
+    keyring: Keyring,
+    /// Whether the audit log names users as they are, instead of by a digest.
+    plain_users: bool,
+    fenced_writes: AtomicU64,
+}
+
+impl Ledger {
+    pub(super) fn new(store: Arc<dyn Store>, events: Arc<Channel>, keyring: Keyring, plain_users: bool) -> Self {
+        Self(Arc::new(Inner { store, events, keyring, plain_users, fenced_writes: AtomicU64::new(0) }))
+    }
+
+    /// Carries out one operation on one row for `by`, and reports what follows from it.
+    ///
+    /// The store carries it out, and events are emitted, only while the future is polled to its end: spawn it where its
+    /// caller may go away.
+    pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> Answer<Changed> {
+        let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
+        let (ledger, key, changed) = (self.clone(), key.clone(), self.0.store.change(key, change));
+        Box::pin(async move {
+            let mut changed = changed.await;
+            if let Ok(changed) = &mut changed {
+                ledger.0.events.emit_all(&key, changed);
+                if is_fenced(changed.reply) {
+                    count(&ledger.0.fenced_writes);
+                }
+            }
+            // A connect that must be compared with the row again is repeated: its last outcome counts.
+            let moved = changed.as_ref().is_ok_and(|changed| changed.reply == Reply::Moved);
+            if let Some(action) = action.filter(|_| !moved) {
+                let outcome = match &changed {
+                    Ok(changed) => refusal(changed).map_or(Ok(changed.row.as_ref().map(|row| row.generation)), Err),
+                    Err(error) => Err(unavailable(error)),
+                };
+                ledger.audit(&by, action, key.idp(), Some(key.user()), outcome.map_err(|error| error.code()));
+            }
+            changed
+        })
+    }
+
+    /// The store, to read from. Rows are changed by [`change`](Self::change) alone.
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    pub(super) fn events(&self) -> &Channel {
+        &self.0.events
+    }
+
+    /// The number of responses whose row had moved on when they were stored.
+    pub(super) fn fenced_writes(&self) -> &AtomicU64 {
+        &self.0.fenced_writes
+    }
+
+    /// Writes one line of the audit log; `outcome` is the code of the error where the change was refused.
+    pub(super) fn audit(
+        &self,
+        by: &By,
+        action: &'static str,
+        idp: &str,
+        user: Option<&str>,
+        outcome: Result<Option<Generation>, &'static str>,
+    ) {
+        if !by.is_audited_by_the_ledger() || !tracing::enabled!(target: "audit", tracing::Level::INFO) {
+            return;
+        }
+        tracing::info!(
+            target: "audit",
+            caller = by.to_string(),
+            action,
+            idp,
+            user = user.map(|user| match self.0.plain_users {
+                true => user.to_owned(),
+                false => self.0.keyring.pseudonym(user).to_string(),
+            }),
+            generation = outcome.ok().flatten().map(Generation::get),
+            outcome = outcome.err().unwrap_or("ok"),
+            "changed"
+        );
+    }
+}
+
+/// The action as the audit log names it; `None` for the steps of an attempt.
+fn action(change: &Change) -> Option<&'static str> {
+    match change {
+        Change::Connect(_) => Some("connect"),
+        Change::Disconnect(_) => Some("disconnect"),
+        Change::RequireReconnect { .. } => Some("reconnect"),
+        Change::Hold { .. } => Some("hold"),
+        Change::Release => Some("release"),
+        Change::Restore => Some("restore"),
+        Change::Purge => Some("purge"),
+        Change::Claim(_)
+        | Change::Recover(_)
+        | Change::Renew { .. }
+        | Change::Commit(_)
+        | Change::Refuse(_)
+        | Change::Cancel(_)
+        | Change::Close(_)
+        | Change::Raise { .. }
+        | Change::Clear { .. }
+        | Change::GiveUp { .. } => None,
+    }
+}
+
+/// Whether a response came when its row had moved on.
+fn is_fenced(reply: Reply) -> bool {
+    use Resolution::{Alt, Drop, MovedOn, Revoke};
+    matches!(reply, Reply::Resolved(Drop | Revoke | Alt | MovedOn))
+}
+
+/// Why the store refused a change, if it did.
+pub(super) fn refusal(changed: &Changed) -> Option<Error> {
+    Some(match changed.reply {
+        Reply::Duplicate => Error::DuplicateGrant,
+        Reply::Refused => Error::NotConnected,
+        Reply::Kept(Kept::Connected) => Error::InvalidRequest("the grant is connected: disconnect it, then purge it"),
+        Reply::Kept(Kept::InDoubt) => Error::Unavailable { retry_after: LATER, cause: Cause::InDoubt },
+        Reply::Kept(Kept::Revoking) => Error::Unavailable { retry_after: LATER, cause: Cause::Revoking },
+        Reply::Mismatch => {
+            Error::GenerationMismatch { generation: changed.row.as_ref().map_or(Generation(0), |row| row.generation) }
+        }
+        Reply::Moved => STORE_DOWN,
+        Reply::Done | Reply::Resolved(_) | Reply::Promoted | Reply::Unchanged(_) => return None,
+    })
+}
+
+/// Retry a purge after this time: it waits for a response of the provider, or for a doubt to settle.
+const LATER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What callers are told while the store does not respond.
+pub(super) const STORE_DOWN: Error =
+    Error::Unavailable { retry_after: std::time::Duration::from_secs(1), cause: Cause::StoreDown };
+
+/// What callers are told of a failure of the store.
+pub(super) fn unavailable(error: &StoreError) -> Error {
+    match error {
+        StoreError::Unavailable(_) => STORE_DOWN,
+        StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::{
+        protocol::Unchanged,
+        supervisor::bench::{Bench, captured},
+    };
+
+    #[test]
+    fn only_responses_whose_row_had_moved_on_are_fenced() {
+        use Resolution::{Alt, Drop, MovedOn, Own, Replace, Revoke};
+        assert!([Drop, Revoke, Alt, MovedOn].map(Reply::Resolved).into_iter().all(is_fenced));
+        assert!(
+            ![Reply::Done, Reply::Refused, Reply::Resolved(Own), Reply::Resolved(Replace)].into_iter().any(is_fenced)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_is_carried_out_emitted_and_audited_with_its_author() {
+        let bench = Bench::new();
+        let key = TokenKey::at("idp").user("alice");
+        bench.connect(&key, "ts-test-secret-1").await;
+        let mut events = bench.events.listen();
+        let (lines, log) = captured();
+        let _log = tracing::subscriber::set_default(log);
+        let require = Change::RequireReconnect { reason: "more_scope".into() };
+        let by = By::SystemUser("root".into());
+        bench.ledger.change(&key, by.clone(), require).await.unwrap();
+        assert_eq!(events.recv().await.unwrap().unwrap().kind.as_str(), "reconnect_required");
+        let missing = TokenKey::at("idp").user("nobody");
+        let refused = bench.ledger.change(&missing, by, Change::Release).await.unwrap();
+        assert_eq!(refusal(&refused), Some(Error::NotConnected));
+        bench.ledger.change(&key, By::Http("billing".into()), Change::Release).await.unwrap();
+        let lines = lines.text();
+        assert_eq!(lines.lines().count(), 2, "the HTTP API writes its own lines: {lines}");
+        for part in ["user:root", "reconnect", "release", "not_connected", "outcome=\"ok\""] {
+            assert!(lines.contains(part), "{part} in {lines}");
+        }
+        assert!(!lines.contains("alice"), "{lines}");
+        assert_eq!(bench.ledger.fenced_writes().load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_respond_is_an_outage_for_callers() {
+        let bench = Bench::new();
+        bench.break_store();
+        let error = bench.ledger.change(&TokenKey::at("idp").user("alice"), By::Sweeper, Change::Purge).await;
+        assert_eq!(unavailable(&error.unwrap_err()), STORE_DOWN);
+    }
+
+    #[test]
+    fn what_changed_nothing_is_no_refusal() {
+        let reply = Reply::Unchanged(Unchanged::AlreadyConnected);
+        assert_eq!(refusal(&crate::supervisor::bench::changed(reply)), None);
+    }
+}

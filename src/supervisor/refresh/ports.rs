@@ -1,0 +1,44 @@
+//! What an attempt works with.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use tokio::sync::watch;
+
+use super::table::Attempts;
+use crate::{
+    clock::Clock,
+    journal::Journal,
+    keyring::Keyring,
+    supervisor::{ledger::Ledger, point::Point, provider::Providers, snapshot::Snapshot},
+};
+
+/// One for each supervisor, shared by all of its attempts.
+pub(in crate::supervisor) struct Ports {
+    pub(in crate::supervisor) clock: Clock,
+    pub(in crate::supervisor) ledger: Ledger,
+    pub(in crate::supervisor) keyring: Keyring,
+    pub(in crate::supervisor) journal: Arc<Journal>,
+    pub(in crate::supervisor) providers: Arc<Providers>,
+    pub(in crate::supervisor) snapshot: Arc<Snapshot>,
+    pub(in crate::supervisor) attempts: Attempts,
+    /// The runtime on which attempts and everything that waits for a port runs.
+    pub(in crate::supervisor) runtime: tokio::runtime::Handle,
+    pub(in crate::supervisor) leases_lost: AtomicU64,
+    /// Turns true when nothing new may start.
+    pub(in crate::supervisor) stopping: watch::Sender<bool>,
+    #[cfg(feature = "testing")]
+    pub(in crate::supervisor) hooks: crate::testing::Hooks,
+}
+
+impl Ports {
+    /// Lets a test look in at a point of an attempt.
+    pub(super) fn reach(&self, _point: Point) {
+        #[cfg(feature = "testing")]
+        self.hooks.reach(_point);
+    }
+
+    /// Resolves when the supervisor starts to stop.
+    pub(super) async fn stopped(&self) {
+        self.stopping.subscribe().wait_for(|stopping| *stopping).await.ok();
+    }
+}

@@ -1,0 +1,44 @@
+//! The work that comes due although no caller asks: cold grants, doubts, revocations, expiring refresh tokens, old
+//! tombstones.
+
+mod expiring;
+mod purge;
+mod revoke;
+mod sweep;
+
+use std::sync::Arc;
+
+pub(super) use self::revoke::Revoker;
+use self::{purge::Purger, sweep::Sweeper};
+use super::{
+    front::Front,
+    refresh::{Ports, Refresher},
+    token::Surroundings,
+};
+
+/// The workers, before they run.
+pub(super) struct Upkeep {
+    refresher: Refresher,
+    sweeper: Sweeper,
+    purger: Purger,
+    revoker: Arc<Revoker>,
+}
+
+impl Upkeep {
+    pub(super) fn new(around: &Surroundings, front: &Front, revoker: Arc<Revoker>) -> Self {
+        let Surroundings { refresher, router, limits, .. } = around;
+        let Ports { ledger, clock, .. } = refresher.ports();
+        let purger = Purger::new(ledger.clone(), front.clone(), clock.clone(), limits.tombstones_kept);
+        let sweeper = Sweeper::new(refresher.clone(), router.clone(), *limits);
+        Self { refresher: refresher.clone(), sweeper, purger, revoker }
+    }
+
+    /// Runs until it is dropped. Nothing is swept before the store has what the last process left in the journal, and
+    /// `on_demand` nothing else is done.
+    pub(super) async fn run(self, on_demand: bool) {
+        self.refresher.flush_journal().await;
+        if !on_demand {
+            tokio::join!(self.sweeper.run(), self.revoker.run(), self.purger.run());
+        }
+    }
+}
