@@ -10,7 +10,7 @@ use futures_util::future::select;
 use tokio::sync::Notify;
 
 use super::core::Core;
-use crate::{model::Time, store::Census};
+use crate::{model::BootTime, store::Census};
 
 /// How old a count may be: every row is read for it.
 const EVERY: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ struct State {
     last: Option<Arc<Census>>,
     runs: bool,
     /// When the next is due, by the boot-time clock.
-    next: Option<Time>,
+    next: Option<BootTime>,
 }
 
 impl Counts {
@@ -42,14 +42,14 @@ impl Counts {
 
 impl State {
     /// Whether a count is to begin now.
-    fn begins(&mut self, now: Time) -> bool {
+    fn begins(&mut self, now: BootTime) -> bool {
         let begins = !self.runs && self.next.is_none_or(|next| now >= next);
         self.runs |= begins;
         begins
     }
 
     /// None if the store had no answer.
-    fn ended(&mut self, began: Time, now: Time, census: Option<Census>) {
+    fn ended(&mut self, began: BootTime, now: BootTime, census: Option<Census>) {
         let pause = EVERY.max(now.since(began).saturating_mul(ONE_IN));
         *self = Self { last: census.map(Arc::new), runs: false, next: Some(began + pause) };
     }
@@ -84,16 +84,17 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StoreTime;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn census() -> Census {
-        Census { counted: Vec::new(), now: Time(0) }
+        Census { counted: Vec::new(), now: StoreTime(0) }
     }
 
     #[test]
     fn one_count_runs_at_a_time_and_none_too_often() {
-        let (mut state, start) = (State::default(), Time(1_000));
+        let (mut state, start) = (State::default(), BootTime(1_000));
         assert!(state.begins(start));
         assert!(!state.begins(start + 100 * EVERY), "it runs");
         state.ended(start, start + SECOND, Some(census()));

@@ -6,7 +6,7 @@ use super::{
     core::Core,
     events::{EventKind, TokenEvent},
 };
-use crate::{model::Time, store::StoreError};
+use crate::{model::StoreTime, store::StoreError};
 
 /// How often it is looked for: every row is read for it.
 const EVERY: Duration = Duration::from_secs(3_600);
@@ -21,7 +21,7 @@ const TOLD_BEFORE: &str = "expiring_told_before";
 #[derive(Default)]
 pub(super) struct Notices {
     /// As the store has it; `None` until it was read.
-    told_before: Option<Time>,
+    told_before: Option<StoreTime>,
 }
 
 impl Notices {
@@ -33,7 +33,7 @@ impl Notices {
             Some(time) => time,
             None => stored(core).await?,
         };
-        let now = core.clock.now();
+        let now = core.clock.store_time();
         // A clock that was stepped back must not silence it until that time comes again.
         let told_before = told_before.min(now);
         self.told_before = Some(told_before);
@@ -61,8 +61,8 @@ impl Notices {
     }
 }
 
-async fn stored(core: &Core) -> Result<Time, StoreError> {
+async fn stored(core: &Core) -> Result<StoreTime, StoreError> {
     let never = 0_i64.to_le_bytes();
     let stored = core.store.meta(TOLD_BEFORE, never.to_vec()).await?;
-    Ok(Time(i64::from_le_bytes(stored.try_into().unwrap_or(never))))
+    Ok(StoreTime(i64::from_le_bytes(stored.try_into().unwrap_or(never))))
 }

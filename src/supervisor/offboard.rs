@@ -108,7 +108,7 @@ pub(super) async fn purge_if_wanted(shared: &Shared, key: &TokenKey) -> Result<(
 async fn purge_once(shared: &Shared) -> Result<(), StoreError> {
     let core = &shared.core;
     let gone = Names { gone: true, ..Names::default() };
-    let before = core.clock.now().minus(core.limits.tombstones_kept);
+    let before = core.clock.store_time().minus(core.limits.tombstones_kept);
     let mut after = None;
     loop {
         let page = core.store.list(&gone, after, PAGE).await?.grants;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Cause, Error},
     metrics::count,
-    model::{Time, TokenKey},
+    model::{BootTime, TokenKey},
 };
 
 /// Routes requests; owns no state that cannot be rebuilt by asking again.
@@ -28,7 +28,7 @@ pub(super) struct RegistryActor {
     core: Arc<Core>,
     routes: Routes,
     actors: HashMap<TokenKey, Entry>,
-    restarts: HashMap<TokenKey, VecDeque<Time>>,
+    restarts: HashMap<TokenKey, VecDeque<BootTime>>,
     started: u64,
     _guard: Guard,
 }

@@ -11,7 +11,7 @@ use papaya::{Compute, HashMap, Operation, ResizeMode};
 use super::watch::{WatchCell, Watches};
 use crate::{
     clock::{Clock, Reading},
-    model::{AccessToken, Expires, Generation, Issued, Standing, Time, Token, TokenKey},
+    model::{AccessToken, BootTime, Expires, Generation, Issued, Standing, Token, TokenKey, WallTime},
 };
 
 /// The published tokens of every key that has an actor.
@@ -71,8 +71,8 @@ impl Snapshot {
 
     /// The key's grant is gone as of this generation: what an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let over = Expires::At(Time(0));
-        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(Time(0)), false);
+        let over = Expires::At(WallTime(0));
+        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
         ended.set_standing(Standing::Withdrawn);
         let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
         tokens.compute(key.clone(), |current| match current {
@@ -119,8 +119,8 @@ fn tick(now: Reading) -> u32 {
 }
 
 /// The last use of a token, by the boot-time clock; zero if it was never used.
-pub(super) fn last_use(issued: &Issued) -> Time {
-    Time(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
+pub(super) fn last_use(issued: &Issued) -> BootTime {
+    BootTime(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
 }
 
 pub(super) type CachedHash = BuildHasherDefault<PassThrough>;

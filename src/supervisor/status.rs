@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::core::Core;
 use crate::{
-    model::{Evidence, Expires, Expiry, Generation, Row, State, Time, TokenKey},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, StoreTime, TokenKey},
     protocol::Unchanged,
 };
 
@@ -42,7 +42,7 @@ pub struct Status {
 }
 
 impl Status {
-    fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
+    fn of(row: Option<&Row>, now: StoreTime, unchanged: Option<Unchanged>) -> Self {
         let Some(row) = row else {
             return Self {
                 state: State::Absent,
@@ -87,7 +87,13 @@ impl Status {
 
 impl Core {
     /// The status of a key with this row, which may be from before a refresh that runs here.
-    pub(super) fn status(&self, key: &TokenKey, row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Status {
+    pub(super) fn status(
+        &self,
+        key: &TokenKey,
+        row: Option<&Row>,
+        now: StoreTime,
+        unchanged: Option<Unchanged>,
+    ) -> Status {
         let mut status = Status::of(row, now, unchanged);
         let runs = self.attempts.sent(key) == Some(status.generation);
         if runs && matches!(status.state, State::Fresh | State::Due | State::Backoff | State::InDoubt) {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     idp::{Lane, Said, delay},
-    model::Time,
+    model::StoreTime,
     store::{Revocation, StoreError},
 };
 
@@ -46,7 +46,7 @@ pub(super) async fn sweep(shared: Shared) {
             let complete = wake_due(&shared).await?;
             notices.tell(core).await?;
             if sweeps.is_multiple_of(FORGET_EVERY) {
-                core.store.forget_spent(core.clock.now().minus(SPENT_KEPT)).await?;
+                core.store.forget_spent(core.clock.store_time().minus(SPENT_KEPT)).await?;
             }
             Ok::<bool, StoreError>(complete)
         };
@@ -111,7 +111,7 @@ pub(super) async fn revoke_queued(shared: &Shared) -> Result<usize, StoreError> 
     let core = &shared.core;
     let queued = core.store.revocations(PAGE).await?;
     let revoked = join_all(queued.iter().map(|revocation| async move {
-        let again = |retry_after| core.clock.now() + delay(revocation.failures, retry_after, random());
+        let again = |retry_after| core.clock.store_time() + delay(revocation.failures, retry_after, random());
         match revoke(core, revocation, again(None)).await? {
             Revoked::Done => {
                 core.store.revoked(revocation.id, None).await?;
@@ -136,7 +136,7 @@ enum Revoked {
 }
 
 /// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
-async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Result<Revoked, StoreError> {
+async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: StoreTime) -> Result<Revoked, StoreError> {
     let idp = revocation.key.idp();
     let Some(provider) = core.provider(idp) else { return Ok(Revoked::Later(None)) };
     if core.idp_held(idp).is_some() {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     idp::{Meaning, OPERATOR, Outcome, Said, Slot, delay},
-    model::{Row, Time, TokenKey},
+    model::{Row, TokenKey, WallTime},
     supervisor::core::{Core, Provider, random},
 };
 
@@ -17,7 +17,7 @@ pub(super) fn learn(
     slot: Slot,
     row: &Row,
     outcome: &Outcome,
-) -> Time {
+) -> WallTime {
     let (now, login, who) = (core.clock.read(), slot.login(), key.stable_hash());
     let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
     let failure = outcome.failure();

@@ -28,7 +28,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{Closed, Lane},
-    model::{Row, Standing, State, Time, Token, TokenKey},
+    model::{BootTime, Row, Standing, State, Token, TokenKey, WallTime},
     protocol::{Change, Disconnect, attempt::End},
     store::StoreError,
 };
@@ -49,7 +49,7 @@ pub(super) struct TokenActor {
     changing: usize,
     /// The registry routes nothing here any more.
     retired: bool,
-    timer: Option<(Time, SpawnHandle)>,
+    timer: Option<(WallTime, SpawnHandle)>,
     guard: Guard,
 }
 
@@ -124,7 +124,7 @@ impl TokenActor {
         let sight = Sight {
             now,
             published: published.as_ref(),
-            last_used: published.as_deref().map_or(Time(0), last_use),
+            last_used: published.as_deref().map_or(BootTime(0), last_use),
             watched: self.core.snapshot.is_watched(&self.key),
             gate: self.gate(now),
             wanted: !self.unread.is_empty() || self.changing > 0,
@@ -255,7 +255,7 @@ impl TokenActor {
         }
     }
 
-    fn wake_at(&mut self, time: Time, context: &mut Context<Self>) {
+    fn wake_at(&mut self, time: WallTime, context: &mut Context<Self>) {
         if let Some((set, timer)) = self.timer {
             if set <= time {
                 // It wakes too early, and is set anew then: cheaper than setting it anew with every message.
@@ -301,7 +301,7 @@ impl TokenActor {
     }
 
     fn status(&self) -> Status {
-        self.core.status(&self.key, self.machine.row().map(|row| &**row), self.core.clock.now(), None)
+        self.core.status(&self.key, self.machine.row().map(|row| &**row), self.core.clock.store_time(), None)
     }
 
     /// Whether an attempt has published what it stored and is about to bring the row: whoever was given that token must
