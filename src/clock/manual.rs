@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::Reading;
-use crate::model::Time;
+use crate::model::BootTime;
 
 /// A clock that moves only when told to. Clones are the same clock.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ struct Manual {
 impl ManualClock {
     /// A clock that stands at `start`.
     pub fn new(start: SystemTime) -> Self {
-        let now = Mutex::new(Reading { wall: start.into(), boot: Time(0) });
+        let now = Mutex::new(Reading { wall: start.into(), boot: BootTime(0) });
         Self(Arc::new(Manual { now, moved: Notify::new() }))
     }
 

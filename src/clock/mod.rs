@@ -22,7 +22,7 @@ use tokio::{runtime::Handle, sync::Notify};
 #[cfg(any(test, feature = "testing"))]
 pub use manual::ManualClock;
 
-use crate::model::Time;
+use crate::model::{BootTime, StoreTime, WallTime};
 
 /// Where time comes from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ struct System {
 /// A reading of both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
-    pub(crate) wall: Time,
-    pub(crate) boot: Time,
+    pub(crate) wall: WallTime,
+    pub(crate) boot: BootTime,
 }
 
 impl Reading {
@@ -72,8 +72,13 @@ impl Clock {
     }
 
     /// The wall clock.
-    pub(crate) fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> WallTime {
         self.read().wall
+    }
+
+    /// The store's clock, as far as this process knows it: with SQLite it is the wall clock.
+    pub(crate) fn store_time(&self) -> StoreTime {
+        self.now().by_store_clock()
     }
 
     /// Both clocks, precisely.
@@ -108,7 +113,7 @@ impl Clock {
 
     /// Resolves at the wall-clock time `until`, or earlier if the wall clock was stepped or the
     /// machine slept: look at the clock again. Dropping it cancels the wait.
-    pub(crate) async fn wait_until(&self, until: Time) {
+    pub(crate) async fn wait_until(&self, until: WallTime) {
         match &self.0 {
             Kind::System(system) => {
                 let stepped = system.stepped.notified();
@@ -177,12 +182,12 @@ mod tests {
             async move { clock.sleep(Duration::from_secs(5)).await }
         });
         manual.step_to(SystemTime::UNIX_EPOCH + Duration::from_secs(3_600));
-        clock.wait_until(Time(3_600_000)).await;
+        clock.wait_until(WallTime(3_600_000)).await;
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished(), "a step of the wall clock is not time that has passed");
         manual.advance(Duration::from_secs(5));
         sleeper.await.unwrap();
-        assert_eq!(clock.read().boot, Time(5_000));
+        assert_eq!(clock.read().boot, BootTime(5_000));
     }
 
     #[tokio::test]

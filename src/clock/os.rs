@@ -7,7 +7,7 @@ mod clocks {
     use rustix::time::{ClockId, Timespec, clock_gettime};
 
     use super::super::Reading;
-    use crate::model::Time;
+    use crate::model::{BootTime, WallTime};
 
     /// The coarse clocks advance with the kernel's tick, 1 to 10 ms; reading them late would hand out
     /// a token that has just ended.
@@ -18,13 +18,13 @@ mod clocks {
     }
 
     pub(in crate::clock) fn precise() -> Reading {
-        let wall = Time(millis(clock_gettime(ClockId::Realtime)));
-        Reading { wall, boot: Time(millis(clock_gettime(ClockId::Boottime))) }
+        let wall = WallTime(millis(clock_gettime(ClockId::Realtime)));
+        Reading { wall, boot: BootTime(millis(clock_gettime(ClockId::Boottime))) }
     }
 
     pub(in crate::clock) fn coarse(suspended: i64) -> Reading {
-        let wall = Time(millis(clock_gettime(ClockId::RealtimeCoarse)) + TICK_MILLIS);
-        Reading { wall, boot: Time(millis(clock_gettime(ClockId::MonotonicCoarse)) + suspended + TICK_MILLIS) }
+        let wall = WallTime(millis(clock_gettime(ClockId::RealtimeCoarse)) + TICK_MILLIS);
+        Reading { wall, boot: BootTime(millis(clock_gettime(ClockId::MonotonicCoarse)) + suspended + TICK_MILLIS) }
     }
 
     pub(in crate::clock) fn suspended() -> i64 {
@@ -41,12 +41,12 @@ mod clocks {
     };
 
     use super::super::Reading;
-    use crate::model::Time;
+    use crate::model::BootTime;
 
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
     pub(in crate::clock) fn precise() -> Reading {
-        Reading { wall: SystemTime::now().into(), boot: Time(0) + START.elapsed() }
+        Reading { wall: SystemTime::now().into(), boot: BootTime(0) + START.elapsed() }
     }
 
     pub(in crate::clock) fn coarse(_suspended: i64) -> Reading {

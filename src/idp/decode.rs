@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::body::Body;
-use crate::model::{AccessToken, RefreshToken, Time};
+use crate::model::{AccessToken, RefreshToken, WallTime};
 
 /// What an answer of a token endpoint says. A field that is null, empty or of a senseless type is absent.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Fields {
     /// resource server that refuses the token brings a refresh. Taken at its word it would be refreshed for ever.
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires: Option<RefreshLife>,
-    pub(crate) created_at: Option<Time>,
+    pub(crate) created_at: Option<WallTime>,
     pub(crate) scope: Option<String>,
     /// Only a plain word, as OAuth error codes are: `{"error": "Not Found"}` is what web frameworks say
     /// for themselves, before or after anything was processed.
@@ -153,10 +153,10 @@ fn refresh_life(seconds: f64) -> Option<RefreshLife> {
 }
 
 /// Seconds or, where seconds would be in the far future, milliseconds since 1970.
-fn epoch(number: f64) -> Option<Time> {
+fn epoch(number: f64) -> Option<WallTime> {
     const YEAR_5000: f64 = 1e11;
     let millis = if number < YEAR_5000 { number * 1_000.0 } else { number };
-    (1_000.0..YEAR_5000 * 1_000.0).contains(&millis).then_some(Time(millis as i64))
+    (1_000.0..YEAR_5000 * 1_000.0).contains(&millis).then_some(WallTime(millis as i64))
 }
 
 fn subject(id_token: &str) -> Option<String> {

@@ -26,7 +26,7 @@ fn an_answer_as_keycloak_and_gitlab_give_it() {
     assert_eq!(fields.token_type.as_deref(), Some("Bearer"));
     assert_eq!(fields.expires_in, Some(Duration::from_secs(7_200)));
     assert_eq!(fields.refresh_expires, Some(RefreshLife::Never));
-    assert_eq!(fields.created_at, Some(Time(1_607_635_748_000)));
+    assert_eq!(fields.created_at, Some(WallTime(1_607_635_748_000)));
     assert_eq!(fields.scope.as_deref(), Some("email profile"));
     assert_eq!((fields.error, fields.subject), (None, None));
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Reading},
-    model::{Evidence, Time},
+    model::{BootTime, Evidence, WallTime},
 };
 
 /// Hands out the right to send one request.
@@ -27,12 +27,12 @@ pub(crate) struct Gate {
     /// At most one of those nobody waits for is in the queue below.
     background: Semaphore,
     /// The queue, first come first served, and the boot time from which the next request may be sent.
-    next: tokio::sync::Mutex<Time>,
+    next: tokio::sync::Mutex<BootTime>,
     /// Between two requests.
     interval: Duration,
     health: Mutex<Health>,
     /// What was said when there was no token, and when.
-    last_error: Mutex<Option<(Evidence, Time)>>,
+    last_error: Mutex<Option<(Evidence, WallTime)>>,
 }
 
 /// Who goes first.
@@ -66,7 +66,7 @@ impl Gate {
         Self {
             slots: Arc::new(Semaphore::new(idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS))),
             background: Semaphore::new(1),
-            next: tokio::sync::Mutex::new(Time(0)),
+            next: tokio::sync::Mutex::new(BootTime(0)),
             interval: idp.requests_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
             health: Mutex::new(health),
             last_error: Mutex::default(),
@@ -140,7 +140,7 @@ impl Gate {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((evidence.clone(), now.wall));
     }
 
-    pub(crate) fn last_error(&self) -> Option<(Evidence, Time)> {
+    pub(crate) fn last_error(&self) -> Option<(Evidence, WallTime)> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

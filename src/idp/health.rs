@@ -11,7 +11,7 @@ use super::{
     backoff::{OPERATOR, OUTAGE, Policy, THROTTLE},
     outcome::{Failure, Meaning, Outcome},
 };
-use crate::{clock::Reading, error::Cause, model::Time};
+use crate::{clock::Reading, error::Cause, model::BootTime};
 
 /// Failures in a row that make an outage. One alone may be a matter of one grant.
 const OUTAGE_FROM: u32 = 5;
@@ -93,7 +93,7 @@ pub(crate) struct Admitted {
 /// What is known of one provider.
 #[derive(Debug)]
 pub(super) struct Health {
-    not_before: Time,
+    not_before: BootTime,
     /// How often in a row it asked to slow down without saying for how long.
     throttled: u32,
     outage: Breaker,
@@ -136,7 +136,13 @@ impl Health {
                 None => logins.push(Login::new(client.client_id.clone(), place)),
             }
         }
-        Self { not_before: Time(0), throttled: 0, outage: Breaker::new(OUTAGE_FROM, OUTAGE), logins, recovered: None }
+        Self {
+            not_before: BootTime(0),
+            throttled: 0,
+            outage: Breaker::new(OUTAGE_FROM, OUTAGE),
+            logins,
+            recovered: None,
+        }
     }
 
     /// For new settings: what the provider asked for stands, what an operator may have mended is tried anew.
@@ -154,7 +160,7 @@ impl Health {
     }
 
     /// Whether nobody may ask now, whatever the client.
-    pub(super) fn closed(&self, now: Time) -> Option<Closed> {
+    pub(super) fn closed(&self, now: BootTime) -> Option<Closed> {
         let pauses = self.logins.iter().map(|login| login.pause.closed(now));
         let paused = pauses.min().flatten().map(|wait| Closed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
@@ -168,7 +174,7 @@ impl Health {
         self.outage.is_open() || self.is_paused()
     }
 
-    fn closed_for_all(&self, now: Time) -> Option<Closed> {
+    fn closed_for_all(&self, now: BootTime) -> Option<Closed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {
             return Some(Closed { wait: asked, cause: Cause::IdpThrottled });
@@ -177,13 +183,13 @@ impl Health {
     }
 
     /// Whether this login may ask now.
-    pub(super) fn closed_to(&self, login: usize, now: Time) -> Option<Closed> {
+    pub(super) fn closed_to(&self, login: usize, now: BootTime) -> Option<Closed> {
         let paused = self.logins[login].pause.closed(now).map(|wait| Closed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
     }
 
     /// Lets one request of this login through.
-    pub(super) fn admit(&mut self, login: usize, now: Time) -> Result<Admitted, Closed> {
+    pub(super) fn admit(&mut self, login: usize, now: BootTime) -> Result<Admitted, Closed> {
         if let Some(closed) = self.closed_to(login, now) {
             return Err(closed);
         }
@@ -261,7 +267,7 @@ impl Health {
     }
 
     /// The next request of everybody is a probe, now.
-    pub(super) fn probe_now(&mut self, now: Time) {
+    pub(super) fn probe_now(&mut self, now: BootTime) {
         self.outage.probe_now(now);
         self.logins.iter_mut().for_each(|login| login.pause.probe_now(now));
     }
@@ -270,7 +276,7 @@ impl Health {
         self.recovered
     }
 
-    fn close(&mut self, asked: Option<Duration>, now: Time) {
+    fn close(&mut self, asked: Option<Duration>, now: BootTime) {
         if let Some(asked) = asked {
             self.not_before = self.not_before.max(now + asked.min(LONGEST_ASKED));
         }
@@ -319,7 +325,7 @@ struct Breaker {
 
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    until: Time,
+    until: BootTime,
     probing: bool,
 }
 
@@ -333,7 +339,7 @@ impl Breaker {
     }
 
     /// For how long nobody may pass.
-    fn closed(&self, now: Time) -> Option<Duration> {
+    fn closed(&self, now: BootTime) -> Option<Duration> {
         let Open { until, probing } = self.open?;
         let wait = if probing { until.since(now).max(WHILE_PROBING) } else { until.since(now) };
         (!wait.is_zero()).then_some(wait)
@@ -350,7 +356,7 @@ impl Breaker {
         }
     }
 
-    fn probe_now(&mut self, now: Time) {
+    fn probe_now(&mut self, now: BootTime) {
         if let Some(open) = &mut self.open {
             open.until = open.until.min(now);
         }
@@ -363,7 +369,7 @@ impl Breaker {
     }
 
     /// A failure. The wait, if it opens with it.
-    fn ill(&mut self, probe: bool, now: Time, random: u64) -> Option<Duration> {
+    fn ill(&mut self, probe: bool, now: BootTime, random: u64) -> Option<Duration> {
         if self.is_open() && !probe {
             // Sent before it opened.
             return None;

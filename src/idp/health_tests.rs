@@ -1,13 +1,14 @@
 use super::*;
+use crate::model::WallTime;
 
-const T: Time = Time(1_000_000);
+const T: BootTime = BootTime(1_000_000);
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn at(time: Time) -> Reading {
-    Reading { wall: time, boot: time }
+fn at(time: BootTime) -> Reading {
+    Reading { wall: WallTime(time.0), boot: time }
 }
 
 fn idp() -> Idp {
@@ -15,12 +16,12 @@ fn idp() -> Idp {
 }
 
 /// One request of the grant `who`, from its admission to what it was told.
-fn request(health: &mut Health, login: usize, who: u64, said: Said, now: Time) -> (Vec<Notice>, bool) {
+fn request(health: &mut Health, login: usize, who: u64, said: Said, now: BootTime) -> (Vec<Notice>, bool) {
     let admitted = health.admit(login, now).unwrap();
     health.told(admitted, said, who, at(now), 0)
 }
 
-fn cause(health: &Health, now: Time) -> Option<Cause> {
+fn cause(health: &Health, now: BootTime) -> Option<Cause> {
     health.closed(now).map(|closed| closed.cause)
 }
 
@@ -58,7 +59,7 @@ fn five_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
         request(&mut health, 0, 7, Said::Well, later),
         (vec![Notice::Recovered { cause: Cause::IdpDown }], false)
     );
-    assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, later));
+    assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, at(later).wall));
 }
 
 #[test]

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::{Evidence, RefreshToken, Time},
+    model::{Evidence, RefreshToken, WallTime},
 };
 
 /// An answer beyond this is not read: token answers have a few kilobytes.
@@ -114,7 +114,7 @@ impl Client {
     ///
     /// # Errors
     /// It does not answer, and our code for why.
-    pub(crate) async fn reach(&self, idp: &Idp) -> Result<(u16, Option<Time>), Evidence> {
+    pub(crate) async fn reach(&self, idp: &Idp) -> Result<(u16, Option<WallTime>), Evidence> {
         match self.http.get(&idp.token_url).timeout(REACHED_WITHIN).send().await {
             Ok(response) => {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
@@ -194,7 +194,7 @@ struct Head<'a> {
 
 impl Head<'_> {
     /// The answer with its body, as far as it was read. Pure, like all that follows.
-    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: Time) -> Reply {
+    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: WallTime) -> Reply {
         let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
         // The provider's own date where it has one, so that clocks that differ do not matter.
         let now = text(&DATE).and_then(date).unwrap_or(now);
@@ -251,7 +251,7 @@ pub(crate) fn told_of(
         map.append(name, value);
     }
     let head = Head { status, http2, headers: &map };
-    let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, Time(1_800_000_000_000));
+    let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, WallTime(1_800_000_000_000));
     told(idp, &reply, cut.then_some("timeout"), secret)
 }
 
@@ -358,7 +358,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 }
 
 /// Seconds, or a date relative to `now`.
-fn retry_after(value: &str, now: Time) -> Option<Duration> {
+fn retry_after(value: &str, now: WallTime) -> Option<Duration> {
     let value = value.trim();
     let wait = match value.parse::<f64>() {
         Ok(seconds) if seconds >= 0.0 => Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_RETRY_AFTER),
@@ -369,13 +369,13 @@ fn retry_after(value: &str, now: Time) -> Option<Duration> {
 }
 
 /// The seconds since 1970 in this header, relative to `now`.
-fn reset(headers: &HeaderMap, name: &str, now: Time) -> Option<Duration> {
+fn reset(headers: &HeaderMap, name: &str, now: WallTime) -> Option<Duration> {
     let at = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
-    Some((Time(0) + Duration::from_secs(at)).since(now))
+    Some((WallTime(0) + Duration::from_secs(at)).since(now))
 }
 
-fn date(value: &str) -> Option<Time> {
-    httpdate::parse_http_date(value).ok().map(Time::from)
+fn date(value: &str) -> Option<WallTime> {
+    httpdate::parse_http_date(value).ok().map(WallTime::from)
 }
 
 fn correlation(headers: &HeaderMap, name: &str) -> Option<String> {

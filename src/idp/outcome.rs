@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cause,
-    model::{AccessToken, Evidence, RefreshToken, Time},
+    model::{AccessToken, Evidence, RefreshToken, WallTime},
 };
 
 /// What was learnt from one request.
@@ -43,7 +43,7 @@ pub(crate) struct Answer {
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_expires: Option<RefreshLife>,
     /// When the provider made the access token: earlier than now in a replayed answer.
-    pub(crate) created_at: Option<Time>,
+    pub(crate) created_at: Option<WallTime>,
     pub(crate) subject: Option<String>,
 }
 

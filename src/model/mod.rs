@@ -23,6 +23,6 @@ pub(crate) use row::{
 };
 pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
-pub(crate) use time::{Expires, Time};
+pub(crate) use time::{BootTime, Expires, StoreTime, WallTime};
 pub use token::{Freshness, Token, Warning};
 pub(crate) use token::{Issued, Standing};

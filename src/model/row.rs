@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evidence, Expires, Fingerprint, Generation, Id, Time, TokenKey};
+use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, WallTime};
 use crate::error::Cause;
 
 /// Ciphertext as the store keeps it.
@@ -46,7 +46,7 @@ pub(crate) struct Alt {
 pub(crate) struct Lease {
     pub(crate) attempt: Id,
     pub(crate) owner: Id,
-    pub(crate) until: Time,
+    pub(crate) until: StoreTime,
 }
 
 /// The mark, written before a refresh token is sent, that it may be spent.
@@ -55,9 +55,9 @@ pub(crate) struct Intent {
     /// What was spent is the row's token at this generation.
     pub(crate) generation: Generation,
     /// When it was first sent: a reuse grace counts from here.
-    pub(crate) since: Time,
+    pub(crate) since: StoreTime,
     /// The latest claim, recovery or close: settling counts from here.
-    pub(crate) settle_from: Time,
+    pub(crate) settle_from: StoreTime,
     pub(crate) recovered: bool,
     pub(crate) senders: Vec<Sender>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Sender {
 pub(crate) struct Verdict {
     #[serde(flatten)]
     pub(crate) evidence: Evidence,
-    pub(crate) since: Time,
+    pub(crate) since: StoreTime,
     pub(crate) by: VerdictBy,
 }
 
@@ -102,11 +102,11 @@ pub(crate) struct LastError {
     #[serde(flatten)]
     pub(crate) evidence: Evidence,
     pub(crate) cause: Cause,
-    pub(crate) at: Time,
+    pub(crate) at: StoreTime,
     pub(crate) failures: u32,
     /// The first failure in a row; rows of older versions do not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) since: Option<Time>,
+    pub(crate) since: Option<StoreTime>,
     /// It has gone on for long, and people were told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) alerted: bool,
@@ -114,7 +114,7 @@ pub(crate) struct LastError {
 
 impl LastError {
     /// Since when refreshes fail.
-    pub(crate) fn since(&self) -> Time {
+    pub(crate) fn since(&self) -> StoreTime {
         self.since.unwrap_or(self.at)
     }
 }
@@ -122,7 +122,7 @@ impl LastError {
 /// A disconnected grant. Its ciphertext stays until purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tombstone {
-    pub(crate) at: Time,
+    pub(crate) at: StoreTime,
     /// Whether its tokens go to the revocation queue (at once, or when its intent is cleared).
     pub(crate) revoke: bool,
     /// No verdict and no intent stood when it was disconnected, and no answer came late.
@@ -153,19 +153,19 @@ pub(crate) struct Row {
     pub(crate) verdict: Option<Box<Verdict>>,
     /// Why nothing is sent for now; set and cleared by people.
     pub(crate) held: Option<String>,
-    pub(crate) issued_at: Time,
+    pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
     /// When people are to be told that the refresh token ends.
-    pub(crate) notice_at: Option<Time>,
-    pub(crate) due_at: Option<Time>,
-    pub(crate) retry_at: Option<Time>,
+    pub(crate) notice_at: Option<StoreTime>,
+    pub(crate) due_at: Option<WallTime>,
+    pub(crate) retry_at: Option<WallTime>,
     /// Boxed, as the verdict is: most rows have neither, and a row is kept for every key in use.
     pub(crate) last_error: Option<Box<LastError>>,
     /// Access token, type, scope, subject, params, extra.
     pub(crate) document: Sealed,
     pub(crate) tombstone: Option<Tombstone>,
-    pub(crate) changed_at: Time,
+    pub(crate) changed_at: StoreTime,
 }
 
 /// What a grant is doing, in the order of its life.
@@ -265,14 +265,15 @@ impl Marks {
 
 impl Row {
     /// The state at `now`: the first that fits.
-    pub(crate) fn state(&self, now: Time) -> State {
+    pub(crate) fn state(&self, now: StoreTime) -> State {
+        let wall = now.by_wall_clock();
         let marks = Marks {
             ended: self.tombstone.is_some(),
             required: self.verdict.is_some(),
             leased: self.lease_live(now),
             doubted: self.intent.is_some(),
-            waits: self.retry_at.is_some_and(|retry| retry > now),
-            due: self.due_at.is_some_and(|due| due <= now),
+            waits: self.retry_at.is_some_and(|retry| retry > wall),
+            due: self.due_at.is_some_and(|due| due <= wall),
         };
         marks.state()
     }
@@ -307,7 +308,7 @@ impl Row {
     }
 
     /// Whether somebody holds the right to spend.
-    pub(crate) fn lease_live(&self, now: Time) -> bool {
+    pub(crate) fn lease_live(&self, now: StoreTime) -> bool {
         self.lease.is_some_and(|lease| lease.until > now)
     }
 
@@ -332,7 +333,7 @@ mod tests {
     fn last_errors_of_older_versions_are_read_and_written_as_they_were() {
         let text = r#"{"code":"http_502","status":502,"cause":"idp_down","at":7,"failures":2}"#;
         let error: LastError = serde_json::from_str(text).unwrap();
-        assert_eq!((error.since(), error.alerted), (Time(7), false));
+        assert_eq!((error.since(), error.alerted), (StoreTime(7), false));
         assert_eq!(serde_json::to_string(&error).unwrap(), text);
     }
 }

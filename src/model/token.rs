@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{AccessToken, Expires, Expiry, Generation, Time};
+use super::{AccessToken, BootTime, Expires, Expiry, Generation, WallTime};
 
 /// A valid access token. Cloning costs one counter.
 #[derive(Clone)]
@@ -148,11 +148,11 @@ impl fmt::Debug for Token {
 /// In this order so that what a read looks at lies beside the counter that it raises, not one cache line further.
 #[repr(C)]
 pub(crate) struct Issued {
-    /// Its end by the boot-time clock, which a step of the wall clock does not move; `Time::MAX` without one.
-    boot_end: Time,
-    wall_end: Time,
-    /// From here on it is due; `Time::MAX` if it never is by itself.
-    due_at: Time,
+    /// Its end by the boot-time clock, which a step of the wall clock does not move; `BootTime::MAX` without one.
+    boot_end: BootTime,
+    wall_end: WallTime,
+    /// From here on it is due; `WallTime::MAX` if it never is by itself.
+    due_at: WallTime,
     /// Last use in coarse ticks; lets the actor notice that nobody asks any more.
     pub(crate) used: AtomicU32,
     standing: AtomicU8,
@@ -186,13 +186,14 @@ impl Issued {
         scope: &str,
         expires: Expires,
         generation: Generation,
-        due_at: Option<Time>,
-        boot_end: Option<Time>,
+        due_at: Option<WallTime>,
+        boot_end: Option<BootTime>,
         journaled: bool,
     ) -> Self {
         let (token_type, scope) = (token_type.into(), scope.into());
         let (standing, used) = (AtomicU8::new(Standing::Good as u8), AtomicU32::new(0));
-        let [boot_end, wall_end, due_at] = [boot_end, expires.at(), due_at].map(|time| time.unwrap_or(Time::MAX));
+        let [wall_end, due_at] = [expires.at(), due_at].map(|time| time.unwrap_or(WallTime::MAX));
+        let boot_end = boot_end.unwrap_or(BootTime::MAX);
         Self {
             boot_end,
             wall_end,
@@ -225,12 +226,12 @@ impl Issued {
     }
 
     /// Whether it lives at least until these times; both clocks must agree.
-    pub(crate) fn valid_at(&self, wall: Time, boot: Time) -> bool {
+    pub(crate) fn valid_at(&self, wall: WallTime, boot: BootTime) -> bool {
         wall < self.wall_end && boot < self.boot_end
     }
 
     /// The token as a caller gets it now; `None` if it may not be handed out.
-    pub(crate) fn hand_out(self: &Arc<Self>, wall: Time) -> Option<Token> {
+    pub(crate) fn hand_out(self: &Arc<Self>, wall: WallTime) -> Option<Token> {
         let grade = match self.standing() {
             Standing::Good if self.due_at <= wall => Grade::Ageing,
             Standing::Good => Grade::Fresh,

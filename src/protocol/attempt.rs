@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    model::{Evidence, Fingerprint, Generation, Id, Row, Time, VerdictBy},
+    model::{Evidence, Fingerprint, Generation, Id, Row, StoreTime, VerdictBy, WallTime},
 };
 
 /// The decisions of one attempt.
@@ -59,7 +59,7 @@ pub(crate) struct Claimed {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) epoch: u64,
     /// When this token was first sent, if it was sent before: the answer may be a replay of that one's.
-    pub(crate) first_sent: Option<Time>,
+    pub(crate) first_sent: Option<StoreTime>,
     /// The promise that it is not spent by being sent holds.
     pub(crate) stays: bool,
 }
@@ -72,17 +72,17 @@ pub(crate) enum Event {
     Read {
         row: Option<Row>,
         dead: Vec<Id>,
-        now: Time,
+        now: StoreTime,
     },
     /// The slot is granted; the row that was read last.
     Slot(Row),
     /// The identity provider is not to be asked before then.
-    NotBefore(Time, Cause),
+    NotBefore(WallTime, Cause),
     /// The store answered a claim, so long after it was issued.
     Claimed {
         reply: Reply,
         row: Option<Row>,
-        now: Time,
+        now: StoreTime,
         elapsed: Duration,
     },
     /// The store did not answer a claim, or with an error.
@@ -104,7 +104,7 @@ pub(crate) enum Told {
     Answered,
     NotSpent {
         fault: Fault,
-        retry_at: Time,
+        retry_at: WallTime,
     },
     InvalidGrant {
         evidence: Evidence,
@@ -115,7 +115,7 @@ pub(crate) enum Told {
     },
     Unknown {
         fault: Fault,
-        retry_at: Time,
+        retry_at: WallTime,
     },
 }
 
@@ -153,7 +153,7 @@ pub(crate) enum End {
     /// There was nothing (more) to do: the row tells why.
     Settled,
     /// There is nothing to do before then, and why.
-    Until(Time, Cause),
+    Until(WallTime, Cause),
 }
 
 impl Machine {
@@ -211,9 +211,10 @@ impl Machine {
     }
 
     /// What the row asks for before its token can be claimed.
-    fn decide(&self, row: Option<Row>, dead: &[Id], now: Time) -> (Phase, Effect) {
+    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (Phase, Effect) {
         let Some(row) = row else { return end(End::Settled) };
         let adjust = |change| (Phase::Adjusting, Effect::Change(change));
+        let wait = |time: StoreTime, cause| end(End::Until(time.by_wall_clock(), cause));
         let (incarnation, generation) = self.basis;
         if row.incarnation == incarnation && row.generation < generation && row.tombstone.is_none() {
             return adjust(Change::Raise { incarnation, seen: generation, unknown: self.id });
@@ -228,19 +229,19 @@ impl Machine {
         if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
             let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
-                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => end(End::Until(time, Cause::InDoubt)),
+                Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => wait(time, Cause::InDoubt),
                 _ => end(End::Settled),
             };
         }
         match (doubt, &row.intent) {
-            (Some(Doubt::Wait(time)), _) => end(End::Until(time, Cause::InDoubt)),
+            (Some(Doubt::Wait(time)), _) => wait(time, Cause::InDoubt),
             (Some(Doubt::GiveUp), Some(intent)) => {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
             _ => match row.lease {
                 // Of a sender whose intent is over: a claim would be refused, again and again.
-                Some(lease) if lease.until > now => end(End::Until(lease.until, Cause::InDoubt)),
-                _ if self.claimed => end(End::Until(now, Cause::StoreDown)),
+                Some(lease) if lease.until > now => wait(lease.until, Cause::InDoubt),
+                _ if self.claimed => wait(now, Cause::StoreDown),
                 _ => (Phase::Slot, Effect::Slot),
             },
         }
@@ -261,7 +262,7 @@ impl Machine {
         }
     }
 
-    fn claimed(&self, row: &Row, now: Time, elapsed: Duration) -> (Phase, Effect) {
+    fn claimed(&self, row: &Row, now: StoreTime, elapsed: Duration) -> (Phase, Effect) {
         let (Some(token), Some(intent)) = (&row.refresh_token, &row.intent) else {
             return (Phase::Reading, Effect::Read);
         };
@@ -313,7 +314,7 @@ impl Machine {
         senders.into_iter().any(|sender| sender.attempt == self.id && !sender.closed)
     }
 
-    fn ending(&self, row: &Row, retry_at: Option<Time>) -> Ending {
+    fn ending(&self, row: &Row, retry_at: Option<WallTime>) -> Ending {
         Ending { attempt: self.id, incarnation: row.incarnation, generation: row.generation, error: None, retry_at }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Claim, Commit, Connect, Disconnect, Ending, Happening, Recover, Refuse, claim, commit, connect, ending,
     happening::happened, resolve::Resolution,
 };
-use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, Time, VerdictBy};
+use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, StoreTime, VerdictBy};
 
 /// One operation on one row. All of them may be repeated: a repetition changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ pub(crate) enum Change {
 pub(crate) struct Found<'a> {
     pub(crate) row: Option<&'a Row>,
     /// Database time.
-    pub(crate) now: Time,
+    pub(crate) now: StoreTime,
     /// New rows start above it.
     pub(crate) floor: Generation,
     /// What the tables beside the row say of what the change [looks up](Change::looks_up).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Applied, Reply};
-use crate::model::{Generation, Id, Intent, Lease, Row, Sender, Time};
+use crate::model::{Generation, Id, Intent, Lease, Row, Sender, StoreTime};
 
 /// Take the lease of a row without intent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ pub(crate) struct Recover {
     pub(crate) intent: Intent,
 }
 
-pub(super) fn claim(claim: &Claim, row: &Row, now: Time) -> Applied {
+pub(super) fn claim(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
     if holds(claim, row) {
         return Applied::unchanged(Reply::Done);
     }
@@ -41,7 +41,7 @@ pub(super) fn claim(claim: &Claim, row: &Row, now: Time) -> Applied {
     taken(claim, row, intent, now)
 }
 
-pub(super) fn recover(recover: &Recover, row: &Row, now: Time) -> Applied {
+pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
     let Recover { claim, epoch, intent } = recover;
     if holds(claim, row) {
         return Applied::unchanged(Reply::Done);
@@ -62,7 +62,7 @@ pub(super) fn recover(recover: &Recover, row: &Row, now: Time) -> Applied {
 }
 
 /// Keeps the lease. A lost lease is not taken back: its holder goes on waiting for the answer without it.
-pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: Time) -> Applied {
+pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: StoreTime) -> Applied {
     match row.lease {
         Some(held) if held.attempt == attempt => {
             let lease = Some(Lease { until: now + lease, ..held });
@@ -79,7 +79,7 @@ fn holds(claim: &Claim, row: &Row) -> bool {
         && row.lease.is_some_and(|lease| lease.attempt == claim.attempt)
 }
 
-fn fits(claim: &Claim, row: &Row, now: Time) -> bool {
+fn fits(claim: &Claim, row: &Row, now: StoreTime) -> bool {
     row.incarnation == claim.incarnation && row.generation == claim.generation && row.sendable() && !row.lease_live(now)
 }
 
@@ -87,7 +87,7 @@ fn sender(claim: &Claim) -> Sender {
     Sender { attempt: claim.attempt, owner: claim.owner, closed: false }
 }
 
-fn taken(claim: &Claim, row: &Row, intent: Intent, now: Time) -> Applied {
+fn taken(claim: &Claim, row: &Row, intent: Intent, now: StoreTime) -> Applied {
     let lease = Lease { attempt: claim.attempt, owner: claim.owner, until: now + claim.lease };
     let taken = Row { epoch: row.epoch + 1, lease: Some(lease), intent: Some(intent), ..row.clone() };
     Applied::write(taken, Reply::Done)

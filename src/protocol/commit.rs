@@ -8,7 +8,8 @@ use super::{
     schedule::next_notice_at,
 };
 use crate::model::{
-    Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, Time, Verdict, VerdictBy,
+    Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, StoreTime, Verdict,
+    VerdictBy, WallTime,
 };
 
 /// An answer, sealed, with the claim it belongs to. This is also what the journal keeps.
@@ -24,11 +25,11 @@ pub(crate) struct Commit {
     /// The new refresh token; `None` keeps the old one.
     pub(crate) token: Option<Spendable>,
     pub(crate) document: Sealed,
-    pub(crate) issued_at: Time,
+    pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
     /// `None` keeps what is known.
     pub(crate) refresh_expires: Option<Expires>,
-    pub(crate) due_at: Option<Time>,
+    pub(crate) due_at: Option<WallTime>,
     /// Whether the identity provider can revoke this token's family without the user's other ones.
     pub(crate) revocable: bool,
 }
@@ -56,7 +57,7 @@ impl Commit {
 }
 
 /// Compares incarnation and generation, never the lease: a holder that overran has the only copy of a token.
-pub(super) fn commit(commit: &Commit, row: &Row, now: Time) -> Applied {
+pub(super) fn commit(commit: &Commit, row: &Row, now: StoreTime) -> Applied {
     let own = row.commit.is_some_and(|by| by.attempt == commit.attempt);
     let fits = row.incarnation == commit.incarnation && row.generation <= commit.generation && row.tombstone.is_none();
     if own || !fits {
@@ -67,7 +68,7 @@ pub(super) fn commit(commit: &Commit, row: &Row, now: Time) -> Applied {
     Applied::write(stored, Reply::Resolved(Resolution::Own)).superseding(row)
 }
 
-fn landed(commit: &Commit, row: &Row, now: Time, resolution: Resolution) -> Applied {
+fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) -> Applied {
     let mut left = row.clone();
     withdraw(&mut left, commit.attempt);
     let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
@@ -116,7 +117,7 @@ pub(super) fn orphan(commit: &Commit, known: Known) -> Applied {
 }
 
 /// The row with the answer in it. `alt` stays as it is.
-fn store(commit: &Commit, row: &Row, generation: Generation, now: Time) -> Row {
+fn store(commit: &Commit, row: &Row, generation: Generation, now: StoreTime) -> Row {
     let mut stored = row.clone();
     withdraw(&mut stored, commit.attempt);
     stored.generation = generation;
@@ -155,7 +156,7 @@ fn answered(row: &mut Row, attempt: Id) {
 
 /// `invalid_grant`: adopt a newer row, promote the alternative answer, or send the user through consent. After the
 /// answer of another subject the alternative is not promoted: whose family this is, is for people to find out.
-pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
+pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
     let mut left = row.clone();
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
         left.lease = None;
@@ -182,7 +183,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: Time) -> Applied {
         left.generation = row.generation.next();
         left.refresh_token = Some(alt.token);
         left.commit = Some(alt.by);
-        left.due_at = Some(now);
+        left.due_at = Some(now.by_wall_clock());
         left.changed_at = now;
         return Applied::write(left, Reply::Promoted).superseding(row);
     }

@@ -3,7 +3,8 @@
 
 use super::{Applied, Found, Kept, Known, Reply, Side, Unchanged, schedule::notice_at};
 use crate::model::{
-    Evidence, Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
+    Evidence, Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict, VerdictBy,
+    WallTime,
 };
 
 /// A grant from the user's consent, sealed.
@@ -15,10 +16,10 @@ pub(crate) struct Connect {
     pub(crate) client_id: Option<String>,
     pub(crate) token: Option<Spendable>,
     pub(crate) document: Sealed,
-    pub(crate) issued_at: Time,
+    pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
-    pub(crate) due_at: Option<Time>,
+    pub(crate) due_at: Option<WallTime>,
     /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
     pub(crate) cancels_revocations: bool,
     /// What the application says that the key must hold.
@@ -134,10 +135,10 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
 
 /// The same refresh token again: consent gave it once more, or the user was enabled again. Only the
 /// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
-fn again(row: &Row, now: Time) -> Applied {
+fn again(row: &Row, now: StoreTime) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
-        let row =
-            Row { verdict: None, due_at: Some(now), retry_at: None, last_error: None, changed_at: now, ..row.clone() };
+        let due_at = Some(now.by_wall_clock());
+        let row = Row { verdict: None, due_at, retry_at: None, last_error: None, changed_at: now, ..row.clone() };
         return Applied::write(row, Reply::Done);
     }
     Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))
@@ -167,7 +168,7 @@ fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied 
 }
 
 /// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
-pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: Time) -> Applied {
+pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: StoreTime) -> Applied {
     if let Some(tombstone) = row.tombstone {
         if tombstone.purge || !disconnect.purge {
             return Applied::unchanged(Reply::Done);
@@ -204,7 +205,7 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
     if !tombstone.restorable || !tokens_live {
         return Applied::refused();
     }
-    let (generation, due_at) = (row.generation.next(), Some(found.now));
+    let (generation, due_at) = (row.generation.next(), Some(found.now.by_wall_clock()));
     let (retry_at, last_error, changed_at) = (None, None, found.now);
     let restored = Row { tombstone: None, generation, due_at, retry_at, last_error, changed_at, ..row.clone() };
     let mut applied = Applied::write(restored, Reply::Done);
@@ -213,7 +214,7 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
 }
 
 /// Sets a verdict that stays until the next connect.
-pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: Time) -> Applied {
+pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: StoreTime) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Row, Time};
+use crate::model::{Row, StoreTime};
 
 /// The times that decide, of one identity provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ pub(crate) enum Doubt {
     /// It is about a token that the row no longer spends, and it is over.
     Clear,
     /// Look again then.
-    Wait(Time),
+    Wait(StoreTime),
     /// Send the token again.
     Recover,
     /// Ask the user.
@@ -46,7 +46,7 @@ pub(crate) enum Doubt {
 ///
 /// A sender that is not closed is somebody else's and may still receive the answer: senders that died on
 /// our own disk were closed before this is asked, at a moment when we held their journal's lock.
-pub(crate) fn doubt(row: &Row, now: Time, rules: &Rules) -> Option<Doubt> {
+pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
     let intent = row.intent.as_ref()?;
     let ended = intent.senders.iter().all(|sender| sender.closed);
     let settled_at = if ended {
@@ -70,9 +70,10 @@ pub(crate) fn doubt(row: &Row, now: Time, rules: &Rules) -> Option<Doubt> {
 }
 
 /// A foreign sender may still hold the answer: wait for as long as that costs the user nothing.
-fn unresolvable(row: &Row, since: Time, now: Time, rules: &Rules) -> Doubt {
-    let patience_ends = row.expires.at().map_or(since + Duration::from_secs(3_600), |end| end + 2 * rules.lease);
-    let deadline = row.refresh_expires.at().map_or(patience_ends, |end| patience_ends.min(end.minus(2 * rules.lease)));
+fn unresolvable(row: &Row, since: StoreTime, now: StoreTime, rules: &Rules) -> Doubt {
+    let [expires, refresh_expires] = [row.expires, row.refresh_expires].map(|end| Some(end.at()?.by_store_clock()));
+    let patience_ends = expires.map_or(since + Duration::from_secs(3_600), |end| end + 2 * rules.lease);
+    let deadline = refresh_expires.map_or(patience_ends, |end| patience_ends.min(end.minus(2 * rules.lease)));
     match (now >= deadline, rules.try_in_doubt) {
         (false, _) => Doubt::Wait(deadline),
         (true, true) => Doubt::Recover,

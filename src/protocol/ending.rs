@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Applied, Reply};
 use crate::{
     error::Cause,
-    model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, Time, Verdict, VerdictBy},
+    model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, StoreTime, Verdict, VerdictBy, WallTime},
 };
 
 /// The end of an attempt that has no answer, with the claim it belongs to.
@@ -16,7 +16,7 @@ pub(crate) struct Ending {
     pub(crate) generation: Generation,
     /// What went wrong: written as the row's status unless the row has moved on.
     pub(crate) error: Option<Fault>,
-    pub(crate) retry_at: Option<Time>,
+    pub(crate) retry_at: Option<WallTime>,
 }
 
 /// What went wrong, and what it means for callers.
@@ -27,7 +27,7 @@ pub(crate) struct Fault {
 }
 
 /// Nothing was spent: the intent goes, unless an earlier sender's doubt stands behind it.
-pub(super) fn cancel(end: &Ending, row: &Row, now: Time) -> Applied {
+pub(super) fn cancel(end: &Ending, row: &Row, now: StoreTime) -> Applied {
     ended(end, row, now, |intent| {
         if !intent.recovered {
             return None;
@@ -41,11 +41,11 @@ pub(super) fn cancel(end: &Ending, row: &Row, now: Time) -> Applied {
 }
 
 /// Whether it was spent is not known, and nobody will hear the answer: settling starts now.
-pub(super) fn close(end: &Ending, row: &Row, now: Time) -> Applied {
+pub(super) fn close(end: &Ending, row: &Row, now: StoreTime) -> Applied {
     ended(end, row, now, |intent| Some(closed(intent, end.attempt, now)))
 }
 
-fn closed(intent: &Intent, attempt: Id, now: Time) -> Intent {
+fn closed(intent: &Intent, attempt: Id, now: StoreTime) -> Intent {
     let mut intent = intent.clone();
     intent.settle_from = intent.settle_from.max(now);
     for sender in &mut intent.senders {
@@ -54,7 +54,7 @@ fn closed(intent: &Intent, attempt: Id, now: Time) -> Intent {
     intent
 }
 
-fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<Intent>) -> Applied {
+fn ended(end: &Ending, row: &Row, now: StoreTime, change: impl Fn(&Intent) -> Option<Intent>) -> Applied {
     let mut left = row.clone();
     let own_lease = row.lease.is_some_and(|lease| lease.attempt == end.attempt);
     if own_lease {
@@ -77,7 +77,7 @@ fn ended(end: &Ending, row: &Row, now: Time, change: impl Fn(&Intent) -> Option<
 }
 
 /// The failure after `previous` in a row.
-fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: Time) -> LastError {
+fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: StoreTime) -> LastError {
     let since = previous.map_or(now, LastError::since);
     LastError {
         evidence: evidence.clone(),
@@ -94,7 +94,7 @@ fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: 
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// Somebody else's answer was stored and then forgotten by the store: what the row holds is spent.
-pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, now: Time) -> Applied {
+pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, now: StoreTime) -> Applied {
     if row.incarnation != incarnation || row.generation >= seen || row.tombstone.is_some() {
         return Applied::refused();
     }
@@ -115,7 +115,7 @@ pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
 }
 
 /// Nobody can say whether the token is spent, and it is too late to wait: the user is asked.
-pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: Time) -> Applied {
+pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTime) -> Applied {
     let same = row.incarnation == incarnation && row.intent.as_ref() == Some(intent);
     if !same || !row.sendable() || row.lease_live(now) {
         return Applied::refused();

@@ -2,7 +2,7 @@
 //!
 //! Found in the transaction that writes the row, so that each transition has one teller, whoever dies meanwhile.
 
-use crate::model::{Evidence, Generation, LastError, Row, Time, Verdict, VerdictBy};
+use crate::model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy};
 
 /// Something that happened to a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) enum Happening {
     /// A refresh token was sent, and whether it was spent is not known.
     InDoubt { evidence: Evidence },
     /// Refreshes have failed for long. They go on.
-    Failing { evidence: Evidence, since: Time },
+    Failing { evidence: Evidence, since: StoreTime },
     /// All trouble that was told is over.
     Recovered,
 }

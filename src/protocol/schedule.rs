@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Expires, Row, Time, TokenKey};
+use crate::model::{Expires, Row, StoreTime, TokenKey, WallTime};
 
 /// The time at which the refresh of a token should start.
 ///
@@ -10,7 +10,7 @@ use crate::model::{Expires, Row, Time, TokenKey};
 /// a key (below a minute and a tenth of the life), so that a token is never due when just issued and a
 /// fleet does not act together. With a margin of 5 minutes: a token of 1 hour is due after 54 to 55
 /// minutes, a token of 10 minutes after 6.5 to 7.5. Tokens without a known end are never due by themselves.
-pub(crate) fn due_at(key: &TokenKey, issued_at: Time, expires: Expires, margin: Duration) -> Option<Time> {
+pub(crate) fn due_at(key: &TokenKey, issued_at: WallTime, expires: Expires, margin: Duration) -> Option<WallTime> {
     let end = expires.at()?;
     let life = end.since(issued_at);
     let widest = (life / 10).min(Duration::from_secs(60)).as_millis().max(1) as u64;
@@ -20,16 +20,16 @@ pub(crate) fn due_at(key: &TokenKey, issued_at: Time, expires: Expires, margin: 
 
 /// When to tell people that a refresh token ends: a quarter of its life ahead, at most a week. `now` at the
 /// earliest, so that whoever looks for what has come up since the last time misses nothing.
-pub(crate) fn notice_at(ends: Expires, issued_at: Time, now: Time) -> Option<Time> {
+pub(crate) fn notice_at(ends: Expires, issued_at: WallTime, now: StoreTime) -> Option<StoreTime> {
     let end = ends.at()?;
-    Some(end.minus(WEEK.min(end.since(issued_at) / 4)).max(now))
+    Some(end.minus(WEEK.min(end.since(issued_at) / 4)).by_store_clock().max(now))
 }
 
 /// The same after a refresh of `row`, as of which the refresh token ends like this.
 ///
 /// Some refresh tokens get a new life with each refresh, others end when they end, and a provider that says so
 /// in seconds says it anew each time: what ends as before (by a minute) is told when it was to be told.
-pub(crate) fn next_notice_at(row: &Row, ends: Expires, issued_at: Time, now: Time) -> Option<Time> {
+pub(crate) fn next_notice_at(row: &Row, ends: Expires, issued_at: WallTime, now: StoreTime) -> Option<StoreTime> {
     let same = ends.at().zip(row.refresh_expires.at()).is_some_and(|(end, known)| end.0.abs_diff(known.0) <= 60_000);
     row.notice_at.filter(|_| same).or_else(|| notice_at(ends, issued_at, now))
 }
@@ -48,22 +48,26 @@ mod tests {
     #[test]
     fn people_are_told_a_quarter_of_its_life_before_a_refresh_token_ends_and_at_most_a_week() {
         let table = [
-            (Expires::At(Time(180 * DAY)), 0, Some(173 * DAY)),
-            (Expires::At(Time(8 * DAY)), 0, Some(6 * DAY)),
-            (Expires::At(Time(8 * DAY)), 7 * DAY, Some(7 * DAY)),
-            (Expires::At(Time(8 * DAY)), 9 * DAY, Some(9 * DAY)),
+            (Expires::At(WallTime(180 * DAY)), 0, Some(173 * DAY)),
+            (Expires::At(WallTime(8 * DAY)), 0, Some(6 * DAY)),
+            (Expires::At(WallTime(8 * DAY)), 7 * DAY, Some(7 * DAY)),
+            (Expires::At(WallTime(8 * DAY)), 9 * DAY, Some(9 * DAY)),
             (Expires::Never, 0, None),
             (Expires::Unknown, 0, None),
         ];
         for (ends, now, expected) in table {
-            assert_eq!(notice_at(ends, Time(0), Time(now)), expected.map(Time), "{ends:?}, stored at {now}");
+            assert_eq!(
+                notice_at(ends, WallTime(0), StoreTime(now)),
+                expected.map(StoreTime),
+                "{ends:?}, stored at {now}"
+            );
         }
     }
 
     #[test]
     fn a_refresh_moves_the_notice_only_if_it_moves_the_end() {
-        let at = |day: i64, seconds: i64| Expires::At(Time(day * DAY + seconds * 1_000));
-        let known = Row { refresh_expires: at(8, 0), notice_at: Some(Time(6 * DAY)), ..row() };
+        let at = |day: i64, seconds: i64| Expires::At(WallTime(day * DAY + seconds * 1_000));
+        let known = Row { refresh_expires: at(8, 0), notice_at: Some(StoreTime(6 * DAY)), ..row() };
         let of_an_older_version = Row { notice_at: None, ..known.clone() };
         let table = [
             ("it ends when it ends", &known, at(8, 0), Some(6 * DAY)),
@@ -74,7 +78,11 @@ mod tests {
             ("never looked at", &of_an_older_version, at(8, 0), Some(7 * DAY + DAY * 3 / 4)),
         ];
         for (why, row, ends, expected) in table {
-            assert_eq!(next_notice_at(row, ends, Time(7 * DAY), Time(7 * DAY)), expected.map(Time), "{why}");
+            assert_eq!(
+                next_notice_at(row, ends, WallTime(7 * DAY), StoreTime(7 * DAY)),
+                expected.map(StoreTime),
+                "{why}"
+            );
         }
     }
 
@@ -84,10 +92,10 @@ mod tests {
             user in "[a-z]{1,8}", life in 0_i64..100_000_000, margin in 0_u64..1_000_000,
         ) {
             let key = TokenKey::at("idp").user(user);
-            let due = due_at(&key, Time(5), Expires::At(Time(5 + life)), Duration::from_secs(margin)).unwrap();
+            let due = due_at(&key, WallTime(5), Expires::At(WallTime(5 + life)), Duration::from_secs(margin)).unwrap();
             prop_assert!(due.0 - 5 >= life * 6 / 10);
             prop_assert!(due.0 - 5 <= life);
-            prop_assert_eq!(due_at(&key, Time(5), Expires::Never, Duration::ZERO), None);
+            prop_assert_eq!(due_at(&key, WallTime(5), Expires::Never, Duration::ZERO), None);
         }
     }
 }

@@ -107,7 +107,11 @@ impl Place {
         self.store = (self.reopen)(&Clock::manual(&self.clock));
     }
 
-    fn now(&self) -> Time {
+    fn now(&self) -> StoreTime {
+        self.wall().by_store_clock()
+    }
+
+    fn wall(&self) -> WallTime {
         self.clock.now().into()
     }
 
@@ -139,7 +143,7 @@ impl Place {
         self.done(key, committed(&commit(attempt, &claimed, new)), Reply::Resolved(Resolution::Own)).await
     }
 
-    async fn due(&self, by: Time) -> Vec<String> {
+    async fn due(&self, by: WallTime) -> Vec<String> {
         let page = self.store.due(by, None, 1_000).await.unwrap();
         page.keys.iter().map(|key| key.user().to_owned()).collect()
     }
@@ -154,7 +158,7 @@ fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
 }
 
 /// A connect of the `number`-th of many keys, due at `due`.
-fn nth(number: u32, due: Time) -> (TokenKey, Change) {
+fn nth(number: u32, due: WallTime) -> (TokenKey, Change) {
     let key = key(&format!("user-{number:05}"));
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&number.to_le_bytes());
@@ -194,7 +198,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     let mut end = ending(3, &claimed);
     let cause = crate::error::Cause::IdpThrottled;
     end.error = Some(crate::protocol::Fault { evidence: Evidence::ours("slow_down"), cause });
-    end.retry_at = Some(place.now() + seconds(60));
+    end.retry_at = Some(place.wall() + seconds(60));
     let failed = place.done(&key, Change::Close(end), Reply::Done).await;
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());
     let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
@@ -294,7 +298,7 @@ async fn of_many_claims_exactly_one_wins(place: &mut Place) {
 }
 
 async fn many_keys_at_once_are_all_written(place: &mut Place) {
-    let all: Vec<_> = (0..400).map(|number| nth(number, place.now())).collect();
+    let all: Vec<_> = (0..400).map(|number| nth(number, place.wall())).collect();
     let changes = all.iter().map(|(key, change)| {
         let (store, key, change) = (place.store.clone(), key.clone(), change.clone());
         tokio::spawn(async move { store.change(&key, change).await })
@@ -309,7 +313,7 @@ async fn many_keys_at_once_are_all_written(place: &mut Place) {
 }
 
 async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
-    let all: Vec<_> = (0..50).map(|number| nth(number, place.now())).collect();
+    let all: Vec<_> = (0..50).map(|number| nth(number, place.wall())).collect();
     for (number, (key, change)) in all.iter().enumerate() {
         let mut answer = place.store.change(key, change.clone());
         if number % 2 == 0 {
@@ -356,12 +360,12 @@ async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
 }
 
 async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {
-    let (key, change) = nth(1, place.now());
+    let (key, change) = nth(1, place.wall());
     place.done(&key, change.clone(), Reply::Done).await;
     place.store.close().await.unwrap();
     place.store.close().await.unwrap();
     let unavailable = |error| matches!(error, StoreError::Unavailable(_));
     assert!(unavailable(place.store.read(&key).await.unwrap_err()));
     assert!(unavailable(place.store.change(&key, change).await.unwrap_err()));
-    assert!(unavailable(place.store.due(place.now(), None, 1).await.unwrap_err()));
+    assert!(unavailable(place.store.due(place.wall(), None, 1).await.unwrap_err()));
 }

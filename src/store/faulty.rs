@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
 use crate::{
-    model::{Time, TokenKey},
+    model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -107,11 +107,11 @@ impl Store for Faulty {
         self.unless_down(|store| store.read(key))
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
         self.unless_down(|store| store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
         self.unless_down(|store| store.expiring(noticed, after, limit))
     }
 
@@ -127,15 +127,15 @@ impl Store for Faulty {
         self.unless_down(|store| store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
         self.unless_down(|store| store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
         self.unless_down(|store| store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
         self.unless_down(|store| store.forget_spent(before))
     }
 

@@ -13,7 +13,7 @@ use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read
 use crate::{
     clock::Clock,
     metrics::{Histogram, Metric, MetricKind, count, load},
-    model::{Time, TokenKey},
+    model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -107,11 +107,11 @@ impl Store for Metered {
         self.watch(Op::Read, self.store.read(key))
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
         self.watch(Op::Due, self.store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
         self.watch(Op::List, self.store.expiring(noticed, after, limit))
     }
 
@@ -127,15 +127,15 @@ impl Store for Metered {
         self.watch(Op::Revocation, self.store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
         self.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
         self.watch(Op::Revocation, self.store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
         self.watch(Op::Meta, self.store.forget_spent(before))
     }
 

@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     clock::Clock,
     error::Error,
-    model::{Expires, Marks, Row, Sealed, Time, TokenKey},
+    model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, Happening, Reply},
 };
 
@@ -38,10 +38,10 @@ pub(crate) trait Store: Send + Sync {
     /// Reads one row.
     fn read(&self, key: &TokenKey) -> Answer<Read>;
     /// The next page of keys that somebody has to look at by `by`, oldest first.
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page>;
+    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page>;
     /// The next page of grants of whose refresh token's end people are to be told, from one time on and before the
     /// other. Neither tombstones nor those whose user must reconnect anyway. It reads every row: once in a while.
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
     /// The next grants with such names after this key, tombstones too, in the order of their keys (by the bytes of
     /// their parts, whatever the database's language is).
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed>;
@@ -51,11 +51,11 @@ pub(crate) trait Store: Send + Sync {
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
     /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
     /// false if it is not to be sent: it was taken back, or somebody else has begun it since it was listed.
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool>;
+    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool>;
     /// A revocation is done (`None`), or is due again then.
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()>;
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()>;
     /// Forgets fingerprints of refresh tokens spent before then.
-    fn forget_spent(&self, before: Time) -> Answer<()>;
+    fn forget_spent(&self, before: StoreTime) -> Answer<()>;
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
@@ -76,7 +76,7 @@ pub(crate) struct Changed {
     /// The row as it is now.
     pub(crate) row: Option<Row>,
     /// Database time.
-    pub(crate) now: Time,
+    pub(crate) now: StoreTime,
     /// What people and applications are to be told.
     pub(crate) happened: Vec<Happening>,
 }
@@ -85,7 +85,7 @@ pub(crate) struct Changed {
 #[derive(Clone, Debug)]
 pub(crate) struct Read {
     pub(crate) row: Option<Row>,
-    pub(crate) now: Time,
+    pub(crate) now: StoreTime,
 }
 
 /// Where the next page starts.
@@ -128,14 +128,14 @@ pub(crate) struct Names {
 pub(crate) struct Listed {
     /// Without ciphertext. A row that cannot be read hides no other.
     pub(crate) grants: Vec<(TokenKey, Result<Row, StoreError>)>,
-    pub(crate) now: Time,
+    pub(crate) now: StoreTime,
 }
 
 /// All grants at a time, counted.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Census {
     pub(crate) counted: Vec<Counted>,
-    pub(crate) now: Time,
+    pub(crate) now: StoreTime,
 }
 
 /// Grants at one identity provider that are alike, tombstones too.
@@ -149,9 +149,9 @@ pub(crate) struct Counted {
     /// There is a refresh token.
     pub(crate) refreshable: bool,
     pub(crate) grants: u64,
-    pub(crate) first_due: Option<Time>,
+    pub(crate) first_due: Option<WallTime>,
     /// Of those access tokens that have not ended yet.
-    pub(crate) first_end: Option<Time>,
+    pub(crate) first_end: Option<WallTime>,
 }
 
 /// A refresh token that waits for its revocation.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{StoreError, schema::grants};
 use crate::model::{
-    Alt, Attempted, Expires, Fingerprint, Generation, Id, Lease, Row, Sealed, Spendable, Time, TokenKey,
+    Alt, Attempted, Expires, Fingerprint, Generation, Id, Lease, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime,
 };
 
 /// The columns as they are stored, without the surrogate key and the revision.
@@ -117,10 +117,10 @@ impl From<&Row> for Record {
 }
 
 /// When somebody has to look at the row although nobody asks for it: at its due time, or for its doubt.
-fn wake_at(row: &Row) -> Option<Time> {
+fn wake_at(row: &Row) -> Option<WallTime> {
     if let Some(intent) = &row.intent {
         let moot = row.tombstone.is_none() && !row.sendable() && intent.generation == row.generation;
-        return (!moot).then_some(intent.settle_from);
+        return (!moot).then_some(intent.settle_from.by_wall_clock());
     }
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
@@ -152,7 +152,9 @@ impl Record {
             _ => return Err(corrupt("alt_origin")),
         };
         let lease = match (parse::<LeaseHolder>(record.lease, || corrupt("lease"))?, record.lease_until) {
-            (Some(LeaseHolder { attempt, owner }), Some(until)) => Some(Lease { attempt, owner, until: Time(until) }),
+            (Some(LeaseHolder { attempt, owner }), Some(until)) => {
+                Some(Lease { attempt, owner, until: StoreTime(until) })
+            }
             (None, None) => None,
             _ => return Err(corrupt("lease")),
         };
@@ -170,16 +172,16 @@ impl Record {
             intent: parse(record.intent, || corrupt("intent"))?,
             verdict: parse(record.verdict, || corrupt("verdict"))?,
             held: record.held,
-            issued_at: Time(record.issued_at),
+            issued_at: WallTime(record.issued_at),
             expires: expires(record.expires_at),
             refresh_expires: expires(record.refresh_expires_at),
-            notice_at: record.notice_at.map(Time),
-            due_at: record.due_at.map(Time),
-            retry_at: record.retry_at.map(Time),
+            notice_at: record.notice_at.map(StoreTime),
+            due_at: record.due_at.map(WallTime),
+            retry_at: record.retry_at.map(WallTime),
             last_error: parse(record.last_error, || corrupt("last_error"))?,
             document: Sealed(record.document),
             tombstone: parse(record.tombstone, || corrupt("tombstone"))?,
-            changed_at: Time(record.changed_at),
+            changed_at: StoreTime(record.changed_at),
             grant_id: name.grant_id,
         })
     }
@@ -202,7 +204,7 @@ fn ends(expires: Expires) -> Option<i64> {
 pub(super) fn expires(column: Option<i64>) -> Expires {
     match column {
         Some(i64::MAX) => Expires::Never,
-        Some(time) => Expires::At(Time(time)),
+        Some(time) => Expires::At(WallTime(time)),
         None => Expires::Unknown,
     }
 }

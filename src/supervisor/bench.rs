@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, ManualClock},
     journal::Journal,
     keyring::Keyring,
-    model::{AccessToken, Grant, RefreshToken, Row, Time, TokenKey},
+    model::{AccessToken, Grant, RefreshToken, Row, StoreTime, TokenKey},
     presets,
     protocol::{Change, Expected, Reply},
     store::{
@@ -167,7 +167,7 @@ impl Bench {
 
 /// A change with this result, of no row.
 pub(super) fn changed(reply: Reply) -> Changed {
-    Changed { reply, row: None, now: Time(0), happened: Vec::new() }
+    Changed { reply, row: None, now: StoreTime(0), happened: Vec::new() }
 }
 
 /// The log as text; clones share it.

@@ -10,7 +10,7 @@ use futures_util::future::select;
 use tokio::sync::Notify;
 
 use super::ledger::Ledger;
-use crate::{clock::Clock, model::Time, store::Census};
+use crate::{clock::Clock, model::BootTime, store::Census};
 
 /// The time between two counts: every row is read for one.
 const EVERY: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ struct Progress {
     last: Option<Arc<Census>>,
     runs: bool,
     /// When the next count is due, by the boot-time clock.
-    next: Option<Time>,
+    next: Option<BootTime>,
 }
 
 impl Counts {
@@ -42,14 +42,14 @@ impl Counts {
 
 impl Progress {
     /// Whether a count begins now.
-    fn begins(&mut self, now: Time) -> bool {
+    fn begins(&mut self, now: BootTime) -> bool {
         let begins = !self.runs && self.next.is_none_or(|next| now >= next);
         self.runs |= begins;
         begins
     }
 
     /// Records the end of a count; `None` if the store did not respond.
-    fn ended(&mut self, began: Time, now: Time, census: Option<Census>) {
+    fn ended(&mut self, began: BootTime, now: BootTime, census: Option<Census>) {
         let pause = EVERY.max(now.since(began).saturating_mul(ONE_IN));
         *self = Self { last: census.map(Arc::new), runs: false, next: Some(began + pause) };
     }
@@ -96,16 +96,17 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::StoreTime;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn census() -> Census {
-        Census { counted: Vec::new(), now: Time(0) }
+        Census { counted: Vec::new(), now: StoreTime(0) }
     }
 
     #[test]
     fn one_count_runs_at_a_time_and_none_too_often() {
-        let (mut state, start) = (Progress::default(), Time(1_000));
+        let (mut state, start) = (Progress::default(), BootTime(1_000));
         assert!(state.begins(start));
         assert!(!state.begins(start + 100 * EVERY), "it runs");
         state.ended(start, start + SECOND, Some(census()));

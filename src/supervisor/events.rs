@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     error::Cause,
-    model::{Evidence, Generation, Time, TokenKey, VerdictBy},
+    model::{Evidence, Generation, TokenKey, VerdictBy, WallTime},
     protocol::Happening,
     store::Changed,
 };
@@ -132,17 +132,17 @@ impl From<Happening> for EventKind {
 
 impl TokenEvent {
     /// Returns an event of one grant.
-    pub(super) fn of(key: &TokenKey, grant_id: &str, at: Time, kind: EventKind) -> Self {
+    pub(super) fn of(key: &TokenKey, grant_id: &str, at: impl Into<SystemTime>, kind: EventKind) -> Self {
         let (idp, grant_id) = (key.idp().to_owned(), grant_id.to_owned());
         Self { at: at.into(), idp, key: Some(key.clone()), grant_id, kind }
     }
 
     /// Returns an event of an identity provider as a whole.
-    pub(super) fn of_idp(idp: &str, at: Time, kind: EventKind) -> Self {
+    pub(super) fn of_idp(idp: &str, at: WallTime, kind: EventKind) -> Self {
         Self { at: at.into(), idp: idp.to_owned(), key: None, grant_id: String::new(), kind }
     }
 
-    fn missed(count: u64, at: Time) -> Self {
+    fn missed(count: u64, at: WallTime) -> Self {
         Self {
             at: at.into(),
             idp: String::new(),
@@ -283,7 +283,11 @@ mod tests {
         let (channel, clock) = (Channel::default(), ManualClock::new(SystemTime::UNIX_EPOCH));
         let handing_over = hand_over(channel.listen(), Mayfly.start().recipient(), Clock::manual(&clock));
         for _ in 0..2 {
-            channel.emit(TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown }));
+            channel.emit(TokenEvent::of_idp(
+                "github",
+                WallTime(1_000),
+                EventKind::IdpRecovered { cause: Cause::IdpDown },
+            ));
         }
         let ended = tokio::time::timeout(std::time::Duration::from_secs(30), handing_over).await;
         assert!(ended.is_ok(), "the task waits for more events of an open channel");
@@ -293,7 +297,8 @@ mod tests {
     async fn subscribers_get_the_events_that_are_left_and_then_the_end() {
         let channel = Channel::default();
         let mut events = channel.listen();
-        let recovered = TokenEvent::of_idp("github", Time(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown });
+        let recovered =
+            TokenEvent::of_idp("github", WallTime(1_000), EventKind::IdpRecovered { cause: Cause::IdpDown });
         channel.emit(recovered.clone());
         channel.close();
         channel.emit(recovered.clone());

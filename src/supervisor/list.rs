@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use super::{Status, TokenSupervisor, command::TIMEOUT, ledger::unavailable};
 use crate::{
     error::Error,
-    model::{Row, State, Time, TokenKey},
+    model::{Row, State, StoreTime, TokenKey, WallTime},
     store::Names,
 };
 
@@ -32,7 +32,7 @@ const READ_FOR_A_PAGE: u32 = 64 * CHUNK;
 pub struct Filter {
     names: Names,
     states: Vec<State>,
-    expiring_before: Option<Time>,
+    expiring_before: Option<WallTime>,
     held: Option<bool>,
     after: Option<Cursor>,
     limit: u32,
@@ -155,7 +155,7 @@ impl Filter {
         self.limit
     }
 
-    fn fits(&self, row: &Row, now: Time) -> bool {
+    fn fits(&self, row: &Row, now: StoreTime) -> bool {
         let state = row.state(now);
         let wanted = if self.states.is_empty() { state != State::Revoked } else { self.states.contains(&state) };
         let end = if row.refresh_token.is_some() { row.refresh_expires } else { row.expires }.at();

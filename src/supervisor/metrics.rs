@@ -116,14 +116,14 @@ fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric
             |counted: &Counted| counted.refreshable && !counted.marks.required && !counted.held && !stands_still;
         let overdue = alive().filter(|counted| counted.marks.due && sendable(counted));
         let first = overdue.filter_map(|counted| counted.first_due).min();
-        lag.push(&[("idp", idp)], first.map_or(0.0, |due| census.now.since(due).as_secs_f64()));
+        lag.push(&[("idp", idp)], first.map_or(0.0, |due| census.now.by_wall_clock().since(due).as_secs_f64()));
         let hindered = |counted: &Counted| {
             let Counted { failing, held, marks, .. } = counted;
             *failing || *held || stands_still || marks.required || (marks.doubted && !marks.leased)
         };
         let first = alive().filter(|counted| hindered(counted)).filter_map(|counted| counted.first_end).min();
         if let Some(end) = first {
-            impact.push(&[("idp", idp)], end.since(census.now).as_secs_f64());
+            impact.push(&[("idp", idp)], end.since(census.now.by_wall_clock()).as_secs_f64());
         }
     }
     vec![grants, lag, impact]

@@ -18,14 +18,14 @@ use super::{
 use crate::{
     error::{Cause, Error},
     metrics::count,
-    model::{Time, TokenKey},
+    model::{BootTime, TokenKey},
 };
 
 /// Routes requests; owns no state that cannot be rebuilt by asking again.
 pub(super) struct RegistryActor {
     around: Arc<Surroundings>,
     actors: HashMap<TokenKey, Entry>,
-    restarts: HashMap<TokenKey, VecDeque<Time>>,
+    restarts: HashMap<TokenKey, VecDeque<BootTime>>,
     started: u64,
     _guard: Guard,
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::{
-    model::{Evidence, Expires, Expiry, Generation, Row, State, Time},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, StoreTime},
     protocol::Unchanged,
 };
 
@@ -42,7 +42,7 @@ pub struct Status {
 
 impl Status {
     /// Returns the status of a key with this row, as far as the row says.
-    pub(super) fn of(row: Option<&Row>, now: Time, unchanged: Option<Unchanged>) -> Self {
+    pub(super) fn of(row: Option<&Row>, now: StoreTime, unchanged: Option<Unchanged>) -> Self {
         let Some(row) = row else {
             return Self {
                 state: State::Absent,
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn a_key_without_a_row_is_absent_and_one_with_a_row_has_its_grant() {
-        let absent = Status::of(None, Time(0), None);
+        let absent = Status::of(None, StoreTime(0), None);
         assert_eq!((absent.state, absent.generation, absent.since), (State::Absent, Generation(0), None));
         let row = row();
-        let status = Status::of(Some(&row), row.issued_at, None);
+        let status = Status::of(Some(&row), row.changed_at, None);
         assert_eq!((status.generation, status.grant_id), (row.generation, row.grant_id));
     }
 }

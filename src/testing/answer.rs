@@ -15,7 +15,7 @@ use super::{
     family::{Answer, Refusal},
     timer::Timer,
 };
-use crate::model::Time;
+use crate::model::WallTime;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -50,7 +50,7 @@ impl Page {
             field("sub", subject.into());
         }
         if wire.created_at {
-            field("created_at", answer.issued.since(Time(0)).as_secs().into());
+            field("created_at", answer.issued.since(WallTime(0)).as_secs().into());
         }
         for (name, text) in wire.noise {
             field(name, noise(text));

@@ -9,7 +9,7 @@ use super::{
     Fault, Kind, Outcome, Presentation, Profile, TokenId,
     presentation::{Entry, Log},
 };
-use crate::model::{AccessToken, RefreshToken, Time};
+use crate::model::{AccessToken, RefreshToken, WallTime};
 
 #[cfg(test)]
 mod tests;
@@ -49,7 +49,7 @@ pub(super) enum Refusal {
 pub(super) struct Answer {
     pub(super) access: AccessToken,
     pub(super) refresh: Option<RefreshToken>,
-    pub(super) issued: Time,
+    pub(super) issued: WallTime,
 }
 
 /// A request that has arrived: its place in the log, and the token it presents if that is known.
@@ -90,20 +90,20 @@ struct Family {
     tokens: Vec<Refresh>,
     /// The access tokens that the next refresh ends; empty where old ones live on.
     ended_by_refresh: Vec<String>,
-    end: Option<(Time, Refusal)>,
+    end: Option<(WallTime, Refusal)>,
 }
 
 struct Refresh {
     token: RefreshToken,
     /// The first use.
-    spent: Option<Time>,
+    spent: Option<WallTime>,
     superseded: bool,
     answer: Option<Answer>,
 }
 
 struct Access {
     family: usize,
-    end: Time,
+    end: WallTime,
 }
 
 impl Ledger {
@@ -126,7 +126,7 @@ impl Ledger {
     }
 
     /// Starts a family.
-    pub(super) fn consent(&mut self, user: &str, now: Time) -> Answer {
+    pub(super) fn consent(&mut self, user: &str, now: WallTime) -> Answer {
         let family = self.families.len();
         self.families.push(Family { user: user.into(), tokens: Vec::new(), ended_by_refresh: Vec::new(), end: None });
         let refresh = Some(self.new_refresh(family));
@@ -134,19 +134,19 @@ impl Ledger {
     }
 
     /// A refresh token has arrived; it is not processed yet.
-    pub(super) fn arrived(&mut self, token: &str, fault: Option<&Fault>, now: Time) -> Ticket {
+    pub(super) fn arrived(&mut self, token: &str, fault: Option<&Fault>, now: WallTime) -> Ticket {
         let place = self.refresh.get(token).copied();
         let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
         Ticket { entry: self.log.arrived(self.id(token), duplicate, fault, now), place }
     }
 
     /// The whole answer to what has arrived was handed to the connection.
-    pub(super) fn answered(&mut self, ticket: Ticket, now: Time) {
+    pub(super) fn answered(&mut self, ticket: Ticket, now: WallTime) {
         self.log.answered(ticket.entry, now);
     }
 
     /// Processes a token that has arrived. With `keep` a good one is answered without being spent.
-    pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: Time) -> Result<Answer, Refusal> {
+    pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: WallTime) -> Result<Answer, Refusal> {
         let duplicate = ticket.place.is_some_and(|place| self.token(place).spent.is_some());
         let (outcome, answer) = match ticket.place {
             Some(place) => self.spend(place, keep, now),
@@ -157,7 +157,7 @@ impl Ledger {
         answer
     }
 
-    fn spend(&mut self, place: Place, keep: bool, now: Time) -> (Outcome, Result<Answer, Refusal>) {
+    fn spend(&mut self, place: Place, keep: bool, now: WallTime) -> (Outcome, Result<Answer, Refusal>) {
         if let Some((_, why)) = self.families[place.family].end {
             return (Outcome::Refused, Err(why));
         }
@@ -191,7 +191,7 @@ impl Ledger {
         }
     }
 
-    fn rotate(&mut self, place: Place, now: Time) -> Answer {
+    fn rotate(&mut self, place: Place, now: WallTime) -> Answer {
         let refresh = Some(self.new_refresh(place.family));
         let answer = Answer { access: self.new_access(place.family, now), refresh, issued: now };
         let token = &mut self.families[place.family].tokens[place.serial];
@@ -207,7 +207,7 @@ impl Ledger {
         Some(TokenId { user, family: family as u64 + 1, serial: serial as u64 + 1 })
     }
 
-    pub(super) fn standing(&self, token: &str, now: Time) -> Standing {
+    pub(super) fn standing(&self, token: &str, now: WallTime) -> Standing {
         let Some(place) = self.refresh.get(token).copied() else { return Standing::Unknown };
         let token = self.token(place);
         match (self.families[place.family].end, token.spent) {
@@ -229,27 +229,27 @@ impl Ledger {
     }
 
     /// When the access token died; `None` if it is alive.
-    pub(super) fn access_died_at(&self, token: &str, now: Time) -> Option<Time> {
-        let Some(access) = self.access.get(token) else { return Some(Time(0)) };
+    pub(super) fn access_died_at(&self, token: &str, now: WallTime) -> Option<WallTime> {
+        let Some(access) = self.access.get(token) else { return Some(WallTime(0)) };
         let family_end = self.families[access.family].end.map(|(at, _)| at);
         Some(family_end.map_or(access.end, |end| end.min(access.end))).filter(|end| *end <= now)
     }
 
     /// Whose access token this is, if it is alive.
-    pub(super) fn user_of(&self, access: &str, now: Time) -> Option<Arc<str>> {
+    pub(super) fn user_of(&self, access: &str, now: WallTime) -> Option<Arc<str>> {
         let alive = self.access_died_at(access, now).is_none();
         self.access.get(access).filter(|_| alive).map(|access| Arc::clone(&self.families[access.family].user))
     }
 
     /// Ends every family of the user, as an administrator does.
-    pub(super) fn end_family(&mut self, user: &str, now: Time) {
+    pub(super) fn end_family(&mut self, user: &str, now: WallTime) {
         for family in self.families.iter_mut().filter(|family| &*family.user == user) {
             family.end.get_or_insert((now, Refusal::Ended));
         }
     }
 
     /// Revokes the family of a refresh or access token; whether there was one.
-    pub(super) fn revoke(&mut self, token: &str, now: Time) -> bool {
+    pub(super) fn revoke(&mut self, token: &str, now: WallTime) -> bool {
         let by_refresh = self.refresh.get(token).map(|place| place.family);
         let family = by_refresh.or_else(|| self.access.get(token).map(|access| access.family));
         if let Some(family) = family {
@@ -279,7 +279,7 @@ impl Ledger {
         token
     }
 
-    fn new_access(&mut self, family: usize, now: Time) -> AccessToken {
+    fn new_access(&mut self, family: usize, now: WallTime) -> AccessToken {
         let token = self.new_secret("at");
         if self.ends_old_access {
             for old in std::mem::replace(&mut self.families[family].ended_by_refresh, vec![token.clone()]) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::Fault;
-use crate::model::Time;
+use crate::model::WallTime;
 
 /// One refresh token in one complete request to the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Log {
         token: Option<TokenId>,
         duplicate: bool,
         fault: Option<&Fault>,
-        now: Time,
+        now: WallTime,
     ) -> Entry {
         self.entries.push(Presentation {
             token,
@@ -94,7 +94,7 @@ impl Log {
         outcome: Outcome,
         duplicate: bool,
         given: Option<TokenId>,
-        now: Time,
+        now: WallTime,
     ) {
         if duplicate && outcome != Outcome::Replayed {
             self.duplicate_spends += 1;
@@ -105,7 +105,7 @@ impl Log {
         }
     }
 
-    pub(super) fn answered(&mut self, Entry(index): Entry, now: Time) {
+    pub(super) fn answered(&mut self, Entry(index): Entry, now: WallTime) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.answered_at = Some(now.into());
         }

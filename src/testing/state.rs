@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Reading},
-    model::{Id, Time},
+    model::{Id, WallTime},
 };
 
 pub(super) struct Shared {
@@ -59,7 +59,7 @@ impl Shared {
     }
 
     /// The provider's own wall clock. It does not notice when ours is stepped.
-    pub(super) fn now(&self) -> Time {
+    pub(super) fn now(&self) -> WallTime {
         self.started.wall + self.clock.read().boot.since(self.started.boot)
     }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error, GetStatus,
     apikey::ApiKey,
-    model::{Time, TokenKey},
+    model::{BootTime, TokenKey},
 };
 
 /// A request on its way.
@@ -40,7 +40,7 @@ pub(super) struct Call {
     preconditions: Vec<(HeaderName, String)>,
     body: Bytes,
     /// When it had been read, by the boot-time clock.
-    began: Time,
+    began: BootTime,
 }
 
 /// Longer bodies are refused. Two tokens and `extra` of the largest size fit.

@@ -67,11 +67,11 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::{model::Time, web::wire::GrantBody};
+    use crate::{model::WallTime, web::wire::GrantBody};
 
     #[test]
     fn the_server_reads_what_was_handed_in() {
-        let now = Time::from(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let now = WallTime::from(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let end = SystemTime::from(now) + Duration::from_secs(60);
         let plain = Grant::new("ts-test-secret-a");
         for grant in [

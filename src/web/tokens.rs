@@ -21,7 +21,7 @@ use super::{
     routes::{MIN_TTL, TIMEOUT, WAIT},
     wire::{BatchAnswer, BatchBody, BatchItem, Items, TokenBody},
 };
-use crate::{Acquire, Error, Expiry, Token, TokenKey, model::Time};
+use crate::{Acquire, Error, Expiry, Token, TokenKey, model::WallTime};
 
 /// More than this at once is refused.
 const MAX_BATCH: usize = 100;
@@ -116,7 +116,7 @@ async fn another(call: &Call, wish: &Wish<'_>, known: &Known, wait: Duration) ->
         }
         // It may end, or fall below what is wanted, without anything being published.
         let good = match token.expiry() {
-            Expiry::At(time) => Time::from(time).since(clock.now()).saturating_sub(wish.min_ttl),
+            Expiry::At(time) => WallTime::from(time).since(clock.now()).saturating_sub(wish.min_ttl),
             Expiry::Never | Expiry::Unknown => MAX_WAIT,
         };
         let pause = clock.sleep(left.min(good.max(LOOK_AGAIN)));

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Expiry, Freshness, Grant, IdpStatus, Status, Token, TokenKey, Unchanged, Warning,
-    model::{Evidence, Time},
+    model::{Evidence, WallTime},
 };
 
 /// A token that is handed out.
@@ -32,7 +32,7 @@ pub(super) struct TokenBody<'a> {
 }
 
 impl<'a> TokenBody<'a> {
-    pub(super) fn of(token: &'a Token, now: Time) -> Self {
+    pub(super) fn of(token: &'a Token, now: WallTime) -> Self {
         let (expiry, expires_at) = end(token.expiry());
         let left = |end: SystemTime| end.duration_since(now.into()).unwrap_or_default().as_secs();
         Self {
@@ -158,7 +158,7 @@ pub(super) struct GrantBody {
 impl GrantBody {
     /// # Errors
     /// Which field is wrong, and what it should be.
-    pub(super) fn grant(self, now: Time) -> Result<Grant, &'static str> {
+    pub(super) fn grant(self, now: WallTime) -> Result<Grant, &'static str> {
         let mut grant = match (self.access_token, &self.refresh_token) {
             (Some(token), _) => Grant::new(token),
             (None, Some(token)) => Grant::from_refresh_token(token.clone()),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    model::{Evidence, Expires, Id, Row, Sealed, Time},
+    model::{Evidence, Expires, Id, Row, Sealed, StoreTime, WallTime},
     protocol::{
         Change, Commit, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
@@ -53,7 +53,9 @@ impl World {
                 return claim.map_or(Ok(()), |claim| self.claim(process, &claim, how, setting));
             }
             Effect::Send(claimed) if how == Well => return self.send(process, claimed, setting),
-            Effect::Send(_) => self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: Time(0) })),
+            Effect::Send(_) => {
+                self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: WallTime(0) }))
+            }
             Effect::Change(change) => {
                 self.statement(&change, how, setting)?;
                 if how == Well {
@@ -110,7 +112,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn look(&mut self, process: u8, reply: Reply, row: Rc<Row>, at: Time) {
+    pub(super) fn look(&mut self, process: u8, reply: Reply, row: Rc<Row>, at: StoreTime) {
         let attempt = self.attempt(process);
         let issued = attempt.issued.take();
         attempt.claim = None;
@@ -147,7 +149,7 @@ impl World {
                 parent: fingerprint(parent),
                 token: (setting.kind != Kind::NotRotating).then(|| spendable(new)),
                 document: Sealed(Vec::new()),
-                issued_at: Time(0),
+                issued_at: WallTime(0),
                 expires: Expires::Unknown,
                 refresh_expires: None,
                 due_at: None,

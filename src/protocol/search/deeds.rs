@@ -8,7 +8,7 @@ use super::{
     world::{ATTEMPT, INCARNATION, Journal, Setting, TICK, World, key, spendable},
 };
 use crate::{
-    model::{Evidence, Expires, Id, Sealed, Time},
+    model::{Evidence, Expires, Id, Sealed, WallTime},
     protocol::{
         Change, Connect, Disconnect, Expected,
         attempt::{Event, Told},
@@ -53,14 +53,14 @@ impl World {
                 let attempt = self.idp.requests[usize::from(request)].attempt;
                 self.orphan(attempt);
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, Event::Told(Told::Unknown { fault: fault(), retry_at: Time(0) }));
+                    self.advance(process, Event::Told(Told::Unknown { fault: fault(), retry_at: WallTime(0) }));
                 }
             }
             Move::Decline(request) => {
                 self.left.faults -= 1;
                 let Request { attempt, .. } = self.idp.requests.remove(request.into());
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: Time(0) }));
+                    self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: WallTime(0) }));
                 }
             }
             Move::Execute(place) => {
@@ -229,7 +229,7 @@ impl World {
             client_id: None,
             token: token.map(spendable),
             document: Sealed(Vec::new()),
-            issued_at: Time(0),
+            issued_at: WallTime(0),
             expires: Expires::Unknown,
             refresh_expires: Expires::Unknown,
             due_at: None,

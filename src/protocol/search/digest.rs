@@ -16,7 +16,7 @@ impl World {
     }
 }
 
-/// Hashes times by their distance from now. `Time` is the only type here that hashes as an `i64`.
+/// Hashes times by their distance from now. Times are all that hashes as an `i64` here.
 struct Canonical {
     now: i64,
     state: u64,

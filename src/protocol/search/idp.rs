@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Fingerprint, Time};
+use crate::model::{Fingerprint, StoreTime};
 
 /// What a second use of a refresh token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) struct Issued {
     /// The epoch of the request that it answers.
     pub(super) epoch: u64,
     /// The first use.
-    pub(super) spent: Option<Time>,
+    pub(super) spent: Option<StoreTime>,
     pub(super) superseded: bool,
     /// The last answer to it.
     pub(super) answer: Option<Token>,
@@ -64,9 +64,9 @@ pub(super) struct Request {
     pub(super) attempt: u8,
     pub(super) epoch: u64,
     pub(super) token: Token,
-    pub(super) written: Time,
+    pub(super) written: StoreTime,
     /// When its sender died or stopped listening.
-    pub(super) orphaned: Option<Time>,
+    pub(super) orphaned: Option<StoreTime>,
     pub(super) answer: Option<Answer>,
 }
 
@@ -98,7 +98,7 @@ impl Idp {
     }
 
     /// Processes a request. Whether it comes within a grace is judged by when it was written.
-    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: Time) -> Answer {
+    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: StoreTime) -> Answer {
         let at = usize::from(request.token);
         let Issued { family, spent, superseded, answer, .. } = self.tokens[at].clone();
         if !self.families[usize::from(family)] || superseded {
@@ -109,7 +109,7 @@ impl Idp {
                 return Answer::Token(request.token);
             }
             // Without a grace nobody asks when.
-            return self.rotate(request, if kind.has_grace() { now } else { Time(0) });
+            return self.rotate(request, if kind.has_grace() { now } else { StoreTime(0) });
         };
         let in_grace = kind.has_grace() && request.written < first_use + grace;
         match (kind, answer) {
@@ -128,7 +128,7 @@ impl Idp {
         }
     }
 
-    fn rotate(&mut self, request: &Request, first_use: Time) -> Answer {
+    fn rotate(&mut self, request: &Request, first_use: StoreTime) -> Answer {
         let at = usize::from(request.token);
         let new = self.issue(self.tokens[at].family, request.epoch, false);
         (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));

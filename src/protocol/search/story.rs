@@ -5,7 +5,7 @@ use super::{
     world::{Revocation, Setting, TICK, World},
 };
 use crate::{
-    model::{Intent, Sender, Time},
+    model::{Intent, Sender, StoreTime},
     protocol::attempt::Effect,
 };
 
@@ -85,7 +85,7 @@ fn describe(world: &World, chosen: Move) -> String {
 
 fn state(world: &World) -> String {
     let row = &world.row;
-    let ticks = |time: Time| (time.0 - world.now.0) / TICK.as_millis() as i64;
+    let ticks = |time: StoreTime| (time.0 - world.now.0) / TICK.as_millis() as i64;
     let senders = |intent: &Intent| {
         let sender = |sender: &Sender| {
             format!("{}@{}{}", sender.attempt.0[1], sender.owner.0[1], if sender.closed { " closed" } else { "" })

@@ -7,7 +7,7 @@ use std::{rc::Rc, time::Duration};
 
 use super::idp::{Idp, Kind, Request, Token, fingerprint, token};
 use crate::{
-    model::{Expires, Generation, Id, Row, Sealed, Spendable, Time, TokenKey},
+    model::{Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{
         Change, Commit, Found, Known, LookUp, Reply, Side,
         attempt::{Effect, Machine},
@@ -18,7 +18,7 @@ use crate::{
 /// A doubt without a known end of the access token is given up an hour after it began: eight ticks.
 pub(super) const TICK: Duration = Duration::from_secs(450);
 /// The clock starts late enough that nothing saturates.
-const START: Time = Time(1_000_000_000_000);
+const START: StoreTime = StoreTime(1_000_000_000_000);
 
 /// What stays the same throughout a search.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Budget {
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct World {
-    pub(super) now: Time,
+    pub(super) now: StoreTime,
     pub(super) left: Budget,
     pub(super) row: Rc<Row>,
     /// The store's table of fingerprints, as a set of tokens.
@@ -102,7 +102,7 @@ pub(super) struct Revocation {
 pub(super) struct Delayed {
     pub(super) change: Rc<Change>,
     /// The statement's time-out.
-    pub(super) until: Time,
+    pub(super) until: StoreTime,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -134,9 +134,9 @@ pub(super) struct Attempt {
     /// The claim that is not answered.
     pub(super) claim: Option<Change>,
     /// When that was first tried.
-    pub(super) issued: Option<Time>,
+    pub(super) issued: Option<StoreTime>,
     /// The store's answer to the claim; the process has not looked at it yet.
-    pub(super) held: Option<(Reply, Rc<Row>, Time)>,
+    pub(super) held: Option<(Reply, Rc<Row>, StoreTime)>,
     /// The request was written.
     pub(super) sent: bool,
     /// The answer.
@@ -281,7 +281,7 @@ fn first_row(token: Token) -> Row {
         intent: None,
         verdict: None,
         held: None,
-        issued_at: Time(0),
+        issued_at: WallTime(0),
         expires: Expires::Unknown,
         refresh_expires: Expires::Unknown,
         notice_at: None,
@@ -290,7 +290,7 @@ fn first_row(token: Token) -> Row {
         last_error: None,
         document: Sealed(Vec::new()),
         tombstone: None,
-        changed_at: Time(0),
+        changed_at: StoreTime(0),
     }
 }
 
@@ -304,12 +304,12 @@ pub(super) fn key() -> TokenKey {
 fn plain(row: &mut Row) {
     row.grant_id.clear();
     (row.due_at, row.retry_at, row.notice_at, row.last_error) = (None, None, None, None);
-    (row.issued_at, row.changed_at) = (Time(0), Time(0));
+    (row.issued_at, row.changed_at) = (WallTime(0), StoreTime(0));
     if let Some(verdict) = &mut row.verdict {
-        verdict.since = Time(0);
+        verdict.since = StoreTime(0);
         verdict.evidence.code.clear();
     }
     if let Some(tombstone) = &mut row.tombstone {
-        tombstone.at = Time(0);
+        tombstone.at = StoreTime(0);
     }
 }

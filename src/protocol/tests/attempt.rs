@@ -31,7 +31,7 @@ pub(super) fn name(effect: &Effect) -> String {
         Effect::Change(other) => format!("{other:?}"),
         Effect::End(End::Renewed) => "renewed".into(),
         Effect::End(End::Settled) => "settled".into(),
-        Effect::End(End::Until(time, _)) => format!("until {}", time.since(NOW).as_secs()),
+        Effect::End(End::Until(time, _)) => format!("until {}", time.since(WALL_NOW).as_secs()),
     }
 }
 
@@ -258,6 +258,6 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
 
 #[test]
 fn a_provider_that_is_not_to_be_asked_ends_the_attempt() {
-    let script = vec![(read(row()), "slot"), (Event::NotBefore(NOW + seconds(7), Cause::IdpThrottled), "until 7")];
+    let script = vec![(read(row()), "slot"), (Event::NotBefore(WALL_NOW + seconds(7), Cause::IdpThrottled), "until 7")];
     plays("throttled", &mut start(rules()), script);
 }

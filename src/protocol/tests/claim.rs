@@ -68,7 +68,7 @@ fn a_doubt_about_another_token_cannot_be_recovered() {
 fn a_lease_that_is_over_is_free_and_one_millisecond_earlier_it_is_not() {
     let doubtful = claimed_row(&[2]);
     let recover = Change::Recover(recover(1, &doubtful));
-    refused(&recover, &doubtful, Time(NOW.0 + 29_999));
+    refused(&recover, &doubtful, StoreTime(NOW.0 + 29_999));
     taken(&recover, &doubtful, NOW + LEASE);
 }
 

@@ -95,11 +95,12 @@ fn a_replayed_connect_changes_nothing_and_says_so() {
 
 #[test]
 fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keeps_the_incarnation() {
-    let refused = Row { verdict: verdict(VerdictBy::Idp), retry_at: Some(NOW + seconds(900)), ..claimed_row(&[1]) };
+    let refused =
+        Row { verdict: verdict(VerdictBy::Idp), retry_at: Some(WALL_NOW + seconds(900)), ..claimed_row(&[1]) };
     let applied = connected(Some(1)).apply(found(Some(&refused), Known::Spent, 0));
     let row = applied.row.unwrap();
     assert_eq!(applied.reply, Reply::Done);
-    assert_eq!((row.verdict, row.due_at, row.retry_at), (None, Some(NOW + seconds(30)), None));
+    assert_eq!((row.verdict, row.due_at, row.retry_at), (None, Some(WALL_NOW + seconds(30)), None));
     assert_eq!((row.incarnation, row.generation), (INCARNATION, GENERATION));
     assert_eq!(row.intent, refused.intent, "what another may still receive stays a doubt");
 }
@@ -223,13 +224,13 @@ fn a_replay_says_that_it_is_one_whatever_it_expects() {
 fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
     let restored =
         |row: &Row, known| Change::Restore.apply(Found { now: NOW + seconds(9), ..found(Some(row), known, 0) });
-    let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(NOW), ..row() };
+    let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(WALL_NOW), ..row() };
     for (revoke, known) in [(true, Known::Unrevoked), (false, Known::New), (false, Known::Unrevoked)] {
         let gone = taken(&Change::Disconnect(Disconnect { revoke, purge: false }), &held, NOW).0;
         let applied = restored(&gone, known);
         let expected = Row {
             generation: Generation(6),
-            due_at: Some(NOW + seconds(9)),
+            due_at: Some(WALL_NOW + seconds(9)),
             retry_at: None,
             changed_at: NOW + seconds(9),
             ..held.clone()

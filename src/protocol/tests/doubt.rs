@@ -89,13 +89,13 @@ fn the_grace_counts_from_the_first_sending_and_ends_to_the_millisecond() {
     row.intent.as_mut().unwrap().settle_from = NOW + seconds(500);
     assert_eq!(after(&row, &grace(), 554), wait(555));
     let end = NOW + seconds(600);
-    assert_eq!(doubt(&row, Time(end.0 - 1), &grace()), Some(Doubt::Recover));
+    assert_eq!(doubt(&row, StoreTime(end.0 - 1), &grace()), Some(Doubt::Recover));
     assert_eq!(doubt(&row, end, &grace()), Some(wait(3_660)));
 }
 
 #[test]
 fn a_foreign_doubt_ends_when_waiting_would_cost_the_user_something() {
-    let at = |end: u64| Expires::At(NOW + seconds(end));
+    let at = |end: u64| Expires::At(WALL_NOW + seconds(end));
     // (access token ends, refresh token ends, give up then): two leases are a minute.
     let table = [
         (at(3_600), Expires::Unknown, 3_660),
@@ -116,7 +116,7 @@ fn a_foreign_doubt_ends_when_waiting_would_cost_the_user_something() {
 
 #[test]
 fn it_is_not_given_up_before_settling_even_if_the_tokens_have_ended() {
-    let ended = Row { expires: Expires::At(Time(0)), refresh_expires: Expires::At(Time(0)), ..foreign() };
+    let ended = Row { expires: Expires::At(WallTime(0)), refresh_expires: Expires::At(WallTime(0)), ..foreign() };
     assert_eq!(after(&ended, &rules(), 54), wait(55));
     assert_eq!(after(&ended, &rules(), 55), Doubt::GiveUp);
 }

@@ -5,7 +5,7 @@ fn fault() -> Fault {
 }
 
 fn failing(attempt: u8, row: &Row) -> Ending {
-    Ending { error: Some(fault()), retry_at: Some(NOW + seconds(60)), ..ending(attempt, row) }
+    Ending { error: Some(fault()), retry_at: Some(WALL_NOW + seconds(60)), ..ending(attempt, row) }
 }
 
 fn senders(row: &Row) -> Vec<(Id, bool)> {
@@ -26,7 +26,7 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
         since: before.since,
         ..*before
     };
-    let retry_at = Some(NOW + seconds(60));
+    let retry_at = Some(WALL_NOW + seconds(60));
     let expected =
         Row { lease: None, intent: None, retry_at, last_error: Some(error.into()), changed_at: now, ..claimed };
     assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));

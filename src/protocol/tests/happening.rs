@@ -4,7 +4,7 @@ use crate::protocol::{Disconnect, Happening};
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// What the change tells. A repetition of it tells nothing.
-fn told_at(change: &Change, row: &Row, now: Time) -> Vec<Happening> {
+fn told_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Happening> {
     let applied = apply(change, row, now);
     if let Some(written) = &applied.row {
         assert_eq!(apply(change, written, now).happened, [], "{change:?}, repeated");

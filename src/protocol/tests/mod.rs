@@ -22,11 +22,13 @@ use crate::{
     error::Cause,
     model::{
         Alt, Attempted, Evidence, Expires, Fingerprint, Generation, Id, Intent, LastError, Lease, Row, Sealed, Sender,
-        Spendable, Time, TokenKey, Tombstone, Verdict, VerdictBy,
+        Spendable, StoreTime, TokenKey, Tombstone, Verdict, VerdictBy, WallTime,
     },
 };
 
-pub(crate) const NOW: Time = Time(1_700_000_000_000);
+pub(crate) const NOW: StoreTime = StoreTime(1_700_000_000_000);
+/// The same moment by the wall clock.
+pub(crate) const WALL_NOW: WallTime = WallTime(NOW.0);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// The incarnation of [`row`].
 pub(crate) const INCARNATION: Id = Id([100; 16]);
@@ -71,11 +73,11 @@ pub(crate) fn row() -> Row {
         intent: None,
         verdict: None,
         held: None,
-        issued_at: NOW,
-        expires: Expires::At(NOW + seconds(3_600)),
+        issued_at: WALL_NOW,
+        expires: Expires::At(WALL_NOW + seconds(3_600)),
         refresh_expires: Expires::Unknown,
         notice_at: None,
-        due_at: Some(NOW + seconds(3_000)),
+        due_at: Some(WALL_NOW + seconds(3_000)),
         retry_at: None,
         last_error: None,
         document: document(1),
@@ -131,10 +133,10 @@ pub(crate) fn commit(attempt: u8, row: &Row, new: u8) -> Commit {
         parent: row.refresh_token.as_ref().unwrap().fingerprint,
         token: Some(token(new)),
         document: document(new),
-        issued_at: NOW + seconds(10),
-        expires: Expires::At(NOW + seconds(7_200)),
+        issued_at: WALL_NOW + seconds(10),
+        expires: Expires::At(WALL_NOW + seconds(7_200)),
         refresh_expires: None,
-        due_at: Some(NOW + seconds(6_000)),
+        due_at: Some(WALL_NOW + seconds(6_000)),
         revocable: true,
     }
 }
@@ -169,10 +171,10 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
         client_id: Some("client".to_owned()),
         token: new.map(token),
         document: document(new.unwrap_or(99)),
-        issued_at: NOW + seconds(20),
-        expires: Expires::At(NOW + seconds(3_620)),
+        issued_at: WALL_NOW + seconds(20),
+        expires: Expires::At(WALL_NOW + seconds(3_620)),
         refresh_expires: Expires::Never,
-        due_at: Some(NOW + seconds(3_020)),
+        due_at: Some(WALL_NOW + seconds(3_020)),
         cancels_revocations: false,
         only: Expected::Anything,
         compared: Expected::Anything,
@@ -180,7 +182,7 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
 }
 
 /// The third failure in a row, since then.
-pub(crate) fn last_error(since: Time) -> Box<LastError> {
+pub(crate) fn last_error(since: StoreTime) -> Box<LastError> {
     let evidence = Evidence::ours("server_error");
     Box::new(LastError { evidence, cause: Cause::IdpDown, at: NOW, failures: 3, since: Some(since), alerted: false })
 }
@@ -206,19 +208,19 @@ pub(crate) fn full_row() -> Row {
     row.verdict = verdict(VerdictBy::Application);
     row.held = Some("copied database".to_owned());
     row.refresh_expires = Expires::Never;
-    row.retry_at = Some(NOW + seconds(40));
+    row.retry_at = Some(WALL_NOW + seconds(40));
     row.notice_at = Some(NOW + seconds(50));
     row.last_error = Some(last_error(NOW));
     row.tombstone = tombstone(true);
     row
 }
 
-fn apply(change: &Change, row: &Row, now: Time) -> Applied {
+fn apply(change: &Change, row: &Row, now: StoreTime) -> Applied {
     change.apply(Found { row: Some(row), now, floor: Generation(0), known: Known::New })
 }
 
 /// Applies a change that must be taken, and checks that a repetition changes nothing.
-fn taken(change: &Change, row: &Row, now: Time) -> (Row, Reply, Vec<Side>) {
+fn taken(change: &Change, row: &Row, now: StoreTime) -> (Row, Reply, Vec<Side>) {
     let once = apply(change, row, now);
     let written = once.row.expect("the change is taken");
     let twice = apply(change, &written, now);
@@ -227,7 +229,7 @@ fn taken(change: &Change, row: &Row, now: Time) -> (Row, Reply, Vec<Side>) {
     (written, once.reply, once.sides)
 }
 
-fn refused(change: &Change, row: &Row, now: Time) {
+fn refused(change: &Change, row: &Row, now: StoreTime) {
     let applied = apply(change, row, now);
     assert!(applied.row.is_none() && applied.sides.is_empty(), "{change:?} changes the row");
     assert_eq!(applied.reply, Reply::Refused);

@@ -69,7 +69,7 @@ struct Sending {
 
 struct World {
     row: Row,
-    now: Time,
+    now: StoreTime,
     running: [Option<Sending>; 3],
     /// Tokens that may be spent: by the attempt of that number, until it is known what came of it.
     maybe_spent: Vec<(u8, Fingerprint)>,

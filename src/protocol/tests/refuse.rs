@@ -58,7 +58,7 @@ fn invalid_grant_promotes_the_alternative_answer() {
     assert_eq!((promoted.refresh_token, promoted.alt), (Some(token(5)), None));
     assert_eq!(promoted.commit, Some(Attempted { attempt: id(6), epoch: 7 }));
     assert_eq!((promoted.generation, promoted.parent), (Generation(5), Some(fingerprint(9))));
-    assert_eq!((promoted.intent, promoted.verdict, promoted.due_at), (None, None, Some(NOW + seconds(3))));
+    assert_eq!((promoted.intent, promoted.verdict, promoted.due_at), (None, None, Some(WALL_NOW + seconds(3))));
     assert_eq!(sides, [Side::Spent(fingerprint(1))]);
 
     let contested = Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) };

@@ -19,11 +19,11 @@ fn fault() -> Fault {
 }
 
 fn unknown() -> Event {
-    Event::Told(Told::Unknown { fault: fault(), retry_at: NOW + seconds(60) })
+    Event::Told(Told::Unknown { fault: fault(), retry_at: WALL_NOW + seconds(60) })
 }
 
 fn not_spent() -> Event {
-    Event::Told(Told::NotSpent { fault: fault(), retry_at: NOW + seconds(60) })
+    Event::Told(Told::NotSpent { fault: fault(), retry_at: WALL_NOW + seconds(60) })
 }
 
 /// To the moment at which the request has left.
@@ -68,7 +68,7 @@ fn what_the_provider_says_decides() {
 fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
     let Effect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
     assert_eq!((end.attempt, end.incarnation, end.generation), (id(ME), INCARNATION, GENERATION));
-    assert_eq!((end.error, end.retry_at), (Some(fault()), Some(NOW + seconds(60))));
+    assert_eq!((end.error, end.retry_at), (Some(fault()), Some(WALL_NOW + seconds(60))));
     let Effect::Change(Change::Close(end)) = sent(rules()).step(unknown()) else { panic!("closes") };
     assert_eq!((end.error, end.retry_at), (Some(fault()), None), "a doubt is no backoff");
 }

@@ -31,7 +31,7 @@ pub(super) async fn grants_are_counted_as_they_are(place: &mut Place) {
             let row = row.as_ref().unwrap();
             *states.entry((key.idp().to_owned(), row.state(listed.now).as_str())).or_default() += 1;
             lates.extend(row.due_at);
-            ends.extend(row.expires.at().filter(|end| *end > listed.now));
+            ends.extend(row.expires.at().filter(|end| *end > listed.now.by_wall_clock()));
         }
         let mut counted = BTreeMap::<_, u64>::new();
         for alike in &census.counted {

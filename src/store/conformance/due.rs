@@ -3,7 +3,7 @@
 use super::*;
 
 pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
-    let now = place.now();
+    let now = place.wall();
     // Three at each time, written out of order.
     for number in (0..30).rev() {
         let (key, change) = nth(number, now + seconds(u64::from(number / 3)));
@@ -30,17 +30,17 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
         assert_eq!(seen.iter().filter(|seen| **seen == number).count(), 1, "{number} in {seen:?}");
     }
     assert!(!seen.contains(&101) && seen.contains(&102), "{seen:?}");
-    assert!(place.store.due(Time(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
+    assert!(place.store.due(WallTime(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
 }
 
 pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
-    let (key, late) = (key("alice"), place.now() + seconds(1_000_000));
+    let (key, late) = (key("alice"), place.wall() + seconds(1_000_000));
     let row = place.connected(&key, 1).await;
     let due = row.due_at.unwrap();
     assert_eq!(place.due(due).await, ["alice"]);
-    assert!(place.due(Time(due.0 - 1)).await.is_empty());
+    assert!(place.due(WallTime(due.0 - 1)).await.is_empty());
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
-    assert_eq!(place.due(place.now()).await, ["alice"], "somebody has to see to its doubt");
+    assert_eq!(place.due(place.wall()).await, ["alice"], "somebody has to see to its doubt");
     place.done(&key, sample::refuse(1, &claimed), Reply::Done).await;
     assert!(place.due(late).await.is_empty(), "the user has to reconnect");
     let row = place.connected(&key, 2).await;
@@ -53,7 +53,7 @@ pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
 }
 
 pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
-    let now = place.now();
+    let now = place.wall();
     for number in 0..9 {
         let (key, change) = nth(number, now);
         let Change::Connect(mut connect) = change else { panic!("a connect") };
@@ -66,7 +66,7 @@ pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(plac
     let (gone, refused) = (nth(4, now).0, nth(5, now).0);
     place.done(&gone, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
-    let hour = |number: u64| now + seconds(93 * 24 * 3_600 + number * 3_600);
+    let hour = |number: u64| place.now() + seconds(93 * 24 * 3_600 + number * 3_600);
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let page = place.store.expiring(hour(2)..hour(8), after, 2).await.unwrap();

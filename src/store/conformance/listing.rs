@@ -93,7 +93,7 @@ pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place:
 pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut Place) {
     let mut seen = Vec::<TokenKey>::new();
     for number in (0..20).step_by(2) {
-        place.done(&nth(number, place.now()).0, nth(number, place.now()).1, Reply::Done).await;
+        place.done(&nth(number, place.wall()).0, nth(number, place.wall()).1, Reply::Done).await;
     }
     for turn in 0.. {
         let page = place.store.list(&names(), seen.last().cloned(), 3).await.unwrap().grants;
@@ -104,7 +104,7 @@ pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_ch
         seen.extend(page.into_iter().map(|(key, _)| key));
         // Around the cursor somebody connects, and every row before and behind it is written.
         for number in [turn, 19 - turn] {
-            let (key, change) = nth(number, place.now());
+            let (key, change) = nth(number, place.wall());
             place.change(&key, change).await;
             place.change(&key, Change::Hold { reason: format!("turn {turn}") }).await;
         }

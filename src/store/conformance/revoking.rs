@@ -56,8 +56,8 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     }
     let listed = place.store.revocations(9).await.unwrap();
     let restored = place.done(&alice, Change::Restore, Reply::Done).await;
-    assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.now())));
-    assert_eq!(place.due(place.now()).await, ["alice"]);
+    assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.wall())));
+    assert_eq!(place.due(place.wall()).await, ["alice"]);
     assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was taken back since it was listed");
     assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
     place.done(&alice, Change::Restore, Reply::Done).await;

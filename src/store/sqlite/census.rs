@@ -7,7 +7,7 @@ use diesel::{
 
 use super::threads::Failure;
 use crate::{
-    model::{Marks, Time},
+    model::{Marks, StoreTime, WallTime},
     store::{Census, Counted},
 };
 
@@ -53,7 +53,7 @@ const COUNT: &str = "
     FROM grants
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10";
 
-pub(super) fn census(connection: &mut SqliteConnection, now: Time) -> Result<Census, Failure> {
+pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Result<Census, Failure> {
     let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
     let counted = |alike: Alike| Counted {
         idp: alike.idp,
@@ -69,8 +69,8 @@ pub(super) fn census(connection: &mut SqliteConnection, now: Time) -> Result<Cen
         held: alike.held,
         refreshable: alike.refreshable,
         grants: alike.grants.unsigned_abs(),
-        first_due: alike.first_due.map(Time),
-        first_end: alike.first_end.map(Time),
+        first_due: alike.first_due.map(WallTime),
+        first_end: alike.first_end.map(WallTime),
     };
     Ok(Census { counted: found.into_iter().map(counted).collect(), now })
 }

@@ -9,7 +9,7 @@ use diesel::{
 
 use super::threads::Failure;
 use crate::{
-    model::{Time, TokenKey},
+    model::{StoreTime, TokenKey},
     store::{Listed, Names, record::Record, schema::grants},
 };
 
@@ -18,7 +18,7 @@ pub(super) fn list(
     names: &Names,
     after: Option<&TokenKey>,
     limit: u32,
-    now: Time,
+    now: StoreTime,
 ) -> Result<Listed, Failure> {
     let found = page(names, after, limit).load::<Record>(connection)?;
     let listed = |record: Record| {

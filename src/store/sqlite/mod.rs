@@ -25,7 +25,7 @@ use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read
 use crate::{
     clock::Clock,
     error::Error,
-    model::{Time, TokenKey},
+    model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 #[cfg(feature = "config")]
@@ -84,49 +84,49 @@ const READERS: usize = 2;
 impl Store for SqliteStore {
     fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
         let (key, clock) = (key.clone(), self.clock.clone());
-        self.writer.run(move |connection| query::change(connection, &key, &change, clock.now()))
+        self.writer.run(move |connection| query::change(connection, &key, &change, clock.store_time()))
     }
 
     fn read(&self, key: &TokenKey) -> Answer<Read> {
         let (key, clock) = (key.clone(), self.clock.clone());
         self.readers.run(move |connection| {
-            Ok(Read { row: query::find(connection, &key)?.map(|found| found.row), now: clock.now() })
+            Ok(Read { row: query::find(connection, &key)?.map(|found| found.row), now: clock.store_time() })
         })
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
         self.readers.run(move |connection| query::due(connection, by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
         self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
         let (names, clock) = (names.clone(), self.clock.clone());
-        self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.now()))
+        self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.store_time()))
     }
 
     fn census(&self) -> Answer<Census> {
         let clock = self.clock.clone();
-        self.counter.run(move |connection| census::census(connection, clock.now()))
+        self.counter.run(move |connection| census::census(connection, clock.store_time()))
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
         let clock = self.clock.clone();
-        self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
+        self.readers.run(move |connection| query::revocations(connection, clock.store_time(), limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
         let (id, failures) = (revocation.id, revocation.failures);
         self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
         self.writer.run(move |connection| query::revoked(connection, id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
         self.writer.run(move |connection| query::forget_spent(connection, before))
     }
 

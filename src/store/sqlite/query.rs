@@ -12,7 +12,7 @@ use super::{
     threads::Failure,
 };
 use crate::{
-    model::{Fingerprint, Generation, Row, Sealed, Spendable, Time, TokenKey},
+    model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{Applied, Change, Found, Known, LookUp, Side},
     store::{
         Changed, Cursor, Expiring, Page, Revocation, StoreError,
@@ -48,7 +48,7 @@ pub(super) fn change(
     connection: &mut SqliteConnection,
     key: &TokenKey,
     change: &Change,
-    now: Time,
+    now: StoreTime,
 ) -> Result<Changed, Failure> {
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
@@ -161,7 +161,7 @@ fn write_side(
     key: &TokenKey,
     id: Option<i64>,
     side: &Side,
-    now: Time,
+    now: StoreTime,
 ) -> QueryResult<()> {
     let id = id.unwrap_or(0);
     match side {
@@ -214,7 +214,12 @@ fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [
 }
 
 /// Queues a revocation, unless it is queued already: a late answer may be brought several times.
-fn queue_revocation(connection: &mut SqliteConnection, key: &TokenKey, token: &Sealed, now: Time) -> QueryResult<()> {
+fn queue_revocation(
+    connection: &mut SqliteConnection,
+    key: &TokenKey,
+    token: &Sealed,
+    now: StoreTime,
+) -> QueryResult<()> {
     let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.0);
     if diesel::select(exists(queued)).get_result(connection)? {
         return Ok(());
@@ -237,14 +242,14 @@ fn remember(
     fingerprint: Fingerprint,
     grant: i64,
     connected: bool,
-    now: Time,
+    now: StoreTime,
 ) -> QueryResult<()> {
     Remember { fingerprint: fingerprint.0.to_vec(), grant, connected, at: now.0 }.execute(connection).map(drop)
 }
 
 pub(super) fn due(
     connection: &mut SqliteConnection,
-    by: Time,
+    by: WallTime,
     after: Option<Cursor>,
     limit: u32,
 ) -> Result<Page, Failure> {
@@ -265,7 +270,7 @@ pub(super) fn due(
 
 pub(super) fn expiring(
     connection: &mut SqliteConnection,
-    noticed: &Range<Time>,
+    noticed: &Range<StoreTime>,
     after: Option<&Expiring>,
     limit: u32,
 ) -> Result<Vec<Expiring>, Failure> {
@@ -294,7 +299,7 @@ pub(super) fn expiring(
 
 pub(super) fn revocations(
     connection: &mut SqliteConnection,
-    now: Time,
+    now: StoreTime,
     limit: u32,
 ) -> Result<Vec<Revocation>, Failure> {
     let found = revocations::table
@@ -316,7 +321,7 @@ pub(super) fn revoking(
     connection: &mut SqliteConnection,
     id: i64,
     failures: u32,
-    retry_at: Time,
+    retry_at: StoreTime,
 ) -> Result<bool, Failure> {
     let as_listed = revocations::table.find(id).filter(revocations::failures.eq(failures.cast_signed()));
     let begun = diesel::update(as_listed)
@@ -325,7 +330,7 @@ pub(super) fn revoking(
     Ok(begun == 1)
 }
 
-pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<Time>) -> Result<(), Failure> {
+pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<StoreTime>) -> Result<(), Failure> {
     let row = revocations::table.find(id);
     match retry_at {
         None => diesel::delete(row).execute(connection)?,
@@ -334,7 +339,7 @@ pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Opti
     Ok(())
 }
 
-pub(super) fn forget_spent(connection: &mut SqliteConnection, before: Time) -> Result<(), Failure> {
+pub(super) fn forget_spent(connection: &mut SqliteConnection, before: StoreTime) -> Result<(), Failure> {
     let old = fingerprints::table.filter(fingerprints::connected.eq(false)).filter(fingerprints::at.lt(before.0));
     diesel::delete(old).execute(connection)?;
     Ok(())

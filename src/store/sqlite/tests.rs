@@ -110,7 +110,7 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
         }
         assert!(neighbour.await.unwrap().row.is_some());
         assert_eq!(other.await.unwrap().reply, Reply::Done);
-        assert_eq!(store.due(Time(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
+        assert_eq!(store.due(WallTime(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
         spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
     }
     assert!(store.read(&alice).await.unwrap().row.is_some());
@@ -158,7 +158,7 @@ fn what_every_refresh_executes_is_prepared_once() {
     connection.set_instrumentation(Cached(cached.clone()));
     for number in 1..5 {
         let (key, change) = connecting("alice", number);
-        query::change(&mut connection, &key, &change, Time(0)).ok().unwrap();
+        query::change(&mut connection, &key, &change, StoreTime(0)).ok().unwrap();
     }
     let cached = cached.lock().unwrap();
     for statement in ["SELECT `grants`.`id`", "UPDATE grants", "INSERT INTO fingerprints"] {

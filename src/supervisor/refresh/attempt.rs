@@ -20,7 +20,7 @@ use crate::{
     error::Cause,
     idp::{Closed, Failure, Lane, Outcome, Slot, delay},
     metrics::count,
-    model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
+    model::{BootTime, Evidence, Generation, Id, Issued, Row, Standing, TokenKey},
     protocol::{
         Change, Fault, Reply,
         attempt::{Claimed, Effect, End, Event, Machine, Told},
@@ -46,7 +46,7 @@ pub(super) struct Attempt {
     wanted: watch::Receiver<bool>,
     row: Option<Row>,
     slot: Option<Slot>,
-    claim: Option<(Change, Time)>,
+    claim: Option<(Change, BootTime)>,
     landing: Option<seal::Landing>,
     commit: Option<Answer<Changed>>,
     journaled: bool,
@@ -158,7 +158,7 @@ impl Attempt {
         end
     }
 
-    fn took(&self, phase: RefreshPhase, began: Time) {
+    fn took(&self, phase: RefreshPhase, began: BootTime) {
         self.counters.took(phase, self.ports.clock.read().boot.since(began));
     }
 

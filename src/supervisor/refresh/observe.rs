@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ports::Ports;
 use crate::{
     idp::{Meaning, OPERATOR, Outcome, Said, Slot, delay},
-    model::{Row, Time, TokenKey},
+    model::{Row, WallTime, TokenKey},
     supervisor::{jitter::random, provider::Provider},
 };
 
@@ -18,7 +18,7 @@ pub(super) fn observe(
     slot: Slot,
     row: &Row,
     outcome: &Outcome,
-) -> Time {
+) -> WallTime {
     let (now, login, who) = (ports.clock.read(), slot.login(), key.stable_hash());
     let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
     let failure = outcome.failure();

@@ -11,7 +11,7 @@ use super::{
     table::{Joined, Progress},
 };
 use crate::{
-    model::{Generation, Id, Row, State, Time, TokenKey},
+    model::{Generation, Id, Row, State, StoreTime, TokenKey},
     protocol::Unchanged,
     supervisor::status::Status,
 };
@@ -65,7 +65,7 @@ impl Refresher {
         &self,
         key: &TokenKey,
         row: Option<&Row>,
-        now: Time,
+        now: StoreTime,
         unchanged: Option<Unchanged>,
     ) -> Status {
         let mut status = Status::of(row, now, unchanged);
@@ -130,7 +130,7 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let key = TokenKey::at("idp").user("alice");
         let row = bench.connect(&key, "ts-test-secret-1").await;
-        let status = || bench.refresher.status(&key, Some(&row), bench.clock.now(), None);
+        let status = || bench.refresher.status(&key, Some(&row), bench.clock.store_time(), None);
         assert!(status().next_refresh_at.is_some());
         bench.providers.set_hold(&bench.ledger, "idp", Some("maintenance")).await.unwrap();
         assert!(status().next_refresh_at.is_none());

@@ -11,8 +11,8 @@ use crate::{
     idp::{Answer, RefreshLife},
     keyring::{Field, Keyring, OpenError},
     model::{
-        AccessToken, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed, Spendable,
-        Time, TokenKey,
+        AccessToken, BootTime, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed,
+        Spendable, TokenKey, WallTime,
     },
     protocol::{Commit, Connect, Expected, attempt::Claimed, schedule::due_at},
     supervisor::provider::Provider,
@@ -45,7 +45,7 @@ pub(super) struct Landing {
     access_token: AccessToken,
     token_type: String,
     scope: String,
-    boot_end: Option<Time>,
+    boot_end: Option<BootTime>,
 }
 
 impl Landing {
@@ -81,7 +81,7 @@ pub(super) struct Sent<'a> {
 /// before, the response may be a replay, and the lifetime counts from the first time.
 pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: Answer) -> Landing {
     let Sent { key, attempt, claimed, at, row } = sent;
-    let issued_at = claimed.first_sent.map_or(at.wall, |first| first.min(at.wall));
+    let issued_at = claimed.first_sent.map_or(at.wall, |first| first.by_wall_clock().min(at.wall));
     let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
     let expires = lifetime.map_or(Expires::Unknown, |life| end(issued_at, life));
     // A row that does not open loses its extra fields, not its new tokens.
@@ -129,7 +129,7 @@ pub(in crate::supervisor) fn connecting(
     key: &TokenKey,
     grant: Grant,
     (only, compared): (Expected, Expected),
-    now: Time,
+    now: WallTime,
 ) -> Connect {
     let expires = match ends(grant.expiry, now) {
         // The grant is due at once.
@@ -172,7 +172,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     let document = open_document(keyring, row).map_err(|_| Error::Internal("the stored access token does not open"))?;
     let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
     // A missing token was never valid, wherever the wall clock is stepped.
-    let boot_end = if document.access_token.is_empty() { Some(Time(0)) } else { boot_end };
+    let boot_end = if document.access_token.is_empty() { Some(BootTime(0)) } else { boot_end };
     Ok(Issued::new(
         AccessToken::new(document.access_token.clone()),
         &document.token_type,
@@ -225,7 +225,7 @@ fn open_document(keyring: &Keyring, row: &Row) -> Result<Document, OpenError> {
     serde_json::from_slice(&plain).map_err(|_| OpenError::DoesNotOpen)
 }
 
-fn ends(lifetime: Lifetime, now: Time) -> Expires {
+fn ends(lifetime: Lifetime, now: WallTime) -> Expires {
     match lifetime {
         Lifetime::For(life) => end(now, life),
         Lifetime::Until(Expiry::At(time)) => Expires::At(time.into()),
@@ -238,9 +238,9 @@ fn ends(lifetime: Lifetime, now: Time) -> Expires {
 ///
 /// Providers count in whole seconds: a token that Keycloak issues at 10.9 s for 5 s carries an `exp` of 15,
 /// and resource servers refuse it from then on, not from 15.9.
-fn end(issued_at: Time, life: Duration) -> Expires {
+fn end(issued_at: WallTime, life: Duration) -> Expires {
     let end = issued_at + life;
-    Expires::At(Time(end.0 - end.0.rem_euclid(1_000)))
+    Expires::At(WallTime(end.0 - end.0.rem_euclid(1_000)))
 }
 
 #[cfg(test)]
@@ -250,8 +250,8 @@ mod tests {
     #[test]
     fn an_expiry_is_rounded_down_to_a_whole_second() {
         for (issued_at, life, expected) in [(10_900, 5_000, 15_000), (10_000, 5_000, 15_000), (10_999, 0, 10_000)] {
-            let ends = end(Time(issued_at), Duration::from_millis(life));
-            assert_eq!(ends, Expires::At(Time(expected)), "{issued_at} + {life}");
+            let ends = end(WallTime(issued_at), Duration::from_millis(life));
+            assert_eq!(ends, Expires::At(WallTime(expected)), "{issued_at} + {life}");
         }
     }
 }

@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{
     clock::{Clock, Reading},
-    model::{AccessToken, Expires, Generation, Issued, Standing, Time, Token, TokenKey},
+    model::{AccessToken, BootTime, Expires, Generation, Issued, Standing, Token, TokenKey, WallTime},
 };
 
 /// The published tokens of every key that has an actor.
@@ -79,8 +79,8 @@ impl Snapshot {
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let over = Expires::At(Time(0));
-        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(Time(0)), false);
+        let over = Expires::At(WallTime(0));
+        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
         ended.set_standing(Standing::Withdrawn);
         let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
         tokens.compute(key.clone(), |current| match current {
@@ -123,8 +123,8 @@ fn tick(now: Reading) -> u32 {
 }
 
 /// Returns the last use of a token, by the boot-time clock; zero if it was never used.
-pub(super) fn last_use(issued: &Issued) -> Time {
-    Time(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
+pub(super) fn last_use(issued: &Issued) -> BootTime {
+    BootTime(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{Closed, Lane},
-    model::{Row, Standing, State, Time, Token, TokenKey},
+    model::{BootTime, Row, Standing, State, Token, TokenKey, WallTime},
     protocol::{Change, attempt::End},
     store::StoreError,
 };
@@ -51,7 +51,7 @@ pub(super) struct TokenActor {
     changing: usize,
     /// The registry routes nothing to this actor any more.
     retired: bool,
-    timer: Option<(Time, SpawnHandle)>,
+    timer: Option<(WallTime, SpawnHandle)>,
     guard: Guard,
 }
 
@@ -125,7 +125,7 @@ impl TokenActor {
         let sight = Sight {
             now,
             published: published.as_ref(),
-            last_used: published.as_deref().map_or(Time(0), last_use),
+            last_used: published.as_deref().map_or(BootTime(0), last_use),
             watched: ports.snapshot.is_watched(&self.key),
             gate: self.gate(now),
             wanted: !self.unread.is_empty() || self.changing > 0,
@@ -254,7 +254,7 @@ impl TokenActor {
         }
     }
 
-    fn wake_at(&mut self, time: Time, context: &mut Context<Self>) {
+    fn wake_at(&mut self, time: WallTime, context: &mut Context<Self>) {
         if let Some((set, timer)) = self.timer {
             if set <= time {
                 // The timer fires too early and is set again then: cheaper than setting it again with every message.
@@ -300,7 +300,7 @@ impl TokenActor {
     }
 
     fn status(&self) -> Status {
-        let now = self.ports().clock.now();
+        let now = self.ports().clock.store_time();
         self.around.refresher.status(&self.key, self.machine.row().map(|row| &**row), now, None)
     }
 

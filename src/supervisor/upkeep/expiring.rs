@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    model::Time,
+    model::StoreTime,
     store::StoreError,
     supervisor::{
         events::{EventKind, TokenEvent},
@@ -24,14 +24,14 @@ const TOLD_BEFORE: &str = "expiring_told_before";
 #[derive(Default)]
 pub(super) struct Notices {
     /// As the store has it; `None` before it was read.
-    told_before: Option<Time>,
+    told_before: Option<StoreTime>,
 }
 
 impl Notices {
     /// Emits an event for each token that has come up since the last time, if that is long enough ago and an application
     /// listens: tokens that came up before it subscribed are announced then. The mark is moved afterwards: the next
     /// process repeats what a killed one may have emitted.
-    pub(super) async fn emit(&mut self, ledger: &Ledger, now: Time) -> Result<(), StoreError> {
+    pub(super) async fn emit(&mut self, ledger: &Ledger, now: StoreTime) -> Result<(), StoreError> {
         let told_before = match self.told_before {
             Some(time) => time,
             None => stored(ledger).await?,
@@ -63,8 +63,8 @@ impl Notices {
     }
 }
 
-async fn stored(ledger: &Ledger) -> Result<Time, StoreError> {
+async fn stored(ledger: &Ledger) -> Result<StoreTime, StoreError> {
     let never = 0_i64.to_le_bytes();
     let stored = ledger.store().meta(TOLD_BEFORE, never.to_vec()).await?;
-    Ok(Time(i64::from_le_bytes(stored.try_into().unwrap_or(never))))
+    Ok(StoreTime(i64::from_le_bytes(stored.try_into().unwrap_or(never))))
 }

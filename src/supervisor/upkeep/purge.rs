@@ -39,7 +39,7 @@ impl Purger {
 
     async fn purge_old(&self) -> Result<(), StoreError> {
         let gone = Names { gone: true, ..Names::default() };
-        let before = self.clock.now().minus(self.kept);
+        let before = self.clock.store_time().minus(self.kept);
         let mut after = None;
         loop {
             let page = self.ledger.store().list(&gone, after, PAGE).await?.grants;

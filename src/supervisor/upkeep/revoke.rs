@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     idp::{Lane, Said, delay},
-    model::{Time, TokenKey},
+    model::{StoreTime, TokenKey},
     store::{Revocation, StoreError},
     supervisor::{
         by::By,
@@ -60,7 +60,7 @@ impl Revoker {
         let store = ports.ledger.store();
         let queued = store.revocations(PAGE).await?;
         let revoked = join_all(queued.iter().map(|revocation| async move {
-            let again = |retry_after| ports.clock.now() + delay(revocation.failures, retry_after, random());
+            let again = |retry_after| ports.clock.store_time() + delay(revocation.failures, retry_after, random());
             match self.revoke(revocation, again(None)).await? {
                 Revoked::Done => {
                     store.revoked(revocation.id, None).await?;
@@ -74,7 +74,7 @@ impl Revoker {
     }
 
     /// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
-    async fn revoke(&self, revocation: &Revocation, retry_at: Time) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: &Revocation, retry_at: StoreTime) -> Result<Revoked, StoreError> {
         let ports = self.refresher.ports();
         let idp = revocation.key.idp();
         let Some(provider) = ports.providers.get(idp) else { return Ok(Revoked::Later(None)) };

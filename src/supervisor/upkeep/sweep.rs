@@ -41,9 +41,9 @@ impl Sweeper {
             let swept = async {
                 ports.providers.read_holds(ledger).await?;
                 let complete = self.wake_due().await?;
-                notices.emit(ledger, clock.now()).await?;
+                notices.emit(ledger, clock.store_time()).await?;
                 if sweeps.is_multiple_of(FORGET_EVERY) {
-                    ledger.store().forget_spent(clock.now().minus(SPENT_KEPT)).await?;
+                    ledger.store().forget_spent(clock.store_time().minus(SPENT_KEPT)).await?;
                 }
                 Ok::<bool, StoreError>(complete)
             };

@@ -9,8 +9,8 @@ const LAST: Kind = Kind::LastWins { grace: GRACE };
 /// At this second this token is presented; this comes of it, with this refresh token in the answer.
 type Step = (i64, usize, Outcome, Option<usize>);
 
-fn at(second: i64) -> Time {
-    Time(second * 1_000)
+fn at(second: i64) -> WallTime {
+    WallTime(second * 1_000)
 }
 
 fn ledger(kind: Kind) -> Ledger {

@@ -13,7 +13,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{Closed, Lane},
-    model::{Generation, Issued, Row, Standing, Time, Token},
+    model::{BootTime, Generation, Issued, Row, Standing, Token, WallTime},
     protocol::attempt::End,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Machine<W, R> {
     refreshers: Vec<(R, Option<Generation>)>,
     limits: MachineLimits,
     /// By the boot-time clock.
-    last_asked: Time,
+    last_asked: BootTime,
 }
 
 #[derive(Clone, Debug)]
@@ -49,8 +49,8 @@ enum View {
 /// Nothing is to be started before then, for a reason that is not in the row.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    since: Time,
-    until: Time,
+    since: WallTime,
+    until: WallTime,
     cause: Cause,
     /// A later one ends the pause: it is another token's.
     generation: Generation,
@@ -61,7 +61,7 @@ struct Pause {
 struct Rejected {
     generation: Generation,
     /// It counts from then on: right after its issue another token would hardly fare better.
-    from: Time,
+    from: WallTime,
 }
 
 /// What the gate before the identity provider says.
@@ -69,7 +69,7 @@ struct Rejected {
 pub(super) struct GateSight {
     pub(super) closed: Option<Closed>,
     /// When the last outage or pause ended, by the wall clock: failures from before say nothing any more.
-    pub(super) recovered: Option<Time>,
+    pub(super) recovered: Option<WallTime>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub(super) struct Waiting<W> {
     pub(super) who: W,
     pub(super) min_ttl: Duration,
     /// By the boot-time clock.
-    pub(super) deadline: Time,
+    pub(super) deadline: BootTime,
 }
 
 pub(super) enum Event<W, R> {
@@ -120,7 +120,7 @@ pub(super) enum Effect<W, R> {
     Hurry,
     Answer(W, Result<Token, Error>),
     Refreshed(R, Result<bool, Error>),
-    WakeAt(Time),
+    WakeAt(WallTime),
     /// Nobody has asked for long: stop.
     Sleep,
 }
@@ -132,7 +132,7 @@ pub(super) struct Sight<'a> {
     /// What is published for the key.
     pub(super) published: Option<&'a Arc<Issued>>,
     /// The last use of the fast path, by the boot-time clock.
-    pub(super) last_used: Time,
+    pub(super) last_used: BootTime,
     pub(super) watched: bool,
     pub(super) gate: GateSight,
     /// Somebody waits for the row itself.
@@ -157,7 +157,7 @@ impl<W, R> Machine<W, R> {
             waiters: Vec::new(),
             refreshers: Vec::new(),
             limits,
-            last_asked: Time(0),
+            last_asked: BootTime(0),
         }
     }
 
@@ -251,7 +251,7 @@ impl<W, R> Machine<W, R> {
         effects
     }
 
-    fn learn(&mut self, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
+    fn learn(&mut self, row: Option<Arc<Row>>, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         if let (View::Read(Some(known)), Some(row)) = (&self.view, &row)
             && known.generation > row.generation
         {
@@ -284,7 +284,7 @@ impl<W, R> Machine<W, R> {
         (self.view, self.running) = (View::Unread, running);
     }
 
-    fn reject(&mut self, generation: Generation, now: Time, effects: &mut Vec<Effect<W, R>>) {
+    fn reject(&mut self, generation: Generation, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         let (known, from) = match &self.view {
             View::Read(Some(row)) => (row.generation, counts_from(row)),
             View::Read(None) => return,
@@ -304,7 +304,7 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: Time, effects: &mut Vec<Effect<W, R>>) {
+    fn ended(&mut self, end: End, row: Option<Arc<Row>>, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         self.running = None;
         self.pause = None;
         let before = self.row().cloned();
@@ -321,7 +321,7 @@ impl<W, R> Machine<W, R> {
                 self.pause =
                     Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
-            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at) => {
+            (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at.by_wall_clock()) => {
                 // Issued at its end: the next one will hardly be better.
                 self.pause =
                     Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
@@ -358,11 +358,11 @@ impl<W, R> Machine<W, R> {
 }
 
 impl Rejected {
-    fn counts(&self, now: Time) -> bool {
+    fn counts(&self, now: WallTime) -> bool {
         now >= self.from
     }
 
-    fn standing(&self, now: Time) -> Standing {
+    fn standing(&self, now: WallTime) -> Standing {
         if self.counts(now) { Standing::Withdrawn } else { Standing::Rejected }
     }
 }
@@ -370,7 +370,7 @@ impl Rejected {
 /// From when on a rejection of the row's token brings a refresh: at once, if it came with a connect; a minute or a quarter
 /// of its life after its issue, if a refresh brought it. A resource server that refuses every token would else have us
 /// refresh without end.
-fn counts_from(row: &Row) -> Time {
+fn counts_from(row: &Row) -> WallTime {
     const MINUTE: Duration = Duration::from_secs(60);
     let early = row.lifetime().map_or(MINUTE, |life| (life / 4).min(MINUTE));
     if row.commit.is_some() { row.issued_at + early } else { row.issued_at }

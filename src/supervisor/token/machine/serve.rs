@@ -6,7 +6,7 @@ use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     error::{Cause, Error},
     idp::{Closed, Lane},
-    model::{Issued, LastError, Row, Time, Token},
+    model::{Issued, LastError, Row, Token, WallTime},
 };
 
 /// The decision about a caller that waits.
@@ -18,7 +18,7 @@ enum Judgement {
 }
 
 impl<W, R> Machine<W, R> {
-    pub(super) fn answer_refreshers(&mut self, now: Time, effects: &mut Vec<Effect<W, R>>) {
+    pub(super) fn answer_refreshers(&mut self, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         let View::Read(row) = &self.view else { return };
         for (who, before) in std::mem::take(&mut self.refreshers) {
             let answer = match (row, before) {
@@ -132,7 +132,7 @@ impl<W, R> Machine<W, R> {
     }
 
     /// Why no attempt can start now.
-    fn hindrance(&self, row: &Row, now: Time) -> Option<Error> {
+    fn hindrance(&self, row: &Row, now: WallTime) -> Option<Error> {
         if let Some(verdict) = &row.verdict {
             let (reason, since) = (verdict.evidence.code.clone(), verdict.since.into());
             return Some(Error::ReconnectRequired { reason, since });
@@ -141,7 +141,7 @@ impl<W, R> Machine<W, R> {
             return Some(Error::Unavailable { retry_after: HELD, cause: Cause::Held });
         }
         if row.refresh_token.is_none() {
-            let since = row.expires.at().unwrap_or(row.changed_at).into();
+            let since = row.expires.at().unwrap_or(row.changed_at.by_wall_clock()).into();
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
         if let Some(Closed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
@@ -156,8 +156,8 @@ impl<W, R> Machine<W, R> {
     }
 
     /// Until when the grant's own backoff holds, if it does: trouble that was the provider's ends with it.
-    fn backs_off(&self, row: &Row) -> Option<Time> {
-        let over = |error: &LastError| self.is_over(error.cause, error.at);
+    fn backs_off(&self, row: &Row) -> Option<WallTime> {
+        let over = |error: &LastError| self.is_over(error.cause, error.at.by_wall_clock());
         row.retry_at.filter(|_| !row.last_error.as_deref().is_some_and(over))
     }
 
@@ -165,13 +165,13 @@ impl<W, R> Machine<W, R> {
         self.pause.filter(|pause| !self.is_over(pause.cause, pause.since))
     }
 
-    fn is_over(&self, cause: Cause, since: Time) -> bool {
+    fn is_over(&self, cause: Cause, since: WallTime) -> bool {
         let of_the_provider = matches!(cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
         of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since)
     }
 
     /// Whether an attempt is to be started although nobody waits.
-    fn refresh_is_due(&self, row: &Row, now: Time) -> bool {
+    fn refresh_is_due(&self, row: &Row, now: WallTime) -> bool {
         let wanted = match &row.intent {
             Some(_) => true,
             None => {
@@ -222,7 +222,7 @@ impl<W, R> Machine<W, R> {
     }
 
     /// Decides about those who want a refresh and have not been looked at since the row is known.
-    fn admit_refreshers(&mut self, row: &Row, now: Time, effects: &mut Vec<Effect<W, R>>) {
+    fn admit_refreshers(&mut self, row: &Row, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
         let just_refreshed =
             self.running.is_none() && row.sendable() && row.commit.is_some() && now < row.issued_at + lately;

@@ -2,13 +2,13 @@ use super::*;
 
 #[test]
 fn a_caller_waits_for_a_retry_before_its_deadline_and_is_told_of_a_later_one() {
-    let mut bench = Bench::with(failing(expired(), NOW + seconds(9)));
+    let mut bench = Bench::with(failing(expired(), WALL_NOW + seconds(9)));
     assert!(bench.ask(0).is_none());
-    assert_eq!((bench.started, bench.wake_at), (0, Some(NOW + seconds(9))));
+    assert_eq!((bench.started, bench.wake_at), (0, Some(WALL_NOW + seconds(9))));
     bench.pass(seconds(9));
     bench.feed(Event::Tick);
     assert_eq!(bench.started, 1);
-    bench.ends(End::Settled, failing(expired(), NOW + seconds(100)));
+    bench.ends(End::Settled, failing(expired(), WALL_NOW + seconds(100)));
     assert_eq!(unavailable(bench.answer(1)), (seconds(91), Cause::IdpDown));
     assert_eq!(unavailable(bench.ask(0)), (seconds(91), Cause::IdpDown));
     assert_eq!(bench.started, 1);
@@ -32,10 +32,10 @@ fn a_doubt_is_waited_for_like_a_backoff() {
     for (until, waits) in [(8, true), (30, false)] {
         let mut bench = Bench::with(expired());
         assert!(bench.ask(0).is_none());
-        bench.ends(End::Until(NOW + seconds(until), Cause::InDoubt), doubtful(expired()));
+        bench.ends(End::Until(WALL_NOW + seconds(until), Cause::InDoubt), doubtful(expired()));
         if waits {
             assert!(bench.answer(1).is_none());
-            assert_eq!(bench.wake_at, Some(NOW + seconds(until)));
+            assert_eq!(bench.wake_at, Some(WALL_NOW + seconds(until)));
             bench.pass(seconds(until));
             bench.feed(Event::Tick);
             assert_eq!(bench.started, 2);
@@ -45,7 +45,7 @@ fn a_doubt_is_waited_for_like_a_backoff() {
         }
     }
     let mut valid = Bench::with(doubtful(row()));
-    valid.ends(End::Until(NOW + seconds(30), Cause::InDoubt), doubtful(row()));
+    valid.ends(End::Until(WALL_NOW + seconds(30), Cause::InDoubt), doubtful(row()));
     assert_eq!(valid.standing(), Standing::InDoubt);
     assert!(valid.served());
 }
@@ -54,16 +54,16 @@ fn a_doubt_is_waited_for_like_a_backoff() {
 fn a_pause_ends_with_the_token_that_it_was_for() {
     let doubtful = Row { intent: claimed_row(&[1]).intent, ..expired() };
     let mut bench = Bench::with(doubtful.clone());
-    bench.ends(End::Until(NOW + seconds(3_600), Cause::InDoubt), doubtful);
+    bench.ends(End::Until(WALL_NOW + seconds(3_600), Cause::InDoubt), doubtful);
     // The user consents anew, with a token that does not live as long as the doubt would have.
-    bench.feed(Event::Row(Some(Arc::new(renewed(&row(), Time(NOW.0 - 3_000_000))))));
+    bench.feed(Event::Row(Some(Arc::new(renewed(&row(), WALL_NOW.minus(seconds(3_000)))))));
     assert_eq!(bench.started, 2);
 }
 
 #[test]
 fn a_throttled_provider_is_named_as_the_cause() {
     let mut bench = Bench::with(expired());
-    bench.ends(End::Until(NOW + seconds(50), Cause::IdpThrottled), expired());
+    bench.ends(End::Until(WALL_NOW + seconds(50), Cause::IdpThrottled), expired());
     assert_eq!(unavailable(bench.ask(0)), (seconds(50), Cause::IdpThrottled));
 }
 
@@ -132,7 +132,12 @@ fn tokens_that_are_issued_expired_are_not_refreshed_in_circles() {
     let mut row = expired();
     assert!(bench.ask(0).is_none());
     for _ in 0..5 {
-        row = Row { issued_at: NOW, expires: Expires::At(NOW), due_at: Some(NOW), ..renewed(&row, NOW) };
+        row = Row {
+            issued_at: WALL_NOW,
+            expires: Expires::At(WALL_NOW),
+            due_at: Some(WALL_NOW),
+            ..renewed(&row, WALL_NOW)
+        };
         bench.ends(End::Renewed, row.clone());
     }
     assert_eq!(bench.started, 1);

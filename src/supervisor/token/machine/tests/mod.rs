@@ -14,11 +14,12 @@ use crate::{
     error::{Cause, Error},
     idp::{Closed, Lane},
     model::{
-        AccessToken, Attempted, Expires, Generation, Issued, LastError, Row, Standing, Time, Token, VerdictBy, Warning,
+        AccessToken, Attempted, BootTime, Expires, Generation, Issued, LastError, Row, Standing, Token, VerdictBy,
+        WallTime, Warning,
     },
     protocol::{
         attempt::End,
-        tests::{self as sample, NOW, claimed_row, id, seconds},
+        tests::{self as sample, NOW, WALL_NOW, claimed_row, id, seconds},
     },
 };
 
@@ -38,14 +39,14 @@ struct Bench {
     refreshed: Vec<(u32, Result<bool, Error>)>,
     started: usize,
     ended: usize,
-    wake_at: Option<Time>,
+    wake_at: Option<WallTime>,
 }
 
 impl Bench {
     fn new() -> Self {
         Self {
             machine: Machine::new(MachineLimits { waiters: 3, idle_after: IDLE }),
-            now: Reading { wall: NOW, boot: Time(0) },
+            now: Reading { wall: WALL_NOW, boot: BootTime(0) },
             published: None,
             watched: false,
             gate: GateSight::default(),
@@ -91,7 +92,7 @@ impl Bench {
         let sight = Sight {
             now: self.now,
             published: published.as_ref(),
-            last_used: Time(0),
+            last_used: BootTime(0),
             watched: self.watched,
             gate: self.gate,
             wanted: false,
@@ -173,7 +174,7 @@ impl Bench {
 
 fn issued(row: &Row) -> Arc<Issued> {
     let token = AccessToken::new(format!("ts-test-secret-{}", row.generation));
-    let boot_end = row.expires.at().map(|end| Time(end.0 - NOW.0));
+    let boot_end = row.expires.at().map(|end| BootTime(end.0 - WALL_NOW.0));
     Arc::new(Issued::new(token, "Bearer", "", row.expires, row.generation, row.due_at, boot_end, false))
 }
 
@@ -183,7 +184,7 @@ fn row() -> Row {
 }
 
 /// The row after a refresh at `at`.
-fn renewed(row: &Row, at: Time) -> Row {
+fn renewed(row: &Row, at: WallTime) -> Row {
     Row {
         generation: row.generation.next(),
         commit: Some(Attempted { attempt: id(1), epoch: row.epoch }),
@@ -195,10 +196,10 @@ fn renewed(row: &Row, at: Time) -> Row {
 }
 
 fn expired() -> Row {
-    Row { issued_at: Time(NOW.0 - 3_600_000), expires: Expires::At(NOW), due_at: Some(NOW), ..row() }
+    Row { issued_at: WALL_NOW.minus(seconds(3_600)), expires: Expires::At(WALL_NOW), due_at: Some(WALL_NOW), ..row() }
 }
 
-fn failing(row: Row, retry_at: Time) -> Row {
+fn failing(row: Row, retry_at: WallTime) -> Row {
     Row { retry_at: Some(retry_at), last_error: Some(sample::last_error(NOW)), ..row }
 }
 

@@ -30,7 +30,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 /// One of the rows that a store could hold after `row`.
-fn next_row(row: &Row, now: Time, choice: u8) -> Option<Arc<Row>> {
+fn next_row(row: &Row, now: WallTime, choice: u8) -> Option<Arc<Row>> {
     let generation = row.generation.next();
     Some(Arc::new(match choice % 10 {
         0 => return None,

@@ -18,7 +18,7 @@ fn nothing_is_served_of_a_tombstone() {
 
 #[test]
 fn an_older_row_does_not_replace_a_newer_one() {
-    let newer = renewed(&row(), NOW);
+    let newer = renewed(&row(), WALL_NOW);
     let mut bench = Bench::with(newer.clone());
     bench.feed(Event::Row(Some(Arc::new(row()))));
     assert_eq!(bench.ask(0).unwrap().unwrap().generation(), newer.generation);

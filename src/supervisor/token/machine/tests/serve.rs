@@ -33,7 +33,7 @@ fn an_expired_token_is_waited_for_and_everybody_gets_the_new_one() {
     assert!(bench.ask(0).is_none() && bench.ask(0).is_none());
     bench.feed(Event::Progress);
     assert!(bench.answers.is_empty());
-    bench.ends(End::Renewed, renewed(&row(), NOW));
+    bench.ends(End::Renewed, renewed(&row(), WALL_NOW));
     assert!(bench.answer(1).unwrap().is_ok() && bench.answer(2).unwrap().is_ok());
 }
 
@@ -41,7 +41,7 @@ fn an_expired_token_is_waited_for_and_everybody_gets_the_new_one() {
 fn a_token_that_is_published_before_the_attempt_ends_is_served_at_once() {
     let mut bench = Bench::with(expired());
     assert!(bench.ask(0).is_none());
-    bench.published = Some(issued(&renewed(&row(), NOW)));
+    bench.published = Some(issued(&renewed(&row(), WALL_NOW)));
     bench.feed(Event::Progress);
     assert!(bench.answer(1).unwrap().is_ok());
 }
@@ -55,7 +55,7 @@ fn waiters_beyond_the_bound_are_told_that_it_is_busy() {
     assert!(matches!(bench.ask(0), Some(Err(Error::Busy { .. }))));
     bench.machine.forget_waiters(|who| *who == 2);
     assert!(bench.ask(0).is_none());
-    bench.ends(End::Renewed, renewed(&row(), NOW));
+    bench.ends(End::Renewed, renewed(&row(), WALL_NOW));
     assert!(bench.answer(2).is_none() && bench.answer(5).unwrap().is_ok());
 }
 
@@ -95,7 +95,7 @@ fn a_token_that_is_too_short_even_when_new_is_refused_after_one_refresh() {
 fn a_refresh_that_the_machine_slept_through_is_done_again() {
     let mut bench = Bench::with(expired());
     assert!(bench.ask(600).is_none());
-    let slept_through = renewed(&row(), NOW);
+    let slept_through = renewed(&row(), WALL_NOW);
     bench.pass(seconds(3_605));
     bench.ends(End::Renewed, slept_through.clone());
     assert!(bench.answer(1).is_none(), "{:?}", bench.answer(1));
@@ -109,13 +109,13 @@ fn a_refresh_that_the_machine_slept_through_is_done_again() {
 fn a_new_token_that_is_refused_is_not_too_short() {
     let mut bench = Bench::with(expired());
     assert!(bench.ask(600).is_none());
-    let first = renewed(&row(), Time(NOW.0 - 60_000));
+    let first = renewed(&row(), WALL_NOW.minus(seconds(60)));
     // It is published before its attempt ends, and a resource server refuses it.
     bench.feed(Event::Rejected(first.generation));
     bench.ends(End::Renewed, first.clone());
     assert!(bench.answer(1).is_none(), "{:?}", bench.answer(1));
     assert_eq!(bench.started, 2);
-    let second = renewed(&first, NOW);
+    let second = renewed(&first, WALL_NOW);
     bench.ends(End::Renewed, Row { generation: first.generation.next(), ..second });
     assert_eq!(bench.answer(1).unwrap().unwrap().generation(), first.generation.next());
 }

@@ -8,7 +8,7 @@ fn a_report_about_the_current_token_withdraws_it_and_starts_one_refresh() {
     }
     assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
     assert!(bench.ask(0).is_none());
-    bench.ends(End::Renewed, renewed(&row(), NOW));
+    bench.ends(End::Renewed, renewed(&row(), WALL_NOW));
     assert_eq!(bench.standing(), Standing::Good);
     assert_eq!(bench.answer(1).unwrap().unwrap().generation(), row().generation.next());
     bench.feed(Event::Rejected(row().generation));
@@ -25,7 +25,7 @@ fn a_report_about_an_unknown_generation_reads_again_and_refreshes_nothing() {
     assert_eq!((bench.started, bench.standing()), (0, Standing::Good));
 
     // Another replica stored that one some time ago, and it is what was rejected.
-    let newer = renewed(&row(), Time(NOW.0 - 60_000));
+    let newer = renewed(&row(), WALL_NOW.minus(seconds(60)));
     bench.feed(Event::Rejected(newer.generation));
     bench.feed(Event::Row(Some(Arc::new(newer))));
     assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
@@ -36,7 +36,7 @@ fn a_rejected_token_is_the_last_good_one_again_once_its_refresh_has_failed() {
     let mut bench = Bench::with(row());
     bench.feed(Event::Rejected(row().generation));
     assert!(bench.ask(0).is_none());
-    bench.ends(End::Settled, failing(row(), NOW + seconds(60)));
+    bench.ends(End::Settled, failing(row(), WALL_NOW + seconds(60)));
     assert_eq!(bench.standing(), Standing::Failing);
     assert!(bench.answer(1).unwrap().is_ok());
 }
@@ -49,13 +49,13 @@ fn a_new_token_that_is_refused_at_once_is_replaced_a_minute_later() {
         (bench.started, bench.standing())
     };
     assert_eq!(rejected(&mut bench, row().generation), (1, Standing::Withdrawn), "it came with a connect");
-    let first = renewed(&row(), NOW);
+    let first = renewed(&row(), WALL_NOW);
     bench.ends(End::Renewed, first.clone());
     for _ in 0..1_000 {
         assert_eq!(rejected(&mut bench, first.generation), (1, Standing::Rejected));
     }
     assert_eq!(bench.ask(0).unwrap().unwrap().warning(), Some(Warning::Rejected));
-    assert_eq!(bench.wake_at, Some(NOW + seconds(60)));
+    assert_eq!(bench.wake_at, Some(WALL_NOW + seconds(60)));
     bench.pass(seconds(60));
     bench.feed(Event::Tick);
     assert_eq!(bench.started, 2);
@@ -94,7 +94,7 @@ fn a_closed_gate_starts_nothing_and_is_told() {
 
 #[test]
 fn a_backoff_ends_with_the_trouble_of_the_provider() {
-    let mut bench = Bench::with(failing(expired(), NOW + seconds(300)));
+    let mut bench = Bench::with(failing(expired(), WALL_NOW + seconds(300)));
     assert_eq!(unavailable(bench.ask(0)), (seconds(300), Cause::IdpDown));
     bench.pass(seconds(20));
     bench.gate.recovered = Some(bench.now.wall);
@@ -106,13 +106,13 @@ fn a_backoff_ends_with_the_trouble_of_the_provider() {
         ..row
     };
     bench.pass(seconds(1));
-    bench.ends(End::Settled, error(failing(expired(), NOW + seconds(300))));
+    bench.ends(End::Settled, error(failing(expired(), WALL_NOW + seconds(300))));
     assert_eq!(unavailable(bench.ask(0)), (seconds(279), Cause::IdpDown));
 }
 
 #[test]
 fn who_waits_for_a_refresh_that_runs_ahead_of_need_makes_it_wanted() {
-    let mut bench = Bench::with(Row { due_at: Some(NOW), ..row() });
+    let mut bench = Bench::with(Row { due_at: Some(WALL_NOW), ..row() });
     assert_eq!(bench.log, ["start ahead"]);
     assert!(bench.served());
     assert!(bench.log.is_empty());
@@ -127,7 +127,7 @@ fn who_waits_for_a_refresh_that_runs_ahead_of_need_makes_it_wanted() {
 fn refresh_now_tells_whether_it_refreshed() {
     let answer = |bench: &Bench| bench.refreshed.last().unwrap().1.clone();
     // Just refreshed.
-    let mut bench = Bench::with(renewed(&row(), NOW));
+    let mut bench = Bench::with(renewed(&row(), WALL_NOW));
     bench.feed(Event::RefreshNow(1));
     assert_eq!((answer(&bench), bench.started), (Ok(false), 0));
     // Starts, and joins what runs.
@@ -135,14 +135,14 @@ fn refresh_now_tells_whether_it_refreshed() {
     bench.feed(Event::RefreshNow(2));
     bench.feed(Event::RefreshNow(3));
     assert_eq!((bench.refreshed.len(), bench.started), (1, 1));
-    let twice = renewed(&renewed(&row(), NOW), bench.now.wall);
+    let twice = renewed(&renewed(&row(), WALL_NOW), bench.now.wall);
     bench.ends(End::Renewed, twice.clone());
     assert_eq!((bench.refreshed.len(), answer(&bench), bench.started), (3, Ok(true), 1));
     // Before a backoff, and the failure is told.
-    let mut bench = Bench::with(failing(row(), NOW + seconds(60)));
+    let mut bench = Bench::with(failing(row(), WALL_NOW + seconds(60)));
     bench.feed(Event::RefreshNow(1));
     assert_eq!(bench.started, 1);
-    bench.ends(End::Settled, failing(row(), NOW + seconds(90)));
+    bench.ends(End::Settled, failing(row(), WALL_NOW + seconds(90)));
     let expected = Error::Unavailable { retry_after: seconds(90), cause: Cause::IdpDown };
     assert_eq!((answer(&bench), bench.started), (Err(expected), 1));
 }
@@ -151,7 +151,7 @@ fn refresh_now_tells_whether_it_refreshed() {
 fn refresh_now_does_not_go_around_a_doubt_a_verdict_or_a_hold() {
     let doubtful = Row { intent: claimed_row(&[1]).intent, ..row() };
     let mut bench = Bench::with(doubtful.clone());
-    bench.ends(End::Until(NOW + seconds(30), Cause::InDoubt), doubtful);
+    bench.ends(End::Until(WALL_NOW + seconds(30), Cause::InDoubt), doubtful);
     bench.feed(Event::RefreshNow(1));
     let expected = Error::Unavailable { retry_after: seconds(30), cause: Cause::InDoubt };
     assert_eq!((bench.refreshed[0].1.clone(), bench.started), (Err(expected), 1));
@@ -172,13 +172,13 @@ fn refresh_now_of_a_cold_grant_that_fails_is_not_called_a_success() {
     bench.feed(Event::RefreshNow(1));
     bench.feed(Event::Row(Some(Arc::new(row()))));
     assert_eq!(bench.started, 1);
-    bench.ends(End::Settled, failing(row(), NOW + seconds(60)));
+    bench.ends(End::Settled, failing(row(), WALL_NOW + seconds(60)));
     assert!(matches!(bench.refreshed[..], [(1, Err(Error::Unavailable { .. }))]));
 
     let mut bench = Bench::new();
     bench.feed(Event::RefreshNow(1));
     bench.feed(Event::Row(Some(Arc::new(row()))));
-    bench.ends(End::Renewed, renewed(&row(), NOW));
+    bench.ends(End::Renewed, renewed(&row(), WALL_NOW));
     assert_eq!(bench.refreshed, [(1, Ok(true))]);
 }
 
@@ -206,7 +206,7 @@ fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_i
     // What runs goes on, and those who wait for it with it.
     bench.gate = people_hold;
     assert!(bench.ask(0).is_none());
-    bench.ends(End::Renewed, renewed(&expired(), NOW));
+    bench.ends(End::Renewed, renewed(&expired(), WALL_NOW));
     assert!(bench.answer(2).unwrap().is_ok());
     // An attempt that was refused its slot leaves nobody waiting.
     let mut bench = Bench::with(expired());
