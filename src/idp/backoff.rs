@@ -20,7 +20,7 @@ pub(crate) const GRANT: Policy = Policy::seconds(1, 300);
 /// Of a provider that does not answer: it is asked once in a while by one request alone.
 pub(crate) const OUTAGE: Policy = Policy::seconds(1, 30);
 /// Of what only an operator can mend.
-pub(crate) const OPERATOR: Policy = Policy::seconds(60, 300);
+pub(crate) const OPERATOR_BACKOFF: Policy = Policy::seconds(60, 300);
 /// Of a provider that asks to slow down without saying for how long.
 pub(crate) const THROTTLE: Policy = Policy::seconds(1, 60);
 
@@ -92,8 +92,8 @@ mod tests {
     fn half_of_a_wait_that_others_rely_on_is_certain() {
         for (failures, seconds) in [(1, 60), (2, 120), (3, 240), (4, 300), (u32::MAX, 300)] {
             let longest = Duration::from_secs(seconds);
-            assert_eq!(OPERATOR.half_jittered(failures, 0), longest / 2);
-            assert!(OPERATOR.half_jittered(failures, u64::MAX) < longest);
+            assert_eq!(OPERATOR_BACKOFF.half_jittered(failures, 0), longest / 2);
+            assert!(OPERATOR_BACKOFF.half_jittered(failures, u64::MAX) < longest);
         }
     }
 

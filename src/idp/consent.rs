@@ -1,6 +1,6 @@
 //! The answer that ends a user's consent, as a grant to be connected.
 
-use super::decode::{RefreshLife, decode};
+use super::decode::{RefreshLifetime, decode};
 use crate::{
     error::Error,
     model::{Expiry, Grant, Lifetime},
@@ -42,8 +42,8 @@ impl Grant {
         grant.subject = fields.subject;
         grant.expiry = fields.expires_in.map_or(grant.expiry, Lifetime::For);
         grant.refresh_expiry = match fields.refresh_expires {
-            Some(RefreshLife::In(life)) => Lifetime::For(life),
-            Some(RefreshLife::Never) => Lifetime::Until(Expiry::Never),
+            Some(RefreshLifetime::In(life)) => Lifetime::For(life),
+            Some(RefreshLifetime::Never) => Lifetime::Until(Expiry::Never),
             None => grant.refresh_expiry,
         };
         grant.validate().map_err(Error::InvalidRequest)?;

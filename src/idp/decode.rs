@@ -25,7 +25,7 @@ pub(crate) struct Fields {
     /// 0 or less is absent: who sends that sets no end (nobody issues a token that is over as it comes), and a
     /// resource server that refuses the token brings a refresh. Taken at its word it would be refreshed for ever.
     pub(crate) expires_in: Option<Duration>,
-    pub(crate) refresh_expires: Option<RefreshLife>,
+    pub(crate) refresh_expires: Option<RefreshLifetime>,
     pub(crate) created_at: Option<Time>,
     pub(crate) scope: Option<String>,
     /// Only a plain word, as OAuth error codes are: `{"error": "Not Found"}` is what web frameworks say
@@ -42,7 +42,7 @@ pub(crate) struct Fields {
 
 /// How long a refresh token lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefreshLife {
+pub(crate) enum RefreshLifetime {
     In(Duration),
     /// Keycloak says 0 for this. Nobody hands out a refresh token that is over, so 0 means it everywhere.
     Never,
@@ -144,10 +144,10 @@ fn duration(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, CENTURY))
 }
 
-fn refresh_life(seconds: f64) -> Option<RefreshLife> {
+fn refresh_life(seconds: f64) -> Option<RefreshLifetime> {
     match seconds {
-        seconds if seconds > 0.0 => Some(RefreshLife::In(duration(seconds))),
-        0.0 => Some(RefreshLife::Never),
+        seconds if seconds > 0.0 => Some(RefreshLifetime::In(duration(seconds))),
+        0.0 => Some(RefreshLifetime::Never),
         _ => None,
     }
 }

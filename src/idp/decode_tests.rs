@@ -25,7 +25,7 @@ fn an_answer_as_keycloak_and_gitlab_give_it() {
     assert_eq!(exposed(&fields), (Some("ts-test-secret-a"), Some("ts-test-secret-r")));
     assert_eq!(fields.token_type.as_deref(), Some("Bearer"));
     assert_eq!(fields.expires_in, Some(Duration::from_secs(7_200)));
-    assert_eq!(fields.refresh_expires, Some(RefreshLife::Never));
+    assert_eq!(fields.refresh_expires, Some(RefreshLifetime::Never));
     assert_eq!(fields.created_at, Some(Time(1_607_635_748_000)));
     assert_eq!(fields.scope.as_deref(), Some("email profile"));
     assert_eq!((fields.error, fields.subject), (None, None));
@@ -41,7 +41,7 @@ fn a_form_is_recognised_whatever_the_content_type_says() {
         assert!(!fields.json);
         assert_eq!(exposed(&fields), (Some("ts-test-secret-a+1"), Some("ts-test-secret-r")));
         assert_eq!(fields.expires_in, Some(Duration::from_secs(28_800)));
-        assert_eq!(fields.refresh_expires, Some(RefreshLife::In(Duration::from_secs(15_811_200))));
+        assert_eq!(fields.refresh_expires, Some(RefreshLifetime::In(Duration::from_secs(15_811_200))));
         assert_eq!(fields.scope, None);
     }
     assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}", &[]).unwrap().json);

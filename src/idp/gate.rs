@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Idp,
-    health::{Admitted, Closed, Health, Notice, Said},
+    health::{Admitted, GateClosed, Health, HealthChange, Observation},
 };
 use crate::{
     clock::{Clock, Reading},
@@ -37,9 +37,9 @@ pub(crate) struct Gate {
 
 /// Who goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum Priority {
     /// A caller waits for it.
-    Wanted,
+    Foreground,
     /// Nobody does yet.
     Background,
 }
@@ -58,8 +58,8 @@ impl Gate {
     }
 
     /// For new settings of the same provider.
-    pub(crate) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
-        Self::with(idp, self.health().renewed(idp, now))
+    pub(crate) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
+        Self::with(idp, self.health().reconfigured(idp, now))
     }
 
     fn with(idp: &Idp, health: Health) -> Self {
@@ -74,19 +74,24 @@ impl Gate {
     }
 
     /// The login of a grant that was issued to this client, if it is configured.
-    pub(crate) fn login(&self, client_id: Option<&str>) -> Option<usize> {
-        self.health().login(client_id)
+    pub(crate) fn client_index(&self, client_id: Option<&str>) -> Option<usize> {
+        self.health().client_index(client_id)
     }
 
     /// Waits for a slot. Dropping the future gives up the place.
     ///
     /// # Errors
-    /// [`Closed`] at once, or after the wait if the gate was closed in the meantime.
-    pub(crate) async fn slot(self: &Arc<Self>, clock: &Clock, login: usize, lane: Lane) -> Result<Slot, Closed> {
+    /// [`GateClosed`] at once, or after the wait if the gate was closed in the meantime.
+    pub(crate) async fn slot(
+        self: &Arc<Self>,
+        clock: &Clock,
+        login: usize,
+        lane: Priority,
+    ) -> Result<Slot, GateClosed> {
         self.open_to(login, clock)?;
         let _alone = match lane {
-            Lane::Wanted => None,
-            Lane::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
+            Priority::Foreground => None,
+            Priority::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
         };
         let mut next = self.next.lock().await;
         self.open_to(login, clock)?;
@@ -101,17 +106,17 @@ impl Gate {
         Ok(Slot { gate: self.clone(), admitted: Some(admitted), _permit: permit })
     }
 
-    fn open_to(&self, login: usize, clock: &Clock) -> Result<(), Closed> {
+    fn open_to(&self, login: usize, clock: &Clock) -> Result<(), GateClosed> {
         self.health().closed_to(login, clock.read().boot).map_or(Ok(()), Err)
     }
 
     /// Whether this login may not ask now.
-    pub(crate) fn closed_to(&self, login: usize, now: Reading) -> Option<Closed> {
+    pub(crate) fn closed_to(&self, login: usize, now: Reading) -> Option<GateClosed> {
         self.health().closed_to(login, now.boot)
     }
 
     /// Whether nobody may ask now.
-    pub(crate) fn closed(&self, now: Reading) -> Option<Closed> {
+    pub(crate) fn closed(&self, now: Reading) -> Option<GateClosed> {
         self.health().closed(now.boot)
     }
 
@@ -136,7 +141,7 @@ impl Gate {
     }
 
     /// Remembers why there was no token.
-    pub(crate) fn note(&self, evidence: &Evidence, now: Reading) {
+    pub(crate) fn record_error(&self, evidence: &Evidence, now: Reading) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((evidence.clone(), now.wall));
     }
 
@@ -151,19 +156,25 @@ impl Gate {
 
 impl Slot {
     /// The place of the client and secret to send, among the provider's clients.
-    pub(crate) fn client(&self) -> usize {
+    pub(crate) fn credentials_index(&self) -> usize {
         self.admitted.map_or(0, |admitted| admitted.client)
     }
 
-    pub(crate) fn login(&self) -> usize {
+    pub(crate) fn client_index(&self) -> usize {
         self.admitted.map_or(0, |admitted| admitted.login)
     }
 
     /// Learns from the answer to the request of the grant `who`, and lets the next one in. True beside the notices:
     /// another secret is to be tried at once.
-    pub(crate) fn told(mut self, said: Said, who: u64, now: Reading, random: u64) -> (Vec<Notice>, bool) {
+    pub(crate) fn report(
+        mut self,
+        said: Observation,
+        who: u64,
+        now: Reading,
+        random: u64,
+    ) -> (Vec<HealthChange>, bool) {
         match self.admitted.take() {
-            Some(admitted) => self.gate.health().told(admitted, said, who, now, random),
+            Some(admitted) => self.gate.health().report(admitted, said, who, now, random),
             None => (Vec::new(), false),
         }
     }

@@ -20,21 +20,21 @@ impl Bench {
         Self { clock: Clock::manual(&manual), manual, gate: Arc::new(Gate::new(idp)) }
     }
 
-    async fn slot(&self, lane: Lane) -> Result<Slot, Closed> {
+    async fn slot(&self, lane: Priority) -> Result<Slot, GateClosed> {
         self.gate.slot(&self.clock, 0, lane).await
     }
 
-    async fn told(&self, said: Said) -> Vec<Notice> {
-        self.slot(Lane::Wanted).await.unwrap().told(said, 1, self.clock.read(), 0).0
+    async fn report(&self, said: Observation) -> Vec<HealthChange> {
+        self.slot(Priority::Foreground).await.unwrap().report(said, 1, self.clock.read(), 0).0
     }
 }
 
 #[tokio::test]
 async fn slots_are_limited_and_come_back() {
     let bench = Bench::new(&idp().max_concurrency(2));
-    let first = bench.slot(Lane::Wanted).await.unwrap();
-    let _second = bench.slot(Lane::Background).await.unwrap();
-    let mut third = Box::pin(bench.slot(Lane::Wanted));
+    let first = bench.slot(Priority::Foreground).await.unwrap();
+    let _second = bench.slot(Priority::Background).await.unwrap();
+    let mut third = Box::pin(bench.slot(Priority::Foreground));
     assert!((&mut third).now_or_never().is_none());
     drop(first);
     third.await.unwrap();
@@ -43,10 +43,10 @@ async fn slots_are_limited_and_come_back() {
 #[tokio::test]
 async fn whom_a_caller_waits_for_goes_before_those_refreshed_ahead_of_need() {
     let bench = Bench::new(&idp().max_concurrency(1));
-    let running = bench.slot(Lane::Wanted).await.unwrap();
-    let mut background: Vec<_> = (0..100).map(|_| Box::pin(bench.slot(Lane::Background))).collect();
+    let running = bench.slot(Priority::Foreground).await.unwrap();
+    let mut background: Vec<_> = (0..100).map(|_| Box::pin(bench.slot(Priority::Background))).collect();
     assert!(background.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
-    let mut wanted = Box::pin(bench.slot(Lane::Wanted));
+    let mut wanted = Box::pin(bench.slot(Priority::Foreground));
     assert!((&mut wanted).now_or_never().is_none());
     drop(running);
     // At most one of the others is ahead.
@@ -64,7 +64,7 @@ async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
     let all: Vec<_> = (0..50_000)
         .map(|number| {
             let (gate, clock, admitted) = (bench.gate.clone(), bench.clock.clone(), admitted.clone());
-            let lane = if number % 100 == 0 { Lane::Wanted } else { Lane::Background };
+            let lane = if number % 100 == 0 { Priority::Foreground } else { Priority::Background };
             tokio::spawn(async move {
                 let slot = gate.slot(&clock, 0, lane).await.unwrap();
                 admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -95,37 +95,37 @@ async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
 #[tokio::test]
 async fn what_one_request_learns_is_heard_by_those_who_wait() {
     let bench = Bench::new(&idp().max_concurrency(1));
-    let slot = bench.slot(Lane::Wanted).await.unwrap();
-    let mut waiting = Box::pin(bench.slot(Lane::Wanted));
+    let slot = bench.slot(Priority::Foreground).await.unwrap();
+    let mut waiting = Box::pin(bench.slot(Priority::Foreground));
     assert!((&mut waiting).now_or_never().is_none());
-    slot.told(Said::Throttled(Some(Duration::from_secs(4))), 1, bench.clock.read(), 0);
-    let closed = Closed { wait: Duration::from_secs(4), cause: Cause::IdpThrottled };
+    slot.report(Observation::Throttled(Some(Duration::from_secs(4))), 1, bench.clock.read(), 0);
+    let closed = GateClosed { wait: Duration::from_secs(4), cause: Cause::IdpThrottled };
     assert_eq!(waiting.await.unwrap_err(), closed);
     assert_eq!(bench.gate.closed(bench.clock.read()), Some(closed));
     bench.manual.advance(Duration::from_secs(4));
-    bench.slot(Lane::Wanted).await.unwrap();
+    bench.slot(Priority::Foreground).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_probe_that_is_not_sent_lets_another_probe() {
     let bench = Bench::new(&idp());
-    let paused = bench.told(Said::ClientRefused).await;
-    assert!(matches!(paused[..], [Notice::Paused { cause: Cause::ClientRefused, .. }]), "{paused:?}");
+    let paused = bench.report(Observation::ClientRefused).await;
+    assert!(matches!(paused[..], [HealthChange::Paused { cause: Cause::ClientRefused, .. }]), "{paused:?}");
     bench.manual.advance(Duration::from_secs(60));
-    let probe = bench.slot(Lane::Wanted).await.unwrap();
-    assert_eq!(bench.slot(Lane::Wanted).await.unwrap_err().cause, Cause::ClientRefused);
+    let probe = bench.slot(Priority::Foreground).await.unwrap();
+    assert_eq!(bench.slot(Priority::Foreground).await.unwrap_err().cause, Cause::ClientRefused);
     drop(probe);
-    assert_eq!(bench.told(Said::Well).await, [Notice::Recovered { cause: Cause::ClientRefused }]);
-    bench.slot(Lane::Wanted).await.unwrap();
+    assert_eq!(bench.report(Observation::Well).await, [HealthChange::Recovered { cause: Cause::ClientRefused }]);
+    bench.slot(Priority::Foreground).await.unwrap();
 }
 
 #[tokio::test]
 async fn new_settings_end_a_pause_but_not_what_the_provider_asked_for() {
     let bench = Bench::new(&idp());
-    bench.told(Said::ClientRefused).await;
-    let renewed = Arc::new(bench.gate.renewed(&idp(), bench.clock.read()));
+    bench.report(Observation::ClientRefused).await;
+    let renewed = Arc::new(bench.gate.reconfigured(&idp(), bench.clock.read()));
     assert_eq!(renewed.closed(bench.clock.read()), None);
     let bench = Bench { gate: renewed, ..bench };
-    bench.told(Said::Throttled(Some(Duration::from_secs(9)))).await;
-    assert!(bench.gate.renewed(&idp(), bench.clock.read()).closed(bench.clock.read()).is_some());
+    bench.report(Observation::Throttled(Some(Duration::from_secs(9)))).await;
+    assert!(bench.gate.reconfigured(&idp(), bench.clock.read()).closed(bench.clock.read()).is_some());
 }

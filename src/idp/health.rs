@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{
     Idp,
-    backoff::{OPERATOR, OUTAGE, Policy, THROTTLE},
-    outcome::{Failure, Meaning, Outcome},
+    backoff::{OPERATOR_BACKOFF, OUTAGE, Policy, THROTTLE},
+    outcome::{IdpFailure, Meaning, Outcome},
 };
 use crate::{clock::Reading, error::Cause, model::Time};
 
@@ -24,7 +24,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 
 /// The way to the provider is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Closed {
+pub(crate) struct GateClosed {
     /// For how long, as far as is known.
     pub(crate) wait: Duration,
     pub(crate) cause: Cause,
@@ -32,7 +32,7 @@ pub(crate) struct Closed {
 
 /// What an answer says about the provider rather than about the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Observation {
     /// It answers, and knows the client.
     Well,
     /// It refuses the client or what it asks for.
@@ -43,10 +43,10 @@ pub(crate) enum Said {
     Ill(Option<Duration>),
 }
 
-impl Said {
+impl Observation {
     pub(crate) fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Answered(_) | Outcome::InvalidGrant(_) => Self::Well,
+            Outcome::Refreshed(_) | Outcome::InvalidGrant(_) => Self::Well,
             Outcome::Unknown(failure) => Self::Ill(failure.retry_after),
             Outcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
                 (Meaning::OperatorFault, _) => Self::ClientRefused,
@@ -59,7 +59,7 @@ impl Said {
     }
 
     /// By the answer to a revocation, in which no token can be lost: only its status tells trouble from an answer.
-    pub(crate) fn of_revocation(revoked: &Result<(), Failure>) -> Self {
+    pub(crate) fn of_revocation(revoked: &Result<(), IdpFailure>) -> Self {
         match revoked {
             Ok(()) => Self::Well,
             Err(failure) if failure.evidence.status.is_none_or(|status| status >= 500) => {
@@ -72,7 +72,7 @@ impl Said {
 
 /// What everybody should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
+pub(crate) enum HealthChange {
     /// Requests are held back from now on; the next one probes after `wait`.
     Paused { cause: Cause, wait: Duration },
     /// They are no longer.
@@ -140,13 +140,13 @@ impl Health {
     }
 
     /// For new settings: what the provider asked for stands, what an operator may have mended is tried anew.
-    pub(super) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
+    pub(super) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
         let Self { not_before, throttled, outage, .. } = *self;
         Self { not_before, throttled, outage, recovered: Some(now), ..Self::new(idp) }
     }
 
     /// The login of a grant that was issued to this client; the first client's if that is not known.
-    pub(super) fn login(&self, client_id: Option<&str>) -> Option<usize> {
+    pub(super) fn client_index(&self, client_id: Option<&str>) -> Option<usize> {
         match client_id {
             None => Some(0),
             Some(id) => self.logins.iter().position(|login| login.client_id == id),
@@ -154,9 +154,9 @@ impl Health {
     }
 
     /// Whether nobody may ask now, whatever the client.
-    pub(super) fn closed(&self, now: Time) -> Option<Closed> {
+    pub(super) fn closed(&self, now: Time) -> Option<GateClosed> {
         let pauses = self.logins.iter().map(|login| login.pause.closed(now));
-        let paused = pauses.min().flatten().map(|wait| Closed { wait, cause: Cause::ClientRefused });
+        let paused = pauses.min().flatten().map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
     }
 
@@ -168,22 +168,22 @@ impl Health {
         self.outage.is_open() || self.is_paused()
     }
 
-    fn closed_for_all(&self, now: Time) -> Option<Closed> {
+    fn closed_for_all(&self, now: Time) -> Option<GateClosed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {
-            return Some(Closed { wait: asked, cause: Cause::IdpThrottled });
+            return Some(GateClosed { wait: asked, cause: Cause::IdpThrottled });
         }
-        self.outage.closed(now).map(|wait| Closed { wait, cause: Cause::IdpDown })
+        self.outage.closed(now).map(|wait| GateClosed { wait, cause: Cause::IdpDown })
     }
 
     /// Whether this login may ask now.
-    pub(super) fn closed_to(&self, login: usize, now: Time) -> Option<Closed> {
-        let paused = self.logins[login].pause.closed(now).map(|wait| Closed { wait, cause: Cause::ClientRefused });
+    pub(super) fn closed_to(&self, login: usize, now: Time) -> Option<GateClosed> {
+        let paused = self.logins[login].pause.closed(now).map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
     }
 
     /// Lets one request of this login through.
-    pub(super) fn admit(&mut self, login: usize, now: Time) -> Result<Admitted, Closed> {
+    pub(super) fn admit(&mut self, login: usize, now: Time) -> Result<Admitted, GateClosed> {
         if let Some(closed) = self.closed_to(login, now) {
             return Err(closed);
         }
@@ -200,19 +200,19 @@ impl Health {
 
     /// Learns from the answer to a request of the grant `who`. True beside the notices: the client has another
     /// secret, to be tried at once.
-    pub(super) fn told(
+    pub(super) fn report(
         &mut self,
         admitted: Admitted,
-        said: Said,
+        said: Observation,
         who: u64,
         now: Reading,
         random: u64,
-    ) -> (Vec<Notice>, bool) {
+    ) -> (Vec<HealthChange>, bool) {
         let (mut notices, mut again) = (Vec::new(), false);
-        if let Said::Ill(asked) = said {
+        if let Observation::Ill(asked) = said {
             self.close(asked, now.boot);
             if let Some(wait) = self.outage.ill(admitted.probes_outage, now.boot, random) {
-                notices.push(Notice::Paused { cause: Cause::IdpDown, wait });
+                notices.push(HealthChange::Paused { cause: Cause::IdpDown, wait });
             }
             // It says nothing about the client.
             self.logins[admitted.login].pause.give_back(admitted.probes_pause);
@@ -220,18 +220,18 @@ impl Health {
         }
         if self.outage.well() {
             self.recovered = Some(now);
-            notices.push(Notice::Recovered { cause: Cause::IdpDown });
+            notices.push(HealthChange::Recovered { cause: Cause::IdpDown });
         }
         let login = &mut self.logins[admitted.login];
         match said {
-            Said::Throttled(asked) => {
+            Observation::Throttled(asked) => {
                 login.pause.give_back(admitted.probes_pause);
                 self.throttled = self.throttled.saturating_add(1);
                 let asked = asked.unwrap_or_else(|| THROTTLE.half_jittered(self.throttled, random));
                 self.close(Some(asked), now.boot);
             }
-            Said::ClientRefused if login.own_fault == Some(who) && !login.pause.is_open() => {}
-            Said::ClientRefused => {
+            Observation::ClientRefused if login.own_fault == Some(who) && !login.pause.is_open() => {}
+            Observation::ClientRefused => {
                 again = login.try_next(admitted.client);
                 login.accused = match login.accused {
                     Accused::Nobody => Accused::Grant(who),
@@ -241,10 +241,10 @@ impl Health {
                 if again {
                     login.pause.give_back(admitted.probes_pause);
                 } else if let Some(wait) = login.pause.ill(admitted.probes_pause, now.boot, random) {
-                    notices.push(Notice::Paused { cause: Cause::ClientRefused, wait });
+                    notices.push(HealthChange::Paused { cause: Cause::ClientRefused, wait });
                 }
             }
-            Said::Well | Said::Ill(_) => {
+            Observation::Well | Observation::Ill(_) => {
                 self.throttled = 0;
                 (login.refused, login.own_fault) = (0, login.own_fault.filter(|grant| *grant != who));
                 match std::mem::replace(&mut login.accused, Accused::Nobody) {
@@ -253,7 +253,7 @@ impl Health {
                 }
                 if login.pause.well() {
                     self.recovered = Some(now);
-                    notices.push(Notice::Recovered { cause: Cause::ClientRefused });
+                    notices.push(HealthChange::Recovered { cause: Cause::ClientRefused });
                 }
             }
         }
@@ -279,7 +279,7 @@ impl Health {
 
 impl Login {
     fn new(client_id: String, place: usize) -> Self {
-        let pause = Breaker::new(1, OPERATOR);
+        let pause = Breaker::new(1, OPERATOR_BACKOFF);
         Self {
             client_id,
             secrets: vec![place],

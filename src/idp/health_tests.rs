@@ -15,9 +15,9 @@ fn idp() -> Idp {
 }
 
 /// One request of the grant `who`, from its admission to what it was told.
-fn request(health: &mut Health, login: usize, who: u64, said: Said, now: Time) -> (Vec<Notice>, bool) {
+fn request(health: &mut Health, login: usize, who: u64, said: Observation, now: Time) -> (Vec<HealthChange>, bool) {
     let admitted = health.admit(login, now).unwrap();
-    health.told(admitted, said, who, at(now), 0)
+    health.report(admitted, said, who, at(now), 0)
 }
 
 fn cause(health: &Health, now: Time) -> Option<Cause> {
@@ -28,35 +28,35 @@ fn cause(health: &Health, now: Time) -> Option<Cause> {
 fn five_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
     let mut health = Health::new(&idp());
     for grant in 0..4 {
-        assert_eq!(request(&mut health, 0, grant, Said::Ill(None), T), (vec![], false));
+        assert_eq!(request(&mut health, 0, grant, Observation::Ill(None), T), (vec![], false));
     }
     // An answer in between: it starts anew.
-    request(&mut health, 0, 9, Said::Well, T);
+    request(&mut health, 0, 9, Observation::Well, T);
     for grant in 0..4 {
-        request(&mut health, 0, grant, Said::Ill(None), T);
+        request(&mut health, 0, grant, Observation::Ill(None), T);
     }
     assert_eq!(cause(&health, T), None);
     let before = health.admit(0, T).unwrap();
-    let (notices, _) = request(&mut health, 0, 4, Said::Ill(None), T);
+    let (notices, _) = request(&mut health, 0, 4, Observation::Ill(None), T);
     let wait = Duration::from_millis(500);
-    assert_eq!(notices, [Notice::Paused { cause: Cause::IdpDown, wait }], "half of a second without jitter");
-    assert_eq!(health.closed(T), Some(Closed { wait, cause: Cause::IdpDown }));
+    assert_eq!(notices, [HealthChange::Paused { cause: Cause::IdpDown, wait }], "half of a second without jitter");
+    assert_eq!(health.closed(T), Some(GateClosed { wait, cause: Cause::IdpDown }));
     assert_eq!(health.admit(0, T).unwrap_err().cause, Cause::IdpDown);
     // One that was sent before it opened changes nothing.
-    assert_eq!(health.told(before, Said::Ill(None), 5, at(T), 0), (vec![], false));
+    assert_eq!(health.report(before, Observation::Ill(None), 5, at(T), 0), (vec![], false));
     assert_eq!(health.closed(T).unwrap().wait, wait);
     // One probes, the others wait; it fails: twice as long, and no second alarm.
     let later = T + wait;
     assert_eq!(cause(&health, later), None);
     let probe = health.admit(0, later).unwrap();
     assert_eq!(health.admit(0, later).unwrap_err().wait, WHILE_PROBING);
-    assert_eq!(health.told(probe, Said::Ill(None), 6, at(later), 0), (vec![], false));
+    assert_eq!(health.report(probe, Observation::Ill(None), 6, at(later), 0), (vec![], false));
     assert_eq!(health.closed(later).unwrap().wait, seconds(1));
     // The next is answered, if only by a refusal of that grant.
     let later = later + seconds(1);
     assert_eq!(
-        request(&mut health, 0, 7, Said::Well, later),
-        (vec![Notice::Recovered { cause: Cause::IdpDown }], false)
+        request(&mut health, 0, 7, Observation::Well, later),
+        (vec![HealthChange::Recovered { cause: Cause::IdpDown }], false)
     );
     assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, later));
 }
@@ -65,12 +65,12 @@ fn five_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
 fn what_was_learnt_last_does_not_shorten_what_was_asked_for() {
     let mut health = Health::new(&idp());
     let slow = health.admit(0, T).unwrap();
-    request(&mut health, 0, 1, Said::Throttled(Some(seconds(60))), T);
-    health.told(slow, Said::Ill(Some(seconds(5))), 2, at(T), 0);
-    assert_eq!(health.closed(T), Some(Closed { wait: seconds(60), cause: Cause::IdpThrottled }));
+    request(&mut health, 0, 1, Observation::Throttled(Some(seconds(60))), T);
+    health.report(slow, Observation::Ill(Some(seconds(5))), 2, at(T), 0);
+    assert_eq!(health.closed(T), Some(GateClosed { wait: seconds(60), cause: Cause::IdpThrottled }));
     // An hour is the longest.
     let mut health = Health::new(&idp());
-    request(&mut health, 0, 1, Said::Throttled(Some(seconds(86_400))), T);
+    request(&mut health, 0, 1, Observation::Throttled(Some(seconds(86_400))), T);
     assert_eq!(health.closed(T).unwrap().wait, LONGEST_ASKED);
 }
 
@@ -79,13 +79,13 @@ fn throttling_without_a_time_doubles_until_an_answer() {
     let mut health = Health::new(&idp());
     let mut now = T;
     for half in [500, 1_000, 2_000] {
-        request(&mut health, 0, 1, Said::Throttled(None), now);
+        request(&mut health, 0, 1, Observation::Throttled(None), now);
         let wait = health.closed(now).unwrap().wait;
         assert_eq!(wait, Duration::from_millis(half));
         now = now + wait;
     }
-    request(&mut health, 0, 1, Said::Well, now);
-    request(&mut health, 0, 1, Said::Throttled(None), now);
+    request(&mut health, 0, 1, Observation::Well, now);
+    request(&mut health, 0, 1, Observation::Throttled(None), now);
     assert_eq!(health.closed(now).unwrap().wait, Duration::from_millis(500));
 }
 
@@ -97,48 +97,66 @@ fn the_next_secret_is_tried_only_on_a_refused_client_and_the_winner_is_remembere
         health.give_back(admitted);
         admitted.client
     };
-    assert_eq!((health.login(None), health.login(Some("new")), health.login(Some("old"))), (Some(0), Some(0), Some(1)));
-    assert_eq!(health.login(Some("another")), None);
-    for said in [Said::Well, Said::Ill(None), Said::Throttled(Some(Duration::ZERO))] {
+    assert_eq!(
+        (health.client_index(None), health.client_index(Some("new")), health.client_index(Some("old"))),
+        (Some(0), Some(0), Some(1))
+    );
+    assert_eq!(health.client_index(Some("another")), None);
+    for said in [Observation::Well, Observation::Ill(None), Observation::Throttled(Some(Duration::ZERO))] {
         request(&mut health, 0, 1, said, T);
         assert_eq!(client(&mut health, 0), 0, "{said:?}");
     }
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T), (vec![], true), "no pause while one is untried");
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, T),
+        (vec![], true),
+        "no pause while one is untried"
+    );
     assert_eq!(client(&mut health, 0), 2);
-    request(&mut health, 0, 1, Said::Well, T);
+    request(&mut health, 0, 1, Observation::Well, T);
     assert_eq!(client(&mut health, 0), 2, "the winner");
     // All refused: that client is paused, the other is not, and the gate as a whole is open.
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T), (vec![], true));
-    let (notices, again) = request(&mut health, 0, 1, Said::ClientRefused, T);
-    assert!(matches!(notices[..], [Notice::Paused { cause: Cause::ClientRefused, .. }]) && !again);
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, T), (vec![], true));
+    let (notices, again) = request(&mut health, 0, 1, Observation::ClientRefused, T);
+    assert!(matches!(notices[..], [HealthChange::Paused { cause: Cause::ClientRefused, .. }]) && !again);
     assert_eq!(health.closed_to(0, T).map(|closed| closed.cause), Some(Cause::ClientRefused));
     assert_eq!((client(&mut health, 1), cause(&health, T)), (1, None));
     // Each probe tries every secret before it waits again.
     let later = T + seconds(60);
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], true));
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], false), "one alarm");
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, later), (vec![], true));
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, later), (vec![], false), "one alarm");
     assert_eq!(health.closed_to(0, later).unwrap().wait, seconds(60), "half of two minutes");
-    let (notices, _) = request(&mut health, 0, 1, Said::Well, later + seconds(60));
-    assert_eq!(notices, [Notice::Recovered { cause: Cause::ClientRefused }]);
+    let (notices, _) = request(&mut health, 0, 1, Observation::Well, later + seconds(60));
+    assert_eq!(notices, [HealthChange::Recovered { cause: Cause::ClientRefused }]);
 }
 
 #[test]
 fn one_grants_own_fault_pauses_nobody_for_long() {
     let mut health = Health::new(&idp());
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T).0.len(), 1, "at first it looks like the client");
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, T).0.len(),
+        1,
+        "at first it looks like the client"
+    );
     let later = T + seconds(60);
-    assert_eq!(request(&mut health, 0, 2, Said::Well, later).0, [Notice::Recovered { cause: Cause::ClientRefused }]);
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], false), "it was that grant's own");
+    assert_eq!(
+        request(&mut health, 0, 2, Observation::Well, later).0,
+        [HealthChange::Recovered { cause: Cause::ClientRefused }]
+    );
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, later),
+        (vec![], false),
+        "it was that grant's own"
+    );
     assert_eq!(cause(&health, later), None);
     // Another one too: it is the client after all.
-    assert_eq!(request(&mut health, 0, 3, Said::ClientRefused, later).0.len(), 1);
+    assert_eq!(request(&mut health, 0, 3, Observation::ClientRefused, later).0.len(), 1);
     assert_eq!(cause(&health, later), Some(Cause::ClientRefused));
 }
 
 #[test]
 fn people_can_have_it_probed_now() {
     let mut health = Health::new(&idp());
-    request(&mut health, 0, 1, Said::ClientRefused, T);
+    request(&mut health, 0, 1, Observation::ClientRefused, T);
     assert!(health.admit(0, T).is_err());
     health.probe_now(T);
     assert!(health.admit(0, T).is_ok());

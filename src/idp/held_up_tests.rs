@@ -47,7 +47,7 @@ async fn an_answer_that_came_while_the_process_was_held_up_is_read() {
         };
         let (client, spent, params) = (client(&idp), SPENT.into(), BTreeMap::new());
         let (outcome, ()) = tokio::join!(client.refresh(&idp, 0, &spent, &params, patience), holding_up);
-        assert!(matches!(outcome, Outcome::Answered(_)), "{at_once}: {outcome:?}");
+        assert!(matches!(outcome, Outcome::Refreshed(_)), "{at_once}: {outcome:?}");
         drop(provider.join().unwrap());
     }
 }

@@ -30,7 +30,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{Failure, INCOMPLETE, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
+    outcome::{INCOMPLETE, IdpFailure, LONGEST_RETRY_AFTER, Meaning, Outcome, RawResponse, classify, revoked},
     patience,
     provider::Credentials,
 };
@@ -86,7 +86,7 @@ impl Client {
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
         let request = self.form(idp, client, &idp.token_url, own.into_iter().chain(fields));
         match self.send(idp, request, patience).await {
-            Ok((reply, cut)) => told(idp, &reply, cut, secret),
+            Ok((reply, cut)) => interpret(idp, &reply, cut, secret),
             Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
             Err(Unsent::Perhaps(failure)) => Outcome::Unknown(failure),
         }
@@ -96,8 +96,8 @@ impl Client {
     ///
     /// # Errors
     /// Whatever says that this was not done. Repeating is harmless.
-    pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
-        let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
+    pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), IdpFailure> {
+        let Some(url) = &idp.revocation_url else { return Err(IdpFailure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, client, url, own);
         let (reply, _) = self
@@ -161,9 +161,9 @@ impl Client {
         idp: &Idp,
         request: RequestBuilder,
         patience: Duration,
-    ) -> Result<(Reply, Option<&'static str>), Unsent> {
+    ) -> Result<(RawResponse, Option<&'static str>), Unsent> {
         let (http, request) = request.build_split();
-        let never = |code| Unsent::Never(Failure::ours(code));
+        let never = |code| Unsent::Never(IdpFailure::ours(code));
         let request = request.map_err(|_| never("bad_request"))?;
         let mut patience = pin!(patience::run_out(patience));
         let mut response = select! {
@@ -171,9 +171,9 @@ impl Client {
             response = http.execute(request) => response.map_err(|error| match () {
                 // Name, connection or TLS: nothing of the request was written.
                 () if error.is_connect() => never("connect_failed"),
-                () => Unsent::Perhaps(Failure::ours("connection_lost")),
+                () => Unsent::Perhaps(IdpFailure::ours("connection_lost")),
             })?,
-            () = &mut patience => return Err(Unsent::Perhaps(Failure::ours("timeout"))),
+            () = &mut patience => return Err(Unsent::Perhaps(IdpFailure::ours("timeout"))),
         };
         let (body, cut) = read(&mut response, patience).await;
         let head = Head {
@@ -194,11 +194,11 @@ struct Head<'a> {
 
 impl Head<'_> {
     /// The answer with its body, as far as it was read. Pure, like all that follows.
-    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: Time) -> Reply {
+    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: Time) -> RawResponse {
         let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
         // The provider's own date where it has one, so that clocks that differ do not matter.
         let now = text(&DATE).and_then(date).unwrap_or(now);
-        Reply {
+        RawResponse {
             status: self.status,
             complete,
             framed: self.framed(),
@@ -225,7 +225,7 @@ impl Head<'_> {
 }
 
 /// What the answer to `secret` means, in words that can be shown.
-fn told(idp: &Idp, reply: &Reply, cut: Option<&str>, secret: &str) -> Outcome {
+fn interpret(idp: &Idp, reply: &RawResponse, cut: Option<&str>, secret: &str) -> Outcome {
     let mut outcome = with_reason(classify(idp, reply), cut);
     if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
         failure.scrub(secret);
@@ -235,7 +235,7 @@ fn told(idp: &Idp, reply: &Reply, cut: Option<&str>, secret: &str) -> Outcome {
 
 /// What [`Client::refresh`] makes of such an answer.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn told_of(
+pub(crate) fn outcome_of(
     idp: &Idp,
     (status, http2): (u16, bool),
     headers: &[(&[u8], &[u8])],
@@ -252,7 +252,7 @@ pub(crate) fn told_of(
     }
     let head = Head { status, http2, headers: &map };
     let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, Time(1_800_000_000_000));
-    told(idp, &reply, cut.then_some("timeout"), secret)
+    interpret(idp, &reply, cut.then_some("timeout"), secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -276,12 +276,12 @@ fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
 /// A request without answer.
 enum Unsent {
     /// No byte of it was written.
-    Never(Failure),
+    Never(IdpFailure),
     /// It may have been received and processed.
-    Perhaps(Failure),
+    Perhaps(IdpFailure),
 }
 
-impl Failure {
+impl IdpFailure {
     fn ours(code: &str) -> Self {
         Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
     }

@@ -105,7 +105,7 @@ async fn over_http2_too_a_request_is_sent_once_and_read_to_its_end() {
     for (respond, expected) in cases {
         let (idp, client, posts) = http2_server(respond).await;
         match refresh_with(&client, &idp).await {
-            Outcome::Answered(_) => assert_eq!(expected, "answered"),
+            Outcome::Refreshed(_) => assert_eq!(expected, "answered"),
             outcome => assert_unknown(&outcome, expected),
         }
         assert_eq!(posts.load(Ordering::Relaxed), 1, "{expected}");

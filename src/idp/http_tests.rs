@@ -147,7 +147,7 @@ async fn the_request_is_as_the_rfc_wants_it() {
     let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
     let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &grant, SECOND).await;
-    let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
+    let Outcome::Refreshed(answer) = outcome else { panic!("{outcome:?}") };
     assert_eq!(answer.refresh_token, Some("ts-test-secret-r".into()));
     let first = server.request(0).to_lowercase();
     let basic = STANDARD.encode("my+client:ts-test-secret-%2B%26");
@@ -167,7 +167,7 @@ async fn the_request_is_as_the_rfc_wants_it() {
         (2, ClientAuth::None, "&client_id=my+client"),
     ] {
         let idp = server.idp().client_auth(auth);
-        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Answered(_)));
+        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Refreshed(_)));
         assert_eq!(
             body(&server, number),
             format!("grant_type=refresh_token&refresh_token=ts-test-secret-old{expected}")
@@ -244,7 +244,7 @@ async fn a_reused_connection_that_dies_is_in_doubt() {
     let server = Server::start([Step::Answer(answer("200 OK", TOKENS)), Step::Close(Vec::new())]).await;
     let idp = server.idp();
     let client = client(&idp);
-    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Answered(_)));
+    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Refreshed(_)));
     assert_unknown(&refresh_with(&client, &idp).await, "connection_lost");
     assert_eq!((server.posts(), server.connections.load(Ordering::Relaxed)), (2, 1));
 }
@@ -259,7 +259,7 @@ async fn a_connection_closed_after_the_answer_costs_nothing() {
         // neither sends twice what was received.
         let outcome = refresh_with(&client, &idp).await;
         let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.evidence.code == "connection_lost");
-        assert!(matches!(outcome, Outcome::Answered(_)) || lost, "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Refreshed(_)) || lost, "{outcome:?}");
         assert!(server.posts() <= sent);
     }
 }
@@ -281,7 +281,7 @@ async fn an_answer_that_is_too_large_is_in_doubt() {
         "x".repeat(LARGEST_ANSWER - 100)
     );
     let server = Server::start([Step::Close(answer("200 OK", &large))]).await;
-    assert!(matches!(refresh(&server).await, Outcome::Answered(_)));
+    assert!(matches!(refresh(&server).await, Outcome::Refreshed(_)));
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn cut_at_any_byte_the_answer_is_in_doubt() {
             let server = Server::start([Step::Close(bytes.as_bytes()[..end].to_vec())]).await;
             let outcome = refresh(&server).await;
             let expected = end == bytes.len() && whole_is_answered;
-            assert_eq!(matches!(outcome, Outcome::Answered(_)), expected, "{end} of {bytes}: {outcome:?}");
+            assert_eq!(matches!(outcome, Outcome::Refreshed(_)), expected, "{end} of {bytes}: {outcome:?}");
             assert!(expected || matches!(outcome, Outcome::Unknown(_)), "{end} of {bytes}: {outcome:?}");
         }
     }
@@ -357,7 +357,7 @@ fn a_rate_limit_ends_at_a_second_by_the_provider_s_own_clock() {
     for (reset, expected) in [(" 1767225609 ", Some(9)), ("1", Some(0)), ("99999999999", Some(3_600)), ("soon", None)] {
         let headers: [(&[u8], &[u8]); 2] =
             [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"), (b"x-rate-limit-reset", reset.as_bytes())];
-        let outcome = told_of(&okta, (429, false), &headers, b"", false, SPENT);
+        let outcome = outcome_of(&okta, (429, false), &headers, b"", false, SPENT);
         let Outcome::NotSpent(failure) = outcome else { panic!("429 is not spent") };
         assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{reset}");
     }

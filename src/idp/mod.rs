@@ -26,18 +26,18 @@ mod rule;
 #[cfg(any(feature = "config", feature = "client"))]
 pub(crate) use self::check::loopback;
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::http::told_of;
+pub(crate) use self::http::outcome_of;
 pub use self::outcome::Meaning;
 #[cfg(feature = "config")]
 pub(crate) use self::provider::Credentials;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub use self::rule::ErrorRule;
 pub(crate) use self::{
-    backoff::{OPERATOR, delay},
-    decode::RefreshLife,
-    gate::{Gate, Lane, Slot},
-    health::{Closed, Notice, Said},
+    backoff::{OPERATOR_BACKOFF, delay},
+    decode::RefreshLifetime,
+    gate::{Gate, Priority, Slot},
+    health::{GateClosed, HealthChange, Observation},
     http::Client,
-    outcome::{Answer, Failure, Outcome},
+    outcome::{IdpFailure, Outcome, TokenResponse},
     provider::RESERVED_PARAMS,
 };

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     ErrorRule, Idp, Rotation,
-    decode::{Fields, RefreshLife, decode, is_code},
+    decode::{Fields, RefreshLifetime, decode, is_code},
 };
 use crate::{
     Cause,
@@ -22,18 +22,18 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// New tokens. They exist nowhere else: store them.
-    Answered(Box<Answer>),
+    Refreshed(Box<TokenResponse>),
     /// The refresh token is as good as before.
-    NotSpent(Failure),
+    NotSpent(IdpFailure),
     /// The provider does not accept the refresh token (any more).
-    InvalidGrant(Failure),
+    InvalidGrant(IdpFailure),
     /// Nobody knows. The refresh token is in doubt.
-    Unknown(Failure),
+    Unknown(IdpFailure),
 }
 
 /// What the provider gave.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct TokenResponse {
     pub(crate) access_token: AccessToken,
     /// None: the old one goes on.
     pub(crate) refresh_token: Option<RefreshToken>,
@@ -41,7 +41,7 @@ pub(crate) struct Answer {
     pub(crate) scope: Option<String>,
     /// From the answer, else as assumed for this provider. Zero means over at once, not unknown.
     pub(crate) expires_in: Option<Duration>,
-    pub(crate) refresh_expires: Option<RefreshLife>,
+    pub(crate) refresh_expires: Option<RefreshLifetime>,
     /// When the provider made the access token: earlier than now in a replayed answer.
     pub(crate) created_at: Option<Time>,
     pub(crate) subject: Option<String>,
@@ -49,9 +49,9 @@ pub(crate) struct Answer {
 
 impl Outcome {
     /// Why there are no new tokens.
-    pub(crate) fn failure(&self) -> Option<&Failure> {
+    pub(crate) fn failure(&self) -> Option<&IdpFailure> {
         match self {
-            Self::Answered(_) => None,
+            Self::Refreshed(_) => None,
             Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
         }
     }
@@ -59,7 +59,7 @@ impl Outcome {
 
 /// Why there are no new tokens, in words that can be shown to anybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct IdpFailure {
     pub(crate) meaning: Meaning,
     pub(crate) evidence: Evidence,
     pub(crate) retry_after: Option<Duration>,
@@ -81,7 +81,7 @@ pub enum Meaning {
     Transient,
 }
 
-impl Failure {
+impl IdpFailure {
     /// What callers are told.
     pub(crate) fn cause(&self) -> Cause {
         match self.meaning {
@@ -93,7 +93,7 @@ impl Failure {
 }
 
 /// An answer as it came from the wire.
-pub(crate) struct Reply {
+pub(crate) struct RawResponse {
     pub(crate) status: u16,
     /// Whether the body was read to its end.
     pub(crate) complete: bool,
@@ -116,7 +116,7 @@ const UNREADABLE: &str = "unreadable_answer";
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Decides what `reply` means. Whatever is not listed is in doubt.
-pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
+pub(crate) fn classify(idp: &Idp, reply: &RawResponse) -> Outcome {
     match reply.status {
         // Whatever is in its body: an error code inside is no verdict.
         429 => Outcome::NotSpent(reply.throttled(idp)),
@@ -131,7 +131,7 @@ pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
 }
 
 /// A complete 2xx or 4xx with fields.
-fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
+fn judge(idp: &Idp, reply: &RawResponse, mut fields: Fields) -> Outcome {
     let unknown = |code| Outcome::Unknown(reply.failure(Meaning::Transient, code));
     let success = reply.status < 300;
     let denied = fields.says("ok", "false");
@@ -140,7 +140,7 @@ fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
     let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
     match (fields.access_token.take(), fields.refresh_token.take()) {
         (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => unknown("no_refresh_token"),
-        (Some(access_token), refresh_token) if success && !denied => Outcome::Answered(Box::new(Answer {
+        (Some(access_token), refresh_token) if success && !denied => Outcome::Refreshed(Box::new(TokenResponse {
             access_token,
             refresh_token,
             token_type: fields.token_type,
@@ -159,7 +159,7 @@ fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
 }
 
 /// An error that the provider itself speaks, and the rule that fits, if one does.
-fn refusal(idp: &Idp, reply: &Reply, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
+fn refusal(idp: &Idp, reply: &RawResponse, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
     let failure = reply.said(idp, fields, rule);
     match failure.meaning {
         _ if rule.is_some_and(|rule| rule.in_doubt) => Outcome::Unknown(failure),
@@ -170,7 +170,7 @@ fn refusal(idp: &Idp, reply: &Reply, fields: &Fields, rule: Option<&ErrorRule>) 
 
 /// What an answer to a revocation (RFC 7009) means. Done is also what the provider does not know any more, which it
 /// says by 200; Keycloak adds an error of `invalid_token` to that, and Google says 400.
-pub(super) fn revoked(idp: &Idp, reply: &Reply) -> Result<(), Failure> {
+pub(super) fn revoked(idp: &Idp, reply: &RawResponse) -> Result<(), IdpFailure> {
     let fields = reply.fields(idp).ok();
     let error = fields.as_ref().and_then(|fields| fields.error.as_deref());
     match (reply.status, error, &fields) {
@@ -184,7 +184,7 @@ pub(super) fn revoked(idp: &Idp, reply: &Reply) -> Result<(), Failure> {
     }
 }
 
-impl Reply {
+impl RawResponse {
     /// The fields of a body that is surely complete, or our code for why there are none.
     fn fields(&self, idp: &Idp) -> Result<Fields, &'static str> {
         if !self.complete {
@@ -198,26 +198,26 @@ impl Reply {
         }
     }
 
-    fn failure(&self, meaning: Meaning, code: &str) -> Failure {
+    fn failure(&self, meaning: Meaning, code: &str) -> IdpFailure {
         let evidence = Evidence {
             code: code.to_owned(),
             detail: None,
             status: Some(self.status),
             request_id: self.correlation.clone(),
         };
-        Failure { meaning, evidence, retry_after: self.retry_after }
+        IdpFailure { meaning, evidence, retry_after: self.retry_after }
     }
 
-    fn by_status(&self) -> Failure {
+    fn by_status(&self) -> IdpFailure {
         self.failure(Meaning::Transient, &format!("http_{}", self.status))
     }
 
-    fn throttled(&self, idp: &Idp) -> Failure {
+    fn throttled(&self, idp: &Idp) -> IdpFailure {
         self.waiting(self.failure(Meaning::Throttled, "http_429"), self.fields(idp).ok().as_ref())
     }
 
     /// An error in the provider's own words, as far as they are codes.
-    fn said<'a>(&self, idp: &Idp, fields: &'a Fields, rule: Option<&'a ErrorRule>) -> Failure {
+    fn said<'a>(&self, idp: &Idp, fields: &'a Fields, rule: Option<&'a ErrorRule>) -> IdpFailure {
         let meaning = rule.map_or(Meaning::Transient, |rule| rule.meaning);
         let code_of = |value: Option<&'a str>| value.filter(|value| is_code(value));
         let named = code_of(rule.map(|rule| &*rule.value));
@@ -232,21 +232,21 @@ impl Reply {
     }
 
     /// Who is throttled may be told in other ways than by `Retry-After` when to ask again.
-    fn waiting(&self, failure: Failure, fields: Option<&Fields>) -> Failure {
+    fn waiting(&self, failure: IdpFailure, fields: Option<&Fields>) -> IdpFailure {
         let told = || fields.and_then(|fields| fields.retry_after).or(self.rate_limit_reset);
         match failure.retry_after.or_else(told) {
             Some(wait) if failure.meaning == Meaning::Throttled => {
-                Failure { retry_after: Some(wait.min(LONGEST_RETRY_AFTER)), ..failure }
+                IdpFailure { retry_after: Some(wait.min(LONGEST_RETRY_AFTER)), ..failure }
             }
             _ => failure,
         }
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for RawResponse {
     /// Without the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
+        f.debug_struct("RawResponse")
             .field("status", &self.status)
             .field("complete", &self.complete)
             .field("framed", &self.framed)

@@ -6,8 +6,8 @@ use crate::idp::preset;
 
 const SECRET: &str = "ts-test-secret-client";
 
-fn reply(status: u16, body: &str) -> Reply {
-    Reply {
+fn reply(status: u16, body: &str) -> RawResponse {
+    RawResponse {
         status,
         complete: true,
         framed: true,
@@ -22,7 +22,7 @@ fn reply(status: u16, body: &str) -> Reply {
 /// The outcome, who can mend it, the code, and the detail if there is one.
 fn told(outcome: &Outcome) -> String {
     let (word, failure) = match outcome {
-        Outcome::Answered(answer) => {
+        Outcome::Refreshed(answer) => {
             return format!("answered {}", if answer.refresh_token.is_some() { "new" } else { "keep" });
         }
         Outcome::NotSpent(failure) => ("not_spent", failure),
@@ -60,7 +60,7 @@ fn check(idp: &Idp, table: &str) {
             assert_eq!(told(&classify(idp, &reply(broken, body))), expected, "{body}");
         }
         assert_eq!(told(&classify(idp, &reply(429, body))), "not_spent throttled http_429", "{body}");
-        let cut = Reply { complete: false, ..reply(status, body) };
+        let cut = RawResponse { complete: false, ..reply(status, body) };
         let expected =
             if status == 429 { "not_spent throttled http_429" } else { "unknown transient incomplete_answer" };
         assert_eq!(told(&classify(idp, &cut)), expected, "{body}");
@@ -227,7 +227,7 @@ fn salesforce() {
     check(&salesforce, table);
     let answer =
         r#"{"access_token":"ts-test-secret-a","id":"https://login.salesforce.com/id/00D/005","issued_at":"1"}"#;
-    let Outcome::Answered(answer) = classify(&salesforce, &reply(200, answer)) else { panic!("not answered") };
+    let Outcome::Refreshed(answer) = classify(&salesforce, &reply(200, answer)) else { panic!("not answered") };
     assert_eq!(answer.subject.as_deref(), Some("https://login.salesforce.com/id/00D/005"));
     assert_eq!(answer.expires_in, Some(Duration::from_secs(7_200)));
 }
@@ -341,7 +341,7 @@ fn who_is_throttled_learns_from_header_body_or_reset_when_to_ask_again() {
         (503, None, Some(9.0), slow, None),
     ] {
         let (retry_after, rate_limit_reset) = (header.map(seconds), reset.map(seconds));
-        let outcome = classify(&okta, &Reply { retry_after, rate_limit_reset, ..reply(status, body) });
+        let outcome = classify(&okta, &RawResponse { retry_after, rate_limit_reset, ..reply(status, body) });
         let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = outcome else { panic!("{status} {body}") };
         assert_eq!(failure.retry_after, expected.map(seconds), "{status} {header:?} {reset:?} {body}");
     }

@@ -11,8 +11,8 @@ const NO_REFRESH: &str = r#"{"access_token":"ts-test-secret-a","expires_in":60}"
 const FORM_TOKENS: &str = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r&expires_in=60";
 const DEAD: &str = r#"{"error":"invalid_grant","error_description":"ts-test-secret-x"}"#;
 
-fn reply(status: u16, content_type: &str, body: &str) -> Reply {
-    Reply {
+fn reply(status: u16, content_type: &str, body: &str) -> RawResponse {
+    RawResponse {
         status,
         complete: true,
         framed: true,
@@ -31,7 +31,7 @@ fn idp(rotation: Rotation) -> Idp {
 /// The outcome in a word, with the code of a failure.
 fn told(outcome: &Outcome) -> String {
     let (word, failure) = match outcome {
-        Outcome::Answered(answer) => {
+        Outcome::Refreshed(answer) => {
             return format!("answered {}", if answer.refresh_token.is_some() { "new" } else { "keep" });
         }
         Outcome::NotSpent(failure) => ("not_spent", failure),
@@ -144,11 +144,11 @@ fn incomplete_answers_say_nothing() {
         for status in [200, 400] {
             let expected =
                 if status == 400 && body == TOKENS && complete { "unknown idp_down http_400" } else { expected };
-            let reply = Reply { complete, framed, ..reply(status, content_type, body) };
+            let reply = RawResponse { complete, framed, ..reply(status, content_type, body) };
             assert_eq!(told(&classify(&idp, &reply)), expected, "{status} {body}");
         }
     }
-    let throttled = Reply { complete: false, ..reply(429, JSON, "") };
+    let throttled = RawResponse { complete: false, ..reply(429, JSON, "") };
     assert_eq!(told(&classify(&idp, &throttled)), "not_spent idp_throttled http_429");
 }
 
@@ -160,7 +160,7 @@ fn cut_at_any_byte_an_answer_is_in_doubt() {
                 for (status, rotation) in [(200, Rotation::Sometimes), (200, Rotation::Never), (400, Rotation::Always)]
                 {
                     for content_type in [JSON, FORM, "text/plain"] {
-                        let reply = Reply { complete, framed, ..reply(status, content_type, &body[..end]) };
+                        let reply = RawResponse { complete, framed, ..reply(status, content_type, &body[..end]) };
                         let outcome = classify(&idp(rotation), &reply);
                         assert!(matches!(outcome, Outcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
                     }
@@ -180,7 +180,7 @@ fn lifetimes_are_taken_from_the_answer_and_else_assumed() {
     let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
     for (field, expected) in [("60", 60), ("0", 3_600), ("null", 3_600)] {
         let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
-        let Outcome::Answered(answer) = classify(&idp, &reply(200, JSON, &body)) else { panic!("{body}") };
+        let Outcome::Refreshed(answer) = classify(&idp, &reply(200, JSON, &body)) else { panic!("{body}") };
         assert_eq!(answer.expires_in, Some(Duration::from_secs(expected)));
     }
 }
@@ -189,7 +189,7 @@ fn lifetimes_are_taken_from_the_answer_and_else_assumed() {
 fn failures_pass_on_when_to_ask_again() {
     let wait = Some(Duration::from_secs(9));
     for status in [429, 503, 400] {
-        let reply = Reply { retry_after: wait, ..reply(status, JSON, r#"{"error":"slow_down"}"#) };
+        let reply = RawResponse { retry_after: wait, ..reply(status, JSON, r#"{"error":"slow_down"}"#) };
         let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &reply) else {
             panic!("{status}")
         };
@@ -202,9 +202,9 @@ proptest! {
     fn nothing_arbitrary_is_answered_or_shown(
         status in 100u16..1000, complete: bool, framed: bool, body in prop::collection::vec(any::<u8>(), 0..100),
     ) {
-        let reply = Reply { complete, framed, body: body.into(), ..reply(status, JSON, "") };
+        let reply = RawResponse { complete, framed, body: body.into(), ..reply(status, JSON, "") };
         let outcome = classify(&idp(Rotation::Sometimes), &reply);
-        prop_assert!(!matches!(outcome, Outcome::Answered(_)));
+        prop_assert!(!matches!(outcome, Outcome::Refreshed(_)));
         let shown = format!("{reply:?}");
         prop_assert!(!shown.contains("body"));
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::SystemTime};
 use super::{TokenSupervisor, builder, command::check_reason, holds};
 use crate::{
     error::{Cause, Error},
-    idp::{Idp, Notice},
+    idp::{HealthChange, Idp},
     model::Evidence,
 };
 
@@ -101,7 +101,7 @@ impl TokenSupervisor {
         });
         let ended = before.is_some_and(|before| before.gate.is_paused());
         if ended && provider.gate.closed(now).is_none() {
-            core.announce(name, vec![Notice::Recovered { cause: Cause::ClientRefused }], None);
+            core.announce(name, vec![HealthChange::Recovered { cause: Cause::ClientRefused }], None);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{
     refresh::seal,
 };
 use crate::{
-    idp::{Lane, Said, delay},
+    idp::{Observation, Priority, delay},
     model::Time,
     store::{Revocation, StoreError},
 };
@@ -151,8 +151,8 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Re
     };
     // By the client it was issued to, as far as that is known.
     let row = core.store.read(&revocation.key).await.ok().and_then(|read| read.row);
-    let login = provider.gate.login(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
-    let slot = match provider.gate.slot(&core.clock, login, Lane::Wanted).await {
+    let login = provider.gate.client_index(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
+    let slot = match provider.gate.slot(&core.clock, login, Priority::Foreground).await {
         Ok(slot) => slot,
         Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
     };
@@ -164,8 +164,9 @@ async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Re
     // In a task of its own: a request that has left is awaited even if the sweeper is stopped.
     let (done, answer) = oneshot::channel();
     core.runtime.spawn(async move {
-        let revoked = provider.client.revoke(&provider.idp, slot.client(), &token).await;
-        let (notices, _) = slot.told(Said::of_revocation(&revoked), key.stable_hash(), at_work.clock.read(), random());
+        let revoked = provider.client.revoke(&provider.idp, slot.credentials_index(), &token).await;
+        let (notices, _) =
+            slot.report(Observation::of_revocation(&revoked), key.stable_hash(), at_work.clock.read(), random());
         at_work.announce(key.idp(), notices, revoked.as_ref().err());
         done.send(revoked).ok();
     });

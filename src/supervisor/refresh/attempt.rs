@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, OPERATOR, Outcome, Slot, delay},
+    idp::{GateClosed, IdpFailure, OPERATOR_BACKOFF, Outcome, Priority, Slot, delay},
     metrics::count,
     model::{Evidence, Generation, Id, Issued, Row, Standing, Time, TokenKey},
     protocol::{
@@ -190,19 +190,19 @@ impl Attempt {
 
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
         let row = self.row.clone()?;
-        let Some(login) = provider.gate.login(row.client_id.as_deref()) else {
+        let Some(login) = provider.gate.client_index(row.client_id.as_deref()) else {
             // Nothing will be sent: it is claimed to say so in the row.
             return Some(Event::Slot(row));
         };
         let slot = loop {
-            let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
+            let lane = if *self.wanted.borrow_and_update() { Priority::Foreground } else { Priority::Background };
             tokio::select! {
                 // In this order: a slot that is granted while the provider is held goes back.
                 biased;
                 () = self.core.until_idp_held(self.key.idp()) => return None,
                 () = self.core.stopped() => return None,
                 slot = provider.gate.slot(&self.core.clock, login, lane) => break slot,
-                Ok(()) = self.wanted.changed(), if lane == Lane::Background => {}
+                Ok(()) = self.wanted.changed(), if lane == Priority::Background => {}
             }
         };
         match slot {
@@ -210,7 +210,7 @@ impl Attempt {
                 self.slot = Some(slot);
                 Some(Event::Slot(row))
             }
-            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.core.clock.now() + wait, cause)),
+            Err(GateClosed { wait, cause }) => Some(Event::NotBefore(self.core.clock.now() + wait, cause)),
         }
     }
 
@@ -238,7 +238,7 @@ impl Attempt {
         let mut unsendable = |code: &str, cause| {
             self.heard = Some(Heard::Failure(Counted::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
-            let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
+            let wait = OPERATOR_BACKOFF.half_jittered(failures(&row) + 1, random());
             Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
         };
         let Some(slot) = self.slot.take() else {
@@ -261,7 +261,7 @@ impl Attempt {
         let renewal =
             self.core.runtime.spawn(renew(self.core.clone(), self.key.clone(), self.id, provider.times.rules.lease));
         let patience = provider.times.rules.patience;
-        let outcome = provider.client.refresh(&provider.idp, slot.client(), &token, &params, patience).await;
+        let outcome = provider.client.refresh(&provider.idp, slot.credentials_index(), &token, &params, patience).await;
         renewal.abort();
         self.took(Phase::Idp, at.boot);
         self.heard = Some(Heard::of(&outcome, claimed.stays));
@@ -273,11 +273,11 @@ impl Attempt {
         drop(token);
         let retry_at = learn(&self.core, &self.key, provider, slot, &row, &outcome);
         let told = match outcome {
-            Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
+            Outcome::Refreshed(answer) if subject::is_foreign(&self.core, &row, &answer) => {
                 self.heard = Some(Heard::Refusal);
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
-            Outcome::Answered(answer) => {
+            Outcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 let began = self.core.clock.read().boot;
                 let landing = seal::land(&self.core.keyring, provider, &sent, *answer);
@@ -380,6 +380,6 @@ impl Drop for Attempt {
     }
 }
 
-fn fault(failure: Failure) -> Fault {
+fn fault(failure: IdpFailure) -> Fault {
     Fault { cause: failure.cause(), evidence: failure.evidence }
 }

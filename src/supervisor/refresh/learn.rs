@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    idp::{Meaning, OPERATOR, Outcome, Said, Slot, delay},
+    idp::{Meaning, OPERATOR_BACKOFF, Observation, Outcome, Slot, delay},
     model::{Row, Time, TokenKey},
     supervisor::core::{Core, Provider, random},
 };
@@ -18,12 +18,12 @@ pub(super) fn learn(
     row: &Row,
     outcome: &Outcome,
 ) -> Time {
-    let (now, login, who) = (core.clock.read(), slot.login(), key.stable_hash());
-    let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
+    let (now, login, who) = (core.clock.read(), slot.client_index(), key.stable_hash());
+    let (notices, other_secret) = slot.report(Observation::of(outcome), who, now, random());
     let failure = outcome.failure();
     core.announce(key.idp(), notices, failure);
     let Some(failure) = failure else { return now.wall };
-    provider.gate.note(&failure.evidence, now);
+    provider.gate.record_error(&failure.evidence, now);
     tracing::warn!(
         grant.id = row.grant_id,
         idp = key.idp(),
@@ -38,7 +38,7 @@ pub(super) fn learn(
     } else if let Some(closed) = provider.gate.closed_to(login, now) {
         closed.wait
     } else if failure.meaning == Meaning::OperatorFault {
-        OPERATOR.half_jittered(failures(row) + 1, random())
+        OPERATOR_BACKOFF.half_jittered(failures(row) + 1, random())
     } else {
         delay(failures(row), failure.retry_after, random())
     };

@@ -1,11 +1,11 @@
 //! Whose grant it is: another subject is never mixed into it.
 
 use super::seal;
-use crate::{idp::Answer, model::Row, supervisor::core::Core};
+use crate::{idp::TokenResponse, model::Row, supervisor::core::Core};
 
 /// Whether an answer belongs to another user of the identity provider than the grant. Where either is not known
 /// it does not.
-pub(super) fn is_foreign(core: &Core, row: &Row, answer: &Answer) -> bool {
+pub(super) fn is_foreign(core: &Core, row: &Row, answer: &TokenResponse) -> bool {
     let Some(subject) = &answer.subject else { return false };
     let foreign = seal::subject(&core.keyring, row).is_some_and(|known| known != *subject);
     if foreign {

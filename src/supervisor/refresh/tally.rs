@@ -21,7 +21,7 @@ impl Heard {
     /// `stays` if the refresh token is not spent by being sent.
     pub(super) fn of(outcome: &idp::Outcome, stays: bool) -> Self {
         match outcome {
-            idp::Outcome::Answered(_) => Self::Token,
+            idp::Outcome::Refreshed(_) => Self::Token,
             idp::Outcome::InvalidGrant(_) => Self::Refusal,
             idp::Outcome::Unknown(_) if stays => Self::Failure(Outcome::Transient),
             idp::Outcome::Unknown(_) => Self::Failure(Outcome::InDoubt),

@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(1);
 impl TokenActor {
     pub(super) fn connect(&mut self, grant: Grant, only: Expected, reply: Reply<Status>, context: &mut Context<Self>) {
         let Some(provider) = self.provider() else { return drop(reply.send(Err(Error::UnknownIdp))) };
-        if provider.gate.login(grant.client_id.as_deref()).is_none() {
+        if provider.gate.client_index(grant.client_id.as_deref()).is_none() {
             let retry_after = Duration::from_secs(60);
             return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
         }
