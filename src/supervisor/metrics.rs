@@ -112,7 +112,7 @@ impl IdpCounters {
     }
 
     pub(super) fn took(&self, phase: Phase, time: Duration) {
-        self.phases[phase as usize].took(time);
+        self.phases[phase as usize].record(time);
     }
 }
 
@@ -190,7 +190,7 @@ impl Core {
                 refreshes.push(&[("idp", idp), ("outcome", outcome)], load(total));
             }
             for (phase, took) in Phase::NAMES.iter().zip(&counters.phases) {
-                seconds.observe(&[("idp", idp), ("phase", phase)], took);
+                seconds.push_histogram(&[("idp", idp), ("phase", phase)], took);
             }
             lost.push(&[("idp", idp)], load(&counters.lost_answers));
         }
