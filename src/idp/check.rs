@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::{ClientAuth, Idp, RESERVED_PARAMS};
+use super::provider::{ClientAuth, Idp, RESERVED_PARAMS};
 
 /// What is taken from an answer before anything else is looked at.
 const TOKENS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
@@ -75,7 +75,7 @@ pub(crate) fn loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idp::{ErrorRule, Meaning};
+    use crate::idp::rule::{ErrorRule, Meaning};
 
     fn at(url: &str) -> Idp {
         Idp::oauth2(url, "client", "ts-test-secret-client")

@@ -12,8 +12,8 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Idp,
     health::{Admitted, GateClosed, Health, HealthChange, Observation},
+    provider::Idp,
 };
 use crate::{
     clock::{Clock, Reading},

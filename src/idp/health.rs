@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use super::{
-    Idp,
     backoff::{OPERATOR_BACKOFF, OUTAGE, Policy, THROTTLE},
-    outcome::{IdpFailure, Meaning, Outcome},
+    outcome::{IdpFailure, Outcome},
+    provider::Idp,
+    rule::Meaning,
 };
 use crate::{clock::Reading, error::Cause, model::Time};
 

@@ -29,10 +29,10 @@ use url::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{INCOMPLETE, IdpFailure, LONGEST_RETRY_AFTER, Meaning, Outcome, RawResponse, classify, revoked},
+    outcome::{INCOMPLETE, IdpFailure, LONGEST_RETRY_AFTER, Outcome, RawResponse, classify, revoked},
     patience,
-    provider::Credentials,
+    provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
+    rule::Meaning,
 };
 use crate::{
     clock::Clock,

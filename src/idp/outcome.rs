@@ -10,8 +10,9 @@ use std::{fmt, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    ErrorRule, Idp, Rotation,
     decode::{Fields, RefreshLifetime, decode, is_code},
+    provider::{Idp, Rotation},
+    rule::{ErrorRule, Meaning},
 };
 use crate::{
     Cause,
@@ -63,22 +64,6 @@ pub(crate) struct IdpFailure {
     pub(crate) meaning: Meaning,
     pub(crate) evidence: Evidence,
     pub(crate) retry_after: Option<Duration>,
-}
-
-/// What an error of a token endpoint means: who can mend it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Meaning {
-    /// The refresh token is not accepted (any more): only consent helps.
-    UserMustReconnect,
-    /// Our client or what it asks for is refused: an operator must act, and no grant is touched.
-    OperatorFault,
-    /// The provider asks to slow down.
-    Throttled,
-    /// Another request with this refresh token is being processed: what came of it will be seen.
-    Race,
-    /// It passes by itself.
-    Transient,
 }
 
 impl IdpFailure {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use url::Url;
 
-use super::{ErrorRule, rule};
+use super::rule::{self, ErrorRule};
 use crate::model::ClientSecret;
 
 /// An identity provider: where its endpoints are and how its refresh tokens behave.

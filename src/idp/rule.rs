@@ -1,6 +1,6 @@
 //! What an error answer means, as data.
 
-use super::{decode::Fields, outcome::Meaning};
+use super::decode::Fields;
 
 /// What one error answer of a token endpoint means: exactly this value in the field `error`, and whatever else is set.
 ///
@@ -23,6 +23,22 @@ pub struct ErrorRule {
     pub(crate) status: Option<u16>,
     pub(crate) meaning: Meaning,
     pub(crate) in_doubt: bool,
+}
+
+/// The meaning of an error response of a token endpoint, and thereby who can resolve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Meaning {
+    /// The refresh token is not accepted, or no longer. Only a new consent of the user helps.
+    UserMustReconnect,
+    /// The client, or what it requests, is refused. An operator must act; no grant is changed.
+    OperatorFault,
+    /// The provider asks the client to slow down.
+    Throttled,
+    /// Another request with the same refresh token is in progress. The stored row will show its result.
+    Race,
+    /// The error passes without intervention.
+    Transient,
 }
 
 impl ErrorRule {
