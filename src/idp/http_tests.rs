@@ -268,7 +268,7 @@ async fn a_connection_closed_after_the_answer_costs_nothing() {
 async fn an_answer_that_is_too_large_is_in_doubt() {
     let body = format!(
         r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
-        "x".repeat(2 * LARGEST_ANSWER)
+        "x".repeat(2 * LARGEST_BODY)
     );
     let chunked =
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -278,7 +278,7 @@ async fn an_answer_that_is_too_large_is_in_doubt() {
     }
     let large = format!(
         r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
-        "x".repeat(LARGEST_ANSWER - 100)
+        "x".repeat(LARGEST_BODY - 100)
     );
     let server = Server::start([Step::Close(answer("200 OK", &large))]).await;
     assert!(matches!(refresh(&server).await, Outcome::Refreshed(_)));
