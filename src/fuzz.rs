@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     AccessToken, ErrorRule, Idp, Meaning, RefreshToken, Rotation, TokenKey,
-    idp::{Answer, Outcome, told_of},
+    idp::{Outcome, TokenResponse, outcome_of},
     journal::{Entry, Journal},
     keyring::{Field, Keyring},
     model::{Id, Sealed},
@@ -36,7 +36,7 @@ pub fn decode(data: &[u8]) {
     let status = words.first().and_then(|word| word.parse().ok()).unwrap_or(200);
     let (http2, cut) = (words.contains(&"h2"), words.contains(&"cut"));
     let headers: Vec<(&[u8], &[u8])> = lines.filter_map(header).collect();
-    let told = |idp: &Idp, body: &[u8], cut| told_of(idp, (status, http2), &headers, body, cut, SENT);
+    let told = |idp: &Idp, body: &[u8], cut| outcome_of(idp, (status, http2), &headers, body, cut, SENT);
 
     let idp = Idp::oauth2("https://idp.example/token", "client", "ts-test-secret-client");
     let always = idp.clone().rotation(Rotation::Always);
@@ -57,7 +57,7 @@ pub fn decode(data: &[u8]) {
         let complete = !cut && ((200..300).contains(&status) || ((400..500).contains(&status) && status != 408));
         let shown = format!("{outcome:?}");
         match &outcome {
-            Outcome::Answered(answer) => {
+            Outcome::Refreshed(answer) => {
                 assert!(complete && status < 300, "answered by {status}, cut: {cut}");
                 assert!(answer.refresh_token.is_some() || idp.rotation != Rotation::Always);
                 sensible(answer, &shown);
@@ -65,7 +65,7 @@ pub fn decode(data: &[u8]) {
                 let body = body.trim_ascii();
                 if body.starts_with(b"{") {
                     let half = told(idp, &body[..body.len() / 2], false);
-                    assert!(!matches!(half, Outcome::Answered(_)), "half an answer was taken for one");
+                    assert!(!matches!(half, Outcome::Refreshed(_)), "half an answer was taken for one");
                 }
             }
             Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) => {
@@ -169,7 +169,7 @@ fn silent(value: &impl Debug, text: &str) {
     assert!(shown.len() < 4_096, "too much is shown");
 }
 
-fn sensible(answer: &Answer, shown: &str) {
+fn sensible(answer: &TokenResponse, shown: &str) {
     let access = AccessToken::expose_secret(&answer.access_token);
     let refresh = answer.refresh_token.as_ref().map(RefreshToken::expose_secret);
     let open = [&answer.token_type, &answer.scope, &answer.subject].map(|text| text.as_deref().unwrap_or_default());

@@ -1,50 +1,51 @@
-//! What is counted and measured: atomics where it happens, families of samples for those who look.
+//! Counters and histograms: atomics that the code updates, and metric families built from them on request.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// One family of samples, as in the data model of Prometheus; see [`TokenSupervisor::metrics`](crate::TokenSupervisor::metrics).
+/// A metric family, as in the data model of Prometheus. See
+/// [`TokenSupervisor::metrics`](crate::TokenSupervisor::metrics).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
-    /// Its name, without a prefix. Of counters it ends in `_total`.
+    /// The name, without a prefix. Names of counters end in `_total`.
     pub name: &'static str,
-    /// What it counts or measures.
+    /// Help text: what the metric counts or measures.
     pub help: &'static str,
-    /// What may become of its values.
+    /// The type of the metric.
     pub kind: MetricKind,
-    /// Its values of this moment.
+    /// The values at the time of the call.
     pub samples: Vec<Sample>,
 }
 
-/// What may become of a metric's values.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// They grow.
+    /// The values only increase.
     Counter,
-    /// They go up and down.
+    /// The values increase and decrease.
     Gauge,
-    /// Its samples are buckets that grow, their sum and their count.
+    /// The samples are cumulative buckets, the sum and the count.
     Histogram,
 }
 
-/// One value.
+/// One value of a metric.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sample {
-    /// What follows the metric's name: of histograms `_bucket`, `_sum` or `_count`, else nothing.
+    /// The suffix of the metric's name: `_bucket`, `_sum` or `_count` for histograms, otherwise empty.
     pub suffix: &'static str,
-    /// Names and values. Never a user.
+    /// Names and values of the labels. A label never names a user.
     pub labels: Vec<(&'static str, String)>,
     /// The value.
     pub value: f64,
 }
 
 impl MetricKind {
-    /// The name in the text format of Prometheus.
+    /// Returns the name of the type in the text format of Prometheus.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -68,53 +69,54 @@ impl Metric {
         self.samples.push(Sample { suffix, labels, value });
     }
 
-    /// With one value and no labels.
+    /// Adds a single value without labels.
     pub(crate) fn of(mut self, value: f64) -> Self {
         self.push(&[], value);
         self
     }
 
-    /// A histogram's buckets, sum and count, if it has seen anything.
-    pub(crate) fn observe(&mut self, labels: &[(&'static str, &str)], seen: &Histogram) {
-        let buckets = seen.buckets.each_ref().map(load);
+    /// Adds the buckets, sum and count of a histogram. A histogram without any measurement adds nothing.
+    pub(crate) fn push_histogram(&mut self, labels: &[(&'static str, &str)], histogram: &Histogram) {
+        let buckets = histogram.buckets.each_ref().map(load);
         let count = buckets.iter().sum::<f64>();
         if count == 0.0 {
             return;
         }
-        let mut below = 0.0;
+        let mut cumulative = 0.0;
         let bounds = BOUNDS.map(|millis| (millis as f64 / 1_000.0).to_string());
         for (bound, bucket) in bounds.iter().map(String::as_str).chain(["+Inf"]).zip(buckets) {
-            below += bucket;
-            self.push_as("_bucket", &[labels, &[("le", bound)]].concat(), below);
+            cumulative += bucket;
+            self.push_as("_bucket", &[labels, &[("le", bound)]].concat(), cumulative);
         }
-        self.push_as("_sum", labels, load(&seen.sum_millis) / 1_000.0);
+        self.push_as("_sum", labels, load(&histogram.sum_millis) / 1_000.0);
         self.push_as("_count", labels, count);
     }
 }
 
-/// A counter's value.
+/// Returns the value of a counter.
 pub(crate) fn load(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
 }
 
+/// Increments a counter.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Upper bounds in milliseconds: no clock of ours is finer.
+/// Upper bounds of the buckets in milliseconds, the resolution of the `Clock` port.
 const BOUNDS: [u64; 13] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000, 120_000];
 
-/// How long something took, each time.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    /// Not cumulative; the last one has no bound.
+    /// Not cumulative; the last bucket has no upper bound.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     sum_millis: AtomicU64,
 }
 
 impl Histogram {
-    pub(crate) fn took(&self, time: Duration) {
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn record(&self, duration: Duration) {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         count(&self.buckets[BOUNDS.partition_point(|bound| *bound < millis)]);
         self.sum_millis.fetch_add(millis, Ordering::Relaxed);
     }
@@ -125,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_cumulative_and_hold_what_is_at_most_their_bound() {
-        let (seen, mut metric) = (Histogram::default(), Metric::new("x_seconds", MetricKind::Histogram, "X."));
-        metric.observe(&[], &seen);
-        assert_eq!(metric.samples, [], "nothing was seen");
+    fn buckets_are_cumulative_and_include_their_bound() {
+        let (histogram, mut metric) = (Histogram::default(), Metric::new("x_seconds", MetricKind::Histogram, "X."));
+        metric.push_histogram(&[], &histogram);
+        assert_eq!(metric.samples, [], "an empty histogram adds no samples");
         for millis in [0, 1, 2, 250, 251, 120_001] {
-            seen.took(Duration::from_millis(millis));
+            histogram.record(Duration::from_millis(millis));
         }
-        metric.observe(&[("op", "read")], &seen);
+        metric.push_histogram(&[("op", "read")], &histogram);
         let of = |suffix: &str, le: Option<&str>| {
             let fits = |sample: &&Sample| {
                 let bound = sample.labels.iter().find(|(name, _)| *name == "le").map(|(_, bound)| bound.as_str());

@@ -1,6 +1,6 @@
-//! The body of an answer, JSON or a form, as named scalars. Pure; no bytes make it fail in any other way than `None`.
+//! The body of a response, JSON or a form, as named scalars. Pure; a body that is neither yields `None`.
 //!
-//! Only what was asked for is built in memory, and of each field only so much; all else is skipped.
+//! Only the requested paths are built in memory, with a limit; everything else is skipped.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,49 +8,50 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use zeroize::Zeroizing;
 
 /// The scalars of a body by their path: `error`, or `errors.errorType` for that member of the object `errors`, or of
-/// each object in the list `errors`. What is null or empty is absent.
+/// each object in the list `errors`. A null or empty value is absent.
 #[derive(Default)]
-pub(super) struct Body(Vec<Found>);
+pub(super) struct Scalars(Vec<PathScalar>);
 
-struct Found {
+struct PathScalar {
     path: String,
-    /// Whether it stands in a list.
+    /// Whether the value is in a list.
     listed: bool,
     value: Scalar,
 }
 
-/// Text is wiped when dropped, because any may be a secret.
+/// A scalar. Text is zeroized when dropped, because any text may be a secret.
 enum Scalar {
     Text(Zeroizing<String>),
     Number(String),
     Flag(bool),
 }
 
-/// Of one field no more is kept. Lists of scopes have dozens.
+/// The number of scalars that are kept. Lists of scopes have dozens of entries.
 const LONGEST_LIST: usize = 1_024;
 
-impl Body {
-    /// The `wanted` paths of a JSON object.
+impl Scalars {
+    /// Reads the `wanted` paths of a JSON object.
     pub(super) fn json(text: &[u8], wanted: &[&str]) -> Option<Self> {
         let mut body = Self::default();
         let mut json = serde_json::Deserializer::from_slice(text);
-        Node { wanted, path: "", listed: false, found: &mut body }.deserialize(&mut json).ok()?;
+        ScalarVisitor { wanted, path: "", listed: false, found: &mut body }.deserialize(&mut json).ok()?;
         json.end().ok().map(|()| body)
     }
 
-    /// The `wanted` fields of a form.
+    /// Reads the `wanted` fields of a form.
     pub(super) fn form(text: &[u8], wanted: &[&str]) -> Self {
         let mut body = Self::default();
         for (name, value) in url::form_urlencoded::parse(text) {
             if wanted.contains(&&*name) && !value.is_empty() {
                 let value = Scalar::Text(Zeroizing::new(value.into_owned()));
-                body.replace(&name, Self(vec![Found { path: name.to_string(), listed: false, value }]));
+                body.replace(&name, Self(vec![PathScalar { path: name.to_string(), listed: false, value }]));
             }
         }
         body
     }
 
-    /// The last of several fields with one name counts, as in most parsers, unless it is absent.
+    /// Replaces the field `name`: the last of several fields with one name counts, as in most parsers, unless it is
+    /// absent.
     fn replace(&mut self, name: &str, later: Self) {
         if !later.0.is_empty() {
             self.0.retain(|old| old.path != name && !below(name, &old.path));
@@ -58,7 +59,7 @@ impl Body {
         }
     }
 
-    /// All that stands at `path`, as text.
+    /// Returns all scalars at `path` as text.
     pub(super) fn all(&self, path: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |found| found.path == path).map(|found| match &found.value {
             Scalar::Text(text) => text.as_str(),
@@ -68,20 +69,21 @@ impl Body {
         })
     }
 
-    /// The one text at `path`, which stays.
-    pub(super) fn one(&self, path: &str) -> Option<&str> {
+    /// Returns the single text at `path` and keeps it.
+    pub(super) fn single(&self, path: &str) -> Option<&str> {
         self.0.iter().filter(|found| found.path == path && !found.listed).find_map(|found| match &found.value {
             Scalar::Text(text) => Some(text.as_str()),
             Scalar::Number(_) | Scalar::Flag(_) => None,
         })
     }
 
-    /// Takes the one scalar at `path`.
+    /// Takes the single scalar at `path`.
     fn take(&mut self, path: &str) -> Option<Scalar> {
         let at = self.0.iter().position(|found| found.path == path && !found.listed)?;
         Some(self.0.swap_remove(at).value)
     }
 
+    /// Takes the text at `path`.
     pub(super) fn text(&mut self, path: &str) -> Option<Zeroizing<String>> {
         match self.take(path)? {
             Scalar::Text(text) => Some(text),
@@ -89,8 +91,8 @@ impl Body {
         }
     }
 
-    /// Text, or a number as text: some subjects are numbers.
-    pub(super) fn word(&mut self, path: &str) -> Option<String> {
+    /// Takes the text at `path`, or the number as text: some subjects are numbers.
+    pub(super) fn text_or_number(&mut self, path: &str) -> Option<String> {
         match self.take(path)? {
             Scalar::Text(text) => Some(text.to_string()),
             Scalar::Number(text) => Some(text),
@@ -98,7 +100,7 @@ impl Body {
         }
     }
 
-    /// Text, or a list of it in one.
+    /// Returns the text at `path`, or the texts of a list joined by spaces.
     pub(super) fn list(&self, path: &str) -> Option<String> {
         let words = self.0.iter().filter(|found| found.path == path).filter_map(|found| match &found.value {
             Scalar::Text(text) => Some(text.as_str()),
@@ -108,6 +110,7 @@ impl Body {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
+    /// Takes the number at `path`, which may be written as text.
     pub(super) fn seconds(&mut self, path: &str) -> Option<f64> {
         let number = match self.take(path)? {
             Scalar::Text(text) => text.trim().parse::<f64>(),
@@ -118,35 +121,35 @@ impl Body {
     }
 }
 
-impl fmt::Debug for Body {
-    /// Without what is in it.
+impl fmt::Debug for Scalars {
+    /// Omits the scalars.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Body")
+        f.write_str("Scalars")
     }
 }
 
-/// Whether `path` leads to something within `outer`.
+/// Returns whether `path` leads into `outer`.
 fn below(outer: &str, path: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Any JSON value at `path`: what is wanted of it goes to `found`.
-struct Node<'a> {
+/// Visits any JSON value at `path` and adds its wanted scalars to `found`.
+struct ScalarVisitor<'a> {
     wanted: &'a [&'a str],
     path: &'a str,
     listed: bool,
-    found: &'a mut Body,
+    found: &'a mut Scalars,
 }
 
-impl Node<'_> {
-    fn put(self, value: Scalar) {
+impl ScalarVisitor<'_> {
+    fn add(self, value: Scalar) {
         if self.wanted.contains(&self.path) && self.found.0.len() < LONGEST_LIST {
-            self.found.0.push(Found { path: self.path.to_owned(), listed: self.listed, value });
+            self.found.0.push(PathScalar { path: self.path.to_owned(), listed: self.listed, value });
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for ScalarVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -154,7 +157,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for ScalarVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,28 +166,28 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         if !text.is_empty() {
-            self.put(Scalar::Text(Zeroizing::new(text.to_owned())));
+            self.add(Scalar::Text(Zeroizing::new(text.to_owned())));
         }
         Ok(())
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.put(Scalar::Number(number.to_string()));
+        self.add(Scalar::Number(number.to_string()));
         Ok(())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.put(Scalar::Number(number.to_string()));
+        self.add(Scalar::Number(number.to_string()));
         Ok(())
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.put(Scalar::Number(number.to_string()));
+        self.add(Scalar::Number(number.to_string()));
         Ok(())
     }
 
     fn visit_bool<E>(self, flag: bool) -> Result<(), E> {
-        self.put(Scalar::Flag(flag));
+        self.add(Scalar::Flag(flag));
         Ok(())
     }
 
@@ -195,10 +198,10 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Self { wanted, path, listed, found } = self;
         if listed {
-            // A list in a list has no sense, and how deep it goes is not for our stack.
+            // A list in a list has no meaning, and its depth must not use the stack.
             while list.next_element::<IgnoredAny>()?.is_some() {}
         } else {
-            while list.next_element_seed(Node { wanted, path, listed: true, found: &mut *found })?.is_some() {}
+            while list.next_element_seed(ScalarVisitor { wanted, path, listed: true, found: &mut *found })?.is_some() {}
         }
         Ok(())
     }
@@ -210,11 +213,11 @@ impl<'de> Visitor<'de> for Node<'_> {
             if !wanted.iter().any(|wanted| **wanted == *path || below(&path, wanted)) {
                 map.next_value::<IgnoredAny>()?;
             } else if outer.is_empty() {
-                let mut fresh = Body::default();
-                map.next_value_seed(Node { wanted, path: &path, listed, found: &mut fresh })?;
+                let mut fresh = Scalars::default();
+                map.next_value_seed(ScalarVisitor { wanted, path: &path, listed, found: &mut fresh })?;
                 found.replace(&path, fresh);
             } else {
-                map.next_value_seed(Node { wanted, path: &path, listed, found: &mut *found })?;
+                map.next_value_seed(ScalarVisitor { wanted, path: &path, listed, found: &mut *found })?;
             }
         }
         Ok(())

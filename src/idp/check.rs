@@ -1,19 +1,19 @@
-//! Whether the data of an identity provider can work, before anything is sent.
+//! Validates the data of an identity provider before the first request.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::{ClientAuth, Idp, RESERVED_PARAMS};
+use super::provider::{ClientAuth, Idp, RESERVED_PARAMS};
 
-/// What is taken from an answer before anything else is looked at.
-const TOKENS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
+/// The fields of a response that are secret.
+const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
 
 impl Idp {
-    /// Whether this can work. Timing is checked where the supervisor's own settings are known.
+    /// Validates the settings, except for timing, which is validated where the supervisor's own settings are known.
     ///
     /// # Errors
-    /// Which setting is wrong, and what it should be; never its value.
+    /// The name of the wrong setting, and what it must be; never its value.
     pub fn validate(&self) -> Result<(), String> {
         self.check_url("token_url", &self.token_url)?;
         if let Some(url) = &self.revocation_url {
@@ -29,17 +29,18 @@ impl Idp {
         if let Some(name) = RESERVED_PARAMS.into_iter().find(|name| self.params.contains_key(*name)) {
             return Err(format!("params must not contain {name}: it is set by the request itself"));
         }
-        let paths = self.answer_paths();
+        let paths = self.response_paths();
         if paths.iter().any(|path| path.is_empty()) || self.errors.iter().any(|rule| rule.value.is_empty()) {
-            return Err("an error rule, error_detail and subject_field must not be empty".to_owned());
+            return Err("errors must not have an empty field or value, nor may error_detail or subject_field be empty"
+                .to_owned());
         }
-        if let Some(name) = TOKENS.into_iter().find(|name| paths.contains(name)) {
-            return Err(format!("an error rule, error_detail and subject_field must not look at {name}: it is secret"));
+        if let Some(name) = SECRET_FIELDS.into_iter().find(|name| paths.contains(name)) {
+            return Err(format!("errors, error_detail and subject_field must not read {name}: it is secret"));
         }
         if self.max_concurrency == 0 {
             return Err("max_concurrency must be at least 1".to_owned());
         }
-        // Slower than once a day is a mistake, faster than the clock's milliseconds no limit.
+        // A rate below one request a day is a mistake; a rate above the clock's milliseconds is no limit.
         if self.requests_per_second.is_some_and(|rate| !(1e-5..=1e3).contains(&rate)) {
             return Err("requests_per_second must be between 0.00001 and 1000".to_owned());
         }
@@ -57,12 +58,12 @@ impl Idp {
             "http" => return Err(format!("{name} must be https (or loopback, or set allow_http)")),
             _ => return Err(format!("{name} must be https")),
         }
-        // RFC 6749, section 3.2: an endpoint must not have one.
+        // RFC 6749, section 3.2: an endpoint must not have a fragment.
         if url.fragment().is_some() { Err(format!("{name} must not have a fragment")) } else { Ok(()) }
     }
 }
 
-/// Whether the URL names this very machine, whatever a name server says.
+/// Returns whether the URL names this machine, without asking a name server.
 pub(crate) fn loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -75,7 +76,7 @@ pub(crate) fn loopback(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idp::{ErrorRule, Meaning};
+    use crate::idp::rule::{ErrorRule, Meaning};
 
     fn at(url: &str) -> Idp {
         Idp::oauth2(url, "client", "ts-test-secret-client")
@@ -110,11 +111,11 @@ mod tests {
             (good().client("", "ts-test-secret-old"), Some("client_id")),
             (good().client("old", ""), Some("client_secret")),
             (good().error(ErrorRule::new("x", Meaning::Race).and("a.b", "c").status(409)), None),
-            (good().error(ErrorRule::new("", Meaning::Race)), Some("an error rule")),
-            (good().error(ErrorRule::new("x", Meaning::Race).field("")), Some("an error rule")),
-            (good().error(ErrorRule::new("x", Meaning::Race).and("refresh_token", "x")), Some("an error rule")),
-            (good().subject_field("access_token"), Some("an error rule")),
-            (good().error_detail("id_token"), Some("an error rule")),
+            (good().error(ErrorRule::new("", Meaning::Race)), Some("errors must not have")),
+            (good().error(ErrorRule::new("x", Meaning::Race).field("")), Some("errors must not have")),
+            (good().error(ErrorRule::new("x", Meaning::Race).and("refresh_token", "x")), Some("errors, error_detail")),
+            (good().subject_field("access_token"), Some("errors, error_detail")),
+            (good().error_detail("id_token"), Some("errors, error_detail")),
         ] {
             match (idp.validate(), expected) {
                 (Ok(()), None) => {}

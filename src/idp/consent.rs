@@ -1,37 +1,37 @@
-//! The answer that ends a user's consent, as a grant to be connected.
+//! Reads the token response that ends a user's consent into a grant to connect.
 
-use super::decode::{RefreshLife, decode};
+use super::decode::{RefreshLifetime, decode};
 use crate::{
     error::Error,
     model::{Expiry, Grant, Lifetime},
 };
 
 impl Grant {
-    /// The grant in an answer of a token endpoint, JSON or a form, exactly as it came. Its lifetimes count from the moment
-    /// of connecting. A refresh token alone will do; see [`from_refresh_token`](Self::from_refresh_token).
+    /// Reads the grant from the unchanged response of a token endpoint, JSON or a form. Its lifetimes count from the
+    /// moment of connecting. A refresh token alone is enough; see [`from_refresh_token`](Self::from_refresh_token).
     ///
     /// ```
     /// use token_supervisor::Grant;
-    /// let answer = br#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":7200}"#;
-    /// let grant = Grant::from_token_response(answer)?;
+    /// let response = br#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":7200}"#;
+    /// let grant = Grant::from_token_response(response)?;
     /// # Ok::<(), token_supervisor::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`]: why there is no grant in it. Nothing of it is said.
+    /// [`Error::InvalidRequest`] with the reason why the response contains no grant. It never quotes the response.
     pub fn from_token_response(body: &[u8]) -> Result<Self, Error> {
         let fields = decode(None, body, &[]).ok_or(Error::InvalidRequest(if body.trim_ascii().is_empty() {
-            "the answer is empty: hand in what the token endpoint answered, exactly as it came"
+            "the response is empty: pass the response of the token endpoint unchanged"
         } else {
-            "the answer is neither a JSON object nor a form: hand in what the token endpoint answered, exactly as it came"
+            "the response is neither a JSON object nor a form: pass the response of the token endpoint unchanged"
         }))?;
-        let denied = fields.error.is_some() || fields.says("ok", "false");
+        let denied = fields.error.is_some() || fields.has("ok", "false");
         let grant = match (fields.access_token, fields.refresh_token) {
-            (None, None) if denied => Err("the answer is a refusal: send the user through consent again"),
-            (None, None) => {
-                Err("the answer has no token: hand in what the token endpoint answered, exactly as it came")
+            (None, None) if denied => {
+                Err("the response has an error and no token: send the user through consent again")
             }
-            _ if denied => Err("the answer has a token and an error: send the user through consent again"),
+            (None, None) => Err("the response has no token: pass the response of the token endpoint unchanged"),
+            _ if denied => Err("the response has a token and an error: send the user through consent again"),
             (Some(access), None) => Ok(Self::new(access)),
             (Some(access), Some(refresh)) => Ok(Self::new(access).refresh_token(refresh)),
             (None, Some(refresh)) => Ok(Self::from_refresh_token(refresh)),
@@ -42,8 +42,8 @@ impl Grant {
         grant.subject = fields.subject;
         grant.expiry = fields.expires_in.map_or(grant.expiry, Lifetime::For);
         grant.refresh_expiry = match fields.refresh_expires {
-            Some(RefreshLife::In(life)) => Lifetime::For(life),
-            Some(RefreshLife::Never) => Lifetime::Until(Expiry::Never),
+            Some(RefreshLifetime::In(life)) => Lifetime::For(life),
+            Some(RefreshLifetime::Never) => Lifetime::Until(Expiry::Never),
             None => grant.refresh_expiry,
         };
         grant.validate().map_err(Error::InvalidRequest)?;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_read_with_all_that_they_say() {
+    fn json_and_forms_are_read_with_all_fields() {
         let json = br#" {"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","token_type":"bearer",
             "expires_in":"7200","refresh_expires_in":0,"scope":"api","sub":"42","foo":[1]} "#;
         let grant = Grant::from_token_response(json).unwrap();
@@ -74,13 +74,13 @@ mod tests {
         assert!(grant.refresh_token.is_none() && matches!(grant.expiry, Lifetime::Until(Expiry::Unknown)));
         assert!(matches!(grant.refresh_expiry, Lifetime::For(life) if life == Duration::from_secs(60)));
 
-        let kept = Grant::from_token_response(br#"{"refresh_token":"ts-test-secret-r"}"#).unwrap();
-        assert!(kept.access_token.is_none());
-        assert_eq!(kept.refresh_token.unwrap().expose_secret(), "ts-test-secret-r");
+        let refresh_only = Grant::from_token_response(br#"{"refresh_token":"ts-test-secret-r"}"#).unwrap();
+        assert!(refresh_only.access_token.is_none());
+        assert_eq!(refresh_only.refresh_token.unwrap().expose_secret(), "ts-test-secret-r");
     }
 
     #[test]
-    fn what_is_no_grant_is_refused_without_a_word_of_it() {
+    fn a_response_without_a_grant_is_refused_and_not_quoted() {
         for (body, word) in [
             ("", "empty"),
             (" \n", "empty"),
@@ -90,9 +90,9 @@ mod tests {
             ("<html>ts-test-secret-a</html>", "neither"),
             (r#"{"id_token":"ts-test-secret-i"}"#, "no token"),
             (r#"{"error":"x","refresh_token":"ts-test-secret-r"}"#, "a token and an error"),
-            (r#"{"error":"bad_verification_code"}"#, "refusal"),
-            (r#"{"ok":false,"error":"invalid_code"}"#, "refusal"),
-            ("error=bad_verification_code&error_description=ts-test-secret-x", "refusal"),
+            (r#"{"error":"bad_verification_code"}"#, "an error and no token"),
+            (r#"{"ok":false,"error":"invalid_code"}"#, "an error and no token"),
+            ("error=bad_verification_code&error_description=ts-test-secret-x", "an error and no token"),
             (r#"{"error":"x","access_token":"ts-test-secret-a"}"#, "a token and an error"),
             (r#"{"access_token":"ts-test-secret a"}"#, "access_token must be"),
         ] {

@@ -1,4 +1,4 @@
-//! Quirks of real answers, and arbitrary values; arbitrary bytes are in `crate::fuzz`.
+//! Quirks of real responses, and arbitrary values. `crate::fuzz` tests arbitrary bytes.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn exposed(fields: &Fields) -> (Option<&str>, Option<&str>) {
 }
 
 #[test]
-fn an_answer_as_keycloak_and_gitlab_give_it() {
+fn a_response_of_keycloak_and_gitlab() {
     let fields = json(
         r#"{"access_token":"ts-test-secret-a","expires_in":7200,"refresh_expires_in":0,
             "refresh_token":"ts-test-secret-r","token_type":"Bearer","not-before-policy":0,
@@ -25,7 +25,7 @@ fn an_answer_as_keycloak_and_gitlab_give_it() {
     assert_eq!(exposed(&fields), (Some("ts-test-secret-a"), Some("ts-test-secret-r")));
     assert_eq!(fields.token_type.as_deref(), Some("Bearer"));
     assert_eq!(fields.expires_in, Some(Duration::from_secs(7_200)));
-    assert_eq!(fields.refresh_expires, Some(RefreshLife::Never));
+    assert_eq!(fields.refresh_expires, Some(RefreshLifetime::Never));
     assert_eq!(fields.created_at, Some(WallTime(1_607_635_748_000)));
     assert_eq!(fields.scope.as_deref(), Some("email profile"));
     assert_eq!((fields.error, fields.subject), (None, None));
@@ -41,14 +41,14 @@ fn a_form_is_recognised_whatever_the_content_type_says() {
         assert!(!fields.json);
         assert_eq!(exposed(&fields), (Some("ts-test-secret-a+1"), Some("ts-test-secret-r")));
         assert_eq!(fields.expires_in, Some(Duration::from_secs(28_800)));
-        assert_eq!(fields.refresh_expires, Some(RefreshLife::In(Duration::from_secs(15_811_200))));
+        assert_eq!(fields.refresh_expires, Some(RefreshLifetime::In(Duration::from_secs(15_811_200))));
         assert_eq!(fields.scope, None);
     }
     assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}", &[]).unwrap().json);
 }
 
 #[test]
-fn what_is_neither_json_object_nor_form_is_nothing() {
+fn a_body_that_is_neither_json_object_nor_form_is_rejected() {
     let html = b"<a href='?x=1&error=invalid_grant&access_token=x'>sign in</a>";
     let sentence = b"Sorry, no luck &error=invalid_grant";
     let bodies: [&[u8]; 10] =
@@ -87,7 +87,7 @@ fn numbers_come_in_many_forms() {
 }
 
 #[test]
-fn absent_is_absent_and_the_odd_is_skipped() {
+fn null_empty_and_meaningless_values_are_absent() {
     let fields = json(
         r#"{"access_token":null,"refresh_token":"","token_type":{},"error":{"code":"invalid_grant"},
             "refresh_expires_in":-1,"created_at":"2026-11-01T00:00:00Z","scope":[],"sub":null,"x":[[[{}]]]}"#,
@@ -128,7 +128,7 @@ fn the_subject_comes_from_sub_or_from_the_id_token() {
 }
 
 #[test]
-fn deep_nesting_neither_overflows_nor_spoils_the_answer() {
+fn deep_nesting_neither_overflows_nor_hides_other_fields() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     assert!(json(&format!(r#"{{"x":{deep},"access_token":"ts-test-secret-a"}}"#)).access_token.is_some());
     let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes(), &[]);
@@ -136,7 +136,7 @@ fn deep_nesting_neither_overflows_nor_spoils_the_answer() {
 }
 
 #[test]
-fn what_tells_errors_apart_is_found_where_it_stands() {
+fn fields_of_error_rules_are_found_by_their_path() {
     let more = ["codes", "errors.errorType", "a.b.c", "flag", "text"];
     let read = |body: &str| decode(None, body.as_bytes(), &more).unwrap_or_else(|| panic!("not decoded: {body}"));
     for (body, path, value, expected) in [
@@ -164,22 +164,22 @@ fn what_tells_errors_apart_is_found_where_it_stands() {
         ("text=Access+Denied&codes=1&codes=2", "codes", "1", false),
         ("text=x&errors.errorType=a", "errors.errorType", "a", true),
     ] {
-        assert_eq!(read(body).says(path, value), expected, "{body} {path} {value}");
+        assert_eq!(read(body).has(path, value), expected, "{body} {path} {value}");
     }
     assert_eq!(read(r#"{"codes":["no code",{"x":1},"code","other"]}"#).code("codes"), Some("code"));
     let long = format!(r#"{{"codes":[{}1],"text":"x"}}"#, "0,".repeat(100_000));
-    assert!(read(&long).says("codes", "0") && !read(&long).says("codes", "1") && read(&long).says("text", "x"));
+    assert!(read(&long).has("codes", "0") && !read(&long).has("codes", "1") && read(&long).has("text", "x"));
     assert!(!format!("{:?}", read(r#"{"text":"ts-test-secret-x","error":"ts-test secret-x"}"#)).contains("ts-test"));
 }
 
-fn some_type() -> impl Strategy<Value = Option<&'static str>> {
+fn any_content_type() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, Some("application/json"), Some("application/x-www-form-urlencoded"), Some("x")])
 }
 
 proptest! {
     #[test]
     fn arbitrary_values_never_panic_and_debug_shows_no_secret(
-        content_type in some_type(),
+        content_type in any_content_type(),
         name in prop::sample::select(NAMES.to_vec()),
         value in "[\\[\\]{}\",:0-9eE+.a-z\\\\-]{0,40}",
     ) {

@@ -1,8 +1,9 @@
-//! The gate before an identity provider: how many requests at once, how many a second, and whether at all.
+//! The gate of an identity provider: limits concurrent requests and the request rate, and closes when the provider's
+//! health says so.
 //!
-//! One per provider and process, so that a slow or broken provider holds up its own grants alone, and what one
-//! request learns is heard by all. `health` decides; here is the waiting. Those whom a caller waits for go before
-//! what is refreshed ahead of need.
+//! There is one gate per provider and process, so that a slow or broken provider delays its own grants alone, and the
+//! response to one request counts for all. `health` decides; this module waits. Requests that a caller waits for go
+//! before refreshes ahead of expiry.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,57 +13,57 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Idp,
-    health::{Admitted, Closed, Health, Notice, Said},
+    health::{Admission, GateClosed, HealthChange, IdpHealth, Observation},
+    provider::Idp,
 };
 use crate::{
     clock::{Clock, Reading},
     model::{BootTime, Evidence, WallTime},
 };
 
-/// Hands out the right to send one request.
+/// Grants the permission to send one request at a time.
 #[derive(Debug)]
 pub(crate) struct Gate {
     slots: Arc<Semaphore>,
-    /// At most one of those nobody waits for is in the queue below.
+    /// Admits one background request at a time to the queue below.
     background: Semaphore,
-    /// The queue, first come first served, and the boot time from which the next request may be sent.
+    /// The queue, first in first out, and the boot time from which the next request may be sent.
     next: tokio::sync::Mutex<BootTime>,
-    /// Between two requests.
+    /// The shortest time between two requests.
     interval: Duration,
-    health: Mutex<Health>,
-    /// What was said when there was no token, and when.
+    health: Mutex<IdpHealth>,
+    /// The last reason for a refresh without a token, and when it was recorded.
     last_error: Mutex<Option<(Evidence, WallTime)>>,
 }
 
-/// Who goes first.
+/// The order in which requests wait for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// A caller waits for it.
-    Wanted,
-    /// Nobody does yet.
+pub(crate) enum Priority {
+    /// A caller waits for the request.
+    Foreground,
+    /// No caller waits for the request.
     Background,
 }
 
-/// The right to send one request; dropping it lets the next one in.
+/// The permission to send one request. Dropping it admits the next request.
 #[derive(Debug)]
 pub(crate) struct Slot {
     gate: Arc<Gate>,
-    admitted: Option<Admitted>,
+    admission: Option<Admission>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Gate {
     pub(crate) fn new(idp: &Idp) -> Self {
-        Self::with(idp, Health::new(idp))
+        Self::with(idp, IdpHealth::new(idp))
     }
 
-    /// For new settings of the same provider.
-    pub(crate) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
-        Self::with(idp, self.health().renewed(idp, now))
+    /// Returns the gate under new settings of the same provider.
+    pub(crate) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
+        Self::with(idp, self.health().reconfigured(idp, now))
     }
 
-    fn with(idp: &Idp, health: Health) -> Self {
+    fn with(idp: &Idp, health: IdpHealth) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS))),
             background: Semaphore::new(1),
@@ -73,70 +74,75 @@ impl Gate {
         }
     }
 
-    /// The login of a grant that was issued to this client, if it is configured.
-    pub(crate) fn login(&self, client_id: Option<&str>) -> Option<usize> {
-        self.health().login(client_id)
+    /// Returns the index of the client that a grant was issued to, if that client is configured.
+    pub(crate) fn client_index(&self, client_id: Option<&str>) -> Option<usize> {
+        self.health().client_index(client_id)
     }
 
-    /// Waits for a slot. Dropping the future gives up the place.
+    /// Waits for a slot. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`Closed`] at once, or after the wait if the gate was closed in the meantime.
-    pub(crate) async fn slot(self: &Arc<Self>, clock: &Clock, login: usize, lane: Lane) -> Result<Slot, Closed> {
-        self.open_to(login, clock)?;
-        let _alone = match lane {
-            Lane::Wanted => None,
-            Lane::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
+    /// [`GateClosed`] immediately, or after the wait if the gate was closed in the meantime.
+    pub(crate) async fn slot(
+        self: &Arc<Self>,
+        clock: &Clock,
+        client: usize,
+        priority: Priority,
+    ) -> Result<Slot, GateClosed> {
+        self.open_to(client, clock)?;
+        let _turn = match priority {
+            Priority::Foreground => None,
+            Priority::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
         };
         let mut next = self.next.lock().await;
-        self.open_to(login, clock)?;
+        self.open_to(client, clock)?;
         let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
         let early = next.since(clock.read().boot);
         if !early.is_zero() {
             clock.sleep(early).await;
         }
         let now = clock.read().boot;
-        let admitted = self.health().admit(login, now)?;
+        let admission = self.health().admit(client, now)?;
         *next = now + self.interval;
-        Ok(Slot { gate: self.clone(), admitted: Some(admitted), _permit: permit })
+        Ok(Slot { gate: self.clone(), admission: Some(admission), _permit: permit })
     }
 
-    fn open_to(&self, login: usize, clock: &Clock) -> Result<(), Closed> {
-        self.health().closed_to(login, clock.read().boot).map_or(Ok(()), Err)
+    fn open_to(&self, client: usize, clock: &Clock) -> Result<(), GateClosed> {
+        self.health().closed_to(client, clock.read().boot).map_or(Ok(()), Err)
     }
 
-    /// Whether this login may not ask now.
-    pub(crate) fn closed_to(&self, login: usize, now: Reading) -> Option<Closed> {
-        self.health().closed_to(login, now.boot)
+    /// Returns why this client may not send a request now.
+    pub(crate) fn closed_to(&self, client: usize, now: Reading) -> Option<GateClosed> {
+        self.health().closed_to(client, now.boot)
     }
 
-    /// Whether nobody may ask now.
-    pub(crate) fn closed(&self, now: Reading) -> Option<Closed> {
+    /// Returns why no client may send a request now.
+    pub(crate) fn closed(&self, now: Reading) -> Option<GateClosed> {
         self.health().closed(now.boot)
     }
 
-    /// Whether one of our clients is refused.
+    /// Returns whether the provider refuses one of the configured clients.
     pub(crate) fn is_paused(&self) -> bool {
         self.health().is_paused()
     }
 
-    /// Whether requests are held back until one that probes goes well.
+    /// Returns whether requests are held back until a probe succeeds.
     pub(crate) fn is_broken(&self) -> bool {
         self.health().is_broken()
     }
 
-    /// When the last outage or pause ended.
+    /// Returns when the last outage or pause ended, or the settings changed.
     pub(crate) fn recovered(&self) -> Option<Reading> {
         self.health().recovered()
     }
 
-    /// The next request goes through, whatever was learnt: people say that the provider is well again.
+    /// Lets the next request probe immediately: an operator says that the provider works again.
     pub(crate) fn probe_now(&self, now: Reading) {
         self.health().probe_now(now.boot);
     }
 
-    /// Remembers why there was no token.
-    pub(crate) fn note(&self, evidence: &Evidence, now: Reading) {
+    /// Records why a refresh returned no token.
+    pub(crate) fn record_error(&self, evidence: &Evidence, now: Reading) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((evidence.clone(), now.wall));
     }
 
@@ -144,26 +150,32 @@ impl Gate {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn health(&self) -> MutexGuard<'_, Health> {
+    fn health(&self) -> MutexGuard<'_, IdpHealth> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Slot {
-    /// The place of the client and secret to send, among the provider's clients.
-    pub(crate) fn client(&self) -> usize {
-        self.admitted.map_or(0, |admitted| admitted.client)
+    /// Returns the index of the credentials to send in [`Idp::clients`].
+    pub(crate) fn credentials_index(&self) -> usize {
+        self.admission.map_or(0, |admission| admission.credentials)
     }
 
-    pub(crate) fn login(&self) -> usize {
-        self.admitted.map_or(0, |admitted| admitted.login)
+    pub(crate) fn client_index(&self) -> usize {
+        self.admission.map_or(0, |admission| admission.client)
     }
 
-    /// Learns from the answer to the request of the grant `who`, and lets the next one in. True beside the notices:
-    /// another secret is to be tried at once.
-    pub(crate) fn told(mut self, said: Said, who: u64, now: Reading, random: u64) -> (Vec<Notice>, bool) {
-        match self.admitted.take() {
-            Some(admitted) => self.gate.health().told(admitted, said, who, now, random),
+    /// Updates the provider's health by the response to a request of `grant`, and admits the next request. The flag
+    /// beside the changes says that another secret is to be tried immediately.
+    pub(crate) fn report(
+        mut self,
+        observed: Observation,
+        grant: u64,
+        now: Reading,
+        random: u64,
+    ) -> (Vec<HealthChange>, bool) {
+        match self.admission.take() {
+            Some(admission) => self.gate.health().report(admission, observed, grant, now, random),
             None => (Vec::new(), false),
         }
     }
@@ -171,8 +183,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(admitted) = self.admitted.take() {
-            self.gate.health().give_back(admitted);
+        if let Some(admission) = self.admission.take() {
+            self.gate.health().give_back(admission);
         }
     }
 }

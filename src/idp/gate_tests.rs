@@ -3,7 +3,7 @@ use futures_util::FutureExt as _;
 use super::*;
 use crate::{clock::ManualClock, error::Cause};
 
-struct Bench {
+struct GateFixture {
     manual: ManualClock,
     clock: Clock,
     gate: Arc<Gate>,
@@ -13,60 +13,60 @@ fn idp() -> Idp {
     Idp::oauth2("https://idp.example/token", "client", "ts-test-secret-1")
 }
 
-impl Bench {
+impl GateFixture {
     fn new(idp: &Idp) -> Self {
         let manual = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
         manual.advance(Duration::from_secs(1_000));
         Self { clock: Clock::manual(&manual), manual, gate: Arc::new(Gate::new(idp)) }
     }
 
-    async fn slot(&self, lane: Lane) -> Result<Slot, Closed> {
-        self.gate.slot(&self.clock, 0, lane).await
+    async fn slot(&self, priority: Priority) -> Result<Slot, GateClosed> {
+        self.gate.slot(&self.clock, 0, priority).await
     }
 
-    async fn told(&self, said: Said) -> Vec<Notice> {
-        self.slot(Lane::Wanted).await.unwrap().told(said, 1, self.clock.read(), 0).0
+    async fn report(&self, observed: Observation) -> Vec<HealthChange> {
+        self.slot(Priority::Foreground).await.unwrap().report(observed, 1, self.clock.read(), 0).0
     }
 }
 
 #[tokio::test]
-async fn slots_are_limited_and_come_back() {
-    let bench = Bench::new(&idp().max_concurrency(2));
-    let first = bench.slot(Lane::Wanted).await.unwrap();
-    let _second = bench.slot(Lane::Background).await.unwrap();
-    let mut third = Box::pin(bench.slot(Lane::Wanted));
+async fn slots_are_limited_and_released() {
+    let fixture = GateFixture::new(&idp().max_concurrency(2));
+    let first = fixture.slot(Priority::Foreground).await.unwrap();
+    let _second = fixture.slot(Priority::Background).await.unwrap();
+    let mut third = Box::pin(fixture.slot(Priority::Foreground));
     assert!((&mut third).now_or_never().is_none());
     drop(first);
     third.await.unwrap();
 }
 
 #[tokio::test]
-async fn whom_a_caller_waits_for_goes_before_those_refreshed_ahead_of_need() {
-    let bench = Bench::new(&idp().max_concurrency(1));
-    let running = bench.slot(Lane::Wanted).await.unwrap();
-    let mut background: Vec<_> = (0..100).map(|_| Box::pin(bench.slot(Lane::Background))).collect();
+async fn requests_with_a_waiting_caller_go_before_background_requests() {
+    let fixture = GateFixture::new(&idp().max_concurrency(1));
+    let running = fixture.slot(Priority::Foreground).await.unwrap();
+    let mut background: Vec<_> = (0..100).map(|_| Box::pin(fixture.slot(Priority::Background))).collect();
     assert!(background.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
-    let mut wanted = Box::pin(bench.slot(Lane::Wanted));
+    let mut wanted = Box::pin(fixture.slot(Priority::Foreground));
     assert!((&mut wanted).now_or_never().is_none());
     drop(running);
-    // At most one of the others is ahead.
-    let ahead = (&mut background[0]).now_or_never().expect("the first of them is").unwrap();
+    // At most one background request is ahead.
+    let ahead = (&mut background[0]).now_or_never().expect("the first background request is admitted").unwrap();
     drop(ahead);
     drop(background);
-    wanted.now_or_never().expect("then it is its turn").unwrap();
+    wanted.now_or_never().expect("the foreground request is next").unwrap();
 }
 
 #[tokio::test]
-async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
-    let bench = Bench::new(&idp().requests_per_second(100.0).max_concurrency(16));
+async fn the_rate_is_even_for_any_number_of_requests_due_at_once() {
+    let fixture = GateFixture::new(&idp().requests_per_second(100.0).max_concurrency(16));
     let admitted = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = || admitted.load(std::sync::atomic::Ordering::Relaxed);
     let all: Vec<_> = (0..50_000)
         .map(|number| {
-            let (gate, clock, admitted) = (bench.gate.clone(), bench.clock.clone(), admitted.clone());
-            let lane = if number % 100 == 0 { Lane::Wanted } else { Lane::Background };
+            let (gate, clock, admitted) = (fixture.gate.clone(), fixture.clock.clone(), admitted.clone());
+            let priority = if number % 100 == 0 { Priority::Foreground } else { Priority::Background };
             tokio::spawn(async move {
-                let slot = gate.slot(&clock, 0, lane).await.unwrap();
+                let slot = gate.slot(&clock, 0, priority).await.unwrap();
                 admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 drop(slot);
             })
@@ -76,7 +76,7 @@ async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
         while count() < expected {
             tokio::task::yield_now().await;
         }
-        // Nobody slips through although there is time to.
+        // No further request passes although there is time to.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -85,7 +85,7 @@ async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
     settle(1).await;
     for second in 0..5 {
         for tenth in 1..=100 {
-            bench.manual.advance(Duration::from_millis(10));
+            fixture.manual.advance(Duration::from_millis(10));
             settle(1 + second * 100 + tenth).await;
         }
     }
@@ -93,39 +93,39 @@ async fn a_rate_is_kept_evenly_by_any_number_of_those_who_are_due_at_once() {
 }
 
 #[tokio::test]
-async fn what_one_request_learns_is_heard_by_those_who_wait() {
-    let bench = Bench::new(&idp().max_concurrency(1));
-    let slot = bench.slot(Lane::Wanted).await.unwrap();
-    let mut waiting = Box::pin(bench.slot(Lane::Wanted));
+async fn the_response_to_one_request_counts_for_waiting_requests() {
+    let fixture = GateFixture::new(&idp().max_concurrency(1));
+    let slot = fixture.slot(Priority::Foreground).await.unwrap();
+    let mut waiting = Box::pin(fixture.slot(Priority::Foreground));
     assert!((&mut waiting).now_or_never().is_none());
-    slot.told(Said::Throttled(Some(Duration::from_secs(4))), 1, bench.clock.read(), 0);
-    let closed = Closed { wait: Duration::from_secs(4), cause: Cause::IdpThrottled };
+    slot.report(Observation::Throttled(Some(Duration::from_secs(4))), 1, fixture.clock.read(), 0);
+    let closed = GateClosed { wait: Duration::from_secs(4), cause: Cause::IdpThrottled };
     assert_eq!(waiting.await.unwrap_err(), closed);
-    assert_eq!(bench.gate.closed(bench.clock.read()), Some(closed));
-    bench.manual.advance(Duration::from_secs(4));
-    bench.slot(Lane::Wanted).await.unwrap();
+    assert_eq!(fixture.gate.closed(fixture.clock.read()), Some(closed));
+    fixture.manual.advance(Duration::from_secs(4));
+    fixture.slot(Priority::Foreground).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_probe_that_is_not_sent_lets_another_probe() {
-    let bench = Bench::new(&idp());
-    let paused = bench.told(Said::ClientRefused).await;
-    assert!(matches!(paused[..], [Notice::Paused { cause: Cause::ClientRefused, .. }]), "{paused:?}");
-    bench.manual.advance(Duration::from_secs(60));
-    let probe = bench.slot(Lane::Wanted).await.unwrap();
-    assert_eq!(bench.slot(Lane::Wanted).await.unwrap_err().cause, Cause::ClientRefused);
+    let fixture = GateFixture::new(&idp());
+    let paused = fixture.report(Observation::ClientRefused).await;
+    assert!(matches!(paused[..], [HealthChange::Paused { cause: Cause::ClientRefused, .. }]), "{paused:?}");
+    fixture.manual.advance(Duration::from_secs(60));
+    let probe = fixture.slot(Priority::Foreground).await.unwrap();
+    assert_eq!(fixture.slot(Priority::Foreground).await.unwrap_err().cause, Cause::ClientRefused);
     drop(probe);
-    assert_eq!(bench.told(Said::Well).await, [Notice::Recovered { cause: Cause::ClientRefused }]);
-    bench.slot(Lane::Wanted).await.unwrap();
+    assert_eq!(fixture.report(Observation::Healthy).await, [HealthChange::Recovered { cause: Cause::ClientRefused }]);
+    fixture.slot(Priority::Foreground).await.unwrap();
 }
 
 #[tokio::test]
-async fn new_settings_end_a_pause_but_not_what_the_provider_asked_for() {
-    let bench = Bench::new(&idp());
-    bench.told(Said::ClientRefused).await;
-    let renewed = Arc::new(bench.gate.renewed(&idp(), bench.clock.read()));
-    assert_eq!(renewed.closed(bench.clock.read()), None);
-    let bench = Bench { gate: renewed, ..bench };
-    bench.told(Said::Throttled(Some(Duration::from_secs(9)))).await;
-    assert!(bench.gate.renewed(&idp(), bench.clock.read()).closed(bench.clock.read()).is_some());
+async fn new_settings_end_a_pause_but_not_a_wait_that_the_provider_asked_for() {
+    let fixture = GateFixture::new(&idp());
+    fixture.report(Observation::ClientRefused).await;
+    let renewed = Arc::new(fixture.gate.reconfigured(&idp(), fixture.clock.read()));
+    assert_eq!(renewed.closed(fixture.clock.read()), None);
+    let fixture = GateFixture { gate: renewed, ..fixture };
+    fixture.report(Observation::Throttled(Some(Duration::from_secs(9)))).await;
+    assert!(fixture.gate.reconfigured(&idp(), fixture.clock.read()).closed(fixture.clock.read()).is_some());
 }

@@ -1,281 +1,287 @@
-//! What is known of a provider's health, and what follows for the next request. Pure; all times are boot time.
+//! The health of a provider, learnt from its responses, and whether the next request may be sent. Pure; all times are
+//! boot time.
 //!
-//! Three things close the way to a provider: it asked to slow down, it does not answer (an outage), or it refuses a
-//! client of ours (a pause of that client alone, because only an operator can mend it). The last two are circuit
-//! breakers: once in a while a single request probes, and its answer opens the way for all.
+//! Three conditions close the gate: the provider asked to slow down, it does not respond (an outage), or it refuses one
+//! of the configured clients (a pause of that client alone, because only an operator can resolve it). Outage and pause
+//! are circuit breakers: from time to time a single request probes, and a good response opens the gate for all.
 
 use std::time::Duration;
 
 use super::{
-    Idp,
-    backoff::{OPERATOR, OUTAGE, Policy, THROTTLE},
-    outcome::{Failure, Meaning, Outcome},
+    backoff::{BackoffPolicy, OPERATOR_BACKOFF, OUTAGE_BACKOFF, THROTTLE_BACKOFF},
+    outcome::{IdpFailure, Outcome},
+    provider::Idp,
+    rule::Meaning,
 };
 use crate::{clock::Reading, error::Cause, model::BootTime};
 
-/// Failures in a row that make an outage. One alone may be a matter of one grant.
-const OUTAGE_FROM: u32 = 5;
+/// Consecutive failures that make an outage. A single failure may concern one grant only.
+const OUTAGE_THRESHOLD: u32 = 5;
 
-/// Nobody else is told to come back earlier than this while a request probes.
+/// The shortest wait that other requests are given while a request probes.
 const WHILE_PROBING: Duration = Duration::from_secs(1);
 
-/// No provider is left alone for longer than this, whatever it asks for.
+/// The longest wait that a provider may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 
-/// The way to the provider is closed.
+/// The gate is closed: no request may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Closed {
-    /// For how long, as far as is known.
+pub(crate) struct GateClosed {
+    /// How long the gate stays closed, as far as known.
     pub(crate) wait: Duration,
     pub(crate) cause: Cause,
 }
 
-/// What an answer says about the provider rather than about the grant.
+/// What a response says about the provider rather than about the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// It answers, and knows the client.
-    Well,
-    /// It refuses the client or what it asks for.
+pub(crate) enum Observation {
+    /// The provider responds and accepts the client.
+    Healthy,
+    /// The provider refuses the client or what the client requests.
     ClientRefused,
-    /// It asks to slow down: for so long, if it says so.
+    /// The provider asks to slow down, for this long if it says so.
     Throttled(Option<Duration>),
-    /// It does not answer as it should; some say for how long.
-    Ill(Option<Duration>),
+    /// The provider does not respond as it should, for this long if it says so.
+    Unhealthy(Option<Duration>),
 }
 
-impl Said {
+impl Observation {
+    /// Reads the outcome of a refresh.
     pub(crate) fn of(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Answered(_) | Outcome::InvalidGrant(_) => Self::Well,
-            Outcome::Unknown(failure) => Self::Ill(failure.retry_after),
+            Outcome::Refreshed(_) | Outcome::InvalidGrant(_) => Self::Healthy,
+            Outcome::Unknown(failure) => Self::Unhealthy(failure.retry_after),
             Outcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
                 (Meaning::OperatorFault, _) => Self::ClientRefused,
                 (Meaning::Throttled, asked) | (_, asked @ Some(_)) => Self::Throttled(asked),
-                // Not even connected.
-                (Meaning::Transient, None) if failure.evidence.status.is_none() => Self::Ill(None),
-                _ => Self::Well,
+                // The connection failed.
+                (Meaning::Transient, None) if failure.evidence.status.is_none() => Self::Unhealthy(None),
+                _ => Self::Healthy,
             },
         }
     }
 
-    /// By the answer to a revocation, in which no token can be lost: only its status tells trouble from an answer.
-    pub(crate) fn of_revocation(revoked: &Result<(), Failure>) -> Self {
+    /// Reads the response to a revocation. No token can be lost in it, so only a missing or 5xx status is unhealthy.
+    pub(crate) fn of_revocation(revoked: &Result<(), IdpFailure>) -> Self {
         match revoked {
-            Ok(()) => Self::Well,
+            Ok(()) => Self::Healthy,
             Err(failure) if failure.evidence.status.is_none_or(|status| status >= 500) => {
-                Self::Ill(failure.retry_after)
+                Self::Unhealthy(failure.retry_after)
             }
             Err(failure) => Self::of(&Outcome::NotSpent(failure.clone())),
         }
     }
 }
 
-/// What everybody should know.
+/// A change of a provider's health that applications and operators should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    /// Requests are held back from now on; the next one probes after `wait`.
+pub(crate) enum HealthChange {
+    /// Requests are held back from now on; the next request probes after `wait`.
     Paused { cause: Cause, wait: Duration },
-    /// They are no longer.
+    /// Requests are no longer held back.
     Recovered { cause: Cause },
 }
 
-/// The right to send one request, and what hangs on its answer.
+/// The permission to send one request, and what its response decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Admitted {
-    /// Which of the client's logins.
-    pub(crate) login: usize,
-    /// The place of its secret among the provider's clients.
+pub(crate) struct Admission {
+    /// The index of the client.
     pub(crate) client: usize,
+    /// The index of the client's credentials in [`Idp::clients`].
+    pub(crate) credentials: usize,
     probes_outage: bool,
     probes_pause: bool,
 }
 
-/// What is known of one provider.
+/// The health of one provider.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct IdpHealth {
     not_before: BootTime,
-    /// How often in a row it asked to slow down without saying for how long.
+    /// Consecutive requests to slow down that did not say for how long.
     throttled: u32,
     outage: Breaker,
-    logins: Vec<Login>,
+    clients: Vec<ClientHealth>,
     /// When the last pause or outage ended, or the settings changed.
     recovered: Option<Reading>,
 }
 
-/// One client and its secrets, in the order in which they are tried.
+/// The health of one client, with its secrets in the order in which they are tried.
 #[derive(Debug)]
-struct Login {
+struct ClientHealth {
     client_id: String,
-    /// Places among the provider's clients.
+    /// Indexes of the client's credentials in [`Idp::clients`].
     secrets: Vec<usize>,
-    /// The one in use: the last that was not refused.
+    /// The secret in use: the last one that was accepted.
     current: usize,
-    /// How many were refused in a row.
+    /// How many secrets were refused in a row.
     refused: usize,
     pause: Breaker,
-    accused: Accused,
-    /// Whose request was refused while another's was not: the fault is that grant's own.
-    own_fault: Option<u64>,
+    refused_grants: RefusedGrants,
+    /// The grant whose request was refused while another grant's was accepted: the fault lies with that grant alone.
+    faulty_grant: Option<u64>,
 }
 
-/// Whose requests were refused since the last one that was not.
+/// The grants whose requests were refused since the last accepted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accused {
-    Nobody,
-    Grant(u64),
-    /// More than one grant's: it is the client.
-    Client,
+enum RefusedGrants {
+    None,
+    One(u64),
+    /// Requests of several grants were refused, so the fault lies with the client.
+    Several,
 }
 
-impl Health {
+impl IdpHealth {
     pub(super) fn new(idp: &Idp) -> Self {
-        let mut logins: Vec<Login> = Vec::new();
-        for (place, client) in idp.clients.iter().enumerate() {
-            match logins.iter_mut().find(|login| login.client_id == client.client_id) {
-                Some(login) => login.secrets.push(place),
-                None => logins.push(Login::new(client.client_id.clone(), place)),
+        let mut clients: Vec<ClientHealth> = Vec::new();
+        for (index, credentials) in idp.clients.iter().enumerate() {
+            match clients.iter_mut().find(|client| client.client_id == credentials.client_id) {
+                Some(client) => client.secrets.push(index),
+                None => clients.push(ClientHealth::new(credentials.client_id.clone(), index)),
             }
         }
         Self {
             not_before: BootTime(0),
             throttled: 0,
-            outage: Breaker::new(OUTAGE_FROM, OUTAGE),
-            logins,
+            outage: Breaker::new(OUTAGE_THRESHOLD, OUTAGE_BACKOFF),
+            clients,
             recovered: None,
         }
     }
 
-    /// For new settings: what the provider asked for stands, what an operator may have mended is tried anew.
-    pub(super) fn renewed(&self, idp: &Idp, now: Reading) -> Self {
+    /// Returns the health under new settings. A wait that the provider asked for and an outage remain; pauses end,
+    /// because the operator may have corrected the client.
+    pub(super) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
         let Self { not_before, throttled, outage, .. } = *self;
         Self { not_before, throttled, outage, recovered: Some(now), ..Self::new(idp) }
     }
 
-    /// The login of a grant that was issued to this client; the first client's if that is not known.
-    pub(super) fn login(&self, client_id: Option<&str>) -> Option<usize> {
+    /// Returns the index of the client that a grant was issued to, or of the first client if that is not known.
+    pub(super) fn client_index(&self, client_id: Option<&str>) -> Option<usize> {
         match client_id {
             None => Some(0),
-            Some(id) => self.logins.iter().position(|login| login.client_id == id),
+            Some(id) => self.clients.iter().position(|client| client.client_id == id),
         }
     }
 
-    /// Whether nobody may ask now, whatever the client.
-    pub(super) fn closed(&self, now: BootTime) -> Option<Closed> {
-        let pauses = self.logins.iter().map(|login| login.pause.closed(now));
-        let paused = pauses.min().flatten().map(|wait| Closed { wait, cause: Cause::ClientRefused });
+    /// Returns why no client may send a request now.
+    pub(super) fn closed(&self, now: BootTime) -> Option<GateClosed> {
+        let pauses = self.clients.iter().map(|client| client.pause.closed(now));
+        let paused = pauses.min().flatten().map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.logins.iter().any(|login| login.pause.is_open())
+        self.clients.iter().any(|client| client.pause.is_open())
     }
 
     pub(super) fn is_broken(&self) -> bool {
         self.outage.is_open() || self.is_paused()
     }
 
-    fn closed_for_all(&self, now: BootTime) -> Option<Closed> {
+    fn closed_for_all(&self, now: BootTime) -> Option<GateClosed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {
-            return Some(Closed { wait: asked, cause: Cause::IdpThrottled });
+            return Some(GateClosed { wait: asked, cause: Cause::IdpThrottled });
         }
-        self.outage.closed(now).map(|wait| Closed { wait, cause: Cause::IdpDown })
+        self.outage.closed(now).map(|wait| GateClosed { wait, cause: Cause::IdpDown })
     }
 
-    /// Whether this login may ask now.
-    pub(super) fn closed_to(&self, login: usize, now: BootTime) -> Option<Closed> {
-        let paused = self.logins[login].pause.closed(now).map(|wait| Closed { wait, cause: Cause::ClientRefused });
+    /// Returns why this client may not send a request now.
+    pub(super) fn closed_to(&self, client: usize, now: BootTime) -> Option<GateClosed> {
+        let paused =
+            self.clients[client].pause.closed(now).map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
         self.closed_for_all(now).or(paused)
     }
 
-    /// Lets one request of this login through.
-    pub(super) fn admit(&mut self, login: usize, now: BootTime) -> Result<Admitted, Closed> {
-        if let Some(closed) = self.closed_to(login, now) {
+    /// Admits one request of this client.
+    pub(super) fn admit(&mut self, client: usize, now: BootTime) -> Result<Admission, GateClosed> {
+        if let Some(closed) = self.closed_to(client, now) {
             return Err(closed);
         }
-        let (probes_outage, asked) = (self.outage.probe(), &mut self.logins[login]);
-        let probes_pause = asked.pause.probe();
-        Ok(Admitted { login, client: asked.secrets[asked.current], probes_outage, probes_pause })
+        let (probes_outage, health) = (self.outage.probe(), &mut self.clients[client]);
+        let probes_pause = health.pause.probe();
+        Ok(Admission { client, credentials: health.secrets[health.current], probes_outage, probes_pause })
     }
 
-    /// The request was not sent, or nothing can be learnt from it: somebody else may probe.
-    pub(super) fn give_back(&mut self, admitted: Admitted) {
-        self.outage.give_back(admitted.probes_outage);
-        self.logins[admitted.login].pause.give_back(admitted.probes_pause);
+    /// Releases an admission whose request was not sent or shows nothing: another request may probe.
+    pub(super) fn give_back(&mut self, admission: Admission) {
+        self.outage.give_back(admission.probes_outage);
+        self.clients[admission.client].pause.give_back(admission.probes_pause);
     }
 
-    /// Learns from the answer to a request of the grant `who`. True beside the notices: the client has another
-    /// secret, to be tried at once.
-    pub(super) fn told(
+    /// Updates the health by the response to a request of `grant`. The flag beside the changes says that the client has
+    /// another secret, to be tried immediately.
+    pub(super) fn report(
         &mut self,
-        admitted: Admitted,
-        said: Said,
-        who: u64,
+        admission: Admission,
+        observed: Observation,
+        grant: u64,
         now: Reading,
         random: u64,
-    ) -> (Vec<Notice>, bool) {
-        let (mut notices, mut again) = (Vec::new(), false);
-        if let Said::Ill(asked) = said {
+    ) -> (Vec<HealthChange>, bool) {
+        let (mut changes, mut try_next_secret) = (Vec::new(), false);
+        if let Observation::Unhealthy(asked) = observed {
             self.close(asked, now.boot);
-            if let Some(wait) = self.outage.ill(admitted.probes_outage, now.boot, random) {
-                notices.push(Notice::Paused { cause: Cause::IdpDown, wait });
+            if let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
+                changes.push(HealthChange::Paused { cause: Cause::IdpDown, wait });
             }
-            // It says nothing about the client.
-            self.logins[admitted.login].pause.give_back(admitted.probes_pause);
-            return (notices, again);
+            // The response says nothing about the client.
+            self.clients[admission.client].pause.give_back(admission.probes_pause);
+            return (changes, try_next_secret);
         }
-        if self.outage.well() {
+        if self.outage.succeed() {
             self.recovered = Some(now);
-            notices.push(Notice::Recovered { cause: Cause::IdpDown });
+            changes.push(HealthChange::Recovered { cause: Cause::IdpDown });
         }
-        let login = &mut self.logins[admitted.login];
-        match said {
-            Said::Throttled(asked) => {
-                login.pause.give_back(admitted.probes_pause);
+        let client = &mut self.clients[admission.client];
+        match observed {
+            Observation::Throttled(asked) => {
+                client.pause.give_back(admission.probes_pause);
                 self.throttled = self.throttled.saturating_add(1);
-                let asked = asked.unwrap_or_else(|| THROTTLE.half_jittered(self.throttled, random));
+                let asked = asked.unwrap_or_else(|| THROTTLE_BACKOFF.half_jittered(self.throttled, random));
                 self.close(Some(asked), now.boot);
             }
-            Said::ClientRefused if login.own_fault == Some(who) && !login.pause.is_open() => {}
-            Said::ClientRefused => {
-                again = login.try_next(admitted.client);
-                login.accused = match login.accused {
-                    Accused::Nobody => Accused::Grant(who),
-                    Accused::Grant(first) if first == who => login.accused,
-                    Accused::Grant(_) | Accused::Client => Accused::Client,
+            Observation::ClientRefused if client.faulty_grant == Some(grant) && !client.pause.is_open() => {}
+            Observation::ClientRefused => {
+                try_next_secret = client.try_next(admission.credentials);
+                client.refused_grants = match client.refused_grants {
+                    RefusedGrants::None => RefusedGrants::One(grant),
+                    RefusedGrants::One(first) if first == grant => client.refused_grants,
+                    RefusedGrants::One(_) | RefusedGrants::Several => RefusedGrants::Several,
                 };
-                if again {
-                    login.pause.give_back(admitted.probes_pause);
-                } else if let Some(wait) = login.pause.ill(admitted.probes_pause, now.boot, random) {
-                    notices.push(Notice::Paused { cause: Cause::ClientRefused, wait });
+                if try_next_secret {
+                    client.pause.give_back(admission.probes_pause);
+                } else if let Some(wait) = client.pause.fail(admission.probes_pause, now.boot, random) {
+                    changes.push(HealthChange::Paused { cause: Cause::ClientRefused, wait });
                 }
             }
-            Said::Well | Said::Ill(_) => {
+            Observation::Healthy | Observation::Unhealthy(_) => {
                 self.throttled = 0;
-                (login.refused, login.own_fault) = (0, login.own_fault.filter(|grant| *grant != who));
-                match std::mem::replace(&mut login.accused, Accused::Nobody) {
-                    Accused::Grant(accused) if accused != who => login.own_fault = Some(accused),
+                (client.refused, client.faulty_grant) = (0, client.faulty_grant.filter(|faulty| *faulty != grant));
+                match std::mem::replace(&mut client.refused_grants, RefusedGrants::None) {
+                    RefusedGrants::One(refused) if refused != grant => client.faulty_grant = Some(refused),
                     _ => {}
                 }
-                if login.pause.well() {
+                if client.pause.succeed() {
                     self.recovered = Some(now);
-                    notices.push(Notice::Recovered { cause: Cause::ClientRefused });
+                    changes.push(HealthChange::Recovered { cause: Cause::ClientRefused });
                 }
             }
         }
-        (notices, again)
+        (changes, try_next_secret)
     }
 
-    /// The next request of everybody is a probe, now.
+    /// Lets a request of every client probe now.
     pub(super) fn probe_now(&mut self, now: BootTime) {
         self.outage.probe_now(now);
-        self.logins.iter_mut().for_each(|login| login.pause.probe_now(now));
+        self.clients.iter_mut().for_each(|client| client.pause.probe_now(now));
     }
 
     pub(super) fn recovered(&self) -> Option<Reading> {
         self.recovered
     }
 
+    /// Closes the gate for as long as the provider asked.
     fn close(&mut self, asked: Option<Duration>, now: BootTime) {
         if let Some(asked) = asked {
             self.not_before = self.not_before.max(now + asked.min(LONGEST_ASKED));
@@ -283,24 +289,24 @@ impl Health {
     }
 }
 
-impl Login {
-    fn new(client_id: String, place: usize) -> Self {
-        let pause = Breaker::new(1, OPERATOR);
+impl ClientHealth {
+    fn new(client_id: String, credentials: usize) -> Self {
+        let pause = Breaker::new(1, OPERATOR_BACKOFF);
         Self {
             client_id,
-            secrets: vec![place],
+            secrets: vec![credentials],
             current: 0,
             refused: 0,
             pause,
-            accused: Accused::Nobody,
-            own_fault: None,
+            refused_grants: RefusedGrants::None,
+            faulty_grant: None,
         }
     }
 
-    /// Goes on to the next secret after this one was refused; false once all were.
-    fn try_next(&mut self, client: usize) -> bool {
-        if self.secrets[self.current] != client {
-            // Sent before another answer moved on.
+    /// Selects the next secret after this one was refused. Returns false once all secrets were refused.
+    fn try_next(&mut self, credentials: usize) -> bool {
+        if self.secrets[self.current] != credentials {
+            // The request was sent before another response selected the next secret.
             return self.refused < self.secrets.len();
         }
         self.current = (self.current + 1) % self.secrets.len();
@@ -313,24 +319,24 @@ impl Login {
     }
 }
 
-/// A circuit breaker with a single probe.
+/// A circuit breaker that lets a single request probe.
 #[derive(Clone, Copy, Debug)]
 struct Breaker {
-    /// It opens with so many failures in a row.
+    /// The number of consecutive failures that open it.
     threshold: u32,
-    policy: Policy,
+    policy: BackoffPolicy,
     failures: u32,
-    open: Option<Open>,
+    open: Option<OpenBreaker>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenBreaker {
     until: BootTime,
     probing: bool,
 }
 
 impl Breaker {
-    const fn new(threshold: u32, policy: Policy) -> Self {
+    const fn new(threshold: u32, policy: BackoffPolicy) -> Self {
         Self { threshold, policy, failures: 0, open: None }
     }
 
@@ -338,14 +344,14 @@ impl Breaker {
         self.open.is_some()
     }
 
-    /// For how long nobody may pass.
+    /// Returns how long no request may pass.
     fn closed(&self, now: BootTime) -> Option<Duration> {
-        let Open { until, probing } = self.open?;
+        let OpenBreaker { until, probing } = self.open?;
         let wait = if probing { until.since(now).max(WHILE_PROBING) } else { until.since(now) };
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Somebody passes. True if that is the probe.
+    /// Lets a request pass. Returns whether it is the probe.
     fn probe(&mut self) -> bool {
         self.open.as_mut().is_some_and(|open| !std::mem::replace(&mut open.probing, true))
     }
@@ -362,16 +368,16 @@ impl Breaker {
         }
     }
 
-    /// True if it was open.
-    fn well(&mut self) -> bool {
+    /// Closes the breaker after a success. Returns whether it was open.
+    fn succeed(&mut self) -> bool {
         self.failures = 0;
         self.open.take().is_some()
     }
 
-    /// A failure. The wait, if it opens with it.
-    fn ill(&mut self, probe: bool, now: BootTime, random: u64) -> Option<Duration> {
+    /// Counts a failure. Returns the wait if the failure opens the breaker.
+    fn fail(&mut self, probe: bool, now: BootTime, random: u64) -> Option<Duration> {
         if self.is_open() && !probe {
-            // Sent before it opened.
+            // The request was sent before the breaker opened.
             return None;
         }
         self.failures = self.failures.saturating_add(1);
@@ -379,7 +385,7 @@ impl Breaker {
             return None;
         }
         let wait = self.policy.half_jittered(self.failures - self.threshold + 1, random);
-        let before = self.open.replace(Open { until: now + wait, probing: false });
+        let before = self.open.replace(OpenBreaker { until: now + wait, probing: false });
         before.is_none().then_some(wait)
     }
 }

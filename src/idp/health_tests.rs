@@ -15,133 +15,157 @@ fn idp() -> Idp {
     Idp::oauth2("https://idp.example/token", "new", "ts-test-secret-1")
 }
 
-/// One request of the grant `who`, from its admission to what it was told.
-fn request(health: &mut Health, login: usize, who: u64, said: Said, now: BootTime) -> (Vec<Notice>, bool) {
-    let admitted = health.admit(login, now).unwrap();
-    health.told(admitted, said, who, at(now), 0)
+/// One request of `grant`, from its admission to the report of its response.
+fn request(
+    health: &mut IdpHealth,
+    client: usize,
+    grant: u64,
+    observed: Observation,
+    now: BootTime,
+) -> (Vec<HealthChange>, bool) {
+    let admission = health.admit(client, now).unwrap();
+    health.report(admission, observed, grant, at(now), 0)
 }
 
-fn cause(health: &Health, now: BootTime) -> Option<Cause> {
+fn cause(health: &IdpHealth, now: BootTime) -> Option<Cause> {
     health.closed(now).map(|closed| closed.cause)
 }
 
 #[test]
-fn five_failures_in_a_row_are_an_outage_and_one_answer_ends_it() {
-    let mut health = Health::new(&idp());
+fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
+    let mut health = IdpHealth::new(&idp());
     for grant in 0..4 {
-        assert_eq!(request(&mut health, 0, grant, Said::Ill(None), T), (vec![], false));
+        assert_eq!(request(&mut health, 0, grant, Observation::Unhealthy(None), T), (vec![], false));
     }
-    // An answer in between: it starts anew.
-    request(&mut health, 0, 9, Said::Well, T);
+    // A good response in between: the count starts anew.
+    request(&mut health, 0, 9, Observation::Healthy, T);
     for grant in 0..4 {
-        request(&mut health, 0, grant, Said::Ill(None), T);
+        request(&mut health, 0, grant, Observation::Unhealthy(None), T);
     }
     assert_eq!(cause(&health, T), None);
     let before = health.admit(0, T).unwrap();
-    let (notices, _) = request(&mut health, 0, 4, Said::Ill(None), T);
+    let (changes, _) = request(&mut health, 0, 4, Observation::Unhealthy(None), T);
     let wait = Duration::from_millis(500);
-    assert_eq!(notices, [Notice::Paused { cause: Cause::IdpDown, wait }], "half of a second without jitter");
-    assert_eq!(health.closed(T), Some(Closed { wait, cause: Cause::IdpDown }));
+    assert_eq!(changes, [HealthChange::Paused { cause: Cause::IdpDown, wait }], "half of a second without jitter");
+    assert_eq!(health.closed(T), Some(GateClosed { wait, cause: Cause::IdpDown }));
     assert_eq!(health.admit(0, T).unwrap_err().cause, Cause::IdpDown);
-    // One that was sent before it opened changes nothing.
-    assert_eq!(health.told(before, Said::Ill(None), 5, at(T), 0), (vec![], false));
+    // A response to a request sent before the outage changes nothing.
+    assert_eq!(health.report(before, Observation::Unhealthy(None), 5, at(T), 0), (vec![], false));
     assert_eq!(health.closed(T).unwrap().wait, wait);
-    // One probes, the others wait; it fails: twice as long, and no second alarm.
+    // One request probes, the others wait. The probe fails: the wait doubles, without a second alarm.
     let later = T + wait;
     assert_eq!(cause(&health, later), None);
     let probe = health.admit(0, later).unwrap();
     assert_eq!(health.admit(0, later).unwrap_err().wait, WHILE_PROBING);
-    assert_eq!(health.told(probe, Said::Ill(None), 6, at(later), 0), (vec![], false));
+    assert_eq!(health.report(probe, Observation::Unhealthy(None), 6, at(later), 0), (vec![], false));
     assert_eq!(health.closed(later).unwrap().wait, seconds(1));
-    // The next is answered, if only by a refusal of that grant.
+    // The next probe gets a response, if only a refusal of its grant.
     let later = later + seconds(1);
     assert_eq!(
-        request(&mut health, 0, 7, Said::Well, later),
-        (vec![Notice::Recovered { cause: Cause::IdpDown }], false)
+        request(&mut health, 0, 7, Observation::Healthy, later),
+        (vec![HealthChange::Recovered { cause: Cause::IdpDown }], false)
     );
     assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, at(later).wall));
 }
 
 #[test]
-fn what_was_learnt_last_does_not_shorten_what_was_asked_for() {
-    let mut health = Health::new(&idp());
+fn a_later_response_does_not_shorten_a_wait_that_was_asked_for() {
+    let mut health = IdpHealth::new(&idp());
     let slow = health.admit(0, T).unwrap();
-    request(&mut health, 0, 1, Said::Throttled(Some(seconds(60))), T);
-    health.told(slow, Said::Ill(Some(seconds(5))), 2, at(T), 0);
-    assert_eq!(health.closed(T), Some(Closed { wait: seconds(60), cause: Cause::IdpThrottled }));
-    // An hour is the longest.
-    let mut health = Health::new(&idp());
-    request(&mut health, 0, 1, Said::Throttled(Some(seconds(86_400))), T);
+    request(&mut health, 0, 1, Observation::Throttled(Some(seconds(60))), T);
+    health.report(slow, Observation::Unhealthy(Some(seconds(5))), 2, at(T), 0);
+    assert_eq!(health.closed(T), Some(GateClosed { wait: seconds(60), cause: Cause::IdpThrottled }));
+    // The longest wait is an hour.
+    let mut health = IdpHealth::new(&idp());
+    request(&mut health, 0, 1, Observation::Throttled(Some(seconds(86_400))), T);
     assert_eq!(health.closed(T).unwrap().wait, LONGEST_ASKED);
 }
 
 #[test]
-fn throttling_without_a_time_doubles_until_an_answer() {
-    let mut health = Health::new(&idp());
+fn throttling_without_a_time_doubles_until_a_good_response() {
+    let mut health = IdpHealth::new(&idp());
     let mut now = T;
     for half in [500, 1_000, 2_000] {
-        request(&mut health, 0, 1, Said::Throttled(None), now);
+        request(&mut health, 0, 1, Observation::Throttled(None), now);
         let wait = health.closed(now).unwrap().wait;
         assert_eq!(wait, Duration::from_millis(half));
         now = now + wait;
     }
-    request(&mut health, 0, 1, Said::Well, now);
-    request(&mut health, 0, 1, Said::Throttled(None), now);
+    request(&mut health, 0, 1, Observation::Healthy, now);
+    request(&mut health, 0, 1, Observation::Throttled(None), now);
     assert_eq!(health.closed(now).unwrap().wait, Duration::from_millis(500));
 }
 
 #[test]
-fn the_next_secret_is_tried_only_on_a_refused_client_and_the_winner_is_remembered() {
-    let mut health = Health::new(&idp().client("old", "ts-test-secret-2").client("new", "ts-test-secret-3"));
-    let client = |health: &mut Health, login| {
-        let admitted = health.admit(login, T).unwrap();
-        health.give_back(admitted);
-        admitted.client
+fn the_next_secret_is_tried_after_a_refused_client_and_the_accepted_one_is_kept() {
+    let mut health = IdpHealth::new(&idp().client("old", "ts-test-secret-2").client("new", "ts-test-secret-3"));
+    let credentials = |health: &mut IdpHealth, client| {
+        let admission = health.admit(client, T).unwrap();
+        health.give_back(admission);
+        admission.credentials
     };
-    assert_eq!((health.login(None), health.login(Some("new")), health.login(Some("old"))), (Some(0), Some(0), Some(1)));
-    assert_eq!(health.login(Some("another")), None);
-    for said in [Said::Well, Said::Ill(None), Said::Throttled(Some(Duration::ZERO))] {
-        request(&mut health, 0, 1, said, T);
-        assert_eq!(client(&mut health, 0), 0, "{said:?}");
+    assert_eq!(
+        (health.client_index(None), health.client_index(Some("new")), health.client_index(Some("old"))),
+        (Some(0), Some(0), Some(1))
+    );
+    assert_eq!(health.client_index(Some("another")), None);
+    for observed in [Observation::Healthy, Observation::Unhealthy(None), Observation::Throttled(Some(Duration::ZERO))] {
+        request(&mut health, 0, 1, observed, T);
+        assert_eq!(credentials(&mut health, 0), 0, "{observed:?}");
     }
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T), (vec![], true), "no pause while one is untried");
-    assert_eq!(client(&mut health, 0), 2);
-    request(&mut health, 0, 1, Said::Well, T);
-    assert_eq!(client(&mut health, 0), 2, "the winner");
-    // All refused: that client is paused, the other is not, and the gate as a whole is open.
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T), (vec![], true));
-    let (notices, again) = request(&mut health, 0, 1, Said::ClientRefused, T);
-    assert!(matches!(notices[..], [Notice::Paused { cause: Cause::ClientRefused, .. }]) && !again);
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, T),
+        (vec![], true),
+        "no pause while one secret is untried"
+    );
+    assert_eq!(credentials(&mut health, 0), 2);
+    request(&mut health, 0, 1, Observation::Healthy, T);
+    assert_eq!(credentials(&mut health, 0), 2, "the accepted secret");
+    // All secrets refused: that client is paused, the other is not, and the gate as a whole is open.
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, T), (vec![], true));
+    let (changes, try_next_secret) = request(&mut health, 0, 1, Observation::ClientRefused, T);
+    assert!(matches!(changes[..], [HealthChange::Paused { cause: Cause::ClientRefused, .. }]) && !try_next_secret);
     assert_eq!(health.closed_to(0, T).map(|closed| closed.cause), Some(Cause::ClientRefused));
-    assert_eq!((client(&mut health, 1), cause(&health, T)), (1, None));
-    // Each probe tries every secret before it waits again.
+    assert_eq!((credentials(&mut health, 1), cause(&health, T)), (1, None));
+    // Each probe tries every secret before the next wait.
     let later = T + seconds(60);
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], true));
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], false), "one alarm");
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, later), (vec![], true));
+    assert_eq!(request(&mut health, 0, 1, Observation::ClientRefused, later), (vec![], false), "one alarm");
     assert_eq!(health.closed_to(0, later).unwrap().wait, seconds(60), "half of two minutes");
-    let (notices, _) = request(&mut health, 0, 1, Said::Well, later + seconds(60));
-    assert_eq!(notices, [Notice::Recovered { cause: Cause::ClientRefused }]);
+    let (changes, _) = request(&mut health, 0, 1, Observation::Healthy, later + seconds(60));
+    assert_eq!(changes, [HealthChange::Recovered { cause: Cause::ClientRefused }]);
 }
 
 #[test]
-fn one_grants_own_fault_pauses_nobody_for_long() {
-    let mut health = Health::new(&idp());
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, T).0.len(), 1, "at first it looks like the client");
+fn a_fault_of_one_grant_ends_its_pause_with_the_next_good_response() {
+    let mut health = IdpHealth::new(&idp());
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, T).0.len(),
+        1,
+        "the first refusal looks like a fault of the client"
+    );
     let later = T + seconds(60);
-    assert_eq!(request(&mut health, 0, 2, Said::Well, later).0, [Notice::Recovered { cause: Cause::ClientRefused }]);
-    assert_eq!(request(&mut health, 0, 1, Said::ClientRefused, later), (vec![], false), "it was that grant's own");
+    assert_eq!(
+        request(&mut health, 0, 2, Observation::Healthy, later).0,
+        [HealthChange::Recovered { cause: Cause::ClientRefused }]
+    );
+    assert_eq!(
+        request(&mut health, 0, 1, Observation::ClientRefused, later),
+        (vec![], false),
+        "the fault lies with that grant"
+    );
     assert_eq!(cause(&health, later), None);
-    // Another one too: it is the client after all.
-    assert_eq!(request(&mut health, 0, 3, Said::ClientRefused, later).0.len(), 1);
+    // Another grant is refused too: the fault lies with the client.
+    assert_eq!(request(&mut health, 0, 3, Observation::ClientRefused, later).0.len(), 1);
     assert_eq!(cause(&health, later), Some(Cause::ClientRefused));
 }
 
 #[test]
-fn people_can_have_it_probed_now() {
-    let mut health = Health::new(&idp());
-    request(&mut health, 0, 1, Said::ClientRefused, T);
+fn an_operator_can_start_a_probe() {
+    let mut health = IdpHealth::new(&idp());
+    request(&mut health, 0, 1, Observation::ClientRefused, T);
     assert!(health.admit(0, T).is_err());
     health.probe_now(T);
     assert!(health.admit(0, T).is_ok());
-    assert!(health.admit(0, T).is_err(), "one");
+    assert!(health.admit(0, T).is_err(), "a single probe");
 }

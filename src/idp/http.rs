@@ -1,13 +1,13 @@
-//! The one file that speaks HTTP: a request is written at most once, and its answer read with a limit.
+//! The HTTP client for providers: each request is written at most once, and its response is read up to a limit.
 //!
-//! What a client library does for convenience is off, because each of it sends a refresh token a second
-//! time or to somebody else: redirects, retries (reqwest replays HTTP/2 `REFUSED_STREAM` and `GOAWAY` by
-//! default), proxies from the environment, idle connections older than a second (on a stale one "never
-//! seen" and "processed" look alike), early data. What is left in hyper is a second try when a reused
-//! connection turned out closed before a byte of the request was written; and a request that is handed over
-//! just as its connection ends may hear nothing (hyper's issue 4122): unsent, it ends with our patience, as a doubt.
+//! Conveniences of client libraries are switched off, because each of them may send a refresh token twice or to another
+//! host: redirects, retries (reqwest replays HTTP/2 `REFUSED_STREAM` and `GOAWAY` by default), proxies from the
+//! environment, idle connections older than a second (on a stale connection "never seen" and "processed" look alike),
+//! early data. hyper still retries if a reused connection turns out closed before a byte of the request was written. A
+//! request that is handed over just as its connection ends may get no result (hyper's issue 4122): it was not sent, but
+//! ends with the timeout, in doubt.
 //!
-//! Time-outs here are real time, not the `Clock` port: they belong to sockets.
+//! Timeouts here are real time, not the `Clock` port: they belong to sockets.
 
 use std::{
     collections::BTreeMap,
@@ -29,24 +29,24 @@ use url::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{Failure, INCOMPLETE, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
+    outcome::{INCOMPLETE, IdpFailure, LONGEST_RETRY_AFTER, Outcome, RawResponse, classify, classify_revocation},
     patience,
-    provider::Credentials,
+    provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
+    rule::Meaning,
 };
 use crate::{
     clock::Clock,
     model::{Evidence, RefreshToken, WallTime},
 };
 
-/// An answer beyond this is not read: token answers have a few kilobytes.
-const LARGEST_ANSWER: usize = 1024 * 1024;
-/// How long a revocation may take; nobody waits for it.
+/// A larger body is not read: token responses have a few kilobytes.
+const LARGEST_BODY: usize = 1024 * 1024;
+/// The timeout of a revocation. No caller waits for it.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long somebody who looks whether it is there waits.
-const REACHED_WITHIN: Duration = Duration::from_secs(10);
+/// The timeout of [`Client::reach`].
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The connections to one identity provider. Cloning shares them.
+/// The connections to one identity provider. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -54,26 +54,27 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client for `idp`, with its own `connect_timeout` where it has one. `clock` is for `Retry-After`.
+    /// Creates a client for `idp`, with the provider's own `connect_timeout` if it has one. `clock` serves
+    /// `Retry-After`.
     ///
     /// # Errors
-    /// TLS cannot be prepared: no CA certificates on this machine. Without https that does not matter.
+    /// TLS cannot be set up because this machine has no CA certificates. Providers without https do not need it.
     pub(crate) fn new(idp: &Idp, connect_timeout: Duration, clock: Clock) -> Result<Self, String> {
-        let http = builder(idp, connect_timeout).build().map_err(|_| {
-            "TLS cannot be prepared: are CA certificates installed (package ca-certificates)?".to_owned()
-        })?;
+        let http = builder(idp, connect_timeout)
+            .build()
+            .map_err(|_| "cannot set up TLS: install CA certificates (package ca-certificates)".to_owned())?;
         Ok(Self { http, clock })
     }
 
-    /// Spends `refresh_token`: one request as the client at the place `client`, and what its answer means. `params`
-    /// are the grant's own form fields; they replace the provider's of the same name.
+    /// Spends `refresh_token`: sends one request with the credentials at the index `credentials` and returns its
+    /// outcome. `params` are the grant's own form fields; they replace the provider's fields of the same name.
     ///
-    /// Once polled this must run to its end: dropping it closes the connection, and a rotated token that
-    /// was on its way is lost. `patience` runs from now until the answer's last byte.
+    /// Once polled, the future must run to its end: dropping it closes the connection, and a rotated token on its way
+    /// is lost. `patience` is the time from now until the last byte of the response.
     pub(crate) async fn refresh(
         &self,
         idp: &Idp,
-        client: usize,
+        credentials: usize,
         refresh_token: &RefreshToken,
         params: &BTreeMap<String, String>,
         patience: Duration,
@@ -84,38 +85,38 @@ impl Client {
         fields.retain(|name, _| !RESERVED_PARAMS.contains(name));
         let secret = refresh_token.expose_secret();
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
-        let request = self.form(idp, client, &idp.token_url, own.into_iter().chain(fields));
+        let request = self.form(idp, credentials, &idp.token_url, own.into_iter().chain(fields));
         match self.send(idp, request, patience).await {
-            Ok((reply, cut)) => told(idp, &reply, cut, secret),
-            Err(Unsent::Never(failure)) => Outcome::NotSpent(failure),
-            Err(Unsent::Perhaps(failure)) => Outcome::Unknown(failure),
+            Ok((response, cut)) => interpret(idp, &response, cut, secret),
+            Err(NoResponse::Unsent(failure)) => Outcome::NotSpent(failure),
+            Err(NoResponse::InDoubt(failure)) => Outcome::Unknown(failure),
         }
     }
 
     /// Revokes `token` (RFC 7009).
     ///
     /// # Errors
-    /// Whatever says that this was not done. Repeating is harmless.
-    pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
-        let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
+    /// Why the token may not have been revoked. Repeating is harmless.
+    pub(crate) async fn revoke(&self, idp: &Idp, credentials: usize, token: &RefreshToken) -> Result<(), IdpFailure> {
+        let Some(url) = &idp.revocation_url else { return Err(IdpFailure::ours("no_revocation_url")) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
-        let request = self.form(idp, client, url, own);
-        let (reply, _) = self
+        let request = self.form(idp, credentials, url, own);
+        let (response, _) = self
             .send(idp, request, REVOCATION_TIMEOUT)
             .await
-            .map_err(|(Unsent::Never(failure) | Unsent::Perhaps(failure))| failure)?;
-        revoked(idp, &reply).map_err(|mut failure| {
-            failure.scrub(token.expose_secret());
+            .map_err(|(NoResponse::Unsent(failure) | NoResponse::InDoubt(failure))| failure)?;
+        classify_revocation(idp, &response).map_err(|mut failure| {
+            failure.remove_echoes(token.expose_secret());
             failure
         })
     }
 
-    /// Asks the token endpoint for nothing and as nobody: its status, and its clock.
+    /// Sends an empty, unauthenticated request to the token endpoint. Returns the status and the time of the response.
     ///
     /// # Errors
-    /// It does not answer, and our code for why.
+    /// The code of the reason why there is no response.
     pub(crate) async fn reach(&self, idp: &Idp) -> Result<(u16, Option<WallTime>), Evidence> {
-        match self.http.get(&idp.token_url).timeout(REACHED_WITHIN).send().await {
+        match self.http.get(&idp.token_url).timeout(REACH_TIMEOUT).send().await {
             Ok(response) => {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
@@ -126,18 +127,18 @@ impl Client {
         }
     }
 
-    /// A POST of `fields` with the client's authentication.
+    /// Builds a POST of `fields` with the client's authentication.
     ///
-    /// The form goes to the HTTP stack, which copies it on its way to the socket and wipes nothing; wiping
-    /// our copy alone would be pretence.
+    /// The form is not zeroized: the HTTP stack copies it on its way to the socket and zeroizes nothing, so zeroizing
+    /// this copy alone would not help.
     fn form<'a>(
         &self,
         idp: &'a Idp,
-        client: usize,
+        credentials: usize,
         url: &str,
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> RequestBuilder {
-        let Credentials { client_id, client_secret } = &idp.clients[client];
+        let Credentials { client_id, client_secret } = &idp.clients[credentials];
         let secret = client_secret.expose_secret();
         let mut form = Serializer::new(String::with_capacity(4 * 1024));
         form.extend_pairs(fields);
@@ -154,26 +155,26 @@ impl Client {
         request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
     }
 
-    /// Sends, and reads the answer; beside it our code for why it was cut, if it was. What is there is read before the
-    /// patience is looked at.
+    /// Sends the request and reads the response. If the response was cut off, returns the code of the reason beside it.
+    /// Data that has arrived is read before the timeout is checked.
     async fn send(
         &self,
         idp: &Idp,
         request: RequestBuilder,
         patience: Duration,
-    ) -> Result<(Reply, Option<&'static str>), Unsent> {
+    ) -> Result<(RawResponse, Option<&'static str>), NoResponse> {
         let (http, request) = request.build_split();
-        let never = |code| Unsent::Never(Failure::ours(code));
-        let request = request.map_err(|_| never("bad_request"))?;
+        let unsent = |code| NoResponse::Unsent(IdpFailure::ours(code));
+        let request = request.map_err(|_| unsent("bad_request"))?;
         let mut patience = pin!(patience::run_out(patience));
         let mut response = select! {
             biased;
             response = http.execute(request) => response.map_err(|error| match () {
-                // Name, connection or TLS: nothing of the request was written.
-                () if error.is_connect() => never("connect_failed"),
-                () => Unsent::Perhaps(Failure::ours("connection_lost")),
+                // Name resolution, connection or TLS failed: no byte of the request was written.
+                () if error.is_connect() => unsent("connect_failed"),
+                () => NoResponse::InDoubt(IdpFailure::ours("connection_lost")),
             })?,
-            () = &mut patience => return Err(Unsent::Perhaps(Failure::ours("timeout"))),
+            () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours("timeout"))),
         };
         let (body, cut) = read(&mut response, patience).await;
         let head = Head {
@@ -181,11 +182,11 @@ impl Client {
             http2: response.version() >= Version::HTTP_2,
             headers: response.headers(),
         };
-        Ok((head.reply(idp, body, cut.is_none(), self.clock.now()), cut))
+        Ok((head.with_body(idp, body, cut.is_none(), self.clock.now()), cut))
     }
 }
 
-/// All of an answer but its body.
+/// A response without its body.
 struct Head<'a> {
     status: u16,
     http2: bool,
@@ -193,12 +194,12 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The answer with its body, as far as it was read. Pure, like all that follows.
-    fn reply(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: WallTime) -> Reply {
+    /// Adds the body, as far as it was read. Pure.
+    fn with_body(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: WallTime) -> RawResponse {
         let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
-        // The provider's own date where it has one, so that clocks that differ do not matter.
+        // Uses the date of the response if it has one, so that the difference of the clocks does not matter.
         let now = text(&DATE).and_then(date).unwrap_or(now);
-        Reply {
+        RawResponse {
             status: self.status,
             complete,
             framed: self.framed(),
@@ -216,26 +217,26 @@ impl Head<'_> {
         }
         let codings = self.headers.get_all(TRANSFER_ENCODING).iter().next_back();
         match codings.map(|value| value.to_str().unwrap_or_default()) {
-            // RFC 9112, section 6.3: with another last coding the connection's end is the body's, whatever
-            // the length says.
+            // RFC 9112, section 6.3: with another last coding the body ends with the connection, whatever the length
+            // says.
             Some(codings) => codings.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked")),
             None => self.headers.contains_key(CONTENT_LENGTH),
         }
     }
 }
 
-/// What the answer to `secret` means, in words that can be shown.
-fn told(idp: &Idp, reply: &Reply, cut: Option<&str>, secret: &str) -> Outcome {
-    let mut outcome = with_reason(classify(idp, reply), cut);
+/// Decides the outcome of the response to a request with `secret`, and removes `secret` from it.
+fn interpret(idp: &Idp, response: &RawResponse, cut: Option<&str>, secret: &str) -> Outcome {
+    let mut outcome = with_reason(classify(idp, response), cut);
     if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
-        failure.scrub(secret);
+        failure.remove_echoes(secret);
     }
     outcome
 }
 
-/// What [`Client::refresh`] makes of such an answer.
+/// Returns the outcome that [`Client::refresh`] returns for such a response.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn told_of(
+pub(crate) fn outcome_of(
     idp: &Idp,
     (status, http2): (u16, bool),
     headers: &[(&[u8], &[u8])],
@@ -251,8 +252,8 @@ pub(crate) fn told_of(
         map.append(name, value);
     }
     let head = Head { status, http2, headers: &map };
-    let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, WallTime(1_800_000_000_000));
-    told(idp, &reply, cut.then_some("timeout"), secret)
+    let response = head.with_body(idp, Zeroizing::new(body.to_vec()), !cut, WallTime(1_800_000_000_000));
+    interpret(idp, &response, cut.then_some("timeout"), secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -268,26 +269,26 @@ fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
     if https(&idp.token_url) || idp.revocation_url.as_ref().is_some_and(https) {
         builder
     } else {
-        // Building fails where there are no CA certificates, even if none is ever asked for.
+        // Without CA certificates, building fails even if no request needs them.
         builder.tls_certs_only([])
     }
 }
 
-/// A request without answer.
-enum Unsent {
-    /// No byte of it was written.
-    Never(Failure),
-    /// It may have been received and processed.
-    Perhaps(Failure),
+/// A request without a response.
+enum NoResponse {
+    /// No byte of the request was written.
+    Unsent(IdpFailure),
+    /// The request may have been received and processed.
+    InDoubt(IdpFailure),
 }
 
-impl Failure {
+impl IdpFailure {
     fn ours(code: &str) -> Self {
         Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
     }
 
-    /// Against a provider that repeats what it was sent in a field that is shown.
-    fn scrub(&mut self, secret: &str) {
+    /// Removes fields in which the provider repeated the secret.
+    fn remove_echoes(&mut self, secret: &str) {
         let echoes =
             |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
         let Evidence { code, detail, status, request_id } = &mut self.evidence;
@@ -299,7 +300,7 @@ impl Failure {
     }
 }
 
-/// Says why an answer is incomplete, where that is known.
+/// Replaces the code of an incomplete response by the known reason.
 fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
     if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
         && failure.evidence.code == INCOMPLETE
@@ -309,7 +310,7 @@ fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
     outcome
 }
 
-/// `Basic` with both parts form-encoded first (RFC 6749, section 2.3.1); never shown by `Debug`.
+/// Returns the `Basic` header, with both parts form-encoded first (RFC 6749, section 2.3.1). `Debug` does not show it.
 fn basic(client_id: &str, secret: &str) -> HeaderValue {
     let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + secret.len()) + 1));
     pair.extend(byte_serialize(client_id.as_bytes()));
@@ -321,14 +322,14 @@ fn basic(client_id: &str, secret: &str) -> HeaderValue {
     value
 }
 
-/// The body up to the limit, and our code for why there is more of it.
+/// Reads the body up to the limit. If it is incomplete, returns the code of the reason beside it.
 async fn read(
     response: &mut Response,
     mut patience: Pin<&mut impl Future<Output = ()>>,
 ) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
     let announced = response.content_length();
     let size = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
-    let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_ANSWER)));
+    let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_BODY)));
     loop {
         let chunk = select! {
             biased;
@@ -336,9 +337,9 @@ async fn read(
             () = &mut patience => return (body, Some("timeout")),
         };
         match chunk {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => return (body, Some("answer_too_large")),
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => return (body, Some("answer_too_large")),
             Ok(Some(chunk)) => append(&mut body, &chunk),
-            // An HTTP/2 stream reset by NO_ERROR ends without an error in hyper, at whatever byte.
+            // hyper reports no error for an HTTP/2 stream that was reset with NO_ERROR, at any byte.
             Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => return (body, Some(INCOMPLETE)),
             Ok(None) => return (body, None),
             Err(_) => return (body, Some(INCOMPLETE)),
@@ -346,7 +347,7 @@ async fn read(
     }
 }
 
-/// Like `extend_from_slice`, without leaving a copy behind when the buffer grows.
+/// Appends like `extend_from_slice`, without leaving a copy in memory when the buffer grows.
 fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     if body.capacity() - body.len() < chunk.len() {
         let mut larger = Vec::with_capacity((body.len() + chunk.len()).max(2 * body.capacity()));
@@ -357,7 +358,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-/// Seconds, or a date relative to `now`.
+/// Reads seconds, or a date relative to `now`.
 fn retry_after(value: &str, now: WallTime) -> Option<Duration> {
     let value = value.trim();
     let wait = match value.parse::<f64>() {
@@ -368,7 +369,7 @@ fn retry_after(value: &str, now: WallTime) -> Option<Duration> {
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
-/// The seconds since 1970 in this header, relative to `now`.
+/// Reads the seconds since 1970 in this header, relative to `now`.
 fn reset(headers: &HeaderMap, name: &str, now: WallTime) -> Option<Duration> {
     let at = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
     Some((WallTime(0) + Duration::from_secs(at)).since(now))

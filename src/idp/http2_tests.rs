@@ -1,4 +1,4 @@
-//! Against an HTTP/2 server that counts requests and breaks off in the ways that HTTP/2 adds.
+//! Tests against an HTTP/2 server that counts requests and breaks off in the ways that HTTP/2 adds.
 
 use std::{
     sync::{
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::clock::ManualClock;
 
-/// Frames for a stream.
+/// Returns the response frames for a stream.
 type Respond = fn(u32) -> Vec<u8>;
 
-/// An HTTP/2 server that answers each complete request on stream `n` with the frames of `respond(n)`,
-/// and counts the requests.
+/// Starts an HTTP/2 server that responds to each complete request on stream `n` with the frames of `respond(n)` and
+/// counts the requests.
 async fn http2_server(respond: Respond) -> (Idp, Client, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let idp = Idp::oauth2(format!("http://{}/token", listener.local_addr().unwrap()), "id", "ts-test-secret-client");
@@ -79,8 +79,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `:status: 200`, and the length of [`TOKENS`] if `length`.
-fn head(stream: u32, length: bool) -> Vec<u8> {
+/// Returns the headers: `:status: 200`, and the length of [`TOKENS`] if `length`.
+fn headers(stream: u32, length: bool) -> Vec<u8> {
     let digits = TOKENS.len().to_string();
     let content_length = [&[0x0f, 0x0d, digits.len() as u8], digits.as_bytes()].concat();
     let length = if length { &content_length[..] } else { &[] };
@@ -92,9 +92,9 @@ fn reset(stream: u32, reason: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn over_http2_too_a_request_is_sent_once_and_read_to_its_end() {
+async fn http2_requests_are_sent_once_and_responses_read_to_their_end() {
     let cases: [(Respond, &str); 7] = [
-        (|stream| [head(stream, true), frame(DATA, END_STREAM, stream, TOKENS.as_bytes())].concat(), "answered"),
+        (|stream| [headers(stream, true), frame(DATA, END_STREAM, stream, TOKENS.as_bytes())].concat(), "refreshed"),
         (|stream| reset(stream, REFUSED_STREAM), "connection_lost"),
         (|_| frame(GOAWAY, 0, 0, &[0; 8]), "connection_lost"),
         (|stream| [half(stream, true), reset(stream, NO_ERROR)].concat(), "incomplete_answer"),
@@ -105,7 +105,7 @@ async fn over_http2_too_a_request_is_sent_once_and_read_to_its_end() {
     for (respond, expected) in cases {
         let (idp, client, posts) = http2_server(respond).await;
         match refresh_with(&client, &idp).await {
-            Outcome::Answered(_) => assert_eq!(expected, "answered"),
+            Outcome::Refreshed(_) => assert_eq!(expected, "refreshed"),
             outcome => assert_unknown(&outcome, expected),
         }
         assert_eq!(posts.load(Ordering::Relaxed), 1, "{expected}");
@@ -113,5 +113,5 @@ async fn over_http2_too_a_request_is_sent_once_and_read_to_its_end() {
 }
 
 fn half(stream: u32, length: bool) -> Vec<u8> {
-    [head(stream, length), frame(DATA, 0, stream, &TOKENS.as_bytes()[..30])].concat()
+    [headers(stream, length), frame(DATA, 0, stream, &TOKENS.as_bytes()[..30])].concat()
 }

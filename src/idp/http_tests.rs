@@ -1,4 +1,4 @@
-//! Against a server that counts what it receives and answers bytes as written here.
+//! Tests against a server that counts requests and responds with the bytes that a test gives.
 
 use std::{
     collections::VecDeque,
@@ -22,32 +22,32 @@ pub(super) const TOKENS: &str =
     r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","expires_in":60}"#;
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// What the server does with the next request.
-enum Step {
-    /// Answers, and waits for the next request on the same connection.
-    Answer(Vec<u8>),
-    /// Answers, possibly nothing or half of it, and closes.
+/// How the server treats the next request.
+enum ScriptedResponse {
+    /// Responds, and waits for the next request on the same connection.
+    KeepAlive(Vec<u8>),
+    /// Responds, possibly with nothing or half of a response, and closes the connection.
     Close(Vec<u8>),
-    /// Closes with the request half read, so that the connection is reset.
+    /// Resets the connection without a response.
     Reset,
-    /// Answers, and then nothing for as long as the client waits.
+    /// Responds, and then sends nothing for as long as the client waits.
     Hang(Vec<u8>),
 }
 
 #[derive(Clone)]
-struct Server {
+struct ScriptedServer {
     url: String,
-    steps: Arc<Mutex<VecDeque<Step>>>,
+    script: Arc<Mutex<VecDeque<ScriptedResponse>>>,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
-impl Server {
-    async fn start(steps: impl IntoIterator<Item = Step>) -> Self {
+impl ScriptedServer {
+    async fn start(script: impl IntoIterator<Item = ScriptedResponse>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
-        let steps = Arc::new(Mutex::new(steps.into_iter().collect()));
-        let server = Self { url, steps, requests: Arc::default(), connections: Arc::default() };
+        let script = Arc::new(Mutex::new(script.into_iter().collect()));
+        let server = Self { url, script, requests: Arc::default(), connections: Arc::default() };
         tokio::spawn({
             let server = server.clone();
             async move {
@@ -64,19 +64,19 @@ impl Server {
         let mut received = Vec::new();
         while let Some(request) = request(&mut stream, &mut received).await {
             self.requests.lock().unwrap().push(request);
-            let step = self.steps.lock().unwrap().pop_front().expect("no request beyond the script");
-            match step {
-                Step::Answer(bytes) => stream.write_all(&bytes).await.unwrap(),
-                Step::Close(bytes) => {
+            let scripted = self.script.lock().unwrap().pop_front().expect("no request beyond the script");
+            match scripted {
+                ScriptedResponse::KeepAlive(bytes) => stream.write_all(&bytes).await.unwrap(),
+                ScriptedResponse::Close(bytes) => {
                     let _ = stream.write_all(&bytes).await;
                     let _ = stream.shutdown().await;
                     return;
                 }
-                Step::Reset => {
+                ScriptedResponse::Reset => {
                     stream.set_zero_linger().unwrap();
                     return;
                 }
-                Step::Hang(bytes) => {
+                ScriptedResponse::Hang(bytes) => {
                     stream.write_all(&bytes).await.unwrap();
                     std::future::pending::<()>().await;
                 }
@@ -113,7 +113,7 @@ async fn request(stream: &mut TcpStream, received: &mut Vec<u8>) -> Option<Strin
     }
 }
 
-pub(super) fn answer(head: &str, body: &str) -> Vec<u8> {
+pub(super) fn response(head: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> Outcome {
     client.refresh(idp, 0, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
 }
 
-async fn refresh(server: &Server) -> Outcome {
+async fn refresh(server: &ScriptedServer) -> Outcome {
     let idp = server.idp();
     refresh_with(&client(&idp), &idp).await
 }
@@ -140,15 +140,15 @@ pub(super) fn assert_unknown(outcome: &Outcome, code: &str) {
 }
 
 #[tokio::test]
-async fn the_request_is_as_the_rfc_wants_it() {
-    let body = |server: &Server, number| server.request(number).split_once("\r\n\r\n").unwrap().1.to_owned();
-    let server = Server::start((0..3).map(|_| Step::Answer(answer("200 OK", TOKENS)))).await;
+async fn the_request_follows_rfc_6749() {
+    let body = |server: &ScriptedServer, number| server.request(number).split_once("\r\n\r\n").unwrap().1.to_owned();
+    let server = ScriptedServer::start((0..3).map(|_| ScriptedResponse::KeepAlive(response("200 OK", TOKENS)))).await;
     let idp = server.idp().scope("a b").param("tenant", "one").param("audience", "x&y");
     let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
     let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &grant, SECOND).await;
-    let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(answer.refresh_token, Some("ts-test-secret-r".into()));
+    let Outcome::Refreshed(tokens) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(tokens.refresh_token, Some("ts-test-secret-r".into()));
     let first = server.request(0).to_lowercase();
     let basic = STANDARD.encode("my+client:ts-test-secret-%2B%26");
     for header in [
@@ -167,7 +167,7 @@ async fn the_request_is_as_the_rfc_wants_it() {
         (2, ClientAuth::None, "&client_id=my+client"),
     ] {
         let idp = server.idp().client_auth(auth);
-        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Answered(_)));
+        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Refreshed(_)));
         assert_eq!(
             body(&server, number),
             format!("grant_type=refresh_token&refresh_token=ts-test-secret-old{expected}")
@@ -177,11 +177,11 @@ async fn the_request_is_as_the_rfc_wants_it() {
 }
 
 #[tokio::test]
-async fn what_was_never_sent_is_not_spent() {
+async fn a_request_that_was_never_sent_does_not_spend_the_token() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
-    let plain = Server::start([]).await;
+    let plain = ScriptedServer::start([]).await;
     for url in [refused, plain.url.replace("http:", "https:"), "http://no-such-host.invalid/token".to_owned()] {
         let idp = Idp::oauth2(&url, "id", "ts-test-secret-client").connect_timeout(SECOND);
         let Ok(client) = Client::new(&idp, SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))) else {
@@ -198,27 +198,27 @@ async fn what_was_never_sent_is_not_spent() {
 }
 
 #[tokio::test]
-async fn sent_and_not_answered_is_in_doubt_and_never_sent_again() {
+async fn a_request_without_a_response_is_in_doubt_and_never_resent() {
     let half = || b"HTTP/1.1 200 OK\r\nContent-Le".to_vec();
-    for (step, code) in [
-        (Step::Close(Vec::new()), "connection_lost"),
-        (Step::Close(half()), "connection_lost"),
-        (Step::Close(b"SSH-2.0-OpenSSH\r\n".to_vec()), "connection_lost"),
-        (Step::Reset, "connection_lost"),
-        (Step::Close(answer("502 Bad Gateway", "<html>")), "http_502"),
-        (Step::Close(answer("408 Request Timeout", r#"{"error":"invalid_grant"}"#)), "http_408"),
+    for (scripted, code) in [
+        (ScriptedResponse::Close(Vec::new()), "connection_lost"),
+        (ScriptedResponse::Close(half()), "connection_lost"),
+        (ScriptedResponse::Close(b"SSH-2.0-OpenSSH\r\n".to_vec()), "connection_lost"),
+        (ScriptedResponse::Reset, "connection_lost"),
+        (ScriptedResponse::Close(response("502 Bad Gateway", "<html>")), "http_502"),
+        (ScriptedResponse::Close(response("408 Request Timeout", r#"{"error":"invalid_grant"}"#)), "http_408"),
     ] {
-        let server = Server::start([step]).await;
+        let server = ScriptedServer::start([scripted]).await;
         assert_unknown(&refresh(&server).await, code);
         assert_eq!(server.posts(), 1);
     }
 }
 
 #[tokio::test]
-async fn time_outs_are_in_doubt() {
+async fn timeouts_are_in_doubt() {
     let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", TOKENS.len(), &TOKENS[..9]);
     for bytes in [Vec::new(), begun.into_bytes()] {
-        let server = Server::start([Step::Hang(bytes)]).await;
+        let server = ScriptedServer::start([ScriptedResponse::Hang(bytes)]).await;
         let idp = server.idp();
         let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
         assert_unknown(&outcome, "timeout");
@@ -229,9 +229,12 @@ async fn time_outs_are_in_doubt() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let elsewhere = Server::start([]).await;
-        let server =
-            Server::start([Step::Close(answer(&format!("{status}\r\nLocation: {}", elsewhere.url), ""))]).await;
+        let elsewhere = ScriptedServer::start([]).await;
+        let server = ScriptedServer::start([ScriptedResponse::Close(response(
+            &format!("{status}\r\nLocation: {}", elsewhere.url),
+            "",
+        ))])
+        .await;
         assert_unknown(&refresh(&server).await, &format!("http_{}", &status[..3]));
         assert_eq!((server.posts(), elsewhere.posts()), (1, 0));
     }
@@ -239,59 +242,63 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn a_reused_connection_that_dies_is_in_doubt() {
-    // The second request goes out on the first one's connection, which closes without an answer: it may
-    // have been processed, so a third must not follow.
-    let server = Server::start([Step::Answer(answer("200 OK", TOKENS)), Step::Close(Vec::new())]).await;
+    // The second request is sent on the connection of the first, which closes without a response. It may have been
+    // processed, so a third request must not follow.
+    let server = ScriptedServer::start([
+        ScriptedResponse::KeepAlive(response("200 OK", TOKENS)),
+        ScriptedResponse::Close(Vec::new()),
+    ])
+    .await;
     let idp = server.idp();
     let client = client(&idp);
-    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Answered(_)));
+    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Refreshed(_)));
     assert_unknown(&refresh_with(&client, &idp).await, "connection_lost");
     assert_eq!((server.posts(), server.connections.load(Ordering::Relaxed)), (2, 1));
 }
 
 #[tokio::test]
-async fn a_connection_closed_after_the_answer_costs_nothing() {
-    let server = Server::start((0..20).map(|_| Step::Close(answer("200 OK", TOKENS)))).await;
+async fn a_connection_closed_after_the_response_causes_no_second_request() {
+    let server = ScriptedServer::start((0..20).map(|_| ScriptedResponse::Close(response("200 OK", TOKENS)))).await;
     let idp = server.idp();
     let client = client(&idp);
     for sent in 1..=20 {
-        // Whether the close is seen before the next write is a race; both ends of it are right, and
-        // neither sends twice what was received.
+        // The client may see the close before or after it writes the next request. Both orders are correct, and in
+        // neither does the server receive a request twice.
         let outcome = refresh_with(&client, &idp).await;
         let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.evidence.code == "connection_lost");
-        assert!(matches!(outcome, Outcome::Answered(_)) || lost, "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Refreshed(_)) || lost, "{outcome:?}");
         assert!(server.posts() <= sent);
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_is_in_doubt() {
+async fn a_response_that_is_too_large_is_in_doubt() {
     let body = format!(
         r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
-        "x".repeat(2 * LARGEST_ANSWER)
+        "x".repeat(2 * LARGEST_BODY)
     );
     let chunked =
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-    for bytes in [answer("200 OK", &body), chunked.into_bytes()] {
-        let server = Server::start([Step::Close(bytes)]).await;
+    for bytes in [response("200 OK", &body), chunked.into_bytes()] {
+        let server = ScriptedServer::start([ScriptedResponse::Close(bytes)]).await;
         assert_unknown(&refresh(&server).await, "answer_too_large");
     }
     let large = format!(
         r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
-        "x".repeat(LARGEST_ANSWER - 100)
+        "x".repeat(LARGEST_BODY - 100)
     );
-    let server = Server::start([Step::Close(answer("200 OK", &large))]).await;
-    assert!(matches!(refresh(&server).await, Outcome::Answered(_)));
+    let server = ScriptedServer::start([ScriptedResponse::Close(response("200 OK", &large))]).await;
+    assert!(matches!(refresh(&server).await, Outcome::Refreshed(_)));
 }
 
 #[tokio::test]
-async fn cut_at_any_byte_the_answer_is_in_doubt() {
+async fn a_response_cut_at_any_byte_is_in_doubt() {
     let form = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r";
     let chunks = TOKENS.split_at(20);
     let chunked = [chunks.0, chunks.1].map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).concat();
-    // Whole, the last answer is in doubt too: nothing says that the form ends there.
-    for (bytes, whole_is_answered) in [
-        (String::from_utf8(answer("200 OK", TOKENS)).unwrap(), true),
+    // The last two responses are in doubt even if complete: nothing says that the form ends there.
+    for (bytes, whole_is_read) in [
+        (String::from_utf8(response("200 OK", TOKENS)).unwrap(), true),
         (format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}0\r\n\r\n"), true),
         (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{form}", form.len()), true),
         (format!("HTTP/1.0 200 OK\r\n\r\n{TOKENS}"), true),
@@ -299,22 +306,24 @@ async fn cut_at_any_byte_the_answer_is_in_doubt() {
         (format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{form}"), false),
     ] {
         for end in 0..=bytes.len() {
-            let server = Server::start([Step::Close(bytes.as_bytes()[..end].to_vec())]).await;
+            let server = ScriptedServer::start([ScriptedResponse::Close(bytes.as_bytes()[..end].to_vec())]).await;
             let outcome = refresh(&server).await;
-            let expected = end == bytes.len() && whole_is_answered;
-            assert_eq!(matches!(outcome, Outcome::Answered(_)), expected, "{end} of {bytes}: {outcome:?}");
+            let expected = end == bytes.len() && whole_is_read;
+            assert_eq!(matches!(outcome, Outcome::Refreshed(_)), expected, "{end} of {bytes}: {outcome:?}");
             assert!(expected || matches!(outcome, Outcome::Unknown(_)), "{end} of {bytes}: {outcome:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn headers_of_a_failure_are_read_and_an_echo_is_not_shown() {
+async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
     let head = "429 Too Many Requests\r\nRetry-After: Thu, 01 Jan 2026 00:00:07 GMT\r\n\
         Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nX-GitHub-Request-Id: 91B2:77AC";
-    let server = Server::start([Step::Close(answer(head, ""))]).await;
+    let server = ScriptedServer::start([ScriptedResponse::Close(response(head, ""))]).await;
     let idp = preset::github("id", "ts-test-secret-client").token_url(&server.url);
-    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else { panic!("429 is not spent") };
+    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else {
+        panic!("429 does not spend the token")
+    };
     assert_eq!(failure.retry_after, Some(7 * SECOND));
     assert_eq!(
         (failure.meaning, failure.evidence.code.as_str(), failure.evidence.status),
@@ -323,8 +332,9 @@ async fn headers_of_a_failure_are_read_and_an_echo_is_not_shown() {
     assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
 
     let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
-    let server = Server::start([Step::Close(answer(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
-    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error is not spent") };
+    let server =
+        ScriptedServer::start([ScriptedResponse::Close(response(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
+    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error does not spend the token") };
     assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("http_400", None));
 }
 
@@ -352,19 +362,19 @@ fn retry_after_is_seconds_or_a_date_and_at_most_an_hour() {
 }
 
 #[test]
-fn a_rate_limit_ends_at_a_second_by_the_provider_s_own_clock() {
+fn a_rate_limit_reset_counts_by_the_provider_s_own_clock() {
     let okta = preset::okta("https://acme.okta.com/oauth2", "id", "ts-test-secret-client");
     for (reset, expected) in [(" 1767225609 ", Some(9)), ("1", Some(0)), ("99999999999", Some(3_600)), ("soon", None)] {
         let headers: [(&[u8], &[u8]); 2] =
             [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"), (b"x-rate-limit-reset", reset.as_bytes())];
-        let outcome = told_of(&okta, (429, false), &headers, b"", false, SPENT);
-        let Outcome::NotSpent(failure) = outcome else { panic!("429 is not spent") };
+        let outcome = outcome_of(&okta, (429, false), &headers, b"", false, SPENT);
+        let Outcome::NotSpent(failure) = outcome else { panic!("429 does not spend the token") };
         assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{reset}");
     }
 }
 
 #[tokio::test]
-async fn revocation_is_done_when_the_token_is_gone() {
+async fn revocation_succeeds_when_the_token_is_gone() {
     for (head, body, expected) in [
         ("200 OK", "", Ok(())),
         ("200 OK", "{}", Ok(())),
@@ -387,7 +397,7 @@ async fn revocation_is_done_when_the_token_is_gone() {
         ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Meaning::Transient, "http_503"))),
         ("302 Found\r\nLocation: /", "", Err((Meaning::Transient, "http_302"))),
     ] {
-        let server = Server::start([Step::Close(answer(head, body))]).await;
+        let server = ScriptedServer::start([ScriptedResponse::Close(response(head, body))]).await;
         let idp = server.idp().revocation_url(&server.url);
         let result = client(&idp).revoke(&idp, 0, &SPENT.into()).await;
         let result = result.map_err(|failure| (failure.meaning, failure.evidence.code));
@@ -395,6 +405,6 @@ async fn revocation_is_done_when_the_token_is_gone() {
         assert_eq!(result, expected, "{head} {body}");
         assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
     }
-    let idp = Server::start([]).await.idp();
+    let idp = ScriptedServer::start([]).await.idp();
     assert_eq!(client(&idp).revoke(&idp, 0, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
 }

@@ -1,13 +1,14 @@
-//! The port to identity providers: what one is (data), how to ask it, and what its answer means.
+//! The port to identity providers: their description as data, the requests to them, and the meaning of their responses.
 //!
-//! An [`Idp`] is data ([`provider`]; [`check`] says whether it can work); [`preset`] holds the ones we
-//! know. A refresh goes through the files in this order: [`gate`] (may we ask now? [`health`] decides), [`http`] (one
-//! request, written at most once), [`body`] and [`decode`] (bytes to fields), [`outcome`] (fields to a verdict, by the
-//! provider's [`rule`]s), and after a failure [`backoff`] (when to ask again). [`consent`] reads the answer that starts a grant.
+//! An [`Idp`] is data ([`provider`]; [`check`] validates it); [`preset`] holds the known providers. A refresh passes
+//! through these files in order: [`gate`] (waits until a request may be sent; [`health`] decides), [`http`] (sends one
+//! request, written at most once), [`body`] and [`decode`] (bytes to fields), [`outcome`] (fields to an outcome, by the
+//! provider's [`rule`]s), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
+//! grant.
 //!
-//! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone; `body`,
-//! `decode` and `outcome` are pure; nothing here decides about a grant, and no body, URL or token is in any
-//! message. To add a provider, add a function to [`preset`] with the source of each of its facts.
+//! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone. `body`, `decode` and
+//! `outcome` are pure. Nothing here decides about a grant. No message contains a body, a URL or a token. To add a
+//! provider, add a function to [`preset`] with the source of each of its facts.
 
 mod backoff;
 mod body;
@@ -26,18 +27,16 @@ mod rule;
 #[cfg(any(feature = "config", feature = "client"))]
 pub(crate) use self::check::loopback;
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::http::told_of;
-pub use self::outcome::Meaning;
+pub(crate) use self::http::outcome_of;
 #[cfg(feature = "config")]
 pub(crate) use self::provider::Credentials;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
-pub use self::rule::ErrorRule;
+pub use self::rule::{ErrorRule, Meaning};
 pub(crate) use self::{
-    backoff::{OPERATOR, delay},
-    decode::RefreshLife,
-    gate::{Gate, Lane, Slot},
-    health::{Closed, Notice, Said},
+    backoff::{OPERATOR_BACKOFF, delay},
+    decode::RefreshLifetime,
+    gate::{Gate, Priority, Slot},
+    health::{GateClosed, HealthChange, Observation},
     http::Client,
-    outcome::{Answer, Failure, Outcome},
-    provider::RESERVED_PARAMS,
+    outcome::{IdpFailure, Outcome, TokenResponse},
 };

@@ -1,88 +1,72 @@
-//! What an answer means for the refresh token that was sent: the protocol's table of
-//! outcomes. Pure.
+//! The outcome of a refresh: what a response means for the refresh token that was sent. Pure.
 //!
-//! The question is never "was it an error?" but "may the refresh token have been spent?". Only a
-//! complete answer in which the provider itself speaks (an access token, or an OAuth error code) says
-//! so; a status alone, a page of a proxy or half an answer leaves it in doubt.
+//! The question is never "was it an error?" but "may the refresh token have been spent?". Only a complete response of
+//! the provider itself (an access token, or an OAuth error code) answers it. A status alone, a page of a proxy or half
+//! a response leaves the refresh token in doubt.
 
 use std::{fmt, time::Duration};
 
 use zeroize::Zeroizing;
 
 use super::{
-    ErrorRule, Idp, Rotation,
-    decode::{Fields, RefreshLife, decode, is_code},
+    decode::{Fields, RefreshLifetime, decode, is_code},
+    provider::{Idp, Rotation},
+    rule::{ErrorRule, Meaning},
 };
 use crate::{
     Cause,
     model::{AccessToken, Evidence, RefreshToken, WallTime},
 };
 
-/// What was learnt from one request.
+/// The outcome of one refresh request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// New tokens. They exist nowhere else: store them.
-    Answered(Box<Answer>),
-    /// The refresh token is as good as before.
-    NotSpent(Failure),
-    /// The provider does not accept the refresh token (any more).
-    InvalidGrant(Failure),
-    /// Nobody knows. The refresh token is in doubt.
-    Unknown(Failure),
+    /// New tokens. They exist nowhere else: the caller must store them.
+    Refreshed(Box<TokenResponse>),
+    /// The refresh token was not spent and is still valid.
+    NotSpent(IdpFailure),
+    /// The provider does not accept the refresh token, or no longer.
+    InvalidGrant(IdpFailure),
+    /// The refresh token may have been spent: it is in doubt.
+    Unknown(IdpFailure),
 }
 
-/// What the provider gave.
+/// The tokens that the provider returned.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct TokenResponse {
     pub(crate) access_token: AccessToken,
-    /// None: the old one goes on.
+    /// `None` keeps the old refresh token.
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) token_type: Option<String>,
     pub(crate) scope: Option<String>,
-    /// From the answer, else as assumed for this provider. Zero means over at once, not unknown.
+    /// From the response, otherwise as assumed for this provider. Zero means expired, not unknown.
     pub(crate) expires_in: Option<Duration>,
-    pub(crate) refresh_expires: Option<RefreshLife>,
-    /// When the provider made the access token: earlier than now in a replayed answer.
+    pub(crate) refresh_expires: Option<RefreshLifetime>,
+    /// When the provider issued the access token: earlier than now in a replayed response.
     pub(crate) created_at: Option<WallTime>,
     pub(crate) subject: Option<String>,
 }
 
 impl Outcome {
-    /// Why there are no new tokens.
-    pub(crate) fn failure(&self) -> Option<&Failure> {
+    /// Returns why there are no new tokens.
+    pub(crate) fn failure(&self) -> Option<&IdpFailure> {
         match self {
-            Self::Answered(_) => None,
+            Self::Refreshed(_) => None,
             Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
         }
     }
 }
 
-/// Why there are no new tokens, in words that can be shown to anybody.
+/// Why a request returned no tokens. Contains nothing secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct IdpFailure {
     pub(crate) meaning: Meaning,
     pub(crate) evidence: Evidence,
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// What an error of a token endpoint means: who can mend it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Meaning {
-    /// The refresh token is not accepted (any more): only consent helps.
-    UserMustReconnect,
-    /// Our client or what it asks for is refused: an operator must act, and no grant is touched.
-    OperatorFault,
-    /// The provider asks to slow down.
-    Throttled,
-    /// Another request with this refresh token is being processed: what came of it will be seen.
-    Race,
-    /// It passes by itself.
-    Transient,
-}
-
-impl Failure {
-    /// What callers are told.
+impl IdpFailure {
+    /// Returns the cause to report to callers.
     pub(crate) fn cause(&self) -> Cause {
         match self.meaning {
             Meaning::OperatorFault => Cause::ClientRefused,
@@ -92,19 +76,18 @@ impl Failure {
     }
 }
 
-/// An answer as it came from the wire.
-pub(crate) struct Reply {
+/// A response as received.
+pub(crate) struct RawResponse {
     pub(crate) status: u16,
-    /// Whether the body was read to its end.
+    /// Whether the whole body was read.
     pub(crate) complete: bool,
-    /// Whether something but the end of the connection says where the body ends: a length, chunks, or
-    /// HTTP/2.
+    /// Whether a length, chunks or HTTP/2 mark the end of the body, not only the end of the connection.
     pub(crate) framed: bool,
     pub(crate) content_type: Option<String>,
-    /// At most an hour.
+    /// At most [`LONGEST_RETRY_AFTER`].
     pub(crate) retry_after: Option<Duration>,
-    /// How long until the moment in the provider's [own header](Idp::rate_limit_reset_header), which stands in every
-    /// answer: it says something only where one is throttled.
+    /// The time until the reset in the provider's [own header](Idp::rate_limit_reset_header). The header is in every
+    /// response, so it counts only if the request was throttled.
     pub(crate) rate_limit_reset: Option<Duration>,
     pub(crate) correlation: Option<String>,
     pub(crate) body: Zeroizing<Vec<u8>>,
@@ -112,35 +95,35 @@ pub(crate) struct Reply {
 
 pub(super) const INCOMPLETE: &str = "incomplete_answer";
 const UNREADABLE: &str = "unreadable_answer";
-/// What a provider may ask for.
+/// The longest wait that a provider may ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Decides what `reply` means. Whatever is not listed is in doubt.
-pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
-    match reply.status {
-        // Whatever is in its body: an error code inside is no verdict.
-        429 => Outcome::NotSpent(reply.throttled(idp)),
-        408 => Outcome::Unknown(reply.by_status()),
-        200..=299 | 400..=499 => match reply.fields(idp) {
-            Ok(fields) => judge(idp, reply, fields),
-            Err(UNREADABLE) if reply.status >= 400 => Outcome::Unknown(reply.by_status()),
-            Err(code) => Outcome::Unknown(reply.failure(Meaning::Transient, code)),
+/// Decides the outcome of `response`. Every case that is not listed is in doubt.
+pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> Outcome {
+    match response.status {
+        // The body does not matter: an error code in it is no verdict.
+        429 => Outcome::NotSpent(response.throttled(idp)),
+        408 => Outcome::Unknown(response.status_error()),
+        200..=299 | 400..=499 => match response.fields(idp) {
+            Ok(fields) => classify_fields(idp, response, fields),
+            Err(UNREADABLE) if response.status >= 400 => Outcome::Unknown(response.status_error()),
+            Err(code) => Outcome::Unknown(response.failure(Meaning::Transient, code)),
         },
-        _ => Outcome::Unknown(reply.by_status()),
+        _ => Outcome::Unknown(response.status_error()),
     }
 }
 
-/// A complete 2xx or 4xx with fields.
-fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
-    let unknown = |code| Outcome::Unknown(reply.failure(Meaning::Transient, code));
-    let success = reply.status < 300;
-    let denied = fields.says("ok", "false");
-    let rule = idp.errors.iter().rev().find(|rule| rule.fits(reply.status, &fields));
-    let refused = rule.is_some() || fields.error.is_some();
+/// Decides the outcome of a complete 2xx or 4xx response with fields.
+fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> Outcome {
+    let unknown = |code| Outcome::Unknown(response.failure(Meaning::Transient, code));
+    let success = response.status < 300;
+    let denied = fields.has("ok", "false");
+    let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, &fields));
+    let error = rule.is_some() || fields.error.is_some();
     let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
     match (fields.access_token.take(), fields.refresh_token.take()) {
         (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => unknown("no_refresh_token"),
-        (Some(access_token), refresh_token) if success && !denied => Outcome::Answered(Box::new(Answer {
+        (Some(access_token), refresh_token) if success && !denied => Outcome::Refreshed(Box::new(TokenResponse {
             access_token,
             refresh_token,
             token_type: fields.token_type,
@@ -150,17 +133,17 @@ fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
             created_at: fields.created_at,
             subject: subject.or(fields.subject),
         })),
-        (None, None) if refused => refusal(idp, reply, &fields, rule),
-        // A refusal that brings a token contradicts itself.
-        (Some(_), _) | (_, Some(_)) if refused || denied => unknown("contradictory_answer"),
+        (None, None) if error => classify_error(idp, response, &fields, rule),
+        // An error with a token contradicts itself.
+        (Some(_), _) | (_, Some(_)) if error || denied => unknown("contradictory_answer"),
         _ if success => unknown("no_access_token"),
-        _ => Outcome::Unknown(reply.by_status()),
+        _ => Outcome::Unknown(response.status_error()),
     }
 }
 
-/// An error that the provider itself speaks, and the rule that fits, if one does.
-fn refusal(idp: &Idp, reply: &Reply, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
-    let failure = reply.said(idp, fields, rule);
+/// Decides the outcome of an error of the provider itself, by the rule that matches, if any.
+fn classify_error(idp: &Idp, response: &RawResponse, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
+    let failure = response.oauth_error(idp, fields, rule);
     match failure.meaning {
         _ if rule.is_some_and(|rule| rule.in_doubt) => Outcome::Unknown(failure),
         Meaning::UserMustReconnect => Outcome::InvalidGrant(failure),
@@ -168,85 +151,86 @@ fn refusal(idp: &Idp, reply: &Reply, fields: &Fields, rule: Option<&ErrorRule>) 
     }
 }
 
-/// What an answer to a revocation (RFC 7009) means. Done is also what the provider does not know any more, which it
-/// says by 200; Keycloak adds an error of `invalid_token` to that, and Google says 400.
-pub(super) fn revoked(idp: &Idp, reply: &Reply) -> Result<(), Failure> {
-    let fields = reply.fields(idp).ok();
+/// Decides whether a revocation (RFC 7009) succeeded. It has also succeeded if the provider no longer knows the token,
+/// for which RFC 7009 requires status 200; Keycloak adds an error of `invalid_token` to that, and Google sends status
+/// 400.
+pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse) -> Result<(), IdpFailure> {
+    let fields = response.fields(idp).ok();
     let error = fields.as_ref().and_then(|fields| fields.error.as_deref());
-    match (reply.status, error, &fields) {
+    match (response.status, error, &fields) {
         (200..=299, None, _) | (200..=299 | 400, Some("invalid_token"), _) => Ok(()),
-        (429, ..) => Err(reply.throttled(idp)),
+        (429, ..) => Err(response.throttled(idp)),
         (..=499, Some(_), Some(fields)) => {
-            let rule = idp.errors.iter().rev().find(|rule| rule.fits(reply.status, fields));
-            Err(reply.said(idp, fields, rule))
+            let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, fields));
+            Err(response.oauth_error(idp, fields, rule))
         }
-        _ => Err(reply.by_status()),
+        _ => Err(response.status_error()),
     }
 }
 
-impl Reply {
-    /// The fields of a body that is surely complete, or our code for why there are none.
+impl RawResponse {
+    /// Returns the fields of a body that is certainly complete, or the code of the reason why there are none.
     fn fields(&self, idp: &Idp) -> Result<Fields, &'static str> {
         if !self.complete {
             return Err(INCOMPLETE);
         }
-        match decode(self.content_type.as_deref(), &self.body, &idp.answer_paths()) {
+        match decode(self.content_type.as_deref(), &self.body, &idp.response_paths()) {
             Some(fields) if self.framed || fields.json => Ok(fields),
             None if self.framed => Err(UNREADABLE),
-            // A form that ends with the connection may have lost its end.
+            // A form that ends with the connection may be cut off.
             _ => Err(INCOMPLETE),
         }
     }
 
-    fn failure(&self, meaning: Meaning, code: &str) -> Failure {
+    fn failure(&self, meaning: Meaning, code: &str) -> IdpFailure {
         let evidence = Evidence {
             code: code.to_owned(),
             detail: None,
             status: Some(self.status),
             request_id: self.correlation.clone(),
         };
-        Failure { meaning, evidence, retry_after: self.retry_after }
+        IdpFailure { meaning, evidence, retry_after: self.retry_after }
     }
 
-    fn by_status(&self) -> Failure {
+    fn status_error(&self) -> IdpFailure {
         self.failure(Meaning::Transient, &format!("http_{}", self.status))
     }
 
-    fn throttled(&self, idp: &Idp) -> Failure {
-        self.waiting(self.failure(Meaning::Throttled, "http_429"), self.fields(idp).ok().as_ref())
+    fn throttled(&self, idp: &Idp) -> IdpFailure {
+        self.with_retry_time(self.failure(Meaning::Throttled, "http_429"), self.fields(idp).ok().as_ref())
     }
 
-    /// An error in the provider's own words, as far as they are codes.
-    fn said<'a>(&self, idp: &Idp, fields: &'a Fields, rule: Option<&'a ErrorRule>) -> Failure {
+    /// Returns the failure for an OAuth error, with the provider's values as far as they are codes.
+    fn oauth_error<'a>(&self, idp: &Idp, fields: &'a Fields, rule: Option<&'a ErrorRule>) -> IdpFailure {
         let meaning = rule.map_or(Meaning::Transient, |rule| rule.meaning);
         let code_of = |value: Option<&'a str>| value.filter(|value| is_code(value));
-        let named = code_of(rule.map(|rule| &*rule.value));
-        let particular = code_of(rule.and_then(|rule| rule.and.as_ref()).map(|(_, value)| &**value));
-        let by_status = self.by_status();
-        let code = fields.error.as_deref().or(named).unwrap_or(&by_status.evidence.code);
-        let detail = particular.or(named.filter(|named| *named != code));
+        let value = code_of(rule.map(|rule| &*rule.value));
+        let second_value = code_of(rule.and_then(|rule| rule.and.as_ref()).map(|(_, value)| &**value));
+        let status_error = self.status_error();
+        let code = fields.error.as_deref().or(value).unwrap_or(&status_error.evidence.code);
+        let detail = second_value.or(value.filter(|value| *value != code));
         let detail = detail.or_else(|| fields.code(idp.error_detail.as_ref()?));
         let mut failure = self.failure(meaning, code);
         failure.evidence.detail = detail.map(str::to_owned);
-        self.waiting(failure, Some(fields))
+        self.with_retry_time(failure, Some(fields))
     }
 
-    /// Who is throttled may be told in other ways than by `Retry-After` when to ask again.
-    fn waiting(&self, failure: Failure, fields: Option<&Fields>) -> Failure {
-        let told = || fields.and_then(|fields| fields.retry_after).or(self.rate_limit_reset);
-        match failure.retry_after.or_else(told) {
+    /// Adds the time to retry that a throttled response has elsewhere than in `Retry-After`.
+    fn with_retry_time(&self, failure: IdpFailure, fields: Option<&Fields>) -> IdpFailure {
+        let elsewhere = || fields.and_then(|fields| fields.retry_after).or(self.rate_limit_reset);
+        match failure.retry_after.or_else(elsewhere) {
             Some(wait) if failure.meaning == Meaning::Throttled => {
-                Failure { retry_after: Some(wait.min(LONGEST_RETRY_AFTER)), ..failure }
+                IdpFailure { retry_after: Some(wait.min(LONGEST_RETRY_AFTER)), ..failure }
             }
             _ => failure,
         }
     }
 }
 
-impl fmt::Debug for Reply {
-    /// Without the body.
+impl fmt::Debug for RawResponse {
+    /// Omits the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
+        f.debug_struct("RawResponse")
             .field("status", &self.status)
             .field("complete", &self.complete)
             .field("framed", &self.framed)

@@ -1,13 +1,13 @@
-//! The errors that providers really send, one a line: status, body, and what it is taken for. Sources are with the
-//! presets; where there is no preset, the rules that a user would set stand here.
+//! The errors that providers really send, one a line: status, body, and the expected outcome. The sources are in the
+//! presets. For providers without a preset, the tests set the rules that a user would set.
 
 use super::*;
 use crate::idp::preset;
 
 const SECRET: &str = "ts-test-secret-client";
 
-fn reply(status: u16, body: &str) -> Reply {
-    Reply {
+fn response(status: u16, body: &str) -> RawResponse {
+    RawResponse {
         status,
         complete: true,
         framed: true,
@@ -19,11 +19,11 @@ fn reply(status: u16, body: &str) -> Reply {
     }
 }
 
-/// The outcome, who can mend it, the code, and the detail if there is one.
-fn told(outcome: &Outcome) -> String {
+/// Describes an outcome by its kind, who can resolve it, the code, and the detail if there is one.
+fn described(outcome: &Outcome) -> String {
     let (word, failure) = match outcome {
-        Outcome::Answered(answer) => {
-            return format!("answered {}", if answer.refresh_token.is_some() { "new" } else { "keep" });
+        Outcome::Refreshed(tokens) => {
+            return format!("refreshed {}", if tokens.refresh_token.is_some() { "new" } else { "keep" });
         }
         Outcome::NotSpent(failure) => ("not_spent", failure),
         Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
@@ -48,22 +48,22 @@ fn rows(table: &str) -> impl Iterator<Item = (u16, &str, &str)> {
     })
 }
 
-/// Each row as it stands, and then where it is no verdict: in another status, or cut off.
+/// Checks each row as written, and then where it is no verdict: with another status, or cut off.
 fn check(idp: &Idp, table: &str) {
     idp.validate().unwrap();
     for (status, body, expected) in rows(table) {
-        let outcome = classify(idp, &reply(status, body));
-        assert_eq!(told(&outcome), expected, "{status} {body}");
+        let outcome = classify(idp, &response(status, body));
+        assert_eq!(described(&outcome), expected, "{status} {body}");
         assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{body}");
         for broken in [500, 502, 503] {
             let expected = format!("unknown transient http_{broken}");
-            assert_eq!(told(&classify(idp, &reply(broken, body))), expected, "{body}");
+            assert_eq!(described(&classify(idp, &response(broken, body))), expected, "{body}");
         }
-        assert_eq!(told(&classify(idp, &reply(429, body))), "not_spent throttled http_429", "{body}");
-        let cut = Reply { complete: false, ..reply(status, body) };
+        assert_eq!(described(&classify(idp, &response(429, body))), "not_spent throttled http_429", "{body}");
+        let cut = RawResponse { complete: false, ..response(status, body) };
         let expected =
             if status == 429 { "not_spent throttled http_429" } else { "unknown transient incomplete_answer" };
-        assert_eq!(told(&classify(idp, &cut)), expected, "{body}");
+        assert_eq!(described(&classify(idp, &cut)), expected, "{body}");
     }
 }
 
@@ -81,7 +81,7 @@ fn github() {
     let github = preset::github("id", SECRET);
     check(&github, table.trim());
     let tokens = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r&expires_in=28800";
-    assert_eq!(told(&classify(&github, &reply(200, tokens))), "answered new");
+    assert_eq!(described(&classify(&github, &response(200, tokens))), "refreshed new");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn gitlab() {
 "#;
     let gitlab = preset::gitlab("id", SECRET);
     check(&gitlab, table);
-    assert_eq!(told(&classify(&gitlab, &reply(429, "Retry later\n"))), "not_spent throttled http_429");
+    assert_eq!(described(&classify(&gitlab, &response(429, "Retry later\n"))), "not_spent throttled http_429");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn slack() {
     check(&slack, table);
     let tokens =
         r#"{"ok":true,"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","token_type":"bot"}"#;
-    assert_eq!(told(&classify(&slack, &reply(200, tokens))), "answered new");
+    assert_eq!(described(&classify(&slack, &response(200, tokens))), "refreshed new");
 }
 
 #[test]
@@ -225,11 +225,11 @@ fn salesforce() {
 "#;
     let salesforce = preset::salesforce("id", SECRET);
     check(&salesforce, table);
-    let answer =
+    let tokens =
         r#"{"access_token":"ts-test-secret-a","id":"https://login.salesforce.com/id/00D/005","issued_at":"1"}"#;
-    let Outcome::Answered(answer) = classify(&salesforce, &reply(200, answer)) else { panic!("not answered") };
-    assert_eq!(answer.subject.as_deref(), Some("https://login.salesforce.com/id/00D/005"));
-    assert_eq!(answer.expires_in, Some(Duration::from_secs(7_200)));
+    let Outcome::Refreshed(tokens) = classify(&salesforce, &response(200, tokens)) else { panic!("no tokens") };
+    assert_eq!(tokens.subject.as_deref(), Some("https://login.salesforce.com/id/00D/005"));
+    assert_eq!(tokens.expires_in, Some(Duration::from_secs(7_200)));
 }
 
 #[test]
@@ -272,9 +272,9 @@ fn box_discord_and_zoom() {
     check(&preset::zoom("id", SECRET), table);
 }
 
-/// Auth0, QuickBooks, Notion, Dropbox, Spotify and Linear; as them Xero, Stripe, LinkedIn and Cognito.
+/// Auth0, QuickBooks, Notion, Dropbox, Spotify and Linear; Xero, Stripe, LinkedIn and Cognito respond alike.
 #[test]
-fn those_without_a_preset_who_speak_as_rfc_6749_wants() {
+fn providers_without_a_preset_that_follow_rfc_6749() {
     let table = r#"
 403 {"error":"invalid_grant","error_description":"Unknown or invalid refresh token."} => invalid_grant user invalid_grant
 400 {"error":"invalid_grant","error_description":"Incorrect Token type or clientID"} => invalid_grant user invalid_grant
@@ -287,7 +287,7 @@ fn those_without_a_preset_who_speak_as_rfc_6749_wants() {
 }
 
 #[test]
-fn those_without_a_preset_who_do_not() {
+fn providers_without_a_preset_that_deviate_from_rfc_6749() {
     let user = |error: &str| ErrorRule::new(error, Meaning::UserMustReconnect);
     let x = Idp::oauth2("https://api.x.com/2/oauth2/token", "id", SECRET)
         .error(user("invalid_request").and("error_description", "Value passed for the token was invalid."));
@@ -319,7 +319,7 @@ fn those_without_a_preset_who_do_not() {
 }
 
 #[test]
-fn who_is_throttled_learns_from_header_body_or_reset_when_to_ask_again() {
+fn throttled_responses_take_the_time_to_retry_from_header_body_or_reset() {
     let seconds = Duration::from_secs_f64;
     let okta = preset::okta("https://acme.okta.com/oauth2", "id", SECRET);
     let slow = r#"{"error":"slow_down","retry_after":5}"#;
@@ -334,21 +334,21 @@ fn who_is_throttled_learns_from_header_body_or_reset_when_to_ask_again() {
         (429, None, None, r#"{"retry_after":"soon"}"#, None),
         (429, None, None, "retry_after", None),
         (400, None, None, slow, Some(5.0)),
-        // Who is not throttled is told by Retry-After alone: the others stand in every answer, or mean something else.
+        // Without throttling only Retry-After counts: the other values are in every response, or mean something else.
         (400, Some(3.0), None, r#"{"error":"invalid_request","retry_after":5}"#, Some(3.0)),
         (400, None, Some(9.0), r#"{"error":"invalid_request","retry_after":5}"#, None),
         (503, Some(3.0), Some(9.0), slow, Some(3.0)),
         (503, None, Some(9.0), slow, None),
     ] {
         let (retry_after, rate_limit_reset) = (header.map(seconds), reset.map(seconds));
-        let outcome = classify(&okta, &Reply { retry_after, rate_limit_reset, ..reply(status, body) });
+        let outcome = classify(&okta, &RawResponse { retry_after, rate_limit_reset, ..response(status, body) });
         let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = outcome else { panic!("{status} {body}") };
         assert_eq!(failure.retry_after, expected.map(seconds), "{status} {header:?} {reset:?} {body}");
     }
 }
 
 #[test]
-fn the_rule_set_last_decides() {
+fn the_last_matching_rule_decides() {
     let idp = Idp::oauth2("https://idp.example/token", "id", SECRET)
         .error(ErrorRule::new("invalid_grant", Meaning::Transient))
         .error(ErrorRule::new("invalid_grant", Meaning::OperatorFault).status(401))

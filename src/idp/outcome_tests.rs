@@ -1,4 +1,4 @@
-//! The table of the protocol, row by row, and what providers really answer.
+//! The table of outcomes, row by row.
 
 use proptest::prelude::*;
 
@@ -11,8 +11,8 @@ const NO_REFRESH: &str = r#"{"access_token":"ts-test-secret-a","expires_in":60}"
 const FORM_TOKENS: &str = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r&expires_in=60";
 const DEAD: &str = r#"{"error":"invalid_grant","error_description":"ts-test-secret-x"}"#;
 
-fn reply(status: u16, content_type: &str, body: &str) -> Reply {
-    Reply {
+fn response(status: u16, content_type: &str, body: &str) -> RawResponse {
+    RawResponse {
         status,
         complete: true,
         framed: true,
@@ -28,11 +28,11 @@ fn idp(rotation: Rotation) -> Idp {
     Idp::oauth2("https://idp.example/token", "id", "ts-test-secret-client").rotation(rotation)
 }
 
-/// The outcome in a word, with the code of a failure.
-fn told(outcome: &Outcome) -> String {
+/// Describes an outcome in a word, with cause and code of a failure.
+fn described(outcome: &Outcome) -> String {
     let (word, failure) = match outcome {
-        Outcome::Answered(answer) => {
-            return format!("answered {}", if answer.refresh_token.is_some() { "new" } else { "keep" });
+        Outcome::Refreshed(tokens) => {
+            return format!("refreshed {}", if tokens.refresh_token.is_some() { "new" } else { "keep" });
         }
         Outcome::NotSpent(failure) => ("not_spent", failure),
         Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
@@ -46,22 +46,22 @@ fn told(outcome: &Outcome) -> String {
 fn every_row_of_the_table() {
     use Rotation::{Always, Never, Sometimes};
     for (rotation, status, content_type, body, expected) in [
-        // Answered.
-        (Always, 200, JSON, TOKENS, "answered new"),
-        (Always, 201, JSON, TOKENS, "answered new"),
-        (Never, 200, JSON, TOKENS, "answered new"),
-        (Sometimes, 200, JSON, NO_REFRESH, "answered keep"),
-        (Never, 200, JSON, NO_REFRESH, "answered keep"),
-        (Always, 200, FORM, FORM_TOKENS, "answered new"),
-        (Always, 200, "text/html", TOKENS, "answered new"),
+        // Refreshed.
+        (Always, 200, JSON, TOKENS, "refreshed new"),
+        (Always, 201, JSON, TOKENS, "refreshed new"),
+        (Never, 200, JSON, TOKENS, "refreshed new"),
+        (Sometimes, 200, JSON, NO_REFRESH, "refreshed keep"),
+        (Never, 200, JSON, NO_REFRESH, "refreshed keep"),
+        (Always, 200, FORM, FORM_TOKENS, "refreshed new"),
+        (Always, 200, "text/html", TOKENS, "refreshed new"),
         (
             Always,
             200,
             JSON,
             r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r","error":"warning","expires_in":{}}"#,
-            "answered new",
+            "refreshed new",
         ),
-        // Complete, but without what it must bring.
+        // Complete, but without a required token.
         (Always, 200, JSON, NO_REFRESH, "unknown idp_down no_refresh_token"),
         (Always, 200, JSON, r#"{"access_token":"ts-test-secret-a","error":"x"}"#, "unknown idp_down no_refresh_token"),
         (Sometimes, 200, JSON, "{}", "unknown idp_down no_access_token"),
@@ -115,82 +115,83 @@ fn every_row_of_the_table() {
         (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown idp_down http_400"),
         (Always, 403, "text/plain", "error code: 1020", "unknown idp_down http_403"),
     ] {
-        let outcome = classify(&idp(rotation), &reply(status, content_type, body));
-        assert_eq!(told(&outcome), expected, "{rotation:?} {status} {body}");
+        let outcome = classify(&idp(rotation), &response(status, content_type, body));
+        assert_eq!(described(&outcome), expected, "{rotation:?} {status} {body}");
         assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{body}");
     }
 }
 
 #[test]
-fn a_word_of_another_provider_is_no_verdict() {
+fn an_error_code_of_another_provider_is_no_verdict() {
     let body = r#"{"error":"bad_refresh_token"}"#;
     assert_eq!(
-        told(&classify(&idp(Rotation::Always), &reply(200, JSON, body))),
+        described(&classify(&idp(Rotation::Always), &response(200, JSON, body))),
         "not_spent idp_down bad_refresh_token"
     );
 }
 
 #[test]
-fn incomplete_answers_say_nothing() {
+fn incomplete_responses_are_in_doubt() {
     let idp = idp(Rotation::Sometimes);
     for (complete, framed, content_type, body, expected) in [
         (false, true, JSON, TOKENS, "unknown idp_down incomplete_answer"),
         (false, true, JSON, DEAD, "unknown idp_down incomplete_answer"),
         (true, false, FORM, FORM_TOKENS, "unknown idp_down incomplete_answer"),
         (true, false, FORM, "error=invalid_grant", "unknown idp_down incomplete_answer"),
-        (true, false, JSON, TOKENS, "answered new"),
+        (true, false, JSON, TOKENS, "refreshed new"),
         (true, false, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
     ] {
         for status in [200, 400] {
             let expected =
                 if status == 400 && body == TOKENS && complete { "unknown idp_down http_400" } else { expected };
-            let reply = Reply { complete, framed, ..reply(status, content_type, body) };
-            assert_eq!(told(&classify(&idp, &reply)), expected, "{status} {body}");
+            let response = RawResponse { complete, framed, ..response(status, content_type, body) };
+            assert_eq!(described(&classify(&idp, &response)), expected, "{status} {body}");
         }
     }
-    let throttled = Reply { complete: false, ..reply(429, JSON, "") };
-    assert_eq!(told(&classify(&idp, &throttled)), "not_spent idp_throttled http_429");
+    let throttled = RawResponse { complete: false, ..response(429, JSON, "") };
+    assert_eq!(described(&classify(&idp, &throttled)), "not_spent idp_throttled http_429");
 }
 
 #[test]
-fn cut_at_any_byte_an_answer_is_in_doubt() {
+fn a_response_cut_at_any_byte_is_in_doubt() {
     for body in [TOKENS, NO_REFRESH, FORM_TOKENS, DEAD, "error=invalid_grant"] {
         for end in 0..body.len() {
             for (complete, framed) in [(true, false), (false, true), (false, false)] {
                 for (status, rotation) in [(200, Rotation::Sometimes), (200, Rotation::Never), (400, Rotation::Always)]
                 {
                     for content_type in [JSON, FORM, "text/plain"] {
-                        let reply = Reply { complete, framed, ..reply(status, content_type, &body[..end]) };
-                        let outcome = classify(&idp(rotation), &reply);
+                        let response = RawResponse { complete, framed, ..response(status, content_type, &body[..end]) };
+                        let outcome = classify(&idp(rotation), &response);
                         assert!(matches!(outcome, Outcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
                     }
                 }
             }
         }
     }
-    // JSON shows its end even where the frame is wrong about it.
+    // The syntax of JSON shows its end even where the framing is wrong about it.
     for end in 0..TOKENS.len() {
-        let outcome = classify(&idp(Rotation::Sometimes), &reply(200, FORM, &TOKENS[..end]));
+        let outcome = classify(&idp(Rotation::Sometimes), &response(200, FORM, &TOKENS[..end]));
         assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     }
 }
 
 #[test]
-fn lifetimes_are_taken_from_the_answer_and_else_assumed() {
+fn lifetimes_come_from_the_response_or_are_assumed() {
     let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
     for (field, expected) in [("60", 60), ("0", 3_600), ("null", 3_600)] {
         let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
-        let Outcome::Answered(answer) = classify(&idp, &reply(200, JSON, &body)) else { panic!("{body}") };
-        assert_eq!(answer.expires_in, Some(Duration::from_secs(expected)));
+        let Outcome::Refreshed(tokens) = classify(&idp, &response(200, JSON, &body)) else { panic!("{body}") };
+        assert_eq!(tokens.expires_in, Some(Duration::from_secs(expected)));
     }
 }
 
 #[test]
-fn failures_pass_on_when_to_ask_again() {
+fn failures_carry_the_time_to_retry() {
     let wait = Some(Duration::from_secs(9));
     for status in [429, 503, 400] {
-        let reply = Reply { retry_after: wait, ..reply(status, JSON, r#"{"error":"slow_down"}"#) };
-        let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &reply) else {
+        let response = RawResponse { retry_after: wait, ..response(status, JSON, r#"{"error":"slow_down"}"#) };
+        let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &response)
+        else {
             panic!("{status}")
         };
         assert_eq!((failure.retry_after, failure.evidence.status), (wait, Some(status)));
@@ -199,13 +200,13 @@ fn failures_pass_on_when_to_ask_again() {
 
 proptest! {
     #[test]
-    fn nothing_arbitrary_is_answered_or_shown(
+    fn arbitrary_bodies_are_never_tokens_and_never_shown(
         status in 100u16..1000, complete: bool, framed: bool, body in prop::collection::vec(any::<u8>(), 0..100),
     ) {
-        let reply = Reply { complete, framed, body: body.into(), ..reply(status, JSON, "") };
-        let outcome = classify(&idp(Rotation::Sometimes), &reply);
-        prop_assert!(!matches!(outcome, Outcome::Answered(_)));
-        let shown = format!("{reply:?}");
+        let response = RawResponse { complete, framed, body: body.into(), ..response(status, JSON, "") };
+        let outcome = classify(&idp(Rotation::Sometimes), &response);
+        prop_assert!(!matches!(outcome, Outcome::Refreshed(_)));
+        let shown = format!("{response:?}");
         prop_assert!(!shown.contains("body"));
     }
 }

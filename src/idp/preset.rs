@@ -17,7 +17,10 @@ pub use self::{
     apps::{atlassian, box_com, discord, hubspot, salesforce, salesforce_at, slack, zoom},
     identity::{entra, google, okta},
 };
-use super::{ClientAuth, ErrorRule, Idp, Meaning, Rotation};
+use super::{
+    provider::{ClientAuth, Idp, Rotation},
+    rule::{ErrorRule, Meaning},
+};
 use crate::model::ClientSecret;
 
 const fn days(days: u64) -> Duration {

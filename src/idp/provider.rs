@@ -1,13 +1,13 @@
-//! An identity provider as data, with its setters.
+//! The description of an identity provider as data, with its setters.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use url::Url;
 
-use super::{ErrorRule, rule};
+use super::rule::{self, ErrorRule};
 use crate::model::ClientSecret;
 
-/// An identity provider: where its endpoints are and how its refresh tokens behave.
+/// An identity provider: its endpoints, and how its refresh tokens behave.
 ///
 /// Built from [`Idp::oauth2`] or one of the [`presets`](crate::presets), adjusted with setters.
 ///
@@ -23,7 +23,7 @@ use crate::model::ClientSecret;
 pub struct Idp {
     pub(crate) token_url: String,
     pub(crate) revocation_url: Option<String>,
-    /// In the order in which they are tried; the first is for new grants.
+    /// In the order in which they are tried. The first client is used for new grants.
     pub(crate) clients: Vec<Credentials>,
     pub(crate) client_auth: ClientAuth,
     pub(crate) scope: Option<String>,
@@ -39,15 +39,15 @@ pub struct Idp {
     pub(crate) requests_per_second: Option<f64>,
     pub(crate) timing: Timing,
     pub(crate) in_doubt: Option<InDoubt>,
-    /// What its errors mean; the last that fits decides.
+    /// The meanings of errors. The last rule that matches decides.
     pub(crate) errors: Vec<ErrorRule>,
-    /// The field that tells errors of one code apart.
+    /// The field that distinguishes errors with the same code.
     pub(crate) error_detail: Option<String>,
-    /// The field that names the user, beside those of OpenID Connect.
+    /// The field that names the user, in addition to those of OpenID Connect.
     pub(crate) subject_field: Option<String>,
-    /// The answer's header that the provider's support asks for.
+    /// The response header with the request id for the provider's support.
     pub(crate) correlation_header: String,
-    /// The header with the second since 1970 at which it may be asked again.
+    /// The response header with the time of the next permitted request, in seconds since 1970.
     pub(crate) rate_limit_reset_header: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Credentials {
     pub(crate) client_secret: ClientSecret,
 }
 
-/// What differs from the supervisor's own timing, for this identity provider alone.
+/// Timing of this identity provider where it differs from the supervisor's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timing {
     pub(crate) margin: Option<Duration>,
@@ -70,7 +70,7 @@ pub(crate) struct Timing {
     pub(crate) lease: Option<Duration>,
 }
 
-/// How the client proves who it is (RFC 6749, section 2.3.1).
+/// How the client authenticates (RFC 6749, section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ClientAuth {
@@ -83,35 +83,34 @@ pub enum ClientAuth {
     None,
 }
 
-/// Whether a refresh brings a new refresh token.
+/// Whether a refresh returns a new refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Rotation {
-    /// With every refresh. An answer without one is not believed to be complete.
+    /// Every refresh returns one. A response without one is treated as incomplete.
     Always,
-    /// Sometimes, or nobody promises anything. An answer without one keeps the old one.
+    /// A refresh may return one, or the provider promises nothing. A response without one keeps the old one.
     #[default]
     Sometimes,
-    /// Never, by documented promise: a refresh without answer may simply be repeated. One that comes
-    /// nevertheless is stored.
+    /// No refresh returns one, by documented promise: a refresh without a response may be repeated. A refresh token
+    /// that is returned nevertheless is stored.
     Never,
 }
 
-/// What becomes of a grant when nobody can find out whether its refresh token was spent.
+/// How a grant goes on when it cannot be determined whether its refresh token was spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum InDoubt {
-    /// The user is asked to connect again. Never makes things worse.
+    /// The user must connect again. This never makes things worse.
     #[default]
     Ask,
-    /// The refresh token is sent once more: a chosen risk, since a provider that punishes reuse ends
-    /// the whole grant.
+    /// The refresh token is sent once more. This is a risk: a provider that punishes reuse revokes the whole grant.
     Try,
 }
 
-/// Fields that a refresh request sets itself.
+/// The fields that every refresh request sets itself.
 pub(crate) const RESERVED_PARAMS: [&str; 4] = ["grant_type", "refresh_token", "client_id", "client_secret"];
 
 impl Idp {
-    /// Any provider that speaks OAuth 2: client authentication by header, rotation
+    /// Describes any provider of OAuth 2: client authentication by header, rotation
     /// [`Sometimes`](Rotation::Sometimes), no grace for reuse.
     pub fn oauth2(
         token_url: impl Into<String>,
@@ -144,191 +143,192 @@ impl Idp {
         }
     }
 
-    /// The fields of an answer that only this provider has.
-    pub(super) fn answer_paths(&self) -> Vec<&str> {
+    /// Returns the fields of a response that only this provider has.
+    pub(super) fn response_paths(&self) -> Vec<&str> {
         let own = [&self.error_detail, &self.subject_field].into_iter().flatten().map(String::as_str);
         self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect()
     }
 
-    /// Whether tokens can be revoked: an endpoint for it is known.
+    /// Returns whether tokens can be revoked, which requires a revocation endpoint.
     pub fn revokes(&self) -> bool {
         self.revocation_url.is_some()
     }
 
-    /// Whether one refresh token can be revoked here without ending the user's other grants.
+    /// Returns whether one refresh token can be revoked without ending the user's other grants.
     pub(crate) fn revocable_alone(&self) -> bool {
         self.revocation_url.is_some() && !self.revocation_hits_user
     }
 
-    /// The token endpoint. For pointing a preset at another host, such as a simulator.
+    /// Sets the token endpoint, for example to point a preset at a simulator.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();
         self
     }
 
-    /// The revocation endpoint (RFC 7009). Without one nothing is revoked at the provider.
+    /// Sets the revocation endpoint (RFC 7009). Without one nothing is revoked at the provider.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
         self
     }
 
-    /// A further client, or a further secret of the same client, after those that are there.
+    /// Adds a client, or another secret of the same client, after the existing ones.
     ///
-    /// A secret is tried when all before it were refused; the one that was accepted last goes first from then on. So a
-    /// new secret is rolled out by adding it before the provider accepts it, and the old one removed when nobody needs
-    /// it. A grant is only ever refreshed with the client it was issued to; the first client is for new grants.
+    /// A secret is tried when all secrets before it were refused; the last accepted secret is used first from then on.
+    /// To roll out a new secret, add it before the provider accepts it, and remove the old one when it is no longer
+    /// needed. A grant is only refreshed with the client it was issued to; the first client is used for new grants.
     pub fn client(mut self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
         self.clients.push(Credentials { client_id: client_id.into(), client_secret: client_secret.into() });
         self
     }
 
-    /// How the client proves who it is; [`ClientAuth::Basic`] unless set.
+    /// Sets how the client authenticates. The default is [`ClientAuth::Basic`].
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
         self.client_auth = auth;
         self
     }
 
-    /// The scope to ask for with every refresh. Unset, none is sent, which means: as granted.
+    /// Sets the scope to request with every refresh. By default none is sent, which requests the granted scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// A further form field of every refresh.
+    /// Adds a form field to every refresh request.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.insert(name.into(), value.into());
         self
     }
 
-    /// Whether a refresh brings a new refresh token; [`Rotation::Sometimes`] unless set.
+    /// Sets whether a refresh returns a new refresh token. The default is [`Rotation::Sometimes`].
     pub fn rotation(mut self, rotation: Rotation) -> Self {
         self.rotation = rotation;
         self
     }
 
-    /// For how long after its first use a refresh token may be used again; zero unless set.
+    /// Sets how long after its first use a refresh token may be used again. The default is zero.
     pub fn reuse_grace(mut self, grace: Duration) -> Self {
         self.reuse_grace = grace;
         self
     }
 
-    /// Whether a refresh ends the access token that was valid before it; `false` unless set.
+    /// Sets whether a refresh invalidates the previous access token. The default is `false`.
     pub fn rotation_ends_access_token(mut self, ends: bool) -> Self {
         self.rotation_ends_access_token = ends;
         self
     }
 
-    /// Whether revoking one refresh token ends every grant of that user with this client, not its own
-    /// family alone; `false` unless set.
+    /// Sets whether revoking one refresh token ends every grant of that user with this client, not only its own family.
+    /// The default is `false`.
     pub fn revocation_hits_user(mut self, hits: bool) -> Self {
         self.revocation_hits_user = hits;
         self
     }
 
-    /// How long an access token lives when the answer does not say.
+    /// Sets the lifetime of an access token if the response does not contain it.
     pub fn access_lifetime(mut self, lifetime: Duration) -> Self {
         self.access_lifetime = Some(lifetime);
         self
     }
 
-    /// How long a refresh token lives unused when nobody says; its time starts anew with each refresh.
+    /// Sets the lifetime of an unused refresh token if the response does not contain it. It restarts with each refresh.
     pub fn refresh_lifetime(mut self, lifetime: Duration) -> Self {
         self.refresh_lifetime = Some(lifetime);
         self
     }
 
-    /// Whether an unencrypted endpoint beyond this machine is accepted; `false` unless set.
+    /// Sets whether an unencrypted endpoint outside this machine is accepted. The default is `false`.
     pub fn allow_http(mut self, allow: bool) -> Self {
         self.allow_http = allow;
         self
     }
 
-    /// How many requests run at the same time; 16 unless set.
+    /// Sets the maximum number of concurrent requests. The default is 16.
     pub fn max_concurrency(mut self, requests: usize) -> Self {
         self.max_concurrency = requests;
         self
     }
 
-    /// How many requests are sent a second, evenly; not limited unless set. Those that a caller waits for go first.
+    /// Sets the maximum rate of requests, evenly spaced. There is no limit by default. Requests that a caller waits for
+    /// go first.
     pub fn requests_per_second(mut self, requests: f64) -> Self {
         self.requests_per_second = Some(requests);
         self
     }
 
-    /// How long before an access token's end it is refreshed.
+    /// Sets how long before its expiry an access token is refreshed.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.timing.margin = Some(margin);
         self
     }
 
-    /// How long a connection may take, TLS included.
+    /// Sets how long connecting may take, TLS included.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timing.connect_timeout = Some(timeout);
         self
     }
 
-    /// How long an answer is awaited.
+    /// Sets how long a response is awaited.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.timing.attempt_timeout = Some(timeout);
         self
     }
 
-    /// How long an answer is awaited where reuse is punished.
+    /// Sets how long a response is awaited if the provider punishes reuse.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.timing.patience = Some(patience);
         self
     }
 
-    /// How long after the claim a request may still be written.
+    /// Sets how long after the claim a request may still be written.
     pub fn send_window(mut self, window: Duration) -> Self {
         self.timing.send_window = Some(window);
         self
     }
 
-    /// After which time a request whose sender is gone is surely not processed any more.
+    /// Sets the time after which a request whose sender is gone is certainly no longer processed.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.timing.settle = Some(settle);
         self
     }
 
-    /// How long a claim keeps other replicas away unless renewed.
+    /// Sets how long a claim excludes other replicas unless it is renewed.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.timing.lease = Some(lease);
         self
     }
 
-    /// What becomes of a doubt that nobody can resolve; the supervisor's setting unless set.
+    /// Sets how a doubt that cannot be resolved ends. The default is the supervisor's setting.
     pub fn in_doubt(mut self, in_doubt: InDoubt) -> Self {
         self.in_doubt = Some(in_doubt);
         self
     }
 
-    /// What a further error answer means. It goes before all those set earlier, and before those of RFC 6749.
+    /// Adds a rule for an error response. It takes precedence over all earlier rules, and over those of RFC 6749.
     pub fn error(mut self, rule: ErrorRule) -> Self {
         self.errors.push(rule);
         self
     }
 
-    /// The field of an error answer that tells errors of one code apart, such as `error_subtype`. Shown where it is a
-    /// code, not decided upon.
+    /// Sets the field of an error response that distinguishes errors with the same code, such as `error_subtype`. It is
+    /// shown if it is a code, and decides nothing.
     pub fn error_detail(mut self, path: impl Into<String>) -> Self {
         self.error_detail = Some(path.into());
         self
     }
 
-    /// The field of an answer that names the user, for a provider that has neither `sub` nor `id_token`.
+    /// Sets the field of a response that names the user, for a provider that has neither `sub` nor `id_token`.
     pub fn subject_field(mut self, path: impl Into<String>) -> Self {
         self.subject_field = Some(path.into());
         self
     }
 
-    /// The header of an answer that the provider's support asks for; `x-request-id` unless set.
+    /// Sets the response header with the request id for the provider's support. The default is `x-request-id`.
     pub fn correlation_header(mut self, name: impl Into<String>) -> Self {
         self.correlation_header = name.into();
         self
     }
 
-    /// The header of a throttled answer that says in seconds since 1970 when to ask again, for a provider that sends
+    /// Sets the header of a throttled response that says in seconds since 1970 when to retry, for a provider that sends
     /// no `Retry-After`.
     pub fn rate_limit_reset_header(mut self, name: impl Into<String>) -> Self {
         self.rate_limit_reset_header = Some(name.into());
@@ -337,7 +337,7 @@ impl Idp {
 }
 
 impl fmt::Debug for Idp {
-    /// Without the secret, the values of parameters and the queries of URLs.
+    /// Omits secrets, the values of parameters and the queries of URLs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Idp")
             .field("token_url", &shown(&self.token_url))

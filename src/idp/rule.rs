@@ -1,10 +1,11 @@
-//! What an error answer means, as data.
+//! Rules for the meaning of error responses, as data.
 
-use super::{decode::Fields, outcome::Meaning};
+use super::decode::Fields;
 
-/// What one error answer of a token endpoint means: exactly this value in the field `error`, and whatever else is set.
+/// The meaning of an error response of a token endpoint whose field `error` has exactly this value, and that fulfils
+/// all further conditions.
 ///
-/// Nothing is searched for in texts. An answer that says it by another status than 2xx and 4xx is never a verdict.
+/// Rules never search in texts. A response with a status other than 2xx and 4xx is never a verdict.
 ///
 /// ```
 /// use token_supervisor::{ErrorRule, Idp, Meaning};
@@ -25,53 +26,69 @@ pub struct ErrorRule {
     pub(crate) in_doubt: bool,
 }
 
+/// The meaning of an error response of a token endpoint, and thereby who can resolve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Meaning {
+    /// The refresh token is not accepted, or no longer. Only a new consent of the user helps.
+    UserMustReconnect,
+    /// The client, or what it requests, is refused. An operator must act; no grant is changed.
+    OperatorFault,
+    /// The provider asks the client to slow down.
+    Throttled,
+    /// Another request with the same refresh token is in progress. The stored row will show its result.
+    Race,
+    /// The error passes without intervention.
+    Transient,
+}
+
 impl ErrorRule {
-    /// The answer whose `error` is this.
+    /// A rule for responses whose `error` is this value.
     pub fn new(error: impl Into<String>, meaning: Meaning) -> Self {
         let (field, value) = ("error".to_owned(), error.into());
         Self { field, value, and: None, status: None, meaning, in_doubt: false }
     }
 
-    /// It stands in another field than `error`. `a.b` is the member `b` of the object `a`, or of any object in the
-    /// list `a`.
+    /// Reads the value from another field than `error`. `a.b` is the member `b` of the object `a`, or of any object in
+    /// the list `a`.
     pub fn field(mut self, path: impl Into<String>) -> Self {
         self.field = path.into();
         self
     }
 
-    /// Only if this field has exactly this value, too; of a list, any of its values.
+    /// Requires that this field has exactly this value too; in a list, any of its values.
     pub fn and(mut self, path: impl Into<String>, value: impl Into<String>) -> Self {
         self.and = Some((path.into(), value.into()));
         self
     }
 
-    /// Only with this HTTP status.
+    /// Requires this HTTP status.
     pub fn status(mut self, status: u16) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// The refresh token may have been spent all the same.
+    /// Treats the refresh token as possibly spent in spite of the error.
     pub fn in_doubt(mut self) -> Self {
         self.in_doubt = true;
         self
     }
 
-    /// Whether this is the answer.
-    pub(super) fn fits(&self, status: u16, fields: &Fields) -> bool {
+    /// Returns whether the rule applies to this response.
+    pub(super) fn matches(&self, status: u16, fields: &Fields) -> bool {
         self.status.is_none_or(|only| only == status)
-            && fields.says(&self.field, &self.value)
-            && self.and.as_ref().is_none_or(|(path, value)| fields.says(path, value))
+            && fields.has(&self.field, &self.value)
+            && self.and.as_ref().is_none_or(|(path, value)| fields.has(path, value))
     }
 
-    /// The fields it looks at.
+    /// Returns the fields that the rule reads.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         [Some(self.field.as_str()), self.and.as_ref().map(|(path, _)| path.as_str())].into_iter().flatten()
     }
 }
 
-/// What everybody means. `unauthorized_client` is what Keycloak says for a wrong secret; `invalid_scope` and
-/// `unsupported_grant_type` are about what we ask for, never about the user's grant.
+/// Returns the rules for all providers. Keycloak sends `unauthorized_client` for a wrong secret; `invalid_scope` and
+/// `unsupported_grant_type` concern the request, never the user's grant.
 pub(super) fn rfc_6749() -> Vec<ErrorRule> {
     let refused = ["invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"];
     let mut rules = refused.map(|error| ErrorRule::new(error, Meaning::OperatorFault)).to_vec();

@@ -65,7 +65,7 @@ impl Meters {
         let mut errors =
             Metric::new("store_errors_total", MetricKind::Counter, "Answers of the store that were errors.");
         for (op, meter) in OPS.iter().zip(&self.ops) {
-            seconds.observe(&[("op", op)], &meter.seconds);
+            seconds.push_histogram(&[("op", op)], &meter.seconds);
             errors.push(&[("op", op)], load(&meter.errors));
         }
         [seconds, errors]
@@ -83,7 +83,7 @@ impl Metered {
         Box::pin(async move {
             let answer = answer.await;
             let meter = &meters.ops[op as usize];
-            meter.seconds.took(meters.clock.read().boot.since(asked));
+            meter.seconds.record(meters.clock.read().boot.since(asked));
             if answer.is_err() {
                 count(&meter.errors);
             }

@@ -86,7 +86,7 @@ fn of_idps(providers: &Providers, now: Reading) -> Vec<Metric> {
             refreshes.push(&[("idp", idp), ("outcome", outcome.into())], load(total));
         }
         for (phase, took) in &counters.phases {
-            seconds.observe(&[("idp", idp), ("phase", phase.into())], took);
+            seconds.push_histogram(&[("idp", idp), ("phase", phase.into())], took);
         }
         lost.push(&[("idp", idp)], load(&counters.lost_responses));
     }

@@ -48,7 +48,7 @@ impl Counters {
         let Some(requests) = requests.get_mut(idp) else { return };
         *requests.outcomes.entry(outcome).or_default() += 1;
         if let Some((path, time)) = granted {
-            requests.seconds[path as usize].took(time);
+            requests.seconds[path as usize].record(time);
         }
     }
 
@@ -61,7 +61,7 @@ impl Counters {
                 total.push(&[("idp", idp), ("outcome", outcome)], *count as f64);
             }
             for (path, took) in PATHS.iter().zip(&requests.seconds) {
-                seconds.observe(&[("idp", idp), ("path", path)], took);
+                seconds.push_histogram(&[("idp", idp), ("path", path)], took);
             }
         }
         [total, seconds]

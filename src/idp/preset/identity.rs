@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{days, segment, user};
 use crate::{
-    idp::{ClientAuth, ErrorRule, Idp, Meaning, Rotation},
+    idp::{
+        provider::{ClientAuth, Idp, Rotation},
+        rule::{ErrorRule, Meaning},
+    },
     model::ClientSecret,
 };
 

@@ -52,6 +52,6 @@ impl IdpCounters {
     }
 
     pub(in crate::supervisor) fn took(&self, phase: RefreshPhase, time: Duration) {
-        self.phases[phase].took(time);
+        self.phases[phase].record(time);
     }
 }

@@ -8,7 +8,7 @@ use super::{Provider, holds::Holds};
 use crate::{
     clock::Clock,
     error::{Cause, Error},
-    idp::{Failure, Idp, Notice},
+    idp::{HealthChange, Idp, IdpFailure},
     model::{Evidence, valid_idp_name},
     store::StoreError,
     supervisor::{
@@ -78,7 +78,7 @@ impl Providers {
         });
         let was_paused = before.is_some_and(|before| before.gate.is_paused());
         if was_paused && provider.gate.closed(self.clock.read()).is_none() {
-            self.announce(name, vec![Notice::Recovered { cause: Cause::ClientRefused }], None);
+            self.announce(name, vec![HealthChange::Recovered { cause: Cause::ClientRefused }], None);
         }
         Ok(())
     }
@@ -120,18 +120,18 @@ impl Providers {
     }
 
     /// Logs and emits what follows from a response of the provider; `failure` is the response, if it was a failure.
-    pub(in crate::supervisor) fn announce(&self, idp: &str, notices: Vec<Notice>, failure: Option<&Failure>) {
+    pub(in crate::supervisor) fn announce(&self, idp: &str, notices: Vec<HealthChange>, failure: Option<&IdpFailure>) {
         for notice in notices {
             let now = self.clock.now();
             log(idp, notice, failure);
             let kind = match notice {
-                Notice::Paused { cause, wait } => EventKind::IdpPaused {
+                HealthChange::Paused { cause, wait } => EventKind::IdpPaused {
                     cause,
                     evidence: failure
                         .map_or_else(|| Evidence::ours(cause.as_str()), |failure| failure.evidence.clone()),
                     until: (now + wait).into(),
                 },
-                Notice::Recovered { cause } => EventKind::IdpRecovered { cause },
+                HealthChange::Recovered { cause } => EventKind::IdpRecovered { cause },
             };
             self.events.emit(TokenEvent::of_idp(idp, now, kind));
         }
@@ -142,21 +142,21 @@ fn wrong(name: &str, text: &str) -> Error {
     Error::Configuration(format!("identity provider {name:?}: {text}"))
 }
 
-fn log(idp: &str, notice: Notice, failure: Option<&Failure>) {
+fn log(idp: &str, notice: HealthChange, failure: Option<&IdpFailure>) {
     let evidence = failure.map(|failure| failure.evidence.to_string());
     match notice {
-        Notice::Paused { cause: Cause::ClientRefused, .. } => tracing::error!(
+        HealthChange::Paused { cause: Cause::ClientRefused, .. } => tracing::error!(
             idp,
             evidence,
             "the provider refuses our client: its refreshes are paused, no grant is changed; check client_id and client_secret"
         ),
-        Notice::Paused { cause, .. } => tracing::error!(
+        HealthChange::Paused { cause, .. } => tracing::error!(
             idp,
             evidence,
             cause = cause.as_str(),
             "the provider is failing: its refreshes are paused, and one request at a time probes whether it has recovered"
         ),
-        Notice::Recovered { cause } => tracing::info!(idp, cause = cause.as_str(), "the provider has recovered"),
+        HealthChange::Recovered { cause } => tracing::info!(idp, cause = cause.as_str(), "the provider has recovered"),
     }
 }
 
@@ -196,7 +196,11 @@ mod tests {
         let mut events = bench.events.listen();
         let cause = Cause::IdpDown;
         let wait = std::time::Duration::from_secs(5);
-        bench.providers.announce("acme", vec![Notice::Paused { cause, wait }, Notice::Recovered { cause }], None);
+        bench.providers.announce(
+            "acme",
+            vec![HealthChange::Paused { cause, wait }, HealthChange::Recovered { cause }],
+            None,
+        );
         let mut kinds = Vec::new();
         for _ in 0..2 {
             kinds.push(events.recv().await.unwrap().unwrap().kind.as_str());

@@ -48,7 +48,8 @@ impl Provider {
         idp.validate()?;
         let times = Times::of(&idp, refresh)?;
         let client = Client::new(&idp, times.connect_timeout, clock.clone())?;
-        let gate = Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.renewed(&idp, clock.read())));
+        let gate =
+            Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.reconfigured(&idp, clock.read())));
         let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
         let counters = before.map_or_else(Arc::default, |before| before.counters.clone());
         Ok(Self { idp, times, client, gate, counters, rotates })

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::Cause,
-    idp::{Closed, Failure, Lane, Outcome, Slot, delay},
+    idp::{GateClosed, IdpFailure, Outcome, Priority, Slot, delay},
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, Standing, TokenKey},
     protocol::{
@@ -188,19 +188,19 @@ impl Attempt {
 
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
         let row = self.row.clone()?;
-        let Some(login) = provider.gate.login(row.client_id.as_deref()) else {
+        let Some(login) = provider.gate.client_index(row.client_id.as_deref()) else {
             // Nothing will be sent: the claim is there to say so in the row.
             return Some(Event::Slot(row));
         };
         let slot = loop {
-            let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
+            let lane = if *self.wanted.borrow_and_update() { Priority::Foreground } else { Priority::Background };
             tokio::select! {
                 // In this order: a slot that is granted while the provider is put on hold goes back.
                 biased;
                 () = self.ports.providers.until_held(self.key.idp()) => return None,
                 () = self.ports.stopped() => return None,
                 slot = provider.gate.slot(&self.ports.clock, login, lane) => break slot,
-                Ok(()) = self.wanted.changed(), if lane == Lane::Background => {}
+                Ok(()) = self.wanted.changed(), if lane == Priority::Background => {}
             }
         };
         match slot {
@@ -208,7 +208,7 @@ impl Attempt {
                 self.slot = Some(slot);
                 Some(Event::Slot(row))
             }
-            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.ports.clock.now() + wait, cause)),
+            Err(GateClosed { wait, cause }) => Some(Event::NotBefore(self.ports.clock.now() + wait, cause)),
         }
     }
 
@@ -234,7 +234,7 @@ impl Attempt {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
         let mut unsendable = |code: &str, cause| {
-            self.heard = Some(Heard::Failure(RefreshOutcome::Operator));
+            self.heard = Some(Heard::IdpFailure(RefreshOutcome::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
             let retry_at = self.ports.clock.now() + operator_delay(&row);
             Some(Event::Told(Told::NotSpent { fault, retry_at }))
@@ -271,11 +271,11 @@ impl Attempt {
         }
         let retry_at = observe(&self.ports, &self.key, provider, slot, &row, &outcome);
         let told = match outcome {
-            Outcome::Answered(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
+            Outcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
                 Told::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
-            Outcome::Answered(answer) => {
+            Outcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 let began = self.ports.clock.read().boot;
                 let landing = seal::land(&self.ports.keyring, provider, &sent, *answer);
@@ -395,6 +395,6 @@ impl Drop for Attempt {
     }
 }
 
-fn fault(failure: Failure) -> Fault {
+fn fault(failure: IdpFailure) -> Fault {
     Fault { cause: failure.cause(), evidence: failure.evidence }
 }

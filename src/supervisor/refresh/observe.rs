@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ports::Ports;
 use crate::{
-    idp::{Meaning, OPERATOR, Outcome, Said, Slot, delay},
-    model::{Row, WallTime, TokenKey},
+    idp::{Meaning, OPERATOR_BACKOFF, Observation, Outcome, Slot, delay},
+    model::{Row, TokenKey, WallTime},
     supervisor::{jitter::random, provider::Provider},
 };
 
@@ -19,12 +19,12 @@ pub(super) fn observe(
     row: &Row,
     outcome: &Outcome,
 ) -> WallTime {
-    let (now, login, who) = (ports.clock.read(), slot.login(), key.stable_hash());
-    let (notices, other_secret) = slot.told(Said::of(outcome), who, now, random());
+    let (now, login, who) = (ports.clock.read(), slot.client_index(), key.stable_hash());
+    let (notices, other_secret) = slot.report(Observation::of(outcome), who, now, random());
     let failure = outcome.failure();
     ports.providers.announce(key.idp(), notices, failure);
     let Some(failure) = failure else { return now.wall };
-    provider.gate.note(&failure.evidence, now);
+    provider.gate.record_error(&failure.evidence, now);
     tracing::warn!(
         grant.id = row.grant_id,
         idp = key.idp(),
@@ -48,7 +48,7 @@ pub(super) fn observe(
 
 /// The time until a retry where only an operator can help.
 pub(super) fn operator_delay(row: &Row) -> Duration {
-    OPERATOR.half_jittered(failures(row) + 1, random())
+    OPERATOR_BACKOFF.half_jittered(failures(row) + 1, random())
 }
 
 fn failures(row: &Row) -> u32 {

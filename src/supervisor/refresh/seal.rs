@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     clock::Reading,
     error::Error,
-    idp::{Answer, RefreshLife},
+    idp::{RefreshLifetime, TokenResponse},
     keyring::{Field, Keyring, OpenError},
     model::{
         AccessToken, BootTime, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed,
@@ -79,7 +79,7 @@ pub(super) struct Sent<'a> {
 ///
 /// The lifetime counts from the moment of sending, by the boot-time clock too; if the token had been sent
 /// before, the response may be a replay, and the lifetime counts from the first time.
-pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: Answer) -> Landing {
+pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: TokenResponse) -> Landing {
     let Sent { key, attempt, claimed, at, row } = sent;
     let issued_at = claimed.first_sent.map_or(at.wall, |first| first.by_wall_clock().min(at.wall));
     let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
@@ -107,8 +107,8 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
         issued_at,
         expires,
         refresh_expires: match answer.refresh_expires {
-            Some(RefreshLife::In(life)) => Some(Expires::At(issued_at + life)),
-            Some(RefreshLife::Never) => Some(Expires::Never),
+            Some(RefreshLifetime::In(life)) => Some(Expires::At(issued_at + life)),
+            Some(RefreshLifetime::Never) => Some(Expires::Never),
             // An expiry that the provider stated is not moved by an assumed one.
             None => provider.idp.refresh_lifetime.and_then(|life| {
                 let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);

@@ -47,7 +47,7 @@ impl Strategy for RefreshTokenGrant {
 impl Request for RefreshRequest {
     fn send<'a>(self: Box<Self>, provider: &'a Provider, slot: &'a Slot, patience: Duration) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            provider.client.refresh(&provider.idp, slot.client(), &self.token, &self.params, patience).await
+            provider.client.refresh(&provider.idp, slot.credentials_index(), &self.token, &self.params, patience).await
         })
     }
 }

@@ -33,7 +33,7 @@ impl TokenActor {
         context: &mut Context<Self>,
     ) {
         let Some(provider) = self.provider() else { return drop(reply.send(Err(Error::UnknownIdp))) };
-        if provider.gate.login(grant.client_id.as_deref()).is_none() {
+        if provider.gate.client_index(grant.client_id.as_deref()).is_none() {
             let retry_after = Duration::from_secs(60);
             return drop(reply.send(Err(Error::Unavailable { retry_after, cause: Cause::ClientUnknown })));
         }

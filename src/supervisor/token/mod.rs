@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock::Reading,
     error::{Cause, Error},
-    idp::{Closed, Lane},
+    idp::{GateClosed, Priority},
     model::{BootTime, Row, Standing, State, Token, TokenKey, WallTime},
     protocol::{Change, attempt::End},
     store::StoreError,
@@ -134,7 +134,8 @@ impl TokenActor {
     }
 
     fn gate(&self, now: Reading) -> GateSight {
-        let held = self.ports().providers.held(self.key.idp()).map(|_| Closed { wait: HELD, cause: Cause::IdpHeld });
+        let held =
+            self.ports().providers.held(self.key.idp()).map(|_| GateClosed { wait: HELD, cause: Cause::IdpHeld });
         self.provider().map_or_else(GateSight::default, |provider| GateSight {
             closed: held.or_else(|| provider.gate.closed(now)),
             recovered: provider.gate.recovered().map(|at| at.wall),
@@ -208,9 +209,9 @@ impl TokenActor {
     }
 
     /// A new actor finds its predecessor's attempt by starting one: the table hands out the running one.
-    fn start(&mut self, row: &Row, lane: Lane, context: &mut Context<Self>) {
+    fn start(&mut self, row: &Row, lane: Priority, context: &mut Context<Self>) {
         let basis = (row.incarnation, row.generation);
-        match self.around.refresher.join_or_start(&self.key, basis, lane == Lane::Wanted) {
+        match self.around.refresher.join_or_start(&self.key, basis, lane == Priority::Foreground) {
             Some(progress) => self.follow(progress, context),
             None => {
                 // Nothing starts any more: callers that wait get an error, valid tokens are still served.

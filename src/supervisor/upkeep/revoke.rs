@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::{
-    idp::{Lane, Said, delay},
+    idp::{Observation, Priority, delay},
     model::{StoreTime, TokenKey},
     store::{Revocation, StoreError},
     supervisor::{
@@ -90,8 +90,8 @@ impl Revoker {
         };
         // By the client that the token was issued to, as far as that is known.
         let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
-        let login = provider.gate.login(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
-        let slot = match provider.gate.slot(&ports.clock, login, Lane::Wanted).await {
+        let login = provider.gate.client_index(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
+        let slot = match provider.gate.slot(&ports.clock, login, Priority::Foreground).await {
             Ok(slot) => slot,
             Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
         };
@@ -104,9 +104,9 @@ impl Revoker {
         let (done, response) = oneshot::channel();
         ports.runtime.spawn(async move {
             let ports = refresher.ports();
-            let revoked = provider.client.revoke(&provider.idp, slot.client(), &token).await;
-            let said = Said::of_revocation(&revoked);
-            let (notices, _) = slot.told(said, key.stable_hash(), ports.clock.read(), random());
+            let revoked = provider.client.revoke(&provider.idp, slot.credentials_index(), &token).await;
+            let said = Observation::of_revocation(&revoked);
+            let (notices, _) = slot.report(said, key.stable_hash(), ports.clock.read(), random());
             ports.providers.announce(key.idp(), notices, revoked.as_ref().err());
             done.send(revoked).ok();
         });

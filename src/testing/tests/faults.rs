@@ -339,10 +339,10 @@ async fn no_mad_answer_is_taken_for_a_token() {
         scene.idp.next(Fault::Answer(answer.clone()));
         let outcome = refreshed(&scene).await;
         assert!(
-            !matches!(outcome, idp::Outcome::Answered(_) | idp::Outcome::InvalidGrant(_)),
+            !matches!(outcome, idp::Outcome::Refreshed(_) | idp::Outcome::InvalidGrant(_)),
             "{answer:?}: {outcome:?}"
         );
     }
     assert_eq!((scene.idp.requests(), scene.idp.standing(&scene.first)), (200, Standing::Current));
-    assert!(matches!(refreshed(&scene).await, idp::Outcome::Answered(_)));
+    assert!(matches!(refreshed(&scene).await, idp::Outcome::Refreshed(_)));
 }

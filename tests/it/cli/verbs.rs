@@ -114,7 +114,7 @@ fn what_is_handed_in_is_read_as_it_came_and_never_shown() {
         ("ts-test-secret-a", "neither a JSON object nor a form"),
         ("{\"access_token\":\"ts-test-secret-a\"", "neither a JSON object nor a form"),
         ("{\"id_token\":\"ts-test-secret-i\"}", "no token"),
-        ("{\"error\":\"invalid_grant\",\"error_description\":\"ts-test-secret-a\"}", "refusal"),
+        ("{\"error\":\"invalid_grant\",\"error_description\":\"ts-test-secret-a\"}", "an error and no token"),
     ] {
         connect(input.as_bytes()).failed(2, word);
     }

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
-    idp::{Closed, Lane},
+    idp::{GateClosed, Priority},
     model::{BootTime, Generation, Issued, Row, Standing, Token, WallTime},
     protocol::attempt::End,
 };
@@ -22,7 +22,7 @@ pub(super) struct Machine<W, R> {
     view: View,
     /// The row was changed while it was being read: what comes may be from before.
     stale: bool,
-    running: Option<Lane>,
+    running: Option<Priority>,
     pause: Option<Pause>,
     rejected: Option<Rejected>,
     /// As it was when the last event came.
@@ -67,7 +67,7 @@ struct Rejected {
 /// What the gate before the identity provider says.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GateSight {
-    pub(super) closed: Option<Closed>,
+    pub(super) closed: Option<GateClosed>,
     /// When the last outage or pause ended, by the wall clock: failures from before say nothing any more.
     pub(super) recovered: Option<WallTime>,
 }
@@ -115,7 +115,7 @@ pub(super) enum Effect<W, R> {
     /// What is published stands like this from now on.
     Stand(Standing),
     /// Join or start an attempt for whoever saw this row.
-    Start(Arc<Row>, Lane),
+    Start(Arc<Row>, Priority),
     /// Somebody waits now for the attempt that runs.
     Hurry,
     Answer(W, Result<Token, Error>),
@@ -204,7 +204,7 @@ impl<W, R> Machine<W, R> {
     /// An attempt runs that this actor did not start. False if it knew.
     pub(super) fn join(&mut self) -> bool {
         let known = self.running.is_some();
-        self.running.get_or_insert(Lane::Background);
+        self.running.get_or_insert(Priority::Background);
         !known
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     error::{Cause, Error},
-    idp::{Closed, Lane},
+    idp::{GateClosed, Priority},
     model::{Issued, LastError, Row, Token, WallTime},
 };
 
@@ -78,12 +78,12 @@ impl<W, R> Machine<W, R> {
                 let wanted = !self.waiters.is_empty() || !self.refreshers.is_empty();
                 match self.running {
                     None if start => {
-                        let lane = if wanted { Lane::Wanted } else { Lane::Background };
+                        let lane = if wanted { Priority::Foreground } else { Priority::Background };
                         self.running = Some(lane);
                         effects.push(Effect::Start(row, lane));
                     }
-                    Some(Lane::Background) if wanted => {
-                        self.running = Some(Lane::Wanted);
+                    Some(Priority::Background) if wanted => {
+                        self.running = Some(Priority::Foreground);
                         effects.push(Effect::Hurry);
                     }
                     _ => {}
@@ -144,7 +144,7 @@ impl<W, R> Machine<W, R> {
             let since = row.expires.at().unwrap_or(row.changed_at.by_wall_clock()).into();
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
-        if let Some(Closed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
+        if let Some(GateClosed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
             // Whatever else there is: only people can help.
             return Some(Error::Unavailable { retry_after: wait, cause });
         }

@@ -12,7 +12,7 @@ use super::{Effect, Event, GateSight, Machine, MachineLimits, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
-    idp::{Closed, Lane},
+    idp::{GateClosed, Priority},
     model::{
         AccessToken, Attempted, BootTime, Expires, Generation, Issued, LastError, Row, Standing, Token, VerdictBy,
         WallTime, Warning,
@@ -120,7 +120,7 @@ impl Bench {
             Effect::Start(_, lane) => {
                 self.started += 1;
                 assert_eq!(self.started, self.ended + 1, "one attempt at a time");
-                if lane == Lane::Wanted { "start".to_owned() } else { "start ahead".to_owned() }
+                if lane == Priority::Foreground { "start".to_owned() } else { "start ahead".to_owned() }
             }
             Effect::Hurry => "hurry".to_owned(),
             Effect::Answer(who, answer) => {
