@@ -20,7 +20,7 @@ use super::{
     provider::Providers,
     refresh::{Attempts, Ports, Refresher, seal},
     registry::RegistryActor,
-    router::{Route, Router},
+    router::{RoutedRequest, Router},
     settings::{Limits, RefreshSettings},
     snapshot::Snapshot,
     token::Surroundings,
@@ -52,7 +52,7 @@ pub(super) struct Bench {
 /// A front with a registry behind it that runs.
 pub(super) struct Running {
     pub(super) front: Front,
-    _registry: watch::Sender<Option<Recipient<Route>>>,
+    _registry: watch::Sender<Option<Recipient<RoutedRequest>>>,
 }
 
 impl Bench {
@@ -127,7 +127,9 @@ impl Bench {
     }
 
     /// Everything that a thread of the System needs; nothing runs yet.
-    pub(super) fn assembled(&self) -> (Arc<Surroundings>, Front, Router, watch::Sender<Option<Recipient<Route>>>) {
+    pub(super) fn assembled(
+        &self,
+    ) -> (Arc<Surroundings>, Front, Router, watch::Sender<Option<Recipient<RoutedRequest>>>) {
         let (registry, registries) = watch::channel(None);
         let router = Router::new(registries);
         let around = Arc::new(Surroundings::new(self.refresher.clone(), router.clone(), Limits::default()));
@@ -151,10 +153,10 @@ impl Bench {
             type Context = Context<Self>;
         }
 
-        impl Handler<Route> for Recorder {
+        impl Handler<RoutedRequest> for Recorder {
             type Result = ();
 
-            fn handle(&mut self, route: Route, _: &mut Self::Context) {
+            fn handle(&mut self, route: RoutedRequest, _: &mut Self::Context) {
                 self.0.send(route.key).ok();
             }
         }

@@ -22,12 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The last count, and the one that runs.
 #[derive(Debug, Default)]
 struct Counts {
-    state: Mutex<Progress>,
+    state: Mutex<CountState>,
     counted: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct CountState {
     last: Option<Arc<Census>>,
     runs: bool,
     /// When the next count is due, by the boot-time clock.
@@ -35,12 +35,12 @@ struct Progress {
 }
 
 impl Counts {
-    fn state(&self) -> MutexGuard<'_, Progress> {
+    fn state(&self) -> MutexGuard<'_, CountState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Progress {
+impl CountState {
     /// Whether a count begins now.
     fn begins(&mut self, now: BootTime) -> bool {
         let begins = !self.runs && self.next.is_none_or(|next| now >= next);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn one_count_runs_at_a_time_and_none_too_often() {
-        let (mut state, start) = (Progress::default(), BootTime(1_000));
+        let (mut state, start) = (CountState::default(), BootTime(1_000));
         assert!(state.begins(start));
         assert!(!state.begins(start + 100 * EVERY), "it runs");
         state.ended(start, start + SECOND, Some(census()));

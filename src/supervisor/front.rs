@@ -29,9 +29,9 @@ use crate::{
 
 /// Everything that is needed to ask; keeps nothing alive beyond itself.
 #[derive(Clone)]
-pub(super) struct Front(Arc<Inner>);
+pub(super) struct Front(Arc<FrontInner>);
 
-struct Inner {
+struct FrontInner {
     snapshot: Arc<Snapshot>,
     providers: Arc<Providers>,
     router: Router,
@@ -69,7 +69,7 @@ const TRIES: u32 = 3;
 impl Front {
     pub(super) fn new(around: &Surroundings) -> Self {
         let Ports { snapshot, providers, clock, .. } = around.refresher.ports();
-        Self(Arc::new(Inner {
+        Self(Arc::new(FrontInner {
             snapshot: snapshot.clone(),
             providers: providers.clone(),
             router: around.router.clone(),
@@ -170,7 +170,7 @@ mod tests {
         supervisor::{
             bench::Bench,
             command::{Ask, ChangeRequest, GetStatus, Purge},
-            router::Route,
+            router::RoutedRequest,
             settings::Limits,
         },
     };
@@ -182,10 +182,10 @@ mod tests {
         type Context = Context<Self>;
     }
 
-    impl Handler<Route> for Mute {
+    impl Handler<RoutedRequest> for Mute {
         type Result = ();
 
-        fn handle(&mut self, Route { ask, .. }: Route, _: &mut Self::Context) {
+        fn handle(&mut self, RoutedRequest { ask, .. }: RoutedRequest, _: &mut Self::Context) {
             self.0.send(()).ok();
             if let Ask::Change(ChangeRequest { reply, .. }) = ask {
                 // The answer never comes, and nothing says so.

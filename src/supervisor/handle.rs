@@ -298,10 +298,10 @@ struct Asking<'a> {
     supervisor: &'a TokenSupervisor,
     key: &'a TokenKey,
     /// On the heap, so that the future of callers that need not wait is a few words.
-    waiting: Option<Waiting>,
+    waiting: Option<PendingToken>,
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Token, Error>> + Send>>;
+type PendingToken = Pin<Box<dyn Future<Output = Result<Token, Error>> + Send>>;
 
 impl Future for Asking<'_> {
     type Output = Result<Token, Error>;

@@ -17,9 +17,9 @@ use crate::{
 
 /// A cheap handle; clones share one store.
 #[derive(Clone)]
-pub(super) struct Ledger(Arc<Inner>);
+pub(super) struct Ledger(Arc<LedgerInner>);
 
-struct Inner {
+struct LedgerInner {
     store: Arc<dyn Store>,
     events: Arc<Channel>,
     /// For the names of users in the audit log.
@@ -31,7 +31,7 @@ struct Inner {
 
 impl Ledger {
     pub(super) fn new(store: Arc<dyn Store>, events: Arc<Channel>, keyring: Keyring, plain_users: bool) -> Self {
-        Self(Arc::new(Inner { store, events, keyring, plain_users, fenced_writes: AtomicU64::new(0) }))
+        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes: AtomicU64::new(0) }))
     }
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.

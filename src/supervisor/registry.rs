@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     command::Ask,
-    router::Route,
+    router::RoutedRequest,
     shed::Bound,
     token::{ActorNews, ActorReport, Deliver, Retired, Surroundings, TokenActor},
 };
@@ -24,21 +24,21 @@ use crate::{
 /// Routes requests; owns no state that cannot be rebuilt by asking again.
 pub(super) struct RegistryActor {
     around: Arc<Surroundings>,
-    actors: HashMap<TokenKey, Entry>,
+    actors: HashMap<TokenKey, RunningActor>,
     restarts: HashMap<TokenKey, VecDeque<BootTime>>,
     started: u64,
-    _guard: Guard,
+    _guard: RegistryGuard,
 }
 
-struct Entry {
+struct RunningActor {
     actor: Addr<TokenActor>,
     number: u64,
 }
 
 /// Reports to the System's thread that the registry is gone, however it went.
-struct Guard(mpsc::UnboundedSender<()>);
+struct RegistryGuard(mpsc::UnboundedSender<()>);
 
-impl Drop for Guard {
+impl Drop for RegistryGuard {
     fn drop(&mut self) {
         self.0.send(()).ok();
     }
@@ -50,7 +50,7 @@ const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
 impl RegistryActor {
     pub(super) fn new(around: Arc<Surroundings>, ended: mpsc::UnboundedSender<()>) -> Self {
-        Self { around, actors: HashMap::new(), restarts: HashMap::new(), started: 0, _guard: Guard(ended) }
+        Self { around, actors: HashMap::new(), restarts: HashMap::new(), started: 0, _guard: RegistryGuard(ended) }
     }
 
     /// Returns the running actor of the key, or a new one.
@@ -62,7 +62,7 @@ impl RegistryActor {
         let number = self.started;
         let registry = context.address().recipient();
         let actor = TokenActor::new(self.around.clone(), key.clone(), registry, number).start();
-        self.actors.insert(key.clone(), Entry { actor: actor.clone(), number });
+        self.actors.insert(key.clone(), RunningActor { actor: actor.clone(), number });
         actor
     }
 
@@ -110,10 +110,10 @@ impl Actor for RegistryActor {
 }
 
 /// The answer goes through the reply in the message; routing itself never waits.
-impl Handler<Route> for RegistryActor {
+impl Handler<RoutedRequest> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, Route { key, ask }: Route, context: &mut Self::Context) {
+    fn handle(&mut self, RoutedRequest { key, ask }: RoutedRequest, context: &mut Self::Context) {
         #[cfg(feature = "testing")]
         assert!(!matches!(ask, Ask::PanicRegistry), "injected: the registry");
         self.deliver(&key, ask, context);
@@ -156,7 +156,7 @@ mod tests {
 
     async fn status(registry: &Addr<RegistryActor>, key: &TokenKey) -> Option<Result<Status, Error>> {
         let (reply, answer) = oneshot::channel();
-        registry.send(Route { key: key.clone(), ask: Ask::Status { reply } }).await.unwrap();
+        registry.send(RoutedRequest { key: key.clone(), ask: Ask::Status { reply } }).await.unwrap();
         answer.await.ok()
     }
 
@@ -168,7 +168,7 @@ mod tests {
         let registry = registry(&bench);
         assert!(status(&registry, &key).await.unwrap().is_ok());
         for _ in 0..RESTARTS {
-            registry.send(Route { key: key.clone(), ask: Ask::Panic }).await.unwrap();
+            registry.send(RoutedRequest { key: key.clone(), ask: Ask::Panic }).await.unwrap();
             // A dropped reply says that the actor died with the request: ask again.
             while status(&registry, &key).await.is_none() {}
         }

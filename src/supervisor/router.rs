@@ -11,18 +11,18 @@ use crate::{error::Error, model::TokenKey};
 /// A request for the actor of a key.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Route {
+pub(super) struct RoutedRequest {
     pub(super) key: TokenKey,
     pub(super) ask: Ask,
 }
 
 /// Hands requests to the registry, and survives its replacement.
 #[derive(Clone)]
-pub(super) struct Router(watch::Receiver<Option<Recipient<Route>>>);
+pub(super) struct Router(watch::Receiver<Option<Recipient<RoutedRequest>>>);
 
 impl Router {
     /// `registry` holds the registry of the moment; `None` until the first one runs.
-    pub(super) fn new(registry: watch::Receiver<Option<Recipient<Route>>>) -> Self {
+    pub(super) fn new(registry: watch::Receiver<Option<Recipient<RoutedRequest>>>) -> Self {
         Self(registry)
     }
 
@@ -31,7 +31,7 @@ impl Router {
     /// # Errors
     /// Too many requests wait for routing, or the supervisor was shut down.
     pub(super) async fn route(&self, key: TokenKey, ask: Ask) -> Result<(), Error> {
-        let mut route = Route { key, ask };
+        let mut route = RoutedRequest { key, ask };
         let mut registries = self.0.clone();
         loop {
             let registry = registries.borrow_and_update().clone();
@@ -51,7 +51,7 @@ impl Router {
 impl Router {
     pub(super) fn panic_registry(&self) {
         if let Some(registry) = &*self.0.borrow() {
-            registry.do_send(Route { key: TokenKey::at("").user(""), ask: Ask::PanicRegistry });
+            registry.do_send(RoutedRequest { key: TokenKey::at("").user(""), ask: Ask::PanicRegistry });
         }
     }
 }
@@ -76,10 +76,10 @@ mod tests {
         }
     }
 
-    impl Handler<Route> for Registry {
+    impl Handler<RoutedRequest> for Registry {
         type Result = ();
 
-        fn handle(&mut self, route: Route, _: &mut Self::Context) {
+        fn handle(&mut self, route: RoutedRequest, _: &mut Self::Context) {
             self.0.send(route.key.user().to_owned()).ok();
         }
     }

@@ -20,7 +20,7 @@ use super::{
     front::{Front, FrontActor},
     refresh::Refresher,
     registry::RegistryActor,
-    router::Route,
+    router::RoutedRequest,
     token::Surroundings,
 };
 
@@ -51,7 +51,7 @@ pub struct Shutdown {
 struct Systems {
     around: Arc<Surroundings>,
     front: Front,
-    registry: watch::Sender<Option<Recipient<Route>>>,
+    registry: watch::Sender<Option<Recipient<RoutedRequest>>>,
     fronts: watch::Sender<Option<Addr<FrontActor>>>,
 }
 
@@ -75,7 +75,7 @@ impl Life {
         runtime: Runtime,
         around: Arc<Surroundings>,
         front: Front,
-        registry: watch::Sender<Option<Recipient<Route>>>,
+        registry: watch::Sender<Option<Recipient<RoutedRequest>>>,
     ) -> std::io::Result<Self> {
         let (fronts, mut front_of_now) = watch::channel(None);
         let (orders, inbox) = mpsc::unbounded_channel();

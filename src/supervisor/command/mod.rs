@@ -25,7 +25,7 @@ pub use verbs::{
 ///
 /// Sealed: its methods are no part of the public API.
 pub trait Command:
-    Message<Result = Result<Self::Answer, Error>> + Parts<Reply = Self::Answer> + Clone + Send + 'static
+    Message<Result = Result<Self::Answer, Error>> + CommandParts<Reply = Self::Answer> + Clone + Send + 'static
 {
     /// The result of a granted request.
     type Answer: Send + 'static;
@@ -33,7 +33,7 @@ pub trait Command:
 
 /// How a command becomes a message to the key's actor. Not part of the public API.
 #[doc(hidden)]
-pub trait Parts {
+pub trait CommandParts {
     type Reply;
     fn key(&self) -> &TokenKey;
     fn timeout_after(&self) -> Duration;
@@ -163,7 +163,7 @@ impl Command for Watch {
     type Answer = ();
 }
 
-impl Parts for Watch {
+impl CommandParts for Watch {
     type Reply = ();
 
     fn key(&self) -> &TokenKey {

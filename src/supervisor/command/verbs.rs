@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::Message;
 
-use super::{Ask, ChangeRequest, Command, Parts, Refreshed, Reply, Revoke, TIMEOUT, check_reason};
+use super::{Ask, ChangeRequest, Command, CommandParts, Refreshed, Reply, Revoke, TIMEOUT, check_reason};
 use crate::{
     error::Error,
     model::{AccessToken, Generation, Grant, Token, TokenKey},
@@ -39,7 +39,7 @@ macro_rules! command {
             type Answer = $answer;
         }
 
-        impl Parts for $name {
+        impl CommandParts for $name {
             type Reply = $answer;
 
             fn key(&self) -> &TokenKey {
@@ -136,10 +136,10 @@ command! {
     /// assert!(next.generation() > token.generation());
     /// # Ok(()) });
     /// ```
-    RejectToken -> Status { refused: Refused }
+    RejectToken -> Status { refused: RefusedToken }
     ask |this, _by, reply| { match this.refused {
-        Refused::Generation(generation) => Ask::Rejected { generation, reply },
-        Refused::Token(token) => Ask::RejectedToken { token, reply },
+        RefusedToken::Generation(generation) => Ask::Rejected { generation, reply },
+        RefusedToken::Token(token) => Ask::RejectedToken { token, reply },
     } }
 }
 
@@ -247,7 +247,7 @@ command! {
 }
 
 command! {
-    /// Takes a disconnect back. Refused ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
+    /// Takes a disconnect back. RefusedToken ([`Error::NotConnected`]: connect instead) if a reconnect was required or a
     /// refresh was under way when the grant was disconnected, if its tokens are or may be revoked, or if another key
     /// holds them by now. Not an error if the grant is connected.
     ///
@@ -267,7 +267,7 @@ command! {
 
 command! {
     /// Deletes the row of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing back.
-    /// Refused if the grant is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
+    /// RefusedToken if the grant is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
     /// or a revocation is queued ([`Error::Unavailable`]: retry later). Not an error if nothing is stored.
     ///
     /// ```
@@ -286,7 +286,7 @@ command! {
 
 /// The token that a resource server refused.
 #[derive(Clone, Debug)]
-enum Refused {
+enum RefusedToken {
     Generation(Generation),
     Token(AccessToken),
 }
@@ -315,12 +315,12 @@ impl GetStatus {
 impl RejectToken {
     /// Reports the token of this generation.
     pub fn new(key: &TokenKey, generation: Generation) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Generation(generation) }
+        Self { key: key.clone(), timeout: TIMEOUT, refused: RefusedToken::Generation(generation) }
     }
 
     /// Reports this token. Does nothing, with the same answer, unless it is the key's current one.
     pub fn token(key: &TokenKey, token: &AccessToken) -> Self {
-        Self { key: key.clone(), timeout: TIMEOUT, refused: Refused::Token(token.clone()) }
+        Self { key: key.clone(), timeout: TIMEOUT, refused: RefusedToken::Token(token.clone()) }
     }
 }
 

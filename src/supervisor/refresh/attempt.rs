@@ -13,7 +13,7 @@ use super::{
     ports::Ports,
     seal,
     strategy::{RefreshTokenGrant, Strategy},
-    table::{Ended, NewAttempt, Progress},
+    table::{EndedAttempt, NewAttempt, Progress},
     tally::{Heard, phase, tally},
 };
 use crate::{
@@ -102,7 +102,7 @@ impl Attempt {
         let row = self.row.take().map(Arc::new);
         // The table lets go first: an actor that hears of the end may want to start the next attempt.
         ports.attempts.remove(&self.key, self.id);
-        self.progress.send_modify(|progress| progress.ended = Some(Ended { end, row }));
+        self.progress.send_modify(|progress| progress.ended = Some(EndedAttempt { end, row }));
         // The attempt counts as running until its end was heard, so that a shutdown does not overtake the answers.
         self.progress.closed().await;
     }

@@ -20,7 +20,7 @@ use crate::{
 
 /// The document that is sealed beside the refresh token. A stored format: it grows by optional fields only.
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct GrantDocument {
     /// Empty if the grant was connected without an access token and was not refreshed yet.
     access_token: String,
     token_type: String,
@@ -33,7 +33,7 @@ struct Document {
     extra: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Drop for Document {
+impl Drop for GrantDocument {
     fn drop(&mut self) {
         self.access_token.zeroize();
     }
@@ -88,7 +88,7 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
     let old = open_document(keyring, row).ok();
     let token_type = answer.token_type.unwrap_or_else(|| "Bearer".to_owned());
     let scope = answer.scope.or(old.as_ref().map(|old| old.scope.clone())).unwrap_or_default();
-    let document = Document {
+    let document = GrantDocument {
         access_token: answer.access_token.expose_secret().to_owned(),
         token_type: token_type.clone(),
         scope: scope.clone(),
@@ -143,7 +143,7 @@ pub(in crate::supervisor) fn connecting(
         }
         known => known,
     };
-    let document = Document {
+    let document = GrantDocument {
         access_token: grant.access_token.map_or_else(String::new, |token| token.expose_secret().to_owned()),
         token_type: grant.token_type,
         scope: grant.scope,
@@ -215,12 +215,12 @@ fn seal_refresh_token(keyring: &Keyring, key: &TokenKey, token: &RefreshToken) -
     }
 }
 
-fn seal_document(keyring: &Keyring, key: &TokenKey, document: &Document) -> Sealed {
+fn seal_document(keyring: &Keyring, key: &TokenKey, document: &GrantDocument) -> Sealed {
     let plain = Zeroizing::new(serde_json::to_vec(document).expect("plain structs have a JSON form"));
     keyring.seal(key, Field::Document, &plain)
 }
 
-fn open_document(keyring: &Keyring, row: &Row) -> Result<Document, OpenError> {
+fn open_document(keyring: &Keyring, row: &Row) -> Result<GrantDocument, OpenError> {
     let plain = keyring.open(&row.key, Field::Document, &row.document)?;
     serde_json::from_slice(&plain).map_err(|_| OpenError::DoesNotOpen)
 }

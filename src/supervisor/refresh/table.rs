@@ -41,11 +41,11 @@ pub(in crate::supervisor) struct Progress {
     pub(in crate::supervisor) sent: Option<Generation>,
     /// The number of tokens that were published.
     pub(in crate::supervisor) published: u32,
-    pub(in crate::supervisor) ended: Option<Ended>,
+    pub(in crate::supervisor) ended: Option<EndedAttempt>,
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::supervisor) struct Ended {
+pub(in crate::supervisor) struct EndedAttempt {
     pub(in crate::supervisor) end: End,
     /// The row as the attempt read it last; `None` if it must be read again.
     pub(in crate::supervisor) row: Option<Arc<Row>>,

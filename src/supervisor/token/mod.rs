@@ -52,7 +52,7 @@ pub(super) struct TokenActor {
     /// The registry routes nothing to this actor any more.
     retired: bool,
     timer: Option<(WallTime, SpawnHandle)>,
-    guard: Guard,
+    guard: ActorGuard,
 }
 
 /// Requests that need the row.
@@ -62,20 +62,20 @@ enum Unread {
 }
 
 /// Reports to the registry, and when it is dropped that the actor is gone, however it went.
-struct Guard {
+struct ActorGuard {
     around: Arc<Surroundings>,
     registry: Recipient<ActorReport>,
     key: TokenKey,
     number: u64,
 }
 
-impl Guard {
+impl ActorGuard {
     fn report(&self, news: ActorNews) {
         self.registry.do_send(ActorReport { key: self.key.clone(), number: self.number, news });
     }
 }
 
-impl Drop for Guard {
+impl Drop for ActorGuard {
     fn drop(&mut self) {
         self.around.awake.fetch_sub(1, Ordering::Relaxed);
         self.report(ActorNews::Ended { panicked: std::thread::panicking() });
@@ -91,7 +91,7 @@ impl TokenActor {
     pub(super) fn new(around: Arc<Surroundings>, key: TokenKey, registry: Recipient<ActorReport>, number: u64) -> Self {
         let limits = MachineLimits { waiters: around.limits.waiters_per_grant, idle_after: around.limits.idle_after };
         around.awake.fetch_add(1, Ordering::Relaxed);
-        let guard = Guard { around: around.clone(), registry, key: key.clone(), number };
+        let guard = ActorGuard { around: around.clone(), registry, key: key.clone(), number };
         let (machine, unread, purges, timer) = (Machine::new(limits), Vec::new(), Vec::new(), None);
         Self { around, key, machine, unread, purges, changing: 0, retired: false, timer, guard }
     }

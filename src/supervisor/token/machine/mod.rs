@@ -1,7 +1,7 @@
 //! The decisions of a key's actor: serve, wait, refuse, and when to start an attempt. Pure: the actor brings
-//! events, the time and what is published, and carries the effects out.
+//! events, the time and the published token, and carries the effects out.
 //!
-//! Here: what is known, and how events change it. In `serve`: what follows for those who wait.
+//! This file holds what is known, and how events change it; `serve` decides what follows for callers that wait.
 
 mod serve;
 #[cfg(test)]
@@ -17,18 +17,18 @@ use crate::{
     protocol::attempt::End,
 };
 
-/// What the actor knows and who waits. `W` is a caller waiting for a token, `R` one waiting for a refresh.
+/// What the actor knows, and the callers that wait. `W` is a caller that waits for a token, `R` one that waits for a refresh.
 pub(super) struct Machine<W, R> {
     view: View,
-    /// The row was changed while it was being read: what comes may be from before.
+    /// The row was changed while it was being read: the row that comes may be from before the change.
     stale: bool,
     running: Option<Priority>,
     pause: Option<Pause>,
     rejected: Option<Rejected>,
-    /// As it was when the last event came.
+    /// The gate as it was when the last event came.
     gate: GateSight,
     waiters: Vec<Waiting<W>>,
-    /// With the generation that the refresh is to replace; `None` until the row is known.
+    /// Callers with the generation that the refresh is to replace; `None` until the row is known.
     refreshers: Vec<(R, Option<Generation>)>,
     limits: MachineLimits,
     /// By the boot-time clock.
@@ -37,22 +37,22 @@ pub(super) struct Machine<W, R> {
 
 #[derive(Clone, Debug)]
 enum View {
-    /// The row was not read yet, or what is known of it is out of date.
+    /// The row was not read yet, or the known row is out of date.
     Unread,
     Reading,
-    /// Without ciphertext: it is kept for as long as the actor lives.
+    /// The row without ciphertext: it is kept for as long as the actor lives.
     Read(Option<Arc<Row>>),
-    /// Nothing is published: only a caller has the row read again.
+    /// Nothing is published: only a request makes the actor read the row again.
     Asleep,
 }
 
-/// Nothing is to be started before then, for a reason that is not in the row.
+/// A time before which no attempt starts, for a reason that is not in the row.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
     since: WallTime,
     until: WallTime,
     cause: Cause,
-    /// A later one ends the pause: it is another token's.
+    /// A later generation ends the pause: it has another token.
     generation: Generation,
 }
 
@@ -60,15 +60,15 @@ struct Pause {
 #[derive(Clone, Copy, Debug)]
 struct Rejected {
     generation: Generation,
-    /// It counts from then on: right after its issue another token would hardly fare better.
+    /// The rejection counts from then on: right after the token was issued, another one would hardly fare better.
     from: WallTime,
 }
 
-/// What the gate before the identity provider says.
+/// The state of the gate before the identity provider.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GateSight {
     pub(super) closed: Option<GateClosed>,
-    /// When the last outage or pause ended, by the wall clock: failures from before say nothing any more.
+    /// When the last outage or pause ended, by the wall clock: earlier failures say nothing any more.
     pub(super) recovered: Option<WallTime>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct MachineLimits {
     pub(super) idle_after: Duration,
 }
 
-/// A caller who waits for a token.
+/// A caller that waits for a token.
 #[derive(Debug)]
 pub(super) struct Waiting<W> {
     pub(super) who: W,
@@ -88,9 +88,9 @@ pub(super) struct Waiting<W> {
 }
 
 pub(super) enum Event<W, R> {
-    /// The row was read, by us or by an attempt, or written.
+    /// The row was read, by this actor or by an attempt, or written.
     Row(Option<Arc<Row>>),
-    /// The row was changed by somebody who cannot say how.
+    /// The row was changed, and the new row is not known.
     Stale,
     /// The row could not be read.
     Unreadable,
@@ -101,7 +101,7 @@ pub(super) enum Event<W, R> {
     Progress,
     /// An attempt ended; the row comes with it, unless it must be read again.
     Ended(End, Option<Arc<Row>>),
-    /// Time has passed, or something came due.
+    /// Time has passed, or the key is due.
     Tick,
 }
 
@@ -110,39 +110,39 @@ pub(super) enum Effect<W, R> {
     Read,
     /// Publish the row's token.
     Publish(Arc<Row>),
-    /// Nothing of the key may be handed out any more.
+    /// Hand out nothing of the key any more.
     Forget,
-    /// What is published stands like this from now on.
+    /// Update the standing of the published token.
     Stand(Standing),
-    /// Join or start an attempt for whoever saw this row.
+    /// Join or start an attempt for a caller that saw this row.
     Start(Arc<Row>, Priority),
-    /// Somebody waits now for the attempt that runs.
+    /// A caller waits now for the attempt that runs.
     Hurry,
     Answer(W, Result<Token, Error>),
     Refreshed(R, Result<bool, Error>),
     WakeAt(WallTime),
-    /// Nobody has asked for long: stop.
+    /// No caller has asked for long: stop.
     Sleep,
 }
 
-/// What the actor sees besides events.
+/// What the actor sees beside events.
 #[derive(Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub(super) now: Reading,
-    /// What is published for the key.
+    /// The published token of the key.
     pub(super) published: Option<&'a Arc<Issued>>,
     /// The last use of the fast path, by the boot-time clock.
     pub(super) last_used: BootTime,
     pub(super) watched: bool,
     pub(super) gate: GateSight,
-    /// Somebody waits for the row itself.
+    /// A caller waits for the row itself.
     pub(super) wanted: bool,
 }
 
-/// When those are to ask again whom only people can help.
+/// `retry_after` for grants that need an operator.
 pub(super) const HELD: Duration = Duration::from_secs(60);
 
-/// A caller is told this if nothing better is known.
+/// `retry_after` where nothing better is known.
 const SOON: Duration = Duration::from_secs(1);
 
 impl<W, R> Machine<W, R> {
@@ -161,7 +161,7 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// The row as it is known.
+    /// Returns the row, if it is known.
     pub(super) fn row(&self) -> Option<&Arc<Row>> {
         match &self.view {
             View::Read(row) => row.as_ref(),
@@ -174,17 +174,17 @@ impl<W, R> Machine<W, R> {
         matches!(self.view, View::Read(_))
     }
 
-    /// Somebody asked for something: the actor is in use.
+    /// Records a request: the actor is in use.
     pub(super) fn touch(&mut self, now: Reading) {
         self.last_asked = now.boot;
     }
 
-    /// Whether an attempt runs whose end will be heard.
+    /// Whether an attempt runs whose end this actor will hear.
     pub(super) fn follows_attempt(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Whether somebody waits or an attempt runs.
+    /// Whether a caller waits or an attempt runs.
     pub(super) fn is_busy(&self) -> bool {
         self.running.is_some()
             || !self.waiters.is_empty()
@@ -192,7 +192,7 @@ impl<W, R> Machine<W, R> {
             || matches!(self.view, View::Reading)
     }
 
-    /// Nothing starts any more: whoever would have to wait for it is told.
+    /// Refuses all callers that wait for an attempt, because none starts any more.
     pub(super) fn refuse(&mut self, error: &Error) -> Vec<Effect<W, R>> {
         self.running = None;
         let waiters = self.waiters.drain(..).map(|waiting| Effect::Answer(waiting.who, Err(error.clone())));
@@ -201,23 +201,23 @@ impl<W, R> Machine<W, R> {
         effects
     }
 
-    /// An attempt runs that this actor did not start. False if it knew.
+    /// Records that an attempt runs which this actor did not start. Returns false if that was known.
     pub(super) fn join(&mut self) -> bool {
         let known = self.running.is_some();
         self.running.get_or_insert(Priority::Background);
         !known
     }
 
-    /// Callers that are gone need no answer.
+    /// Forgets callers that are gone: they need no answer.
     pub(super) fn forget_waiters(&mut self, gone: impl Fn(&W) -> bool) {
         self.waiters.retain(|waiting| !gone(&waiting.who));
     }
 
-    /// The effects of an event. To be called again with `Tick` after effects changed what is published.
+    /// Returns the effects of an event. Call it again with `Tick` after effects changed the published token.
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         self.gate = sight.gate;
         let mut effects = Vec::new();
-        // Those who wait were judged by everything that happened before: a newcomer changes nothing for them.
+        // Callers that wait were judged by everything that happened before: a newcomer changes nothing for them.
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
             Event::Row(row) => self.learn(row, sight.now.wall, &mut effects),
@@ -227,7 +227,7 @@ impl<W, R> Machine<W, R> {
                 View::Unread | View::Asleep => {}
             },
             Event::Unreadable => {
-                // Read again when somebody asks: not at once, and again and again.
+                // The row is read again with the next request, not at once and again and again.
                 self.refuse_all(&mut effects);
                 self.rest(sight, &mut effects);
                 return effects;
@@ -244,7 +244,7 @@ impl<W, R> Machine<W, R> {
             Event::Progress | Event::Tick => {}
             Event::Ended(end, row) => self.ended(end, row, sight.now.wall, &mut effects),
         }
-        // A publication changes what callers can be given: they are served when it is done.
+        // A publication changes which tokens callers can get: they are served when it is done.
         if !effects.iter().any(|effect| matches!(effect, Effect::Publish(_) | Effect::Forget)) {
             self.serve(judged, sight, &mut effects);
         }
@@ -268,7 +268,7 @@ impl<W, R> Machine<W, R> {
         self.pause = self.pause.filter(|pause| pause.generation >= generation);
         self.rejected =
             self.rejected.zip(row.as_ref()).filter(|(rejected, row)| row.generation == rejected.generation).map(
-                // It may have been reported before the row was known.
+                // The rejection may have been reported before the row was known.
                 |(rejected, row)| Rejected { from: counts_from(row), ..rejected },
             );
         effects.extend(self.rejected.map(|rejected| Effect::Stand(rejected.standing(now))));
@@ -294,7 +294,7 @@ impl<W, R> Machine<W, R> {
             return;
         }
         if generation > known {
-            // Somebody else stored that one: read it before deciding.
+            // Another process stored that generation: read it before deciding.
             self.view = View::Unread;
         }
         let rejected = Rejected { generation, from };
@@ -317,12 +317,12 @@ impl<W, R> Machine<W, R> {
                     && row.sendable()
                     && row.retry_at.is_none_or(|retry| retry <= now) =>
             {
-                // Nothing came of it and nothing says why: do not run in circles.
+                // The attempt changed nothing and nothing says why: do not run in circles.
                 self.pause =
                     Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
             (End::Renewed, Some(row)) if row.due_at.is_some_and(|due| due <= row.changed_at.by_wall_clock()) => {
-                // Issued at its end: the next one will hardly be better.
+                // The token was due when it was issued: the next one will hardly be better.
                 self.pause =
                     Some(Pause { since: now, until: now + SOON, cause: Cause::IdpDown, generation: row.generation });
             }
@@ -339,7 +339,7 @@ impl<W, R> Machine<W, R> {
         }
         let required = |row: &Row| row.verdict.is_some();
         match (&before, &row) {
-            // A reconnect was required while the end was on its way, with the row from before that.
+            // A reconnect was required while the attempt's end was on its way, with the row from before the requirement.
             (Some(known), Some(row)) if known.generation == row.generation && required(known) && !required(row) => {
                 self.view = View::Unread;
             }
@@ -350,7 +350,7 @@ impl<W, R> Machine<W, R> {
             && self.rejected.take().is_some()
             && let Some(row) = self.row()
         {
-            // A refused token is served again once the refresh that should replace it has failed.
+            // A rejected token is served again once the refresh that should replace it has failed.
             effects.push(Effect::Stand(standing(row)));
         }
         self.answer_refreshers(now, effects);
@@ -367,16 +367,16 @@ impl Rejected {
     }
 }
 
-/// From when on a rejection of the row's token brings a refresh: at once, if it came with a connect; a minute or a quarter
-/// of its life after its issue, if a refresh brought it. A resource server that refuses every token would else have us
-/// refresh without end.
+/// Returns the time from which a rejection of the row's token starts a refresh: at once, if the token came with a connect; a
+/// minute or a quarter of its lifetime after it was issued, if a refresh brought it. Otherwise a resource server that refuses
+/// every token would cause refreshes without end.
 fn counts_from(row: &Row) -> WallTime {
     const MINUTE: Duration = Duration::from_secs(60);
     let early = row.lifetime().map_or(MINUTE, |life| (life / 4).min(MINUTE));
     if row.commit.is_some() { row.issued_at + early } else { row.issued_at }
 }
 
-/// How what is published stands, judged by its row.
+/// Returns the standing of the published token, judged by its row.
 fn standing(row: &Row) -> Standing {
     if row.verdict.is_some() {
         Standing::ReconnectRequired

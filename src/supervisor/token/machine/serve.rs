@@ -1,4 +1,4 @@
-//! Who can be answered, what has to be started, and when to look again.
+//! Which callers can be answered, what has to be started, and when to look again.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl<W, R> Machine<W, R> {
         for (who, before) in std::mem::take(&mut self.refreshers) {
             let answer = match (row, before) {
                 (Some(row), None) if row.tombstone.is_none() => {
-                    // Came after what has just ended.
+                    // This caller came after the attempt that has just ended.
                     self.refreshers.push((who, before));
                     continue;
                 }
@@ -40,8 +40,8 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// Answers whom it can, starts what must be started, and says when to look again. The first `judged` of those
-    /// who wait are known to have to go on waiting.
+    /// Answers the callers that can be answered, starts what must be started, and says when to look again. The first
+    /// `judged` callers are known to have to go on waiting.
     pub(super) fn serve(&mut self, judged: usize, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
         let now = sight.now;
         let mut start = false;
@@ -69,7 +69,7 @@ impl<W, R> Machine<W, R> {
                 self.admit_refreshers(&row, now.wall, effects);
                 start |= self.refresh_is_due(&row, now.wall);
                 if self.running.is_none() && !self.refreshers.is_empty() {
-                    // An operator's wish goes before the backoff, but not around a doubt.
+                    // A caller's explicit refresh ignores the backoff, but does not go around a doubt.
                     match self.hindrance(&Row { retry_at: None, ..(*row).clone() }, now.wall) {
                         Some(_) => self.answer_refreshers(now.wall, effects),
                         None => start = true,
@@ -110,7 +110,7 @@ impl<W, R> Machine<W, R> {
         if let Some(token) = token {
             return Judgement::Give(token);
         }
-        // Only the life it was given counts: one that was refused or slept through is replaced like any other.
+        // Only the full lifetime of a token counts: one that was rejected or expired unused is replaced like any other.
         if let Some(life) = row.lifetime().filter(|life| waiting.min_ttl > *life * 3 / 4)
             && !waiting.min_ttl.is_zero()
         {
@@ -121,7 +121,7 @@ impl<W, R> Machine<W, R> {
         }
         match self.hindrance(row, now.wall) {
             None => Judgement::Start,
-            // The next step lies before the caller's deadline: worth waiting for.
+            // The next step comes before the caller's deadline: worth waiting for.
             Some(Error::Unavailable { retry_after, cause })
                 if !matches!(cause, Cause::Held | Cause::IdpHeld) && now.boot + retry_after < waiting.deadline =>
             {
@@ -131,7 +131,7 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// Why no attempt can start now.
+    /// Returns why no attempt can start now, if none can.
     fn hindrance(&self, row: &Row, now: WallTime) -> Option<Error> {
         if let Some(verdict) = &row.verdict {
             let (reason, since) = (verdict.evidence.code.clone(), verdict.since.into());
@@ -145,7 +145,7 @@ impl<W, R> Machine<W, R> {
             return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
         }
         if let Some(GateClosed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
-            // Whatever else there is: only people can help.
+            // Whatever else there is: only an operator can help.
             return Some(Error::Unavailable { retry_after: wait, cause });
         }
         let backoff = self.backs_off(row).zip(row.last_error.as_ref()).map(|(until, error)| (until, error.cause));
@@ -155,7 +155,8 @@ impl<W, R> Machine<W, R> {
         (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
     }
 
-    /// Until when the grant's own backoff holds, if it does: trouble that was the provider's ends with it.
+    /// Returns until when the grant's own backoff holds, if it does: a backoff that the provider caused ends when the provider
+    /// has recovered.
     fn backs_off(&self, row: &Row) -> Option<WallTime> {
         let over = |error: &LastError| self.is_over(error.cause, error.at.by_wall_clock());
         row.retry_at.filter(|_| !row.last_error.as_deref().is_some_and(over))
@@ -170,7 +171,7 @@ impl<W, R> Machine<W, R> {
         of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since)
     }
 
-    /// Whether an attempt is to be started although nobody waits.
+    /// Whether an attempt is to be started although no caller waits.
     fn refresh_is_due(&self, row: &Row, now: WallTime) -> bool {
         let wanted = match &row.intent {
             Some(_) => true,
@@ -181,17 +182,17 @@ impl<W, R> Machine<W, R> {
         };
         let waits = self.gate.closed.is_some() || self.pause().is_some_and(|pause| pause.until > now);
         let backs_off = self.backs_off(row).is_some_and(|until| until > now) && row.sendable();
-        // A doubt about a token that the row no longer spends is cleared whatever else holds: nothing is sent for it.
+        // A doubt about a token that the row no longer spends is cleared in any case: nothing is sent for it.
         let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
         let moot = row.tombstone.is_none() && !row.sendable() && current;
         wanted && !waits && !backs_off && !moot
     }
 
-    /// When to look again, or whether to go to sleep.
+    /// Decides when to look again, or whether to go to sleep.
     pub(super) fn rest(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
         let (now, idle_after) = (sight.now, self.limits.idle_after);
         if self.is_busy() {
-            // Whoever waits for a time rather than for an attempt is served then.
+            // Callers that wait for a time rather than for an attempt are served then.
             if let (View::Read(Some(row)), None) = (&self.view, self.running)
                 && let Some(Error::Unavailable { retry_after, .. }) = self.hindrance(row, now.wall)
             {
@@ -201,14 +202,14 @@ impl<W, R> Machine<W, R> {
         }
         let used = self.last_asked.max(sight.last_used);
         let idle = now.boot.since(used);
-        // Whoever asks for keys that do not exist must not fill the memory.
+        // Requests for keys that do not exist must not fill the memory.
         let absent = matches!(self.view, View::Read(None));
         if !sight.wanted && (absent || (idle >= idle_after && !sight.watched)) {
             self.view = View::Asleep;
             effects.push(Effect::Sleep);
             return;
         }
-        // Watched, it looks again after another such time.
+        // A watched key is looked at again after another such time.
         let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
         let mut wake = now.wall + idle_left.max(SOON);
         if let Some(row) = self.row() {
@@ -221,7 +222,7 @@ impl<W, R> Machine<W, R> {
         effects.push(Effect::WakeAt(wake));
     }
 
-    /// Decides about those who want a refresh and have not been looked at since the row is known.
+    /// Decides about callers that want a refresh and were not considered yet with a known row.
     fn admit_refreshers(&mut self, row: &Row, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
         let lately = row.lifetime().map_or(Duration::from_secs(10), |life| (life / 4).min(Duration::from_secs(10)));
         let just_refreshed =
