@@ -13,9 +13,9 @@ use crate::{
 };
 
 impl TokenSupervisor {
-    /// Stores what the user's consent gave. A replay changes nothing and says so in [`Status::unchanged`].
+    /// Stores the grant that the user's consent gave. A replay changes nothing and says so in [`Status::unchanged`].
     ///
-    /// Dropping the future does not undo it: it may have been stored or not.
+    /// Dropping the future does not undo the connect: the grant may have been stored or not.
     ///
     /// # Errors
     /// [`Error::DuplicateGrant`] if the refresh token is live under another key, [`Error::AccountMismatch`] if the key
@@ -27,7 +27,7 @@ impl TokenSupervisor {
     /// Refreshes although the token is not due; see [`RefreshNow`].
     ///
     /// # Errors
-    /// Why it could not be refreshed; see [`Error`].
+    /// Why the token could not be refreshed; see [`Error`].
     pub async fn refresh_now(&self, key: &TokenKey) -> Result<Refreshed, Error> {
         self.call(RefreshNow::new(key)).await
     }
@@ -40,7 +40,7 @@ impl TokenSupervisor {
         self.call(RejectToken::new(key, generation)).await
     }
 
-    /// Sends the user through consent again; see [`RequireReconnect`].
+    /// Requires that the user goes through consent again; see [`RequireReconnect`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -56,28 +56,27 @@ impl TokenSupervisor {
         self.call(Disconnect::new(key, revoke)).await
     }
 
-    /// Takes a disconnect back, where nothing of the grant is or may be lost; see [`Restore`].
+    /// Takes a disconnect back, where no token of the grant is or may be lost; see [`Restore`].
     ///
     /// # Errors
-    /// [`Error::NotConnected`] if it cannot be restored: connect instead. Otherwise see [`Error`].
+    /// [`Error::NotConnected`] if the grant cannot be restored: connect instead. Otherwise see [`Error`].
     pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(Restore::new(key)).await
     }
 
-    /// Deletes what is stored of a disconnected grant; see [`Purge`]. A later connect of the key starts above its
-    /// generation.
+    /// Deletes the row of a disconnected grant; see [`Purge`]. A later connect of the key starts above its generation.
     ///
-    /// Dropping the future does not undo it: it may have been purged or not.
+    /// Dropping the future does not undo the purge: the row may have been deleted or not.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] if it is not disconnected, [`Error::Unavailable`] while something of it is still to come
+    /// [`Error::InvalidRequest`] if the grant is not disconnected, [`Error::Unavailable`] while a part of it is outstanding
     /// ([`Cause::InDoubt`](crate::Cause::InDoubt), [`Cause::Revoking`](crate::Cause::Revoking)); otherwise see [`Error`].
     pub async fn purge(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(Purge::new(key)).await
     }
 
-    /// Reports that a resource server refused this token; see [`RejectToken`]. For reporters that do not know its
-    /// generation: any token but the current one changes nothing, and is answered the same.
+    /// Reports that a resource server refused this token; see [`RejectToken`]. For callers that do not know its generation: a
+    /// report of any token but the current one changes nothing, and has the same result.
     ///
     /// # Errors
     /// See [`Error`].
@@ -85,7 +84,7 @@ impl TokenSupervisor {
         self.call(RejectToken::token(key, token)).await
     }
 
-    /// Sends nothing for the grant until it is released; see [`Hold`].
+    /// Puts the grant on hold: nothing is sent for it until it is released; see [`Hold`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -93,7 +92,7 @@ impl TokenSupervisor {
         self.call(Hold::new(key, reason)).await
     }
 
-    /// Ends a hold; see [`Release`].
+    /// Releases a grant that is on hold; see [`Release`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -101,7 +100,7 @@ impl TokenSupervisor {
         self.call(Release::new(key)).await
     }
 
-    /// What can be said about the grant without its tokens. An absent one is [`State::Absent`](crate::State), no error.
+    /// Returns the status of the grant, without its tokens. An absent grant is [`State::Absent`](crate::State), not an error.
     ///
     /// # Errors
     /// See [`Error`].
