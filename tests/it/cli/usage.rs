@@ -1,4 +1,4 @@
-//! Wrong usage, missing files, and the help.
+//! Wrong usage, missing files, and `--help`.
 
 use std::fs;
 
@@ -14,8 +14,8 @@ fn run(args: &[&str]) -> Ran {
 #[test]
 fn every_help_ends_with_two_examples() {
     let of = |command: &'static str| vec![command];
-    let below = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
-    for command in COMMANDS.map(of).into_iter().chain(below) {
+    let subcommands = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
+    for command in COMMANDS.map(of).into_iter().chain(subcommands) {
         let ran = run(&[&*command, &["--help"]].concat());
         assert_eq!(ran.code, 0, "{command:?}");
         let (_, examples) = ran.stdout.split_once("Examples:\n").unwrap();
@@ -31,7 +31,7 @@ fn every_help_ends_with_two_examples() {
 }
 
 #[test]
-fn every_command_tells_wrong_usage() {
+fn every_command_reports_wrong_usage() {
     for wrong in [
         &[][..],
         &["nonsense"],
@@ -80,20 +80,20 @@ fn every_command_tells_wrong_usage() {
     }
     for (wrong, word) in [
         (&["apikey", "new", ""][..], "name"),
-        (&["apikey", "new", "x", "--user-prefix", "acme"], "must end in"),
-        (&["apikey", "new", "x", "--idp", "GitHub"], "next: --idp takes the NAME of a section [idp.NAME]"),
+        (&["apikey", "new", "x", "--user-prefix", "acme"], "ends in"),
+        (&["apikey", "new", "x", "--idp", "GitHub"], "next: give --idp the NAME of a section [idp.NAME]"),
         (&["token", "GitHub", "alice"], "identity provider must match"),
         (&["hold", "gitlab", "", "--reason", "x"], "user must be"),
-        (&["why", "nonsense"], "no code of ours"),
+        (&["why", "nonsense"], "unknown code"),
         (&["why", "reconect_required"], "next: token-supervisor why reconnect_required, if you meant that"),
     ] {
         run(wrong).failed(2, word);
     }
 }
 
-/// Not there, not TOML, and pointing at keys that are not there.
+/// The configuration is missing, is not TOML, is not text, or names a key file that is missing.
 #[test]
-fn every_command_tells_which_file_is_missing() {
+fn every_command_names_a_missing_file() {
     let world = World::connected();
     let path = |name: &str| world.folder.path().join(name).display().to_string();
     fs::write(path("broken.toml"), "[store\nurl = \"ts-test-secret-url\"").unwrap();
@@ -113,7 +113,7 @@ fn every_command_tells_which_file_is_missing() {
     }
     let doctor = world.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.stdout.contains("WRONG  keys"), "{doctor:?}");
-    assert!(doctor.stdout.contains("-      idp.gitlab     not looked at\n") && fits(&doctor.stdout), "{doctor:?}");
+    assert!(doctor.stdout.contains("-      idp.gitlab     not checked\n") && fits(&doctor.stdout), "{doctor:?}");
     for config in ["missing.toml", "broken.toml"] {
         let doctor = world.run(&["doctor", "--json", "--config", config]);
         let told: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
@@ -124,9 +124,9 @@ fn every_command_tells_which_file_is_missing() {
     }
 }
 
-/// Each with what to do about it.
+/// The error and `doctor` give the same advice.
 #[test]
-fn a_store_that_does_not_open_says_why() {
+fn a_store_that_cannot_be_opened_is_explained() {
     let world = World::connected();
     fs::create_dir(world.folder.path().join("folder")).unwrap();
     fs::write(world.folder.path().join("notes"), "not a database, but longer than a few bytes").unwrap();
