@@ -28,10 +28,10 @@ enum Command {
 struct New {
     /// Program that uses the key; two keys may share a name, to replace one without a gap
     name: String,
-    /// Scope: token, grant, admin or metrics; may be repeated
+    /// Scope: token, grant, admin, metrics; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", default_value = "token")]
     scopes: Vec<Scope>,
-    /// Only identity provider it may use; may be repeated [default: all]
+    /// Provider it may use; may be repeated [default: all]
     #[arg(long = "idp", value_name = "NAME")]
     idps: Vec<String>,
     /// Prefix of the users it may use, such as acme/ [default: all]

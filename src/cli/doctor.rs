@@ -175,8 +175,11 @@ fn clock(config: &Config) -> Finding {
     });
     match ahead {
         Some(path) => {
-            let text =
-                format!("{} is newer than the time now, {}; next: set the clock", path.display(), to_the_second(now));
+            let text = format!(
+                "{} was modified later than now, {}; next: correct this machine's clock",
+                path.display(),
+                to_the_second(now)
+            );
             finding("clock", Verdict::Wrong, text)
         }
         None => finding("clock", Verdict::Ok, format!("{}, later than every stored file", to_the_second(now))),

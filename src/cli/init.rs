@@ -47,8 +47,8 @@ const CONFIG: &str = "token-supervisor.toml";
 const KEYS: &str = "token-supervisor.keys";
 const API_KEY: &str = "token-supervisor.api-key";
 
-const BACKUP: &str = "keys that encrypt the stored tokens. Keep its backup apart from the database's: a thief needs \
-    both, and you cannot read the database without this file.";
+const BACKUP: &str = "keys that encrypt the stored tokens. Back this file up apart from the database: a thief needs \
+    both, and you cannot read the database without it.";
 const EVERYTHING: &str =
     "API key with all scopes, for programs that call the server. The configuration has its digest.";
 
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     let next = match &args.idp {
         Some(idp) => {
             let variable = idp.to_ascii_uppercase();
-            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}; "));
+            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}, "));
             format!(
                 "{}export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then run token-supervisor doctor",
                 edit.unwrap_or_default()

@@ -158,7 +158,7 @@ impl Disconnect {
             Some(Revocation::Done) => "Disconnected. The tokens are revoked.",
             Some(Revocation::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
             Some(Revocation::NoEndpoint) => {
-                "Disconnected. Not revoked: the provider has no revocation_url, so the tokens stay valid there."
+                "Disconnected. Not revoked: the provider has no revocation_url, so its tokens stay valid until they expire."
             }
         };
         carry_out(&self.which.key()?, &self.target, Verb::Disconnect { revoke: self.revoke }, out, head).await

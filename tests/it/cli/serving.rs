@@ -118,9 +118,12 @@ async fn a_unix_socket_needs_no_key_and_is_readable_only_by_its_owner() {
     let bind = format!("unix:{}", path.display());
 
     let checked = world.run(&["config", "check"]);
-    assert!(checked.code == 0 && checked.stderr.contains("serve needs an API key for 127.0.0.1:8080"), "{checked:?}");
+    assert!(
+        checked.code == 0 && checked.stderr.contains("serve needs an API key to listen on 127.0.0.1:8080"),
+        "{checked:?}"
+    );
     let refused = world.serve_fails("127.0.0.1:0");
-    refused.failed(2, "server.api_key: without one nothing is served at 127.0.0.1:0");
+    refused.failed(2, "server.api_key is not set: 127.0.0.1:0 is not served without an API key");
     assert!(refused.stderr.contains("apikey new"), "{refused:?}");
 
     let server = Served::start(world.serving(&bind)).unwrap();
