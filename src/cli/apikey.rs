@@ -42,20 +42,14 @@ struct New {
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     let Command::New(new) = &args.command;
     if new.name.is_empty() || new.name.chars().any(char::is_control) {
-        return Err(Failure::usage(
-            "the name is empty or has control characters",
-            "name the program that uses the key",
-        ));
+        return Err(Failure::usage("the name is empty or has control characters", "name the program that uses it"));
     }
     for idp in &new.idps {
         grant_key(idp, "any", "").map_err(|failure| failure.then("give --idp the NAME of a section [idp.NAME]"))?;
     }
     let prefix = |prefix: &String| prefix.len() > 1 && prefix.ends_with('/') && !prefix.chars().any(char::is_control);
     if !new.user_prefix.as_ref().is_none_or(prefix) {
-        return Err(Failure::usage(
-            "--user-prefix must be a name that ends in \"/\"",
-            "write it as in --user-prefix acme/",
-        ));
+        return Err(Failure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
     }
     let key = Key::new()?;
     let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());

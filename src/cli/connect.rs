@@ -34,8 +34,8 @@ const LARGEST: u64 = 1 << 20;
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     // The input is read before the store is opened: a user who types must not lock out other processes.
-    let answer = read()?;
-    let grant = Grant::from_token_response(&answer).map_err(|error| {
+    let response = read()?;
+    let grant = Grant::from_token_response(&response).map_err(|error| {
         Failure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
     })?;
     let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
@@ -55,10 +55,10 @@ fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
         note("paste the response of the token endpoint, then press Ctrl-D");
     }
     // The capacity is allocated once: a buffer that grows would leave copies of secrets in freed memory.
-    let mut answer = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
-    let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut answer)?;
+    let mut response = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
+    let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut response)?;
     if length as u64 > LARGEST {
         return Err(Failure::usage("the input is larger than 1 MiB", "pass one response of the token endpoint"));
     }
-    Ok(answer)
+    Ok(response)
 }

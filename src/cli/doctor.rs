@@ -175,11 +175,8 @@ fn clock(config: &Config) -> Finding {
     });
     match ahead {
         Some(path) => {
-            let text = format!(
-                "{} was modified later than now, {}; next: correct this machine's clock",
-                path.display(),
-                to_the_second(now)
-            );
+            let text =
+                format!("{} was modified after now, {}; next: correct the clock", path.display(), to_the_second(now));
             finding("clock", Verdict::Wrong, text)
         }
         None => finding("clock", Verdict::Ok, format!("{}, later than every stored file", to_the_second(now))),
@@ -208,11 +205,9 @@ fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) ->
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
         0 => finding("journal", Verdict::Ok, "empty: the store has every response"),
-        _ => finding(
-            "journal",
-            Verdict::Warning,
-            format!("{pending} responses are not in the store yet; next: run doctor again"),
-        ),
+        _ => {
+            finding("journal", Verdict::Warning, format!("{pending} responses are not stored; next: run doctor again"))
+        }
     }));
     match idps {
         Ok(idps) => findings.extend(idps.iter().map(|idp| of_idp(place, idp))),

@@ -50,7 +50,7 @@ const API_KEY: &str = "token-supervisor.api-key";
 const BACKUP: &str = "keys that encrypt the stored tokens. Back this file up apart from the database: a thief needs \
     both, and you cannot read the database without it.";
 const EVERYTHING: &str =
-    "API key with all scopes, for programs that call the server. The configuration has its digest.";
+    "API key with all scopes for programs that call the server. Its digest is in the configuration.";
 
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
 }
 
 fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
-    let template = Config::template(idp)
-        .ok_or_else(|| Failure::usage("unknown preset", "token-supervisor init --help lists the presets"))?;
+    let template =
+        Config::template(idp).ok_or_else(|| Failure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
@@ -100,9 +100,7 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
 fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
     let unwritable = |name: &str, error: &io::Error| {
         let next = match error.kind() {
-            ErrorKind::AlreadyExists => {
-                "another process wrote it meanwhile: use that file, or run init in another folder"
-            }
+            ErrorKind::AlreadyExists => "another process wrote it meanwhile: use it, or run init in another folder",
             _ => "check the folder's owner, mode and free space",
         };
         Failure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)

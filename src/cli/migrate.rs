@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     out.result(&json!({ "pending": if args.check { &*pending } else { &[] }, "applied": if args.check { &[] } else { &*pending } }), || {
         let head = match (pending.is_empty(), args.check) {
             (true, _) => "The schema is up to date.",
-            (false, true) => "The schema is out of date (next: token-supervisor migrate). Pending migrations:",
+            (false, true) => "Pending migrations (next: token-supervisor migrate):",
             (false, false) => "The schema is up to date. Applied migrations:",
         };
         let lines = pending.iter().map(|name| format!("  {name}\n"));

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     }
     let mut serving = Serving::default();
     // From here on the function must not return before refreshes in flight are stored.
-    let told = async {
+    let stopped_by = async {
         listeners.serve(&api, &mut serving)?;
         out.result(&json!({ "serving": addresses, "process": std::process::id() }), || {
             addresses.iter().map(|address| format!("serving {address}\n")).collect()
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
             never = reloading(&mut reloader, &mut hangup, &supervisor, &keys) => match never {},
         }
     };
-    let told = told.await;
+    let stopped_by = stopped_by.await;
     tracing::info!("stopping: finishing open requests and refreshes in flight");
     let ended = tokio::select! {
         ended = stop(serving, &supervisor) => ended,
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
             "start the server again: it finds refreshes in flight in the journal, or marks them as in doubt",
         )),
     };
-    let signal = told?;
+    let signal = stopped_by?;
     tracing::info!(signal, "stopped");
     ended
 }
@@ -107,7 +107,7 @@ async fn reloading(
             () = hangup.next() => tokio::task::block_in_place(|| reloader.reload(supervisor).map(Some)),
             () = pause(LOOK_EVERY) => tokio::task::block_in_place(|| reloader.poll(supervisor)),
         };
-        told(keys, changes, reloader);
+        apply(keys, changes, reloader);
     }
 }
 
@@ -132,7 +132,7 @@ fn keys_of(config: &Config) -> Vec<ApiKey> {
 }
 
 /// Applies the server's part of a new configuration and logs the result.
-fn told(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
+fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
     match changes {
         Ok(None) => {}
         Ok(Some(changes)) => {

@@ -30,10 +30,8 @@ pub(super) struct Serving {
 }
 
 impl Listeners {
-    /// Binds the addresses.
-    ///
     /// # Errors
-    /// Another program listens on one of them, or the operating system refuses it.
+    /// Another program listens on one of the addresses, or the operating system refuses it.
     pub(super) fn bind(all: &[Bind]) -> Result<Self, Failure> {
         let mut listeners = Self::default();
         for bind in all {
@@ -95,11 +93,7 @@ impl Serving {
 }
 
 pub(super) fn failed(why: impl fmt::Display) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!("the HTTP server failed: {why}"),
-        "start the server again; see its log for the cause",
-    )
+    Failure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log has the cause")
 }
 
 fn refused(bind: &Bind, error: &io::Error) -> Failure {
@@ -144,8 +138,6 @@ mod unix {
     }
 
     impl Hidden {
-        /// Binds a socket in a hidden folder beside `path`.
-        ///
         /// # Errors
         /// Another program listens on the path, a file that is no socket exists there, or the operating system refuses it.
         pub(super) fn bind(path: &Path) -> io::Result<Self> {
@@ -155,8 +147,7 @@ mod unix {
             if !parent.is_dir() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
             }
-            // The folder has a short name because socket paths are limited. Only the kind of an error is reported: its
-            // text names the hidden folder.
+            // The name is short because socket paths are. Only the kind of an error is reported: its text has the name.
             let folder = tempfile::Builder::new().prefix(".").rand_bytes(2).tempdir_in(parent);
             let folder = folder.map_err(|error| io::Error::from(error.kind()))?;
             let listener = UnixListener::bind(folder.path().join(NAME))?;

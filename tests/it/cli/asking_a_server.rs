@@ -68,11 +68,11 @@ async fn every_command_does_the_same_on_a_server_as_on_the_store() {
     assert_eq!((&again["refreshed"], &again["reason"]), (&false.into(), &"just_refreshed".into()));
     assert_eq!(remote.json(&["hold", "gitlab", "alice", "--reason", "audit"])["held_reason"], "audit");
     let refused = remote.run(&["refresh", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&refused.stderr).unwrap();
+    let report: Value = serde_json::from_str(&refused.stderr).unwrap();
     for field in ["generation", "grant_id", "valid_until", "retry_after", "request_id"] {
-        assert!(!told[field].is_null(), "{field}: {told}");
+        assert!(!report[field].is_null(), "{field}: {report}");
     }
-    assert_eq!((refused.code, &told["next"]), (4, &"token-supervisor release gitlab alice".into()), "{told}");
+    assert_eq!((refused.code, &report["next"]), (4, &"token-supervisor release gitlab alice".into()), "{report}");
     assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
     assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(remote.json(&["hold", "gitlab", "--reason", "incident"])["held_reason"], "incident");
@@ -142,8 +142,8 @@ async fn a_missing_or_wrong_api_key_is_reported() {
         assert!(doctor.code == 1 && doctor.stdout.contains("WRONG"), "{doctor:?}");
     }
     let json = run(None, &["token", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&json.stderr).unwrap();
-    assert_eq!((&told["code"], &told["exit_code"]), (&"unauthorized".into(), &2.into()));
+    let report: Value = serde_json::from_str(&json.stderr).unwrap();
+    assert_eq!((&report["code"], &report["exit_code"]), (&"unauthorized".into(), &2.into()));
 }
 
 #[test]

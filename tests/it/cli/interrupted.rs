@@ -50,11 +50,11 @@ async fn a_refresh_in_flight_at_ctrl_c_is_stored() {
 async fn ctrl_c_while_a_response_is_pasted_stores_nothing() {
     let world = World::connected();
     let mut child = started(world.command(&["connect", "gitlab", "bob", "--stdin"]));
-    let mut answer = world.sim.consent_answer("bob");
+    let mut response = world.sim.consent_answer("bob");
     // Larger than a pipe's buffer: once all is written, the response at its start has been read.
-    answer.resize(1 << 18, b'\n');
+    response.resize(1 << 18, b'\n');
     let mut input = child.stdin.take().unwrap();
-    input.write_all(&answer).unwrap();
+    input.write_all(&response).unwrap();
     interrupt(&child);
     let ended = polled("the command ends", Duration::from_secs(30), || child.try_wait().unwrap()).await;
     assert!(!ended.success(), "{ended:?}");

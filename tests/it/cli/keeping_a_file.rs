@@ -40,9 +40,9 @@ async fn keeps_up_to_date(world: &World, command: impl Fn(&[&str]) -> Command) {
             _ => world.sim.end_family("alice"),
         }
         let ran = Ran::new(child.wait_with_output().unwrap()).without_secrets();
-        let told: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let generations: Vec<_> = told.iter().map(|told| told["generation"].as_u64().unwrap()).collect();
-        assert!(generations.is_sorted() && generations.len() > 3 && told[0]["file"] == "token", "{ran:?}");
+        let reports: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let generations: Vec<_> = reports.iter().map(|report| report["generation"].as_u64().unwrap()).collect();
+        assert!(generations.is_sorted() && generations.len() > 3 && reports[0]["file"] == "token", "{ran:?}");
         let (code, said) = if ends == "TERM" { (0, "") } else { (3, "reconnect_required") };
         assert!(ran.code == code && ran.stderr.contains(said), "{ends}: {ran:?}");
         token_in(&path);

@@ -69,18 +69,18 @@ fn every_command_reports_wrong_usage() {
         assert_eq!(ran.code, 2, "{wrong:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{wrong:?}: {ran:?}");
         let ran = run(&[&["--json"], wrong].concat());
-        let told: serde_json::Value =
+        let report: serde_json::Value =
             serde_json::from_str(&ran.stderr).unwrap_or_else(|_| panic!("{wrong:?}: {ran:?}"));
-        let next = told["next"].as_str().unwrap();
-        assert!(next.starts_with("token-supervisor") && next.ends_with("--help"), "{wrong:?}: {told}");
-        let error = told["error"].as_str().unwrap();
+        let next = report["next"].as_str().unwrap();
+        assert!(next.starts_with("token-supervisor") && next.ends_with("--help"), "{wrong:?}: {report}");
+        let error = report["error"].as_str().unwrap();
         let one_line = !error.contains('\n') && !error.starts_with("error") && !error.ends_with('.');
-        assert!(one_line && !error.is_empty(), "{wrong:?}: {told}");
-        assert_eq!((ran.code, ran.stdout.is_empty(), &told["exit_code"]), (2, true, &2.into()), "{wrong:?}");
+        assert!(one_line && !error.is_empty(), "{wrong:?}: {report}");
+        assert_eq!((ran.code, ran.stdout.is_empty(), &report["exit_code"]), (2, true, &2.into()), "{wrong:?}");
     }
     for (wrong, word) in [
         (&["apikey", "new", ""][..], "name"),
-        (&["apikey", "new", "x", "--user-prefix", "acme"], "ends in"),
+        (&["apikey", "new", "x", "--user-prefix", "acme"], "must end in"),
         (&["apikey", "new", "x", "--idp", "GitHub"], "next: give --idp the NAME of a section [idp.NAME]"),
         (&["token", "GitHub", "alice"], "identity provider must match"),
         (&["hold", "gitlab", "", "--reason", "x"], "user must be"),
@@ -116,11 +116,11 @@ fn every_command_names_a_missing_file() {
     assert!(doctor.stdout.contains("-      idp.gitlab     not checked\n") && fits(&doctor.stdout), "{doctor:?}");
     for config in ["missing.toml", "broken.toml"] {
         let doctor = world.run(&["doctor", "--json", "--config", config]);
-        let told: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
-        let found = |at: usize| (told["findings"][at]["what"].as_str(), told["findings"][at]["verdict"].as_str());
-        assert_eq!((doctor.code, &told["ok"]), (2, &false.into()), "{told}");
-        assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{told}");
-        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{told}");
+        let report: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
+        let found = |at: usize| (report["findings"][at]["what"].as_str(), report["findings"][at]["verdict"].as_str());
+        assert_eq!((doctor.code, &report["ok"]), (2, &false.into()), "{report}");
+        assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{report}");
+        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{report}");
     }
 }
 

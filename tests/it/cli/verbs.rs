@@ -19,9 +19,9 @@ fn a_grant_is_held_released_disconnected_and_restored() {
     let refused = world.run(&["refresh", "gitlab", "alice"]);
     refused.failed(4, "unavailable (held): release the grant, then try again in 60 s; a valid token is there until 20");
     refused.failed(4, "next: token-supervisor release gitlab alice\n");
-    let told: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
-    assert_eq!((&told["generation"], &told["grant_id"]), (&1.into(), &held["grant_id"]), "{told}");
-    assert_eq!((&told["valid_until"], told.get("max_ttl")), (&held["expires_at"], None), "{told}");
+    let report: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
+    assert_eq!((&report["generation"], &report["grant_id"]), (&1.into(), &held["grant_id"]), "{report}");
+    assert_eq!((&report["valid_until"], report.get("max_ttl")), (&held["expires_at"], None), "{report}");
     assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are still served");
     assert_eq!(world.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(world.sim.requests(), 0);
@@ -120,11 +120,11 @@ fn the_input_of_connect_is_read_unmodified_and_never_printed() {
     ] {
         connect(input.as_bytes()).failed(2, word);
     }
-    let answer = world.sim.consent_answer("alice");
-    let (first, again) = (connect(&answer), connect(&answer));
+    let response = world.sim.consent_answer("alice");
+    let (first, again) = (connect(&response), connect(&response));
     assert!(first.code == 0 && first.stdout.starts_with("Connected.\ngitlab / alice   g_"), "{first:?}");
     assert!(again.code == 0 && again.stdout.starts_with("Unchanged: already connected"), "{again:?}");
-    let ran = world.pipe(&["connect", "gitlab", "bob", "--stdin"], &answer);
+    let ran = world.pipe(&["connect", "gitlab", "bob", "--stdin"], &response);
     ran.failed(1, "connected under another key");
 
     // GitHub's responses are forms.
@@ -159,13 +159,17 @@ fn the_exit_code_says_what_to_do() {
     world.run(&["token", "github", "alice"]).failed(2, "[idp.github]");
     world.run(&["token", "gitlab", "bob"]).failed(5, "connect gitlab bob");
     let asked = world.run(&["token", "gitlab", "alice", "--min-ttl", "900000", "--json"]);
-    let told: Value = serde_json::from_str(&asked.stderr).unwrap();
-    assert_eq!((asked.code, told["max_ttl"].as_u64() > Some(60), &told["generation"]), (2, true, &1.into()), "{told}");
+    let report: Value = serde_json::from_str(&asked.stderr).unwrap();
+    assert_eq!(
+        (asked.code, report["max_ttl"].as_u64() > Some(60), &report["generation"]),
+        (2, true, &1.into()),
+        "{report}"
+    );
     world.sim.always(Some(Fault::Status(503, Some("20".to_owned()))));
     let down = world.run(&["refresh", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&down.stderr).unwrap();
-    assert_eq!((down.code, &told["exit_code"], &told["code"]), (4, &4.into(), &"unavailable".into()), "{down:?}");
-    assert!(told["retry_after"].as_u64() >= Some(1) && told["next"].as_str() > Some(""), "{told}");
+    let report: Value = serde_json::from_str(&down.stderr).unwrap();
+    assert_eq!((down.code, &report["exit_code"], &report["code"]), (4, &4.into(), &"unavailable".into()), "{down:?}");
+    assert!(report["retry_after"].as_u64() >= Some(1) && report["next"].as_str() > Some(""), "{report}");
 
     let world = World::connected();
     world.sim.end_family("alice");

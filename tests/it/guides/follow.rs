@@ -121,9 +121,9 @@ pub(super) fn follow(page: &Page) {
         .status()
         .unwrap();
     let read = |path| fs::read_to_string(path).unwrap();
-    let (told, logged) = (read(&out), read(&err));
+    let (printed, logged) = (read(&out), read(&err));
     assert!(!logged.contains(SECRET), "{}: a secret was logged", page.name);
-    assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&told));
+    assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&printed));
     let spent = [&outside.github, &outside.gitlab].map(|idp| idp.duplicate_spends());
     assert_eq!(spent, [0, 0], "{}", page.name);
 }

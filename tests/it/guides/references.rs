@@ -62,12 +62,12 @@ fn settings() -> BTreeMap<&'static str, Vec<String>> {
         [refresh]\nq = 1\n[limits]\nq = 1\n[retention]\nq = 1\n[log]\nq = 1\n[idp.NAME]\nq = 1\n[[idp.NAME.clients]]\nq = 1\n";
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("token-supervisor.toml"), EACH.replace("NAME", "x")).unwrap();
-    let told = text(program(folder.path(), &["config", "check"]).output().unwrap());
-    let known = told.lines().filter_map(|line| line.split_once("known here are ")).map(|(_, names)| names);
+    let printed = text(program(folder.path(), &["config", "check"]).output().unwrap());
+    let known = printed.lines().filter_map(|line| line.split_once("known here are ")).map(|(_, names)| names);
     let known = known.map(|names| names.split(", ").map(str::to_owned).collect::<Vec<_>>());
     let sections = EACH.lines().filter(|line| line.starts_with('['));
     let all: BTreeMap<_, _> = std::iter::once("").chain(sections).zip(known).collect();
-    assert_eq!(all.len(), 12, "{told}");
+    assert_eq!(all.len(), 12, "{printed}");
     all
 }
 
@@ -162,8 +162,8 @@ fn properties(schema: &Value, names: &mut BTreeSet<String>) {
 
 #[test]
 fn every_code_is_documented() {
-    let told = prose(&page("http-api.md")) + &prose(&page("operating.md"));
+    let printed = prose(&page("http-api.md")) + &prose(&page("operating.md"));
     for Why { code, .. } in Why::all() {
-        assert!(has(&told, code), "{code}");
+        assert!(has(&printed, code), "{code}");
     }
 }
