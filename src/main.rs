@@ -1,6 +1,6 @@
 //! The program `token-supervisor`; see `token-supervisor --help`.
 //!
-//! To add a command: a module of [`cli`], a variant of [`Command`], its arm.
+//! To add a command, add a module to [`cli`], a variant to [`Command`] and an arm to [`run`].
 
 mod cli;
 mod demo;
@@ -15,9 +15,9 @@ use cli::{
     why,
 };
 
-/// Keeps OAuth tokens alive and never loses one.
+/// Keeps OAuth tokens valid and never loses one.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the user must reconnect,
+/// Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the user must reconnect,
 /// 4 try again later, 5 not connected.
 #[derive(Debug, Parser)]
 #[command(
@@ -27,10 +27,10 @@ use cli::{
     after_help = "Examples:\n  token-supervisor demo\n  token-supervisor init --idp github"
 )]
 struct Cli {
-    /// Writes what happens to stderr; twice: in detail
+    /// Log to stderr; -vv logs in detail
     #[arg(short, long, global = true, display_order = 100, action = ArgAction::Count)]
     verbose: u8,
-    /// Prints the result, or the error, as one JSON object
+    /// Print the result or the error as one JSON object
     #[arg(long, global = true, display_order = 101)]
     json: bool,
     #[command(subcommand)]
@@ -62,7 +62,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help, version or wrong usage. Whoever should read it may have hung up.
+        // Help or version. The reader may have closed the pipe, which is no failure.
         Err(error) if !error.use_stderr() => {
             error.print().ok();
             return Exit::Done.into();
@@ -73,23 +73,23 @@ fn main() -> ExitCode {
         }
         Err(error) => return misused(&error).tell(true).into(),
     };
-    // The server's log is configured.
+    // `serve` takes its log settings from the configuration.
     if !matches!(cli.command, Command::Serve(_)) {
         cli::log::of_command(cli.verbose);
     }
     let json = cli.json;
-    // The supervisor brings threads of its own; these are the command's.
+    // The command's threads. The supervisor starts its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(cli)));
     ended.unwrap_or_else(|failure| failure.tell(json)).into()
 }
 
-/// Whether `--json` was written, although the whole was not understood.
+/// Returns whether `--json` is among the arguments. Used when clap could not parse them.
 fn wants_json() -> bool {
     std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
-/// Wrong usage, for programs.
+/// Turns a usage error of clap into one line and the `--help` command to run next, for `--json`.
 fn misused(error: &clap::Error) -> Failure {
     let mut command = Cli::command();
     let mut help = command.get_name().to_owned();
@@ -100,8 +100,8 @@ fn misused(error: &clap::Error) -> Failure {
         command = found;
     }
     let text = match error.kind() {
-        // Its text is the help.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "the command is not complete".to_owned(),
+        // clap's text is the whole help here.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "the command is incomplete".to_owned(),
         _ => {
             let told = error.to_string();
             let first = told.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");

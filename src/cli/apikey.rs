@@ -1,4 +1,4 @@
-//! `apikey new`: a key for a program that asks the server.
+//! `apikey new`: creates an API key for a program that calls the server.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Exit, Failure, Out, args::key as grant_key};
 
-/// Makes keys for programs that ask the server.
+/// Create API keys for programs that call the server.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
     token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
@@ -21,20 +21,20 @@ enum Command {
     New(New),
 }
 
-/// Prints a new key, once, and the section with its digest for the configuration.
+/// Print a new API key, once, and the configuration section that accepts it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
     token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
 struct New {
-    /// Whose it is; two keys may have one name, so that one replaces the other
+    /// Program that uses the key; two keys may share a name, to replace one without a gap
     name: String,
-    /// Of token, grant, admin, metrics; may be repeated
+    /// Scope: token, grant, admin, metrics; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", default_value = "token")]
     scopes: Vec<Scope>,
-    /// Only for this identity provider; may be repeated [default: all]
+    /// Provider it may use; may be repeated [default: all]
     #[arg(long = "idp", value_name = "NAME")]
     idps: Vec<String>,
-    /// Only for users that start like this, such as acme/ [default: all]
+    /// Prefix of the users it may use, such as acme/ [default: all]
     #[arg(long, value_name = "PREFIX")]
     user_prefix: Option<String>,
 }
@@ -42,24 +42,24 @@ struct New {
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     let Command::New(new) = &args.command;
     if new.name.is_empty() || new.name.chars().any(char::is_control) {
-        return Err(Failure::usage("the name is empty, or has control characters", "name who will use the key"));
+        return Err(Failure::usage("the name is empty or has control characters", "name the program that uses it"));
     }
     for idp in &new.idps {
-        grant_key(idp, "any", "").map_err(|failure| failure.then("--idp takes the NAME of a section [idp.NAME]"))?;
+        grant_key(idp, "any", "").map_err(|failure| failure.then("give --idp the NAME of a section [idp.NAME]"))?;
     }
     let prefix = |prefix: &String| prefix.len() > 1 && prefix.ends_with('/') && !prefix.chars().any(char::is_control);
     if !new.user_prefix.as_ref().is_none_or(prefix) {
-        return Err(Failure::usage("a prefix of users must end in \"/\"", "such as --user-prefix acme/"));
+        return Err(Failure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
     }
     let key = Key::new()?;
     let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());
     out.result(&serde_json::json!({ "key": &*key.text, "section": section }), || {
-        format!("{}\n\nThe key stands above, this once. For the configuration:\n\n{section}", &*key.text)
+        format!("{}\n\nThis key is shown only once. Add this section to the configuration:\n\n{section}", &*key.text)
     })?;
     Ok(Exit::Done)
 }
 
-/// Each of them, however often it was given.
+/// Removes duplicates and keeps the order.
 fn once<T: Clone + PartialEq>(all: &[T]) -> Vec<T> {
     let mut once: Vec<T> = Vec::new();
     for one in all {
@@ -70,7 +70,7 @@ fn once<T: Clone + PartialEq>(all: &[T]) -> Vec<T> {
     once
 }
 
-/// A new key: 256 random bits.
+/// A new API key: 256 random bits.
 pub(crate) struct Key {
     pub(crate) text: Zeroizing<String>,
 }
@@ -82,7 +82,7 @@ impl Key {
         Ok(Self { text: Zeroizing::new(format!("tsk_{}", URL_SAFE_NO_PAD.encode(*bits))) })
     }
 
-    /// The section of the configuration that lets its bearer in.
+    /// Returns the configuration section that accepts this key.
     pub(super) fn section(&self, name: &str, scopes: &[Scope], idps: &[String], user_prefix: Option<&str>) -> String {
         let digest: String = Sha256::digest(self.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
@@ -102,7 +102,7 @@ impl Key {
     }
 }
 
-/// Texts, and lists of them, without control characters: written in TOML as in JSON.
+/// Formats strings and lists of strings, which TOML and JSON write the same way if they have no control characters.
 fn toml(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("texts have a JSON form")
 }

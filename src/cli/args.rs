@@ -15,10 +15,10 @@ use super::{
     time,
 };
 
-/// Where the settings are.
+/// The configuration to use.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Source {
-    /// The configuration [default: at the usual places, see config --help]
+    /// Configuration file [default: the first one found, see config --help]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -28,20 +28,20 @@ impl Source {
         Config::load(self.config.as_deref(), env::vars_os())
     }
 
-    /// The same, for who reads it again.
+    /// Loads the configuration so that it can be reloaded later.
     pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
         Ok(Reloader::load(self.config.as_deref(), env::vars_os())?)
     }
 }
 
-/// Where to work: directly on the store, or on a running server.
+/// The place to work: directly on the store, or on a running server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     #[command(flatten)]
     source: Source,
-    /// A running server to ask: its URL, or unix:PATH [env: TOKEN_SUPERVISOR_SERVER]
+    /// Running server to use: its URL or unix:/PATH [env: TOKEN_SUPERVISOR_SERVER]
     ///
-    /// With the API key that stands in TOKEN_SUPERVISOR_API_KEY.
+    /// The API key is read from TOKEN_SUPERVISOR_API_KEY.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     server: Option<Address>,
 }
@@ -54,28 +54,28 @@ impl Target {
         }
     }
 
-    /// What the store is worked on with.
+    /// Loads the configuration of the store.
     pub(super) fn config(&self) -> Result<Config, ConfigError> {
         self.source.load()
     }
 
-    /// The server that is named, if one is.
+    /// Returns the server named by `--server` or by the environment, if any.
     pub(super) fn server(&self) -> Result<Option<Address>, Failure> {
         const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
-        // What is said on the command line goes before what is set for all commands.
+        // Both options of the command line take precedence over the environment.
         let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
         match (&self.server, set) {
             (Some(address), _) => Ok(Some(address.clone())),
             (None, Some(url)) => {
                 let address = url.to_string_lossy().parse();
-                let wrong = |text| Failure::usage(format!("{SERVER} {text}"), "set it so, or unset it");
+                let wrong = |text| Failure::usage(format!("{SERVER} {text}"), "correct the variable, or unset it");
                 address.map(Some).map_err(wrong)
             }
             (None, None) => Ok(None),
         }
     }
 
-    /// What the next command needs to work in the same place.
+    /// Returns the options that make the next command work in the same place.
     pub(super) fn again(&self) -> String {
         match (&self.server, &self.source.config) {
             (Some(address), _) => format!(" --server {}", quoted(&address.to_string())),
@@ -85,45 +85,45 @@ impl Target {
     }
 }
 
-/// Which grants.
+/// The grants to list.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Wanted {
-    /// At this identity provider, configured or not
+    /// Only grants at this identity provider, configured or not
     #[arg(long, value_name = "NAME")]
     idp: Option<String>,
-    /// Of this user
+    /// Only grants of this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// Of users whose names start like this
+    /// Only grants of users whose names start with this prefix
     #[arg(long, value_name = "PREFIX")]
     user_prefix: Option<String>,
-    /// Of this account
+    /// Only grants of this account
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
-    /// In this state; may be repeated. Disconnected ones only by --state revoked
+    /// Only grants in this state; may be repeated. Disconnected grants need --state revoked
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<State>,
-    /// That people hold
+    /// Only grants on hold
     #[arg(long)]
     held: bool,
-    /// That end before then for want of a consent: RFC 3339, or seconds since the epoch
+    /// Only grants whose refresh token expires before this time: RFC 3339 or epoch seconds
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     expiring_before: Option<SystemTime>,
-    /// How many: 1 to 1000
+    /// Number of grants on a page: 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000))]
     limit: u32,
-    /// Goes on where the page before ended, as it said
+    /// Cursor that the previous page printed, to list the next page
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 }
 
 impl Wanted {
-    /// All but the disconnected ones, in the largest pages.
+    /// Selects all grants that are not disconnected, in pages of the largest size.
     pub(super) fn all(after: Option<Cursor>) -> Self {
         Self { limit: 1_000, after, ..Self::default() }
     }
 
-    /// For the store.
+    /// Returns the selection as a filter of the store.
     pub(super) fn filter(&self) -> Filter {
         let mut filter = Filter::new().limit(self.limit);
         let set = |filter: Filter, text: &Option<String>, setter: fn(Filter, String) -> Filter| match text {
@@ -147,7 +147,7 @@ impl Wanted {
         }
     }
 
-    /// For the HTTP API.
+    /// Returns the selection as query parameters of the HTTP API.
     pub(super) fn query(&self) -> Vec<(&'static str, String)> {
         let states: Vec<_> = self.states.iter().map(|state| state.as_str()).collect();
         let given = [
@@ -165,14 +165,14 @@ impl Wanted {
     }
 }
 
-/// Which grant.
+/// The grant to work on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Which {
-    /// The identity provider, by its name in the configuration
+    /// Identity provider, by its name in the configuration
     idp: String,
-    /// The user, as your application names it
+    /// User, by the name your application uses
     user: String,
-    /// The account, where the user has several at the identity provider
+    /// Account, if the user has several at the identity provider
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     account: String,
 }
@@ -187,6 +187,6 @@ pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Fail
     let key = TokenKey::at(idp).user(user).account(account);
     match key.validate() {
         Ok(()) => Ok(key),
-        Err(text) => Err(Failure::usage(text, "name the identity provider first, then the user: github alice")),
+        Err(text) => Err(Failure::usage(text, "give the identity provider first, then the user, as in: github alice")),
     }
 }

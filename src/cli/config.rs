@@ -1,4 +1,4 @@
-//! `config`: whether the settings fit together, and what they are.
+//! `config`: checks and shows the settings.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use super::{
     show::{COLUMNS, note},
 };
 
-/// Checks and shows the settings.
+/// Check and show the settings
 ///
-/// The first of: --config, $TOKEN_SUPERVISOR_CONFIG, ./token-supervisor.toml,
-/// /etc/token-supervisor/config.toml.
+/// The first of these files is used: --config, $TOKEN_SUPERVISOR_CONFIG,
+/// ./token-supervisor.toml, /etc/token-supervisor/config.toml.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  token-supervisor config show --origin")]
@@ -31,7 +31,9 @@ enum Command {
     Schema(Schema),
 }
 
-/// Says everything that is wrong with the settings, each with its place and without its value.
+/// Report every mistake in the settings.
+///
+/// A mistake is reported with its place in the file and without the value, which may be secret.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  \
     token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
@@ -40,18 +42,18 @@ struct Check {
     source: Source,
 }
 
-/// Shows the settings in effect; secrets as ***.
+/// Show the settings in effect, with secrets as ***.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config show\n  token-supervisor config show --origin")]
 struct Show {
-    /// Says where each value came from, too
+    /// Also show where each value comes from
     #[arg(long)]
     origin: bool,
     #[command(flatten)]
     source: Source,
 }
 
-/// Prints the JSON Schema of configuration files, for editors.
+/// Print the JSON Schema of the configuration file, for editors.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config schema > token-supervisor.schema.json\n  \
     token-supervisor config schema --json")]
@@ -66,7 +68,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
             let json = json!({ "file": config.file().map(Path::to_string_lossy), "idps": idps });
             out.result(&json, || format!("{}\n", in_words(&config)))?;
             if let Some(bind) = config.server().unguarded() {
-                note(&format!("serve needs an API key for {bind}: token-supervisor apikey new NAME"));
+                note(&format!("serve needs an API key to listen on {bind}; next: token-supervisor apikey new NAME"));
             }
             for (idp, setting) in config.unedited() {
                 note(&format!("idp.{idp}: {}", unedited(setting)));
@@ -81,20 +83,20 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Of an identity provider that is where `init` put it.
+/// Describes a setting of an identity provider that still has the example value of `init`.
 pub(super) fn unedited(setting: &str) -> String {
-    format!("{setting} is still the example that init wrote: write in your own")
+    format!("{setting} is still the example that init wrote; next: replace it with your own")
 }
 
-/// One line: where it is from, and what is in it.
+/// Returns one line with the file of the configuration and the names of its providers.
 pub(super) fn in_words(config: &Config) -> String {
     let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
-    let idps = if idps.is_empty() { "no identity provider".to_owned() } else { idps.join(", ") };
+    let idps = if idps.is_empty() { "none".to_owned() } else { idps.join(", ") };
     let file = config.file().map_or("the environment".into(), Path::to_string_lossy);
-    format!("{file}: everything fits together; {idps}")
+    format!("{file}: configuration is valid. Providers: {idps}")
 }
 
-/// Behind such a value its origin has a line of its own.
+/// The widest value that has its origin on the same line.
 const LONG: usize = 24;
 
 fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! `connect`: a grant from what the identity provider answered.
+//! `connect`: stores the response of a token endpoint as a grant.
 
 use std::io::{self, IsTerminal as _, Read as _};
 
@@ -12,36 +12,37 @@ use super::{
     show::note,
 };
 
-/// Stores what the user's consent gave.
+/// Store the tokens that a user's consent returned.
 ///
-/// A repetition changes nothing and says so. Nothing of what is handed in is ever shown.
+/// Connecting the same response again changes nothing. The input is never printed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor connect github alice --stdin < answer.json\n  \
+#[command(after_help = "Examples:\n  token-supervisor connect github alice --stdin < response.json\n  \
     curl -s .. | token-supervisor connect gitlab alice --account work --stdin")]
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
-    /// Reads the token endpoint's answer from standard input, JSON or a form, as it came
+    /// Read the token endpoint's response from standard input, JSON or form, unmodified
     #[arg(long, required = true)]
     stdin: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// Far more than any token answer.
+/// Far larger than any token response.
 const LARGEST: u64 = 1 << 20;
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
-    // Before the store is opened: whoever types must not lock others out.
-    let answer = read()?;
-    let grant = Grant::from_token_response(&answer)
-        .map_err(|error| Failure::usage(error.to_string(), "nothing was stored: fix the input, and run it again"))?;
+    // The input is read before the store is opened: a user who types must not lock out other processes.
+    let response = read()?;
+    let grant = Grant::from_token_response(&response).map_err(|error| {
+        Failure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
+    })?;
     let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
     out.result(&body, || {
         let head = match &body.unchanged {
-            Some(why) => format!("unchanged: {} (token-supervisor why {why})", why.replace('_', " ")),
-            None => "connected".to_owned(),
+            Some(why) => format!("Unchanged: {} (token-supervisor why {why}).", why.replace('_', " ")),
+            None => "Connected.".to_owned(),
         };
         format!("{head}\n{}", body.in_words())
     })?;
@@ -51,13 +52,13 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
 fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        note("paste the answer of the token endpoint, then press Ctrl-D");
+        note("paste the response of the token endpoint, then press Ctrl-D");
     }
-    // All room at once: a buffer that grows would leave secrets behind.
-    let mut answer = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
-    let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut answer)?;
+    // The capacity is allocated once: a buffer that grows would leave copies of secrets in freed memory.
+    let mut response = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
+    let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut response)?;
     if length as u64 > LARGEST {
-        return Err(Failure::usage("the input is longer than a mebibyte", "hand in one answer of the token endpoint"));
+        return Err(Failure::usage("the input is larger than 1 MiB", "pass one response of the token endpoint"));
     }
-    Ok(answer)
+    Ok(response)
 }

@@ -1,4 +1,4 @@
-//! `doctor`: looks at everything that can be looked at without spending anything.
+//! `doctor`: checks the installation without using any refresh token.
 
 use std::{
     path::PathBuf,
@@ -23,18 +23,18 @@ use super::{
     time::{now, rough, to_the_second},
 };
 
-/// Looks whether everything is well, without spending anything.
+/// Check the installation without using any refresh token.
 ///
-/// Configuration, keys, clock, store, journal, and the settings of identity providers.
+/// Checks the configuration, keys, clock, store, journal and the settings of identity providers.
 ///
-/// Of a running server: whether it is ready, its clock, how identity providers answer it.
+/// With --server, checks whether the server is ready, its clock, and the state of its providers.
 ///
-/// Exit code 1 if anything is wrong, 2 if that is the configuration.
+/// Exit code 1 if anything is wrong, 2 if the configuration is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
 pub(crate) struct Args {
-    /// Asks each identity provider for nothing, without credentials: whether it answers
+    /// Send each provider an empty, unauthenticated request to see whether it responds
     #[arg(long)]
     probe: bool,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 #[serde(rename_all = "snake_case")]
 enum Verdict {
     Ok,
-    /// It works, and somebody should know.
+    /// It works, but an operator should know about it.
     Warning,
     Wrong,
     NotLookedAt,
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         },
     };
     let mut next = format!("token-supervisor status{}", args.target.again());
-    // Without keys the store is not opened.
+    // The store cannot be opened without valid keys.
     if let Some(place) = place.as_ref().filter(|_| !any_wrong(&findings)) {
         match look(place, args.probe).await {
             Ok(found) => findings.extend(found),
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     findings.extend(not_looked_at(place.as_ref(), &findings));
     let wrong = any_wrong(&findings);
     if wrong {
-        "fix what is WRONG, then the same again".clone_into(&mut next);
+        "fix the items marked WRONG, then run doctor again".clone_into(&mut next);
     }
     out.result(&serde_json::json!({ "findings": findings, "ok": !wrong }), || in_rows(&findings, &next))?;
     Ok(match place {
@@ -127,10 +127,10 @@ impl Failure {
     }
 }
 
-/// What is not open, and what to do if not to fix it.
+/// Returns the finding for a place that could not be opened, and the next command if nothing needs fixing.
 fn unopened(place: &Place, failure: &Failure) -> (Finding, Option<String>) {
     match (failure.unopened, place) {
-        // A server may have it: that is as it should be.
+        // A running server has the store open, which is normal.
         (Some(Unopened::InUse), Place::Store(config)) => {
             let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
             let next = format!("token-supervisor doctor --server {server}");
@@ -143,7 +143,7 @@ fn unopened(place: &Place, failure: &Failure) -> (Finding, Option<String>) {
     }
 }
 
-/// What would be looked at on the store, if what comes before it were well.
+/// Returns the checks of the store that were skipped because an earlier one failed.
 fn not_looked_at(place: Option<&Place>, findings: &[Finding]) -> Vec<Finding> {
     let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
@@ -152,7 +152,7 @@ fn not_looked_at(place: Option<&Place>, findings: &[Finding]) -> Vec<Finding> {
         None => {}
     }
     all.retain(|what| findings.iter().all(|finding| finding.what != *what));
-    all.into_iter().map(|what| finding(what, Verdict::NotLookedAt, "not looked at")).collect()
+    all.into_iter().map(|what| finding(what, Verdict::NotLookedAt, "not checked")).collect()
 }
 
 fn keys(config: &Config) -> Finding {
@@ -160,13 +160,13 @@ fn keys(config: &Config) -> Finding {
     match config.check() {
         Err(error) => finding("keys", Verdict::Wrong, error.to_string()),
         Ok(()) if config.is_keyring_exposed() => {
-            finding("keys", Verdict::Warning, format!("{path}: every user may read it; next: chmod it to 600"))
+            finding("keys", Verdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
         }
         Ok(()) => finding("keys", Verdict::Ok, path.to_string()),
     }
 }
 
-/// What was written lately was written in the past.
+/// Checks that no file of the installation has a modification time in the future.
 fn clock(config: &Config) -> Finding {
     let now = now();
     let ahead = written(config).into_iter().find(|path| {
@@ -176,14 +176,14 @@ fn clock(config: &Config) -> Finding {
     match ahead {
         Some(path) => {
             let text =
-                format!("{} was written after now, {}: set the machine's clock", path.display(), to_the_second(now));
+                format!("{} was modified after now, {}; next: correct the clock", path.display(), to_the_second(now));
             finding("clock", Verdict::Wrong, text)
         }
-        None => finding("clock", Verdict::Ok, format!("{}, after everything that was written", to_the_second(now))),
+        None => finding("clock", Verdict::Ok, format!("{}, later than every stored file", to_the_second(now))),
     }
 }
 
-/// The files that are. What is stored stands in the store's log for long before it is in the store's file.
+/// Returns the files that the program writes. Changes stay in SQLite's WAL for a long time before the file has them.
 fn written(config: &Config) -> Vec<PathBuf> {
     let mut files = vec![config.keyring().to_owned()];
     for end in ["", "-wal"] {
@@ -194,18 +194,20 @@ fn written(config: &Config) -> Vec<PathBuf> {
     files
 }
 
-/// More than file systems and clocks differ.
+/// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
 fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) -> Vec<Finding> {
     let mut findings = match place {
-        Place::Store(_) => vec![finding("store", Verdict::Ok, "opens with these keys, its schema is up to date")],
+        Place::Store(_) => vec![finding("store", Verdict::Ok, "opens with these keys, and its schema is up to date")],
         Place::Server(_) => vec![server(health)],
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
-        0 => finding("journal", Verdict::Ok, "the store has every answer"),
-        _ => finding("journal", Verdict::Warning, format!("{pending} answers wait for the store: run it again")),
+        0 => finding("journal", Verdict::Ok, "empty: the store has every response"),
+        _ => {
+            finding("journal", Verdict::Warning, format!("{pending} responses are not stored; next: run doctor again"))
+        }
     }));
     match idps {
         Ok(idps) => findings.extend(idps.iter().map(|idp| of_idp(place, idp))),
@@ -221,52 +223,52 @@ fn server(health: &Health) -> Finding {
     }
 }
 
-/// What a server's clock says beside ours: tokens end by both.
+/// Compares a server's clock with this machine's: tokens expire by both.
 fn skew(theirs: SystemTime, ours: SystemTime) -> Finding {
     let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
     if apart > SKEW {
         return finding(
             "clock",
             Verdict::Warning,
-            format!("the server's differs from ours by {}: set one", rough(apart)),
+            format!("the server's clock differs from this machine's by {}; next: correct one", rough(apart)),
         );
     }
-    finding("clock", Verdict::Ok, "the server's is as ours")
+    finding("clock", Verdict::Ok, "the server's clock agrees with this machine's")
 }
 
 fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
     let name = format!("idp.{}", idp.idp);
     let last = idp.last_error.as_ref().map(|error| format!(" (last error: {error})")).unwrap_or_default();
     match (&idp.held_reason, &idp.paused, place) {
-        (Some(reason), _, _) => finding(&name, Verdict::Warning, format!("held: {reason}")),
+        (Some(reason), _, _) => finding(&name, Verdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
             finding(&name, Verdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
-        (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("refreshes go on{last}")),
+        (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("not paused{last}")),
         (None, None, Place::Store(config)) => {
             if let Some((_, setting)) = config.unedited().find(|(unedited, _)| *unedited == idp.idp) {
                 return finding(&name, Verdict::Warning, unedited(setting));
             }
             let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
             let url = setting("token_url").map_or("", |shown| &shown.value);
-            finding(&name, Verdict::Ok, format!("settings fit: {url}"))
+            finding(&name, Verdict::Ok, format!("settings are valid: {url}"))
         }
     }
 }
 
-/// Any answer will do: a token endpoint refuses who asks for nothing.
+/// Reports a probe. Any response counts: a token endpoint refuses an empty request.
 fn probed(idp: &str, reached: &Reached) -> Vec<Finding> {
     let what = format!("idp.{idp}");
     match &reached.answer {
         Err(evidence) => {
-            let next = "next: see token_url, and whether this machine may reach it";
-            vec![finding(what, Verdict::Wrong, format!("does not answer: {evidence}; {next}"))]
+            let next = "next: check token_url, and that this machine can reach it";
+            vec![finding(what, Verdict::Wrong, format!("no response: {evidence}; {next}"))]
         }
         Ok(status) => {
             let apart = reached.date.map(|date| skew(date, now())).filter(|skew| skew.verdict != Verdict::Ok);
             let skewed = apart.map(|skew| Finding { what: what.clone(), ..skew });
-            let answers = finding(what, Verdict::Ok, format!("answers ({status} to a request without credentials)"));
-            [answers].into_iter().chain(skewed).collect()
+            let responds = finding(what, Verdict::Ok, format!("responds ({status} to an unauthenticated request)"));
+            [responds].into_iter().chain(skewed).collect()
         }
     }
 }
@@ -276,7 +278,7 @@ fn in_rows(findings: &[Finding], next: &str) -> String {
     let row = |finding: &Finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => coloured("ok   ", 32),
-            Verdict::Warning => coloured("look ", 33),
+            Verdict::Warning => coloured("warn ", 33),
             Verdict::Wrong => coloured("WRONG", 31),
             Verdict::NotLookedAt => "-    ".to_owned(),
         };

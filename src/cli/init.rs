@@ -1,4 +1,4 @@
-//! `init`: what one starts with.
+//! `init`: writes the files of a new installation.
 
 use std::{
     fs::{self, File},
@@ -21,9 +21,9 @@ use super::{
     show::{beside, folded},
 };
 
-/// Writes a configuration, a key file and an API key into this folder.
+/// Write a configuration, a key file and an API key to the current folder.
 ///
-/// Each is readable by you alone. Nothing that exists is touched.
+/// The files are readable only by you. Existing files are never changed.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  token-supervisor init --idp github\n  token-supervisor init --idp keycloak --json"
@@ -34,11 +34,11 @@ pub(crate) struct Args {
     idp: Option<String>,
 }
 
-const IDP: &str = "The identity provider to start with, by its preset";
+const IDP: &str = "Identity provider to start with, by its preset";
 
 fn presets() -> String {
     let names: Vec<_> = Config::presets().collect();
-    // As far in as the help will have it.
+    // The help indents this text by ten columns.
     let lines = folded(&names.join(", "), 10);
     format!("{IDP}:\n{}", lines.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
 }
@@ -47,17 +47,18 @@ const CONFIG: &str = "token-supervisor.toml";
 const KEYS: &str = "token-supervisor.keys";
 const API_KEY: &str = "token-supervisor.api-key";
 
-const BACKUP: &str = "the keys that seal what is stored. Keep its backup apart from the database's: either alone is \
-    worth nothing to a thief, the database without them nothing to you.";
-const EVERYTHING: &str = "for programs that ask the server: good for everything. The configuration has its digest.";
+const BACKUP: &str = "keys that encrypt the stored tokens. Back this file up apart from the database: a thief needs \
+    both, and you cannot read the database without it.";
+const EVERYTHING: &str =
+    "API key with all scopes for programs that call the server. Its digest is in the configuration.";
 
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
         let next = match Path::new(CONFIG).exists() {
-            true => "go on with it (token-supervisor config check), or run init in another folder",
+            true => "use it (token-supervisor config check), or run init in another folder",
             false => "restore token-supervisor.toml, which belongs to it, or run init in another folder",
         };
-        return Err(Failure::new(Exit::Failed, format!("{path} exists and is left alone"), next));
+        return Err(Failure::new(Exit::Failed, format!("{path} already exists; nothing was written"), next));
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
@@ -65,13 +66,13 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     let next = match &args.idp {
         Some(idp) => {
             let variable = idp.to_ascii_uppercase();
-            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}; "));
+            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}, "));
             format!(
-                "{}export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then token-supervisor doctor",
+                "{}export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then run token-supervisor doctor",
                 edit.unwrap_or_default()
             )
         }
-        None => format!("add an identity provider at the end of {CONFIG}, then token-supervisor config check"),
+        None => format!("add an identity provider at the end of {CONFIG}, then run token-supervisor config check"),
     };
     let json = json!({ "config": CONFIG, "keyring": KEYS, "api_key_file": API_KEY, "next": next });
     out.result(&json, || {
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
 
 fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
     let template =
-        Config::template(idp).ok_or_else(|| Failure::usage("there is no such preset", "init --help lists them"))?;
+        Config::template(idp).ok_or_else(|| Failure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
@@ -95,16 +96,16 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
     ))
 }
 
-/// All files or none. The configuration comes last, whole at once: where it stands, everything does.
+/// Writes all files or none. The configuration is moved into place last and at once: if it exists, all files do.
 fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
     let unwritable = |name: &str, error: &io::Error| {
         let next = match error.kind() {
-            ErrorKind::AlreadyExists => "somebody else wrote it meanwhile: go on with that one, or run init elsewhere",
+            ErrorKind::AlreadyExists => "another process wrote it meanwhile: use it, or run init in another folder",
             _ => "check the folder's owner, mode and free space",
         };
         Failure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
     };
-    // Readable by their owner alone, as `tempfile` makes them.
+    // `tempfile` creates files that only their owner can read.
     let written = |name: &'static str, text: &str| {
         let written = NamedTempFile::new_in(folder).and_then(|mut file| {
             file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
@@ -117,7 +118,7 @@ fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
     let mut ours = vec![KEYS];
     for (name, file) in files {
         if let Err(refused) = file.persist_noclobber(folder.join(name)) {
-            // Nothing is sealed with them, and they would be in the way of the next try.
+            // No token is encrypted with these keys yet, and the files would block the next run of `init`.
             for name in ours {
                 fs::remove_file(folder.join(name)).ok();
             }
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_somebody_else_wrote_meanwhile_is_left_alone() {
+    fn init_leaves_a_file_of_another_process_unchanged() {
         for taken in [API_KEY, CONFIG, KEYS] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(taken), "theirs").unwrap();

@@ -1,4 +1,4 @@
-//! `list`: many grants.
+//! `list`: lists grants.
 
 use super::{
     Exit, Failure, Out,
@@ -8,9 +8,9 @@ use super::{
     show::{cut, table},
 };
 
-/// Lists grants, in the order of identity provider, user and account.
+/// List grants, ordered by identity provider, user and account.
 ///
-/// Never shows a token, and asks no identity provider.
+/// Never prints a token, and sends nothing to identity providers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor list --idp github --state reconnect_required\n  \
     token-supervisor list --user-prefix acme/ --expiring-before 2027-01-15T08:00:00Z --json")]
@@ -27,17 +27,17 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let next = next.map(|cursor| cursor.to_string());
     out.result(&serde_json::json!({ "items": items, "next": next }), || {
         if items.is_empty() && next.is_none() {
-            return "no such grants\n".to_owned();
+            return "No grant matches.\n".to_owned();
         }
         let mut rows = vec![["idp", "user", "state", "gen", "expires"].map(str::to_owned).to_vec()];
         rows.extend(items.iter().map(row));
-        let next = next.iter().map(|next| format!("next: the same with --after\n{next}\n"));
+        let next = next.iter().map(|next| format!("next page: repeat the command with --after\n{next}\n"));
         table(&rows) + &next.collect::<String>()
     })?;
     Ok(Exit::Done)
 }
 
-/// As wide as a screen at most.
+/// Returns the cells of a grant, cut so that the row fits a screen.
 fn row(grant: &GrantBody) -> Vec<String> {
     let held = if grant.held { ", held" } else { "" };
     let generation = grant.generation.to_string();

@@ -1,4 +1,4 @@
-//! What happens, written to stderr.
+//! The log, written to stderr.
 
 use std::io::{self, IsTerminal as _};
 
@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Failure, show::colours_wanted};
 
-/// Of a command: nothing unless asked.
+/// Starts the log of a command. Without `--verbose` nothing is logged.
 pub(crate) fn of_command(verbose: u8) {
     match verbose {
         0 => {}
@@ -16,10 +16,10 @@ pub(crate) fn of_command(verbose: u8) {
     }
 }
 
-/// Of the server: as it is configured; `RUST_LOG` says how much.
+/// Starts the log of the server in its configured format. `RUST_LOG` sets the filter.
 ///
 /// # Errors
-/// It says so wrongly: nobody should find out when the log is needed.
+/// `RUST_LOG` is not a valid filter: better an error now than a missing log when it is needed.
 pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
     let unless_said = match verbose {
         0 => "token_supervisor=info,audit=info",
@@ -30,7 +30,7 @@ pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
     let filter = match said {
         None => EnvFilter::new(unless_said),
         Some(_) => EnvFilter::try_from_default_env().map_err(|error| {
-            Failure::usage(format!("RUST_LOG: {error}"), format!("unset it, or set it to such as {unless_said}"))
+            Failure::usage(format!("RUST_LOG is invalid: {error}"), format!("unset it, or set it as in {unless_said}"))
         })?,
     };
     write(filter, log.format);

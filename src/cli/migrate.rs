@@ -1,15 +1,15 @@
-//! `migrate`: the schema of the store.
+//! `migrate`: updates the schema of the store.
 
 use serde_json::json;
 
 use super::{Exit, Failure, Out, args::Source};
 
-/// Brings the store's schema up to date.
+/// Update the store's schema.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor migrate --check\n  \
     token-supervisor migrate --config /etc/token-supervisor/config.toml")]
 pub(crate) struct Args {
-    /// Only says what is missing; exit code 1 if anything is
+    /// Only list pending migrations; exit code 1 if there are any
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -24,9 +24,9 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     }
     out.result(&json!({ "pending": if args.check { &*pending } else { &[] }, "applied": if args.check { &[] } else { &*pending } }), || {
         let head = match (pending.is_empty(), args.check) {
-            (true, _) => "the schema is up to date",
-            (false, true) => "the schema lacks (next: token-supervisor migrate)",
-            (false, false) => "the schema is up to date now; it lacked",
+            (true, _) => "The schema is up to date.",
+            (false, true) => "Pending migrations (next: token-supervisor migrate):",
+            (false, false) => "The schema is up to date. Applied migrations:",
         };
         let lines = pending.iter().map(|name| format!("  {name}\n"));
         format!("{head}\n{}", lines.collect::<String>())

@@ -1,10 +1,10 @@
-//! The commands beside the demo.
+//! All commands but the demo.
 //!
 //! A command is a module with its arguments (a clap struct whose help ends with two examples) and a `run` that resolves to
-//! an [`Exit`] or a [`Failure`]. What commands share: [`exit`] (how they end), [`args`] (what they are told), [`backend`]
-//! (where they do it), [`body`] (what it says), [`show`] (how that is seen).
+//! an [`Exit`] or a [`Failure`]. Commands share [`exit`] (exit codes and errors), [`args`] (common arguments), [`backend`]
+//! (the store or the server they work on), [`body`] (results) and [`show`] (how results are printed).
 //!
-//! Invariant: no secret is in any output, except where it was asked for: a new API key, and `token`.
+//! Invariant: no output contains a secret, except those that print it on request: `apikey new` and `token`.
 
 mod args;
 mod backend;

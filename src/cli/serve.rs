@@ -1,9 +1,9 @@
-//! `serve`: the HTTP API, until it is told to stop.
+//! `serve`: serves the HTTP API until it is stopped.
 //!
-//! Its course: listeners are bound, then the supervisor is started, then requests are answered. At SIGTERM no more
-//! connections are taken, what is under way is answered, and what is in flight to identity providers is stored.
+//! The order: bind the listeners, start the supervisor, answer requests. At SIGTERM the server accepts no more connections,
+//! answers open requests, and stores the refreshes in flight.
 //!
-//! Invariants: nothing listens on a network without an API key; a new configuration that is wrong changes nothing.
+//! Invariants: nothing listens on a network without an API key; an invalid new configuration changes nothing.
 
 mod listen;
 
@@ -26,11 +26,11 @@ use super::{
     time::pause,
 };
 
-/// Serves the HTTP API until it is stopped.
+/// Serve the HTTP API until stopped.
 ///
-/// SIGTERM and Ctrl-C end it: requests under way are answered, refreshes in flight stored.
+/// SIGTERM or Ctrl-C stops it after open requests are answered and running refreshes are stored.
 ///
-/// SIGHUP reads the configuration again.
+/// SIGHUP reloads the configuration.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor serve\n  \
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     source: Source,
 }
 
-/// How often the files that values stand in are looked at.
+/// How often the files that settings are read from are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Failure> {
@@ -48,8 +48,8 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     let config = reloader.config();
     if let Some(bind) = config.server().unguarded() {
         return Err(Failure::usage(
-            format!("server.api_key: without one nothing is served at {bind}"),
-            "token-supervisor apikey new NAME --scope token, and put what it prints into the configuration",
+            format!("server.api_key is not set: {bind} is not served without an API key"),
+            "run token-supervisor apikey new NAME --scope token, and add the section it prints to the configuration",
         ));
     }
     log::of_server(config.log(), verbose)?;
@@ -67,8 +67,8 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
         api = api.plain_users();
     }
     let mut serving = Serving::default();
-    // From here on nothing may end before what is in flight is stored.
-    let told = async {
+    // From here on the function must not return before refreshes in flight are stored.
+    let stopped_by = async {
         listeners.serve(&api, &mut serving)?;
         out.result(&json!({ "serving": addresses, "process": std::process::id() }), || {
             addresses.iter().map(|address| format!("serving {address}\n")).collect()
@@ -76,26 +76,26 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
         tracing::info!(version = env!("CARGO_PKG_VERSION"), ?addresses, "serving");
         tokio::select! {
             signal = signals.next() => Ok(signal),
-            () = serving.ended() => Err(listen::failed("it ended by itself")),
+            () = serving.ended() => Err(listen::failed("it stopped unexpectedly")),
             never = reloading(&mut reloader, &mut hangup, &supervisor, &keys) => match never {},
         }
     };
-    let told = told.await;
-    tracing::info!("stopping: what is under way is finished");
+    let stopped_by = stopped_by.await;
+    tracing::info!("stopping: finishing open requests and refreshes in flight");
     let ended = tokio::select! {
         ended = stop(serving, &supervisor) => ended,
         again = signals.next() => Err(Failure::new(
             Exit::Interrupted(again),
-            "stopped before everything was finished",
-            "start it again: what was in flight is found in the journal, or in doubt",
+            "stopped before all requests and refreshes were finished",
+            "start the server again: it finds refreshes in flight in the journal, or marks them as in doubt",
         )),
     };
-    let signal = told?;
+    let signal = stopped_by?;
     tracing::info!(signal, "stopped");
     ended
 }
 
-/// Takes over new configurations, for ever.
+/// Applies new configurations until it is dropped.
 async fn reloading(
     reloader: &mut Reloader,
     hangup: &mut Hangup,
@@ -107,12 +107,12 @@ async fn reloading(
             () = hangup.next() => tokio::task::block_in_place(|| reloader.reload(supervisor).map(Some)),
             () = pause(LOOK_EVERY) => tokio::task::block_in_place(|| reloader.poll(supervisor)),
         };
-        told(keys, changes, reloader);
+        apply(keys, changes, reloader);
     }
 }
 
-/// Finishes what is under way, in HTTP first: what waits there may wait for a refresh. The sockets' files go before the
-/// store does: whoever has it next puts its own there.
+/// Stops HTTP first, because open requests may wait for a refresh, then the supervisor. Socket files are removed before
+/// the store is closed: the process that opens the store next creates its own.
 async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
     let stopped = serving.stop().await;
     let ended = supervisor.shutdown(DRAIN).await;
@@ -122,8 +122,8 @@ async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Fa
     }
     Err(Failure::new(
         Exit::Failed,
-        format!("{} refreshes were given up: no answer came", ended.abandoned),
-        "start it again: it finds that they are in doubt, and settles them",
+        format!("{} refreshes were abandoned: the provider did not respond", ended.abandoned),
+        "start the server again: it marks them as in doubt and settles them",
     ))
 }
 
@@ -131,21 +131,21 @@ fn keys_of(config: &Config) -> Vec<ApiKey> {
     config.server().api_keys.clone()
 }
 
-/// Takes over what the server has of a new configuration, and tells operators what became of it.
-fn told(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
+/// Applies the server's part of a new configuration and logs the result.
+fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
     match changes {
         Ok(None) => {}
         Ok(Some(changes)) => {
             if changes.server {
                 keys.replace(keys_of(reloader.config()));
             }
-            tracing::info!(idps = ?changes.idps, api_keys = changes.server, "the configuration was read again");
+            tracing::info!(idps = ?changes.idps, api_keys = changes.server, "configuration reloaded");
             if !changes.restart.is_empty() {
-                tracing::warn!(settings = ?changes.restart, "these changes wait for a restart");
+                tracing::warn!(settings = ?changes.restart, "these changes take effect after a restart");
             }
         }
         Err(error) => {
-            tracing::error!(%error, "the new configuration is refused, the old one stays; next: fix it, then send SIGHUP again")
+            tracing::error!(%error, "the new configuration is rejected, the old one stays in effect; next: fix it, then send SIGHUP again")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How results are seen: one JSON object for programs, text of at most a hundred columns for people.
+//! Output: one JSON object for programs, text of at most a hundred columns for people.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,30 +7,30 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::Failure;
 
-/// Where results go.
+/// The form of the output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) json: bool,
 }
 
 impl Out {
-    /// Prints a result in the form that was asked for. Nobody has to read it: a closed pipe is no failure.
+    /// Prints a result in the requested form. A closed pipe is no failure.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn result(self, json: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
         if self.json {
-            let json = serde_json::to_string(json).expect("what is shown has a JSON form");
+            let json = serde_json::to_string(json).expect("results serialize to JSON");
             self.text(&(json + "\n"))
         } else {
             self.text(&text())
         }
     }
 
-    /// Prints this as it is.
+    /// Prints the text unchanged.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// Standard output cannot be written.
     pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -40,12 +40,12 @@ impl Out {
     }
 }
 
-/// A line beside the result, for people.
+/// Prints a note to stderr, apart from the result.
 pub(super) fn note(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-/// A head and rows of columns, two spaces apart, each as wide as its widest cell. Numbers stand at the right.
+/// Formats a header and rows. Columns are two spaces apart and as wide as their widest cell; numbers are right-aligned.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let column = |at: usize| {
@@ -65,7 +65,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// At most so many columns of it.
+/// Cuts the text to `width` columns.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -79,7 +79,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).chain(['…']).collect()
 }
 
-/// Text of somebody else, with what would change how the rest of the line is seen written out.
+/// Escapes control and direction characters of foreign text, which would change how the rest of the line is displayed.
 pub(super) fn visible(text: &str) -> String {
     let changes = |char: char| {
         let turns =
@@ -95,7 +95,7 @@ pub(super) fn visible(text: &str) -> String {
     })
 }
 
-/// Words in as many lines as a hundred columns take, each after so many spaces.
+/// Wraps the text at a hundred columns and indents each line.
 pub(super) fn folded(text: &str, indent: usize) -> String {
     let (mut folded, mut width) = (String::new(), COLUMNS);
     for word in text.split_whitespace() {
@@ -112,15 +112,15 @@ pub(super) fn folded(text: &str, indent: usize) -> String {
     folded
 }
 
-/// Text behind a head of that width, each of its lines as far in as the first.
+/// Puts the text behind a head of that width, with its lines aligned.
 pub(super) fn beside(head: &str, width: usize, text: &str) -> String {
     format!("{head}{}", folded(text, width).trim_start())
 }
 
-/// What fits on anybody's screen.
+/// The widest line of text output.
 pub(super) const COLUMNS: usize = 100;
 
-/// Only for people: a terminal, and nobody who said that they do not want colours.
+/// Colours the text if stdout is a terminal and `NO_COLOR` is not set.
 pub(crate) fn coloured(text: &str, colour: u8) -> String {
     let wanted = colours_wanted() && io::stdout().is_terminal();
     if wanted { format!("\x1b[1;{colour}m{text}\x1b[0m") } else { text.to_owned() }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_below_each_other() {
+    fn columns_are_aligned() {
         let rows = [vec!["idp", "gen", "health"], vec!["github", "41", "ok"], vec!["ä", "7", "-"]];
         let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
         assert_eq!(table(&rows), "idp     gen  health\ngithub   41  ok\nä         7  -\n");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_characters_take_their_columns_and_hidden_ones_are_seen() {
+    fn wide_characters_count_as_two_columns_and_hidden_ones_are_escaped() {
         let rows = [vec!["user", "gen"], vec!["李雷", "1"], vec!["ab", "2"]];
         let rows = rows.map(|row| row.into_iter().map(str::to_owned).collect());
         assert_eq!(table(&rows), "user  gen\n李雷    1\nab      2\n");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_folded_at_a_hundred_columns() {
+    fn text_is_wrapped_at_a_hundred_columns() {
         let folded = folded(&"word ".repeat(40), 2);
         assert!(folded.lines().all(|line| line.starts_with("  word") && line.len() <= 100), "{folded}");
         assert_eq!(folded.lines().count(), 3);

@@ -1,8 +1,8 @@
-//! Signals: Ctrl-C, the one by which services are stopped, and the one by which they read their configuration again.
+//! Signals: SIGINT (Ctrl-C) and SIGTERM stop the program, SIGHUP reloads the configuration.
 
 use super::{Exit, Failure};
 
-/// The signals that end a program.
+/// The signals that stop the program.
 pub(crate) struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -10,7 +10,7 @@ pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
 }
 
-/// SIGHUP; where there is none, it never comes.
+/// SIGHUP. Never arrives on systems without it.
 pub(super) struct Hangup {
     #[cfg(unix)]
     signal: tokio::signal::unix::Signal,
@@ -27,7 +27,7 @@ mod unix {
             Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
 
-        /// The number of the next one.
+        /// Waits for the next signal and returns its number.
         pub(crate) async fn next(&mut self) -> u8 {
             tokio::select! {
                 _ = self.interrupt.recv() => 2,
@@ -58,7 +58,7 @@ mod elsewhere {
             Ok(Self {})
         }
 
-        /// The number of the next one.
+        /// Waits for the next signal and returns its number.
         pub(crate) async fn next(&mut self) -> u8 {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
@@ -78,11 +78,11 @@ mod elsewhere {
     }
 }
 
-/// How a command ends that was told to.
+/// The failure of a command that a signal interrupted.
 pub(super) fn interrupted(signal: u8) -> Failure {
     Failure::new(
         Exit::Interrupted(signal),
         "interrupted",
-        "run it again: what was in flight is stored, or found in doubt",
+        "run the command again: a refresh in flight was stored, or is in doubt",
     )
 }

@@ -1,4 +1,4 @@
-//! `status`: how one grant is, or all identity providers.
+//! `status`: shows the state of one grant, or of all identity providers.
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
@@ -16,18 +16,18 @@ use super::{
     time::{self, rough, to_the_second},
 };
 
-/// Says how a grant is, or all identity providers. Never shows a token.
+/// Show the state of a grant, or a summary of all identity providers.
 ///
-/// Exit code 5 if the grant is not connected.
+/// Never prints a token. Exit code 5 if the grant is not connected.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor status\n  token-supervisor status github alice --json")]
 pub(crate) struct Args {
-    /// The identity provider, by its name in the configuration
+    /// Identity provider, by its name in the configuration [default: all]
     #[arg(requires = "user")]
     idp: Option<String>,
-    /// The user, as your application names it
+    /// User, by the name your application uses
     user: Option<String>,
-    /// The account, where the user has several at the identity provider
+    /// Account, if the user has several at the identity provider
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     account: String,
     #[command(flatten)]
@@ -65,7 +65,7 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
         rows.extend(summary.iter().map(Summary::row));
         head(&health)
             + &table(&rows)
-            + &summary.iter().flat_map(|idp| idp.to_do(&args.target.again())).collect::<String>()
+            + &summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect::<String>()
     })?;
     Ok(Exit::Done)
 }
@@ -80,7 +80,7 @@ fn head(health: &Health) -> String {
     format!("{}   store {store}   journal {journal}{degraded}\n", health.name)
 }
 
-/// How an identity provider and its grants are.
+/// The state of an identity provider and the number of its grants in each state.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     idp: String,
@@ -91,7 +91,7 @@ struct Summary {
     in_doubt: u64,
     reconnect_required: u64,
     held_grants: u64,
-    /// When the first still valid token runs out that no other will replace: its grant fails or is held.
+    /// When the first valid token expires whose grant is on hold or fails to refresh.
     #[serde(with = "time::optional")]
     first_impact_at: Option<SystemTime>,
     paused: Option<Cow<'static, str>>,
@@ -100,7 +100,7 @@ struct Summary {
     held_reason: Option<String>,
 }
 
-/// In the order of their names; also those that have grants and are not configured.
+/// Summarizes the providers in the order of their names, including those that have grants but are not configured.
 async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
     let mut all: BTreeMap<String, Summary> = BTreeMap::new();
     for idp in backend.idps().await? {
@@ -164,8 +164,8 @@ impl Summary {
         }
     }
 
-    /// What people can do about it, a line each; `again` names the place.
-    fn to_do(&self, again: &str) -> Vec<String> {
+    /// Returns the commands to run next, one a line; `again` holds the options that select the place.
+    fn next_steps(&self, again: &str) -> Vec<String> {
         let idp = &self.idp;
         let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}{again}"));
         let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Summary {
             list("--state in_doubt", self.in_doubt),
             list("--held", self.held_grants),
         ];
-        all.into_iter().flatten().map(|command| format!("do: token-supervisor {command}\n")).collect()
+        all.into_iter().flatten().map(|command| format!("next: token-supervisor {command}\n")).collect()
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_done_about_each_trouble_is_told() {
+    fn each_problem_has_a_next_step() {
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (idp, configured) = ("a-name-of-16-char".to_owned(), true);
         let held = Summary {
@@ -201,8 +201,8 @@ mod tests {
             ..Summary::default()
         };
         assert_eq!(
-            (&*held.health(), held.to_do("").concat()),
-            ("HELD their incident of…", format!("do: token-supervisor release {idp}\n"))
+            (&*held.health(), held.next_steps("").concat()),
+            ("HELD their incident of…", format!("next: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
         let paused = Summary {
@@ -216,10 +216,10 @@ mod tests {
         };
         assert_eq!(paused.health(), "PAUSED client_unknown");
         let expected = "\
-do: token-supervisor why client_unknown   (a-name-of-16-char is paused until 2027-01-15T08:00:00Z)
-do: token-supervisor list --idp a-name-of-16-char --state in_doubt
-do: token-supervisor list --idp a-name-of-16-char --held
+next: token-supervisor why client_unknown   (a-name-of-16-char is paused until 2027-01-15T08:00:00Z)
+next: token-supervisor list --idp a-name-of-16-char --state in_doubt
+next: token-supervisor list --idp a-name-of-16-char --held
 ";
-        assert_eq!(paused.to_do("").concat(), expected);
+        assert_eq!(paused.next_steps("").concat(), expected);
     }
 }

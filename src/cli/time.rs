@@ -1,15 +1,15 @@
-//! Times as commands show them.
+//! Parses and formats times.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
+/// Formats the time as `2027-01-15T08:00:00Z`. Later times than the year 9999 are shown as its last second.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// For a field of a body.
+/// Serializes an optional time of a body.
 pub(super) mod optional {
     use std::time::SystemTime;
 
@@ -31,27 +31,27 @@ pub(super) mod optional {
     }
 }
 
-/// RFC 3339, or seconds since the epoch.
+/// Parses RFC 3339 or seconds since the epoch.
 pub(super) fn parse(text: &str) -> Result<SystemTime, &'static str> {
     const FORM: &str = "must be RFC 3339 such as 2027-01-15T08:00:00Z, or seconds since the epoch";
-    // As seconds, the year 5138; as milliseconds, 1973.
+    // In seconds this is the year 5138, in milliseconds 1973.
     const LOOKS_LIKE_MILLISECONDS: u64 = 100_000_000_000;
     match text.parse::<Timestamp>() {
         Ok(time) => Ok(time.into()),
         Err(_) => match text.parse().map_err(|_| FORM)? {
-            LOOKS_LIKE_MILLISECONDS.. => Err("looks like milliseconds: give seconds since the epoch, or RFC 3339"),
+            LOOKS_LIKE_MILLISECONDS.. => Err("looks like milliseconds; use seconds since the epoch, or RFC 3339"),
             seconds => Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
         },
     }
 }
 
-/// To the second, as `2027-01-15T08:00:00Z`.
+/// Formats the time to the second: `2027-01-15T08:00:00Z`.
 pub(super) fn to_the_second(time: SystemTime) -> String {
     let whole = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(whole))
 }
 
-/// To the second, and how far from now: `2027-01-15T08:00:00Z (in 60 min)`.
+/// Formats the time with its distance from now: `2027-01-15T08:00:00Z (in 60 min)`.
 pub(super) fn for_people(time: SystemTime) -> String {
     relative(time, now())
 }
@@ -64,7 +64,7 @@ fn relative(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
-/// Rounded to one unit.
+/// Formats a duration rounded to one unit.
 pub(super) fn rough(time: Duration) -> String {
     let seconds = time.as_secs() + u64::from(time.subsec_millis() >= 500);
     let whole = |unit: u64| (seconds + unit / 2) / unit;
@@ -76,12 +76,12 @@ pub(super) fn rough(time: Duration) -> String {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "what people are shown is by the clock they see")]
+#[expect(clippy::disallowed_methods, reason = "output is relative to the clock that its readers see")]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a command waits by the machine's time")]
+#[expect(clippy::disallowed_methods, reason = "commands wait by the machine's clock")]
 pub(super) async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_in_both_forms_and_milliseconds_are_refused() {
+    fn both_forms_of_time_are_parsed_and_milliseconds_are_rejected() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         for text in ["1800000000", "2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00"] {
             assert_eq!(parse(text), Ok(time), "{text}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn people_see_how_far_it_is() {
+    fn times_are_shown_with_their_distance_from_now() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let after = |seconds| relative(now + Duration::from_millis(120) + Duration::from_secs(seconds), now);
         assert_eq!(after(59), "2027-01-15T08:00:59Z (in 59 s)");

@@ -1,4 +1,4 @@
-//! `token`: prints a valid token, in the form that who asks for it takes, or keeps a file with it.
+//! `token`: prints a valid token in the requested format, or keeps a file up to date with it.
 
 mod file;
 
@@ -17,7 +17,9 @@ use super::{
     show::note,
 };
 
-/// Prints a valid token, refreshed if need be; or keeps a file with it.
+/// Print a valid token, or keep a file up to date with it.
+///
+/// The token is refreshed first if it has expired or is about to.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
@@ -26,25 +28,25 @@ use super::{
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
-    /// In which form [default: plain]
-    #[arg(long, value_enum, value_name = "FORM")]
+    /// Output format [default: plain]
+    #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
-    /// How long it has to live at least
+    /// Minimum remaining lifetime of the token
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     min_ttl: u32,
-    /// How long to wait for it at most, 1 to 60; a refresh that was begun goes on [default: 10]
+    /// Maximum wait, 1 to 60; a refresh that has started continues afterwards [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=60))]
     timeout: Option<u64>,
-    /// Of netrc: the host
+    /// Host in the netrc entry
     #[arg(long, value_name = "HOST", required_if_eq("format", "netrc"))]
     machine: Option<String>,
-    /// Of netrc: the user's name there
+    /// User name in the netrc entry
     #[arg(long, value_name = "NAME", default_value = "oauth2")]
     login: String,
-    /// Writes it into this file, whole at once and for you alone, instead of printing it
+    /// File to write the token to instead, replaced atomically and readable only by you
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Keeps the file fresh, until Ctrl-C or until the user must consent again
+    /// Keep the file up to date until Ctrl-C, or until the user must consent again
     #[arg(long, requires = "file")]
     watch: bool,
     #[command(flatten)]
@@ -55,13 +57,13 @@ pub(crate) struct Args {
 enum Format {
     /// The token alone
     Plain,
-    /// A header of HTTP: `Authorization: Bearer ..`
+    /// An HTTP header: `Authorization: Bearer ..`
     Header,
-    /// An object, with its end and its generation
+    /// A JSON object with the token, its expiry and its generation
     Json,
-    /// A variable for shells: `GITHUB_TOKEN=..`
+    /// A shell variable: `GITHUB_TOKEN=..`
     Env,
-    /// A line of ~/.netrc
+    /// An entry of ~/.netrc
     Netrc,
 }
 
@@ -74,14 +76,14 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         (None | Some(Format::Json), _) => Format::Json,
         (Some(format), false) => format,
         (Some(_), true) => {
-            return Err(Failure::usage("--json and --format contradict each other", "give one of them"));
+            return Err(Failure::usage("--json and --format cannot be combined", "use one of them"));
         }
     };
     let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !args.machine.as_deref().is_none_or(word) || !word(&args.login) {
         return Err(Failure::usage(
-            "--machine and --login must be words",
-            "such as --machine gitlab.com --login oauth2",
+            "--machine and --login must not be empty or have spaces",
+            "write them as in --machine gitlab.com --login oauth2",
         ));
     }
     let min_ttl = Duration::from_secs(args.min_ttl.into());
@@ -103,7 +105,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         Ok(())
     });
     match ended.await {
-        // It was to go on until somebody ends it.
+        // `--watch` runs until it is stopped, so a signal is its normal end.
         Err(Failure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
         ended => ended.map(|()| Exit::Done),
     }
@@ -114,18 +116,18 @@ fn written(token: &TokenBody, format: Format, idp: &str, machine: &str, login: &
     Zeroizing::new(match format {
         Format::Plain => format!("{secret}\n"),
         Format::Header => format!("Authorization: {} {secret}\n", scheme(&token.token_type)),
-        Format::Json => serde_json::to_string(token).expect("a plain struct has a JSON form") + "\n",
+        Format::Json => serde_json::to_string(token).expect("plain structs serialize to JSON") + "\n",
         Format::Env => format!("{}={}\n", variable(idp), quoted(secret)),
         Format::Netrc => format!("machine {machine} login {login} password {secret}\n"),
     })
 }
 
-/// Many write `bearer` in their answers, and some want `Bearer` in requests.
+/// Returns the authentication scheme. Many providers respond with `bearer`, and some accept only `Bearer` in requests.
 fn scheme(token_type: &str) -> &str {
     if token_type.eq_ignore_ascii_case("bearer") { "Bearer" } else { token_type }
 }
 
-/// `GITHUB_TOKEN`, as most tools call it.
+/// Returns the variable for a provider's token, such as `GITHUB_TOKEN`.
 fn variable(idp: &str) -> String {
     let digit = if idp.starts_with(|first: char| first.is_ascii_digit()) { "_" } else { "" };
     format!("{digit}{}_TOKEN", idp.to_ascii_uppercase().replace('-', "_"))
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shells_read_back_what_was_written() {
+    fn env_output_is_quoted_for_shells() {
         assert_eq!(quoted("ts-test-secret-1.a_b=="), "ts-test-secret-1.a_b==");
         assert_eq!(quoted("ts-test-secret-$x'y"), r"'ts-test-secret-$x'\''y'");
         assert_eq!(

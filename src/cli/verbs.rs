@@ -1,4 +1,4 @@
-//! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
+//! The commands that change a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
 use token_supervisor::{State, TokenKey};
 
@@ -10,9 +10,9 @@ use super::{
     exit::named,
 };
 
-/// Refreshes although the token is not due.
+/// Refresh a grant now, even if its token is not due.
 ///
-/// Joins a refresh that runs, and never goes around a doubt.
+/// Joins a refresh that is running. Never refreshes a grant in doubt.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor refresh github alice\n  \
     token-supervisor refresh github alice --account work --json")]
@@ -23,23 +23,23 @@ pub(crate) struct Refresh {
     target: Target,
 }
 
-/// Sends nothing for a grant, or a whole identity provider, until it is released.
+/// Put a grant, or all grants of a provider, on hold: nothing is sent to the provider.
 ///
-/// A refresh that runs is finished; valid tokens are served.
+/// A running refresh is finished, and valid tokens are still served. The hold lasts until release.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor hold github alice --reason \"moving to the new client\"\n  \
-    token-supervisor hold github --reason \"their incident of today\"")]
+    token-supervisor hold github --reason \"provider incident\"")]
 pub(crate) struct Hold {
     #[command(flatten)]
     what: OneOrAll,
-    /// Why, for people who meet the hold
+    /// Reason, shown to everyone who meets the hold
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     target: Target,
 }
 
-/// Ends a hold of a grant, or of an identity provider: what is due starts at once.
+/// Release a grant, or a provider, from its hold: due refreshes start immediately.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor release github alice\n  token-supervisor release github")]
 pub(crate) struct Release {
@@ -49,35 +49,35 @@ pub(crate) struct Release {
     target: Target,
 }
 
-/// A grant, or all of an identity provider.
+/// A grant, or all grants of an identity provider.
 #[derive(Debug, clap::Args)]
 struct OneOrAll {
-    /// The identity provider, by its name in the configuration
+    /// Identity provider, by its name in the configuration
     idp: String,
-    /// The user, as your application names it [default: all]
+    /// User, by the name your application uses [default: all]
     user: Option<String>,
-    /// The account, where the user has several at the identity provider
+    /// Account, if the user has several at the identity provider
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "user")]
     account: String,
 }
 
-/// Ends the grant here: its tokens are never used again.
+/// Disconnect a grant: its tokens are no longer handed out or refreshed.
 ///
-/// What is stored stays for a while, so that `restore` can take it back.
+/// The stored grant is kept for a while, so that `restore` can undo this.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor disconnect github alice\n  \
     token-supervisor disconnect github alice --revoke --json")]
 pub(crate) struct Disconnect {
     #[command(flatten)]
     which: Which,
-    /// Has the identity provider revoke the tokens, too: nothing takes that back
+    /// Also revoke the tokens at the identity provider; cannot be undone
     #[arg(long)]
     revoke: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// Takes a disconnect back, if nothing of the grant was revoked.
+/// Undo a disconnect, if no token of the grant was revoked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor restore github alice\n  \
     token-supervisor restore github alice --account work --json")]
@@ -88,7 +88,7 @@ pub(crate) struct Restore {
     target: Target,
 }
 
-/// Deletes what is stored of a disconnected grant: then nothing takes it back.
+/// Delete a disconnected grant from the store; cannot be undone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor purge github alice\n  \
     token-supervisor purge github alice --account work --json")]
@@ -102,8 +102,8 @@ pub(crate) struct Purge {
 impl Refresh {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let head = |body: &GrantBody| match body.refreshed {
-            Some(false) => "not refreshed: it has just been (token-supervisor why just_refreshed)",
-            _ => "refreshed",
+            Some(false) => "Not refreshed: the grant was refreshed a moment ago (token-supervisor why just_refreshed).",
+            _ => "Refreshed.",
         };
         carry_out(&self.which.key()?, &self.target, Verb::Refresh, out, head).await
     }
@@ -112,13 +112,13 @@ impl Refresh {
 impl Hold {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let reason = Some(self.reason.as_str());
-        self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, |_| "held").await
+        self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, |_| "On hold.").await
     }
 }
 
 impl Release {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |before: bool| if before { "released" } else { "released; it was not held" };
+        let head = |before: bool| if before { "Released." } else { "Nothing to release: not on hold." };
         self.what.hold(&self.target, None, Verb::Release, out, head).await
     }
 }
@@ -140,7 +140,7 @@ impl OneOrAll {
                 Ok((before.is_none_or(held), backend.hold_idp(&self.idp, reason).await?))
             });
             let (before, idp) = done.await?;
-            out.result(&idp, || format!("{}: all of {}\n", head(before), idp.idp))?;
+            out.result(&idp, || format!("{}\nall grants of {}\n", head(before), idp.idp))?;
             return Ok(Exit::Done);
         };
         let key = key(&self.idp, user, &self.account)?;
@@ -154,11 +154,11 @@ impl OneOrAll {
 impl Disconnect {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let head = |body: &GrantBody| match body.revocation {
-            None => "disconnected",
-            Some(Revocation::Done) => "disconnected, and revoked",
-            Some(Revocation::Queued) => "disconnected; the revocation is queued, and tried until it is done",
+            None => "Disconnected.",
+            Some(Revocation::Done) => "Disconnected. The tokens are revoked.",
+            Some(Revocation::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
             Some(Revocation::NoEndpoint) => {
-                "disconnected; not revoked: no revocation_url is known of the provider, where its tokens live on"
+                "Disconnected. Not revoked: the provider has no revocation_url, so its tokens stay valid until they expire."
             }
         };
         carry_out(&self.which.key()?, &self.target, Verb::Disconnect { revoke: self.revoke }, out, head).await
@@ -167,7 +167,7 @@ impl Disconnect {
 
 impl Restore {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |before: bool| if before { "restored" } else { "nothing to restore: it was not disconnected" };
+        let head = |before: bool| if before { "Restored." } else { "Nothing to restore: not disconnected." };
         let was = |before: &GrantBody| before.state == State::Revoked;
         with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
@@ -176,17 +176,18 @@ impl Restore {
 impl Purge {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let key = self.which.key()?;
-        let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "purged").await;
+        let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "Purged.").await;
         purged.map_err(|failure| match failure.code() {
             Some("invalid_request") => {
-                failure.then(format!("token-supervisor disconnect {}, then the same again", named(&key)))
+                failure.then(format!("token-supervisor disconnect {}, then run purge again", named(&key)))
             }
             _ => failure,
         })
     }
 }
 
-/// Carries it out, and says so knowing whether the grant `was` what it ends. Who may not look is taken at their word.
+/// Carries the verb out and reports whether the grant `was` in the state that it ends. If the API key may not read the
+/// state, it is assumed to have been.
 async fn with_before(
     key: &TokenKey,
     target: &Target,

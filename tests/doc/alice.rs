@@ -1,5 +1,4 @@
-// What stands unseen under examples of the documentation, which include this file: a supervisor of a simulated GitLab,
-// where alice has connected.
+// Hidden setup that examples of the documentation include: a supervisor of a simulated GitLab where alice is connected.
 
 use std::error::Error;
 

@@ -93,7 +93,7 @@ impl Installed {
         let mut child = started(self.command(&["connect", self.idp, user, "--stdin"]));
         child.stdin.take().unwrap().write_all(answer).unwrap();
         let said = self.succeeded(Ran::new(child.wait_with_output().unwrap()));
-        assert!(said.starts_with("connected\n"), "{said}");
+        assert!(said.starts_with("Connected.\n"), "{said}");
     }
 
     /// Hands in the answer to a consent over HTTP. A server that is killed meanwhile does not say whether it has it.

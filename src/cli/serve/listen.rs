@@ -1,7 +1,7 @@
 //! The sockets that the server listens on.
 //!
-//! Invariant: the file of a Unix socket is at its place only while this process has the store, so that of two starts the
-//! one that goes on has its socket there; and no process takes away another one's.
+//! Invariants: the file of a Unix socket exists at its path only while this process has the store open, so that of two
+//! processes that start, the one with the store has its socket there. No process removes the socket of another.
 
 use std::{fmt, io, net::TcpListener};
 
@@ -13,7 +13,7 @@ use token_supervisor::{
 
 use crate::{Exit, Failure};
 
-/// Everything that is listened on. Nothing is answered yet.
+/// The bound sockets, before requests are answered.
 #[derive(Default)]
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
@@ -21,7 +21,7 @@ pub(super) struct Listeners {
     unix: Vec<unix::Hidden>,
 }
 
-/// What answers requests.
+/// The running HTTP servers.
 #[derive(Default)]
 pub(super) struct Serving {
     servers: Vec<Server>,
@@ -31,7 +31,7 @@ pub(super) struct Serving {
 
 impl Listeners {
     /// # Errors
-    /// Something else listens at one of them, or the operating system refuses it.
+    /// Another program listens on one of the addresses, or the operating system refuses it.
     pub(super) fn bind(all: &[Bind]) -> Result<Self, Failure> {
         let mut listeners = Self::default();
         for bind in all {
@@ -46,7 +46,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Where they listen, as a client is told: with the ports that were chosen.
+    /// Returns the addresses as clients use them, with the ports that the operating system chose.
     pub(super) fn addresses(&self) -> Result<Vec<String>, Failure> {
         let tcp = self.tcp.iter().map(|listener| Ok(format!("http://{}", listener.local_addr()?)));
         #[cfg(unix)]
@@ -54,10 +54,10 @@ impl Listeners {
         tcp.collect()
     }
 
-    /// Answers requests from now on.
+    /// Starts the servers.
     ///
     /// # Errors
-    /// The operating system refuses it. What answers already is in `serving` all the same.
+    /// The operating system refuses it. Servers that have started are in `serving` all the same.
     pub(super) fn serve(self, api: &Api, serving: &mut Serving) -> Result<(), Failure> {
         if !self.tcp.is_empty() {
             serving.servers.push(Server::start(api.clone(), self.tcp)?);
@@ -74,12 +74,12 @@ impl Listeners {
 }
 
 impl Serving {
-    /// Waits until one of the servers has ended, although nobody stopped it.
+    /// Waits until a server has ended without being stopped.
     pub(super) async fn ended(&self) {
         select_all(self.servers.iter().map(|server| Box::pin(server.ended()))).await;
     }
 
-    /// Takes no more connections, answers what is under way, and takes the sockets' files away.
+    /// Accepts no more connections, answers open requests, and removes the socket files.
     pub(super) async fn stop(self) -> Result<(), Failure> {
         let stopped = join_all(self.servers.into_iter().map(Server::stop)).await;
         #[cfg(unix)]
@@ -93,18 +93,19 @@ impl Serving {
 }
 
 pub(super) fn failed(why: impl fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log may say more")
+    Failure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log has the cause")
 }
 
 fn refused(bind: &Bind, error: &io::Error) -> Failure {
     let next = match error.kind() {
-        io::ErrorKind::AddrInUse => "stop what listens there, or choose another address: server.bind",
-        io::ErrorKind::PermissionDenied => "choose a port above 1023, or a folder that you may write to: server.bind",
-        io::ErrorKind::NotFound => "make the folder, or choose another one: server.bind",
-        io::ErrorKind::InvalidInput => "choose a shorter path: server.bind",
-        _ => "choose an address of this machine: server.bind",
+        io::ErrorKind::AddrInUse => "stop the program that listens there, or set server.bind to another address",
+        io::ErrorKind::PermissionDenied => "set server.bind to a port above 1023, or to a folder that you can write to",
+        io::ErrorKind::NotFound => "create the folder, or set server.bind to another one",
+        io::ErrorKind::InvalidInput => "set server.bind to a shorter path",
+        io::ErrorKind::AlreadyExists => "remove the file, or set server.bind to another path",
+        _ => "set server.bind to an address of this machine",
     };
-    Failure::new(Exit::Failed, format!("cannot listen at {bind}: {error}"), next)
+    Failure::new(Exit::Failed, format!("cannot listen on {bind}: {error}"), next)
 }
 
 #[cfg(unix)]
@@ -121,32 +122,32 @@ mod unix {
     use tempfile::TempDir;
     use token_supervisor::config::Bind;
 
-    /// A socket for this user alone, not yet at its place.
+    /// A socket that only this user can open, not yet moved to its path.
     pub(super) struct Hidden {
-        /// Nobody else may enter it: at its place the socket never had another mode.
+        /// Only this user can enter it, so the socket has mode 0600 before anybody else can see it.
         folder: TempDir,
         listener: UnixListener,
         path: PathBuf,
     }
 
-    /// The file of a socket; it goes when this does.
+    /// The file of a socket; removed when this is dropped.
     pub(super) struct Socket {
         path: PathBuf,
-        /// Which file it is, of which device.
+        /// The device and the inode of the file.
         file: (u64, u64),
     }
 
     impl Hidden {
         /// # Errors
-        /// Somebody listens at the path, something else is there, or the operating system refuses it.
+        /// Another program listens on the path, a file that is no socket exists there, or the operating system refuses it.
         pub(super) fn bind(path: &Path) -> io::Result<Self> {
             SocketAddr::from_pathname(path)?;
             free(path)?;
             let parent = path.parent().unwrap_or(Path::new("/"));
             if !parent.is_dir() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "its folder is missing"));
+                return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
             }
-            // Its name is short: paths of sockets are. Of an error only its kind is told: the whole names this folder.
+            // The name is short because socket paths are. Only the kind of an error is reported: its text has the name.
             let folder = tempfile::Builder::new().prefix(".").rand_bytes(2).tempdir_in(parent);
             let folder = folder.map_err(|error| io::Error::from(error.kind()))?;
             let listener = UnixListener::bind(folder.path().join(NAME))?;
@@ -154,12 +155,12 @@ mod unix {
             Ok(Self { folder, listener, path: path.to_owned() })
         }
 
-        /// Where it will be.
+        /// Returns the final address.
         pub(super) fn address(&self) -> Bind {
             Bind::Unix(self.path.clone())
         }
 
-        /// Puts it at its place, in that of one that nobody listens at any more.
+        /// Moves the socket to its path and replaces one that no program listens on.
         ///
         /// # Errors
         /// As [`bind`](Self::bind).
@@ -180,20 +181,20 @@ mod unix {
         }
     }
 
-    /// Of the socket in its folder.
+    /// The file name of the socket in the hidden folder.
     const NAME: &str = "s";
 
     fn identity(path: &Path) -> io::Result<(u64, u64)> {
         fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
-    /// Whether a socket may be put there.
+    /// Checks that a socket may be created at the path.
     fn free(path: &Path) -> io::Result<()> {
         if UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there"));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file exists there"));
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ mod unix {
         }
 
         #[test]
-        fn a_socket_is_its_owners_alone_and_takes_the_place_of_a_dead_one() {
+        fn a_socket_is_readable_only_by_its_owner_and_replaces_a_dead_one() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("ts.sock");
             let (first, socket) = shown(&path).unwrap();
@@ -215,26 +216,26 @@ mod unix {
             assert_eq!(shown(&path).err().unwrap().kind(), io::ErrorKind::AddrInUse);
             drop(first);
             let (_second, successor) = shown(&path).unwrap();
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the hidden folder is removed");
             drop(socket);
-            assert!(path.exists(), "it is another one's now");
+            assert!(path.exists(), "it belongs to the successor");
             drop(successor);
             assert!(!path.exists());
         }
 
         #[test]
-        fn of_two_starts_the_one_that_goes_on_has_its_socket_there() {
+        fn a_start_that_fails_leaves_the_socket_of_the_other() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("ts.sock");
             let (one, other) = (Hidden::bind(&path).unwrap(), Hidden::bind(&path).unwrap());
-            assert!(!path.exists(), "nobody has the store yet");
+            assert!(!path.exists(), "no process has the store open yet");
             let (_listener, _socket) = one.show().unwrap();
             drop(other);
             assert!(UnixStream::connect(&path).is_ok());
         }
 
         #[test]
-        fn a_file_is_left_alone() {
+        fn a_file_that_is_no_socket_is_kept() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("notes");
             let hidden = Hidden::bind(&path).unwrap();
@@ -246,12 +247,12 @@ mod unix {
         }
 
         #[test]
-        fn a_path_may_be_as_long_as_a_socket_takes() {
+        fn a_path_may_be_as_long_as_a_socket_address() {
             let folder = tempfile::tempdir().unwrap();
             let longest = 107 - "/ts.sock".len();
             let deep = folder.path().join("x".repeat(longest - folder.path().as_os_str().len() - 1));
             let missing = Hidden::bind(&deep.join("ts.sock")).err().unwrap();
-            assert_eq!((missing.kind(), &*missing.to_string()), (io::ErrorKind::NotFound, "its folder is missing"));
+            assert_eq!((missing.kind(), &*missing.to_string()), (io::ErrorKind::NotFound, "its folder does not exist"));
             fs::create_dir(&deep).unwrap();
             shown(&deep.join("ts.sock")).unwrap();
             assert_eq!(Hidden::bind(&deep.join("too-long.sock")).err().unwrap().kind(), io::ErrorKind::InvalidInput);

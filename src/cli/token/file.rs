@@ -1,4 +1,4 @@
-//! A token in a file, and kept fresh there: for programs that read their credentials from one.
+//! Keeps a token in a file, for programs that read their credentials from one.
 
 use std::{
     convert::Infallible,
@@ -19,10 +19,10 @@ use crate::cli::{
     time::{self, for_people, pause},
 };
 
-/// How soon it is tried again what did not work.
+/// The pause before a failed request for a token is retried.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// A file that holds a token, as `form` writes it.
+/// A file that holds a token in the format that `form` produces.
 pub(super) struct TokenFile<'a, F> {
     pub(super) path: &'a Path,
     pub(super) key: &'a TokenKey,
@@ -30,7 +30,7 @@ pub(super) struct TokenFile<'a, F> {
     pub(super) out: Out,
 }
 
-/// What is said of a token that was written.
+/// The report of a token that was written.
 #[derive(Serialize)]
 struct Written<'a> {
     file: &'a Path,
@@ -40,23 +40,24 @@ struct Written<'a> {
 }
 
 impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
-    /// Whoever reads it sees the token before or this one, whole.
+    /// Writes the token. A reader sees either the whole old file or the whole new one.
     pub(super) fn write(&self, token: &TokenBody) -> Result<(), Failure> {
         replace(self.path, (self.form)(token).as_bytes()).map_err(|error| {
             Failure::new(
                 Exit::Failed,
                 format!("cannot write {}: {error}", self.path.display()),
-                "see that its folder is there, and that you may write there",
+                "check that its folder exists and that you can write to it",
             )
         })?;
         let TokenBody { generation, expires_at, .. } = *token;
         self.out.result(&Written { file: self.path, generation, expires_at }, || {
-            let end = expires_at.map_or_else(|| "end unknown".to_owned(), |end| format!("expires {}", for_people(end)));
-            format!("{}: token g{generation}, {end}\n", self.path.display())
+            let end =
+                expires_at.map_or_else(|| "expiry unknown".to_owned(), |end| format!("expires {}", for_people(end)));
+            format!("{}: generation {generation}, {end}\n", self.path.display())
         })
     }
 
-    /// Waits for the token after that of this generation, and writes it; the generation of what stands there then.
+    /// Waits for the token after this generation and writes it. Returns the generation that the file then holds.
     async fn next(
         &self,
         backend: &Backend,
@@ -71,26 +72,26 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
         Ok(token.generation)
     }
 
-    /// Writes each token that follows this one. Ends when there will be none without the user; while the server or the
-    /// identity provider is in trouble, the file stays as it is.
+    /// Writes each token that follows this one. Returns when no further token can be had without the user. While the
+    /// server or the identity provider fails, the file keeps its content.
     pub(super) async fn keep_fresh(
         &self,
         backend: &Backend,
         mut generation: u64,
         ask: impl AsyncFn() -> Result<TokenBody, Failure>,
     ) -> Result<Infallible, Failure> {
-        let mut in_trouble = false;
+        let mut failing = false;
         loop {
             match self.next(backend, generation, &ask).await {
                 Ok(written) => {
-                    if std::mem::take(&mut in_trouble) {
-                        note("it works again");
+                    if std::mem::take(&mut failing) {
+                        note("requests for tokens succeed again");
                     }
                     generation = written;
                 }
                 Err(failure) if matches!(failure.exit, Exit::Later | Exit::Failed) => {
-                    if !std::mem::replace(&mut in_trouble, true) {
-                        note(&format!("{}; the file stays as it is, and it is tried again", failure.text));
+                    if !std::mem::replace(&mut failing, true) {
+                        note(&format!("{}; the file is unchanged; retrying", failure.text));
                     }
                     pause(AGAIN).await;
                 }
@@ -100,10 +101,10 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
     }
 }
 
-/// By a rename, so that nobody ever reads half of it. For its owner alone, whatever was there.
+/// Replaces the file by a rename, so that no reader sees half of it. The new file is readable only by its owner.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Readable by its owner alone, as `tempfile` makes it.
+    // `tempfile` creates files that only their owner can read.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;

@@ -1,4 +1,4 @@
-//! The same commands with `--server`: they do there what they do on the store.
+//! The commands with `--server`: they do the same as on the store.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
     support::{eventually, nobody},
 };
 
-/// A server, and a user who has its address and an API key but nothing of its files.
+/// A server, and a user who has its address and an API key but none of its files.
 struct Remote<'a> {
     world: &'a World,
     server: Served,
@@ -52,32 +52,32 @@ impl<'a> Remote<'a> {
 }
 
 #[tokio::test]
-async fn every_command_does_there_what_it_does_on_the_store() {
+async fn every_command_does_the_same_on_a_server_as_on_the_store() {
     let world = World::new(std::time::Duration::from_secs(7_200));
     let remote = Remote::new(&world);
     for user in ["alice", "acme/böb", "~carol"] {
         let connected = remote.connect(user);
-        assert!(connected.code == 0 && connected.stdout.starts_with("connected\n"), "{connected:?}");
+        assert!(connected.code == 0 && connected.stdout.starts_with("Connected.\n"), "{connected:?}");
         assert_eq!(remote.json(&["status", "gitlab", user])["user"], user);
     }
     let token = Ran::new(remote.command(&["token", "gitlab", "alice", "--format", "header"]).output().unwrap());
     assert!(token.stdout.starts_with(&format!("Authorization: Bearer {SECRET}")), "{token:?}");
 
-    assert!(remote.run(&["refresh", "gitlab", "alice"]).stdout.starts_with("refreshed\n"));
+    assert!(remote.run(&["refresh", "gitlab", "alice"]).stdout.starts_with("Refreshed.\n"));
     let again = remote.json(&["refresh", "gitlab", "alice"]);
     assert_eq!((&again["refreshed"], &again["reason"]), (&false.into(), &"just_refreshed".into()));
     assert_eq!(remote.json(&["hold", "gitlab", "alice", "--reason", "audit"])["held_reason"], "audit");
     let refused = remote.run(&["refresh", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&refused.stderr).unwrap();
+    let report: Value = serde_json::from_str(&refused.stderr).unwrap();
     for field in ["generation", "grant_id", "valid_until", "retry_after", "request_id"] {
-        assert!(!told[field].is_null(), "{field}: {told}");
+        assert!(!report[field].is_null(), "{field}: {report}");
     }
-    assert_eq!((refused.code, &told["next"]), (4, &"token-supervisor release gitlab alice".into()), "{told}");
+    assert_eq!((refused.code, &report["next"]), (4, &"token-supervisor release gitlab alice".into()), "{report}");
     assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
     assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(remote.json(&["hold", "gitlab", "--reason", "incident"])["held_reason"], "incident");
     assert!(remote.run(&["status"]).stdout.contains("HELD incident"));
-    assert_eq!(remote.run(&["release", "gitlab"]).stdout, "released: all of gitlab\n");
+    assert_eq!(remote.run(&["release", "gitlab"]).stdout, "Released.\nall grants of gitlab\n");
     let page = remote.json(&["list", "--limit", "2", "--state", "fresh", "--state", "due"]);
     assert_eq!(page["items"].as_array().unwrap().len(), 2);
     let next = remote.json(&["list", "--after", page["next"].as_str().unwrap()]);
@@ -104,7 +104,7 @@ async fn every_command_does_there_what_it_does_on_the_store() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_revoked_is_told_in_both_places() {
+async fn a_provider_without_revocation_is_reported_in_both_places() {
     use std::io::Write as _;
     let world = World::connected();
     let (url, client) = (world.sim.token_url(), &world.sim.profile().client_id);
@@ -124,7 +124,7 @@ async fn what_cannot_be_revoked_is_told_in_both_places() {
 }
 
 #[tokio::test]
-async fn a_key_that_may_not_is_told_what_it_lacks() {
+async fn a_missing_or_wrong_api_key_is_reported() {
     let world = World::connected();
     let remote = Remote::new(&world);
     let run = |key: Option<&str>, args: &[&str]| {
@@ -142,12 +142,12 @@ async fn a_key_that_may_not_is_told_what_it_lacks() {
         assert!(doctor.code == 1 && doctor.stdout.contains("WRONG"), "{doctor:?}");
     }
     let json = run(None, &["token", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&json.stderr).unwrap();
-    assert_eq!((&told["code"], &told["exit_code"]), (&"unauthorized".into(), &2.into()));
+    let report: Value = serde_json::from_str(&json.stderr).unwrap();
+    assert_eq!((&report["code"], &report["exit_code"]), (&"unauthorized".into(), &2.into()));
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named_by_every_command() {
+fn every_command_names_a_server_that_cannot_be_reached() {
     let folder = tempfile::TempDir::new().unwrap();
     let (_kept, nobody) = nobody();
     let nobody = format!("http://{nobody}");
@@ -171,7 +171,7 @@ fn a_server_that_is_not_there_is_named_by_every_command() {
 }
 
 #[tokio::test]
-async fn what_answers_otherwise_is_no_token_supervisor() {
+async fn a_server_that_is_no_token_supervisor_is_reported() {
     let world = World::connected();
     let other = format!("http://{}", world.sim.token_url().split('/').nth(2).unwrap());
     for args in [&["token", "gitlab", "alice"][..], &["status"]] {
@@ -181,9 +181,9 @@ async fn what_answers_otherwise_is_no_token_supervisor() {
     assert!(doctor.code == 1 && doctor.stdout.contains(" 404 Not Found, and not as a"), "{doctor:?}");
 }
 
-/// Nobody has to look for a server that is there.
+/// The error blames the API key or TLS, not the server.
 #[tokio::test]
-async fn what_keeps_a_request_from_being_made_is_told() {
+async fn the_cause_is_reported_if_a_request_cannot_be_sent() {
     let world = World::connected();
     let remote = Remote::new(&world);
     for key in ["ts-test-secret-key\n", "ts-test-secret \u{e9}"] {
@@ -195,7 +195,7 @@ async fn what_keeps_a_request_from_being_made_is_told() {
     remote.run(&["list", "--server", &https]).failed(2, "name it with http://");
 }
 
-/// Whoever could answer with one would else say where the API key goes.
+/// Otherwise the responding server could choose where the API key is sent.
 #[test]
 fn a_redirect_is_not_followed() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -215,11 +215,11 @@ fn a_redirect_is_not_followed() {
     answering.join().unwrap();
     ran.without_secrets().failed(1, "not as a token-supervisor does");
     elsewhere.set_nonblocking(true).unwrap();
-    assert!(elsewhere.accept().is_err(), "somebody was asked who was not named");
+    assert!(elsewhere.accept().is_err(), "a request went to a server that was not named");
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_the_command_and_not_what_the_server_does() {
+async fn ctrl_c_stops_the_command_but_not_the_refresh_of_the_server() {
     let world = World::connected();
     let remote = Remote::new(&world);
     world.sim.next(Fault::Hang);
@@ -229,6 +229,7 @@ async fn ctrl_c_ends_the_command_and_not_what_the_server_does() {
     let ran = child.wait_with_output().unwrap();
     assert_eq!(ran.status.code(), Some(130), "{ran:?}");
     world.sim.release();
-    eventually("it is stored there", || remote.json(&["status", "gitlab", "alice"])["generation"] == 2).await;
+    eventually("the server has stored the response", || remote.json(&["status", "gitlab", "alice"])["generation"] == 2)
+        .await;
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
 }

@@ -1,4 +1,4 @@
-//! From nothing to tokens that outlive their lifetimes.
+//! From `init` to tokens that are refreshed when they expire.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,18 +15,17 @@ use crate::{
     support::nobody,
 };
 
-/// How long a token is good before it is due, at least: its life is counted in whole seconds, and so is the time at
-/// which GitLab says that it was made.
-const GOOD: Duration = Duration::from_secs(1);
+/// The minimum time before a token is due: its lifetime and GitLab's `created_at` are in whole seconds.
+const NOT_DUE: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn from_init_to_tokens_past_their_lifetimes() {
+async fn tokens_are_refreshed_after_they_expire() {
     let world = World::new(Duration::from_secs(4));
     assert_eq!(world.run(&["config", "check"]).code, 0);
     assert_eq!(world.run(&["doctor"]).code, 0);
     let began = now();
     world.connect("alice");
-    // Each run is a process of its own.
+    // Each command is a process of its own.
     let mut tokens = BTreeMap::new();
     polled("a third token", Duration::from_secs(60), || {
         let token: Value = serde_json::from_str(&world.token(&["--format", "json"])).unwrap();
@@ -41,28 +40,28 @@ async fn from_init_to_tokens_past_their_lifetimes() {
     .await;
     let (took, generation) = (now() - began, world.json(&["status", "gitlab", "alice"])["generation"].as_u64());
     assert_eq!((generation, world.sim.duplicate_spends()), (Some(world.sim.requests() + 1), 0));
-    let lives = took / GOOD.as_millis() as u64;
-    assert!(world.sim.requests() <= lives, "{} refreshes in {took} ms: none before it is due", world.sim.requests());
+    let most = took / NOT_DUE.as_millis() as u64;
+    assert!(world.sim.requests() <= most, "{} refreshes in {took} ms: none before it is due", world.sim.requests());
     let all: BTreeSet<_> = tokens.values().map(Value::to_string).collect();
     assert_eq!(all.len(), tokens.len(), "each generation has a token of its own");
 }
 
 #[test]
-fn doctor_asks_providers_for_nothing() {
+fn doctor_probes_providers_without_credentials() {
     let world = World::connected();
     let doctor = world.run(&["doctor", "--probe"]);
-    assert!(doctor.code == 0 && doctor.stdout.contains("answers (405 to a request without credentials)"), "{doctor:?}");
+    assert!(doctor.code == 0 && doctor.stdout.contains("responds (405 to an unauthenticated request)"), "{doctor:?}");
     assert_eq!(world.sim.presentations().len(), 0);
     let (_kept, nobody) = nobody();
     let mut command = world.command(&["doctor", "--probe"]);
     command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{nobody}/token"));
     let doctor = Ran::new(command.output().unwrap());
-    assert!(doctor.code == 1 && doctor.stdout.contains("does not answer: connect_failed"), "{doctor:?}");
+    assert!(doctor.code == 1 && doctor.stdout.contains("no response: connect_failed"), "{doctor:?}");
     world.run(&["doctor", "--probe", "--server", &format!("http://{nobody}")]).failed(2, "looks from this machine");
 }
 
 #[test]
-fn init_overwrites_nothing_and_leaves_nothing_half_written() {
+fn init_overwrites_nothing_and_writes_all_files_or_none() {
     let folder = TempDir::new().unwrap();
     let files = || -> BTreeSet<_> {
         fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
@@ -103,7 +102,7 @@ fn init_overwrites_nothing_and_leaves_nothing_half_written() {
 }
 
 #[test]
-fn every_preset_starts_with_a_file_that_fits_but_for_its_secrets() {
+fn init_writes_a_valid_configuration_for_every_preset() {
     let help = Ran::new(program(&std::env::temp_dir(), &["init", "--help"]).output().unwrap()).stdout;
     let presets = help.split_once("by its preset:\n").unwrap().1.split_once("\n\n").unwrap().0;
     let presets: Vec<_> = presets.split(',').map(str::trim).collect();
@@ -118,7 +117,7 @@ fn every_preset_starts_with_a_file_that_fits_but_for_its_secrets() {
         check.env(format!("{variable}_CLIENT_ID"), "id").env(format!("{variable}_CLIENT_SECRET"), "ts-test-secret-c");
         let ran = Ran::new(check.output().unwrap()).without_secrets();
         assert_eq!(ran.code, 0, "{preset}: {ran:?}");
-        // Nothing works with a template's example: who is told to edit it is told until it is done.
+        // `config check` warns as long as the configuration has the example that `init` tells the user to edit.
         if init.stdout.contains("next: edit ") {
             to_edit.push(preset);
         }
@@ -128,7 +127,7 @@ fn every_preset_starts_with_a_file_that_fits_but_for_its_secrets() {
 }
 
 #[test]
-fn a_new_key_is_let_in_by_the_section_that_comes_with_it() {
+fn a_new_key_is_accepted_by_its_section() {
     let world = World::new(Duration::from_secs(60));
     let args = [
         "apikey",

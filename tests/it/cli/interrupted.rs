@@ -1,4 +1,4 @@
-//! Ctrl-C while a refresh is in flight, and stores that others have.
+//! Ctrl-C while a refresh is in flight, and stores that another process has open.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -11,7 +11,7 @@ use token_supervisor::{Keyring, TokenSupervisor, testing::Fault};
 use super::{World, started};
 use crate::{real_time::polled, support::eventually};
 
-/// A refresh whose answer is kept back.
+/// Starts a refresh whose response the provider holds back.
 async fn hanging(world: &World) -> Child {
     world.sim.next(Fault::Hang);
     let child = started(world.command(&["refresh", "gitlab", "alice"]));
@@ -26,7 +26,7 @@ pub(super) fn interrupt(child: &Child) {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_in_flight_at_ctrl_c_is_stored() {
+async fn a_refresh_in_flight_at_ctrl_c_is_stored() {
     let world = World::connected();
     let mut child = hanging(&world).await;
     interrupt(&child);
@@ -34,7 +34,7 @@ async fn what_is_in_flight_at_ctrl_c_is_stored() {
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
     assert!(line.contains("in flight"), "{line}");
-    assert!(child.try_wait().unwrap().is_none(), "it waits");
+    assert!(child.try_wait().unwrap().is_none(), "the command waits for the response");
     world.sim.release();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     line.clear();
@@ -47,16 +47,16 @@ async fn what_is_in_flight_at_ctrl_c_is_stored() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn ctrl_c_while_an_answer_is_pasted_stores_nothing() {
+async fn ctrl_c_while_a_response_is_pasted_stores_nothing() {
     let world = World::connected();
     let mut child = started(world.command(&["connect", "gitlab", "bob", "--stdin"]));
-    let mut answer = world.sim.consent_answer("bob");
-    // More than a pipe holds: once it is written, the answer before it has been read.
-    answer.resize(1 << 18, b'\n');
+    let mut response = world.sim.consent_answer("bob");
+    // Larger than a pipe's buffer: once all is written, the response at its start has been read.
+    response.resize(1 << 18, b'\n');
     let mut input = child.stdin.take().unwrap();
-    input.write_all(&answer).unwrap();
+    input.write_all(&response).unwrap();
     interrupt(&child);
-    let ended = polled("it ends", Duration::from_secs(30), || child.try_wait().unwrap()).await;
+    let ended = polled("the command ends", Duration::from_secs(30), || child.try_wait().unwrap()).await;
     assert!(!ended.success(), "{ended:?}");
     drop(input);
     world.run(&["status", "gitlab", "bob"]).failed(5, "token-supervisor connect gitlab bob --stdin");
@@ -64,7 +64,7 @@ async fn ctrl_c_while_an_answer_is_pasted_stores_nothing() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_second_ctrl_c_gives_it_up_and_leaves_a_doubt() {
+async fn a_second_ctrl_c_abandons_the_refresh_and_leaves_it_in_doubt() {
     let world = World::connected();
     let mut child = hanging(&world).await;
     interrupt(&child);
@@ -77,13 +77,13 @@ async fn a_second_ctrl_c_gives_it_up_and_leaves_a_doubt() {
     assert!(line.contains("given up"), "{line}");
     world.sim.abandon_first(1);
     let status = world.json(&["status", "gitlab", "alice"]);
-    // What was sent is not forgotten; how long ago it was decides what it is called.
+    // The sent request is recorded; its age decides which of the two states is shown.
     let doubt = status["state"] == "refreshing" || status["state"] == "in_doubt";
     assert!(doubt && status["generation"] == 1, "{status}");
 }
 
 #[tokio::test]
-async fn a_store_that_another_process_has_is_named_with_it() {
+async fn the_process_that_has_the_store_open_is_named() {
     let world = World::connected();
     let path = |name: &str| world.folder.path().join(name);
     let supervisor = TokenSupervisor::builder()
@@ -100,11 +100,11 @@ async fn a_store_that_another_process_has_is_named_with_it() {
     let doctor = world.run(&["doctor"]);
     let words = doctor.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
-        doctor.code == 0 && words.contains(&format!("look store store token-supervisor.db is {process}")),
+        doctor.code == 0 && words.contains(&format!("warn store store token-supervisor.db is {process}")),
         "{doctor:?}"
     );
     assert!(words.ends_with("next: token-supervisor doctor --server http://127.0.0.1:8080"), "{doctor:?}");
-    assert!(words.contains("- journal not looked at"), "{doctor:?}");
-    assert_eq!(world.run(&["migrate", "--check"]).code, 0, "it needs no lock");
+    assert!(words.contains("- journal not checked"), "{doctor:?}");
+    assert_eq!(world.run(&["migrate", "--check"]).code, 0, "migrate --check needs no lock");
     crate::support::stop(supervisor).await;
 }

@@ -1,4 +1,4 @@
-//! What people see, word by word.
+//! The text output, word by word.
 
 use std::{fs, time::Duration};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{World, fits};
 
-/// The text without what is different each time.
+/// Masks the words that differ in every run.
 fn masked(text: &str) -> String {
     let mask = |word: &str| {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -26,7 +26,7 @@ fn masked(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-fn seen(world: &World, args: &[&str]) -> String {
+fn shown(world: &World, args: &[&str]) -> String {
     let ran = world.run(args);
     assert!(ran.code == 0 && fits(&ran.stdout) && ran.stderr.is_empty(), "{ran:?}");
     assert!(!ran.stdout.contains('\x1b'), "no colours but on a terminal: {ran:?}");
@@ -34,30 +34,30 @@ fn seen(world: &World, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_grant() {
+fn a_grant_is_shown() {
     let world = World::connected();
-    let status = seen(&world, &["status", "gitlab", "alice"]);
+    let status = shown(&world, &["status", "gitlab", "alice"]);
     let expected = "\
 gitlab / alice   g_..   generation 1
 state     FRESH since TIME (N s ago)
 expires   TIME (in 2 h)
 refresh   TIME (in 1";
     assert!(status.starts_with(expected), "{status}");
-    let held = seen(&world, &["hold", "gitlab", "alice", "--reason", "the audit"]);
+    let held = shown(&world, &["hold", "gitlab", "alice", "--reason", "the audit"]);
     let expected = "\
-held
+On hold.
 gitlab / alice   g_..   generation 1
 state     FRESH since TIME (N s ago)
 HELD      the audit
 expires   TIME (in 2 h)
 ";
     assert_eq!(held, expected);
-    seen(&world, &["disconnect", "gitlab", "alice"]);
-    assert_eq!(seen(&world, &["purge", "gitlab", "alice"]), "purged\ngitlab / alice\n");
+    shown(&world, &["disconnect", "gitlab", "alice"]);
+    assert_eq!(shown(&world, &["purge", "gitlab", "alice"]), "Purged.\ngitlab / alice\n");
 }
 
 #[test]
-fn a_grant_whose_user_must_reconnect() {
+fn a_grant_whose_user_must_reconnect_is_shown() {
     let world = World::connected();
     world.sim.end_family("alice");
     let ran = world.run(&["refresh", "gitlab", "alice"]);
@@ -68,23 +68,23 @@ next: send the user through consent, then token-supervisor connect gitlab alice 
 token-supervisor why invalid_grant
 ";
     assert_eq!(ran.stderr, expected);
-    let status = seen(&world, &["status", "gitlab", "alice"]);
+    let status = shown(&world, &["status", "gitlab", "alice"]);
     assert!(status.contains("state     RECONNECT REQUIRED since TIME"), "{status}");
     assert!(status.contains("reason    invalid_grant (400, request simulated-request)"), "{status}");
-    let all = seen(&world, &["status"]);
+    let all = shown(&world, &["status"]);
     let expected = "\
 ts-......   store ok   journal 0
 idp     grants  fresh  backoff  in doubt  reconnect  first impact  health
 gitlab       1      0        0         0          1  2 h           ok
-do: token-supervisor list --idp gitlab --state reconnect_required
+next: token-supervisor list --idp gitlab --state reconnect_required
 ";
     assert_eq!(all, expected);
 }
 
 #[test]
-fn many_grants() {
+fn grants_are_listed_in_pages() {
     let world = World::new(Duration::from_secs(7_200));
-    assert_eq!(seen(&world, &["list"]), "no such grants\n");
+    assert_eq!(shown(&world, &["list"]), "No grant matches.\n");
     let long = "a-user-whose-name-is-longer-than-a-column@example.com";
     for user in ["alice", long] {
         world.connect(user);
@@ -95,42 +95,45 @@ idp     user                          state        gen  expires
 gitlab  a-user-whose-name-is-longer…  fresh          1  TIME
 gitlab  alice                         fresh, held    1  TIME
 ";
-    assert_eq!(seen(&world, &["list"]), expected);
-    assert_eq!(seen(&world, &["list", "--held"]).lines().count(), 2);
+    assert_eq!(shown(&world, &["list"]), expected);
+    assert_eq!(shown(&world, &["list", "--held"]).lines().count(), 2);
     let first = world.run(&["list", "--limit", "1"]).stdout;
-    let (_, cursor) = first.trim_end().split_once("next: the same with --after\n").unwrap();
+    let (_, cursor) = first.trim_end().split_once("next page: repeat the command with --after\n").unwrap();
     let second = world.json(&["list", "--limit", "1", "--after", cursor]);
     assert_eq!((&second["items"][0]["user"], &second["next"]), (&"alice".into(), &Value::Null));
-    let all = seen(&world, &["status"]);
+    let all = shown(&world, &["status"]);
     assert!(all.contains("gitlab       2      2        0         0          0  2 h           ok, 1 held\n"), "{all}");
-    assert!(all.ends_with("do: token-supervisor list --idp gitlab --held\n"), "{all}");
+    assert!(all.ends_with("next: token-supervisor list --idp gitlab --held\n"), "{all}");
 }
 
-/// As the metric counts it.
+/// `first impact` counts as the metric does.
 #[test]
-fn tokens_of_a_held_provider_run_out() {
+fn first_impact_counts_tokens_of_a_provider_on_hold() {
     let world = World::connected();
     let impact = || world.json(&["status"])["idps"][0]["first_impact_at"].clone();
-    assert_eq!(impact(), Value::Null, "the next refresh will do");
+    assert_eq!(impact(), Value::Null, "the next refresh replaces the token");
     world.run(&["hold", "gitlab", "--reason", "their incident of today"]);
     assert_eq!(impact(), world.json(&["status", "gitlab", "alice"])["expires_at"]);
-    let all = seen(&world, &["status"]);
+    let all = shown(&world, &["status"]);
     assert!(all.contains("2 h           HELD their incident of…\n"), "{all}");
-    assert!(all.ends_with("do: token-supervisor release gitlab\n"), "{all}");
+    assert!(all.ends_with("next: token-supervisor release gitlab\n"), "{all}");
 
     let world = World::new(Duration::from_secs(1));
     world.connect("alice");
     world.run(&["hold", "gitlab", "--reason", "x"]);
     let ended = || world.command(&["token", "gitlab", "alice"]).output().unwrap().status.code() == Some(4);
-    assert!((0..200).any(|_| ended()), "its token ends");
-    assert_eq!(world.json(&["status"])["idps"][0]["first_impact_at"], Value::Null, "it has run out");
+    assert!((0..200).any(|_| ended()), "its token expires");
+    assert_eq!(world.json(&["status"])["idps"][0]["first_impact_at"], Value::Null, "the token has expired already");
 }
 
 #[test]
-fn settings_and_health() {
+fn settings_and_findings_are_shown() {
     let world = World::new(Duration::from_secs(7_200));
-    assert_eq!(seen(&world, &["config", "check"]), "token-supervisor.toml: everything fits together; gitlab\n");
-    let shown = seen(&world, &["config", "show", "--origin"]);
+    assert_eq!(
+        shown(&world, &["config", "check"]),
+        "token-supervisor.toml: configuration is valid. Providers: gitlab\n"
+    );
+    let settings = shown(&world, &["config", "show", "--origin"]);
     for line in [
         "refresh.margin_seconds                 300                       # default",
         "journal.dir                            token-supervisor.journal  # default",
@@ -138,18 +141,18 @@ fn settings_and_health() {
         "idp.gitlab.client_secret               ***",
         "server.api_key[0].sha256               ***",
     ] {
-        assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line}: {shown}");
+        assert!(settings.lines().any(|setting| setting.starts_with(line)), "{line}: {settings}");
     }
-    assert!(shown.contains("environment variable GITLAB_CLIENT_SECRET"), "{shown}");
+    assert!(settings.contains("environment variable GITLAB_CLIENT_SECRET"), "{settings}");
     assert_eq!(world.json(&["migrate"])["pending"], serde_json::json!([]));
-    assert_eq!(seen(&world, &["migrate", "--check"]), "the schema is up to date\n");
-    let doctor = seen(&world, &["doctor"]);
+    assert_eq!(shown(&world, &["migrate", "--check"]), "The schema is up to date.\n");
+    let doctor = shown(&world, &["doctor"]);
     let expected = "\
-ok     configuration  token-supervisor.toml: everything fits together; gitlab
+ok     configuration  token-supervisor.toml: configuration is valid. Providers: gitlab
 ok     keys           token-supervisor.keys
-ok     clock          TIME after everything that was written
-ok     store          opens with these keys, its schema is up to date
-ok     journal        the store has every answer
+ok     clock          TIME later than every stored file
+ok     store          opens with these keys, and its schema is up to date
+ok     journal        empty: the store has every response
 ";
     assert!(doctor.starts_with(expected) && doctor.ends_with("\nnext: token-supervisor status\n"), "{doctor}");
     #[cfg(unix)]
@@ -157,35 +160,36 @@ ok     journal        the store has every answer
         use std::os::unix::fs::PermissionsExt as _;
         let keys = world.folder.path().join("token-supervisor.keys");
         fs::set_permissions(keys, fs::Permissions::from_mode(0o644)).unwrap();
-        let doctor = seen(&world, &["doctor"]);
-        assert!(doctor.contains("look   keys           token-supervisor.keys: every user may read it"), "{doctor}");
+        let doctor = shown(&world, &["doctor"]);
+        assert!(doctor.contains("warn   keys           token-supervisor.keys: every user can read it"), "{doctor}");
         let keys = world.folder.path().join("token-supervisor.keys");
         fs::set_permissions(keys, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(!seen(&world, &["doctor"]).contains("look"), "its group may");
+        assert!(!shown(&world, &["doctor"]).contains("warn"), "the group may read the key file");
     }
 }
 
 #[test]
-fn a_schema_that_lacks_something() {
+fn pending_migrations_are_listed_and_applied() {
     let world = World::new(Duration::from_secs(7_200));
-    let lacks = world.run(&["migrate", "--check"]);
-    assert!(lacks.code == 1 && lacks.stdout.starts_with("the schema lacks (next: token-supervisor migrate)\n  2026-"));
-    assert!(!world.folder.path().join("token-supervisor.db").exists(), "it only looks");
-    let done = seen(&world, &["migrate"]);
-    assert!(done.starts_with("the schema is up to date now; it lacked\n  2026-"), "{done}");
-    assert_eq!(seen(&world, &["migrate"]), "the schema is up to date\n");
+    let check = world.run(&["migrate", "--check"]);
+    assert_eq!(check.code, 1, "{check:?}");
+    assert!(check.stdout.starts_with("Pending migrations (next: token-supervisor migrate):\n  2026-"), "{check:?}");
+    assert!(!world.folder.path().join("token-supervisor.db").exists(), "--check writes nothing");
+    let done = shown(&world, &["migrate"]);
+    assert!(done.starts_with("The schema is up to date. Applied migrations:\n  2026-"), "{done}");
+    assert_eq!(shown(&world, &["migrate"]), "The schema is up to date.\n");
 }
 
 #[test]
-fn what_is_behind_a_code() {
+fn a_code_is_explained() {
     let world = World::new(Duration::from_secs(7_200));
     let expected = "\
 not_connected
   Nothing is stored for the key, or it was disconnected.
 
-  Do: Send the user through consent, then connect.
+  What to do: Send the user through consent, then connect.
 ";
-    assert_eq!(seen(&world, &["why", "not_connected"]), expected);
+    assert_eq!(shown(&world, &["why", "not_connected"]), expected);
     let json = world.json(&["why", "http_502"]);
     assert_eq!((&json["code"], json["advice"].as_str() > Some("")), (&"http_502".into(), true), "{json}");
 }

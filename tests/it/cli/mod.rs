@@ -1,4 +1,4 @@
-//! The commands, as users run them: the program itself, on files of its own, against a simulated identity provider.
+//! The commands: the program runs on its own files against a simulated identity provider.
 
 #[cfg(unix)]
 mod asking_a_server;
@@ -28,7 +28,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
-/// Every command, in the order of the help.
+/// Every command, in the order of `--help`.
 const COMMANDS: [&str; 18] = [
     "demo",
     "init",
@@ -69,20 +69,20 @@ const ON_GRANTS: [&[&str]; 11] = [
 struct World {
     folder: TempDir,
     sim: SimulatedIdp,
-    /// For all scopes.
+    /// A key with all scopes.
     api_key: String,
 }
 
 impl World {
-    fn new(life: Duration) -> Self {
-        let sim = SimulatedIdp::start(Profile::gitlab().access_lifetime(life)).unwrap();
+    fn new(lifetime: Duration) -> Self {
+        let sim = SimulatedIdp::start(Profile::gitlab().access_lifetime(lifetime)).unwrap();
         let mut world = Self { folder: TempDir::new().unwrap(), sim, api_key: String::new() };
         assert_eq!(world.run(&["init", "--idp", "gitlab"]).code, 0);
         world.api_key = api_key(world.folder.path());
         world
     }
 
-    /// With the grant of alice.
+    /// A world in which alice is connected.
     fn connected() -> Self {
         let world = Self::new(Duration::from_secs(7_200));
         world.connect("alice");
@@ -105,7 +105,7 @@ impl World {
         command
     }
 
-    /// Runs a command that has no business with secrets.
+    /// Runs a command and checks that it prints no secret.
     fn run(&self, args: &[&str]) -> Ran {
         Ran::new(self.command(args).output().unwrap()).without_secrets()
     }
@@ -116,14 +116,14 @@ impl World {
         Ran::new(child.wait_with_output().unwrap()).without_secrets()
     }
 
-    /// What it prints with `--json`.
+    /// Runs a command with `--json` and returns its output.
     fn json(&self, args: &[&str]) -> Value {
         let ran = self.run(&[args, &["--json"]].concat());
         assert_eq!(ran.code, 0, "{ran:?}");
         serde_json::from_str(&ran.stdout).unwrap()
     }
 
-    /// Asks for a token; only there does one stand.
+    /// Runs `token`. Only its stdout may contain a token.
     fn token(&self, more: &[&str]) -> String {
         let ran = Ran::new(self.command(&[&["token", "gitlab", "alice"], more].concat()).output().unwrap());
         assert_eq!(ran.code, 0, "{ran:?}");
@@ -132,12 +132,12 @@ impl World {
     }
 }
 
-/// The one that `init` wrote there.
+/// Returns the API key that `init` wrote to the folder.
 pub(crate) fn api_key(folder: &Path) -> String {
     fs::read_to_string(folder.join("token-supervisor.api-key")).unwrap().trim_end().to_owned()
 }
 
-/// In that folder, and nothing of the machine's environment.
+/// Returns the program, to run in the folder without the environment of this machine.
 pub(crate) fn program(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
     command.args(args).current_dir(folder).env_clear().stdin(Stdio::null());
@@ -150,7 +150,7 @@ pub(crate) fn started(mut command: Command) -> Child {
 
 const SECRET: &str = "ts-test-secret-";
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -161,7 +161,7 @@ pub(crate) struct Ran {
 impl Ran {
     pub(crate) fn new(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("it ends by itself");
+        let code = output.status.code().expect("the command is not killed by a signal");
         Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
@@ -170,16 +170,16 @@ impl Ran {
         self
     }
 
-    /// An error that says what to do next.
+    /// Asserts that the command failed with this exit code and an error that contains `word` and a next step.
     fn failed(&self, code: i32, word: &str) {
         assert_eq!(self.code, code, "{self:?}");
-        let told = self.stderr.starts_with("error: ") && self.stderr.contains("\nnext: ");
-        assert!(told && self.stderr.contains(word), "{word}: {self:?}");
+        let has_next = self.stderr.starts_with("error: ") && self.stderr.contains("\nnext: ");
+        assert!(has_next && self.stderr.contains(word), "{word}: {self:?}");
         assert!(self.stdout.is_empty(), "{self:?}");
     }
 }
 
-/// On a screen of a hundred columns.
+/// Returns whether no line is wider than a hundred columns.
 fn fits(text: &str) -> bool {
     text.lines().all(|line| line.chars().count() <= 100)
 }

@@ -1,4 +1,4 @@
-//! A process that stands still for longer than it would await an answer: suspended containers, debuggers, starved machines.
+//! A process that is suspended for longer than its timeouts: suspended containers, debuggers, overloaded machines.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn what_came_meanwhile_is_stored() {
+async fn a_response_that_arrives_while_the_process_is_suspended_is_stored() {
     let world = World::connected();
     let mut refresh = world.command(&["refresh", "gitlab", "alice"]);
     for time in ["PATIENCE", "ATTEMPT_TIMEOUT"] {
@@ -24,11 +24,11 @@ async fn what_came_meanwhile_is_stored() {
     eventually("the request has left", || world.sim.requests() == 1).await;
     signal("STOP", child.id());
     world.sim.release();
-    eventually("it is answered", || world.sim.presentations()[0].answered_at.is_some()).await;
+    eventually("the provider has responded", || world.sim.presentations()[0].answered_at.is_some()).await;
     pass(2 * PATIENCE).await;
     signal("CONT", child.id());
     let ran = Ran::new(child.wait_with_output().unwrap()).without_secrets();
-    assert!(ran.code == 0 && ran.stdout.starts_with("refreshed\n"), "{ran:?}");
+    assert!(ran.code == 0 && ran.stdout.starts_with("Refreshed.\n"), "{ran:?}");
     let status = world.json(&["status", "gitlab", "alice"]);
     assert_eq!((&status["generation"], &status["state"]), (&2.into(), &"fresh".into()), "{status}");
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));

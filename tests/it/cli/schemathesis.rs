@@ -1,5 +1,4 @@
-//! What a tool that knows nothing of us finds when it believes `openapi.json`: requests made from it, wanted and
-//! unwanted, against the real server.
+//! schemathesis sends valid and invalid requests, generated from `openapi.json`, to the real server.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +7,7 @@ use crate::{served::Served, skip};
 
 const PROGRAM: &str = "TOKEN_SUPERVISOR_TEST_SCHEMATHESIS";
 
-/// How many requests are made up for each operation and phase. Elsewhere more: `TOKEN_SUPERVISOR_TEST_EXAMPLES`.
+/// The number of requests for each operation and phase. `TOKEN_SUPERVISOR_TEST_EXAMPLES` overrides it.
 const EXAMPLES: &str = "25";
 
 #[tokio::test]
@@ -19,7 +18,7 @@ async fn schemathesis_finds_nothing() {
     let world = World::connected();
     let server = world.serve();
     println!("{}", run(&program, &world, &server, "anybody.toml"));
-    // The same on a grant that is there, at first.
+    // The same for a grant that exists at first.
     println!("{}", run(&program, &world, &server, "alice.toml"));
     server.signal("TERM");
     let (ended, log) = server.ended().await;
@@ -27,7 +26,7 @@ async fn schemathesis_finds_nothing() {
     assert_eq!(world.sim.duplicate_spends(), 0);
 }
 
-/// What it said.
+/// Runs schemathesis and returns its output.
 fn run(program: &str, world: &World, server: &Served, settings: &str) -> String {
     let settings = format!("{}/tests/schemathesis/{settings}", env!("CARGO_MANIFEST_DIR"));
     let examples = skip::variable("TOKEN_SUPERVISOR_TEST_EXAMPLES").unwrap_or_else(|| EXAMPLES.to_owned());
@@ -41,7 +40,7 @@ fn run(program: &str, world: &World, server: &Served, settings: &str) -> String 
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stderr));
-    told
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{text}{}", String::from_utf8_lossy(&ran.stderr));
+    text
 }

@@ -1,4 +1,4 @@
-//! `serve`, from its start to its end.
+//! `serve`: start, reload and shutdown.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{served::Served, support::eventually};
 const TOKEN: &str = "/v1/grants/gitlab/alice/token";
 
 impl World {
-    /// A server at a port of its own.
+    /// Starts a server on a free port.
     pub(super) fn serve(&self) -> Served {
         Served::start(self.serving("127.0.0.1:0")).unwrap()
     }
@@ -24,7 +24,7 @@ impl World {
         command
     }
 
-    fn serve_badly(&self, bind: &str) -> Ran {
+    fn serve_fails(&self, bind: &str) -> Ran {
         let mut command = self.command(&["serve"]);
         command.env("TOKEN_SUPERVISOR__SERVER__BIND", bind).env("RUST_LOG", "off");
         Ran::new(command.output().unwrap()).without_secrets()
@@ -46,7 +46,7 @@ async fn a_user_is_connected_served_and_offboarded_over_http() {
     let world = World::new(std::time::Duration::from_secs(7_200));
     let (server, key) = (world.serve(), Some(world.api_key.as_str()));
     let mut grant: Value = serde_json::from_slice(&world.sim.consent_answer("alice")).unwrap();
-    // When it was made, in GitLab's answers; lifetimes count from now.
+    // GitLab's responses have `created_at`; lifetimes count from now.
     grant.as_object_mut().unwrap().remove("created_at");
     let put = server.ask(Method::PUT, "/v1/grants/gitlab/alice", key).json(&grant).send().await.unwrap();
     assert_eq!(put.status(), StatusCode::CREATED);
@@ -65,12 +65,12 @@ async fn a_user_is_connected_served_and_offboarded_over_http() {
     assert!(!log.contains(SECRET) && !log.contains(&world.api_key) && !log.contains("alice"), "{log}");
     let audited = |action: &str| log.lines().filter(|line| line.contains(&format!("action=\"{action}\""))).count();
     assert_eq!((audited("connect"), audited("refresh"), audited("disconnect")), (1, 1, 1), "{log}");
-    // Another one takes over where it ended.
+    // Another process reads what the server stored.
     let status = world.run(&["status", "gitlab", "alice", "--json"]);
     assert!(status.stdout.contains("revoked"), "{status:?}");
 }
 
-/// A server that was told to stop while a refresh hangs, and who waits for that.
+/// Returns a server that got SIGTERM while a refresh hangs, and the request that waits for the refresh.
 async fn stopping_with_a_refresh_in_flight(world: &World) -> (Served, JoinHandle<reqwest::Result<Response>>) {
     let server = world.serve();
     world.sim.next(Fault::Hang);
@@ -95,32 +95,35 @@ async fn a_refresh_in_flight_at_sigterm_is_stored_and_answered() {
 }
 
 #[tokio::test]
-async fn a_second_signal_gives_up_what_is_in_flight() {
+async fn a_second_signal_abandons_refreshes_in_flight() {
     let world = World::connected();
     let (server, refresh) = stopping_with_a_refresh_in_flight(&world).await;
     server.signal("INT");
     let (ended, log) = server.ended().await;
     assert_eq!(ended.code(), Some(130), "{log}");
-    assert!(log.contains("stopped before everything was finished"), "{log}");
+    assert!(log.contains("stopped before all requests and refreshes were finished"), "{log}");
     assert!(refresh.await.unwrap().is_err());
     world.sim.abandon_first(1);
     let status = world.json(&["status", "gitlab", "alice"]);
-    // What was sent is not forgotten; how long ago it was decides what it is called.
+    // The sent request is recorded; its age decides which of the two states is shown.
     let doubt = status["state"] == "refreshing" || status["state"] == "in_doubt";
     assert!(doubt && status["generation"] == 1, "{status}");
 }
 
 #[tokio::test]
-async fn a_unix_socket_needs_no_key_and_is_its_owners_alone() {
+async fn a_unix_socket_needs_no_key_and_is_readable_only_by_its_owner() {
     let world = World::connected();
     fs::write(world.config(), without_key(&fs::read_to_string(world.config()).unwrap())).unwrap();
     let path = world.folder.path().join("ts.sock");
     let bind = format!("unix:{}", path.display());
 
     let checked = world.run(&["config", "check"]);
-    assert!(checked.code == 0 && checked.stderr.contains("serve needs an API key for 127.0.0.1:8080"), "{checked:?}");
-    let refused = world.serve_badly("127.0.0.1:0");
-    refused.failed(2, "server.api_key: without one nothing is served at 127.0.0.1:0");
+    assert!(
+        checked.code == 0 && checked.stderr.contains("serve needs an API key to listen on 127.0.0.1:8080"),
+        "{checked:?}"
+    );
+    let refused = world.serve_fails("127.0.0.1:0");
+    refused.failed(2, "server.api_key is not set: 127.0.0.1:0 is not served without an API key");
     assert!(refused.stderr.contains("apikey new"), "{refused:?}");
 
     let server = Served::start(world.serving(&bind)).unwrap();
@@ -129,7 +132,7 @@ async fn a_unix_socket_needs_no_key_and_is_its_owners_alone() {
     let client = Client::builder().unix_socket(path.as_path()).build().unwrap();
     let token = client.get(format!("http://localhost{TOKEN}")).send().await.unwrap();
     assert_eq!(token.status(), StatusCode::OK);
-    // Kept alive, it would be waited for.
+    // The server would wait for a connection that is kept alive.
     drop((client, token));
     server.signal("INT");
     let (ended, log) = server.ended().await;
@@ -138,7 +141,7 @@ async fn a_unix_socket_needs_no_key_and_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn sighup_takes_over_a_good_configuration_and_refuses_a_bad_one() {
+async fn sighup_applies_a_valid_configuration_and_rejects_an_invalid_one() {
     let world = World::connected();
     let server = world.serve();
     let config = fs::read_to_string(world.config()).unwrap();
@@ -148,12 +151,12 @@ async fn sighup_takes_over_a_good_configuration_and_refuses_a_bad_one() {
 
     fs::write(world.config(), format!("{with_second}\n[nonsense]\n")).unwrap();
     server.signal("HUP");
-    server.logs("the new configuration is refused").await;
+    server.logs("the new configuration is rejected").await;
     assert_eq!(server.status(TOKEN, second).await, StatusCode::UNAUTHORIZED);
 
     fs::write(world.config(), with_second).unwrap();
     server.signal("HUP");
-    server.logs("the configuration was read again").await;
+    server.logs("configuration reloaded").await;
     assert_eq!(server.status(TOKEN, second).await, StatusCode::OK);
 
     fs::write(world.config(), without_key(&config)).unwrap();
@@ -173,23 +176,23 @@ fn without_key(config: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_it_cannot_have_is_named() {
+async fn an_address_or_store_in_use_is_named() {
     let world = World::connected();
     let server = world.serve();
     let taken = server.addresses[0].trim_start_matches("http://");
-    world.serve_badly(taken).failed(1, &format!("cannot listen at {taken}"));
-    world.serve_badly("127.0.0.1:0").failed(4, &format!("in use by process {}", server.id()));
+    world.serve_fails(taken).failed(1, &format!("cannot listen on {taken}"));
+    world.serve_fails("127.0.0.1:0").failed(4, &format!("in use by process {}", server.id()));
     let socket = world.folder.path().join("ts.sock");
-    world.serve_badly(&format!("unix:{}", socket.display())).failed(4, "in use by process");
-    assert!(!socket.exists(), "nothing is left of a start that failed");
+    world.serve_fails(&format!("unix:{}", socket.display())).failed(4, "in use by process");
+    assert!(!socket.exists(), "a start that failed leaves no socket");
     let file = Path::new(&world.folder.path()).join("file");
     fs::write(&file, "mine").unwrap();
-    world.serve_badly(&format!("unix:{}", file.display())).failed(1, "something else is there");
+    world.serve_fails(&format!("unix:{}", file.display())).failed(1, "another file exists there");
     let logged = Ran::new(world.serving("127.0.0.1:0").env("RUST_LOG", "nonsense=loud").output().unwrap());
     assert!(logged.code == 2 && logged.stderr.contains("RUST_LOG"), "{logged:?}");
     let nowhere = format!("unix:{}/nowhere/ts.sock", world.folder.path().display());
-    let refused = world.serve_badly(&nowhere);
-    refused.failed(1, &format!("cannot listen at {nowhere}: its folder is missing\n\nnext: make the folder"));
+    let refused = world.serve_fails(&nowhere);
+    refused.failed(1, &format!("cannot listen on {nowhere}: its folder does not exist\n\nnext: create the folder"));
     assert_eq!(server.status("/livez", None).await, StatusCode::OK);
     let ready: Value = server.ask(Method::GET, "/readyz", None).send().await.unwrap().json().await.unwrap();
     assert_eq!(ready, json!({ "status": "ok", "degraded": [] }));
@@ -197,10 +200,10 @@ async fn what_it_cannot_have_is_named() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_fails_after_the_start_ends_in_order() {
+fn a_failure_after_the_start_shuts_down_in_order() {
     let world = World::connected();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let ran = Ran::new(world.serving("127.0.0.1:0").stdout(full).output().unwrap()).without_secrets();
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("what is under way is finished") && ran.stderr.contains("No space left"), "{ran:?}");
+    assert!(ran.stderr.contains("finishing open requests") && ran.stderr.contains("No space left"), "{ran:?}");
 }

@@ -1,4 +1,4 @@
-//! Wrong usage, missing files, and the help.
+//! Wrong usage, missing files, and `--help`.
 
 use std::fs;
 
@@ -14,8 +14,8 @@ fn run(args: &[&str]) -> Ran {
 #[test]
 fn every_help_ends_with_two_examples() {
     let of = |command: &'static str| vec![command];
-    let below = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
-    for command in COMMANDS.map(of).into_iter().chain(below) {
+    let subcommands = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
+    for command in COMMANDS.map(of).into_iter().chain(subcommands) {
         let ran = run(&[&*command, &["--help"]].concat());
         assert_eq!(ran.code, 0, "{command:?}");
         let (_, examples) = ran.stdout.split_once("Examples:\n").unwrap();
@@ -31,7 +31,7 @@ fn every_help_ends_with_two_examples() {
 }
 
 #[test]
-fn every_command_tells_wrong_usage() {
+fn every_command_reports_wrong_usage() {
     for wrong in [
         &[][..],
         &["nonsense"],
@@ -69,31 +69,31 @@ fn every_command_tells_wrong_usage() {
         assert_eq!(ran.code, 2, "{wrong:?}: {ran:?}");
         assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{wrong:?}: {ran:?}");
         let ran = run(&[&["--json"], wrong].concat());
-        let told: serde_json::Value =
+        let report: serde_json::Value =
             serde_json::from_str(&ran.stderr).unwrap_or_else(|_| panic!("{wrong:?}: {ran:?}"));
-        let next = told["next"].as_str().unwrap();
-        assert!(next.starts_with("token-supervisor") && next.ends_with("--help"), "{wrong:?}: {told}");
-        let error = told["error"].as_str().unwrap();
+        let next = report["next"].as_str().unwrap();
+        assert!(next.starts_with("token-supervisor") && next.ends_with("--help"), "{wrong:?}: {report}");
+        let error = report["error"].as_str().unwrap();
         let one_line = !error.contains('\n') && !error.starts_with("error") && !error.ends_with('.');
-        assert!(one_line && !error.is_empty(), "{wrong:?}: {told}");
-        assert_eq!((ran.code, ran.stdout.is_empty(), &told["exit_code"]), (2, true, &2.into()), "{wrong:?}");
+        assert!(one_line && !error.is_empty(), "{wrong:?}: {report}");
+        assert_eq!((ran.code, ran.stdout.is_empty(), &report["exit_code"]), (2, true, &2.into()), "{wrong:?}");
     }
     for (wrong, word) in [
         (&["apikey", "new", ""][..], "name"),
         (&["apikey", "new", "x", "--user-prefix", "acme"], "must end in"),
-        (&["apikey", "new", "x", "--idp", "GitHub"], "next: --idp takes the NAME of a section [idp.NAME]"),
+        (&["apikey", "new", "x", "--idp", "GitHub"], "next: give --idp the NAME of a section [idp.NAME]"),
         (&["token", "GitHub", "alice"], "identity provider must match"),
         (&["hold", "gitlab", "", "--reason", "x"], "user must be"),
-        (&["why", "nonsense"], "no code of ours"),
+        (&["why", "nonsense"], "unknown code"),
         (&["why", "reconect_required"], "next: token-supervisor why reconnect_required, if you meant that"),
     ] {
         run(wrong).failed(2, word);
     }
 }
 
-/// Not there, not TOML, and pointing at keys that are not there.
+/// The configuration is missing, is not TOML, is not text, or names a key file that is missing.
 #[test]
-fn every_command_tells_which_file_is_missing() {
+fn every_command_names_a_missing_file() {
     let world = World::connected();
     let path = |name: &str| world.folder.path().join(name).display().to_string();
     fs::write(path("broken.toml"), "[store\nurl = \"ts-test-secret-url\"").unwrap();
@@ -113,20 +113,20 @@ fn every_command_tells_which_file_is_missing() {
     }
     let doctor = world.run(&["doctor"]);
     assert!(doctor.code == 1 && doctor.stdout.contains("WRONG  keys"), "{doctor:?}");
-    assert!(doctor.stdout.contains("-      idp.gitlab     not looked at\n") && fits(&doctor.stdout), "{doctor:?}");
+    assert!(doctor.stdout.contains("-      idp.gitlab     not checked\n") && fits(&doctor.stdout), "{doctor:?}");
     for config in ["missing.toml", "broken.toml"] {
         let doctor = world.run(&["doctor", "--json", "--config", config]);
-        let told: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
-        let found = |at: usize| (told["findings"][at]["what"].as_str(), told["findings"][at]["verdict"].as_str());
-        assert_eq!((doctor.code, &told["ok"]), (2, &false.into()), "{told}");
-        assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{told}");
-        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{told}");
+        let report: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap();
+        let found = |at: usize| (report["findings"][at]["what"].as_str(), report["findings"][at]["verdict"].as_str());
+        assert_eq!((doctor.code, &report["ok"]), (2, &false.into()), "{report}");
+        assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{report}");
+        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{report}");
     }
 }
 
-/// Each with what to do about it.
+/// The error and `doctor` give the same advice.
 #[test]
-fn a_store_that_does_not_open_says_why() {
+fn a_store_that_cannot_be_opened_is_explained() {
     let world = World::connected();
     fs::create_dir(world.folder.path().join("folder")).unwrap();
     fs::write(world.folder.path().join("notes"), "not a database, but longer than a few bytes").unwrap();

@@ -1,4 +1,4 @@
-//! What people do with grants.
+//! The commands that read and change grants.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::{
 };
 
 #[test]
-fn a_grant_is_held_released_ended_and_taken_back() {
+fn a_grant_is_held_released_disconnected_and_restored() {
     let world = World::connected();
     let held = world.json(&["hold", "gitlab", "alice", "--reason", "the audit"]);
     assert_eq!((&held["held"], &held["held_reason"]), (&true.into(), &"the audit".into()), "{held}");
     let refused = world.run(&["refresh", "gitlab", "alice"]);
     refused.failed(4, "unavailable (held): release the grant, then try again in 60 s; a valid token is there until 20");
     refused.failed(4, "next: token-supervisor release gitlab alice\n");
-    let told: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
-    assert_eq!((&told["generation"], &told["grant_id"]), (&1.into(), &held["grant_id"]), "{told}");
-    assert_eq!((&told["valid_until"], told.get("max_ttl")), (&held["expires_at"], None), "{told}");
-    assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are served");
+    let report: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
+    assert_eq!((&report["generation"], &report["grant_id"]), (&1.into(), &held["grant_id"]), "{report}");
+    assert_eq!((&report["valid_until"], report.get("max_ttl")), (&held["expires_at"], None), "{report}");
+    assert!(world.token(&[]).starts_with("ts-test-secret-"), "valid tokens are still served");
     assert_eq!(world.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(world.sim.requests(), 0);
     for (args, head) in [
-        (&["release", "gitlab", "alice"][..], "released; it was not held\n"),
-        (&["hold", "gitlab", "--reason", "x"], "held: all of gitlab\n"),
-        (&["release", "gitlab"], "released: all of gitlab\n"),
-        (&["release", "gitlab"], "released; it was not held: all of gitlab\n"),
+        (&["release", "gitlab", "alice"][..], "Nothing to release: not on hold.\n"),
+        (&["hold", "gitlab", "--reason", "x"], "On hold.\nall grants of gitlab\n"),
+        (&["release", "gitlab"], "Released.\nall grants of gitlab\n"),
+        (&["release", "gitlab"], "Nothing to release: not on hold.\nall grants of gitlab\n"),
     ] {
         let ran = world.run(args);
         assert!(ran.code == 0 && ran.stdout.starts_with(head), "{ran:?}");
@@ -44,7 +44,9 @@ fn a_grant_is_held_released_ended_and_taken_back() {
     assert_eq!((&status["store"], &status["journal_pending"]), (&"ok".into(), &0.into()), "{status}");
     assert!(status["name"].as_str().unwrap().starts_with("ts-") && !status["name"].as_str().unwrap().contains(' '));
 
-    world.run(&["purge", "gitlab", "alice"]).failed(2, "next: token-supervisor disconnect gitlab alice, then the same");
+    world
+        .run(&["purge", "gitlab", "alice"])
+        .failed(2, "next: token-supervisor disconnect gitlab alice, then run purge");
     let gone = world.json(&["disconnect", "gitlab", "alice"]);
     assert_eq!((&gone["state"], gone.get("revoked")), (&"revoked".into(), None), "{gone}");
     world.run(&["token", "gitlab", "alice"]).failed(5, "token-supervisor connect gitlab alice --stdin");
@@ -60,40 +62,40 @@ fn a_grant_is_held_released_ended_and_taken_back() {
 }
 
 #[test]
-fn a_revocation_that_fails_is_queued_and_said_to_be() {
+fn a_revocation_that_fails_is_reported_as_queued() {
     let world = World::connected();
     world.sim.fail_revocations(Some(503));
     let ran = world.run(&["disconnect", "gitlab", "alice", "--revoke"]);
-    assert!(ran.code == 0 && ran.stdout.starts_with("disconnected; the revocation is queued"), "{ran:?}");
+    assert!(ran.code == 0 && ran.stdout.starts_with("Disconnected. The revocation is queued"), "{ran:?}");
     assert_eq!(world.sim.revocations(), 1);
 }
 
 #[tokio::test]
-async fn a_command_does_nothing_for_other_grants_and_looking_costs_nothing() {
+async fn a_command_refreshes_no_other_grant_and_reading_refreshes_nothing() {
     let world = World::new(Duration::from_secs(4));
     let users = ["alice", "bob"];
     for user in users {
         world.connect(user);
     }
-    // On a busy machine what a command stores may be due at once, and is refreshed by it.
+    // On a busy machine a stored grant may be due at once, and `connect` refreshes it.
     let before = world.sim.presentations().len();
     let due = |user| world.json(&["status", "gitlab", user])["state"] == "due";
-    polled("they come due", Duration::from_secs(60), || users.into_iter().all(due).then_some(())).await;
-    for looking in [&["status"][..], &["list"], &["doctor"], &["status", "gitlab", "alice"]] {
-        assert_eq!(world.run(looking).code, 0);
+    polled("both grants are due", Duration::from_secs(60), || users.into_iter().all(due).then_some(())).await;
+    for reading in [&["status"][..], &["list"], &["doctor"], &["status", "gitlab", "alice"]] {
+        assert_eq!(world.run(reading).code, 0);
     }
     assert_eq!(world.sim.presentations_after(before), []);
-    // One of them refreshes what is due.
+    // One of the next two commands refreshes the grant of alice.
     world.token(&[]);
     assert_eq!(world.run(&["refresh", "gitlab", "alice"]).code, 0);
     let sent = world.sim.presentations_after(before);
     let alices = |one: &Presentation| one.token.as_ref().is_some_and(|token| &*token.user == "alice");
-    assert!(!sent.is_empty() && sent.iter().all(alices), "for alice alone: {sent:?}");
+    assert!(!sent.is_empty() && sent.iter().all(alices), "only alice's grant is refreshed: {sent:?}");
 }
 
-/// What was stored last is in the log beside the store's file.
+/// The last writes are in the WAL beside the store's file.
 #[test]
-fn a_clock_that_is_behind_what_was_written_is_wrong() {
+fn a_clock_behind_a_stored_file_is_wrong() {
     let world = World::connected();
     let tomorrow = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now() + 86_400_000);
     for name in ["token-supervisor.db-wal", "token-supervisor.journal/x"] {
@@ -106,7 +108,7 @@ fn a_clock_that_is_behind_what_was_written_is_wrong() {
 }
 
 #[test]
-fn what_is_handed_in_is_read_as_it_came_and_never_shown() {
+fn the_input_of_connect_is_read_unmodified_and_never_printed() {
     let world = World::new(Duration::from_secs(7_200));
     let connect = |input: &[u8]| world.pipe(&["connect", "gitlab", "alice", "--stdin"], input);
     for (input, word) in [
@@ -118,21 +120,21 @@ fn what_is_handed_in_is_read_as_it_came_and_never_shown() {
     ] {
         connect(input.as_bytes()).failed(2, word);
     }
-    let answer = world.sim.consent_answer("alice");
-    let (first, again) = (connect(&answer), connect(&answer));
-    assert!(first.code == 0 && first.stdout.starts_with("connected\ngitlab / alice   g_"), "{first:?}");
-    assert!(again.code == 0 && again.stdout.starts_with("unchanged: already connected"), "{again:?}");
-    let ran = world.pipe(&["connect", "gitlab", "bob", "--stdin"], &answer);
+    let response = world.sim.consent_answer("alice");
+    let (first, again) = (connect(&response), connect(&response));
+    assert!(first.code == 0 && first.stdout.starts_with("Connected.\ngitlab / alice   g_"), "{first:?}");
+    assert!(again.code == 0 && again.stdout.starts_with("Unchanged: already connected"), "{again:?}");
+    let ran = world.pipe(&["connect", "gitlab", "bob", "--stdin"], &response);
     ran.failed(1, "connected under another key");
 
-    // GitHub's answers are forms.
+    // GitHub's responses are forms.
     let github = SimulatedIdp::start(Profile::github()).unwrap();
     let form = world.pipe(&["connect", "gitlab", "carol", "--stdin"], &github.consent_answer("carol"));
     assert_eq!(form.code, 0, "{form:?}");
 }
 
 #[test]
-fn tokens_come_in_the_form_that_was_asked_for() {
+fn tokens_are_printed_in_the_requested_format() {
     let world = World::connected();
     let plain = world.token(&[]);
     let token = plain.trim_end();
@@ -147,23 +149,27 @@ fn tokens_come_in_the_form_that_was_asked_for() {
         assert_eq!(json[field], value, "{json}");
     }
     assert!(json["expires_at"].as_str().unwrap().ends_with('Z') && json["expires_in"].as_u64() > Some(7_000));
-    // What is logged never has it, and goes elsewhere.
+    // The log contains no token and goes to stderr.
     assert_eq!(world.token(&["-vv"]), plain);
 }
 
 #[test]
-fn scripts_see_what_to_do_in_the_exit_code() {
+fn the_exit_code_says_what_to_do() {
     let world = World::connected();
     world.run(&["token", "github", "alice"]).failed(2, "[idp.github]");
     world.run(&["token", "gitlab", "bob"]).failed(5, "connect gitlab bob");
     let asked = world.run(&["token", "gitlab", "alice", "--min-ttl", "900000", "--json"]);
-    let told: Value = serde_json::from_str(&asked.stderr).unwrap();
-    assert_eq!((asked.code, told["max_ttl"].as_u64() > Some(60), &told["generation"]), (2, true, &1.into()), "{told}");
+    let report: Value = serde_json::from_str(&asked.stderr).unwrap();
+    assert_eq!(
+        (asked.code, report["max_ttl"].as_u64() > Some(60), &report["generation"]),
+        (2, true, &1.into()),
+        "{report}"
+    );
     world.sim.always(Some(Fault::Status(503, Some("20".to_owned()))));
     let down = world.run(&["refresh", "gitlab", "alice", "--json"]);
-    let told: Value = serde_json::from_str(&down.stderr).unwrap();
-    assert_eq!((down.code, &told["exit_code"], &told["code"]), (4, &4.into(), &"unavailable".into()), "{down:?}");
-    assert!(told["retry_after"].as_u64() >= Some(1) && told["next"].as_str() > Some(""), "{told}");
+    let report: Value = serde_json::from_str(&down.stderr).unwrap();
+    assert_eq!((down.code, &report["exit_code"], &report["code"]), (4, &4.into(), &"unavailable".into()), "{down:?}");
+    assert!(report["retry_after"].as_u64() >= Some(1) && report["next"].as_str() > Some(""), "{report}");
 
     let world = World::connected();
     world.sim.end_family("alice");
@@ -173,7 +179,7 @@ fn scripts_see_what_to_do_in_the_exit_code() {
 }
 
 #[test]
-fn an_identity_provider_out_of_reach_is_said_to_be() {
+fn an_unreachable_identity_provider_is_reported() {
     let world = World::connected();
     let mut command = world.command(&["refresh", "gitlab", "alice"]);
     let (_kept, nobody) = nobody();

@@ -1,12 +1,12 @@
-//! The blocks of a page, run in their order as a reader would type them: in one shell, in an empty folder.
+//! Runs the blocks of a page in order, as a reader would type them: in one shell, in an empty folder.
 //!
-//! What stands for the world outside:
+//! The outside world is replaced:
 //!
-//! - `token-supervisor` is the program as it was built; the identity providers of its configuration are simulated ones,
-//!   and `127.0.0.1:8080` is wherever its server found a port;
-//! - `cargo run --release -- ..` is that program, too, and its demo is short;
-//! - `answer.json` and its like are what the simulated providers' token endpoints answered;
-//! - the client is registered as the pages call it.
+//! - `token-supervisor` is the program under test. The identity providers of its configuration are simulated, and
+//!   `127.0.0.1:8080` becomes the free port that its server chose.
+//! - `cargo run --release -- ..` runs the same program, with a short demo.
+//! - `response.json` and similar files hold responses of the simulated providers' token endpoints.
+//! - The client is registered with the ID and secret that the pages use.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
@@ -18,10 +18,10 @@ use crate::skip;
 
 const SECRET: &str = "ts-test-secret-";
 
-/// Where pages find the server.
+/// The address of the server on the pages.
 const USUAL: &str = "127.0.0.1:8080";
 
-/// The simulated providers by their names in configurations, and what their token endpoints answered: a file, for a user.
+/// The simulated providers, by their names in configurations.
 struct Outside {
     github: SimulatedIdp,
     gitlab: SimulatedIdp,
@@ -33,9 +33,10 @@ impl Outside {
         Self { github: start(Profile::github()).unwrap(), gitlab: start(Profile::gitlab()).unwrap() }
     }
 
-    fn answers(&self, folder: &Path) {
+    /// Writes responses of the token endpoints, one file for each user.
+    fn responses(&self, folder: &Path) {
         for (file, idp, user) in [
-            ("answer.json", &self.github, "alice"),
+            ("response.json", &self.github, "alice"),
             ("bob.json", &self.github, "bob"),
             ("gitlab.json", &self.gitlab, "alice"),
         ] {
@@ -43,10 +44,10 @@ impl Outside {
         }
     }
 
-    /// The commands that readers have, in a folder of their own.
+    /// Writes the commands that readers have to a folder.
     fn commands(&self, folder: &Path) {
         let mut program = "#!/usr/bin/env bash\nconfig=token-supervisor.toml\n".to_owned();
-        // What is not in the configuration is not added to it.
+        // Variables must not add a provider that the configuration does not have.
         let instead = |idp: &str, setting: &str, url: &str| {
             let variable = format!("TOKEN_SUPERVISOR__IDP__{}__{setting}", idp.to_uppercase());
             format!("if grep -qs '^\\[idp.{idp}\\]' $config; then export {variable}={url}; fi\n")
@@ -68,7 +69,7 @@ impl Outside {
     }
 }
 
-/// What is around the blocks.
+/// The script before the first block.
 const PROLOGUE: &str = r#"set -euo pipefail
 served=() address=127.0.0.1:0
 finish() {
@@ -79,7 +80,7 @@ finish() {
 }
 trap finish EXIT
 at() { echo "--- $1"; echo "--- $1" >&2; }
-serving() { # until it says so
+serving() { # waits until the server prints its address
   for _ in $(seq 600); do
     address=$(sed -n 's|^serv[a-z]* *http://\([^ ]*\).*|\1|p' "$1" 2> /dev/null | head -n 1) || true
     if [ -n "$address" ]; then return; fi
@@ -93,16 +94,16 @@ serving() { # until it says so
 /// Follows the page.
 ///
 /// # Panics
-/// If something in it does not work.
+/// A command on the page fails.
 pub(super) fn follow(page: &Page) {
     let (outside, folder, around) = (Outside::new(), TempDir::new().unwrap(), TempDir::new().unwrap());
-    outside.answers(folder.path());
+    outside.responses(folder.path());
     outside.commands(around.path());
     let (script, out, err) = (around.path().join("script"), around.path().join("out"), around.path().join("err"));
     let text = script_of(page).replace("https://api.github.com/user", &outside.github.userinfo_url());
     fs::write(&script, text).unwrap();
     let ended = Command::new("timeout")
-        // It only bounds how long a page hangs: all of them are followed at once.
+        // Only a bound for a page that hangs: all pages are followed at the same time.
         .args(["--kill-after=5", "600", "bash"])
         .arg(&script)
         .current_dir(&folder)
@@ -110,7 +111,7 @@ pub(super) fn follow(page: &Page) {
         .env("PATH", format!("{}:{}", around.path().display(), skip::variable("PATH").unwrap()))
         .env("HOME", folder.path())
         .env("OUT", &out)
-        // Nothing is asked that is not of this machine.
+        // Requests to other machines fail.
         .env("http_proxy", "http://127.0.0.1:9")
         .env("https_proxy", "http://127.0.0.1:9")
         .env("no_proxy", "127.0.0.1")
@@ -120,9 +121,9 @@ pub(super) fn follow(page: &Page) {
         .status()
         .unwrap();
     let read = |path| fs::read_to_string(path).unwrap();
-    let (told, logged) = (read(&out), read(&err));
+    let (printed, logged) = (read(&out), read(&err));
     assert!(!logged.contains(SECRET), "{}: a secret was logged", page.name);
-    assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&told));
+    assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&printed));
     let spent = [&outside.github, &outside.gitlab].map(|idp| idp.duplicate_spends());
     assert_eq!(spent, [0, 0], "{}", page.name);
 }
@@ -146,7 +147,7 @@ fn script_of(page: &Page) -> String {
     script
 }
 
-/// As it may be shown.
+/// Masks secrets in output.
 fn without_secrets(text: &str) -> String {
     let mut pieces = text.split(SECRET);
     let first = pieces.next().unwrap_or_default().to_owned();

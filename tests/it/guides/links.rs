@@ -1,9 +1,9 @@
-//! Links lead somewhere.
+//! Every link has a target.
 
 use super::{page::Page, pages, root};
 
 #[test]
-fn every_link_within_leads_somewhere() {
+fn every_internal_link_has_a_target() {
     let pages = pages();
     for page in &pages {
         for (line, target) in page.prose.iter().flat_map(|(line, text)| targets(text).map(move |to| (line, to))) {
@@ -22,7 +22,7 @@ fn every_link_within_leads_somewhere() {
     }
 }
 
-/// Of the links in a line, without its code.
+/// Returns the targets of the links in a line.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     let links = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
     links.map(|(target, _)| target)

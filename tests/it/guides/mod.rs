@@ -1,18 +1,17 @@
-//! The documentation is true: README.md and every page of docs/ are followed to the letter, and what they list is what
-//! the program has.
+//! README.md and every page of docs/ are followed to the letter, and their lists are compared with the program.
 //!
-//! Every fenced block is checked as its fence says, and one that says nothing known fails:
+//! The fence of a block selects its check. An unknown fence fails:
 //!
 //! | fence | check |
 //! |---|---|
 //! | `sh` | run, see [`follow`] |
-//! | `sh background` | one command, run beside the blocks after it as soon as it serves |
+//! | `sh background` | one command, which serves while the blocks after it run |
 //! | `sh not run: REASON` | none |
-//! | `toml` | `config check` takes it |
+//! | `toml` | `config check` accepts it |
 //! | `toml cargo` | the features that it names exist |
 //! | `rust` | a doctest, see `src/lib.rs` |
 //! | `python` | run, as blocks of `sh` are |
-//! | `text`, `json`, `nginx`, `ini` | none: what others read, or what is printed |
+//! | `text`, `json`, `nginx`, `ini` | none: files of other programs, or printed output |
 
 mod follow;
 mod links;
@@ -31,12 +30,12 @@ use token_supervisor::Keyring;
 
 use crate::skip;
 
-/// The top of the sources.
+/// The root of the source tree.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// README.md and the pages of docs/.
+/// Returns README.md and the pages of docs/.
 fn pages() -> Vec<Page> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
@@ -45,7 +44,7 @@ fn pages() -> Vec<Page> {
     paths.iter().map(|path| Page::read(path)).collect()
 }
 
-/// The program in that folder, with nothing of the machine's environment.
+/// Returns the program, to run in the folder without the environment of this machine.
 fn program(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
     command.args(args).current_dir(folder).env_clear();
@@ -60,7 +59,7 @@ fn text(output: Output) -> String {
 fn every_page_works_as_it_is_written() {
     for name in ["bash", "curl", "python3", "timeout"] {
         if Command::new(name).arg("--version").output().is_err() {
-            return skip::without(name, &format!("there is no {name}, which the documentation uses"));
+            return skip::without(name, &format!("the documentation uses {name}, which is not installed"));
         }
     }
     let pages = pages();
@@ -72,23 +71,23 @@ fn every_page_works_as_it_is_written() {
 }
 
 #[test]
-fn every_block_says_what_it_is() {
+fn every_block_has_a_known_fence() {
     for page in pages() {
         for block in &page.blocks {
             if let Kind::Unknown = block.kind {
-                panic!("{}:{}: a block of no known kind", page.name, block.line);
+                panic!("{}:{}: unknown fence", page.name, block.line);
             }
         }
     }
 }
 
 #[test]
-fn every_configuration_is_taken() {
+fn every_configuration_is_valid() {
     for page in pages() {
         for block in page.blocks.iter().filter(|block| block.kind == Kind::Toml) {
             let folder = tempfile::TempDir::new().unwrap();
-            let (text_there, variables) = here(&block.text, folder.path());
-            fs::write(folder.path().join("token-supervisor.toml"), text_there).unwrap();
+            let (config, variables) = completed(&block.text, folder.path());
+            fs::write(folder.path().join("token-supervisor.toml"), config).unwrap();
             let mut check = program(folder.path(), &["config", "check"]);
             let output = check.envs(variables.iter().map(|name| (name, "x"))).output().unwrap();
             let code = output.status.code();
@@ -97,9 +96,9 @@ fn every_configuration_is_taken() {
     }
 }
 
-/// A piece of a configuration as it can be checked in that folder: the files that it names are there, the provider that
-/// it does not have is added; and the variables that it needs.
-fn here(piece: &str, folder: &Path) -> (String, Vec<String>) {
+/// Completes a piece of a configuration so that it can be checked in the folder: creates the files that it names and adds
+/// a provider if it has none. Also returns the variables that it needs.
+fn completed(piece: &str, folder: &Path) -> (String, Vec<String>) {
     let mut piece = piece.replace("file = \"/", &format!("file = \"{}/", folder.display()));
     if !piece.contains("[idp.github]") {
         piece += "\n[idp.github]\npreset = \"github\"\nclient_id = \"x\"\nclient_secret = \"x\"\n";
@@ -108,7 +107,7 @@ fn here(piece: &str, folder: &Path) -> (String, Vec<String>) {
         let start = format!("{of} = \"");
         piece.split(&start).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
     };
-    // A key file is as good as any other text where another value is asked for.
+    // Files for other values also get the text of a key file, which any of them accepts.
     for file in values("file").iter().map(String::as_str).chain(["token-supervisor.keys"]) {
         let path = folder.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

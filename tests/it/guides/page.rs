@@ -1,13 +1,13 @@
-//! A page of the documentation, as far as it is checked.
+//! Reads a page of the documentation.
 
 use std::{fs, path::Path};
 
 use super::root;
 
 pub(super) struct Page {
-    /// Its path from the top of the sources.
+    /// The path from the root of the source tree.
     pub(super) name: String,
-    /// Its lines that are no code.
+    /// The lines outside of blocks, with their numbers.
     pub(super) prose: Vec<(usize, String)>,
     pub(super) blocks: Vec<Block>,
 }
@@ -15,7 +15,7 @@ pub(super) struct Page {
 /// A fenced block.
 pub(super) struct Block {
     pub(super) kind: Kind,
-    /// Of its first line.
+    /// The number of its first line.
     pub(super) line: usize,
     pub(super) text: String,
 }
@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Python,
     Toml,
     Cargo,
-    /// Checked elsewhere, or not at all.
+    /// A block that is checked elsewhere, or not at all.
     Shown,
     Unknown,
 }
@@ -64,11 +64,11 @@ impl Page {
                 (None, false) => prose.push((at + 1, line.to_owned())),
             }
         }
-        assert!(!within, "{name}: a block does not end");
+        assert!(!within, "{name}: a block is not closed");
         Self { name, prose, blocks }
     }
 
-    /// What its links call its headings, as GitHub makes it.
+    /// Returns the anchors of the headings, as GitHub generates them.
     pub(super) fn anchors(&self) -> Vec<String> {
         let headings = self.prose.iter().filter_map(|(_, line)| line.trim_start_matches('#').strip_prefix(' '));
         let slug = |heading: &str| {
@@ -78,7 +78,7 @@ impl Page {
         headings.map(slug).collect()
     }
 
-    /// The lines between the heading that is named so and the next of its level or above; none if there is none.
+    /// Returns the lines from a heading to the next one of its level or above, if the heading exists.
     pub(super) fn section(&self, heading: &str) -> Option<String> {
         let level = |line: &str| line.len() - line.trim_start_matches('#').len();
         let mut lines = self.prose.iter().map(|(_, line)| line).skip_while(|line| *line != heading);

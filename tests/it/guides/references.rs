@@ -1,4 +1,4 @@
-//! The pages where people look things up list what the program has: it is asked, not they.
+//! The reference pages list everything that the program has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ fn page(name: &str) -> Page {
     Page::read(&root().join("docs").join(name))
 }
 
-/// Everything but its blocks.
+/// Returns the page without its blocks.
 fn prose(page: &Page) -> String {
     page.prose.iter().map(|(_, line)| format!("{line}\n")).collect()
 }
 
-/// Whether it stands there as code.
+/// Returns whether the text contains `code` in backticks.
 fn has(text: &str, code: &str) -> bool {
     text.contains(&format!("`{code}`"))
 }
@@ -27,7 +27,7 @@ fn run(args: &[&str]) -> String {
     text(program(TempDir::new().unwrap().path(), args).output().unwrap())
 }
 
-/// What stands under `Commands:`.
+/// Returns the commands that `--help` lists.
 fn commands(of: &[&str]) -> Vec<String> {
     let help = run(&[of, &["--help"]].concat());
     let Some((_, listed)) = help.split_once("Commands:\n") else { return Vec::new() };
@@ -36,7 +36,7 @@ fn commands(of: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn every_command_and_option_is_in_its_place() {
+fn every_command_and_option_is_in_its_section() {
     let page = page("command-line.md");
     let shared = page.section("## Options of many commands").unwrap();
     let mut all = Vec::new();
@@ -56,18 +56,18 @@ fn every_command_and_option_is_in_its_place() {
     }
 }
 
-/// What is known in each section, as is said where something is not.
+/// Returns the known keys of each section, from the errors for unknown keys.
 fn settings() -> BTreeMap<&'static str, Vec<String>> {
     const EACH: &str = "q = 1\n[server]\nq = 1\n[[server.api_key]]\nq = 1\n[store]\nq = 1\n[journal]\nq = 1\n[keyring]\nq = 1\n\
         [refresh]\nq = 1\n[limits]\nq = 1\n[retention]\nq = 1\n[log]\nq = 1\n[idp.NAME]\nq = 1\n[[idp.NAME.clients]]\nq = 1\n";
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("token-supervisor.toml"), EACH.replace("NAME", "x")).unwrap();
-    let told = text(program(folder.path(), &["config", "check"]).output().unwrap());
-    let known = told.lines().filter_map(|line| line.split_once("known here are ")).map(|(_, names)| names);
+    let printed = text(program(folder.path(), &["config", "check"]).output().unwrap());
+    let known = printed.lines().filter_map(|line| line.split_once("known here are ")).map(|(_, names)| names);
     let known = known.map(|names| names.split(", ").map(str::to_owned).collect::<Vec<_>>());
     let sections = EACH.lines().filter(|line| line.starts_with('['));
     let all: BTreeMap<_, _> = std::iter::once("").chain(sections).zip(known).collect();
-    assert_eq!(all.len(), 12, "{told}");
+    assert_eq!(all.len(), 12, "{printed}");
     all
 }
 
@@ -77,7 +77,7 @@ fn every_setting_is_in_its_section() {
     for (section, keys) in settings() {
         let heading = if section.is_empty() { "## The file".to_owned() } else { format!("## `{section}`") };
         let place = page.section(&heading).unwrap_or_else(|| panic!("no heading: {heading}"));
-        // An identity provider has the times of [refresh], too.
+        // An identity provider also has the keys of [refresh].
         let more = if section == "[idp.NAME]" { page.section("## `[refresh]`").unwrap() } else { String::new() };
         for key in keys {
             assert!(has(&place, &key) || has(&more, &key), "{section} {key}");
@@ -86,7 +86,7 @@ fn every_setting_is_in_its_section() {
 }
 
 #[test]
-fn every_default_is_what_is_in_effect() {
+fn every_default_is_in_effect() {
     let page = page("configuration.md");
     let folder = TempDir::new().unwrap();
     let idp =
@@ -110,7 +110,7 @@ fn every_default_is_what_is_in_effect() {
 }
 
 #[tokio::test]
-async fn every_route_field_code_and_metric_is_told() {
+async fn every_route_field_code_and_metric_is_documented() {
     let stage = Stage::new().await;
     let document = stage.ask("GET /openapi.json", &[], None).await.granted(200);
     let metrics = String::from_utf8(stage.ask("GET /metrics", &[], None).await.body).unwrap();
@@ -147,7 +147,7 @@ async fn every_route_field_code_and_metric_is_told() {
     }
 }
 
-/// The names of all fields, however deep.
+/// Collects the names of all fields, at any depth.
 fn properties(schema: &Value, names: &mut BTreeSet<String>) {
     match schema {
         Value::Object(members) => {
@@ -161,9 +161,9 @@ fn properties(schema: &Value, names: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_code_is_told() {
-    let told = prose(&page("http-api.md")) + &prose(&page("operating.md"));
+fn every_code_is_documented() {
+    let printed = prose(&page("http-api.md")) + &prose(&page("operating.md"));
     for Why { code, .. } in Why::all() {
-        assert!(has(&told, code), "{code}");
+        assert!(has(&printed, code), "{code}");
     }
 }
