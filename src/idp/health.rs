@@ -139,13 +139,8 @@ impl IdpHealth {
                 None => clients.push(ClientHealth::new(credentials.client_id.clone(), index)),
             }
         }
-        Self {
-            not_before: BootTime(0),
-            throttled: 0,
-            outage: Breaker::new(OUTAGE_THRESHOLD, OUTAGE_BACKOFF),
-            clients,
-            recovered: None,
-        }
+        let outage = Breaker::new(OUTAGE_THRESHOLD, OUTAGE_BACKOFF);
+        Self { not_before: BootTime(0), throttled: 0, outage, clients, recovered: None }
     }
 
     /// Returns the health under new settings. A wait that the provider asked for and an outage remain; pauses end,
@@ -291,14 +286,14 @@ impl IdpHealth {
 
 impl ClientHealth {
     fn new(client_id: String, credentials: usize) -> Self {
-        let pause = Breaker::new(1, OPERATOR_BACKOFF);
+        let (pause, refused_grants) = (Breaker::new(1, OPERATOR_BACKOFF), RefusedGrants::None);
         Self {
             client_id,
             secrets: vec![credentials],
             current: 0,
             refused: 0,
             pause,
-            refused_grants: RefusedGrants::None,
+            refused_grants,
             faulty_grant: None,
         }
     }

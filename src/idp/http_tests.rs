@@ -23,7 +23,7 @@ pub(super) const TOKENS: &str =
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// How the server treats the next request.
-enum ScriptedResponse {
+enum Scripted {
     /// Responds, and waits for the next request on the same connection.
     KeepAlive(Vec<u8>),
     /// Responds, possibly with nothing or half of a response, and closes the connection.
@@ -35,15 +35,15 @@ enum ScriptedResponse {
 }
 
 #[derive(Clone)]
-struct ScriptedServer {
+struct TestServer {
     url: String,
-    script: Arc<Mutex<VecDeque<ScriptedResponse>>>,
+    script: Arc<Mutex<VecDeque<Scripted>>>,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
-impl ScriptedServer {
-    async fn start(script: impl IntoIterator<Item = ScriptedResponse>) -> Self {
+impl TestServer {
+    async fn start(script: impl IntoIterator<Item = Scripted>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let script = Arc::new(Mutex::new(script.into_iter().collect()));
@@ -66,17 +66,17 @@ impl ScriptedServer {
             self.requests.lock().unwrap().push(request);
             let scripted = self.script.lock().unwrap().pop_front().expect("no request beyond the script");
             match scripted {
-                ScriptedResponse::KeepAlive(bytes) => stream.write_all(&bytes).await.unwrap(),
-                ScriptedResponse::Close(bytes) => {
+                Scripted::KeepAlive(bytes) => stream.write_all(&bytes).await.unwrap(),
+                Scripted::Close(bytes) => {
                     let _ = stream.write_all(&bytes).await;
                     let _ = stream.shutdown().await;
                     return;
                 }
-                ScriptedResponse::Reset => {
+                Scripted::Reset => {
                     stream.set_zero_linger().unwrap();
                     return;
                 }
-                ScriptedResponse::Hang(bytes) => {
+                Scripted::Hang(bytes) => {
                     stream.write_all(&bytes).await.unwrap();
                     std::future::pending::<()>().await;
                 }
@@ -125,7 +125,7 @@ pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> Outcome {
     client.refresh(idp, 0, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
 }
 
-async fn refresh(server: &ScriptedServer) -> Outcome {
+async fn refresh(server: &TestServer) -> Outcome {
     let idp = server.idp();
     refresh_with(&client(&idp), &idp).await
 }
@@ -141,8 +141,8 @@ pub(super) fn assert_unknown(outcome: &Outcome, code: &str) {
 
 #[tokio::test]
 async fn the_request_follows_rfc_6749() {
-    let body = |server: &ScriptedServer, number| server.request(number).split_once("\r\n\r\n").unwrap().1.to_owned();
-    let server = ScriptedServer::start((0..3).map(|_| ScriptedResponse::KeepAlive(response("200 OK", TOKENS)))).await;
+    let body = |server: &TestServer, number| server.request(number).split_once("\r\n\r\n").unwrap().1.to_owned();
+    let server = TestServer::start((0..3).map(|_| Scripted::KeepAlive(response("200 OK", TOKENS)))).await;
     let idp = server.idp().scope("a b").param("tenant", "one").param("audience", "x&y");
     let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
     let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -181,7 +181,7 @@ async fn a_request_that_was_never_sent_does_not_spend_the_token() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
-    let plain = ScriptedServer::start([]).await;
+    let plain = TestServer::start([]).await;
     for url in [refused, plain.url.replace("http:", "https:"), "http://no-such-host.invalid/token".to_owned()] {
         let idp = Idp::oauth2(&url, "id", "ts-test-secret-client").connect_timeout(SECOND);
         let Ok(client) = Client::new(&idp, SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))) else {
@@ -201,14 +201,14 @@ async fn a_request_that_was_never_sent_does_not_spend_the_token() {
 async fn a_request_without_a_response_is_in_doubt_and_never_resent() {
     let half = || b"HTTP/1.1 200 OK\r\nContent-Le".to_vec();
     for (scripted, code) in [
-        (ScriptedResponse::Close(Vec::new()), "connection_lost"),
-        (ScriptedResponse::Close(half()), "connection_lost"),
-        (ScriptedResponse::Close(b"SSH-2.0-OpenSSH\r\n".to_vec()), "connection_lost"),
-        (ScriptedResponse::Reset, "connection_lost"),
-        (ScriptedResponse::Close(response("502 Bad Gateway", "<html>")), "http_502"),
-        (ScriptedResponse::Close(response("408 Request Timeout", r#"{"error":"invalid_grant"}"#)), "http_408"),
+        (Scripted::Close(Vec::new()), "connection_lost"),
+        (Scripted::Close(half()), "connection_lost"),
+        (Scripted::Close(b"SSH-2.0-OpenSSH\r\n".to_vec()), "connection_lost"),
+        (Scripted::Reset, "connection_lost"),
+        (Scripted::Close(response("502 Bad Gateway", "<html>")), "http_502"),
+        (Scripted::Close(response("408 Request Timeout", r#"{"error":"invalid_grant"}"#)), "http_408"),
     ] {
-        let server = ScriptedServer::start([scripted]).await;
+        let server = TestServer::start([scripted]).await;
         assert_unknown(&refresh(&server).await, code);
         assert_eq!(server.posts(), 1);
     }
@@ -218,7 +218,7 @@ async fn a_request_without_a_response_is_in_doubt_and_never_resent() {
 async fn timeouts_are_in_doubt() {
     let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", TOKENS.len(), &TOKENS[..9]);
     for bytes in [Vec::new(), begun.into_bytes()] {
-        let server = ScriptedServer::start([ScriptedResponse::Hang(bytes)]).await;
+        let server = TestServer::start([Scripted::Hang(bytes)]).await;
         let idp = server.idp();
         let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &BTreeMap::new(), SECOND / 5).await;
         assert_unknown(&outcome, "timeout");
@@ -229,12 +229,10 @@ async fn timeouts_are_in_doubt() {
 #[tokio::test]
 async fn redirects_are_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
-        let elsewhere = ScriptedServer::start([]).await;
-        let server = ScriptedServer::start([ScriptedResponse::Close(response(
-            &format!("{status}\r\nLocation: {}", elsewhere.url),
-            "",
-        ))])
-        .await;
+        let elsewhere = TestServer::start([]).await;
+        let server =
+            TestServer::start([Scripted::Close(response(&format!("{status}\r\nLocation: {}", elsewhere.url), ""))])
+                .await;
         assert_unknown(&refresh(&server).await, &format!("http_{}", &status[..3]));
         assert_eq!((server.posts(), elsewhere.posts()), (1, 0));
     }
@@ -244,11 +242,8 @@ async fn redirects_are_not_followed() {
 async fn a_reused_connection_that_dies_is_in_doubt() {
     // The second request is sent on the connection of the first, which closes without a response. It may have been
     // processed, so a third request must not follow.
-    let server = ScriptedServer::start([
-        ScriptedResponse::KeepAlive(response("200 OK", TOKENS)),
-        ScriptedResponse::Close(Vec::new()),
-    ])
-    .await;
+    let server =
+        TestServer::start([Scripted::KeepAlive(response("200 OK", TOKENS)), Scripted::Close(Vec::new())]).await;
     let idp = server.idp();
     let client = client(&idp);
     assert!(matches!(refresh_with(&client, &idp).await, Outcome::Refreshed(_)));
@@ -258,7 +253,7 @@ async fn a_reused_connection_that_dies_is_in_doubt() {
 
 #[tokio::test]
 async fn a_connection_closed_after_the_response_causes_no_second_request() {
-    let server = ScriptedServer::start((0..20).map(|_| ScriptedResponse::Close(response("200 OK", TOKENS)))).await;
+    let server = TestServer::start((0..20).map(|_| Scripted::Close(response("200 OK", TOKENS)))).await;
     let idp = server.idp();
     let client = client(&idp);
     for sent in 1..=20 {
@@ -280,14 +275,14 @@ async fn a_response_that_is_too_large_is_in_doubt() {
     let chunked =
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     for bytes in [response("200 OK", &body), chunked.into_bytes()] {
-        let server = ScriptedServer::start([ScriptedResponse::Close(bytes)]).await;
+        let server = TestServer::start([Scripted::Close(bytes)]).await;
         assert_unknown(&refresh(&server).await, "answer_too_large");
     }
     let large = format!(
         r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
         "x".repeat(LARGEST_BODY - 100)
     );
-    let server = ScriptedServer::start([ScriptedResponse::Close(response("200 OK", &large))]).await;
+    let server = TestServer::start([Scripted::Close(response("200 OK", &large))]).await;
     assert!(matches!(refresh(&server).await, Outcome::Refreshed(_)));
 }
 
@@ -306,7 +301,7 @@ async fn a_response_cut_at_any_byte_is_in_doubt() {
         (format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{form}"), false),
     ] {
         for end in 0..=bytes.len() {
-            let server = ScriptedServer::start([ScriptedResponse::Close(bytes.as_bytes()[..end].to_vec())]).await;
+            let server = TestServer::start([Scripted::Close(bytes.as_bytes()[..end].to_vec())]).await;
             let outcome = refresh(&server).await;
             let expected = end == bytes.len() && whole_is_read;
             assert_eq!(matches!(outcome, Outcome::Refreshed(_)), expected, "{end} of {bytes}: {outcome:?}");
@@ -319,11 +314,9 @@ async fn a_response_cut_at_any_byte_is_in_doubt() {
 async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
     let head = "429 Too Many Requests\r\nRetry-After: Thu, 01 Jan 2026 00:00:07 GMT\r\n\
         Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nX-GitHub-Request-Id: 91B2:77AC";
-    let server = ScriptedServer::start([ScriptedResponse::Close(response(head, ""))]).await;
+    let server = TestServer::start([Scripted::Close(response(head, ""))]).await;
     let idp = preset::github("id", "ts-test-secret-client").token_url(&server.url);
-    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else {
-        panic!("429 does not spend the token")
-    };
+    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else { panic!("429 spends nothing") };
     assert_eq!(failure.retry_after, Some(7 * SECOND));
     assert_eq!(
         (failure.meaning, failure.evidence.code.as_str(), failure.evidence.status),
@@ -332,9 +325,8 @@ async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
     assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
 
     let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
-    let server =
-        ScriptedServer::start([ScriptedResponse::Close(response(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
-    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error does not spend the token") };
+    let server = TestServer::start([Scripted::Close(response(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
+    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error spends nothing") };
     assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("http_400", None));
 }
 
@@ -368,7 +360,7 @@ fn a_rate_limit_reset_counts_by_the_provider_s_own_clock() {
         let headers: [(&[u8], &[u8]); 2] =
             [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"), (b"x-rate-limit-reset", reset.as_bytes())];
         let outcome = outcome_of(&okta, (429, false), &headers, b"", false, SPENT);
-        let Outcome::NotSpent(failure) = outcome else { panic!("429 does not spend the token") };
+        let Outcome::NotSpent(failure) = outcome else { panic!("429 spends nothing") };
         assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{reset}");
     }
 }
@@ -397,7 +389,7 @@ async fn revocation_succeeds_when_the_token_is_gone() {
         ("503 Unavailable", r#"{"error":"invalid_token"}"#, Err((Meaning::Transient, "http_503"))),
         ("302 Found\r\nLocation: /", "", Err((Meaning::Transient, "http_302"))),
     ] {
-        let server = ScriptedServer::start([ScriptedResponse::Close(response(head, body))]).await;
+        let server = TestServer::start([Scripted::Close(response(head, body))]).await;
         let idp = server.idp().revocation_url(&server.url);
         let result = client(&idp).revoke(&idp, 0, &SPENT.into()).await;
         let result = result.map_err(|failure| (failure.meaning, failure.evidence.code));
@@ -405,6 +397,6 @@ async fn revocation_succeeds_when_the_token_is_gone() {
         assert_eq!(result, expected, "{head} {body}");
         assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
     }
-    let idp = ScriptedServer::start([]).await.idp();
+    let idp = TestServer::start([]).await.idp();
     assert_eq!(client(&idp).revoke(&idp, 0, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
 }

@@ -7,27 +7,13 @@ use crate::idp::preset;
 const SECRET: &str = "ts-test-secret-client";
 
 fn response(status: u16, body: &str) -> RawResponse {
-    RawResponse {
-        status,
-        complete: true,
-        framed: true,
-        content_type: None,
-        retry_after: None,
-        rate_limit_reset: None,
-        correlation: None,
-        body: body.as_bytes().to_vec().into(),
-    }
+    RawResponse { content_type: None, correlation: None, ..tests::response(status, "", body) }
 }
 
-/// Describes an outcome by its kind, who can resolve it, the code, and the detail if there is one.
+/// Describes an outcome by its kind, and a failure by who can resolve it, its code, and its detail if there is one.
 fn described(outcome: &Outcome) -> String {
-    let (word, failure) = match outcome {
-        Outcome::Refreshed(tokens) => {
-            return format!("refreshed {}", if tokens.refresh_token.is_some() { "new" } else { "keep" });
-        }
-        Outcome::NotSpent(failure) => ("not_spent", failure),
-        Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
-        Outcome::Unknown(failure) => ("unknown", failure),
+    let (kind, Some(failure)) = (tests::kind(outcome), outcome.failure()) else {
+        return tests::kind(outcome).to_owned();
     };
     let Evidence { code, detail, .. } = &failure.evidence;
     let who = match failure.meaning {
@@ -37,7 +23,7 @@ fn described(outcome: &Outcome) -> String {
         Meaning::Race => "race",
         Meaning::Transient => "transient",
     };
-    [word, who, code].into_iter().chain(detail.as_deref()).collect::<Vec<_>>().join(" ")
+    [kind, who, code].into_iter().chain(detail.as_deref()).collect::<Vec<_>>().join(" ")
 }
 
 fn rows(table: &str) -> impl Iterator<Item = (u16, &str, &str)> {

@@ -11,7 +11,7 @@ const NO_REFRESH: &str = r#"{"access_token":"ts-test-secret-a","expires_in":60}"
 const FORM_TOKENS: &str = "access_token=ts-test-secret-a&refresh_token=ts-test-secret-r&expires_in=60";
 const DEAD: &str = r#"{"error":"invalid_grant","error_description":"ts-test-secret-x"}"#;
 
-fn response(status: u16, content_type: &str, body: &str) -> RawResponse {
+pub(super) fn response(status: u16, content_type: &str, body: &str) -> RawResponse {
     RawResponse {
         status,
         complete: true,
@@ -28,18 +28,25 @@ fn idp(rotation: Rotation) -> Idp {
     Idp::oauth2("https://idp.example/token", "id", "ts-test-secret-client").rotation(rotation)
 }
 
-/// Describes an outcome in a word, with cause and code of a failure.
+/// Returns the kind of an outcome.
+pub(super) fn kind(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Refreshed(tokens) if tokens.refresh_token.is_some() => "refreshed new",
+        Outcome::Refreshed(_) => "refreshed keep",
+        Outcome::NotSpent(_) => "not_spent",
+        Outcome::InvalidGrant(_) => "invalid_grant",
+        Outcome::Unknown(_) => "unknown",
+    }
+}
+
+/// Describes an outcome by its kind, and a failure by its cause (of an unknown outcome always `idp_down`) and code.
 fn described(outcome: &Outcome) -> String {
-    let (word, failure) = match outcome {
-        Outcome::Refreshed(tokens) => {
-            return format!("refreshed {}", if tokens.refresh_token.is_some() { "new" } else { "keep" });
-        }
-        Outcome::NotSpent(failure) => ("not_spent", failure),
-        Outcome::InvalidGrant(failure) => ("invalid_grant", failure),
-        Outcome::Unknown(failure) => ("unknown", failure),
-    };
+    let (kind, Some(failure)) = (kind(outcome), outcome.failure()) else { return kind(outcome).to_owned() };
     assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
-    format!("{word} {} {}", failure.cause(), failure.evidence.code)
+    match outcome {
+        Outcome::Unknown(_) if failure.cause() == Cause::IdpDown => format!("{kind} {}", failure.evidence.code),
+        _ => format!("{kind} {} {}", failure.cause(), failure.evidence.code),
+    }
 }
 
 #[test]
@@ -62,28 +69,28 @@ fn every_row_of_the_table() {
             "refreshed new",
         ),
         // Complete, but without a required token.
-        (Always, 200, JSON, NO_REFRESH, "unknown idp_down no_refresh_token"),
-        (Always, 200, JSON, r#"{"access_token":"ts-test-secret-a","error":"x"}"#, "unknown idp_down no_refresh_token"),
-        (Sometimes, 200, JSON, "{}", "unknown idp_down no_access_token"),
-        (Sometimes, 200, JSON, r#"{"refresh_token":"ts-test-secret-r"}"#, "unknown idp_down no_access_token"),
+        (Always, 200, JSON, NO_REFRESH, "unknown no_refresh_token"),
+        (Always, 200, JSON, r#"{"access_token":"ts-test-secret-a","error":"x"}"#, "unknown no_refresh_token"),
+        (Sometimes, 200, JSON, "{}", "unknown no_access_token"),
+        (Sometimes, 200, JSON, r#"{"refresh_token":"ts-test-secret-r"}"#, "unknown no_access_token"),
         (
             Sometimes,
             200,
             JSON,
             r#"{"refresh_token":"ts-test-secret-r","error":"invalid_grant"}"#,
-            "unknown idp_down contradictory_answer",
+            "unknown contradictory_answer",
         ),
         (
             Sometimes,
             400,
             JSON,
             r#"{"access_token":"ts-test-secret-a","error":"invalid_grant"}"#,
-            "unknown idp_down contradictory_answer",
+            "unknown contradictory_answer",
         ),
-        (Sometimes, 400, JSON, TOKENS, "unknown idp_down http_400"),
-        (Sometimes, 200, JSON, "", "unknown idp_down unreadable_answer"),
-        (Sometimes, 204, JSON, "", "unknown idp_down unreadable_answer"),
-        (Sometimes, 200, "text/html", "<html>sign in &error=x</html>", "unknown idp_down unreadable_answer"),
+        (Sometimes, 400, JSON, TOKENS, "unknown http_400"),
+        (Sometimes, 200, JSON, "", "unknown unreadable_answer"),
+        (Sometimes, 204, JSON, "", "unknown unreadable_answer"),
+        (Sometimes, 200, "text/html", "<html>sign in &error=x</html>", "unknown unreadable_answer"),
         // Not spent.
         (Always, 429, JSON, "", "not_spent idp_throttled http_429"),
         (Always, 429, JSON, DEAD, "not_spent idp_throttled http_429"),
@@ -100,20 +107,20 @@ fn every_row_of_the_table() {
         (Always, 200, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
         (Never, 400, FORM, "error=invalid_grant", "invalid_grant idp_down invalid_grant"),
         // Unknown.
-        (Always, 302, JSON, TOKENS, "unknown idp_down http_302"),
-        (Always, 304, JSON, DEAD, "unknown idp_down http_304"),
-        (Always, 408, JSON, DEAD, "unknown idp_down http_408"),
-        (Always, 500, JSON, DEAD, "unknown idp_down http_500"),
-        (Always, 502, "text/html", "<html>bad gateway</html>", "unknown idp_down http_502"),
-        (Always, 503, JSON, r#"{"error":"temporarily_unavailable"}"#, "unknown idp_down http_503"),
-        (Never, 503, JSON, TOKENS, "unknown idp_down http_503"),
-        (Always, 599, JSON, DEAD, "unknown idp_down http_599"),
-        (Always, 999, JSON, DEAD, "unknown idp_down http_999"),
-        (Always, 101, JSON, DEAD, "unknown idp_down http_101"),
-        (Always, 404, "text/html", "<html></html>", "unknown idp_down http_404"),
-        (Always, 404, JSON, r#"{"status":404,"error":"Not Found"}"#, "unknown idp_down http_404"),
-        (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown idp_down http_400"),
-        (Always, 403, "text/plain", "error code: 1020", "unknown idp_down http_403"),
+        (Always, 302, JSON, TOKENS, "unknown http_302"),
+        (Always, 304, JSON, DEAD, "unknown http_304"),
+        (Always, 408, JSON, DEAD, "unknown http_408"),
+        (Always, 500, JSON, DEAD, "unknown http_500"),
+        (Always, 502, "text/html", "<html>bad gateway</html>", "unknown http_502"),
+        (Always, 503, JSON, r#"{"error":"temporarily_unavailable"}"#, "unknown http_503"),
+        (Never, 503, JSON, TOKENS, "unknown http_503"),
+        (Always, 599, JSON, DEAD, "unknown http_599"),
+        (Always, 999, JSON, DEAD, "unknown http_999"),
+        (Always, 101, JSON, DEAD, "unknown http_101"),
+        (Always, 404, "text/html", "<html></html>", "unknown http_404"),
+        (Always, 404, JSON, r#"{"status":404,"error":"Not Found"}"#, "unknown http_404"),
+        (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown http_400"),
+        (Always, 403, "text/plain", "error code: 1020", "unknown http_403"),
     ] {
         let outcome = classify(&idp(rotation), &response(status, content_type, body));
         assert_eq!(described(&outcome), expected, "{rotation:?} {status} {body}");
@@ -134,16 +141,15 @@ fn an_error_code_of_another_provider_is_no_verdict() {
 fn incomplete_responses_are_in_doubt() {
     let idp = idp(Rotation::Sometimes);
     for (complete, framed, content_type, body, expected) in [
-        (false, true, JSON, TOKENS, "unknown idp_down incomplete_answer"),
-        (false, true, JSON, DEAD, "unknown idp_down incomplete_answer"),
-        (true, false, FORM, FORM_TOKENS, "unknown idp_down incomplete_answer"),
-        (true, false, FORM, "error=invalid_grant", "unknown idp_down incomplete_answer"),
+        (false, true, JSON, TOKENS, "unknown incomplete_answer"),
+        (false, true, JSON, DEAD, "unknown incomplete_answer"),
+        (true, false, FORM, FORM_TOKENS, "unknown incomplete_answer"),
+        (true, false, FORM, "error=invalid_grant", "unknown incomplete_answer"),
         (true, false, JSON, TOKENS, "refreshed new"),
         (true, false, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
     ] {
         for status in [200, 400] {
-            let expected =
-                if status == 400 && body == TOKENS && complete { "unknown idp_down http_400" } else { expected };
+            let expected = if status == 400 && body == TOKENS && complete { "unknown http_400" } else { expected };
             let response = RawResponse { complete, framed, ..response(status, content_type, body) };
             assert_eq!(described(&classify(&idp, &response)), expected, "{status} {body}");
         }

@@ -1,12 +1,12 @@
-//! The providers we know, as data. Each fact has its source: documentation \[D\], the provider's or a
-//! client's source code \[S\], an issue or a forum \[I\], general knowledge \[K\], or seen by ourselves \[seen\]; as
-//! of 2026-11. What is not known is left at the careful side: a grace that nobody promises is none.
+//! The known providers, as data. Each fact has its source: documentation \[D\], source code of the provider or of a
+//! client \[S\], an issue or a forum \[I\], general knowledge \[K\], or an observation of our own \[seen\]; as of
+//! 2026-11. An unknown fact gets the safe value: a grace period that the provider does not promise is zero.
 //!
-//! Whatever a client's settings at the provider change (whether it rotates, for how long a token lives) can be told by
-//! the setters of [`Idp`].
+//! If a client's settings at the provider change such a fact (whether refresh tokens rotate, a lifetime), adjust the
+//! preset with the setters of [`Idp`].
 //!
-//! To add one: a function that starts from [`Idp::oauth2`], a source for each setter, a row in the table of `outcome`'s
-//! tests with an error as the provider really sends it, and a profile of the simulator.
+//! To add a preset, write a function that starts from [`Idp::oauth2`], a source for each setter, a row in the table of
+//! `outcome`'s tests with an error as the provider really sends it, and a profile of the simulator.
 
 mod apps;
 mod identity;
@@ -35,7 +35,7 @@ fn operator(error: &str) -> ErrorRule {
     ErrorRule::new(error, Meaning::OperatorFault)
 }
 
-/// Any provider that speaks OAuth 2; see [`Idp::oauth2`].
+/// Any provider of OAuth 2; see [`Idp::oauth2`].
 pub fn oauth2(
     token_url: impl Into<String>,
     client_id: impl Into<String>,
@@ -44,7 +44,7 @@ pub fn oauth2(
     Idp::oauth2(token_url, client_id, client_secret)
 }
 
-/// User tokens of a GitHub App that expire (the app's setting).
+/// GitHub, for expiring user tokens of a GitHub App (a setting of the app).
 ///
 /// Revocation is not set: GitHub has `DELETE /applications/{client_id}/token` instead of RFC 7009 \[D\].
 pub fn github(client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
@@ -54,7 +54,7 @@ pub fn github(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
         .client_auth(ClientAuth::Body)
         .rotation(Rotation::Always)
         .rotation_ends_access_token(true)
-        // [I] interLink#262, getsentry/junior#620: 200 with this code for a spent or expired token.
+        // [I] interLink#262, getsentry/junior#620: status 200 with this code for a spent or expired token.
         .error(user("bad_refresh_token"))
         // [D] "Troubleshooting OAuth app access token request errors".
         .error(operator("incorrect_client_credentials"))
@@ -67,12 +67,12 @@ pub fn gitlab(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
     gitlab_at("https://gitlab.com", client_id, client_secret)
 }
 
-/// A GitLab of one's own at `base`, such as `https://git.example.com`.
+/// A self-managed GitLab at `base`, such as `https://git.example.com`.
 pub fn gitlab_at(base: impl AsRef<str>, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
     let base = base.as_ref().trim_end_matches('/');
     Idp::oauth2(format!("{base}/oauth/token"), client_id, client_secret)
-        // [D] "OAuth 2.0 identity provider API": identifier and secret as parameters; a refresh
-        // invalidates the existing access token and refresh token; POST /oauth/revoke.
+        // [D] "OAuth 2.0 identity provider API": identifier and secret as parameters; a refresh invalidates the
+        // existing access token and refresh token; POST /oauth/revoke.
         .client_auth(ClientAuth::Body)
         .rotation(Rotation::Always)
         .rotation_ends_access_token(true)
@@ -86,17 +86,17 @@ pub fn bitbucket(client_id: impl Into<String>, client_secret: impl Into<ClientSe
     Idp::oauth2("https://bitbucket.org/site/oauth2/access_token", client_id, client_secret)
         // [D] "Use OAuth on Bitbucket Cloud": HTTP Basic.
         .client_auth(ClientAuth::Basic)
-        // [I] git-credential-manager#2433 (by Atlassian, 2026-09): moving to rotating refresh tokens that
-        // end about ten minutes after their first use; consumers of both kinds exist. Half of that is
-        // relied upon, because it is an announcement and says "about".
+        // [I] git-credential-manager#2433 (by Atlassian, 2026-09): Bitbucket moves to rotating refresh tokens that
+        // expire about ten minutes after their first use; consumers of both kinds exist. The grace is half of that,
+        // because the announcement says "about".
         .rotation(Rotation::Sometimes)
         .reuse_grace(Duration::from_secs(300))
-        // [I] The same: three months.
+        // [I] The same issue: three months.
         .refresh_lifetime(days(90))
 }
 
-/// The realm `realm` of a Keycloak at `base`, such as `https://sso.example.com` (with `/auth`, where it
-/// still has that).
+/// The realm `realm` of a Keycloak at `base`, such as `https://sso.example.com` (with `/auth` on servers that still use
+/// it).
 pub fn keycloak(
     base: impl AsRef<str>,
     realm: impl AsRef<str>,
@@ -106,18 +106,18 @@ pub fn keycloak(
     let base = base.as_ref().trim_end_matches('/');
     let endpoint = format!("{base}/realms/{}/protocol/openid-connect", segment(realm.as_ref()));
     Idp::oauth2(format!("{endpoint}/token"), client_id, client_secret)
-        // [seen] 26.4.0 and 26.7.3: single use only with the realm's "revoke refresh token", and then
-        // reuse ends the client session; the old access token stays valid. A wrong secret is
+        // [seen] 26.4.0 and 26.7.3: refresh tokens are single-use only with the realm's "revoke refresh token", and
+        // then reuse ends the client session; the old access token stays valid. A wrong secret yields
         // `unauthorized_client`, a disabled user `invalid_grant`.
         .client_auth(ClientAuth::Basic)
         .rotation(Rotation::Sometimes)
         .revocation_url(format!("{endpoint}/revoke"))
-        // [S] TokenRevocationEndpoint.revokeClient: consent, offline token and every session that the
-        // user has with this client.
+        // [S] TokenRevocationEndpoint.revokeClient: revokes consent, offline token and every session of the user with
+        // this client.
         .revocation_hits_user(true)
 }
 
-/// One segment of a path.
+/// Encodes one segment of a path.
 fn segment(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn presets_are_valid_and_point_where_they_should() {
+    fn presets_are_valid_and_have_the_expected_endpoints() {
         let secret = "ts-test-secret-client";
         for (idp, token_url, revocation_url) in [
             (github("id", secret), "https://github.com/login/oauth/access_token", None),

@@ -2,8 +2,8 @@
 
 use super::decode::Fields;
 
-/// The meaning of an error response of a token endpoint whose field `error` has exactly this value, and that fulfils
-/// all further conditions.
+/// A rule for the meaning of error responses of a token endpoint: the field `error` must have exactly this value, and
+/// all further conditions must hold.
 ///
 /// Rules never search in texts. A response with a status other than 2xx and 4xx is never a verdict.
 ///
