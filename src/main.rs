@@ -73,9 +73,14 @@ fn main() -> ExitCode {
         }
         Err(error) => return misused(&error).tell(true).into(),
     };
-    // `serve` takes its log settings from the configuration.
-    if !matches!(cli.command, Command::Serve(_)) {
-        cli::log::of_command(cli.verbose);
+    // `serve` takes its log settings from the configuration. The grants of `demo` are nobody's.
+    let logs = match cli.command {
+        Command::Serve(_) => false,
+        Command::Demo(_) => cli.verbose > 0,
+        _ => true,
+    };
+    if logs {
+        cli::log::of_command(cli.verbose, cli.json);
     }
     let json = cli.json;
     // The command's threads. The supervisor starts its own.

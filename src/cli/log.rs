@@ -1,18 +1,56 @@
 //! The log, written to stderr.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    os::unix::net::UnixDatagram,
+};
 
 use token_supervisor::config::{Log, LogFormat};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{Failure, show::colours_wanted};
 
-/// Starts the log of a command. Without `--verbose` nothing is logged.
-pub(crate) fn of_command(verbose: u8) {
+/// Starts the log of a command. Without `--verbose` only the audit lines of changes on the store are written. With `json`,
+/// stderr is for the JSON object of an error alone.
+pub(crate) fn of_command(verbose: u8, json: bool) {
     match verbose {
-        0 => {}
-        1 => write(EnvFilter::new("token_supervisor=info"), LogFormat::Text),
-        _ => write(EnvFilter::new("token_supervisor=trace"), LogFormat::Text),
+        0 => {
+            let audit = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("audit=info"));
+            audit.with_writer(AuditLog { stderr: !json }).with_ansi(false).init();
+        }
+        1 => write(EnvFilter::new("token_supervisor=info,audit=info"), LogFormat::Text),
+        _ => write(EnvFilter::new("token_supervisor=trace,audit=info"), LogFormat::Text),
+    }
+}
+
+/// Writes each line to the system's log, as `sudo` does; where there is none, to stderr if that is wanted.
+#[derive(Clone, Copy)]
+struct AuditLog {
+    stderr: bool,
+}
+
+impl MakeWriter<'_> for AuditLog {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+impl io::Write for AuditLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Facility authpriv, severity info (RFC 3164, section 4.1.1).
+        let mut message = format!("<86>token-supervisor[{}]: ", std::process::id()).into_bytes();
+        message.extend(line.trim_ascii_end());
+        let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(&message, "/dev/log"));
+        if sent.is_err() && self.stderr {
+            io::stderr().write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

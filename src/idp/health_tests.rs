@@ -2,6 +2,7 @@ use super::{
     Observation::{ClientRefused, Healthy, Throttled, Unhealthy},
     *,
 };
+use crate::model::WallTime;
 
 const T: BootTime = BootTime(1_000_000);
 
@@ -61,7 +62,7 @@ fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
     let later = later + seconds(1);
     let (changes, _) = request(&mut health, 0, 7, Healthy, later);
     assert_eq!(changes, [HealthChange::Recovered { cause: Cause::IdpDown }]);
-    assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, later));
+    assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, at(later).wall));
 }
 
 #[test]
