@@ -28,7 +28,7 @@ use crate::{
     keyring::Keyring,
     model::TokenKey,
     protocol::{Change, doubt::Rules},
-    store::{Answer, Changed, Store, metered::Meters},
+    store::{Answer, Changed, Store, metered::Meters, past_conflicts},
 };
 
 /// One for each supervisor; outlives actors and registry.
@@ -152,7 +152,11 @@ impl Core {
 
     /// Carries out one operation on one row, and tells what it made happen. Nobody here asks the store itself.
     pub(super) fn change(self: &Arc<Self>, key: &TokenKey, change: Change) -> Answer<Changed> {
-        let (core, key, changed) = (self.clone(), key.clone(), self.store.change(key, change));
+        let (core, key) = (self.clone(), key.clone());
+        let changed = past_conflicts({
+            let (store, key) = (self.store.clone(), key.clone());
+            move || store.change(&key, change.clone())
+        });
         Box::pin(async move {
             let mut changed = changed.await?;
             core.events.tell(&key, &mut changed);

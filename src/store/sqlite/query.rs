@@ -24,8 +24,8 @@ use crate::{
 /// A row with what its next write compares.
 pub(super) struct Stored {
     pub(super) row: Row,
-    id: i64,
-    revision: i64,
+    pub(super) id: i64,
+    pub(super) revision: i64,
 }
 
 pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, Failure> {
@@ -138,9 +138,11 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
-fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
+/// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that
+/// the comparison fails only if something writes past this process's writer.
+pub(super) fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
     if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
-        return Err(StoreError::Unavailable("the row changed while it was being written".to_owned()).into());
+        return Err(StoreError::Conflict.into());
     }
     Ok(id)
 }

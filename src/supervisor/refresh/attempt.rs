@@ -226,7 +226,7 @@ impl Attempt {
                 let elapsed = self.core.clock.read().boot.since(issued);
                 Some(Event::Claimed { reply, row, now, elapsed })
             }
-            Err(StoreError::Unavailable(_)) => Some(Event::NoReply),
+            Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(Event::NoReply),
             Err(error) => self.corrupt(&error),
         }
     }

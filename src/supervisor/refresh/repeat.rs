@@ -43,9 +43,9 @@ pub(super) async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answe
                 tracing::error!(error = %error, "the grant cannot be refreshed");
                 return None;
             }
-            Err(StoreError::Unavailable(error)) => {
+            Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(error, "the store does not answer; the operation is repeated");
+                    tracing::warn!(error = %error, "the store does not answer; the operation is repeated");
                 }
                 core.clock.sleep(delay(failures, None, random()).min(Duration::from_secs(5))).await;
                 failures += 1;

@@ -164,6 +164,7 @@ fn unstored(error: &StoreError) -> Error {
 pub(in crate::supervisor) fn refusal(error: &StoreError) -> Error {
     match error {
         StoreError::Unavailable(_) => STORE_DOWN,
+        StoreError::Conflict => Error::Busy { retry_after: SOON },
         StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
     }
 }
