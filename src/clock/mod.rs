@@ -26,10 +26,10 @@ use crate::model::{BootTime, StoreTime, WallTime};
 
 /// Where time comes from. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Clock(Kind);
+pub(crate) struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum ClockSource {
     System(Arc<System>),
     #[cfg(any(test, feature = "testing"))]
     Manual(ManualClock),
@@ -62,13 +62,13 @@ impl Clock {
     /// The machine's clocks, with timers on `timers`.
     pub(crate) fn system(timers: Handle) -> Self {
         let suspended = AtomicI64::new(os::suspended());
-        Self(Kind::System(Arc::new(System { timers, suspended, stepped: Notify::new() })))
+        Self(ClockSource::System(Arc::new(System { timers, suspended, stepped: Notify::new() })))
     }
 
     /// A clock that only a test moves.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn manual(clock: &ManualClock) -> Self {
-        Self(Kind::Manual(clock.clone()))
+        Self(ClockSource::Manual(clock.clone()))
     }
 
     /// The wall clock.
@@ -84,27 +84,27 @@ impl Clock {
     /// Both clocks, precisely.
     pub(crate) fn read(&self) -> Reading {
         match &self.0 {
-            Kind::System(_) => os::precise(),
+            ClockSource::System(_) => os::precise(),
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.reading(),
+            ClockSource::Manual(clock) => clock.reading(),
         }
     }
 
     /// Both clocks for the hot path: no system call, never earlier than they are.
     pub(crate) fn coarse(&self) -> Reading {
         match &self.0 {
-            Kind::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),
+            ClockSource::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.reading(),
+            ClockSource::Manual(clock) => clock.reading(),
         }
     }
 
     /// Resolves once `duration` has passed on the boot-time clock. Dropping it cancels the wait.
     pub(crate) async fn sleep(&self, duration: Duration) {
         match &self.0 {
-            Kind::System(system) => system.timer(duration).await,
+            ClockSource::System(system) => system.timer(duration).await,
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => {
+            ClockSource::Manual(clock) => {
                 let end = clock.reading().boot + duration;
                 clock.wait(|now| now.boot >= end).await;
             }
@@ -115,7 +115,7 @@ impl Clock {
     /// machine slept: look at the clock again. Dropping it cancels the wait.
     pub(crate) async fn wait_until(&self, until: WallTime) {
         match &self.0 {
-            Kind::System(system) => {
+            ClockSource::System(system) => {
                 let stepped = system.stepped.notified();
                 let left = until.since(self.now());
                 if left > Duration::ZERO {
@@ -123,16 +123,16 @@ impl Clock {
                 }
             }
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.wait(|now| now.wall >= until).await,
+            ClockSource::Manual(clock) => clock.wait(|now| now.wall >= until).await,
         }
     }
 
     /// Watches for steps and suspends; runs for as long as the supervisor does.
     pub(crate) async fn watch_steps(self) {
         match &self.0 {
-            Kind::System(system) => system.watch_steps().await,
+            ClockSource::System(system) => system.watch_steps().await,
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(_) => {}
+            ClockSource::Manual(_) => {}
         }
     }
 }

@@ -163,7 +163,7 @@ impl fmt::Debug for TokenKey {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Parts {
+struct KeyParts {
     idp: String,
     user: String,
     account: String,
@@ -172,13 +172,13 @@ struct Parts {
 impl Serialize for TokenKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (idp, user, account) = (self.idp().into(), self.user().into(), self.account_name().into());
-        Parts { idp, user, account }.serialize(serializer)
+        KeyParts { idp, user, account }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for TokenKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Parts { idp, user, account } = Parts::deserialize(deserializer)?;
+        let KeyParts { idp, user, account } = KeyParts::deserialize(deserializer)?;
         Ok(Self::of(&idp, &user, &account))
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    Change, Claim, Ending, Fault, Recover, Refuse, Reply,
+    AttemptFault, Change, ChangeReply, Claim, Ending, Recover, Refuse,
     doubt::{Doubt, Rules, doubt},
     resolve::Resolution,
 };
@@ -17,7 +17,7 @@ use crate::{
 
 /// The decisions of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Machine {
+pub(crate) struct AttemptMachine {
     id: Id,
     /// The journal into which the answer would go.
     owner: Id,
@@ -26,11 +26,11 @@ pub(crate) struct Machine {
     rules: Rules,
     /// It has claimed. Its id never names a second claim, which a late statement of the first could meet.
     claimed: bool,
-    phase: Phase,
+    phase: AttemptPhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
+enum AttemptPhase {
     /// Local journal entries of the key go to the store.
     Flushing,
     /// The row is being read.
@@ -42,8 +42,8 @@ enum Phase {
     Claiming,
     /// The refresh token may have left.
     Sent(Claimed),
-    /// The answer is in memory alone.
-    Answered,
+    /// The response is in memory alone.
+    Received,
     /// The answer is in the journal.
     Journaled,
     /// The last change of the row.
@@ -66,7 +66,7 @@ pub(crate) struct Claimed {
 
 /// What came of an effect.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum AttemptEvent {
     Flushed,
     /// The row, with the open senders of its intent that died on our own disk.
     Read {
@@ -80,17 +80,17 @@ pub(crate) enum Event {
     NotBefore(WallTime, Cause),
     /// The store answered a claim, so long after it was issued.
     Claimed {
-        reply: Reply,
+        reply: ChangeReply,
         row: Option<Row>,
         now: StoreTime,
         elapsed: Duration,
     },
     /// The store did not answer a claim, or with an error.
     NoReply,
-    Told(Told),
+    Outcome(SendOutcome),
     /// A change was carried out (these are repeated until the store answers).
     Changed {
-        reply: Reply,
+        reply: ChangeReply,
     },
     /// The store has not answered the commit so far.
     Silent,
@@ -100,10 +100,11 @@ pub(crate) enum Event {
 
 /// What the identity provider's answer means.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Told {
-    Answered,
+pub(crate) enum SendOutcome {
+    /// A response with tokens.
+    Tokens,
     NotSpent {
-        fault: Fault,
+        fault: AttemptFault,
         retry_at: WallTime,
     },
     InvalidGrant {
@@ -114,14 +115,14 @@ pub(crate) enum Told {
         evidence: Evidence,
     },
     Unknown {
-        fault: Fault,
+        fault: AttemptFault,
         retry_at: WallTime,
     },
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Effect {
+pub(crate) enum AttemptEffect {
     /// Write the key's journal entries to the store.
     Flush,
     /// Read the row.
@@ -156,7 +157,7 @@ pub(crate) enum End {
     Until(WallTime, Cause),
 }
 
-impl Machine {
+impl AttemptMachine {
     /// An attempt for whoever saw `basis`, and its first effect.
     pub(crate) fn start(
         id: Id,
@@ -164,56 +165,71 @@ impl Machine {
         basis: (Id, Generation),
         rules: Rules,
         journal_pending: bool,
-    ) -> (Self, Effect) {
-        let (phase, effect) =
-            if journal_pending { (Phase::Flushing, Effect::Flush) } else { (Phase::Reading, Effect::Read) };
+    ) -> (Self, AttemptEffect) {
+        let (phase, effect) = if journal_pending {
+            (AttemptPhase::Flushing, AttemptEffect::Flush)
+        } else {
+            (AttemptPhase::Reading, AttemptEffect::Read)
+        };
         (Self { id, owner, basis, rules, claimed: false, phase }, effect)
     }
 
     /// Whether the refresh token may have left.
     pub(crate) fn sent(&self) -> bool {
-        matches!(self.phase, Phase::Sent(_) | Phase::Answered | Phase::Journaled)
+        matches!(self.phase, AttemptPhase::Sent(_) | AttemptPhase::Received | AttemptPhase::Journaled)
     }
 
     /// The next effect.
-    pub(crate) fn step(&mut self, event: Event) -> Effect {
+    pub(crate) fn step(&mut self, event: AttemptEvent) -> AttemptEffect {
         let (phase, effect) = match (self.phase, event) {
-            (Phase::Reading, Event::Read { row, dead, now }) => self.decide(row, &dead, now),
-            (Phase::Slot, Event::Slot(row)) => (Phase::Claiming, Effect::Claim(self.claim(&row))),
-            (Phase::Slot, Event::NotBefore(time, cause)) => end(End::Until(time, cause)),
-            (Phase::Claiming, Event::NoReply) => (Phase::Claiming, Effect::RepeatClaim),
-            (Phase::Claiming, Event::Claimed { reply: Reply::Done, row: Some(row), now, elapsed }) => {
-                self.claimed(&row, now, elapsed)
+            (AttemptPhase::Reading, AttemptEvent::Read { row, dead, now }) => self.decide(row, &dead, now),
+            (AttemptPhase::Slot, AttemptEvent::Slot(row)) => {
+                (AttemptPhase::Claiming, AttemptEffect::Claim(self.claim(&row)))
             }
-            (Phase::Claiming, Event::Claimed { row: Some(row), .. }) if self.is_open_sender(&row) => {
+            (AttemptPhase::Slot, AttemptEvent::NotBefore(time, cause)) => end(End::Until(time, cause)),
+            (AttemptPhase::Claiming, AttemptEvent::NoReply) => (AttemptPhase::Claiming, AttemptEffect::RepeatClaim),
+            (
+                AttemptPhase::Claiming,
+                AttemptEvent::Claimed { reply: ChangeReply::Done, row: Some(row), now, elapsed },
+            ) => self.claimed(&row, now, elapsed),
+            (AttemptPhase::Claiming, AttemptEvent::Claimed { row: Some(row), .. }) if self.is_open_sender(&row) => {
                 // The claim came late and its lease is gone already: nothing was sent for it.
-                (Phase::Adjusting, Effect::Change(Change::Close(self.ending(&row, None))))
+                (AttemptPhase::Adjusting, AttemptEffect::Change(Change::Close(self.ending(&row, None))))
             }
-            (Phase::Sent(claimed), Event::Told(told)) => self.told(claimed, told),
-            (Phase::Answered, Event::Silent) => (Phase::Answered, Effect::Journal),
-            (Phase::Answered, Event::Journaled(true)) => (Phase::Journaled, Effect::AwaitStore),
-            (Phase::Answered, Event::Journaled(false)) => (Phase::Answered, Effect::AwaitStore),
-            (Phase::Answered | Phase::Journaled, Event::Changed { reply }) => end(match reply {
-                Reply::Resolved(Resolution::Own | Resolution::Replace) => End::Renewed,
+            (AttemptPhase::Sent(claimed), AttemptEvent::Outcome(told)) => self.told(claimed, told),
+            (AttemptPhase::Received, AttemptEvent::Silent) => (AttemptPhase::Received, AttemptEffect::Journal),
+            (AttemptPhase::Received, AttemptEvent::Journaled(true)) => {
+                (AttemptPhase::Journaled, AttemptEffect::AwaitStore)
+            }
+            (AttemptPhase::Received, AttemptEvent::Journaled(false)) => {
+                (AttemptPhase::Received, AttemptEffect::AwaitStore)
+            }
+            (AttemptPhase::Received | AttemptPhase::Journaled, AttemptEvent::Changed { reply }) => end(match reply {
+                ChangeReply::Resolved(Resolution::Own | Resolution::Replace) => End::Renewed,
                 _ => End::Settled,
             }),
-            (Phase::Leaving, _) => end(End::Settled),
-            (Phase::Flushing | Phase::Reading | Phase::Adjusting | Phase::Slot | Phase::Claiming, _) => {
-                (Phase::Reading, Effect::Read)
-            }
+            (AttemptPhase::Leaving, _) => end(End::Settled),
+            (
+                AttemptPhase::Flushing
+                | AttemptPhase::Reading
+                | AttemptPhase::Adjusting
+                | AttemptPhase::Slot
+                | AttemptPhase::Claiming,
+                _,
+            ) => (AttemptPhase::Reading, AttemptEffect::Read),
             // From here on an event that does not fit must not lead to another request.
-            (Phase::Answered | Phase::Journaled, _) => (self.phase, Effect::AwaitStore),
-            (Phase::Sent(_) | Phase::Done, _) => end(End::Settled),
+            (AttemptPhase::Received | AttemptPhase::Journaled, _) => (self.phase, AttemptEffect::AwaitStore),
+            (AttemptPhase::Sent(_) | AttemptPhase::Done, _) => end(End::Settled),
         };
         self.phase = phase;
-        self.claimed |= phase == Phase::Claiming;
+        self.claimed |= phase == AttemptPhase::Claiming;
         effect
     }
 
     /// What the row asks for before its token can be claimed.
-    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (Phase, Effect) {
+    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (AttemptPhase, AttemptEffect) {
         let Some(row) = row else { return end(End::Settled) };
-        let adjust = |change| (Phase::Adjusting, Effect::Change(change));
+        let adjust = |change| (AttemptPhase::Adjusting, AttemptEffect::Change(change));
         let wait = |time: StoreTime, cause| end(End::Until(time.by_wall_clock(), cause));
         let (incarnation, generation) = self.basis;
         if row.incarnation == incarnation && row.generation < generation && row.tombstone.is_none() {
@@ -242,7 +258,7 @@ impl Machine {
                 // Of a sender whose intent is over: a claim would be refused, again and again.
                 Some(lease) if lease.until > now => wait(lease.until, Cause::InDoubt),
                 _ if self.claimed => wait(now, Cause::StoreDown),
-                _ => (Phase::Slot, Effect::Slot),
+                _ => (AttemptPhase::Slot, AttemptEffect::Slot),
             },
         }
     }
@@ -262,9 +278,9 @@ impl Machine {
         }
     }
 
-    fn claimed(&self, row: &Row, now: StoreTime, elapsed: Duration) -> (Phase, Effect) {
+    fn claimed(&self, row: &Row, now: StoreTime, elapsed: Duration) -> (AttemptPhase, AttemptEffect) {
         let (Some(token), Some(intent)) = (&row.refresh_token, &row.intent) else {
-            return (Phase::Reading, Effect::Read);
+            return (AttemptPhase::Reading, AttemptEffect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
         // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
@@ -273,7 +289,7 @@ impl Machine {
         // Refused to another sender, a reconnect required, or held, since the claim was first tried.
         let moot = row.verdict.is_some() || row.held.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
-            return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
+            return (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(self.ending(row, None))));
         }
         let claimed = Claimed {
             incarnation: row.incarnation,
@@ -283,29 +299,31 @@ impl Machine {
             first_sent: intent.recovered.then_some(intent.since),
             stays: self.rules.never_rotates(row),
         };
-        (Phase::Sent(claimed), Effect::Send(claimed))
+        (AttemptPhase::Sent(claimed), AttemptEffect::Send(claimed))
     }
 
-    fn told(&self, claimed: Claimed, told: Told) -> (Phase, Effect) {
+    fn told(&self, claimed: Claimed, told: SendOutcome) -> (AttemptPhase, AttemptEffect) {
         let Claimed { incarnation, generation, .. } = claimed;
         let ending =
             |fault, retry_at| Ending { attempt: self.id, incarnation, generation, error: Some(fault), retry_at };
         let refused = |evidence, by| {
             let refuse = Refuse { attempt: self.id, incarnation, generation, evidence, by };
-            (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
+            (AttemptPhase::Leaving, AttemptEffect::Change(Change::Refuse(refuse)))
         };
         match told {
-            Told::Answered => (Phase::Answered, Effect::Commit),
-            Told::NotSpent { fault, retry_at } => {
-                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+            SendOutcome::Tokens => (AttemptPhase::Received, AttemptEffect::Commit),
+            SendOutcome::NotSpent { fault, retry_at } => {
+                (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
-            Told::Unknown { fault, retry_at } if claimed.stays => {
-                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+            SendOutcome::Unknown { fault, retry_at } if claimed.stays => {
+                (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
             // Read again afterwards: the doubt says until when there is nothing to do.
-            Told::Unknown { fault, .. } => (Phase::Adjusting, Effect::Change(Change::Close(ending(fault, None)))),
-            Told::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
-            Told::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
+            SendOutcome::Unknown { fault, .. } => {
+                (AttemptPhase::Adjusting, AttemptEffect::Change(Change::Close(ending(fault, None))))
+            }
+            SendOutcome::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
+            SendOutcome::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
         }
     }
 
@@ -319,6 +337,6 @@ impl Machine {
     }
 }
 
-fn end(end: End) -> (Phase, Effect) {
-    (Phase::Done, Effect::End(end))
+fn end(end: End) -> (AttemptPhase, AttemptEffect) {
+    (AttemptPhase::Done, AttemptEffect::End(end))
 }

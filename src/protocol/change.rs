@@ -1,8 +1,8 @@
 //! The operations on a row, and the one function through which every store performs them.
 
 use super::{
-    Claim, Commit, Connect, Disconnect, Ending, Happening, Recover, Refuse, claim, commit, connect, ending,
-    happening::happened, resolve::Resolution,
+    Claim, Commit, ConnectChange, DisconnectChange, Ending, Recover, Refuse, Transition, claim, commit, connect,
+    ending, resolve::Resolution, transition::transitions,
 };
 use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, StoreTime, VerdictBy};
 
@@ -42,8 +42,8 @@ pub(crate) enum Change {
         incarnation: Id,
         intent: Intent,
     },
-    Connect(Box<Connect>),
-    Disconnect(Disconnect),
+    Connect(Box<ConnectChange>),
+    Disconnect(DisconnectChange),
     RequireReconnect {
         reason: String,
     },
@@ -60,19 +60,19 @@ pub(crate) enum Change {
 
 /// What the store found, read in the transaction that will write.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct ChangeInput<'a> {
     pub(crate) row: Option<&'a Row>,
     /// Database time.
     pub(crate) now: StoreTime,
     /// New rows start above it.
     pub(crate) floor: Generation,
     /// What the tables beside the row say of what the change [looks up](Change::looks_up).
-    pub(crate) known: Known,
+    pub(crate) known: LookupResult,
 }
 
 /// What a store must look up before it applies a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LookUp {
+pub(crate) enum Lookup {
     /// What the history of this and the other keys says of a refresh token.
     Token(Fingerprint),
     /// What became of the refresh tokens that the row holds since it was disconnected.
@@ -83,7 +83,7 @@ pub(crate) enum LookUp {
 
 /// What a store found beside the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum LookupResult {
     /// Nothing.
     New,
     /// This key was connected with the token or has spent it.
@@ -101,10 +101,10 @@ pub(crate) enum Known {
 pub(crate) struct Applied {
     /// `None`: nothing changes.
     pub(crate) row: Option<Row>,
-    pub(crate) reply: Reply,
+    pub(crate) reply: ChangeReply,
     pub(crate) sides: Vec<Side>,
     /// What people and applications are to be told.
-    pub(crate) happened: Vec<Happening>,
+    pub(crate) transitions: Vec<Transition>,
 }
 
 /// Entries in the tables beside the row, written in the same transaction.
@@ -126,7 +126,7 @@ pub(crate) enum Side {
 
 /// What an operation came to. The row as it is afterwards comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reply {
+pub(crate) enum ChangeReply {
     /// It did what it says, now or before.
     Done,
     /// The comparison failed: the row tells why.
@@ -144,12 +144,12 @@ pub(crate) enum Reply {
     /// The key does not hold any more what the connect's subject was compared with.
     Moved,
     /// A purge that deleted nothing.
-    Kept(Kept),
+    NotPurged(PurgeRefusal),
 }
 
 /// Why a purge deleted nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kept {
+pub(crate) enum PurgeRefusal {
     /// The grant is not disconnected.
     Connected,
     /// A refresh token was sent, and its answer may still come.
@@ -182,20 +182,20 @@ impl Unchanged {
 
 impl Change {
     /// What this operation does to what was found, and what follows for people.
-    pub(crate) fn apply(&self, found: Found<'_>) -> Applied {
+    pub(crate) fn apply(&self, found: ChangeInput<'_>) -> Applied {
         let mut applied = self.decide(found);
         if let Some(written) = &applied.row {
-            applied.happened = happened(found.row, written);
+            applied.transitions = transitions(found.row, written);
         }
         applied
     }
 
-    fn decide(&self, found: Found<'_>) -> Applied {
+    fn decide(&self, found: ChangeInput<'_>) -> Applied {
         let Some(row) = found.row else {
             return match self {
                 Self::Connect(connect) => connect::connect(connect, found),
                 Self::Commit(commit) => commit::orphan(commit, found.known),
-                Self::Purge => Applied::unchanged(Reply::Done),
+                Self::Purge => Applied::unchanged(ChangeReply::Done),
                 _ => Applied::refused(),
             };
         };
@@ -225,28 +225,28 @@ impl Change {
     }
 
     /// What the store must look up first, if the key has a row or not.
-    pub(crate) fn looks_up(&self, stored: bool) -> Option<LookUp> {
+    pub(crate) fn looks_up(&self, stored: bool) -> Option<Lookup> {
         match self {
-            Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
-            Self::Connect(connect) => connect.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
-            Self::Restore => Some(LookUp::Restorable),
-            Self::Purge => Some(LookUp::Revocations),
+            Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
+            Self::Connect(connect) => connect.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
+            Self::Restore => Some(Lookup::Restorable),
+            Self::Purge => Some(Lookup::Revocations),
             _ => None,
         }
     }
 }
 
 impl Applied {
-    pub(crate) fn unchanged(reply: Reply) -> Self {
-        Self { row: None, reply, sides: Vec::new(), happened: Vec::new() }
+    pub(crate) fn unchanged(reply: ChangeReply) -> Self {
+        Self { row: None, reply, sides: Vec::new(), transitions: Vec::new() }
     }
 
     pub(crate) fn refused() -> Self {
-        Self::unchanged(Reply::Refused)
+        Self::unchanged(ChangeReply::Refused)
     }
 
-    pub(crate) fn write(row: Row, reply: Reply) -> Self {
-        Self { row: Some(row), reply, sides: Vec::new(), happened: Vec::new() }
+    pub(crate) fn write(row: Row, reply: ChangeReply) -> Self {
+        Self { row: Some(row), reply, sides: Vec::new(), transitions: Vec::new() }
     }
 
     pub(crate) fn with(mut self, side: Side) -> Self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, Reply};
+use super::{Applied, ChangeReply};
 use crate::model::{Generation, Id, Intent, Lease, Row, Sender, StoreTime};
 
 /// Take the lease of a row without intent.
@@ -26,7 +26,7 @@ pub(crate) struct Recover {
 
 pub(super) fn claim(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
     if holds(claim, row) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     if !fits(claim, row, now) || row.intent.is_some() {
         return Applied::refused();
@@ -44,7 +44,7 @@ pub(super) fn claim(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
 pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
     let Recover { claim, epoch, intent } = recover;
     if holds(claim, row) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     if !fits(claim, row, now) || row.epoch != *epoch || row.intent.as_ref() != Some(intent) {
         return Applied::refused();
@@ -66,7 +66,7 @@ pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: StoreTime) -> 
     match row.lease {
         Some(held) if held.attempt == attempt => {
             let lease = Some(Lease { until: now + lease, ..held });
-            Applied::write(Row { lease, ..row.clone() }, Reply::Done)
+            Applied::write(Row { lease, ..row.clone() }, ChangeReply::Done)
         }
         _ => Applied::refused(),
     }
@@ -90,5 +90,5 @@ fn sender(claim: &Claim) -> Sender {
 fn taken(claim: &Claim, row: &Row, intent: Intent, now: StoreTime) -> Applied {
     let lease = Lease { attempt: claim.attempt, owner: claim.owner, until: now + claim.lease };
     let taken = Row { epoch: row.epoch + 1, lease: Some(lease), intent: Some(intent), ..row.clone() };
-    Applied::write(taken, Reply::Done)
+    Applied::write(taken, ChangeReply::Done)
 }

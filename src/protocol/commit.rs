@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Known, Reply, Side,
+    Applied, ChangeReply, LookupResult, Side,
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
@@ -65,13 +65,13 @@ pub(super) fn commit(commit: &Commit, row: &Row, now: StoreTime) -> Applied {
     }
     let mut stored = store(commit, row, commit.generation.next(), now);
     stored.alt = None;
-    Applied::write(stored, Reply::Resolved(Resolution::Own)).superseding(row)
+    Applied::write(stored, ChangeReply::Resolved(Resolution::Own)).superseding(row)
 }
 
 fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) -> Applied {
     let mut left = row.clone();
     withdraw(&mut left, commit.attempt);
-    let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
+    let write = |row: Row| Applied::write(row, ChangeReply::Resolved(resolution));
     match (resolution, &commit.token) {
         (Resolution::Revoke, token) => {
             let mut left = row.clone();
@@ -87,7 +87,7 @@ fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) ->
         }
         (Resolution::Own | Resolution::Drop | Resolution::MovedOn, _) | (_, None) => {
             if left == *row {
-                Applied::unchanged(Reply::Resolved(resolution))
+                Applied::unchanged(ChangeReply::Resolved(resolution))
             } else {
                 write(left)
             }
@@ -107,12 +107,12 @@ fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) ->
 
 /// The grant that the answer belongs to was purged: as if another incarnation had its place, but that the row cannot say
 /// any more whether it held this very token. If so it is known, and may live under another key by now.
-pub(super) fn orphan(commit: &Commit, known: Known) -> Applied {
-    match commit.token.as_ref().filter(|_| commit.revocable && known == Known::New) {
-        Some(token) => Applied::unchanged(Reply::Resolved(Resolution::Revoke))
+pub(super) fn orphan(commit: &Commit, known: LookupResult) -> Applied {
+    match commit.token.as_ref().filter(|_| commit.revocable && known == LookupResult::New) {
+        Some(token) => Applied::unchanged(ChangeReply::Resolved(Resolution::Revoke))
             .with(Side::Spent(token.fingerprint))
             .with(Side::Revoke(token.clone())),
-        None => Applied::unchanged(Reply::Resolved(Resolution::Drop)),
+        None => Applied::unchanged(ChangeReply::Resolved(Resolution::Drop)),
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
     // A refusal can be forgiven, a token that is spent cannot.
     let known = row.verdict.as_ref().is_some_and(|verdict| verdict.by != VerdictBy::Idp || refuse.by == VerdictBy::Idp);
     if moved || known || !named {
-        return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
+        return if left == *row { Applied::refused() } else { Applied::write(left, ChangeReply::Refused) };
     }
     // Whoever else sent the refused token hears the same, or nothing: its doubt is about another token now.
     if refuse.by == VerdictBy::Idp
@@ -185,12 +185,12 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
         left.commit = Some(alt.by);
         left.due_at = Some(now.by_wall_clock());
         left.changed_at = now;
-        return Applied::write(left, Reply::Promoted).superseding(row);
+        return Applied::write(left, ChangeReply::Promoted).superseding(row);
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     left.verdict = Some(Box::new(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by }));
     left.changed_at = now;
-    let applied = Applied::write(left, Reply::Done);
+    let applied = Applied::write(left, ChangeReply::Done);
     match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {
         Some(token) => applied.with(Side::Spent(token.fingerprint)),
         None => applied,

@@ -1,7 +1,7 @@
 //! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release,
 //! purge.
 
-use super::{Applied, Found, Kept, Known, Reply, Side, Unchanged, schedule::notice_at};
+use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
     Evidence, Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict, VerdictBy,
     WallTime,
@@ -9,7 +9,7 @@ use crate::model::{
 
 /// A grant from the user's consent, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectChange {
     pub(crate) key: TokenKey,
     /// Random: used if this connect starts a new incarnation.
     pub(crate) incarnation: Id,
@@ -50,36 +50,36 @@ impl Expected {
 
 /// The end of a grant by its application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Disconnect {
+pub(crate) struct DisconnectChange {
     /// Whether its tokens are revoked at the identity provider.
     pub(crate) revoke: bool,
     /// Whether the tombstone is to go as soon as nothing of the grant is to come.
     pub(crate) purge: bool,
 }
 
-pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
+pub(super) fn connect(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let applied = connected(connect, found);
     if applied.row.is_none() {
         // Also a repetition of a connect that has changed what it expected.
         return applied;
     }
     if !connect.only.fits(found.row) {
-        return Applied::unchanged(Reply::Mismatch);
+        return Applied::unchanged(ChangeReply::Mismatch);
     }
     if !connect.compared.fits(found.row) {
-        return Applied::unchanged(Reply::Moved);
+        return Applied::unchanged(ChangeReply::Moved);
     }
     applied
 }
 
-fn connected(connect: &Connect, found: Found<'_>) -> Applied {
-    if found.known == Known::Elsewhere {
-        return Applied::unchanged(Reply::Duplicate);
+fn connected(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
+    if found.known == LookupResult::Elsewhere {
+        return Applied::unchanged(ChangeReply::Duplicate);
     }
     let Some(row) = found.row else {
         // What a purged grant of the key was connected with, has spent or held.
         return match found.known {
-            Known::Spent => Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent)),
+            LookupResult::Spent => Applied::unchanged(ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)),
             _ => fresh(connect, found),
         };
     };
@@ -88,14 +88,14 @@ fn connected(connect: &Connect, found: Found<'_>) -> Applied {
     if current && row.tombstone.is_none() {
         return again(row, found.now);
     }
-    if current || found.known == Known::Spent {
-        return Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent));
+    if current || found.known == LookupResult::Spent {
+        return Applied::unchanged(ChangeReply::Unchanged(Unchanged::TokenAlreadySpent));
     }
     fresh(connect, found)
 }
 
 /// A new incarnation: whatever was in flight for the old one no longer fits.
-fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
+fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let (before, now) = (found.row, found.now);
     let row = Row {
         key: connect.key.clone(),
@@ -123,7 +123,7 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
         tombstone: None,
         changed_at: now,
     };
-    let mut applied = Applied::write(row, Reply::Done);
+    let mut applied = Applied::write(row, ChangeReply::Done);
     if let Some(before) = before {
         applied = applied.superseding(before);
     }
@@ -139,19 +139,19 @@ fn again(row: &Row, now: StoreTime) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
         let due_at = Some(now.by_wall_clock());
         let row = Row { verdict: None, due_at, retry_at: None, last_error: None, changed_at: now, ..row.clone() };
-        return Applied::write(row, Reply::Done);
+        return Applied::write(row, ChangeReply::Done);
     }
-    Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))
+    Applied::unchanged(ChangeReply::Unchanged(Unchanged::AlreadyConnected))
 }
 
 /// An access token alone keeps the stored refresh token. While that one is being spent nothing is
 /// stored: a new generation would hide that the row's token belongs to the request in flight.
-fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied {
+fn access_token_only(connect: &ConnectChange, row: &Row, found: ChangeInput<'_>) -> Applied {
     if row.tombstone.is_some() || row.refresh_token.is_none() {
         return fresh(connect, found);
     }
     if row.intent.is_some() {
-        return Applied::unchanged(Reply::Unchanged(Unchanged::RefreshInFlight));
+        return Applied::unchanged(ChangeReply::Unchanged(Unchanged::RefreshInFlight));
     }
     let stored = Row {
         generation: row.generation.max(found.floor).next(),
@@ -164,24 +164,24 @@ fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied 
         changed_at: found.now,
         ..row.clone()
     };
-    Applied::write(stored, Reply::Done)
+    Applied::write(stored, ChangeReply::Done)
 }
 
 /// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
-pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: StoreTime) -> Applied {
+pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime) -> Applied {
     if let Some(tombstone) = row.tombstone {
         if tombstone.purge || !disconnect.purge {
-            return Applied::unchanged(Reply::Done);
+            return Applied::unchanged(ChangeReply::Done);
         }
         let tombstone = Some(Tombstone { purge: true, ..tombstone });
-        return Applied::write(Row { tombstone, ..row.clone() }, Reply::Done);
+        return Applied::write(Row { tombstone, ..row.clone() }, ChangeReply::Done);
     }
-    let Disconnect { revoke, purge } = disconnect;
+    let DisconnectChange { revoke, purge } = disconnect;
     let restorable = row.verdict.is_none() && row.intent.is_none();
     let tombstone = Some(Tombstone { at: now, revoke, restorable, purge });
     let generation = row.generation.next();
     let mut applied =
-        Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);
+        Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, ChangeReply::Done);
     // What has been sent, or may have been, is no other key's either: its connect would send it a second time.
     if let (Some(_), Some(token)) =
         (row.intent.as_ref().filter(|sent| sent.generation == row.generation), &row.refresh_token)
@@ -195,12 +195,12 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: StoreTime) -> A
 ///
 /// The incarnation stays: an answer that is still on its way belongs to this very grant, and has to find its place
 /// in it. In a new one it would be an answer of a grant that is gone, and its revocation would end this one.
-pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
-    let Some(tombstone) = row.tombstone else { return Applied::unchanged(Reply::Done) };
+pub(super) fn restore(row: &Row, found: ChangeInput<'_>) -> Applied {
+    let Some(tombstone) = row.tombstone else { return Applied::unchanged(ChangeReply::Done) };
     let tokens_live = match found.known {
-        Known::Unrevoked => true,
-        Known::New => !tombstone.revoke,
-        Known::Spent | Known::Elsewhere | Known::Revoking => false,
+        LookupResult::Unrevoked => true,
+        LookupResult::New => !tombstone.revoke,
+        LookupResult::Spent | LookupResult::Elsewhere | LookupResult::Revoking => false,
     };
     if !tombstone.restorable || !tokens_live {
         return Applied::refused();
@@ -208,7 +208,7 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
     let (generation, due_at) = (row.generation.next(), Some(found.now.by_wall_clock()));
     let (retry_at, last_error, changed_at) = (None, None, found.now);
     let restored = Row { tombstone: None, generation, due_at, retry_at, last_error, changed_at, ..row.clone() };
-    let mut applied = Applied::write(restored, Reply::Done);
+    let mut applied = Applied::write(restored, ChangeReply::Done);
     applied.sides.extend(row.refresh_tokens().cloned().map(Side::Keep));
     applied
 }
@@ -220,7 +220,7 @@ pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: StoreTi
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     let verdict = Some(Box::new(Verdict { evidence, since, by }));
-    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, Reply::Done)
+    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, ChangeReply::Done)
 }
 
 /// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
@@ -230,33 +230,33 @@ pub(super) fn hold(reason: &str, row: &Row) -> Applied {
         return Applied::refused();
     }
     if row.held.as_deref() == Some(reason) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
-    Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, Reply::Done)
+    Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, ChangeReply::Done)
 }
 
 /// Also of a tombstone, whose hold the next connect would keep.
 pub(super) fn release(row: &Row) -> Applied {
     if row.held.is_none() {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
-    Applied::write(Row { held: None, ..row.clone() }, Reply::Done)
+    Applied::write(Row { held: None, ..row.clone() }, ChangeReply::Done)
 }
 
 /// Deletes a tombstone for which nothing is to come any more. What it held is remembered like what it was connected
 /// with: a replay brings nothing back, and what was not revoked may live under another key, as while the tombstone stood.
-pub(super) fn purge(row: &Row, found: Found<'_>) -> Applied {
+pub(super) fn purge(row: &Row, found: ChangeInput<'_>) -> Applied {
     let kept = if row.tombstone.is_none() {
-        Some(Kept::Connected)
+        Some(PurgeRefusal::Connected)
     } else if row.intent.is_some() {
-        Some(Kept::InDoubt)
+        Some(PurgeRefusal::InDoubt)
     } else {
-        (found.known == Known::Revoking).then_some(Kept::Revoking)
+        (found.known == LookupResult::Revoking).then_some(PurgeRefusal::Revoking)
     };
     if let Some(kept) = kept {
-        return Applied::unchanged(Reply::Kept(kept));
+        return Applied::unchanged(ChangeReply::NotPurged(kept));
     }
-    let mut applied = Applied::unchanged(Reply::Done);
+    let mut applied = Applied::unchanged(ChangeReply::Done);
     applied.sides.extend(row.refresh_tokens().map(|token| Side::Connected(token.fingerprint)));
     applied.with(Side::Purge(row.generation.max(found.floor)))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, Reply};
+use super::{Applied, ChangeReply};
 use crate::{
     error::Cause,
     model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, StoreTime, Verdict, VerdictBy, WallTime},
@@ -15,13 +15,13 @@ pub(crate) struct Ending {
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     /// What went wrong: written as the row's status unless the row has moved on.
-    pub(crate) error: Option<Fault>,
+    pub(crate) error: Option<AttemptFault>,
     pub(crate) retry_at: Option<WallTime>,
 }
 
 /// What went wrong, and what it means for callers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Fault {
+pub(crate) struct AttemptFault {
     pub(crate) evidence: Evidence,
     pub(crate) cause: Cause,
 }
@@ -65,15 +65,15 @@ fn ended(end: &Ending, row: &Row, now: StoreTime, change: impl Fn(&Intent) -> Op
         left.intent = change(intent);
     }
     if left == *row {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
-    if let Some(Fault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
+    if let Some(AttemptFault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
         left.last_error = Some(failed(row.last_error.as_deref(), evidence, *cause, now).into());
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
-    Applied::write(left, Reply::Done)
+    Applied::write(left, ChangeReply::Done)
 }
 
 /// The failure after `previous` in a row.
@@ -103,7 +103,7 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
     let since = row.changed_at.min(now);
     let intent = Intent { generation: seen, since, settle_from: now, recovered: false, senders };
     let raised = Row { generation: seen, intent: Some(intent), lease: None, changed_at: now, ..row.clone() };
-    Applied::write(raised, Reply::Done)
+    Applied::write(raised, ChangeReply::Done)
 }
 
 /// The row spends another token now, and the doubted request can no longer be processed.
@@ -111,7 +111,7 @@ pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
     if row.incarnation != incarnation || row.intent.as_ref() != Some(intent) || intent.generation >= row.generation {
         return Applied::refused();
     }
-    Applied::write(Row { intent: None, ..row.clone() }, Reply::Done)
+    Applied::write(Row { intent: None, ..row.clone() }, ChangeReply::Done)
 }
 
 /// Nobody can say whether the token is spent, and it is too late to wait: the user is asked.
@@ -122,5 +122,5 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTim
     }
     let verdict = Box::new(Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt });
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
-    Applied::write(row, Reply::Done)
+    Applied::write(row, ChangeReply::Done)
 }

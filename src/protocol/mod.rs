@@ -6,7 +6,7 @@
 //! * [`doubt`]: what to do about a request whose answer nobody has.
 //! * [`attempt`]: the machine of one attempt, from the journal's flush to publication.
 //! * [`schedule`]: when a token is due, and when its user is to be warned.
-//! * [`happening`]: what a change means to people and applications.
+//! * [`transition`]: what a change means to people and applications.
 //!
 //! Nothing here does I/O, reads a clock, or sees a secret: an exhaustive search drives these very types.
 //! A new outcome of an attempt gets its row in `attempt`'s `told`, and the change of the row that it
@@ -19,18 +19,18 @@ mod commit;
 mod connect;
 pub(crate) mod doubt;
 mod ending;
-mod happening;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
 #[cfg(test)]
 mod search;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transition;
 
 pub use change::Unchanged;
-pub(crate) use change::{Applied, Change, Found, Kept, Known, LookUp, Reply, Side};
+pub(crate) use change::{Applied, Change, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
-pub(crate) use connect::{Connect, Disconnect, Expected};
-pub(crate) use ending::{Ending, Fault};
-pub(crate) use happening::Happening;
+pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
+pub(crate) use ending::{AttemptFault, Ending};
+pub(crate) use transition::Transition;

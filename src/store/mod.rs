@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     error::Error,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
-    protocol::{Change, Happening, Reply},
+    protocol::{Change, ChangeReply, Transition},
 };
 
 /// The port to a database.
@@ -72,13 +72,13 @@ pub(crate) type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
 /// What became of an operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Changed {
-    pub(crate) reply: Reply,
+    pub(crate) reply: ChangeReply,
     /// The row as it is now.
     pub(crate) row: Option<Row>,
     /// Database time.
     pub(crate) now: StoreTime,
     /// What people and applications are to be told.
-    pub(crate) happened: Vec<Happening>,
+    pub(crate) transitions: Vec<Transition>,
 }
 
 /// A row as it was read.

@@ -16,7 +16,7 @@ use crate::{
     error::Cause,
     metrics::{Histogram, Metric, MetricKind, count, load},
     model::State,
-    protocol::{Reply, resolve::Resolution},
+    protocol::{ChangeReply, resolve::Resolution},
     store::{Census, Counted},
 };
 
@@ -49,10 +49,10 @@ impl Counters {
     }
 
     /// An answer that came when its row had moved on.
-    pub(super) fn replied(&self, reply: Reply) {
+    pub(super) fn replied(&self, reply: ChangeReply) {
         if matches!(
             reply,
-            Reply::Resolved(Resolution::Drop | Resolution::Revoke | Resolution::Alt | Resolution::MovedOn)
+            ChangeReply::Resolved(Resolution::Drop | Resolution::Revoke | Resolution::Alt | Resolution::MovedOn)
         ) {
             count(&self.fenced_writes);
         }
@@ -249,14 +249,15 @@ mod tests {
     #[test]
     fn only_answers_whose_row_had_moved_on_are_fenced() {
         let counters = Counters::default();
-        for reply in
-            [Reply::Done, Reply::Refused].into_iter().chain([Resolution::Own, Resolution::Replace].map(Reply::Resolved))
+        for reply in [ChangeReply::Done, ChangeReply::Refused]
+            .into_iter()
+            .chain([Resolution::Own, Resolution::Replace].map(ChangeReply::Resolved))
         {
             counters.replied(reply);
         }
         assert_eq!(load(&counters.fenced_writes), 0.0);
         for moved in [Resolution::Drop, Resolution::Revoke, Resolution::Alt, Resolution::MovedOn] {
-            counters.replied(Reply::Resolved(moved));
+            counters.replied(ChangeReply::Resolved(moved));
         }
         assert_eq!(load(&counters.fenced_writes), 4.0);
     }

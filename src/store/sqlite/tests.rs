@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     clock::ManualClock,
     protocol::{
-        Connect, Reply,
+        ChangeReply, ConnectChange,
         tests::{connect, id, token},
     },
     store::{StoreError, open, past_conflicts},
@@ -21,7 +21,7 @@ fn clock() -> Clock {
 
 fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
     let key = TokenKey::at("idp").user(user);
-    let connect = Connect { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
+    let connect = ConnectChange { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
     (key, Change::Connect(Box::new(connect)))
 }
 
@@ -112,7 +112,7 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
             assert!(column == *blamed || column == "alt" && *blamed == "alt_origin", "{column}: {error}");
         }
         assert!(neighbour.await.unwrap().row.is_some());
-        assert_eq!(other.await.unwrap().reply, Reply::Done);
+        assert_eq!(other.await.unwrap().reply, ChangeReply::Done);
         assert_eq!(store.due(WallTime(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
         spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
     }

@@ -20,8 +20,8 @@ use crate::{
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, Standing, TokenKey},
     protocol::{
-        Change, Fault, Reply,
-        attempt::{Claimed, Effect, End, Event, Machine, Told},
+        AttemptFault, Change, ChangeReply,
+        attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
         resolve::Resolution,
     },
     store::{Answer, Changed, StoreError},
@@ -112,27 +112,27 @@ impl Attempt {
     async fn drive(&mut self, provider: &Provider) -> End {
         let pending = !self.core.journal.pending_for(&self.key).is_empty();
         let owner = self.core.journal.owner();
-        let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
+        let (mut machine, mut effect) = AttemptMachine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
             let (phase, began) = (phase(&effect), self.core.clock.read().boot);
             let event = match effect {
-                Effect::End(end) => return self.leave(end),
-                Effect::Flush => self.flush().await,
-                Effect::Read => self.read().await,
-                Effect::Slot => self.wait_for_slot(provider).await,
-                Effect::Claim(claim) => {
+                AttemptEffect::End(end) => return self.leave(end),
+                AttemptEffect::Flush => self.flush().await,
+                AttemptEffect::Read => self.read().await,
+                AttemptEffect::Slot => self.wait_for_slot(provider).await,
+                AttemptEffect::Claim(claim) => {
                     self.claim = Some((claim, self.core.clock.read().boot));
                     self.try_claim().await
                 }
-                Effect::RepeatClaim => {
+                AttemptEffect::RepeatClaim => {
                     self.core.clock.sleep(delay(1, None, random()).min(SILENCE)).await;
                     self.try_claim().await
                 }
-                Effect::Send(claimed) => self.send(provider, claimed).await,
-                Effect::Change(change) => self.change(change).await,
-                Effect::Commit => self.commit(Try::First).await,
-                Effect::AwaitStore => self.commit(Try::Again).await,
-                Effect::Journal => self.journal().await,
+                AttemptEffect::Send(claimed) => self.send(provider, claimed).await,
+                AttemptEffect::Change(change) => self.change(change).await,
+                AttemptEffect::Commit => self.commit(Try::First).await,
+                AttemptEffect::AwaitStore => self.commit(Try::Again).await,
+                AttemptEffect::Journal => self.journal().await,
             };
             phase.into_iter().for_each(|phase| self.took(phase, began));
             let Some(event) = event else { return self.leave(End::Settled) };
@@ -169,13 +169,13 @@ impl Attempt {
         self.progress.send_modify(|progress| progress.published += 1);
     }
 
-    async fn flush(&mut self) -> Option<Event> {
+    async fn flush(&mut self) -> Option<AttemptEvent> {
         flush(&self.core, &self.key).await;
-        Some(Event::Flushed)
+        Some(AttemptEvent::Flushed)
     }
 
     /// Reads the row. The slot goes back: whatever it was for is decided anew.
-    async fn read(&mut self) -> Option<Event> {
+    async fn read(&mut self) -> Option<AttemptEvent> {
         self.slot = None;
         let read = until_answered(&self.core, || self.core.store.read(&self.key)).await?;
         let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
@@ -185,14 +185,14 @@ impl Attempt {
             .map(|sender| sender.attempt)
             .collect();
         self.row.clone_from(&read.row);
-        Some(Event::Read { row: read.row, dead, now: read.now })
+        Some(AttemptEvent::Read { row: read.row, dead, now: read.now })
     }
 
-    async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
+    async fn wait_for_slot(&mut self, provider: &Provider) -> Option<AttemptEvent> {
         let row = self.row.clone()?;
         let Some(login) = provider.gate.login(row.client_id.as_deref()) else {
             // Nothing will be sent: it is claimed to say so in the row.
-            return Some(Event::Slot(row));
+            return Some(AttemptEvent::Slot(row));
         };
         let slot = loop {
             let lane = if *self.wanted.borrow_and_update() { Lane::Wanted } else { Lane::Background };
@@ -208,38 +208,38 @@ impl Attempt {
         match slot {
             Ok(slot) => {
                 self.slot = Some(slot);
-                Some(Event::Slot(row))
+                Some(AttemptEvent::Slot(row))
             }
-            Err(Closed { wait, cause }) => Some(Event::NotBefore(self.core.clock.now() + wait, cause)),
+            Err(Closed { wait, cause }) => Some(AttemptEvent::NotBefore(self.core.clock.now() + wait, cause)),
         }
     }
 
-    async fn try_claim(&mut self) -> Option<Event> {
+    async fn try_claim(&mut self) -> Option<AttemptEvent> {
         let (claim, issued) = self.claim.clone()?;
         self.core.reach(Point::BeforeClaim);
         match self.core.change(&self.key, claim).await {
             Ok(Changed { reply, row, now, .. }) => {
                 self.row.clone_from(&row);
-                if reply == Reply::Done {
+                if reply == ChangeReply::Done {
                     self.core.reach(Point::Claimed);
                 }
                 let elapsed = self.core.clock.read().boot.since(issued);
-                Some(Event::Claimed { reply, row, now, elapsed })
+                Some(AttemptEvent::Claimed { reply, row, now, elapsed })
             }
-            Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(Event::NoReply),
+            Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(AttemptEvent::NoReply),
             Err(error) => self.corrupt(&error),
         }
     }
 
     /// From here on the answer is awaited, whoever is gone.
-    async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
+    async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<AttemptEvent> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
         let mut unsendable = |code: &str, cause| {
             self.heard = Some(Heard::Failure(Counted::Operator));
-            let fault = Fault { evidence: Evidence::ours(code), cause };
+            let fault = AttemptFault { evidence: Evidence::ours(code), cause };
             let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
-            Some(Event::Told(Told::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
+            Some(AttemptEvent::Outcome(SendOutcome::NotSpent { fault, retry_at: self.core.clock.now() + wait }))
         };
         let Some(slot) = self.slot.take() else {
             tracing::error!(grant.id = row.grant_id, "a grant was issued to a client that is not configured");
@@ -275,7 +275,7 @@ impl Attempt {
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
                 self.heard = Some(Heard::Refusal);
-                Told::Foreign { evidence: Evidence::ours("account_mismatch") }
+                SendOutcome::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
@@ -287,23 +287,23 @@ impl Attempt {
                     provider.saw_rotation(self.key.idp());
                 }
                 self.core.reach(Point::Answered);
-                Told::Answered
+                SendOutcome::Tokens
             }
-            Outcome::NotSpent(failure) => Told::NotSpent { retry_at, fault: fault(failure) },
-            Outcome::Unknown(failure) => Told::Unknown { retry_at, fault: fault(failure) },
-            Outcome::InvalidGrant(failure) => Told::InvalidGrant { evidence: failure.evidence },
+            Outcome::NotSpent(failure) => SendOutcome::NotSpent { retry_at, fault: fault(failure) },
+            Outcome::Unknown(failure) => SendOutcome::Unknown { retry_at, fault: fault(failure) },
+            Outcome::InvalidGrant(failure) => SendOutcome::InvalidGrant { evidence: failure.evidence },
         };
-        Some(Event::Told(told))
+        Some(AttemptEvent::Outcome(told))
     }
 
-    async fn change(&mut self, change: Change) -> Option<Event> {
+    async fn change(&mut self, change: Change) -> Option<AttemptEvent> {
         let changed = until_answered(&self.core, || self.core.change(&self.key, change.clone())).await?;
         self.row = changed.row;
-        Some(Event::Changed { reply: changed.reply })
+        Some(AttemptEvent::Changed { reply: changed.reply })
     }
 
     /// Waits for the store to take the answer: at first for a moment, then for as long as it takes.
-    async fn commit(&mut self, attempt: Try) -> Option<Event> {
+    async fn commit(&mut self, attempt: Try) -> Option<AttemptEvent> {
         let commit = &self.landing.as_ref()?.commit;
         let (core, key) = (&self.core, &self.key);
         let patience = match attempt {
@@ -324,14 +324,14 @@ impl Attempt {
             None => pending.await,
             Some(patience) => tokio::select! {
                 answer = pending => answer,
-                () = core.clock.sleep(patience) => return Some(Event::Silent),
+                () = core.clock.sleep(patience) => return Some(AttemptEvent::Silent),
             },
         };
         self.commit = None;
         match answer {
             Ok(Changed { reply, row, .. }) => {
                 self.resolved = match reply {
-                    Reply::Resolved(resolution) => Some(resolution),
+                    ChangeReply::Resolved(resolution) => Some(resolution),
                     _ => None,
                 };
                 self.row = row;
@@ -339,17 +339,17 @@ impl Attempt {
                 if self.journaled {
                     mark(&self.core, self.id).await;
                 }
-                Some(Event::Changed { reply })
+                Some(AttemptEvent::Changed { reply })
             }
             Err(error) => {
                 tracing::warn!(error = %error, "the store did not take an answer; it is tried again");
-                Some(Event::Silent)
+                Some(AttemptEvent::Silent)
             }
         }
     }
 
     /// Writes the answer to the journal, and publishes it from there.
-    async fn journal(&mut self) -> Option<Event> {
+    async fn journal(&mut self) -> Option<AttemptEvent> {
         let landing = self.landing.as_ref()?;
         let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
         let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
@@ -363,10 +363,10 @@ impl Attempt {
         } else {
             tracing::error!("an answer can be written neither to the store nor to the journal: free some space");
         }
-        Some(Event::Journaled(self.journaled))
+        Some(AttemptEvent::Journaled(self.journaled))
     }
 
-    fn corrupt(&self, error: &StoreError) -> Option<Event> {
+    fn corrupt(&self, error: &StoreError) -> Option<AttemptEvent> {
         tracing::error!(error = %error, "the grant cannot be refreshed");
         None
     }
@@ -380,6 +380,6 @@ impl Drop for Attempt {
     }
 }
 
-fn fault(failure: Failure) -> Fault {
-    Fault { cause: failure.cause(), evidence: failure.evidence }
+fn fault(failure: Failure) -> AttemptFault {
+    AttemptFault { cause: failure.cause(), evidence: failure.evidence }
 }

@@ -6,7 +6,7 @@ use crate::{
     idp::delay,
     metrics::count,
     model::{Id, TokenKey},
-    protocol::{Change, Commit, Reply},
+    protocol::{Change, ChangeReply, Commit},
     store::{Answer, StoreError},
     supervisor::core::{Core, random},
 };
@@ -60,7 +60,7 @@ pub(super) async fn renew(core: Arc<Core>, key: TokenKey, attempt: Id, lease: Du
     loop {
         core.clock.sleep(lease / 3).await;
         let renewed = core.change(&key, Change::Renew { attempt, lease }).await;
-        if renewed.is_ok_and(|changed| changed.reply == Reply::Refused) && !std::mem::replace(&mut lost, true) {
+        if renewed.is_ok_and(|changed| changed.reply == ChangeReply::Refused) && !std::mem::replace(&mut lost, true) {
             count(&core.counters.leases_lost);
         }
     }

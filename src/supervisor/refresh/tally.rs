@@ -3,7 +3,7 @@
 use crate::{
     idp::{self, Meaning},
     model::{Generation, Id, Row},
-    protocol::{Commit, attempt::Effect, resolve::Resolution},
+    protocol::{Commit, attempt::AttemptEffect, resolve::Resolution},
     supervisor::metrics::{Outcome, Phase},
 };
 
@@ -59,11 +59,11 @@ pub(super) fn tally(
 }
 
 /// What carrying it out is counted as.
-pub(super) fn phase(effect: &Effect) -> Option<Phase> {
+pub(super) fn phase(effect: &AttemptEffect) -> Option<Phase> {
     match effect {
-        Effect::Slot => Some(Phase::Gate),
-        Effect::Claim(_) | Effect::RepeatClaim => Some(Phase::Claim),
-        Effect::Commit => Some(Phase::Commit),
+        AttemptEffect::Slot => Some(Phase::Gate),
+        AttemptEffect::Claim(_) | AttemptEffect::RepeatClaim => Some(Phase::Claim),
+        AttemptEffect::Commit => Some(Phase::Commit),
         _ => None,
     }
 }

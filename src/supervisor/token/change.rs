@@ -9,7 +9,7 @@ use super::{TokenActor, machine::Event};
 use crate::{
     error::{Cause, Error},
     model::{Generation, Grant, Row, TokenKey},
-    protocol::{Change, Expected, Kept, Reply as Replied},
+    protocol::{Change, ChangeReply, Expected, PurgeRefusal},
     store::{Changed, StoreError},
     supervisor::{
         command::{Ask, Reply},
@@ -91,14 +91,14 @@ impl TokenActor {
             };
             let row = row.map(Arc::new);
             let answer = match replied {
-                Replied::Duplicate => Err(Error::DuplicateGrant),
-                Replied::Refused => Err(Error::NotConnected),
-                Replied::Kept(why) => Err(kept(why)),
-                Replied::Mismatch => {
+                ChangeReply::Duplicate => Err(Error::DuplicateGrant),
+                ChangeReply::Refused => Err(Error::NotConnected),
+                ChangeReply::NotPurged(why) => Err(kept(why)),
+                ChangeReply::Mismatch => {
                     let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
                     Err(Error::GenerationMismatch { generation })
                 }
-                Replied::Unchanged(why) => Ok(actor.core.status(&actor.key, row.as_deref(), now, Some(why))),
+                ChangeReply::Unchanged(why) => Ok(actor.core.status(&actor.key, row.as_deref(), now, Some(why))),
                 _ => Ok(actor.core.status(&actor.key, row.as_deref(), now, None)),
             };
             actor.feed(Event::Row(row), context);
@@ -137,7 +137,7 @@ async fn connect(core: &Arc<Core>, key: &TokenKey, mut grant: Grant, only: Expec
         let connect = seal::connecting(&core.keyring, &provider, key, grant.clone(), (only, compared), now);
         let changed = core.change(key, Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
-            Changed { reply: Replied::Moved, .. } => {}
+            Changed { reply: ChangeReply::Moved, .. } => {}
             changed => return Ok(changed),
         }
     }
@@ -147,12 +147,12 @@ async fn connect(core: &Arc<Core>, key: &TokenKey, mut grant: Grant, only: Expec
 const STORE_DOWN: Error = Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown };
 
 /// Why a grant was not purged.
-fn kept(why: Kept) -> Error {
+fn kept(why: PurgeRefusal) -> Error {
     let later = |cause| Error::Unavailable { retry_after: LATER, cause };
     match why {
-        Kept::Connected => Error::InvalidRequest("the grant is connected: disconnect it, then purge it"),
-        Kept::InDoubt => later(Cause::InDoubt),
-        Kept::Revoking => later(Cause::Revoking),
+        PurgeRefusal::Connected => Error::InvalidRequest("the grant is connected: disconnect it, then purge it"),
+        PurgeRefusal::InDoubt => later(Cause::InDoubt),
+        PurgeRefusal::Revoking => later(Cause::Revoking),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     error::{Cause, Error},
     idp::{Closed, Lane},
     model::{BootTime, Row, Standing, State, Token, TokenKey, WallTime},
-    protocol::{Change, Disconnect, attempt::End},
+    protocol::{Change, DisconnectChange, attempt::End},
     store::StoreError,
 };
 pub(super) use change::refusal;
@@ -360,7 +360,7 @@ impl Handler<Deliver> for TokenActor {
             Ask::Disconnect { revoke, purge, reply } => {
                 // What cannot be revoked is not queued: it can be restored for as long as it lives.
                 let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
-                let disconnect = Disconnect { revoke: revoke == Revoke::Yes && revocable, purge };
+                let disconnect = DisconnectChange { revoke: revoke == Revoke::Yes && revocable, purge };
                 self.change(Change::Disconnect(disconnect), reply, context);
             }
             Ask::RequireReconnect { reason, reply } => {

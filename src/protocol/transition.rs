@@ -1,12 +1,12 @@
 //! What a change of a row means to people and applications.
 //!
-//! Found in the transaction that writes the row, so that each transition has one teller, whoever dies meanwhile.
+//! ChangeInput in the transaction that writes the row, so that each transition has one teller, whoever dies meanwhile.
 
 use crate::model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy};
 
 /// Something that happened to a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Happening {
+pub(crate) enum Transition {
     /// The answer to a refresh was stored. A connect is no news to whoever asked for it.
     Renewed { generation: Generation },
     /// Only the user can help.
@@ -21,39 +21,39 @@ pub(crate) enum Happening {
 
 /// What follows for people from writing `after` over `before`: nothing, without an allocation, for most changes.
 /// Nothing at all for a tombstone: whoever ended the grant waits for nothing.
-pub(super) fn happened(before: Option<&Row>, after: &Row) -> Vec<Happening> {
+pub(super) fn transitions(before: Option<&Row>, after: &Row) -> Vec<Transition> {
     let Some(before) = before.filter(|_| after.tombstone.is_none()) else { return Vec::new() };
-    let (was, is) = (Trouble::of(before), Trouble::of(after));
+    let (was, is) = (ReportedTrouble::of(before), ReportedTrouble::of(after));
     let mut told = Vec::new();
     if before.incarnation == after.incarnation && before.commit != after.commit {
-        told.push(Happening::Renewed { generation: after.generation });
+        told.push(Transition::Renewed { generation: after.generation });
     }
     if let (None, Some(Verdict { evidence, by, .. })) = (was.verdict, is.verdict) {
-        told.push(Happening::ReconnectRequired { evidence: evidence.clone(), by: *by });
+        told.push(Transition::ReconnectRequired { evidence: evidence.clone(), by: *by });
     }
     if !was.doubted && is.doubted {
         let said = after.last_error.as_ref().filter(|_| before.last_error != after.last_error);
         let evidence = said.map_or_else(|| Evidence::ours("unanswered"), |error| error.evidence.clone());
-        told.push(Happening::InDoubt { evidence });
+        told.push(Transition::InDoubt { evidence });
     }
     if let (None, Some(error)) = (was.failing, is.failing) {
-        told.push(Happening::Failing { evidence: error.evidence.clone(), since: error.since() });
+        told.push(Transition::Failing { evidence: error.evidence.clone(), since: error.since() });
     }
     if was.any() && !is.any() {
-        told.push(Happening::Recovered);
+        told.push(Transition::Recovered);
     }
     told
 }
 
 /// What of a row's state has been told, or is to be.
 #[derive(Default)]
-struct Trouble<'a> {
+struct ReportedTrouble<'a> {
     verdict: Option<&'a Verdict>,
     doubted: bool,
     failing: Option<&'a LastError>,
 }
 
-impl<'a> Trouble<'a> {
+impl<'a> ReportedTrouble<'a> {
     /// A verdict hides the rest, because nothing is sent under it; what is left when it goes is told then.
     fn of(row: &'a Row) -> Self {
         if row.tombstone.is_some() {
