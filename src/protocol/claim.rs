@@ -1,22 +1,22 @@
-//! Taking the right to spend: claim, recover, renew.
+//! Changes of the lease: claim, recover, renew.
 
 use std::time::Duration;
 
 use super::{Applied, ChangeReply};
 use crate::model::{Generation, Id, Intent, Lease, Row, Sender, StoreTime};
 
-/// Take the lease of a row without intent.
+/// Takes the lease of a row without an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
     pub(crate) attempt: Id,
-    /// The journal into which the answer would go.
+    /// The journal to which the response would be written.
     pub(crate) owner: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     pub(crate) lease: Duration,
 }
 
-/// Take the lease of a row whose intent stands, for sending its token again.
+/// Takes the lease of a row with an intent, to send its token again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Recover {
     pub(crate) claim: Claim,
@@ -50,7 +50,7 @@ pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
         return Applied::refused();
     }
     if intent.generation != row.generation {
-        // A doubt about another token says nothing of this one: it has to be cleared first.
+        // A doubt about another token says nothing about this one: it has to be cleared first.
         return Applied::refused();
     }
     let mut intent = intent.clone();
@@ -61,7 +61,7 @@ pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
     taken(claim, row, intent, now)
 }
 
-/// Keeps the lease. A lost lease is not taken back: its holder goes on waiting for the answer without it.
+/// Extends the lease. A lost lease is not taken back: its former holder goes on waiting for the response without it.
 pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: StoreTime) -> Applied {
     match row.lease {
         Some(held) if held.attempt == attempt => {
@@ -72,7 +72,7 @@ pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: StoreTime) -> 
     }
 }
 
-/// A repetition of a claim whose acknowledgement was lost.
+/// Returns whether the claim repeats one whose acknowledgement was lost.
 fn holds(claim: &Claim, row: &Row) -> bool {
     row.incarnation == claim.incarnation
         && row.generation == claim.generation

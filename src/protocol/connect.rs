@@ -1,5 +1,4 @@
-//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release,
-//! purge.
+//! Changes by operators and applications: connect, disconnect, restore, require a reconnect, hold, release, purge.
 
 use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
@@ -11,7 +10,7 @@ use crate::model::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ConnectChange {
     pub(crate) key: TokenKey,
-    /// Random: used if this connect starts a new incarnation.
+    /// Random; used if this connect starts a new incarnation.
     pub(crate) incarnation: Id,
     pub(crate) client_id: Option<String>,
     pub(crate) token: Option<Spendable>,
@@ -20,20 +19,20 @@ pub(crate) struct ConnectChange {
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
     pub(crate) due_at: Option<WallTime>,
-    /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
+    /// Queued revocations would end this grant too (the identity provider revokes all grants of the user).
     pub(crate) cancels_revocations: bool,
-    /// What the application says that the key must hold.
+    /// What the key must hold, according to the application.
     pub(crate) only: Expected,
-    /// What the key held when the grant's subject was compared with its.
+    /// What the key held when the grant's subject was compared with the stored one.
     pub(crate) compared: Expected,
 }
 
-/// What a key must hold for a connect to change it. A tombstone is nothing.
+/// What a key must hold for a connect to change it. A tombstone counts as nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expected {
     Anything,
     Nothing,
-    /// A generation names one grant of a key for ever.
+    /// This grant: a generation is never reused.
     At(Generation),
 }
 
@@ -48,19 +47,19 @@ impl Expected {
     }
 }
 
-/// The end of a grant by its application.
+/// Ends a grant at the application's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DisconnectChange {
-    /// Whether its tokens are revoked at the identity provider.
+    /// Whether to revoke the tokens at the identity provider.
     pub(crate) revoke: bool,
-    /// Whether the tombstone is to go as soon as nothing of the grant is to come.
+    /// Whether to purge the tombstone as soon as nothing of the grant is pending.
     pub(crate) purge: bool,
 }
 
 pub(super) fn connect(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let applied = connected(connect, found);
     if applied.row.is_none() {
-        // Also a repetition of a connect that has changed what it expected.
+        // Also for a repetition, which no longer finds what it expected because of its first run.
         return applied;
     }
     if !connect.only.fits(found.row) {
@@ -77,7 +76,7 @@ fn connected(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
         return Applied::unchanged(ChangeReply::Duplicate);
     }
     let Some(row) = found.row else {
-        // What a purged grant of the key was connected with, has spent or held.
+        // A purged grant of the key was connected with this token, has spent it or held it.
         return match found.known {
             LookupResult::Spent => Applied::unchanged(ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)),
             _ => fresh(connect, found),
@@ -94,7 +93,7 @@ fn connected(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     fresh(connect, found)
 }
 
-/// A new incarnation: whatever was in flight for the old one no longer fits.
+/// Starts a new incarnation: requests in flight for the old one no longer match.
 fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let (before, now) = (found.row, found.now);
     let row = Row {
@@ -133,8 +132,8 @@ fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     if connect.cancels_revocations { applied.with(Side::CancelRevocations) } else { applied }
 }
 
-/// The same refresh token again: consent gave it once more, or the user was enabled again. Only the
-/// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
+/// The same refresh token again: consent returned it once more, or the user was enabled again. Lifts only the identity
+/// provider's own refusal. The incarnation stays, because a late response must still match.
 fn again(row: &Row, now: StoreTime) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
         let due_at = Some(now.by_wall_clock());
@@ -144,8 +143,8 @@ fn again(row: &Row, now: StoreTime) -> Applied {
     Applied::unchanged(ChangeReply::Unchanged(Unchanged::AlreadyConnected))
 }
 
-/// An access token alone keeps the stored refresh token. While that one is being spent nothing is
-/// stored: a new generation would hide that the row's token belongs to the request in flight.
+/// Stores an access token alone and keeps the refresh token. While that one is being spent nothing is stored: a new
+/// generation would hide that the row's token belongs to the request in flight.
 fn access_token_only(connect: &ConnectChange, row: &Row, found: ChangeInput<'_>) -> Applied {
     if row.tombstone.is_some() || row.refresh_token.is_none() {
         return fresh(connect, found);
@@ -167,7 +166,7 @@ fn access_token_only(connect: &ConnectChange, row: &Row, found: ChangeInput<'_>)
     Applied::write(stored, ChangeReply::Done)
 }
 
-/// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
+/// Writes the tombstone immediately. If a request is in flight, tokens are revoked after it has settled.
 pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime) -> Applied {
     if let Some(tombstone) = row.tombstone {
         if tombstone.purge || !disconnect.purge {
@@ -182,7 +181,7 @@ pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime
     let generation = row.generation.next();
     let mut applied =
         Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, ChangeReply::Done);
-    // What has been sent, or may have been, is no other key's either: its connect would send it a second time.
+    // A token that was or may have been sent must not be connected under another key, which would send it again.
     if let (Some(_), Some(token)) =
         (row.intent.as_ref().filter(|sent| sent.generation == row.generation), &row.refresh_token)
     {
@@ -191,10 +190,10 @@ pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime
     if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
 }
 
-/// Takes a disconnect back, unless a token of the grant is, or may be, revoked, spent or somebody else's by now.
+/// Undoes a disconnect, unless a token of the grant is, or may be, revoked, spent or another key's by now.
 ///
-/// The incarnation stays: an answer that is still on its way belongs to this very grant, and has to find its place
-/// in it. In a new one it would be an answer of a grant that is gone, and its revocation would end this one.
+/// The incarnation stays: a response that is still on its way belongs to this grant and has to find its place in it. To
+/// a new incarnation it would be the response of a grant that no longer exists, and its revocation would end this one.
 pub(super) fn restore(row: &Row, found: ChangeInput<'_>) -> Applied {
     let Some(tombstone) = row.tombstone else { return Applied::unchanged(ChangeReply::Done) };
     let tokens_live = match found.known {
@@ -213,7 +212,7 @@ pub(super) fn restore(row: &Row, found: ChangeInput<'_>) -> Applied {
     applied
 }
 
-/// Sets a verdict that stays until the next connect.
+/// Requires consent until the next connect.
 pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: StoreTime) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
@@ -223,8 +222,8 @@ pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: StoreTi
     Applied::write(Row { verdict, changed_at: now, ..row.clone() }, ChangeReply::Done)
 }
 
-/// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
-/// doubt that is raised about this row counts its grace from there.
+/// Puts the row on hold: no attempt starts until the release; a running one goes on, and its response is stored.
+/// `changed_at` stays: a doubt that is raised about this row counts its grace from there.
 pub(super) fn hold(reason: &str, row: &Row) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
@@ -235,7 +234,7 @@ pub(super) fn hold(reason: &str, row: &Row) -> Applied {
     Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, ChangeReply::Done)
 }
 
-/// Also of a tombstone, whose hold the next connect would keep.
+/// Ends a hold, also of a tombstone: the next connect would keep it.
 pub(super) fn release(row: &Row) -> Applied {
     if row.held.is_none() {
         return Applied::unchanged(ChangeReply::Done);
@@ -243,8 +242,9 @@ pub(super) fn release(row: &Row) -> Applied {
     Applied::write(Row { held: None, ..row.clone() }, ChangeReply::Done)
 }
 
-/// Deletes a tombstone for which nothing is to come any more. What it held is remembered like what it was connected
-/// with: a replay brings nothing back, and what was not revoked may live under another key, as while the tombstone stood.
+/// Deletes a tombstone of which nothing is pending. The tokens that it held are remembered like those that it was
+/// connected with: a replay restores nothing, and a token that was not revoked may be connected under another key, as
+/// before.
 pub(super) fn purge(row: &Row, found: ChangeInput<'_>) -> Applied {
     let kept = if row.tombstone.is_none() {
         Some(PurgeRefusal::Connected)

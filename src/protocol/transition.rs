@@ -1,51 +1,52 @@
-//! What a change of a row means to people and applications.
+//! What a change of a row means to operators and applications.
 //!
-//! ChangeInput in the transaction that writes the row, so that each transition has one teller, whoever dies meanwhile.
+//! Transitions are found in the transaction that writes the row, so that exactly one process reports each of them,
+//! whichever processes die meanwhile.
 
 use crate::model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy};
 
-/// Something that happened to a grant.
+/// A transition of a grant that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// The answer to a refresh was stored. A connect is no news to whoever asked for it.
+    /// The response to a refresh was stored. A connect is not reported: its caller knows.
     Renewed { generation: Generation },
-    /// Only the user can help.
+    /// The user must go through consent again.
     ReconnectRequired { evidence: Evidence, by: VerdictBy },
     /// A refresh token was sent, and whether it was spent is not known.
     InDoubt { evidence: Evidence },
-    /// Refreshes have failed for long. They go on.
+    /// Refreshes have failed for long, and are still retried.
     Failing { evidence: Evidence, since: StoreTime },
-    /// All trouble that was told is over.
+    /// All trouble that was reported is over.
     Recovered,
 }
 
-/// What follows for people from writing `after` over `before`: nothing, without an allocation, for most changes.
-/// Nothing at all for a tombstone: whoever ended the grant waits for nothing.
+/// Returns what to report when `after` is written over `before`: for most changes nothing, without an allocation.
+/// Nothing is reported about a tombstone: the caller that disconnected the grant expects nothing more.
 pub(super) fn transitions(before: Option<&Row>, after: &Row) -> Vec<Transition> {
     let Some(before) = before.filter(|_| after.tombstone.is_none()) else { return Vec::new() };
     let (was, is) = (ReportedTrouble::of(before), ReportedTrouble::of(after));
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     if before.incarnation == after.incarnation && before.commit != after.commit {
-        told.push(Transition::Renewed { generation: after.generation });
+        found.push(Transition::Renewed { generation: after.generation });
     }
     if let (None, Some(Verdict { evidence, by, .. })) = (was.verdict, is.verdict) {
-        told.push(Transition::ReconnectRequired { evidence: evidence.clone(), by: *by });
+        found.push(Transition::ReconnectRequired { evidence: evidence.clone(), by: *by });
     }
     if !was.doubted && is.doubted {
-        let said = after.last_error.as_ref().filter(|_| before.last_error != after.last_error);
-        let evidence = said.map_or_else(|| Evidence::ours("unanswered"), |error| error.evidence.clone());
-        told.push(Transition::InDoubt { evidence });
+        let failure = after.last_error.as_ref().filter(|_| before.last_error != after.last_error);
+        let evidence = failure.map_or_else(|| Evidence::ours("unanswered"), |error| error.evidence.clone());
+        found.push(Transition::InDoubt { evidence });
     }
     if let (None, Some(error)) = (was.failing, is.failing) {
-        told.push(Transition::Failing { evidence: error.evidence.clone(), since: error.since() });
+        found.push(Transition::Failing { evidence: error.evidence.clone(), since: error.since() });
     }
     if was.any() && !is.any() {
-        told.push(Transition::Recovered);
+        found.push(Transition::Recovered);
     }
-    told
+    found
 }
 
-/// What of a row's state has been told, or is to be.
+/// The part of a row's state that has been reported, or is to be.
 #[derive(Default)]
 struct ReportedTrouble<'a> {
     verdict: Option<&'a Verdict>,
@@ -54,7 +55,7 @@ struct ReportedTrouble<'a> {
 }
 
 impl<'a> ReportedTrouble<'a> {
-    /// A verdict hides the rest, because nothing is sent under it; what is left when it goes is told then.
+    /// A verdict hides the rest, because nothing is sent while it lasts; what remains after it is reported then.
     fn of(row: &'a Row) -> Self {
         if row.tombstone.is_some() {
             return Self::default();
@@ -71,8 +72,8 @@ impl<'a> ReportedTrouble<'a> {
     }
 }
 
-/// Whether nobody may hear the answer to a request any more: a sender said so, or somebody sends the token again, or
-/// the store went back. All of it lasts until the intent is gone, however often the token is sent again.
+/// Returns whether the response to a request may be lost: a sender reported that, or another attempt sends the token
+/// again, or the store lost writes. Each lasts until the intent is gone, however often the token is sent again.
 fn doubted(row: &Row) -> bool {
     row.intent.as_ref().filter(|intent| intent.generation == row.generation).is_some_and(|intent| {
         intent.recovered || row.lease.is_none() || intent.senders.iter().any(|sender| sender.closed)
