@@ -319,7 +319,7 @@ mod tests {
         (include_str!("idp/http.rs"), &["ours(\"", "never(\"", "Some(\""]),
         (include_str!("idp/outcome.rs"), &["unknown(\"", "&str = \""]),
         (include_str!("protocol/ending.rs"), &["ours(\""]),
-        (include_str!("protocol/happening.rs"), &["ours(\""]),
+        (include_str!("protocol/transition.rs"), &["ours(\""]),
         (include_str!("supervisor/refresh/attempt.rs"), &["ours(\"", "unsendable(\""]),
     ];
 

@@ -1,4 +1,4 @@
-//! The clock that tests turn by hand.
+//! A clock that tests set by hand.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::Reading;
 use crate::model::BootTime;
 
-/// A clock that moves only when told to. Clones are the same clock.
+/// A clock that moves only on demand. Clones share the same clock.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Manual>);
 
@@ -21,18 +21,18 @@ struct Manual {
 }
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// Creates a clock that shows `start`.
     pub fn new(start: SystemTime) -> Self {
         let now = Mutex::new(Reading { wall: start.into(), boot: BootTime(0) });
         Self(Arc::new(Manual { now, moved: Notify::new() }))
     }
 
-    /// The wall-clock time.
+    /// Returns the wall-clock time.
     pub fn now(&self) -> SystemTime {
         self.reading().wall.into()
     }
 
-    /// Lets time pass: both clocks move, and whoever waits for that is woken.
+    /// Lets time pass: both clocks advance, and every future that waits for the new time is woken.
     pub fn advance(&self, by: Duration) {
         {
             let mut now = self.lock();
@@ -41,7 +41,7 @@ impl ManualClock {
         self.0.moved.notify_waiters();
     }
 
-    /// Sets the wall clock, as an administrator or NTP does; the boot-time clock does not notice.
+    /// Sets the wall clock, as an administrator or NTP does; the boot-time clock does not change.
     pub fn step_to(&self, wall: SystemTime) {
         self.lock().wall = wall.into();
         self.0.moved.notify_waiters();

@@ -1,8 +1,7 @@
-//! The `Clock` port: the machine's clocks, or one that a test turns by hand.
+//! The `Clock` port: the machine's clocks, or one that a test sets by hand.
 //!
-//! Three readings, one source: the wall clock (what identity providers and rows speak of), the
-//! boot-time clock (which nobody can step and which goes on in suspend), and a coarse pair of both for
-//! the hot path, rounded against us.
+//! It has three readings: the wall clock (for times of identity providers and in rows), the boot-time clock (which
+//! cannot be stepped and goes on in suspend), and a coarse pair of both for the hot path, rounded up.
 
 #[cfg(any(test, feature = "testing"))]
 mod manual;
@@ -24,12 +23,12 @@ pub use manual::ManualClock;
 
 use crate::model::{BootTime, StoreTime, WallTime};
 
-/// Where time comes from. Cheap to clone.
+/// The source of time. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Clock(Kind);
+pub(crate) struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Kind {
+enum ClockSource {
     System(Arc<System>),
     #[cfg(any(test, feature = "testing"))]
     Manual(ManualClock),
@@ -37,9 +36,9 @@ enum Kind {
 
 #[derive(Debug)]
 struct System {
-    /// Timers live on our runtime, so that futures which wait can be polled on any other.
+    /// Timers run on our runtime, so that waiting futures can be polled on any other.
     timers: Handle,
-    /// Boot-time clock minus monotonic clock in milliseconds: the time spent suspended.
+    /// Boot-time clock minus monotonic clock, in milliseconds: the time spent suspended.
     suspended: AtomicI64,
     /// Wakes every sleeper after a step of the wall clock or a suspend.
     stepped: Notify,
@@ -59,63 +58,63 @@ impl Reading {
 }
 
 impl Clock {
-    /// The machine's clocks, with timers on `timers`.
+    /// Returns the machine's clocks, with timers on `timers`.
     pub(crate) fn system(timers: Handle) -> Self {
         let suspended = AtomicI64::new(os::suspended());
-        Self(Kind::System(Arc::new(System { timers, suspended, stepped: Notify::new() })))
+        Self(ClockSource::System(Arc::new(System { timers, suspended, stepped: Notify::new() })))
     }
 
-    /// A clock that only a test moves.
+    /// Returns a clock that only a test moves.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn manual(clock: &ManualClock) -> Self {
-        Self(Kind::Manual(clock.clone()))
+        Self(ClockSource::Manual(clock.clone()))
     }
 
-    /// The wall clock.
+    /// Reads the wall clock.
     pub(crate) fn now(&self) -> WallTime {
         self.read().wall
     }
 
-    /// The store's clock, as far as this process knows it: with SQLite it is the wall clock.
+    /// Reads the store's clock, as far as this process knows it: with SQLite it is the wall clock.
     pub(crate) fn store_time(&self) -> StoreTime {
         self.now().by_store_clock()
     }
 
-    /// Both clocks, precisely.
+    /// Reads both clocks precisely.
     pub(crate) fn read(&self) -> Reading {
         match &self.0 {
-            Kind::System(_) => os::precise(),
+            ClockSource::System(_) => os::precise(),
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.reading(),
+            ClockSource::Manual(clock) => clock.reading(),
         }
     }
 
-    /// Both clocks for the hot path: no system call, never earlier than they are.
+    /// Reads both clocks for the hot path: no system call, and never earlier than the precise reading.
     pub(crate) fn coarse(&self) -> Reading {
         match &self.0 {
-            Kind::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),
+            ClockSource::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.reading(),
+            ClockSource::Manual(clock) => clock.reading(),
         }
     }
 
     /// Resolves once `duration` has passed on the boot-time clock. Dropping it cancels the wait.
     pub(crate) async fn sleep(&self, duration: Duration) {
         match &self.0 {
-            Kind::System(system) => system.timer(duration).await,
+            ClockSource::System(system) => system.timer(duration).await,
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => {
+            ClockSource::Manual(clock) => {
                 let end = clock.reading().boot + duration;
                 clock.wait(|now| now.boot >= end).await;
             }
         }
     }
 
-    /// Resolves at the wall-clock time `until`, or earlier if the wall clock was stepped or the
-    /// machine slept: look at the clock again. Dropping it cancels the wait.
+    /// Resolves at the wall-clock time `until`, or earlier if the wall clock was stepped or the machine was suspended:
+    /// read the clock again. Dropping it cancels the wait.
     pub(crate) async fn wait_until(&self, until: WallTime) {
         match &self.0 {
-            Kind::System(system) => {
+            ClockSource::System(system) => {
                 let stepped = system.stepped.notified();
                 let left = until.since(self.now());
                 if left > Duration::ZERO {
@@ -123,25 +122,25 @@ impl Clock {
                 }
             }
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(clock) => clock.wait(|now| now.wall >= until).await,
+            ClockSource::Manual(clock) => clock.wait(|now| now.wall >= until).await,
         }
     }
 
-    /// Watches for steps and suspends; runs for as long as the supervisor does.
+    /// Watches for steps and suspends; runs as long as the supervisor does.
     pub(crate) async fn watch_steps(self) {
         match &self.0 {
-            Kind::System(system) => system.watch_steps().await,
+            ClockSource::System(system) => system.watch_steps().await,
             #[cfg(any(test, feature = "testing"))]
-            Kind::Manual(_) => {}
+            ClockSource::Manual(_) => {}
         }
     }
 }
 
-/// Below this a difference between the clocks is drift, not a step.
+/// A smaller difference between the clocks is drift, not a step.
 const STEP_MILLIS: i64 = 500;
 
 impl System {
-    #[expect(clippy::disallowed_methods, reason = "this is the port that everything else takes time from")]
+    #[expect(clippy::disallowed_methods, reason = "everything else takes time from this port")]
     fn timer(&self, duration: Duration) -> impl Future<Output = ()> + use<> {
         let _on_our_runtime = self.timers.enter();
         tokio::time::sleep(duration)
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_manual_clock_wakes_sleepers_and_steps_only_the_wall() {
+    async fn the_manual_clock_wakes_sleepers_and_steps_only_the_wall_clock() {
         let manual = ManualClock::new(SystemTime::UNIX_EPOCH);
         let clock = Clock::manual(&manual);
         let sleeper = tokio::spawn({

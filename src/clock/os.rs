@@ -9,8 +9,8 @@ mod clocks {
     use super::super::Reading;
     use crate::model::{BootTime, WallTime};
 
-    /// The coarse clocks advance with the kernel's tick, 1 to 10 ms; reading them late would hand out
-    /// a token that has just ended.
+    /// The coarse clocks advance with the kernel's tick, 1 to 10 ms; without this margin a token that has just expired
+    /// could be handed out.
     const TICK_MILLIS: i64 = 11;
 
     fn millis(time: Timespec) -> i64 {
@@ -33,7 +33,7 @@ mod clocks {
 }
 
 #[cfg(not(target_os = "linux"))]
-#[expect(clippy::disallowed_methods, reason = "this is the port that everything else takes time from")]
+#[expect(clippy::disallowed_methods, reason = "everything else takes time from this port")]
 mod clocks {
     use std::{
         sync::LazyLock,

@@ -1,36 +1,37 @@
-//! What an identity provider said when it gave no token.
+//! Evidence: what an identity provider said when it refused a token.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an identity provider said when it gave no token: for people, logs and its support. Never holds a body, nor
-/// anything of a token.
+/// What an identity provider said when it refused a token: for operators, logs and the provider's support. Never
+/// holds a response body or any part of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Evidence {
-    /// The OAuth error code or the provider's own word; else ours, such as `http_502`, `timeout`, `connect_failed`.
+    /// The OAuth error code or the provider's own code; otherwise one of ours, such as `http_502`, `timeout`,
+    /// `connect_failed`.
     pub code: String,
-    /// A further code of the provider that tells errors of the same code apart, such as Google's `error_subtype`.
+    /// A second code of the provider that distinguishes errors with the same `code`, such as Google's `error_subtype`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The provider's own name for the request, for its support.
+    /// The provider's identifier of the request, for its support.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
 
 impl Evidence {
-    /// Of our own finding: nothing that a provider said.
+    /// Creates evidence of our own, for which no provider is the source.
     pub(crate) fn ours(code: impl Into<String>) -> Self {
         Self { code: code.into(), detail: None, status: None, request_id: None }
     }
 }
 
 impl fmt::Display for Evidence {
-    /// As in `invalid_grant 50173 (400, request 91B2:77AC)`.
+    /// Such as `invalid_grant 50173 (400, request 91B2:77AC)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code)?;
         if let Some(detail) = &self.detail {
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_read_it_in_one_line() {
+    fn it_is_displayed_in_one_line() {
         let all = Evidence {
             code: "invalid_grant".to_owned(),
             detail: Some("50173".to_owned()),

@@ -1,4 +1,4 @@
-//! What an identity provider gave, as applications hand it in.
+//! A grant as an application passes it to a connect.
 
 use std::{
     collections::BTreeMap,
@@ -10,30 +10,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccessToken, RefreshToken};
 
-/// When a token ends. Never a magic number.
+/// When a token expires. Never a magic number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Expiry {
     /// At this time.
     At(SystemTime),
-    /// It does not end by itself.
+    /// It does not expire.
     Never,
     /// The identity provider did not say.
     #[default]
     Unknown,
 }
 
-/// Counts the stored grants of a key: grows by one with each, never falls, orders everything.
+/// Counts the stored grants of a key: grows by one with each, never decreases, and orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub(crate) u64);
 
 impl Generation {
-    /// The generation with this number.
+    /// Creates the generation with this number.
     pub fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -44,15 +44,15 @@ impl Generation {
 }
 
 impl fmt::Display for Generation {
-    /// As in logs and entity tags: `g41`.
+    /// The form in logs and entity tags: `g41`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "g{}", self.0)
     }
 }
 
-/// A grant as it comes from consent: the tokens with their lifetimes, and for whom they are.
+/// A grant as the user's consent brought it: the tokens with their lifetimes, and whose they are.
 ///
-/// Built from a token with setters; what is not set is unknown.
+/// Built from a token with setters; a field that is not set is unknown.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Grant {
@@ -68,7 +68,7 @@ pub struct Grant {
     pub(crate) extra: serde_json::Map<String, serde_json::Value>,
 }
 
-/// An end given either as a point in time or as a duration from the moment of connecting.
+/// An expiration, either as a point in time or as a duration from the connect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lifetime {
     Until(Expiry),
@@ -76,13 +76,13 @@ pub(crate) enum Lifetime {
 }
 
 impl Grant {
-    /// A grant with this access token.
+    /// Creates a grant with this access token.
     pub fn new(access_token: impl Into<AccessToken>) -> Self {
         Self::with(Some(access_token.into()), None)
     }
 
-    /// A grant of which nothing but the refresh token is left, such as one that another program kept. It is refreshed at
-    /// once, and nothing is served before. An access token's end that is set means nothing.
+    /// Creates a grant of which only the refresh token is known, such as one that another program kept. It is refreshed
+    /// immediately, and no token is served before that. An access token expiration is ignored.
     pub fn from_refresh_token(token: impl Into<RefreshToken>) -> Self {
         Self::with(None, Some(token.into()))
     }
@@ -102,70 +102,70 @@ impl Grant {
         }
     }
 
-    /// The refresh token. Without one the grant lives as long as its access token.
+    /// Sets the refresh token. Without one the grant lasts as long as its access token.
     pub fn refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
         self.refresh_token = Some(token.into());
         self
     }
 
-    /// The access token's type; `Bearer` unless set.
+    /// Sets the access token's type; `Bearer` unless set.
     pub fn token_type(mut self, token_type: impl Into<String>) -> Self {
         self.token_type = token_type.into();
         self
     }
 
-    /// The granted scope, space-separated.
+    /// Sets the granted scope, space-separated.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = scope.into();
         self
     }
 
-    /// When the access token ends.
+    /// Sets when the access token expires.
     pub fn expiry(mut self, expiry: Expiry) -> Self {
         self.expiry = Lifetime::Until(expiry);
         self
     }
 
-    /// How long the access token lives from now (`expires_in`).
+    /// Sets the access token's lifetime from now (`expires_in`).
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expiry = Lifetime::For(lifetime);
         self
     }
 
-    /// When the refresh token ends.
+    /// Sets when the refresh token expires.
     pub fn refresh_expiry(mut self, expiry: Expiry) -> Self {
         self.refresh_expiry = Lifetime::Until(expiry);
         self
     }
 
-    /// The client the grant was issued to; the configured one unless set.
+    /// Sets the client that the grant was issued to; the configured one unless set.
     pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = Some(client_id.into());
         self
     }
 
-    /// The user's identifier at the identity provider (`sub`).
+    /// Sets the user's identifier at the identity provider (`sub`).
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// A parameter of the identity provider's preset for this grant alone, such as a tenant.
+    /// Sets a parameter of the identity provider's preset for this grant alone, such as a tenant.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.insert(name.into(), value.into());
         self
     }
 
-    /// A field to keep beside the tokens, sealed with them.
+    /// Adds a field that is stored with the tokens and sealed like them.
     pub fn extra(mut self, name: impl Into<String>, value: serde_json::Value) -> Self {
         self.extra.insert(name.into(), value);
         self
     }
 
-    /// Whether the grant can be stored.
+    /// Checks that the grant can be stored.
     ///
     /// # Errors
-    /// Which field is wrong, and what it should be.
+    /// Says which field is invalid, and what it must be.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         let token =
             |text: &str| !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic());
@@ -196,7 +196,7 @@ impl Grant {
 }
 
 impl fmt::Debug for Grant {
-    /// Without values that may be secret: `extra` often holds an ID token.
+    /// Omits values that may be secret: `extra` often holds an ID token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grant")
             .field("access_token", &self.access_token)
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_token_is_refused_by_name() {
+    fn an_invalid_field_is_rejected_by_name() {
         let good = || Grant::new("ts-test-secret-a").refresh_token("ts-test-secret-r");
         good().validate().unwrap();
         Grant::from_refresh_token("ts-test-secret-r").validate().unwrap();

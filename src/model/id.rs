@@ -4,26 +4,26 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// 128 random bits: an attempt, an incarnation, a journal (owner) or a store.
+/// 128 random bits that identify an attempt, an incarnation, a journal (owner) or a store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id(pub(crate) [u8; 16]);
 
-/// Keyed, truncated HMAC of a refresh token: tells tokens apart without knowing them.
+/// Keyed, truncated HMAC of a refresh token: distinguishes tokens without revealing them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Fingerprint(pub(crate) [u8; 16]);
 
 impl Id {
-    /// A new random identifier.
+    /// Returns a new random identifier.
     ///
     /// # Panics
-    /// If the operating system has no randomness to give: nothing could be sealed then either.
+    /// If the operating system provides no randomness: nothing could be sealed then either.
     pub(crate) fn random() -> Self {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
         Self(bytes)
     }
 
-    /// The short public form for logs and people, such as `g_7hq2zk3p`.
+    /// Returns the short public form, such as `g_7hq2zk3p`.
     pub(crate) fn public(self, prefix: &str) -> String {
         const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
         let digits = self.0[..10].iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_form_goes_both_ways_and_refuses_the_rest() {
+    fn the_text_form_is_parsed_back_and_anything_else_is_rejected() {
         let id = Id::random();
         assert_eq!(id.to_string().parse::<Id>().unwrap(), id);
         assert!("+f".repeat(16).parse::<Id>().is_err());

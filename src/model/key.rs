@@ -1,4 +1,4 @@
-//! `TokenKey`: who, at which identity provider, with which account.
+//! `TokenKey`: identity provider, user and account.
 
 use std::{
     fmt,
@@ -9,11 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Names one grant: a user, an identity provider and, where a user has several there, an account.
+/// Identifies one grant: an identity provider, a user and, where the user has several accounts there, an account.
 ///
 /// One shared buffer with its hash computed once, so that a lookup costs one comparison of bytes and
-/// a clone costs one counter. Building a key never fails; [`validate`](Self::validate) is called by
-/// every command, which answers [`InvalidRequest`](crate::Error::InvalidRequest) for a bad one.
+/// a clone costs one counter. Building a key never fails; every command calls [`validate`](Self::validate)
+/// and fails with [`InvalidRequest`](crate::Error::InvalidRequest) if the key is invalid.
 ///
 /// ```
 /// use token_supervisor::TokenKey;
@@ -64,27 +64,27 @@ impl TokenKey {
         [self.idp(), self.user(), self.account_name()]
     }
 
-    /// The identity provider, as the configuration names it.
+    /// Returns the identity provider, as the configuration names it.
     pub fn idp(&self) -> &str {
         &self.text[..self.idp_len as usize]
     }
 
-    /// The user, as the application names it.
+    /// Returns the user, as the application names it.
     pub fn user(&self) -> &str {
         &self.text[self.idp_len as usize..][..self.user_len as usize]
     }
 
-    /// The account; empty unless set.
+    /// Returns the account; empty unless set.
     pub fn account_name(&self) -> &str {
         &self.text[(self.idp_len + self.user_len) as usize..]
     }
 
-    /// Whether the parts are what can be stored: a user of 1 to 255 bytes and an account of at most
+    /// Checks that the key can be stored: a user of 1 to 255 bytes and an account of at most
     /// 255 bytes without control characters, an identity provider matching
     /// `[a-z0-9][a-z0-9_-]{0,63}`.
     ///
     /// # Errors
-    /// Which part is wrong, and what it should be.
+    /// Says which part is invalid, and what it must be.
     pub fn validate(&self) -> Result<(), &'static str> {
         let plain = |text: &str| text.len() <= 255 && !text.chars().any(char::is_control);
         if self.user().is_empty() || !plain(self.user()) {
@@ -99,7 +99,7 @@ impl TokenKey {
         Ok(())
     }
 
-    /// A number that is the same for this key in every process and on every machine (for jitter).
+    /// Returns a hash of the key that is the same in every process and on every machine (for jitter).
     pub(crate) fn stable_hash(&self) -> u64 {
         let mut hasher = Sha256::new();
         for part in [self.user(), self.idp(), self.account_name()] {
@@ -110,7 +110,7 @@ impl TokenKey {
     }
 }
 
-/// Whether `name` can name an identity provider in keys, URLs and configuration.
+/// Returns whether `name` can name an identity provider in keys, URLs and configuration.
 pub(crate) fn valid_idp_name(name: &str) -> bool {
     let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
     name.len() <= 64
@@ -118,7 +118,7 @@ pub(crate) fn valid_idp_name(name: &str) -> bool {
         && name.as_bytes().iter().all(inner)
 }
 
-/// Lengths beyond `u32` cannot be told apart, and fail validation long before.
+/// Returns the length; 0 beyond `u32`, far above what validation accepts.
 fn short(text: &str) -> u32 {
     u32::try_from(text.len()).unwrap_or(0)
 }
@@ -163,7 +163,7 @@ impl fmt::Debug for TokenKey {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Parts {
+struct KeyParts {
     idp: String,
     user: String,
     account: String,
@@ -172,13 +172,13 @@ struct Parts {
 impl Serialize for TokenKey {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (idp, user, account) = (self.idp().into(), self.user().into(), self.account_name().into());
-        Parts { idp, user, account }.serialize(serializer)
+        KeyParts { idp, user, account }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for TokenKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Parts { idp, user, account } = Parts::deserialize(deserializer)?;
+        let KeyParts { idp, user, account } = KeyParts::deserialize(deserializer)?;
         Ok(Self::of(&idp, &user, &account))
     }
 }
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_do_not_run_into_each_other() {
+    fn the_boundary_between_two_parts_counts() {
         assert_ne!(TokenKey::at("c").user("ab"), TokenKey::at("bc").user("a"));
         assert_ne!(TokenKey::at("b").user("a").account("c"), TokenKey::at("bc").user("a"));
         assert_eq!(TokenKey::at("b").user("a").account(""), TokenKey::at("b").user("a"));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn validation_names_the_part() {
+    fn validation_names_the_invalid_part() {
         let long = "x".repeat(256);
         for (user, idp, account, word) in [
             ("", "github", "", "user"),

@@ -1,7 +1,7 @@
-//! The vocabulary: values without I/O.
+//! Values that every other module uses; no I/O.
 //!
-//! Invariants: nothing here reads a clock or a file; secrets are redacted newtypes; a [`Row`] holds
-//! ciphertext only, so the decisions made on it (and the model check that drives them) see no secret.
+//! Invariants: nothing here reads a clock or a file; secrets are redacted newtypes; a [`Row`] holds only ciphertext, so
+//! that the decisions on it (and the search that drives them) see no secret.
 
 mod evidence;
 mod grant;

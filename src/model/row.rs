@@ -1,6 +1,6 @@
-//! One stored grant, with everything the refresh protocol keeps about it.
+//! A stored grant, with everything that the refresh protocol keeps about it.
 //!
-//! The tokens are in here as ciphertext only. Decisions are functions of (row, now).
+//! Tokens are here only as ciphertext. Decisions are functions of (row, now).
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, WallTime};
 use crate::error::Cause;
 
-/// Ciphertext as the store keeps it.
+/// Ciphertext, as the store keeps it.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Sealed(pub(crate) Vec<u8>);
@@ -20,28 +20,28 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// A refresh token that the row can spend.
+/// A refresh token that can be spent for the row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Spendable {
     pub(crate) sealed: Sealed,
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Which attempt stored something, and in which epoch it held the lease.
+/// The attempt that stored a token, and the epoch in which it held the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Attempted {
     pub(crate) attempt: Id,
     pub(crate) epoch: u64,
 }
 
-/// A second answer to the same parent: kept until it is known which of the two counts.
+/// The token of a second response to the same parent: kept until it is known which of the two is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Alt {
     pub(crate) token: Spendable,
     pub(crate) by: Attempted,
 }
 
-/// The right to start spending. Its end proves nothing about its holder.
+/// The right to start spending. Its expiry proves nothing about its holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Lease {
     pub(crate) attempt: Id,
@@ -49,26 +49,26 @@ pub(crate) struct Lease {
     pub(crate) until: StoreTime,
 }
 
-/// The mark, written before a refresh token is sent, that it may be spent.
+/// The record, written before a refresh token is sent, that the token may be spent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Intent {
-    /// What was spent is the row's token at this generation.
+    /// The token that is being spent is the row's at this generation.
     pub(crate) generation: Generation,
-    /// When it was first sent: a reuse grace counts from here.
+    /// When the token was first sent: a reuse grace counts from here.
     pub(crate) since: StoreTime,
-    /// The latest claim, recovery or close: settling counts from here.
+    /// The time of the latest claim, recovery or close: settling counts from here.
     pub(crate) settle_from: StoreTime,
     pub(crate) recovered: bool,
     pub(crate) senders: Vec<Sender>,
 }
 
-/// One attempt that may have sent the token.
+/// An attempt that may have sent the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Sender {
     pub(crate) attempt: Id,
-    /// The journal into which its answer would go.
+    /// The journal to which its response would be written.
     pub(crate) owner: Id,
-    /// It said itself that no answer will come.
+    /// The attempt has reported that it will receive no response.
     pub(crate) closed: bool,
 }
 
@@ -81,22 +81,22 @@ pub(crate) struct Verdict {
     pub(crate) by: VerdictBy,
 }
 
-/// Who said that the user must go through consent again.
+/// The source of the verdict that the user must go through consent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum VerdictBy {
     /// The identity provider refused the refresh token.
     Idp,
-    /// The identity provider answered with the tokens of another subject: the refresh token is spent.
+    /// The identity provider responded with the tokens of another subject: the refresh token is spent.
     Subject,
-    /// A doubt that nobody could resolve.
+    /// A doubt that could not be resolved.
     Doubt,
-    /// The application asked for it; sticky until connect.
+    /// The application required it; it stays until the next connect.
     Application,
 }
 
-/// The last thing that went wrong, and how often in a row.
+/// The last failure, and how many there were in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct LastError {
     #[serde(flatten)]
@@ -104,30 +104,30 @@ pub(crate) struct LastError {
     pub(crate) cause: Cause,
     pub(crate) at: StoreTime,
     pub(crate) failures: u32,
-    /// The first failure in a row; rows of older versions do not know it.
+    /// The first failure in the row of failures; absent in rows of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<StoreTime>,
-    /// It has gone on for long, and people were told.
+    /// Refreshes have failed for long, and that was reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) alerted: bool,
 }
 
 impl LastError {
-    /// Since when refreshes fail.
+    /// Returns when the row of failures began.
     pub(crate) fn since(&self) -> StoreTime {
         self.since.unwrap_or(self.at)
     }
 }
 
-/// A disconnected grant. Its ciphertext stays until purged.
+/// Marks a disconnected grant. The ciphertext stays until the row is purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Tombstone {
     pub(crate) at: StoreTime,
-    /// Whether its tokens go to the revocation queue (at once, or when its intent is cleared).
+    /// Whether the tokens are queued for revocation (immediately, or when the intent is cleared).
     pub(crate) revoke: bool,
-    /// No verdict and no intent stood when it was disconnected, and no answer came late.
+    /// There was no verdict and no intent at the disconnect, and no late response since.
     pub(crate) restorable: bool,
-    /// It goes as soon as nothing of the grant is to come.
+    /// The row is purged as soon as nothing of the grant is pending.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) purge: bool,
 }
@@ -141,26 +141,26 @@ pub(crate) struct Row {
     pub(crate) generation: Generation,
     pub(crate) client_id: Option<String>,
     pub(crate) refresh_token: Option<Spendable>,
-    /// What the refresh token was obtained with.
+    /// The refresh token with which this one was obtained.
     pub(crate) parent: Option<Fingerprint>,
-    /// Who stored the refresh token; `None` after a connect.
+    /// The attempt that stored the refresh token; `None` after a connect.
     pub(crate) commit: Option<Attempted>,
     pub(crate) alt: Option<Alt>,
-    /// Grows with each claim and recovery.
+    /// Grows by one with each claim and recovery.
     pub(crate) epoch: u64,
     pub(crate) lease: Option<Lease>,
     pub(crate) intent: Option<Intent>,
     pub(crate) verdict: Option<Box<Verdict>>,
-    /// Why nothing is sent for now; set and cleared by people.
+    /// Why the grant is on hold, if it is; set and cleared by operators.
     pub(crate) held: Option<String>,
     pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
-    /// When people are to be told that the refresh token ends.
+    /// When to report that the refresh token will expire.
     pub(crate) notice_at: Option<StoreTime>,
     pub(crate) due_at: Option<WallTime>,
     pub(crate) retry_at: Option<WallTime>,
-    /// Boxed, as the verdict is: most rows have neither, and a row is kept for every key in use.
+    /// Boxed like the verdict: most rows have neither, and a row is kept in memory for every key in use.
     pub(crate) last_error: Option<Box<LastError>>,
     /// Access token, type, scope, subject, params, extra.
     pub(crate) document: Sealed,
@@ -168,30 +168,30 @@ pub(crate) struct Row {
     pub(crate) changed_at: StoreTime,
 }
 
-/// What a grant is doing, in the order of its life.
+/// The state of a grant, in the order of its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// Nothing is stored.
     Absent,
-    /// Its access token is not yet due.
+    /// Its access token is not yet due for a refresh.
     Fresh,
     /// Its access token is due for a refresh.
     Due,
-    /// A refresh runs.
+    /// A refresh is running.
     Refreshing,
-    /// The last refresh failed without spending anything; the next one waits.
+    /// The last refresh failed without spending the refresh token; the next one waits.
     Backoff,
-    /// A refresh token was sent and no answer is known.
+    /// A refresh token was sent and no response is known.
     InDoubt,
-    /// Only the user can help, through consent.
+    /// The user must go through consent again.
     ReconnectRequired,
     /// Disconnected.
     Revoked,
 }
 
 impl State {
-    /// Those that a stored grant can be in.
+    /// The states that a stored grant can be in.
     pub const ALL: [Self; 7] = [
         Self::Fresh,
         Self::Due,
@@ -202,7 +202,7 @@ impl State {
         Self::Revoked,
     ];
 
-    /// The name on the wire.
+    /// Returns the name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -220,13 +220,13 @@ impl State {
 impl FromStr for State {
     type Err = String;
 
-    /// The state of a stored grant by its name on the wire.
+    /// Parses the state of a stored grant from its name in the API.
     ///
     /// # Errors
-    /// What it must be.
+    /// Lists the valid names.
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || Self::ALL.map(Self::as_str).join(", ");
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("must be of: {}", names()))
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("must be one of: {}", names()))
     }
 }
 
@@ -236,8 +236,8 @@ impl fmt::Display for State {
     }
 }
 
-/// All that a row's state follows from.
-#[expect(clippy::struct_excessive_bools, reason = "each is a column that is there or not")]
+/// Everything that determines a row's state.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column that is set or not")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marks {
     pub(crate) ended: bool,
@@ -249,7 +249,7 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// The first that fits.
+    /// Returns the state of the first mark that is set.
     pub(crate) fn state(self) -> State {
         let states = [
             (self.ended, State::Revoked),
@@ -264,7 +264,7 @@ impl Marks {
 }
 
 impl Row {
-    /// The state at `now`: the first that fits.
+    /// Returns the state at `now`.
     pub(crate) fn state(&self, now: StoreTime) -> State {
         let wall = now.by_wall_clock();
         let marks = Marks {
@@ -278,7 +278,7 @@ impl Row {
         marks.state()
     }
 
-    /// Everything but what only the store and an attempt need: about half of its memory.
+    /// Returns a copy without what only the store and an attempt need: about half of the memory.
     pub(crate) fn without_ciphertext(&self) -> Self {
         let spendable = |token: &Spendable| Spendable { sealed: Sealed(Vec::new()), fingerprint: token.fingerprint };
         Self {
@@ -296,30 +296,30 @@ impl Row {
         }
     }
 
-    /// Every refresh token that it holds.
+    /// Returns every refresh token that the row holds.
     pub(crate) fn refresh_tokens(&self) -> impl Iterator<Item = &Spendable> {
         self.refresh_token.iter().chain(self.alt.as_ref().map(|alt| &alt.token))
     }
 
-    /// Whether the last refresh brought another refresh token than the one it spent.
+    /// Returns whether the last refresh brought a refresh token other than the one that it spent.
     pub(crate) fn has_rotated(&self) -> bool {
         let held = self.refresh_token.as_ref().map(|token| token.fingerprint);
         self.parent.is_some() && self.parent != held
     }
 
-    /// Whether somebody holds the right to spend.
+    /// Returns whether an attempt holds the lease at `now`.
     pub(crate) fn lease_live(&self, now: StoreTime) -> bool {
         self.lease.is_some_and(|lease| lease.until > now)
     }
 
-    /// The access token's whole life, where known. One that came with a connect may have been over, or not have been there
-    /// at all: that says nothing of those to come.
+    /// Returns the access token's lifetime, if it is known. A token that came with a connect may have been expired or
+    /// missing: a lifetime of zero says nothing about later tokens then.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
-        let life = self.expires.at()?.since(self.issued_at);
-        (self.commit.is_some() || !life.is_zero()).then_some(life)
+        let lifetime = self.expires.at()?.since(self.issued_at);
+        (self.commit.is_some() || !lifetime.is_zero()).then_some(lifetime)
     }
 
-    /// Whether a refresh token may be sent for this row at all (lease and intent aside).
+    /// Returns whether a refresh token may be sent for this row, lease and intent aside.
     pub(crate) fn sendable(&self) -> bool {
         self.tombstone.is_none() && self.verdict.is_none() && self.held.is_none() && self.refresh_token.is_some()
     }
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_errors_of_older_versions_are_read_and_written_as_they_were() {
+    fn a_last_error_of_an_older_version_is_read_and_written_unchanged() {
         let text = r#"{"code":"http_502","status":502,"cause":"idp_down","at":7,"failures":2}"#;
         let error: LastError = serde_json::from_str(text).unwrap();
         assert_eq!((error.since(), error.alerted), (StoreTime(7), false));

@@ -1,4 +1,4 @@
-//! Secrets as types: redacted `Debug`, an explicit accessor, wiped from memory when dropped.
+//! Types for secrets: redacted in `Debug`, read through an explicit accessor, wiped from memory when dropped.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ macro_rules! secret {
                 Self(secret.into())
             }
 
-            /// The secret itself. Keep it out of logs, errors and URLs.
+            /// Returns the secret itself. Keep it out of logs, errors and URLs.
             pub fn expose_secret(&self) -> &str {
                 &self.0
             }

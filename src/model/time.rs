@@ -71,12 +71,13 @@ impl StoreTime {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// Takes this time for one by the wall clock. With [`WallTime::by_store_clock`] the only crossing between two clocks.
+    /// Takes this time for one by the wall clock. This and [`WallTime::by_store_clock`] are the only conversions
+    /// between two clocks.
     ///
-    /// It is sound because both count from the Unix epoch: with SQLite the two are the same clock, and a store on another
-    /// machine is kept in step (NTP). Whatever crosses over must bear that they differ by a little: a refresh or a notice
-    /// that comes early or late, a token that is thought to expire earlier. Whether a refresh token may be sent compares
-    /// store times alone, but for the last wait in `protocol::doubt`, which has two leases to spare.
+    /// They are sound because both clocks count from the Unix epoch: with SQLite they are the same clock, and the clock
+    /// of a store on another machine is synchronized (NTP). Where a time is converted, a small difference only makes a
+    /// refresh or a notice early or late, or an expiration early. The decision to send a refresh token compares store
+    /// times alone, except for the last wait in `protocol::doubt`, which has a margin of two leases.
     pub(crate) fn by_wall_clock(self) -> WallTime {
         WallTime(self.0)
     }

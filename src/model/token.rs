@@ -1,4 +1,4 @@
-//! A token that can be handed out, and how good it is at the moment of handing out.
+//! Published tokens, and tokens as they are handed out to callers.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ pub struct Token {
     grade: Grade,
 }
 
-/// How good a token was when it was handed out: one byte, so that a token travels in two registers.
+/// The freshness of a token when it was handed out, in one byte, so that a token fits into two registers.
 #[derive(Clone, Copy)]
 enum Grade {
     Fresh,
@@ -25,34 +25,34 @@ enum Grade {
     LastGood(Warning),
 }
 
-/// How a token relates to its next refresh.
+/// The freshness of a token: its relation to the next refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Freshness {
     /// Not yet due for a refresh.
     Fresh,
-    /// Due: a refresh runs or is about to.
+    /// Due for a refresh, which is running or about to start.
     Ageing,
-    /// Still valid, but the last refresh failed or nobody knows its outcome; see [`Token::warning`].
+    /// Still valid, but the last refresh failed or its outcome is unknown; see [`Token::warning`].
     LastGood,
 }
 
-/// Why a token is only the last good one.
+/// Why a token is the last good one and cannot be replaced for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Warning {
-    /// The last refresh failed and is tried again.
+    /// The last refresh failed and will be retried.
     RefreshFailing,
-    /// A refresh was sent and not answered; whether the refresh token is spent is not known.
+    /// A refresh was sent and got no response; whether the refresh token is spent is not known.
     InDoubt,
     /// The user must go through consent again; this token is the last one.
     ReconnectRequired,
-    /// A resource server refused this token right after it was issued, so that another one would hardly fare better:
-    /// it is replaced in a moment, not at once.
+    /// A resource server rejected this token right after it was issued, so that it would probably reject a new one too:
+    /// the token is replaced a little later, not immediately.
     Rejected,
 }
 
 impl Freshness {
-    /// The name on the wire.
+    /// Returns the name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -63,7 +63,7 @@ impl Freshness {
 }
 
 impl Warning {
-    /// The name on the wire.
+    /// Returns the name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RefreshFailing => "refresh_failing",
@@ -75,30 +75,30 @@ impl Warning {
 }
 
 impl Token {
-    /// The access token.
+    /// Returns the access token.
     pub fn access_token(&self) -> &AccessToken {
         &self.issued.access_token
     }
 
-    /// Its type, usually `Bearer`.
+    /// Returns the token type, usually `Bearer`.
     pub fn token_type(&self) -> &str {
         &self.issued.token_type
     }
 
-    /// The value of an `Authorization` header (RFC 6750). Some identity providers write `bearer` where few resource servers
-    /// take it.
+    /// Returns the value of an `Authorization` header (RFC 6750). Some identity providers write `bearer`, which few
+    /// resource servers accept.
     #[cfg(any(feature = "web", feature = "client"))]
     pub(crate) fn authorization(&self) -> String {
         let scheme = if self.token_type().eq_ignore_ascii_case("bearer") { "Bearer" } else { self.token_type() };
         format!("{scheme} {}", self.access_token().expose_secret())
     }
 
-    /// The granted scope, space-separated; empty if the identity provider did not say.
+    /// Returns the granted scope, space-separated; empty if the identity provider did not say.
     pub fn scope(&self) -> &str {
         &self.issued.scope
     }
 
-    /// When it ends.
+    /// Returns when the token expires.
     pub fn expiry(&self) -> Expiry {
         match self.issued.expires {
             Expires::At(time) => Expiry::At(time.into()),
@@ -107,12 +107,12 @@ impl Token {
         }
     }
 
-    /// Which of the key's stored grants it belongs to.
+    /// Returns the generation of the stored grant that the token belongs to.
     pub fn generation(&self) -> Generation {
         self.issued.generation
     }
 
-    /// How it related to its next refresh when it was handed out.
+    /// Returns the freshness at the time at which the token was handed out.
     pub fn freshness(&self) -> Freshness {
         match self.grade {
             Grade::Fresh => Freshness::Fresh,
@@ -121,7 +121,7 @@ impl Token {
         }
     }
 
-    /// Why it is only the last good one, if it is.
+    /// Returns why the token is the last good one, if it is.
     pub fn warning(&self) -> Option<Warning> {
         match self.grade {
             Grade::LastGood(warning) => Some(warning),
@@ -141,22 +141,22 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What is published for a key: the token with what the hot path needs to judge it.
+/// The token that is published for a key, with everything that the hot path needs to decide about it.
 ///
 /// Shared by the snapshot, the key's actor and every [`Token`] handed out.
 ///
-/// In this order so that what a read looks at lies beside the counter that it raises, not one cache line further.
+/// The order of the fields puts what a read looks at beside the counter that it raises, not one cache line further.
 #[repr(C)]
 pub(crate) struct Issued {
-    /// Its end by the boot-time clock, which a step of the wall clock does not move; `BootTime::MAX` without one.
+    /// The expiration by the boot-time clock, which a step of the wall clock does not move; `BootTime::MAX` if none.
     boot_end: BootTime,
     wall_end: WallTime,
-    /// From here on it is due; `WallTime::MAX` if it never is by itself.
+    /// When the token is due for a refresh; `WallTime::MAX` if never.
     due_at: WallTime,
-    /// Last use in coarse ticks; lets the actor notice that nobody asks any more.
+    /// The last use, in coarse ticks, so that the actor notices when the key is idle.
     pub(crate) used: AtomicU32,
     standing: AtomicU8,
-    /// Whether only the journal has it so far.
+    /// Whether the token is so far in the journal alone.
     pub(crate) journaled: bool,
     pub(crate) generation: Generation,
     pub(crate) expires: Expires,
@@ -165,12 +165,12 @@ pub(crate) struct Issued {
     pub(crate) scope: Box<str>,
 }
 
-/// What the last attempt left of a published token. An atomic, so that it changes without a new publication.
+/// The status of a published token. An atomic, so that it changes without a new publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Standing {
     Good,
-    /// Not to be handed out: the refresh that is under way ends it, or a resource server refused it.
+    /// Not to be handed out: the refresh that is running invalidates it, or a resource server rejected it.
     Withdrawn,
     Failing,
     InDoubt,
@@ -179,7 +179,7 @@ pub(crate) enum Standing {
 }
 
 impl Issued {
-    #[expect(clippy::too_many_arguments, reason = "one constructor, called in two places, of a plain record")]
+    #[expect(clippy::too_many_arguments, reason = "one constructor of a plain record, called in two places")]
     pub(crate) fn new(
         access_token: AccessToken,
         token_type: &str,
@@ -225,12 +225,12 @@ impl Issued {
         self.standing.store(standing as u8, Ordering::Release);
     }
 
-    /// Whether it lives at least until these times; both clocks must agree.
+    /// Returns whether the token is valid at these times; both clocks must agree.
     pub(crate) fn valid_at(&self, wall: WallTime, boot: BootTime) -> bool {
         wall < self.wall_end && boot < self.boot_end
     }
 
-    /// The token as a caller gets it now; `None` if it may not be handed out.
+    /// Returns the token for a caller; `None` if it may not be handed out.
     pub(crate) fn hand_out(self: &Arc<Self>, wall: WallTime) -> Option<Token> {
         let grade = match self.standing() {
             Standing::Good if self.due_at <= wall => Grade::Ageing,
@@ -244,8 +244,8 @@ impl Issued {
         Some(Token { issued: Arc::clone(self), grade })
     }
 
-    /// Remembers that somebody asked in this tick. Written once a tick only, so that readers on many
-    /// cores do not fight for the cache line.
+    /// Records a use in this tick. Written only once a tick, so that readers on many cores do not contend for the cache
+    /// line.
     pub(crate) fn mark_used(&self, tick: u32) {
         if self.used.load(Ordering::Relaxed) != tick {
             self.used.store(tick, Ordering::Relaxed);

@@ -1,12 +1,12 @@
-//! The machine of one attempt: from the journal's flush to the answer's place in the store.
+//! The state machine of one attempt: from the journal's flush to the response's place in the store.
 //!
-//! One event in, one effect out. It sees no secret and no clock; the attempt's task carries the effects
-//! out and reports what came of them, and the exhaustive search does the same against a model.
+//! Each event leads to one effect. The machine sees no secret and no clock; the attempt's task carries the effects out
+//! and reports their outcome as events, and the exhaustive search does the same against a model.
 
 use std::time::Duration;
 
 use super::{
-    Change, Claim, Ending, Fault, Recover, Refuse, Reply,
+    AttemptFault, Change, ChangeReply, Claim, Ending, Recover, Refuse,
     doubt::{Doubt, Rules, doubt},
     resolve::Resolution,
 };
@@ -15,205 +15,222 @@ use crate::{
     model::{Evidence, Fingerprint, Generation, Id, Row, StoreTime, VerdictBy, WallTime},
 };
 
-/// The decisions of one attempt.
+/// Decides what one attempt does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Machine {
+pub(crate) struct AttemptMachine {
     id: Id,
-    /// The journal into which the answer would go.
+    /// The journal to which the response would be written.
     owner: Id,
-    /// What whoever asked for the refresh saw; another row is adopted instead.
+    /// The row for which the refresh was requested; if the stored row is another, the attempt ends.
     basis: (Id, Generation),
     rules: Rules,
-    /// It has claimed. Its id never names a second claim, which a late statement of the first could meet.
+    /// The attempt has claimed. Its id is never used for a second claim: the store may still execute the first one
+    /// late.
     claimed: bool,
-    phase: Phase,
+    phase: AttemptPhase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Phase {
-    /// Local journal entries of the key go to the store.
+enum AttemptPhase {
+    /// Local journal entries of the key are being stored.
     Flushing,
     /// The row is being read.
     Reading,
-    /// The row is being put right (a dead sender closed, a doubt cleared, ...), then it is read again.
+    /// The row is being corrected (a dead sender closed, a doubt cleared, ...); then it is read again.
     Adjusting,
-    /// The identity provider's slot is awaited.
+    /// Waits for a slot of the identity provider.
     Slot,
     Claiming,
-    /// The refresh token may have left.
+    /// The refresh token may have been sent.
     Sent(Claimed),
-    /// The answer is in memory alone.
-    Answered,
-    /// The answer is in the journal.
+    /// The response is in memory alone.
+    Received,
+    /// The response is in the journal.
     Journaled,
-    /// The last change of the row.
+    /// The last change of the row is being made.
     Leaving,
     Done,
 }
 
-/// What was claimed: goes into the commit.
+/// The claimed row and token, for the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claimed {
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) epoch: u64,
-    /// When this token was first sent, if it was sent before: the answer may be a replay of that one's.
+    /// When the token was first sent, if this is not the first time: the response may be a replay of the first one.
     pub(crate) first_sent: Option<StoreTime>,
-    /// The promise that it is not spent by being sent holds.
+    /// The token does not rotate: sending it does not spend it.
     pub(crate) stays: bool,
 }
 
-/// What came of an effect.
+/// The outcome of an effect.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum AttemptEvent {
     Flushed,
-    /// The row, with the open senders of its intent that died on our own disk.
+    /// The row, with the open senders of its intent that are dead and whose journals are on our own disk.
     Read {
         row: Option<Row>,
         dead: Vec<Id>,
         now: StoreTime,
     },
-    /// The slot is granted; the row that was read last.
+    /// The slot is granted, for the row that was read last.
     Slot(Row),
-    /// The identity provider is not to be asked before then.
+    /// No request may be sent to the identity provider before this time.
     NotBefore(WallTime, Cause),
-    /// The store answered a claim, so long after it was issued.
+    /// The store replied to a claim, `elapsed` after it was issued.
     Claimed {
-        reply: Reply,
+        reply: ChangeReply,
         row: Option<Row>,
         now: StoreTime,
         elapsed: Duration,
     },
-    /// The store did not answer a claim, or with an error.
+    /// The store did not reply to a claim, or with an error.
     NoReply,
-    Told(Told),
-    /// A change was carried out (these are repeated until the store answers).
+    Outcome(SendOutcome),
+    /// A change was made (changes are repeated until the store replies).
     Changed {
-        reply: Reply,
+        reply: ChangeReply,
     },
-    /// The store has not answered the commit so far.
+    /// The store has not replied to the commit so far.
     Silent,
-    /// The answer is in the journal, or could not be written to it.
+    /// Whether the response was written to the journal.
     Journaled(bool),
 }
 
-/// What the identity provider's answer means.
+/// The outcome of a refresh request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Told {
-    Answered,
+pub(crate) enum SendOutcome {
+    /// A response with tokens.
+    Tokens,
     NotSpent {
-        fault: Fault,
+        fault: AttemptFault,
         retry_at: WallTime,
     },
     InvalidGrant {
         evidence: Evidence,
     },
-    /// It is the answer of another subject: dropped.
+    /// A response with the tokens of another subject, which are dropped.
     Foreign {
         evidence: Evidence,
     },
     Unknown {
-        fault: Fault,
+        fault: AttemptFault,
         retry_at: WallTime,
     },
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Effect {
+pub(crate) enum AttemptEffect {
     /// Write the key's journal entries to the store.
     Flush,
     /// Read the row.
     Read,
-    /// Wait for the identity provider's slot.
+    /// Wait for a slot of the identity provider.
     Slot,
     /// Try this claim once.
     Claim(Change),
-    /// Try the last claim again: whether the store took it is not known.
+    /// Repeat the last claim: whether the store made it is not known.
     RepeatClaim,
     /// Send the claimed row's refresh token.
     Send(Claimed),
-    /// Store the answer.
+    /// Store the response.
     Commit,
-    /// Write the answer to the journal.
+    /// Write the response to the journal.
     Journal,
     /// Go on waiting for the commit.
     AwaitStore,
-    /// Carry out this change, and repeat it until the store answers.
+    /// Make this change, and repeat it until the store replies.
     Change(Change),
     End(End),
 }
 
-/// How an attempt ended. The row, read last, says the rest.
+/// How an attempt ended. The row that was read last says the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum End {
-    /// Its answer counts.
+    /// Its response is stored and current.
     Renewed,
-    /// There was nothing (more) to do: the row tells why.
+    /// There was nothing (more) to do; the row shows why.
     Settled,
-    /// There is nothing to do before then, and why.
+    /// There is nothing to do before this time, for this cause.
     Until(WallTime, Cause),
 }
 
-impl Machine {
-    /// An attempt for whoever saw `basis`, and its first effect.
+impl AttemptMachine {
+    /// Starts an attempt to refresh the row at `basis`, and returns its first effect.
     pub(crate) fn start(
         id: Id,
         owner: Id,
         basis: (Id, Generation),
         rules: Rules,
         journal_pending: bool,
-    ) -> (Self, Effect) {
-        let (phase, effect) =
-            if journal_pending { (Phase::Flushing, Effect::Flush) } else { (Phase::Reading, Effect::Read) };
+    ) -> (Self, AttemptEffect) {
+        let (phase, effect) = if journal_pending {
+            (AttemptPhase::Flushing, AttemptEffect::Flush)
+        } else {
+            (AttemptPhase::Reading, AttemptEffect::Read)
+        };
         (Self { id, owner, basis, rules, claimed: false, phase }, effect)
     }
 
-    /// Whether the refresh token may have left.
+    /// Returns whether the refresh token may have been sent.
     pub(crate) fn sent(&self) -> bool {
-        matches!(self.phase, Phase::Sent(_) | Phase::Answered | Phase::Journaled)
+        matches!(self.phase, AttemptPhase::Sent(_) | AttemptPhase::Received | AttemptPhase::Journaled)
     }
 
-    /// The next effect.
-    pub(crate) fn step(&mut self, event: Event) -> Effect {
+    /// Handles an event and returns the next effect.
+    pub(crate) fn step(&mut self, event: AttemptEvent) -> AttemptEffect {
         let (phase, effect) = match (self.phase, event) {
-            (Phase::Reading, Event::Read { row, dead, now }) => self.decide(row, &dead, now),
-            (Phase::Slot, Event::Slot(row)) => (Phase::Claiming, Effect::Claim(self.claim(&row))),
-            (Phase::Slot, Event::NotBefore(time, cause)) => end(End::Until(time, cause)),
-            (Phase::Claiming, Event::NoReply) => (Phase::Claiming, Effect::RepeatClaim),
-            (Phase::Claiming, Event::Claimed { reply: Reply::Done, row: Some(row), now, elapsed }) => {
-                self.claimed(&row, now, elapsed)
+            (AttemptPhase::Reading, AttemptEvent::Read { row, dead, now }) => self.decide(row, &dead, now),
+            (AttemptPhase::Slot, AttemptEvent::Slot(row)) => {
+                (AttemptPhase::Claiming, AttemptEffect::Claim(self.claim(&row)))
             }
-            (Phase::Claiming, Event::Claimed { row: Some(row), .. }) if self.is_open_sender(&row) => {
-                // The claim came late and its lease is gone already: nothing was sent for it.
-                (Phase::Adjusting, Effect::Change(Change::Close(self.ending(&row, None))))
+            (AttemptPhase::Slot, AttemptEvent::NotBefore(time, cause)) => end(End::Until(time, cause)),
+            (AttemptPhase::Claiming, AttemptEvent::NoReply) => (AttemptPhase::Claiming, AttemptEffect::RepeatClaim),
+            (
+                AttemptPhase::Claiming,
+                AttemptEvent::Claimed { reply: ChangeReply::Done, row: Some(row), now, elapsed },
+            ) => self.claimed(&row, now, elapsed),
+            (AttemptPhase::Claiming, AttemptEvent::Claimed { row: Some(row), .. }) if self.is_open_sender(&row) => {
+                // The claim was made late and its lease is over already: nothing was sent for it.
+                (AttemptPhase::Adjusting, AttemptEffect::Change(Change::Close(self.ending(&row, None))))
             }
-            (Phase::Sent(claimed), Event::Told(told)) => self.told(claimed, told),
-            (Phase::Answered, Event::Silent) => (Phase::Answered, Effect::Journal),
-            (Phase::Answered, Event::Journaled(true)) => (Phase::Journaled, Effect::AwaitStore),
-            (Phase::Answered, Event::Journaled(false)) => (Phase::Answered, Effect::AwaitStore),
-            (Phase::Answered | Phase::Journaled, Event::Changed { reply }) => end(match reply {
-                Reply::Resolved(Resolution::Own | Resolution::Replace) => End::Renewed,
+            (AttemptPhase::Sent(claimed), AttemptEvent::Outcome(outcome)) => self.outcome(claimed, outcome),
+            (AttemptPhase::Received, AttemptEvent::Silent) => (AttemptPhase::Received, AttemptEffect::Journal),
+            (AttemptPhase::Received, AttemptEvent::Journaled(true)) => {
+                (AttemptPhase::Journaled, AttemptEffect::AwaitStore)
+            }
+            (AttemptPhase::Received, AttemptEvent::Journaled(false)) => {
+                (AttemptPhase::Received, AttemptEffect::AwaitStore)
+            }
+            (AttemptPhase::Received | AttemptPhase::Journaled, AttemptEvent::Changed { reply }) => end(match reply {
+                ChangeReply::Resolved(Resolution::Own | Resolution::Replace) => End::Renewed,
                 _ => End::Settled,
             }),
-            (Phase::Leaving, _) => end(End::Settled),
-            (Phase::Flushing | Phase::Reading | Phase::Adjusting | Phase::Slot | Phase::Claiming, _) => {
-                (Phase::Reading, Effect::Read)
-            }
-            // From here on an event that does not fit must not lead to another request.
-            (Phase::Answered | Phase::Journaled, _) => (self.phase, Effect::AwaitStore),
-            (Phase::Sent(_) | Phase::Done, _) => end(End::Settled),
+            (AttemptPhase::Leaving, _) => end(End::Settled),
+            (
+                AttemptPhase::Flushing
+                | AttemptPhase::Reading
+                | AttemptPhase::Adjusting
+                | AttemptPhase::Slot
+                | AttemptPhase::Claiming,
+                _,
+            ) => (AttemptPhase::Reading, AttemptEffect::Read),
+            // After the response an unexpected event must not lead to another request.
+            (AttemptPhase::Received | AttemptPhase::Journaled, _) => (self.phase, AttemptEffect::AwaitStore),
+            (AttemptPhase::Sent(_) | AttemptPhase::Done, _) => end(End::Settled),
         };
         self.phase = phase;
-        self.claimed |= phase == Phase::Claiming;
+        self.claimed |= phase == AttemptPhase::Claiming;
         effect
     }
 
-    /// What the row asks for before its token can be claimed.
-    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (Phase, Effect) {
+    /// Returns what has to be done before the row's token can be claimed.
+    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (AttemptPhase, AttemptEffect) {
         let Some(row) = row else { return end(End::Settled) };
-        let adjust = |change| (Phase::Adjusting, Effect::Change(change));
+        let adjust = |change| (AttemptPhase::Adjusting, AttemptEffect::Change(change));
         let wait = |time: StoreTime, cause| end(End::Until(time.by_wall_clock(), cause));
         let (incarnation, generation) = self.basis;
         if row.incarnation == incarnation && row.generation < generation && row.tombstone.is_none() {
@@ -239,15 +256,15 @@ impl Machine {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
             _ => match row.lease {
-                // Of a sender whose intent is over: a claim would be refused, again and again.
+                // The lease of a sender whose intent is gone: a claim would be refused again and again.
                 Some(lease) if lease.until > now => wait(lease.until, Cause::InDoubt),
                 _ if self.claimed => wait(now, Cause::StoreDown),
-                _ => (Phase::Slot, Effect::Slot),
+                _ => (AttemptPhase::Slot, AttemptEffect::Slot),
             },
         }
     }
 
-    /// The claim that fits `row`.
+    /// Returns the claim for `row`.
     fn claim(&self, row: &Row) -> Change {
         let claim = Claim {
             attempt: self.id,
@@ -262,18 +279,19 @@ impl Machine {
         }
     }
 
-    fn claimed(&self, row: &Row, now: StoreTime, elapsed: Duration) -> (Phase, Effect) {
+    fn claimed(&self, row: &Row, now: StoreTime, elapsed: Duration) -> (AttemptPhase, AttemptEffect) {
         let (Some(token), Some(intent)) = (&row.refresh_token, &row.intent) else {
-            return (Phase::Reading, Effect::Read);
+            return (AttemptPhase::Reading, AttemptEffect::Read);
         };
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
-        // The store's time is from when it took the claim: until now it may have grown by what elapsed since.
+        // `now` is when the store made the claim: its clock may have advanced by `elapsed` since.
         let grace_ends = intent.since + self.rules.grace;
         let in_grace = now + elapsed < grace_ends || self.rules.never_rotates(row) || self.rules.try_in_doubt;
-        // Refused to another sender, a reconnect required, or held, since the claim was first tried.
+        // Since the claim was first tried the token was refused to another sender, or the row needs consent or is on
+        // hold.
         let moot = row.verdict.is_some() || row.held.is_some();
         if elapsed > self.rules.send_window || (another_may_answer && !in_grace) || moot {
-            return (Phase::Leaving, Effect::Change(Change::Cancel(self.ending(row, None))));
+            return (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(self.ending(row, None))));
         }
         let claimed = Claimed {
             incarnation: row.incarnation,
@@ -283,29 +301,31 @@ impl Machine {
             first_sent: intent.recovered.then_some(intent.since),
             stays: self.rules.never_rotates(row),
         };
-        (Phase::Sent(claimed), Effect::Send(claimed))
+        (AttemptPhase::Sent(claimed), AttemptEffect::Send(claimed))
     }
 
-    fn told(&self, claimed: Claimed, told: Told) -> (Phase, Effect) {
+    fn outcome(&self, claimed: Claimed, outcome: SendOutcome) -> (AttemptPhase, AttemptEffect) {
         let Claimed { incarnation, generation, .. } = claimed;
         let ending =
             |fault, retry_at| Ending { attempt: self.id, incarnation, generation, error: Some(fault), retry_at };
         let refused = |evidence, by| {
             let refuse = Refuse { attempt: self.id, incarnation, generation, evidence, by };
-            (Phase::Leaving, Effect::Change(Change::Refuse(refuse)))
+            (AttemptPhase::Leaving, AttemptEffect::Change(Change::Refuse(refuse)))
         };
-        match told {
-            Told::Answered => (Phase::Answered, Effect::Commit),
-            Told::NotSpent { fault, retry_at } => {
-                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+        match outcome {
+            SendOutcome::Tokens => (AttemptPhase::Received, AttemptEffect::Commit),
+            SendOutcome::NotSpent { fault, retry_at } => {
+                (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
-            Told::Unknown { fault, retry_at } if claimed.stays => {
-                (Phase::Leaving, Effect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
+            SendOutcome::Unknown { fault, retry_at } if claimed.stays => {
+                (AttemptPhase::Leaving, AttemptEffect::Change(Change::Cancel(ending(fault, Some(retry_at)))))
             }
-            // Read again afterwards: the doubt says until when there is nothing to do.
-            Told::Unknown { fault, .. } => (Phase::Adjusting, Effect::Change(Change::Close(ending(fault, None)))),
-            Told::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
-            Told::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
+            // The row is read again afterwards: the doubt says until when there is nothing to do.
+            SendOutcome::Unknown { fault, .. } => {
+                (AttemptPhase::Adjusting, AttemptEffect::Change(Change::Close(ending(fault, None))))
+            }
+            SendOutcome::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
+            SendOutcome::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
         }
     }
 
@@ -319,6 +339,6 @@ impl Machine {
     }
 }
 
-fn end(end: End) -> (Phase, Effect) {
-    (Phase::Done, Effect::End(end))
+fn end(end: End) -> (AttemptPhase, AttemptEffect) {
+    (AttemptPhase::Done, AttemptEffect::End(end))
 }

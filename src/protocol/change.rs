@@ -1,139 +1,139 @@
-//! The operations on a row, and the one function through which every store performs them.
+//! The changes of a row, and the one function through which every store applies them.
 
 use super::{
-    Claim, Commit, Connect, Disconnect, Ending, Happening, Recover, Refuse, claim, commit, connect, ending,
-    happening::happened, resolve::Resolution,
+    Claim, Commit, ConnectChange, DisconnectChange, Ending, Recover, Refuse, Transition, claim, commit, connect,
+    ending, resolve::Resolution, transition::transitions,
 };
 use crate::model::{Evidence, Fingerprint, Generation, Id, Intent, Row, Spendable, StoreTime, VerdictBy};
 
-/// One operation on one row. All of them may be repeated: a repetition changes nothing.
+/// A change of one row. Every change may be repeated: a repetition changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Change {
-    /// Take the lease and record the intent to spend.
+    /// Takes the lease and records the intent to spend.
     Claim(Claim),
-    /// Take over a doubt: like a claim, of a row whose intent stands.
+    /// Takes over a doubt: like a claim, for a row with an intent.
     Recover(Recover),
-    /// Keep the lease while the answer is awaited.
+    /// Extends the lease while the response is awaited.
     Renew {
         attempt: Id,
         lease: std::time::Duration,
     },
-    /// Store an answer, or find its place if the row has moved.
+    /// Stores a response, or finds its place if the row has changed.
     Commit(Box<Commit>),
     /// The identity provider refused the refresh token.
     Refuse(Refuse),
-    /// Nothing was spent.
+    /// The token was not spent.
     Cancel(Ending),
-    /// Nobody will hear the answer any more.
+    /// No process will receive the response.
     Close(Ending),
-    /// This process saw a higher generation: the store went back in time.
+    /// This process saw a higher generation: the store lost writes.
     Raise {
         incarnation: Id,
         seen: Generation,
         unknown: Id,
     },
-    /// A doubt about a token that the row no longer spends is over.
+    /// Ends a doubt about a token that the row no longer spends.
     Clear {
         incarnation: Id,
         intent: Intent,
     },
-    /// A doubt that nobody can resolve.
+    /// Ends a doubt that cannot be resolved.
     GiveUp {
         incarnation: Id,
         intent: Intent,
     },
-    Connect(Box<Connect>),
-    Disconnect(Disconnect),
+    Connect(Box<ConnectChange>),
+    Disconnect(DisconnectChange),
     RequireReconnect {
         reason: String,
     },
-    /// A disconnect is taken back.
+    /// Undoes a disconnect.
     Restore,
-    /// Nothing is sent for the row until people release it.
+    /// Puts the row on hold: nothing is sent for it until its release.
     Hold {
         reason: String,
     },
     Release,
-    /// A tombstone goes.
+    /// Deletes a tombstone.
     Purge,
 }
 
-/// What the store found, read in the transaction that will write.
+/// What a change is applied to, read in the transaction that will write.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct ChangeInput<'a> {
     pub(crate) row: Option<&'a Row>,
-    /// Database time.
+    /// The store's time.
     pub(crate) now: StoreTime,
-    /// New rows start above it.
+    /// New rows start above this generation.
     pub(crate) floor: Generation,
-    /// What the tables beside the row say of what the change [looks up](Change::looks_up).
-    pub(crate) known: Known,
+    /// The result of what the change [looks up](Change::looks_up) in the tables beside the row.
+    pub(crate) known: LookupResult,
 }
 
 /// What a store must look up before it applies a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LookUp {
-    /// What the history of this and the other keys says of a refresh token.
+pub(crate) enum Lookup {
+    /// What the history of this key and the others says about a refresh token.
     Token(Fingerprint),
-    /// What became of the refresh tokens that the row holds since it was disconnected.
+    /// What became of the row's refresh tokens since the disconnect.
     Restorable,
-    /// Whether tokens of the key are still to be revoked.
+    /// Whether tokens of the key are queued for revocation.
     Revocations,
 }
 
-/// What a store found beside the row.
+/// The result of a [`Lookup`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// Nothing.
+pub(crate) enum LookupResult {
+    /// Nothing was found.
     New,
     /// This key was connected with the token or has spent it.
     Spent,
-    /// Another key holds it (also as a tombstone, if the row's own tokens were looked up), or has spent it.
+    /// Another key holds it (also as a tombstone, if the row's own tokens were looked up) or has spent it.
     Elsewhere,
-    /// The row's tokens wait for their revocation, and none of these was begun.
+    /// The row's tokens are queued for revocation, and none of the revocations has begun.
     Unrevoked,
-    /// Tokens of the key wait for their revocation.
+    /// Tokens of the key are queued for revocation.
     Revoking,
 }
 
-/// What is to be written, and what to answer.
+/// What to write, and what to reply.
 #[derive(Debug)]
 pub(crate) struct Applied {
-    /// `None`: nothing changes.
+    /// The row to write; `None` if it stays as it is.
     pub(crate) row: Option<Row>,
-    pub(crate) reply: Reply,
+    pub(crate) reply: ChangeReply,
     pub(crate) sides: Vec<Side>,
-    /// What people and applications are to be told.
-    pub(crate) happened: Vec<Happening>,
+    /// What to report to operators and applications.
+    pub(crate) transitions: Vec<Transition>,
 }
 
 /// Entries in the tables beside the row, written in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// This fingerprint is spent or superseded.
+    /// This refresh token is spent or superseded.
     Spent(Fingerprint),
-    /// The key was connected with this fingerprint: remembered for ever.
+    /// The key was connected with this refresh token: remembered for ever.
     Connected(Fingerprint),
-    /// This refresh token is to be revoked at the identity provider.
+    /// Queues the revocation of this refresh token.
     Revoke(Spendable),
-    /// Queued revocations of this key would hit the new grant: drop them.
+    /// Drops the queued revocations of the key, which would end the new grant.
     CancelRevocations,
-    /// This refresh token is not to be revoked after all.
+    /// Drops the queued revocation of this refresh token.
     Keep(Spendable),
-    /// The row goes. What is remembered of its refresh tokens stays, and new rows start above this generation.
+    /// Deletes the row. The fingerprints of its refresh tokens stay, and new rows start above this generation.
     Purge(Generation),
 }
 
-/// What an operation came to. The row as it is afterwards comes with it.
+/// The result of a change. The store returns it with the row as it is afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reply {
-    /// It did what it says, now or before.
+pub(crate) enum ChangeReply {
+    /// The change is made, by this call or an earlier one.
     Done,
-    /// The comparison failed: the row tells why.
+    /// The row is not as the change expects it; the row shows why.
     Refused,
-    /// A commit's answer found its place.
+    /// The place of a commit's response.
     Resolved(Resolution),
-    /// A refusal was the other answer's doing: the alternative token was promoted.
+    /// The refusal was due to the other response: the alternative token was promoted.
     Promoted,
     /// A connect that changed nothing.
     Unchanged(Unchanged),
@@ -141,20 +141,20 @@ pub(crate) enum Reply {
     Duplicate,
     /// The key does not hold what the application expects.
     Mismatch,
-    /// The key does not hold any more what the connect's subject was compared with.
+    /// The key no longer holds the grant with which the connect's subject was compared.
     Moved,
     /// A purge that deleted nothing.
-    Kept(Kept),
+    NotPurged(PurgeRefusal),
 }
 
 /// Why a purge deleted nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kept {
+pub(crate) enum PurgeRefusal {
     /// The grant is not disconnected.
     Connected,
-    /// A refresh token was sent, and its answer may still come.
+    /// A refresh token was sent, and its response may still arrive.
     InDoubt,
-    /// Tokens of the key wait for their revocation, which needs to know whose they are.
+    /// Tokens of the key are queued for revocation, which needs the key.
     Revoking,
 }
 
@@ -165,12 +165,12 @@ pub enum Unchanged {
     AlreadyConnected,
     /// The key has spent this refresh token, or replaced it.
     TokenAlreadySpent,
-    /// A refresh is under way or in doubt; its outcome counts, not an access token without a refresh token.
+    /// A refresh is running or in doubt: its outcome takes precedence over an access token without a refresh token.
     RefreshInFlight,
 }
 
 impl Unchanged {
-    /// The name on the wire.
+    /// Returns the name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AlreadyConnected => "already_connected",
@@ -181,21 +181,21 @@ impl Unchanged {
 }
 
 impl Change {
-    /// What this operation does to what was found, and what follows for people.
-    pub(crate) fn apply(&self, found: Found<'_>) -> Applied {
+    /// Applies the change, and finds what to report.
+    pub(crate) fn apply(&self, found: ChangeInput<'_>) -> Applied {
         let mut applied = self.decide(found);
         if let Some(written) = &applied.row {
-            applied.happened = happened(found.row, written);
+            applied.transitions = transitions(found.row, written);
         }
         applied
     }
 
-    fn decide(&self, found: Found<'_>) -> Applied {
+    fn decide(&self, found: ChangeInput<'_>) -> Applied {
         let Some(row) = found.row else {
             return match self {
                 Self::Connect(connect) => connect::connect(connect, found),
                 Self::Commit(commit) => commit::orphan(commit, found.known),
-                Self::Purge => Applied::unchanged(Reply::Done),
+                Self::Purge => Applied::unchanged(ChangeReply::Done),
                 _ => Applied::refused(),
             };
         };
@@ -224,29 +224,29 @@ impl Change {
         applied.revoking_what_waited(row)
     }
 
-    /// What the store must look up first, if the key has a row or not.
-    pub(crate) fn looks_up(&self, stored: bool) -> Option<LookUp> {
+    /// Returns what the store must look up first, depending on whether the key has a row.
+    pub(crate) fn looks_up(&self, stored: bool) -> Option<Lookup> {
         match self {
-            Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
-            Self::Connect(connect) => connect.token.as_ref().map(|token| LookUp::Token(token.fingerprint)),
-            Self::Restore => Some(LookUp::Restorable),
-            Self::Purge => Some(LookUp::Revocations),
+            Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
+            Self::Connect(connect) => connect.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
+            Self::Restore => Some(Lookup::Restorable),
+            Self::Purge => Some(Lookup::Revocations),
             _ => None,
         }
     }
 }
 
 impl Applied {
-    pub(crate) fn unchanged(reply: Reply) -> Self {
-        Self { row: None, reply, sides: Vec::new(), happened: Vec::new() }
+    pub(crate) fn unchanged(reply: ChangeReply) -> Self {
+        Self { row: None, reply, sides: Vec::new(), transitions: Vec::new() }
     }
 
     pub(crate) fn refused() -> Self {
-        Self::unchanged(Reply::Refused)
+        Self::unchanged(ChangeReply::Refused)
     }
 
-    pub(crate) fn write(row: Row, reply: Reply) -> Self {
-        Self { row: Some(row), reply, sides: Vec::new(), happened: Vec::new() }
+    pub(crate) fn write(row: Row, reply: ChangeReply) -> Self {
+        Self { row: Some(row), reply, sides: Vec::new(), transitions: Vec::new() }
     }
 
     pub(crate) fn with(mut self, side: Side) -> Self {
@@ -254,8 +254,8 @@ impl Applied {
         self
     }
 
-    /// Queues the revocation of a tombstone's tokens at the end of the intent that it waited for, whatever
-    /// ended it; unless it would hit a new grant.
+    /// Queues the revocation of a tombstone's tokens when the intent that it waited for ends, for whatever reason;
+    /// unless that would end a new grant.
     fn revoking_what_waited(self, row: &Row) -> Self {
         let waits = |row: &Row| row.intent.is_some() && row.tombstone.is_some_and(|tombstone| tombstone.revoke);
         let over = waits(row) && self.row.as_ref().is_some_and(|written| !waits(written));

@@ -1,22 +1,22 @@
-//! Taking the right to spend: claim, recover, renew.
+//! Changes of the lease: claim, recover, renew.
 
 use std::time::Duration;
 
-use super::{Applied, Reply};
+use super::{Applied, ChangeReply};
 use crate::model::{Generation, Id, Intent, Lease, Row, Sender, StoreTime};
 
-/// Take the lease of a row without intent.
+/// Takes the lease of a row without an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
     pub(crate) attempt: Id,
-    /// The journal into which the answer would go.
+    /// The journal to which the response would be written.
     pub(crate) owner: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     pub(crate) lease: Duration,
 }
 
-/// Take the lease of a row whose intent stands, for sending its token again.
+/// Takes the lease of a row with an intent, to send its token again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Recover {
     pub(crate) claim: Claim,
@@ -26,7 +26,7 @@ pub(crate) struct Recover {
 
 pub(super) fn claim(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
     if holds(claim, row) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     if !fits(claim, row, now) || row.intent.is_some() {
         return Applied::refused();
@@ -44,13 +44,13 @@ pub(super) fn claim(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
 pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
     let Recover { claim, epoch, intent } = recover;
     if holds(claim, row) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     if !fits(claim, row, now) || row.epoch != *epoch || row.intent.as_ref() != Some(intent) {
         return Applied::refused();
     }
     if intent.generation != row.generation {
-        // A doubt about another token says nothing of this one: it has to be cleared first.
+        // A doubt about another token says nothing about this one: it has to be cleared first.
         return Applied::refused();
     }
     let mut intent = intent.clone();
@@ -61,18 +61,18 @@ pub(super) fn recover(recover: &Recover, row: &Row, now: StoreTime) -> Applied {
     taken(claim, row, intent, now)
 }
 
-/// Keeps the lease. A lost lease is not taken back: its holder goes on waiting for the answer without it.
+/// Extends the lease. A lost lease is not taken back: its former holder goes on waiting for the response without it.
 pub(super) fn renew(attempt: Id, lease: Duration, row: &Row, now: StoreTime) -> Applied {
     match row.lease {
         Some(held) if held.attempt == attempt => {
             let lease = Some(Lease { until: now + lease, ..held });
-            Applied::write(Row { lease, ..row.clone() }, Reply::Done)
+            Applied::write(Row { lease, ..row.clone() }, ChangeReply::Done)
         }
         _ => Applied::refused(),
     }
 }
 
-/// A repetition of a claim whose acknowledgement was lost.
+/// Returns whether the claim repeats one whose acknowledgement was lost.
 fn holds(claim: &Claim, row: &Row) -> bool {
     row.incarnation == claim.incarnation
         && row.generation == claim.generation
@@ -90,5 +90,5 @@ fn sender(claim: &Claim) -> Sender {
 fn taken(claim: &Claim, row: &Row, intent: Intent, now: StoreTime) -> Applied {
     let lease = Lease { attempt: claim.attempt, owner: claim.owner, until: now + claim.lease };
     let taken = Row { epoch: row.epoch + 1, lease: Some(lease), intent: Some(intent), ..row.clone() };
-    Applied::write(taken, Reply::Done)
+    Applied::write(taken, ChangeReply::Done)
 }

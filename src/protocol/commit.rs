@@ -1,9 +1,9 @@
-//! What an answer does to the row: commit it, find its place, or accept a refusal.
+//! Changes by a response: commit it, find its place, or accept a refusal.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Applied, Known, Reply, Side,
+    Applied, ChangeReply, LookupResult, Side,
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
@@ -12,7 +12,7 @@ use crate::model::{
     VerdictBy, WallTime,
 };
 
-/// An answer, sealed, with the claim it belongs to. This is also what the journal keeps.
+/// A sealed response, with the claim that it belongs to. The journal stores this too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Commit {
     pub(crate) attempt: Id,
@@ -20,33 +20,33 @@ pub(crate) struct Commit {
     pub(crate) incarnation: Id,
     /// The generation that was claimed.
     pub(crate) generation: Generation,
-    /// What was spent.
+    /// The refresh token that was spent.
     pub(crate) parent: Fingerprint,
     /// The new refresh token; `None` keeps the old one.
     pub(crate) token: Option<Spendable>,
     pub(crate) document: Sealed,
     pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
-    /// `None` keeps what is known.
+    /// `None` keeps the row's.
     pub(crate) refresh_expires: Option<Expires>,
     pub(crate) due_at: Option<WallTime>,
-    /// Whether the identity provider can revoke this token's family without the user's other ones.
+    /// Whether the identity provider can revoke this token's family without the user's other families.
     pub(crate) revocable: bool,
 }
 
-/// An answer that gave this grant no token, and never will, with the claim it belongs to.
+/// A response that brought no token for this grant, with the claim that it belongs to. A retry would not help.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Refuse {
     pub(crate) attempt: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
     pub(crate) evidence: Evidence,
-    /// Whether it was refused (`Idp`: `invalid_grant`) or spent for somebody else (`Subject`).
+    /// Whether the token was refused (`Idp`: `invalid_grant`) or spent for another subject (`Subject`).
     pub(crate) by: VerdictBy,
 }
 
 impl Commit {
-    /// The fingerprint of the refresh token that counts after this answer.
+    /// Returns the fingerprint of the refresh token that is current after this response.
     pub(crate) fn child(&self) -> Fingerprint {
         self.token.as_ref().map_or(self.parent, |token| token.fingerprint)
     }
@@ -56,7 +56,8 @@ impl Commit {
     }
 }
 
-/// Compares incarnation and generation, never the lease: a holder that overran has the only copy of a token.
+/// Compares incarnation and generation, never the lease: an attempt that overran its lease has the only copy of a
+/// token.
 pub(super) fn commit(commit: &Commit, row: &Row, now: StoreTime) -> Applied {
     let own = row.commit.is_some_and(|by| by.attempt == commit.attempt);
     let fits = row.incarnation == commit.incarnation && row.generation <= commit.generation && row.tombstone.is_none();
@@ -65,13 +66,13 @@ pub(super) fn commit(commit: &Commit, row: &Row, now: StoreTime) -> Applied {
     }
     let mut stored = store(commit, row, commit.generation.next(), now);
     stored.alt = None;
-    Applied::write(stored, Reply::Resolved(Resolution::Own)).superseding(row)
+    Applied::write(stored, ChangeReply::Resolved(Resolution::Own)).superseding(row)
 }
 
 fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) -> Applied {
     let mut left = row.clone();
     withdraw(&mut left, commit.attempt);
-    let write = |row: Row| Applied::write(row, Reply::Resolved(resolution));
+    let write = |row: Row| Applied::write(row, ChangeReply::Resolved(resolution));
     match (resolution, &commit.token) {
         (Resolution::Revoke, token) => {
             let mut left = row.clone();
@@ -87,14 +88,14 @@ fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) ->
         }
         (Resolution::Own | Resolution::Drop | Resolution::MovedOn, _) | (_, None) => {
             if left == *row {
-                Applied::unchanged(Reply::Resolved(resolution))
+                Applied::unchanged(ChangeReply::Resolved(resolution))
             } else {
                 write(left)
             }
         }
         (Resolution::Replace, Some(_)) => {
             let mut stored = store(commit, row, row.generation.next(), now);
-            // It may have been put there by an earlier try whose acknowledgement was lost.
+            // An earlier try whose acknowledgement was lost may have put it there.
             stored.alt.take_if(|alt| alt.by.attempt == commit.attempt);
             write(stored).superseding(row)
         }
@@ -105,18 +106,18 @@ fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) ->
     }
 }
 
-/// The grant that the answer belongs to was purged: as if another incarnation had its place, but that the row cannot say
-/// any more whether it held this very token. If so it is known, and may live under another key by now.
-pub(super) fn orphan(commit: &Commit, known: Known) -> Applied {
-    match commit.token.as_ref().filter(|_| commit.revocable && known == Known::New) {
-        Some(token) => Applied::unchanged(Reply::Resolved(Resolution::Revoke))
+/// The grant of the response was purged: like a response to another incarnation, except that no row shows whether it
+/// held this token. If it did, the token was remembered, and may belong to another key by now.
+pub(super) fn orphan(commit: &Commit, known: LookupResult) -> Applied {
+    match commit.token.as_ref().filter(|_| commit.revocable && known == LookupResult::New) {
+        Some(token) => Applied::unchanged(ChangeReply::Resolved(Resolution::Revoke))
             .with(Side::Spent(token.fingerprint))
             .with(Side::Revoke(token.clone())),
-        None => Applied::unchanged(Reply::Resolved(Resolution::Drop)),
+        None => Applied::unchanged(ChangeReply::Resolved(Resolution::Drop)),
     }
 }
 
-/// The row with the answer in it. `alt` stays as it is.
+/// Returns the row with the response stored in it. `alt` stays as it is.
 fn store(commit: &Commit, row: &Row, generation: Generation, now: StoreTime) -> Row {
     let mut stored = row.clone();
     withdraw(&mut stored, commit.attempt);
@@ -133,7 +134,8 @@ fn store(commit: &Commit, row: &Row, generation: Generation, now: StoreTime) -> 
     stored
 }
 
-/// Frees the attempt's lease and ends its part in the intent: all of the intent if it was the latest sender.
+/// Releases the attempt's lease and removes it from the intent; removes the intent if the attempt was its latest
+/// sender.
 fn withdraw(row: &mut Row, attempt: Id) {
     if row.lease.is_some_and(|lease| lease.attempt == attempt) {
         row.lease = None;
@@ -147,15 +149,15 @@ fn withdraw(row: &mut Row, attempt: Id) {
     }
 }
 
-/// Ends the attempt's part in a tombstone's intent, which itself stays until it is cleared: the tokens of the
-/// row are revoked then.
+/// Closes the attempt's sender in a tombstone's intent. The intent stays until it is cleared, and the row's tokens are
+/// revoked then.
 fn answered(row: &mut Row, attempt: Id) {
     let senders = row.intent.iter_mut().flat_map(|intent| &mut intent.senders);
     senders.filter(|sender| sender.attempt == attempt).for_each(|sender| sender.closed = true);
 }
 
-/// `invalid_grant`: adopt a newer row, promote the alternative answer, or send the user through consent. After the
-/// answer of another subject the alternative is not promoted: whose family this is, is for people to find out.
+/// Accepts a refusal: leaves a newer row as it is, promotes the alternative token, or requires consent. After the
+/// response of another subject the alternative is not promoted: an operator has to find out whose it is.
 pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
     let mut left = row.clone();
     if left.lease.is_some_and(|lease| lease.attempt == refuse.attempt) {
@@ -170,13 +172,13 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
         }
     }
     let moved = row.incarnation != refuse.incarnation || row.generation > refuse.generation || row.tombstone.is_some();
-    // Without its sender this is a repetition: a connect may have forgiven the refusal meanwhile.
-    // A refusal can be forgiven, a token that is spent cannot.
+    // Without its sender this is a repetition: a connect may have lifted the refusal meanwhile.
+    // A connect can lift a refusal, but not bring back a token that is spent.
     let known = row.verdict.as_ref().is_some_and(|verdict| verdict.by != VerdictBy::Idp || refuse.by == VerdictBy::Idp);
     if moved || known || !named {
-        return if left == *row { Applied::refused() } else { Applied::write(left, Reply::Refused) };
+        return if left == *row { Applied::refused() } else { Applied::write(left, ChangeReply::Refused) };
     }
-    // Whoever else sent the refused token hears the same, or nothing: its doubt is about another token now.
+    // Any other sender of the refused token gets the same response, or none: its doubt is about another token now.
     if refuse.by == VerdictBy::Idp
         && let Some(alt) = left.alt.take()
     {
@@ -185,12 +187,12 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
         left.commit = Some(alt.by);
         left.due_at = Some(now.by_wall_clock());
         left.changed_at = now;
-        return Applied::write(left, Reply::Promoted).superseding(row);
+        return Applied::write(left, ChangeReply::Promoted).superseding(row);
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     left.verdict = Some(Box::new(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by }));
     left.changed_at = now;
-    let applied = Applied::write(left, Reply::Done);
+    let applied = Applied::write(left, ChangeReply::Done);
     match row.refresh_token.as_ref().filter(|_| refuse.by == VerdictBy::Subject) {
         Some(token) => applied.with(Side::Spent(token.fingerprint)),
         None => applied,

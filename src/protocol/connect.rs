@@ -1,7 +1,6 @@
-//! What people and applications do to a row: connect, disconnect, restore, require a reconnect, hold, release,
-//! purge.
+//! Changes by operators and applications: connect, disconnect, restore, require a reconnect, hold, release, purge.
 
-use super::{Applied, Found, Kept, Known, Reply, Side, Unchanged, schedule::notice_at};
+use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
     Evidence, Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict, VerdictBy,
     WallTime,
@@ -9,9 +8,9 @@ use crate::model::{
 
 /// A grant from the user's consent, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Connect {
+pub(crate) struct ConnectChange {
     pub(crate) key: TokenKey,
-    /// Random: used if this connect starts a new incarnation.
+    /// Random; used if this connect starts a new incarnation.
     pub(crate) incarnation: Id,
     pub(crate) client_id: Option<String>,
     pub(crate) token: Option<Spendable>,
@@ -20,20 +19,20 @@ pub(crate) struct Connect {
     pub(crate) expires: Expires,
     pub(crate) refresh_expires: Expires,
     pub(crate) due_at: Option<WallTime>,
-    /// Queued revocations would hit this grant too (the identity provider revokes the whole user).
+    /// Queued revocations would end this grant too (the identity provider revokes all grants of the user).
     pub(crate) cancels_revocations: bool,
-    /// What the application says that the key must hold.
+    /// What the key must hold, according to the application.
     pub(crate) only: Expected,
-    /// What the key held when the grant's subject was compared with its.
+    /// What the key held when the grant's subject was compared with the stored one.
     pub(crate) compared: Expected,
 }
 
-/// What a key must hold for a connect to change it. A tombstone is nothing.
+/// What a key must hold for a connect to change it. A tombstone counts as nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Expected {
     Anything,
     Nothing,
-    /// A generation names one grant of a key for ever.
+    /// This grant: a generation is never reused.
     At(Generation),
 }
 
@@ -48,38 +47,38 @@ impl Expected {
     }
 }
 
-/// The end of a grant by its application.
+/// Ends a grant at the application's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Disconnect {
-    /// Whether its tokens are revoked at the identity provider.
+pub(crate) struct DisconnectChange {
+    /// Whether to revoke the tokens at the identity provider.
     pub(crate) revoke: bool,
-    /// Whether the tombstone is to go as soon as nothing of the grant is to come.
+    /// Whether to purge the tombstone as soon as nothing of the grant is pending.
     pub(crate) purge: bool,
 }
 
-pub(super) fn connect(connect: &Connect, found: Found<'_>) -> Applied {
+pub(super) fn connect(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let applied = connected(connect, found);
     if applied.row.is_none() {
-        // Also a repetition of a connect that has changed what it expected.
+        // Also for a repetition, which no longer finds what it expected because of its first run.
         return applied;
     }
     if !connect.only.fits(found.row) {
-        return Applied::unchanged(Reply::Mismatch);
+        return Applied::unchanged(ChangeReply::Mismatch);
     }
     if !connect.compared.fits(found.row) {
-        return Applied::unchanged(Reply::Moved);
+        return Applied::unchanged(ChangeReply::Moved);
     }
     applied
 }
 
-fn connected(connect: &Connect, found: Found<'_>) -> Applied {
-    if found.known == Known::Elsewhere {
-        return Applied::unchanged(Reply::Duplicate);
+fn connected(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
+    if found.known == LookupResult::Elsewhere {
+        return Applied::unchanged(ChangeReply::Duplicate);
     }
     let Some(row) = found.row else {
-        // What a purged grant of the key was connected with, has spent or held.
+        // A purged grant of the key was connected with this token, has spent it or held it.
         return match found.known {
-            Known::Spent => Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent)),
+            LookupResult::Spent => Applied::unchanged(ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)),
             _ => fresh(connect, found),
         };
     };
@@ -88,14 +87,14 @@ fn connected(connect: &Connect, found: Found<'_>) -> Applied {
     if current && row.tombstone.is_none() {
         return again(row, found.now);
     }
-    if current || found.known == Known::Spent {
-        return Applied::unchanged(Reply::Unchanged(Unchanged::TokenAlreadySpent));
+    if current || found.known == LookupResult::Spent {
+        return Applied::unchanged(ChangeReply::Unchanged(Unchanged::TokenAlreadySpent));
     }
     fresh(connect, found)
 }
 
-/// A new incarnation: whatever was in flight for the old one no longer fits.
-fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
+/// Starts a new incarnation: requests in flight for the old one no longer match.
+fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let (before, now) = (found.row, found.now);
     let row = Row {
         key: connect.key.clone(),
@@ -123,7 +122,7 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
         tombstone: None,
         changed_at: now,
     };
-    let mut applied = Applied::write(row, Reply::Done);
+    let mut applied = Applied::write(row, ChangeReply::Done);
     if let Some(before) = before {
         applied = applied.superseding(before);
     }
@@ -133,25 +132,25 @@ fn fresh(connect: &Connect, found: Found<'_>) -> Applied {
     if connect.cancels_revocations { applied.with(Side::CancelRevocations) } else { applied }
 }
 
-/// The same refresh token again: consent gave it once more, or the user was enabled again. Only the
-/// identity provider's own refusal is forgiven; the incarnation stays, because a late answer must still fit.
+/// The same refresh token again: consent returned it once more, or the user was enabled again. Lifts only the identity
+/// provider's own refusal. The incarnation stays, because a late response must still match.
 fn again(row: &Row, now: StoreTime) -> Applied {
     if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
         let due_at = Some(now.by_wall_clock());
         let row = Row { verdict: None, due_at, retry_at: None, last_error: None, changed_at: now, ..row.clone() };
-        return Applied::write(row, Reply::Done);
+        return Applied::write(row, ChangeReply::Done);
     }
-    Applied::unchanged(Reply::Unchanged(Unchanged::AlreadyConnected))
+    Applied::unchanged(ChangeReply::Unchanged(Unchanged::AlreadyConnected))
 }
 
-/// An access token alone keeps the stored refresh token. While that one is being spent nothing is
-/// stored: a new generation would hide that the row's token belongs to the request in flight.
-fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied {
+/// Stores an access token alone and keeps the refresh token. While that one is being spent nothing is stored: a new
+/// generation would hide that the row's token belongs to the request in flight.
+fn access_token_only(connect: &ConnectChange, row: &Row, found: ChangeInput<'_>) -> Applied {
     if row.tombstone.is_some() || row.refresh_token.is_none() {
         return fresh(connect, found);
     }
     if row.intent.is_some() {
-        return Applied::unchanged(Reply::Unchanged(Unchanged::RefreshInFlight));
+        return Applied::unchanged(ChangeReply::Unchanged(Unchanged::RefreshInFlight));
     }
     let stored = Row {
         generation: row.generation.max(found.floor).next(),
@@ -164,25 +163,25 @@ fn access_token_only(connect: &Connect, row: &Row, found: Found<'_>) -> Applied 
         changed_at: found.now,
         ..row.clone()
     };
-    Applied::write(stored, Reply::Done)
+    Applied::write(stored, ChangeReply::Done)
 }
 
-/// The tombstone stands at once; what is in flight clears after it has settled, then tokens are revoked.
-pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: StoreTime) -> Applied {
+/// Writes the tombstone immediately. If a request is in flight, tokens are revoked after it has settled.
+pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime) -> Applied {
     if let Some(tombstone) = row.tombstone {
         if tombstone.purge || !disconnect.purge {
-            return Applied::unchanged(Reply::Done);
+            return Applied::unchanged(ChangeReply::Done);
         }
         let tombstone = Some(Tombstone { purge: true, ..tombstone });
-        return Applied::write(Row { tombstone, ..row.clone() }, Reply::Done);
+        return Applied::write(Row { tombstone, ..row.clone() }, ChangeReply::Done);
     }
-    let Disconnect { revoke, purge } = disconnect;
+    let DisconnectChange { revoke, purge } = disconnect;
     let restorable = row.verdict.is_none() && row.intent.is_none();
     let tombstone = Some(Tombstone { at: now, revoke, restorable, purge });
     let generation = row.generation.next();
     let mut applied =
-        Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, Reply::Done);
-    // What has been sent, or may have been, is no other key's either: its connect would send it a second time.
+        Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, ChangeReply::Done);
+    // A token that was or may have been sent must not be connected under another key, which would send it again.
     if let (Some(_), Some(token)) =
         (row.intent.as_ref().filter(|sent| sent.generation == row.generation), &row.refresh_token)
     {
@@ -191,16 +190,16 @@ pub(super) fn disconnect(disconnect: Disconnect, row: &Row, now: StoreTime) -> A
     if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
 }
 
-/// Takes a disconnect back, unless a token of the grant is, or may be, revoked, spent or somebody else's by now.
+/// Undoes a disconnect, unless a token of the grant is, or may be, revoked, spent or another key's by now.
 ///
-/// The incarnation stays: an answer that is still on its way belongs to this very grant, and has to find its place
-/// in it. In a new one it would be an answer of a grant that is gone, and its revocation would end this one.
-pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
-    let Some(tombstone) = row.tombstone else { return Applied::unchanged(Reply::Done) };
+/// The incarnation stays: a response that is still on its way belongs to this grant and has to find its place in it. To
+/// a new incarnation it would be the response of a grant that no longer exists, and its revocation would end this one.
+pub(super) fn restore(row: &Row, found: ChangeInput<'_>) -> Applied {
+    let Some(tombstone) = row.tombstone else { return Applied::unchanged(ChangeReply::Done) };
     let tokens_live = match found.known {
-        Known::Unrevoked => true,
-        Known::New => !tombstone.revoke,
-        Known::Spent | Known::Elsewhere | Known::Revoking => false,
+        LookupResult::Unrevoked => true,
+        LookupResult::New => !tombstone.revoke,
+        LookupResult::Spent | LookupResult::Elsewhere | LookupResult::Revoking => false,
     };
     if !tombstone.restorable || !tokens_live {
         return Applied::refused();
@@ -208,55 +207,56 @@ pub(super) fn restore(row: &Row, found: Found<'_>) -> Applied {
     let (generation, due_at) = (row.generation.next(), Some(found.now.by_wall_clock()));
     let (retry_at, last_error, changed_at) = (None, None, found.now);
     let restored = Row { tombstone: None, generation, due_at, retry_at, last_error, changed_at, ..row.clone() };
-    let mut applied = Applied::write(restored, Reply::Done);
+    let mut applied = Applied::write(restored, ChangeReply::Done);
     applied.sides.extend(row.refresh_tokens().cloned().map(Side::Keep));
     applied
 }
 
-/// Sets a verdict that stays until the next connect.
+/// Requires consent until the next connect.
 pub(super) fn verdict(row: &Row, evidence: Evidence, by: VerdictBy, now: StoreTime) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     let verdict = Some(Box::new(Verdict { evidence, since, by }));
-    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, Reply::Done)
+    Applied::write(Row { verdict, changed_at: now, ..row.clone() }, ChangeReply::Done)
 }
 
-/// No attempt starts until the release; one that runs goes on, and its answer is stored. `changed_at` stays: a
-/// doubt that is raised about this row counts its grace from there.
+/// Puts the row on hold: no attempt starts until the release; a running one goes on, and its response is stored.
+/// `changed_at` stays: a doubt that is raised about this row counts its grace from there.
 pub(super) fn hold(reason: &str, row: &Row) -> Applied {
     if row.tombstone.is_some() {
         return Applied::refused();
     }
     if row.held.as_deref() == Some(reason) {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
-    Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, Reply::Done)
+    Applied::write(Row { held: Some(reason.to_owned()), ..row.clone() }, ChangeReply::Done)
 }
 
-/// Also of a tombstone, whose hold the next connect would keep.
+/// Ends a hold, also of a tombstone: the next connect would keep it.
 pub(super) fn release(row: &Row) -> Applied {
     if row.held.is_none() {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
-    Applied::write(Row { held: None, ..row.clone() }, Reply::Done)
+    Applied::write(Row { held: None, ..row.clone() }, ChangeReply::Done)
 }
 
-/// Deletes a tombstone for which nothing is to come any more. What it held is remembered like what it was connected
-/// with: a replay brings nothing back, and what was not revoked may live under another key, as while the tombstone stood.
-pub(super) fn purge(row: &Row, found: Found<'_>) -> Applied {
+/// Deletes a tombstone of which nothing is pending. The tokens that it held are remembered like those that it was
+/// connected with: a replay restores nothing, and a token that was not revoked may be connected under another key, as
+/// before.
+pub(super) fn purge(row: &Row, found: ChangeInput<'_>) -> Applied {
     let kept = if row.tombstone.is_none() {
-        Some(Kept::Connected)
+        Some(PurgeRefusal::Connected)
     } else if row.intent.is_some() {
-        Some(Kept::InDoubt)
+        Some(PurgeRefusal::InDoubt)
     } else {
-        (found.known == Known::Revoking).then_some(Kept::Revoking)
+        (found.known == LookupResult::Revoking).then_some(PurgeRefusal::Revoking)
     };
     if let Some(kept) = kept {
-        return Applied::unchanged(Reply::Kept(kept));
+        return Applied::unchanged(ChangeReply::NotPurged(kept));
     }
-    let mut applied = Applied::unchanged(Reply::Done);
+    let mut applied = Applied::unchanged(ChangeReply::Done);
     applied.sides.extend(row.refresh_tokens().map(|token| Side::Connected(token.fingerprint)));
     applied.with(Side::Purge(row.generation.max(found.floor)))
 }

@@ -1,51 +1,51 @@
-//! What to do about a request whose answer nobody has.
+//! What to do about a request whose response is missing.
 
 use std::time::Duration;
 
 use crate::model::{Row, StoreTime};
 
-/// The times that decide, of one identity provider.
+/// The settings of one identity provider that decide about doubts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Rules {
-    /// No request is processed later than this after its sender ended.
+    /// The provider processes no request later than this after its sender ended.
     pub(crate) settle: Duration,
-    /// A request is written at most this long after its claim was issued.
+    /// A request is sent at most this long after its claim was issued.
     pub(crate) send_window: Duration,
-    /// How long a sender waits for an answer.
+    /// How long a sender waits for a response.
     pub(crate) patience: Duration,
     pub(crate) lease: Duration,
-    /// Within it a second use gives a valid answer; zero where there is none.
+    /// The time within which a second use gives a valid response; zero if there is none.
     pub(crate) grace: Duration,
-    /// What becomes of a doubt that nobody can resolve: sent again, or the user is asked.
+    /// Whether to send the token again if a doubt cannot be resolved; otherwise the user must go through consent.
     pub(crate) try_in_doubt: bool,
-    /// The identity provider's documented promise that the refresh token stays.
+    /// Whether the identity provider documents that refresh tokens do not rotate.
     pub(crate) never_rotates: bool,
 }
 
 impl Rules {
-    /// Whether the promise holds for this row: one that has rotated is believed at once.
+    /// Returns whether that holds for this row: a token that has rotated disproves it.
     pub(crate) fn never_rotates(&self, row: &Row) -> bool {
         self.never_rotates && !row.has_rotated()
     }
 }
 
-/// What a doubt asks for now.
+/// What to do about a doubt now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Doubt {
-    /// It is about a token that the row no longer spends, and it is over.
+    /// Clear it: it is about a token that the row no longer spends, and it has settled.
     Clear,
-    /// Look again then.
+    /// Look again at this time.
     Wait(StoreTime),
     /// Send the token again.
     Recover,
-    /// Ask the user.
+    /// Require consent.
     GiveUp,
 }
 
 /// Decides about `row`'s intent; `None` if there is none.
 ///
-/// A sender that is not closed is somebody else's and may still receive the answer: senders that died on
-/// our own disk were closed before this is asked, at a moment when we held their journal's lock.
+/// A sender that is not closed belongs to another process and may still receive the response: the caller has closed the
+/// dead senders whose journals are on our own disk while it held the lock of their journal.
 pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
     let intent = row.intent.as_ref()?;
     let ended = intent.senders.iter().all(|sender| sender.closed);
@@ -69,7 +69,7 @@ pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
     })
 }
 
-/// A foreign sender may still hold the answer: wait for as long as that costs the user nothing.
+/// Another process may still hold the response: wait as long as that does not affect the user.
 fn unresolvable(row: &Row, since: StoreTime, now: StoreTime, rules: &Rules) -> Doubt {
     let [expires, refresh_expires] = [row.expires, row.refresh_expires].map(|end| Some(end.at()?.by_store_clock()));
     let patience_ends = expires.map_or(since + Duration::from_secs(3_600), |end| end + 2 * rules.lease);

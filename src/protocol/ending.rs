@@ -1,32 +1,32 @@
-//! How an attempt without an answer leaves the row, and how doubts end.
+//! Changes that end an attempt without a response, and changes that end doubts.
 
 use std::time::Duration;
 
-use super::{Applied, Reply};
+use super::{Applied, ChangeReply};
 use crate::{
     error::Cause,
     model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, StoreTime, Verdict, VerdictBy, WallTime},
 };
 
-/// The end of an attempt that has no answer, with the claim it belongs to.
+/// The end of an attempt without a response, with the claim that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ending {
     pub(crate) attempt: Id,
     pub(crate) incarnation: Id,
     pub(crate) generation: Generation,
-    /// What went wrong: written as the row's status unless the row has moved on.
-    pub(crate) error: Option<Fault>,
+    /// The failure: written to the row unless the row has a newer token.
+    pub(crate) error: Option<AttemptFault>,
     pub(crate) retry_at: Option<WallTime>,
 }
 
-/// What went wrong, and what it means for callers.
+/// The failure of an attempt, and what it means for callers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Fault {
+pub(crate) struct AttemptFault {
     pub(crate) evidence: Evidence,
     pub(crate) cause: Cause,
 }
 
-/// Nothing was spent: the intent goes, unless an earlier sender's doubt stands behind it.
+/// The token was not spent: removes the intent, unless an earlier sender's doubt remains.
 pub(super) fn cancel(end: &Ending, row: &Row, now: StoreTime) -> Applied {
     ended(end, row, now, |intent| {
         if !intent.recovered {
@@ -40,7 +40,7 @@ pub(super) fn cancel(end: &Ending, row: &Row, now: StoreTime) -> Applied {
     })
 }
 
-/// Whether it was spent is not known, and nobody will hear the answer: settling starts now.
+/// Whether the token was spent is not known, and no process will receive the response: settling starts now.
 pub(super) fn close(end: &Ending, row: &Row, now: StoreTime) -> Applied {
     ended(end, row, now, |intent| Some(closed(intent, end.attempt, now)))
 }
@@ -65,18 +65,18 @@ fn ended(end: &Ending, row: &Row, now: StoreTime, change: impl Fn(&Intent) -> Op
         left.intent = change(intent);
     }
     if left == *row {
-        return Applied::unchanged(Reply::Done);
+        return Applied::unchanged(ChangeReply::Done);
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
-    if let Some(Fault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
+    if let Some(AttemptFault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
         left.last_error = Some(failed(row.last_error.as_deref(), evidence, *cause, now).into());
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
-    Applied::write(left, Reply::Done)
+    Applied::write(left, ChangeReply::Done)
 }
 
-/// The failure after `previous` in a row.
+/// Returns the failure that follows `previous`.
 fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: StoreTime) -> LastError {
     let since = previous.map_or(now, LastError::since);
     LastError {
@@ -89,32 +89,32 @@ fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: 
     }
 }
 
-/// Failures that have gone on for so long are told to people: longer than a provider's restart takes. That the access
-/// token ends meanwhile tells nothing by itself: a grant that slept has none when its first refresh fails.
+/// Failures that have lasted this long are reported: longer than a provider's restart takes. An expired access token is
+/// no criterion: a grant that was idle has none when its first refresh fails.
 const LONG: Duration = Duration::from_secs(15 * 60);
 
-/// Somebody else's answer was stored and then forgotten by the store: what the row holds is spent.
+/// The store lost a response that another attempt had stored: the row's token is spent.
 pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, now: StoreTime) -> Applied {
     if row.incarnation != incarnation || row.generation >= seen || row.tombstone.is_some() {
         return Applied::refused();
     }
     let senders = vec![Sender { attempt: unknown, owner: unknown, closed: false }];
-    // Whoever spent it did so after the row as it came back was written: a grace counts from there at the latest.
+    // The token was spent after this version of the row was written: a grace counts from there at the latest.
     let since = row.changed_at.min(now);
     let intent = Intent { generation: seen, since, settle_from: now, recovered: false, senders };
     let raised = Row { generation: seen, intent: Some(intent), lease: None, changed_at: now, ..row.clone() };
-    Applied::write(raised, Reply::Done)
+    Applied::write(raised, ChangeReply::Done)
 }
 
-/// The row spends another token now, and the doubted request can no longer be processed.
+/// Ends a doubt about a token that the row no longer spends: the request can no longer be processed.
 pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
     if row.incarnation != incarnation || row.intent.as_ref() != Some(intent) || intent.generation >= row.generation {
         return Applied::refused();
     }
-    Applied::write(Row { intent: None, ..row.clone() }, Reply::Done)
+    Applied::write(Row { intent: None, ..row.clone() }, ChangeReply::Done)
 }
 
-/// Nobody can say whether the token is spent, and it is too late to wait: the user is asked.
+/// Requires consent: whether the token is spent cannot be found out, and it is too late to wait.
 pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTime) -> Applied {
     let same = row.incarnation == incarnation && row.intent.as_ref() == Some(intent);
     if !same || !row.sendable() || row.lease_live(now) {
@@ -122,5 +122,5 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTim
     }
     let verdict = Box::new(Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt });
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
-    Applied::write(row, Reply::Done)
+    Applied::write(row, ChangeReply::Done)
 }

@@ -1,16 +1,16 @@
-//! How one refresh token is spent without being lost or spent twice: every rule of it, as pure functions.
+//! The rules by which a refresh token is spent without being lost or spent twice, as pure functions.
 //!
-//! * [`change`]: what each operation of the store does to a row (claim, commit, connect, ...). A store reads the
-//!   row, calls [`Change::apply`], writes the result by comparing and swapping, and decides nothing itself.
-//! * [`resolve`]: what becomes of an answer whose commit found that the row had moved.
-//! * [`doubt`]: what to do about a request whose answer nobody has.
-//! * [`attempt`]: the machine of one attempt, from the journal's flush to publication.
-//! * [`schedule`]: when a token is due, and when its user is to be warned.
-//! * [`happening`]: what a change means to people and applications.
+//! * [`change`]: what each operation does to a row (claim, commit, connect, ...). A store reads the row, calls
+//!   [`Change::apply`], writes the result with compare and swap, and decides nothing itself.
+//! * [`resolve`]: what becomes of a response whose commit finds that the row has changed.
+//! * [`doubt`]: what to do about a request whose response is missing.
+//! * [`attempt`]: the state machine of one attempt, from the journal's flush to publication.
+//! * [`schedule`]: when a token is due, and when its expiration is reported.
+//! * [`transition`]: what a change of a row means to operators and applications.
 //!
-//! Nothing here does I/O, reads a clock, or sees a secret: an exhaustive search drives these very types.
-//! A new outcome of an attempt gets its row in `attempt`'s `told`, and the change of the row that it
-//! needs in one of the files below `change`.
+//! Nothing here does I/O, reads a clock or sees a secret, so that an exhaustive search can drive these types. A new
+//! outcome of an attempt needs a case in `AttemptMachine::outcome`, and a function for its change of the row beside
+//! those that `change` calls.
 
 pub(crate) mod attempt;
 pub(crate) mod change;
@@ -19,18 +19,18 @@ mod commit;
 mod connect;
 pub(crate) mod doubt;
 mod ending;
-mod happening;
 pub(crate) mod resolve;
 pub(crate) mod schedule;
 #[cfg(test)]
 mod search;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transition;
 
 pub use change::Unchanged;
-pub(crate) use change::{Applied, Change, Found, Kept, Known, LookUp, Reply, Side};
+pub(crate) use change::{Applied, Change, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use commit::{Commit, Refuse};
-pub(crate) use connect::{Connect, Disconnect, Expected};
-pub(crate) use ending::{Ending, Fault};
-pub(crate) use happening::Happening;
+pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
+pub(crate) use ending::{AttemptFault, Ending};
+pub(crate) use transition::Transition;

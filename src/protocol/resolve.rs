@@ -1,26 +1,26 @@
-//! What becomes of an answer whose commit found that the row had moved.
+//! What becomes of a response whose commit finds that the row has changed.
 
 use super::Commit;
 use crate::model::{Row, VerdictBy};
 
-/// The place of an answer. The first that fits, in this order.
+/// The place of a response. The first case that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Resolution {
-    /// It is in the row: by this commit, an earlier try of it, or another answer with the same token.
+    /// It is in the row: through this commit, an earlier try of it, or another response with the same token.
     Own,
-    /// It belongs to a grant that is gone (another incarnation or a tombstone): its token is to be revoked.
+    /// It belongs to a grant that no longer exists (another incarnation or a tombstone): its token is to be revoked.
     Revoke,
-    /// It belongs to a grant that is gone, and the identity provider cannot revoke it alone.
+    /// It belongs to a grant that no longer exists, and the identity provider cannot revoke it alone.
     Drop,
-    /// It is the successor of what the row holds, or the later of two answers to the same parent: it takes the row.
+    /// It succeeds the row's token, or is the later of two responses to the same parent: it replaces the row's token.
     Replace,
-    /// It is another answer to the same parent, and which of the two counts is not known yet.
+    /// It is another response to the same parent, and which of the two is valid is not known yet.
     Alt,
-    /// The row holds something newer.
+    /// The row holds a newer token.
     MovedOn,
 }
 
-/// Where the answer belongs in a row that did not take the commit.
+/// Returns the place of a response in a row that did not accept the commit.
 pub(crate) fn resolve(row: &Row, commit: &Commit) -> Resolution {
     if row.commit.is_some_and(|by| by.attempt == commit.attempt) {
         return Resolution::Own;
@@ -34,8 +34,8 @@ pub(crate) fn resolve(row: &Row, commit: &Commit) -> Resolution {
     let holds = |fingerprint| row.refresh_token.as_ref().is_some_and(|token| token.fingerprint == fingerprint);
     let row_is_being_spent = row.intent.as_ref().is_some_and(|intent| intent.generation == row.generation);
     if commit.token.is_some() && holds(commit.parent) && !holds(commit.child()) {
-        // The row's generation grew without a new refresh token (a connect without one, or a store that went
-        // back and was raised): what it holds is spent, and this is its successor, unless a later one was seen.
+        // The row's generation grew without a new refresh token (a connect without one, or a store that lost writes and
+        // was raised): the row's token is spent, and this is its successor, unless a later one was seen.
         let later_one_seen = row_is_being_spent && row.generation > commit.generation.next();
         return if later_one_seen { Resolution::MovedOn } else { Resolution::Replace };
     }

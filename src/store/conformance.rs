@@ -25,7 +25,7 @@ use crate::{
     clock::ManualClock,
     model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
-        Commit, Connect, Disconnect, Happening, Unchanged,
+        Commit, ConnectChange, DisconnectChange, Transition, Unchanged,
         resolve::Resolution,
         tests::{self as sample, LEASE, claim, commit, committed, connect, ending, fingerprint, id, seconds, token},
     },
@@ -120,7 +120,7 @@ impl Place {
     }
 
     /// Carries the change out and expects this answer and what follows from it.
-    async fn done(&self, key: &TokenKey, change: Change, reply: Reply) -> Row {
+    async fn done(&self, key: &TokenKey, change: Change, reply: ChangeReply) -> Row {
         let changed = self.change(key, change).await;
         assert_eq!(changed.reply, reply);
         let row = changed.row.unwrap();
@@ -133,14 +133,14 @@ impl Place {
     }
 
     async fn connected(&self, key: &TokenKey, number: u8) -> Row {
-        self.done(key, connecting(key, Some(number), number.wrapping_add(100)), Reply::Done).await
+        self.done(key, connecting(key, Some(number), number.wrapping_add(100)), ChangeReply::Done).await
     }
 
     /// One refresh: `new` for what is stored.
     async fn refreshed(&self, key: &TokenKey, attempt: u8, new: u8) -> Row {
         let row = self.row(key).await.unwrap();
-        let claimed = self.done(key, Change::Claim(claim(attempt, &row)), Reply::Done).await;
-        self.done(key, committed(&commit(attempt, &claimed, new)), Reply::Resolved(Resolution::Own)).await
+        let claimed = self.done(key, Change::Claim(claim(attempt, &row)), ChangeReply::Done).await;
+        self.done(key, committed(&commit(attempt, &claimed, new)), ChangeReply::Resolved(Resolution::Own)).await
     }
 
     async fn due(&self, by: WallTime) -> Vec<String> {
@@ -154,7 +154,7 @@ fn key(user: &str) -> TokenKey {
 }
 
 fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
-    Change::Connect(Box::new(Connect { key: key.clone(), ..connect(new, incarnation) }))
+    Change::Connect(Box::new(ConnectChange { key: key.clone(), ..connect(new, incarnation) }))
 }
 
 /// A connect of the `number`-th of many keys, due at `due`.
@@ -164,7 +164,7 @@ fn nth(number: u32, due: WallTime) -> (TokenKey, Change) {
     bytes[..4].copy_from_slice(&number.to_le_bytes());
     let mut token = token(1);
     token.fingerprint = Fingerprint(bytes);
-    let connect = Connect {
+    let connect = ConnectChange {
         key: key.clone(),
         incarnation: Id::random(),
         token: Some(token),
@@ -177,34 +177,38 @@ fn nth(number: u32, due: WallTime) -> (TokenKey, Change) {
 async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     // Unusual names: separators, other scripts, an account.
     let key = TokenKey::at("idp").user("a:b/c%20'; -- \u{e4}\u{1f511}").account("work account");
-    let connect = Connect { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
-    let mut rows =
-        vec![place.done(&key, Change::Connect(Box::new(Connect { key: key.clone(), ..connect })), Reply::Done).await];
+    let connect = ConnectChange { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
+    let mut rows = vec![
+        place
+            .done(&key, Change::Connect(Box::new(ConnectChange { key: key.clone(), ..connect })), ChangeReply::Done)
+            .await,
+    ];
     place.restart().await;
     assert_eq!(place.row(&key).await.as_ref(), rows.last());
 
     // One operation after the other fills every column.
     let row = rows.remove(0);
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.clock.advance(LEASE);
-    let recovered = place.done(&key, Change::Recover(sample::recover(2, &claimed)), Reply::Done).await;
+    let recovered = place.done(&key, Change::Recover(sample::recover(2, &claimed)), ChangeReply::Done).await;
     let late = commit(1, &claimed, 2);
-    let stored = place.done(&key, committed(&late), Reply::Resolved(Resolution::Own)).await;
+    let stored = place.done(&key, committed(&late), ChangeReply::Resolved(Resolution::Own)).await;
     assert!(stored.intent.is_some() && stored.lease.is_some() && stored.commit.is_some());
     let twin = Commit { epoch: 0, ..commit(2, &recovered, 3) };
-    let beside = place.done(&key, committed(&twin), Reply::Resolved(Resolution::Alt)).await;
+    let beside = place.done(&key, committed(&twin), ChangeReply::Resolved(Resolution::Alt)).await;
     assert!(beside.alt.is_some());
-    let claimed = place.done(&key, Change::Claim(claim(3, &beside)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(3, &beside)), ChangeReply::Done).await;
     let mut end = ending(3, &claimed);
     let cause = crate::error::Cause::IdpThrottled;
-    end.error = Some(crate::protocol::Fault { evidence: Evidence::ours("slow_down"), cause });
+    end.error = Some(crate::protocol::AttemptFault { evidence: Evidence::ours("slow_down"), cause });
     end.retry_at = Some(place.wall() + seconds(60));
-    let failed = place.done(&key, Change::Close(end), Reply::Done).await;
+    let failed = place.done(&key, Change::Close(end), ChangeReply::Done).await;
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());
     let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
-    let refused = place.done(&key, sticky, Reply::Done).await;
-    let held = place.done(&key, Change::Hold { reason: "by hand".to_owned() }, Reply::Done).await;
-    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
+    let refused = place.done(&key, sticky, ChangeReply::Done).await;
+    let held = place.done(&key, Change::Hold { reason: "by hand".to_owned() }, ChangeReply::Done).await;
+    let gone =
+        place.done(&key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
     assert!(refused.verdict.is_some() && held.held.is_some() && gone.tombstone.is_some());
     for _ in 0..2 {
         assert_eq!(place.row(&key).await, Some(gone.clone()));
@@ -216,36 +220,37 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     assert_eq!((row.generation, row.changed_at), (Generation(1), place.now()));
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.clock.advance(seconds(20));
-    let renewed = place.done(&key, Change::Renew { attempt: id(1), lease: LEASE }, Reply::Done).await;
+    let renewed = place.done(&key, Change::Renew { attempt: id(1), lease: LEASE }, ChangeReply::Done).await;
     assert_eq!(renewed.lease.unwrap().until, place.now() + LEASE);
-    let free = place.done(&key, Change::Cancel(ending(1, &claimed)), Reply::Done).await;
+    let free = place.done(&key, Change::Cancel(ending(1, &claimed)), ChangeReply::Done).await;
     assert_eq!((free.intent, free.lease), (None, None));
 
     let row = place.refreshed(&key, 2, 2).await;
     assert_eq!((row.generation, row.refresh_token), (Generation(2), Some(token(2))));
     let again = Commit { parent: fingerprint(1), ..commit(2, &claimed, 2) };
-    place.done(&key, committed(&again), Reply::Resolved(Resolution::Own)).await;
+    place.done(&key, committed(&again), ChangeReply::Resolved(Resolution::Own)).await;
 
     let raise = Change::Raise { incarnation: row.incarnation, seen: Generation(9), unknown: id(9) };
-    let raised = place.done(&key, raise.clone(), Reply::Done).await;
-    place.done(&key, raise, Reply::Refused).await;
+    let raised = place.done(&key, raise.clone(), ChangeReply::Done).await;
+    place.done(&key, raise, ChangeReply::Refused).await;
     let give_up = Change::GiveUp { incarnation: row.incarnation, intent: raised.intent.unwrap() };
-    assert!(place.done(&key, give_up, Reply::Done).await.verdict.is_some());
+    assert!(place.done(&key, give_up, ChangeReply::Done).await.verdict.is_some());
     let row = place.connected(&key, 3).await;
     assert_eq!((row.generation, &row.verdict), (Generation(10), &None));
 
-    let claimed = place.done(&key, Change::Claim(claim(4, &row)), Reply::Done).await;
-    let refused = place.done(&key, sample::refuse(4, &claimed), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(4, &row)), ChangeReply::Done).await;
+    let refused = place.done(&key, sample::refuse(4, &claimed), ChangeReply::Done).await;
     assert_eq!(refused.verdict.unwrap().evidence.code, "invalid_grant");
     place.connected(&key, 3).await;
 
-    let claimed = place.done(&key, Change::Claim(claim(5, &row)), Reply::Done).await;
-    let gone = place.done(&key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(5, &row)), ChangeReply::Done).await;
+    let gone =
+        place.done(&key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
     assert!(place.store.revocations(10).await.unwrap().is_empty(), "the token is being spent");
     let clear = Change::Clear { incarnation: row.incarnation, intent: claimed.intent.unwrap() };
-    let cleared = place.done(&key, clear, Reply::Done).await;
+    let cleared = place.done(&key, clear, ChangeReply::Done).await;
     assert_eq!((cleared.intent, cleared.generation), (None, gone.generation));
     assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
 }
@@ -253,28 +258,28 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
 async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     let answer = committed(&commit(1, &claimed, 2));
-    for expected in [vec![Happening::Renewed { generation: Generation(2) }], vec![]] {
-        assert_eq!(place.change(&key, answer.clone()).await.happened, expected);
+    for expected in [vec![Transition::Renewed { generation: Generation(2) }], vec![]] {
+        assert_eq!(place.change(&key, answer.clone()).await.transitions, expected);
     }
 }
 
 async fn a_refused_operation_writes_nothing(place: &mut Place) {
     let nobody = place.change(&key("nobody"), Change::RequireReconnect { reason: "left".to_owned() }).await;
-    assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
+    assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
     assert_eq!(place.row(&key("nobody")).await, None);
 
     let row = place.connected(&key("alice"), 1).await;
     let mut stale = claim(1, &row);
     stale.generation = Generation(7);
-    let refused = place.done(&key("alice"), Change::Claim(stale), Reply::Refused).await;
+    let refused = place.done(&key("alice"), Change::Claim(stale), ChangeReply::Refused).await;
     assert_eq!(refused, row);
 
-    let held = place.done(&key("alice"), Change::Hold { reason: "by hand".to_owned() }, Reply::Done).await;
-    let refused = place.done(&key("alice"), Change::Claim(claim(1, &row)), Reply::Refused).await;
+    let held = place.done(&key("alice"), Change::Hold { reason: "by hand".to_owned() }, ChangeReply::Done).await;
+    let refused = place.done(&key("alice"), Change::Claim(claim(1, &row)), ChangeReply::Refused).await;
     assert_eq!(refused, held);
-    assert_eq!(place.done(&key("alice"), Change::Release, Reply::Done).await, row);
+    assert_eq!(place.done(&key("alice"), Change::Release, ChangeReply::Done).await, row);
 }
 
 async fn of_many_claims_exactly_one_wins(place: &mut Place) {
@@ -286,7 +291,7 @@ async fn of_many_claims_exactly_one_wins(place: &mut Place) {
             tokio::spawn(async move { (attempt, store.change(&key, change).await.unwrap()) })
         });
         let answers: Vec<_> = join_all(claims).await.into_iter().map(Result::unwrap).collect();
-        let won: Vec<_> = answers.iter().filter(|(_, changed)| changed.reply == Reply::Done).collect();
+        let won: Vec<_> = answers.iter().filter(|(_, changed)| changed.reply == ChangeReply::Done).collect();
         assert_eq!(won.len(), 1);
         let winner = id(won[0].0);
         for (_, changed) in &answers {
@@ -304,7 +309,7 @@ async fn many_keys_at_once_are_all_written(place: &mut Place) {
         tokio::spawn(async move { store.change(&key, change).await })
     });
     for changed in join_all(changes).await {
-        assert_eq!(changed.unwrap().unwrap().reply, Reply::Done);
+        assert_eq!(changed.unwrap().unwrap().reply, ChangeReply::Done);
     }
     place.restart().await;
     for (key, _) in &all {
@@ -361,7 +366,7 @@ async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
 
 async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {
     let (key, change) = nth(1, place.wall());
-    place.done(&key, change.clone(), Reply::Done).await;
+    place.done(&key, change.clone(), ChangeReply::Done).await;
     place.store.close().await.unwrap();
     place.store.close().await.unwrap();
     let unavailable = |error| matches!(error, StoreError::Unavailable(_));

@@ -70,26 +70,27 @@ impl Meters {
         }
         [seconds, errors]
     }
-}
 
-impl Metered {
-    pub(crate) fn new(store: Arc<dyn Store>, meters: Arc<Meters>) -> Self {
-        Self { store, meters }
-    }
-
-    fn watch<T: Send + 'static>(&self, op: Op, answer: Answer<T>) -> Answer<T> {
-        let meters = self.meters.clone();
+    fn watch<T: Send + 'static>(self: &Arc<Self>, op: Op, answer: Answer<T>) -> Answer<T> {
+        let meters = self.clone();
         let asked = meters.clock.read().boot;
         Box::pin(async move {
             let answer = answer.await;
             let meter = &meters.ops[op as usize];
             meter.seconds.record(meters.clock.read().boot.since(asked));
-            if answer.is_err() {
+            // A lost comparison is a reply like any other: the store responds, and others wrote.
+            if !matches!(answer, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
             }
             meters.down.store(matches!(answer, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
             answer
         })
+    }
+}
+
+impl Metered {
+    pub(crate) fn new(store: Arc<dyn Store>, meters: Arc<Meters>) -> Self {
+        Self { store, meters }
     }
 }
 
@@ -100,58 +101,84 @@ impl Store for Metered {
             Change::Commit(_) => Op::Commit,
             _ => Op::Change,
         };
-        self.watch(op, self.store.change(key, change))
+        self.meters.watch(op, self.store.change(key, change))
     }
 
     fn read(&self, key: &TokenKey) -> Answer<Read> {
-        self.watch(Op::Read, self.store.read(key))
+        self.meters.watch(Op::Read, self.store.read(key))
     }
 
     fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
-        self.watch(Op::Due, self.store.due(by, after, limit))
+        self.meters.watch(Op::Due, self.store.due(by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
-        self.watch(Op::List, self.store.expiring(noticed, after, limit))
+        self.meters.watch(Op::List, self.store.expiring(noticed, after, limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
-        self.watch(Op::List, self.store.list(names, after, limit))
+        self.meters.watch(Op::List, self.store.list(names, after, limit))
     }
 
     fn census(&self) -> Answer<Census> {
-        self.watch(Op::List, self.store.census())
+        self.meters.watch(Op::List, self.store.census())
     }
 
     fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
-        self.watch(Op::Revocation, self.store.revocations(limit))
+        self.meters.watch(Op::Revocation, self.store.revocations(limit))
     }
 
     fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
-        self.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
+        self.meters.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
     }
 
     fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
-        self.watch(Op::Revocation, self.store.revoked(id, retry_at))
+        self.meters.watch(Op::Revocation, self.store.revoked(id, retry_at))
     }
 
     fn forget_spent(&self, before: StoreTime) -> Answer<()> {
-        self.watch(Op::Meta, self.store.forget_spent(before))
+        self.meters.watch(Op::Meta, self.store.forget_spent(before))
     }
 
     fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
-        self.watch(Op::Meta, self.store.meta(name, value))
+        self.meters.watch(Op::Meta, self.store.meta(name, value))
     }
 
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
-        self.watch(Op::Meta, self.store.set_meta(name, value))
+        self.meters.watch(Op::Meta, self.store.set_meta(name, value))
     }
 
     fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
-        self.watch(Op::Meta, self.store.metas(prefix))
+        self.meters.watch(Op::Meta, self.store.metas(prefix))
     }
 
     fn close(&self) -> Answer<()> {
         self.store.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[tokio::test]
+    async fn only_a_store_that_does_not_answer_is_down_and_a_conflict_is_no_error() {
+        let corrupt = StoreError::Corrupt { grant_id: "g_1".to_owned(), column: "intent" };
+        let unavailable = || StoreError::Unavailable("disk full".to_owned());
+        let meters = Arc::new(Meters::new(Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))));
+        for (answer, down, errors) in [
+            (Ok(()), false, 0),
+            (Err(unavailable()), true, 1),
+            (Err(StoreError::Conflict), false, 1),
+            (Err(corrupt), false, 2),
+        ] {
+            let given = answer.clone();
+            assert_eq!(meters.watch(Op::Change, Box::pin(async { given })).await, answer);
+            assert_eq!(meters.is_down(), down, "{answer:?}");
+            assert_eq!(meters.ops[Op::Change as usize].errors.load(Ordering::Relaxed), errors, "{answer:?}");
+        }
     }
 }

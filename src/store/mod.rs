@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     error::Error,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
-    protocol::{Change, Happening, Reply},
+    protocol::{Change, ChangeReply, Transition},
 };
 
 /// The port to a database.
@@ -72,13 +72,13 @@ pub(crate) type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
 /// What became of an operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Changed {
-    pub(crate) reply: Reply,
+    pub(crate) reply: ChangeReply,
     /// The row as it is now.
     pub(crate) row: Option<Row>,
     /// Database time.
     pub(crate) now: StoreTime,
     /// What people and applications are to be told.
-    pub(crate) happened: Vec<Happening>,
+    pub(crate) transitions: Vec<Transition>,
 }
 
 /// A row as it was read.
@@ -170,9 +170,27 @@ pub(crate) enum StoreError {
     /// It did not do it, or nobody knows whether it did: try again.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// The row was written between this change's read and write, so that nothing of it was stored: try again at once.
+    #[error("the row was written by another change at the same time")]
+    Conflict,
     /// A column holds what we never write: restore the row from a backup, or disconnect it.
     #[error("grant {grant_id}: column {column} holds what this version cannot read")]
     Corrupt { grant_id: String, column: &'static str },
+}
+
+/// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that
+/// another change was stored; after eight in a row the caller is to wait.
+pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> Answer<T> + Send + 'static) -> Answer<T> {
+    let mut answer = change();
+    Box::pin(async move {
+        for _ in 0..8 {
+            match answer.await {
+                Err(StoreError::Conflict) => answer = change(),
+                other => return other,
+            }
+        }
+        answer.await
+    })
 }
 
 /// Opens the store that `url` names and brings its schema up to date.

@@ -31,7 +31,7 @@ use crate::{
     keyring::Keyring,
     model::{AccessToken, Grant, RefreshToken, Row, StoreTime, TokenKey},
     presets,
-    protocol::{Change, Expected, Reply},
+    protocol::{Change, ChangeReply, Expected},
     store::{
         self, Changed,
         faulty::{Faulty, StoreFault},
@@ -168,8 +168,8 @@ impl Bench {
 }
 
 /// A change with this result, of no row.
-pub(super) fn changed(reply: Reply) -> Changed {
-    Changed { reply, row: None, now: StoreTime(0), happened: Vec::new() }
+pub(super) fn changed(reply: ChangeReply) -> Changed {
+    Changed { reply, row: None, now: StoreTime(0), transitions: Vec::new() }
 }
 
 /// The log as text; clones share it.

@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     error::Cause,
     model::{Evidence, Generation, TokenKey, VerdictBy, WallTime},
-    protocol::Happening,
+    protocol::Transition,
     store::Changed,
 };
 
@@ -118,14 +118,14 @@ impl EventKind {
     }
 }
 
-impl From<Happening> for EventKind {
-    fn from(happening: Happening) -> Self {
-        match happening {
-            Happening::Renewed { generation } => Self::Renewed { generation },
-            Happening::ReconnectRequired { evidence, by } => Self::ReconnectRequired { evidence, by },
-            Happening::InDoubt { evidence } => Self::InDoubt { evidence },
-            Happening::Failing { evidence, since } => Self::Failing { evidence, since: since.into() },
-            Happening::Recovered => Self::Recovered,
+impl From<Transition> for EventKind {
+    fn from(transition: Transition) -> Self {
+        match transition {
+            Transition::Renewed { generation } => Self::Renewed { generation },
+            Transition::ReconnectRequired { evidence, by } => Self::ReconnectRequired { evidence, by },
+            Transition::InDoubt { evidence } => Self::InDoubt { evidence },
+            Transition::Failing { evidence, since } => Self::Failing { evidence, since: since.into() },
+            Transition::Recovered => Self::Recovered,
         }
     }
 }
@@ -233,8 +233,8 @@ impl Channel {
     /// Emits the events that a change brought, and takes them out of it.
     pub(super) fn emit_all(&self, key: &TokenKey, changed: &mut Changed) {
         let grant_id = changed.row.as_ref().map_or("", |row| &row.grant_id);
-        for happening in std::mem::take(&mut changed.happened) {
-            self.emit(TokenEvent::of(key, grant_id, changed.now, happening.into()));
+        for transition in std::mem::take(&mut changed.transitions) {
+            self.emit(TokenEvent::of(key, grant_id, changed.now, transition.into()));
         }
     }
 

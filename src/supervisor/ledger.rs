@@ -3,7 +3,10 @@
 //! [`Ledger::change`] is the only way in which a row is changed: it emits the events that follow, counts writes that came
 //! too late, and writes the audit line. Reads go to the store as they are.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use super::{by::By, events::Channel};
 use crate::{
@@ -11,8 +14,8 @@ use crate::{
     keyring::Keyring,
     metrics::count,
     model::{Generation, TokenKey},
-    protocol::{Change, Kept, Reply, resolve::Resolution},
-    store::{Answer, Changed, Store, StoreError},
+    protocol::{Change, ChangeReply, PurgeRefusal, resolve::Resolution},
+    store::{Answer, Changed, Store, StoreError, past_conflicts},
 };
 
 /// A cheap handle; clones share one store.
@@ -40,7 +43,11 @@ impl Ledger {
     /// caller may go away.
     pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> Answer<Changed> {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
-        let (ledger, key, changed) = (self.clone(), key.clone(), self.0.store.change(key, change));
+        let (ledger, key) = (self.clone(), key.clone());
+        let changed = past_conflicts({
+            let (store, key) = (self.0.store.clone(), key.clone());
+            move || store.change(&key, change.clone())
+        });
         Box::pin(async move {
             let mut changed = changed.await;
             if let Ok(changed) = &mut changed {
@@ -50,7 +57,7 @@ impl Ledger {
                 }
             }
             // A connect that must be compared with the row again is repeated: its last outcome counts.
-            let moved = changed.as_ref().is_ok_and(|changed| changed.reply == Reply::Moved);
+            let moved = changed.as_ref().is_ok_and(|changed| changed.reply == ChangeReply::Moved);
             if let Some(action) = action.filter(|_| !moved) {
                 let outcome = match &changed {
                     Ok(changed) => refusal(changed).map_or(Ok(changed.row.as_ref().map(|row| row.generation)), Err),
@@ -128,38 +135,48 @@ fn action(change: &Change) -> Option<&'static str> {
 }
 
 /// Whether a response came when its row had moved on.
-fn is_fenced(reply: Reply) -> bool {
+fn is_fenced(reply: ChangeReply) -> bool {
     use Resolution::{Alt, Drop, MovedOn, Revoke};
-    matches!(reply, Reply::Resolved(Drop | Revoke | Alt | MovedOn))
+    matches!(reply, ChangeReply::Resolved(Drop | Revoke | Alt | MovedOn))
 }
 
 /// Why the store refused a change, if it did.
 pub(super) fn refusal(changed: &Changed) -> Option<Error> {
     Some(match changed.reply {
-        Reply::Duplicate => Error::DuplicateGrant,
-        Reply::Refused => Error::NotConnected,
-        Reply::Kept(Kept::Connected) => Error::InvalidRequest("the grant is connected: disconnect it, then purge it"),
-        Reply::Kept(Kept::InDoubt) => Error::Unavailable { retry_after: LATER, cause: Cause::InDoubt },
-        Reply::Kept(Kept::Revoking) => Error::Unavailable { retry_after: LATER, cause: Cause::Revoking },
-        Reply::Mismatch => {
+        ChangeReply::Duplicate => Error::DuplicateGrant,
+        ChangeReply::Refused => Error::NotConnected,
+        ChangeReply::NotPurged(PurgeRefusal::Connected) => {
+            Error::InvalidRequest("the grant is connected: disconnect it, then purge it")
+        }
+        ChangeReply::NotPurged(PurgeRefusal::InDoubt) => {
+            Error::Unavailable { retry_after: LATER, cause: Cause::InDoubt }
+        }
+        ChangeReply::NotPurged(PurgeRefusal::Revoking) => {
+            Error::Unavailable { retry_after: LATER, cause: Cause::Revoking }
+        }
+        ChangeReply::Mismatch => {
             Error::GenerationMismatch { generation: changed.row.as_ref().map_or(Generation(0), |row| row.generation) }
         }
-        Reply::Moved => STORE_DOWN,
-        Reply::Done | Reply::Resolved(_) | Reply::Promoted | Reply::Unchanged(_) => return None,
+        ChangeReply::Moved => STORE_DOWN,
+        ChangeReply::Done | ChangeReply::Resolved(_) | ChangeReply::Promoted | ChangeReply::Unchanged(_) => {
+            return None;
+        }
     })
 }
 
 /// Retry a purge after this time: it waits for a response of the provider, or for a doubt to settle.
-const LATER: std::time::Duration = std::time::Duration::from_secs(30);
+const LATER: Duration = Duration::from_secs(30);
 
 /// What callers are told while the store does not respond.
-pub(super) const STORE_DOWN: Error =
-    Error::Unavailable { retry_after: std::time::Duration::from_secs(1), cause: Cause::StoreDown };
+pub(super) const STORE_DOWN: Error = Error::Unavailable { retry_after: SOON, cause: Cause::StoreDown };
+
+const SOON: Duration = Duration::from_secs(1);
 
 /// What callers are told of a failure of the store.
 pub(super) fn unavailable(error: &StoreError) -> Error {
     match error {
         StoreError::Unavailable(_) => STORE_DOWN,
+        StoreError::Conflict => Error::Busy { retry_after: SOON },
         StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
     }
 }
@@ -177,9 +194,11 @@ mod tests {
     #[test]
     fn only_responses_whose_row_had_moved_on_are_fenced() {
         use Resolution::{Alt, Drop, MovedOn, Own, Replace, Revoke};
-        assert!([Drop, Revoke, Alt, MovedOn].map(Reply::Resolved).into_iter().all(is_fenced));
+        assert!([Drop, Revoke, Alt, MovedOn].map(ChangeReply::Resolved).into_iter().all(is_fenced));
         assert!(
-            ![Reply::Done, Reply::Refused, Reply::Resolved(Own), Reply::Resolved(Replace)].into_iter().any(is_fenced)
+            ![ChangeReply::Done, ChangeReply::Refused, ChangeReply::Resolved(Own), ChangeReply::Resolved(Replace)]
+                .into_iter()
+                .any(is_fenced)
         );
     }
 
@@ -218,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_changed_nothing_is_no_refusal() {
-        let reply = Reply::Unchanged(Unchanged::AlreadyConnected);
+        let reply = ChangeReply::Unchanged(Unchanged::AlreadyConnected);
         assert_eq!(refusal(&crate::supervisor::bench::changed(reply)), None);
     }
 }

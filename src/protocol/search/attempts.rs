@@ -3,21 +3,21 @@
 use std::rc::Rc;
 
 use super::{
-    idp::{Answer, Kind, Request, Token, fingerprint, token},
+    idp::{ModelResponse, Request, ReusePolicy, TokenIndex, fingerprint, token},
     invariants,
     moves::How::{self, Late, Not, Slowly, Unheard, Well},
-    world::{ATTEMPT, Attempt, Delayed, OWNER, Setting, World, spendable},
+    world::{ATTEMPT, Delayed, ModelAttempt, ModelWorld, OWNER, Setting, spendable},
 };
 use crate::{
     error::Cause,
     model::{Evidence, Expires, Id, Row, Sealed, StoreTime, WallTime},
     protocol::{
-        Change, Commit, Fault, Reply,
-        attempt::{Claimed, Effect, End, Event, Machine, Told},
+        AttemptFault, Change, ChangeReply, Commit,
+        attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
     },
 };
 
-impl World {
+impl ModelWorld {
     pub(super) fn start(&mut self, process: u8, setting: &Setting) {
         let id = (!self.attempts).trailing_zeros() as u8;
         self.attempts |= 1 << id;
@@ -25,10 +25,10 @@ impl World {
         let owner = Id::of(OWNER, self.processes[usize::from(process)].owner);
         let basis = (self.row.incarnation, self.row.generation);
         let pending = !self.pending(process).is_empty();
-        let (machine, effect) = Machine::start(Id::of(ATTEMPT, id), owner, basis, setting.rules, pending);
+        let (machine, effect) = AttemptMachine::start(Id::of(ATTEMPT, id), owner, basis, setting.rules, pending);
         let (claim, issued, held, commit) = (None, None, None, None);
         let (claimed, sent, journaled) = (false, false, false);
-        let attempt = Attempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
+        let attempt = ModelAttempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
         self.processes[usize::from(process)].attempt = Some(Rc::new(attempt));
         if !pending {
             self.read(process);
@@ -39,32 +39,33 @@ impl World {
     pub(super) fn perform(&mut self, process: u8, how: How, setting: &Setting) -> Result<(), String> {
         self.left.faults -= u8::from(how != Well);
         match self.attempt(process).effect.clone() {
-            Effect::Flush => self.advance(process, Event::Flushed),
-            Effect::Read => self.read(process),
-            Effect::Claim(claim) => {
+            AttemptEffect::Flush => self.advance(process, AttemptEvent::Flushed),
+            AttemptEffect::Read => self.read(process),
+            AttemptEffect::Claim(claim) => {
                 let attempt = self.attempt(process);
                 let again = std::mem::replace(&mut attempt.claimed, true);
                 attempt.claim = Some(claim.clone());
                 self.left.claims -= u8::from(again);
                 return self.claim(process, &claim, how, setting);
             }
-            Effect::RepeatClaim => {
+            AttemptEffect::RepeatClaim => {
                 let claim = self.attempt(process).claim.clone();
                 return claim.map_or(Ok(()), |claim| self.claim(process, &claim, how, setting));
             }
-            Effect::Send(claimed) if how == Well => return self.send(process, claimed, setting),
-            Effect::Send(_) => {
-                self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: WallTime(0) }))
-            }
-            Effect::Change(change) => {
+            AttemptEffect::Send(claimed) if how == Well => return self.send(process, claimed, setting),
+            AttemptEffect::Send(_) => self.advance(
+                process,
+                AttemptEvent::Outcome(SendOutcome::NotSpent { fault: fault(), retry_at: WallTime(0) }),
+            ),
+            AttemptEffect::Change(change) => {
                 self.statement(&change, how, setting)?;
                 if how == Well {
                     // Its reply is not looked at by these.
-                    self.advance(process, Event::Changed { reply: Reply::Done });
+                    self.advance(process, AttemptEvent::Changed { reply: ChangeReply::Done });
                 }
             }
-            Effect::Commit | Effect::AwaitStore => return self.commit(process, how, setting),
-            Effect::Journal => {
+            AttemptEffect::Commit | AttemptEffect::AwaitStore => return self.commit(process, how, setting),
+            AttemptEffect::Journal => {
                 if let Some(commit) = self.attempt(process).commit.clone().filter(|_| how != Not) {
                     let owner = usize::from(self.processes[usize::from(process)].owner);
                     if !self.journals[owner].entries.iter().any(|entry| entry.attempt == commit.attempt) {
@@ -74,20 +75,20 @@ impl World {
                         self.attempt(process).journaled = true;
                     }
                 }
-                self.advance(process, Event::Journaled(how == Well));
+                self.advance(process, AttemptEvent::Journaled(how == Well));
             }
-            Effect::Slot | Effect::End(_) => {}
+            AttemptEffect::Slot | AttemptEffect::End(_) => {}
         }
         Ok(())
     }
 
     fn read(&mut self, process: u8) {
         let dead = self.dead_senders(process);
-        let read = Event::Read { row: Some((*self.row).clone()), dead, now: self.now };
+        let read = AttemptEvent::Read { row: Some((*self.row).clone()), dead, now: self.now };
         self.advance(process, read);
     }
 
-    fn statement(&mut self, change: &Change, how: How, setting: &Setting) -> Result<Option<Reply>, String> {
+    fn statement(&mut self, change: &Change, how: How, setting: &Setting) -> Result<Option<ChangeReply>, String> {
         match how {
             Not => Ok(None),
             Late => {
@@ -107,18 +108,18 @@ impl World {
         match reply {
             Some(reply) if how == Well => self.look(process, reply, row, now),
             Some(reply) if how == Slowly => self.attempt(process).held = Some((reply, row, now)),
-            _ => self.advance(process, Event::NoReply),
+            _ => self.advance(process, AttemptEvent::NoReply),
         }
         Ok(())
     }
 
-    pub(super) fn look(&mut self, process: u8, reply: Reply, row: Rc<Row>, at: StoreTime) {
+    pub(super) fn look(&mut self, process: u8, reply: ChangeReply, row: Rc<Row>, at: StoreTime) {
         let attempt = self.attempt(process);
         let issued = attempt.issued.take();
         attempt.claim = None;
         let issued = issued.unwrap_or(self.now);
         let elapsed = self.now.since(issued);
-        self.advance(process, Event::Claimed { reply, row: Some((*row).clone()), now: at, elapsed });
+        self.advance(process, AttemptEvent::Claimed { reply, row: Some((*row).clone()), now: at, elapsed });
     }
 
     fn send(&mut self, process: u8, claimed: Claimed, setting: &Setting) -> Result<(), String> {
@@ -133,21 +134,22 @@ impl World {
         broken.map_or(Ok(()), Err)
     }
 
-    pub(super) fn answered(&mut self, process: u8, parent: Token, answer: Answer, setting: &Setting) {
-        let Answer::Token(new) = answer else {
+    pub(super) fn answered(&mut self, process: u8, parent: TokenIndex, answer: ModelResponse, setting: &Setting) {
+        let ModelResponse::Token(new) = answer else {
             self.idp.tokens[usize::from(parent)].refused = true;
-            return self.advance(process, Event::Told(Told::InvalidGrant { evidence: Evidence::ours("") }));
+            return self
+                .advance(process, AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("") }));
         };
         let issued = &mut self.idp.tokens[usize::from(new)];
         (issued.delivered, issued.excused) = (true, false);
-        if let Effect::Send(claimed) = self.attempt(process).effect {
+        if let AttemptEffect::Send(claimed) = self.attempt(process).effect {
             let commit = Commit {
                 attempt: Id::of(ATTEMPT, self.attempt(process).id),
                 epoch: claimed.epoch,
                 incarnation: claimed.incarnation,
                 generation: claimed.generation,
                 parent: fingerprint(parent),
-                token: (setting.kind != Kind::NotRotating).then(|| spendable(new)),
+                token: (setting.kind != ReusePolicy::NotRotating).then(|| spendable(new)),
                 document: Sealed(Vec::new()),
                 issued_at: WallTime(0),
                 expires: Expires::Unknown,
@@ -157,7 +159,7 @@ impl World {
             };
             self.attempt(process).commit = Some(Rc::new(commit));
         }
-        self.advance(process, Event::Told(Told::Answered));
+        self.advance(process, AttemptEvent::Outcome(SendOutcome::Tokens));
     }
 
     fn commit(&mut self, process: u8, how: How, setting: &Setting) -> Result<(), String> {
@@ -165,7 +167,7 @@ impl World {
         let reply = self.statement(&Change::Commit(Box::new((*commit).clone())), how, setting)?;
         let Some(reply) = reply.filter(|_| how == Well) else {
             if !self.attempt(process).journaled {
-                self.advance(process, Event::Silent);
+                self.advance(process, AttemptEvent::Silent);
             }
             return Ok(());
         };
@@ -176,22 +178,22 @@ impl World {
         if self.row.incarnation == commit.incarnation && self.row.generation <= commit.generation {
             return Err("6: what may have been published from the journal is ahead of the store".to_owned());
         }
-        self.advance(process, Event::Changed { reply });
+        self.advance(process, AttemptEvent::Changed { reply });
         Ok(())
     }
 
     /// The machine's next effect. The provider's slot is granted at once: waiting for it is a pause.
-    pub(super) fn advance(&mut self, process: u8, event: Event) {
+    pub(super) fn advance(&mut self, process: u8, event: AttemptEvent) {
         let row = self.row.clone();
         let attempt = self.attempt(process);
         let mut effect = attempt.machine.step(event);
-        if matches!(effect, Effect::Slot) {
-            effect = attempt.machine.step(Event::Slot((*row).clone()));
+        if matches!(effect, AttemptEffect::Slot) {
+            effect = attempt.machine.step(AttemptEvent::Slot((*row).clone()));
         }
-        if !matches!(effect, Effect::Send(_)) && attempt.commit.is_none() {
+        if !matches!(effect, AttemptEffect::Send(_)) && attempt.commit.is_none() {
             attempt.sent = false;
         }
-        if let Effect::End(end) = effect {
+        if let AttemptEffect::End(end) = effect {
             let (id, claimed) = (attempt.id, attempt.claimed);
             if !claimed {
                 // It left no trace: its id can be given away again.
@@ -219,17 +221,17 @@ impl World {
     }
 
     pub(super) fn process_of(&self, attempt: u8) -> Option<u8> {
-        let runs = |running: &Rc<Attempt>| running.id == attempt;
+        let runs = |running: &Rc<ModelAttempt>| running.id == attempt;
         let place = self.processes.iter().position(|process| process.attempt.as_ref().is_some_and(runs));
         place.map(|place| place as u8)
     }
 
-    pub(super) fn attempt(&mut self, process: u8) -> &mut Attempt {
+    pub(super) fn attempt(&mut self, process: u8) -> &mut ModelAttempt {
         let attempt = self.processes[usize::from(process)].attempt.as_mut();
         Rc::make_mut(attempt.expect("moves are made for running attempts"))
     }
 }
 
-pub(super) fn fault() -> Fault {
-    Fault { evidence: Evidence::ours(""), cause: Cause::IdpDown }
+pub(super) fn fault() -> AttemptFault {
+    AttemptFault { evidence: Evidence::ours(""), cause: Cause::IdpDown }
 }

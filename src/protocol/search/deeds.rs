@@ -2,20 +2,20 @@
 
 use super::{
     attempts::fault,
-    idp::{Request, Token},
+    idp::{Request, TokenIndex},
     invariants,
     moves::{How, Move},
-    world::{ATTEMPT, INCARNATION, Journal, Setting, TICK, World, key, spendable},
+    world::{ATTEMPT, INCARNATION, ModelJournal, ModelWorld, Setting, TICK, key, spendable},
 };
 use crate::{
     model::{Evidence, Expires, Id, Sealed, WallTime},
     protocol::{
-        Change, Connect, Disconnect, Expected,
-        attempt::{Event, Told},
+        Change, ConnectChange, DisconnectChange, Expected,
+        attempt::{AttemptEvent, SendOutcome},
     },
 };
 
-impl World {
+impl ModelWorld {
     /// Carries out a move.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl World {
                 let Some((reply, row, at)) = self.attempt(process).held.take() else { return Ok(()) };
                 self.look(process, reply, row, at);
             }
-            Move::Silent(process) => self.advance(process, Event::Silent),
+            Move::Silent(process) => self.advance(process, AttemptEvent::Silent),
             Move::Renew(process) => {
                 let attempt = Id::of(ATTEMPT, self.attempt(process).id);
                 self.apply(&Change::Renew { attempt, lease: setting.rules.lease })?;
@@ -44,7 +44,7 @@ impl World {
                 self.left.faults -= 1;
                 let Request { attempt, .. } = self.idp.requests.remove(request.into());
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, Event::Told(Told::Foreign { evidence: Evidence::ours("") }));
+                    self.advance(process, AttemptEvent::Outcome(SendOutcome::Foreign { evidence: Evidence::ours("") }));
                 }
             }
             Move::Unknown(request) => {
@@ -53,14 +53,20 @@ impl World {
                 let attempt = self.idp.requests[usize::from(request)].attempt;
                 self.orphan(attempt);
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, Event::Told(Told::Unknown { fault: fault(), retry_at: WallTime(0) }));
+                    self.advance(
+                        process,
+                        AttemptEvent::Outcome(SendOutcome::Unknown { fault: fault(), retry_at: WallTime(0) }),
+                    );
                 }
             }
             Move::Decline(request) => {
                 self.left.faults -= 1;
                 let Request { attempt, .. } = self.idp.requests.remove(request.into());
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, Event::Told(Told::NotSpent { fault: fault(), retry_at: WallTime(0) }));
+                    self.advance(
+                        process,
+                        AttemptEvent::Outcome(SendOutcome::NotSpent { fault: fault(), retry_at: WallTime(0) }),
+                    );
                 }
             }
             Move::Execute(place) => {
@@ -164,7 +170,7 @@ impl World {
             }
         }
         let owner = locked.unwrap_or_else(|| {
-            self.journals.push(Journal { disk, holder: Some(process), entries: Vec::new() });
+            self.journals.push(ModelJournal { disk, holder: Some(process), entries: Vec::new() });
             self.journals.len() as u8 - 1
         });
         let started = &mut self.processes[usize::from(process)];
@@ -173,7 +179,7 @@ impl World {
 
     fn excuse_what_is_gone(&mut self) {
         for at in 0..self.idp.tokens.len() {
-            if self.idp.tokens[at].delivered && !invariants::held(self, at as Token) {
+            if self.idp.tokens[at].delivered && !invariants::held(self, at as TokenIndex) {
                 self.idp.tokens[at].excused = true;
             }
         }
@@ -211,7 +217,7 @@ impl World {
 
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
-            Move::Disconnect => return Change::Disconnect(Disconnect { revoke: true, purge: false }),
+            Move::Disconnect => return Change::Disconnect(DisconnectChange { revoke: true, purge: false }),
             Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
             Move::Hold => return Change::Hold { reason: String::new() },
@@ -223,7 +229,7 @@ impl World {
             Id::of(INCARNATION, token.map_or(u8::MAX, |token| self.idp.tokens[usize::from(token)].family));
         // What was connected before must not come back as something new; if it did, it would be told apart.
         incarnation.0[2] = self.left.orders + 1;
-        Change::Connect(Box::new(Connect {
+        Change::Connect(Box::new(ConnectChange {
             key: key(),
             incarnation,
             client_id: None,

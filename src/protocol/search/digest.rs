@@ -2,12 +2,12 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::world::{TICK, World};
+use super::world::{ModelWorld, TICK};
 
 /// No rule tells times apart that are longer ago, or further ahead, than this many ticks.
 const HORIZON: i64 = 9;
 
-impl World {
+impl ModelWorld {
     /// The same for states that differ only by the time of day.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = Canonical { now: self.now.0, state: 0 };

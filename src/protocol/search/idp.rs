@@ -8,7 +8,7 @@ use crate::model::{Fingerprint, StoreTime};
 
 /// What a second use of a refresh token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ReusePolicy {
     /// It kills the whole family.
     Strict,
     /// It is refused; the family lives.
@@ -21,27 +21,27 @@ pub(super) enum Kind {
     NotRotating,
 }
 
-impl Kind {
+impl ReusePolicy {
     pub(super) fn has_grace(self) -> bool {
         matches!(self, Self::SamePair | Self::LastWins)
     }
 }
 
-/// A refresh token: its place in [`Idp::tokens`].
-pub(super) type Token = u8;
+/// A refresh token: its place in [`ModelIdp::tokens`].
+pub(super) type TokenIndex = u8;
 
 #[derive(Clone, Debug, Default, Hash)]
-pub(super) struct Idp {
+pub(super) struct ModelIdp {
     /// Whether each family is alive.
     pub(super) families: Vec<bool>,
-    pub(super) tokens: Vec<Issued>,
+    pub(super) tokens: Vec<ModelToken>,
     /// Requests that were written and not yet answered or forgotten.
     pub(super) requests: Vec<Request>,
 }
 
 /// A refresh token as the provider sees it, and what became of it on our side.
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Issued {
+pub(super) struct ModelToken {
     pub(super) family: u8,
     /// The epoch of the request that it answers.
     pub(super) epoch: u64,
@@ -49,7 +49,7 @@ pub(super) struct Issued {
     pub(super) spent: Option<StoreTime>,
     pub(super) superseded: bool,
     /// The last answer to it.
-    pub(super) answer: Option<Token>,
+    pub(super) answer: Option<TokenIndex>,
     /// A process has seen it.
     pub(super) delivered: bool,
     /// It was lost in a way that no client can help: see `SEMANTICS.md`, "What no client can keep".
@@ -63,86 +63,92 @@ pub(super) struct Issued {
 pub(super) struct Request {
     pub(super) attempt: u8,
     pub(super) epoch: u64,
-    pub(super) token: Token,
+    pub(super) token: TokenIndex,
     pub(super) written: StoreTime,
     /// When its sender died or stopped listening.
     pub(super) orphaned: Option<StoreTime>,
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<ModelResponse>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Answer {
+pub(super) enum ModelResponse {
     /// A new refresh token, or the old one where none rotates.
-    Token(Token),
+    Token(TokenIndex),
     InvalidGrant,
 }
 
-impl Idp {
+impl ModelIdp {
     /// A new family with its first token, as consent gives it.
-    pub(super) fn consent(&mut self) -> Token {
+    pub(super) fn consent(&mut self) -> TokenIndex {
         self.families.push(true);
         self.issue(self.families.len() as u8 - 1, 0, true)
     }
 
-    fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> Token {
+    fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> TokenIndex {
         let (spent, answer) = (None, None);
         let (superseded, excused, refused) = (false, false, false);
-        self.tokens.push(Issued { family, epoch, spent, superseded, answer, delivered, excused, refused });
-        self.tokens.len() as Token - 1
+        self.tokens.push(ModelToken { family, epoch, spent, superseded, answer, delivered, excused, refused });
+        self.tokens.len() as TokenIndex - 1
     }
 
     /// Whether the provider would take it as a first use.
-    pub(super) fn live(&self, token: Token) -> bool {
+    pub(super) fn live(&self, token: TokenIndex) -> bool {
         let issued = &self.tokens[usize::from(token)];
         self.families[usize::from(issued.family)] && issued.spent.is_none() && !issued.superseded
     }
 
     /// Processes a request. Whether it comes within a grace is judged by when it was written.
-    pub(super) fn spend(&mut self, kind: Kind, grace: Duration, request: &Request, now: StoreTime) -> Answer {
+    pub(super) fn spend(
+        &mut self,
+        kind: ReusePolicy,
+        grace: Duration,
+        request: &Request,
+        now: StoreTime,
+    ) -> ModelResponse {
         let at = usize::from(request.token);
-        let Issued { family, spent, superseded, answer, .. } = self.tokens[at].clone();
+        let ModelToken { family, spent, superseded, answer, .. } = self.tokens[at].clone();
         if !self.families[usize::from(family)] || superseded {
-            return Answer::InvalidGrant;
+            return ModelResponse::InvalidGrant;
         }
         let Some(first_use) = spent else {
-            if kind == Kind::NotRotating {
-                return Answer::Token(request.token);
+            if kind == ReusePolicy::NotRotating {
+                return ModelResponse::Token(request.token);
             }
             // Without a grace nobody asks when.
             return self.rotate(request, if kind.has_grace() { now } else { StoreTime(0) });
         };
         let in_grace = kind.has_grace() && request.written < first_use + grace;
         match (kind, answer) {
-            (Kind::SamePair, Some(same)) if in_grace => Answer::Token(same),
-            (Kind::LastWins, _) if in_grace => {
+            (ReusePolicy::SamePair, Some(same)) if in_grace => ModelResponse::Token(same),
+            (ReusePolicy::LastWins, _) if in_grace => {
                 for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
                     later.superseded = true;
                 }
                 self.rotate(request, first_use)
             }
-            (Kind::Reject | Kind::NotRotating, _) => Answer::InvalidGrant,
+            (ReusePolicy::Reject | ReusePolicy::NotRotating, _) => ModelResponse::InvalidGrant,
             _ => {
                 self.families[usize::from(family)] = false;
-                Answer::InvalidGrant
+                ModelResponse::InvalidGrant
             }
         }
     }
 
-    fn rotate(&mut self, request: &Request, first_use: StoreTime) -> Answer {
+    fn rotate(&mut self, request: &Request, first_use: StoreTime) -> ModelResponse {
         let at = usize::from(request.token);
         let new = self.issue(self.tokens[at].family, request.epoch, false);
         (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));
-        Answer::Token(new)
+        ModelResponse::Token(new)
     }
 }
 
 /// The fingerprint of a token, and back.
-pub(super) fn fingerprint(token: Token) -> Fingerprint {
+pub(super) fn fingerprint(token: TokenIndex) -> Fingerprint {
     let mut bytes = [0; 16];
     bytes[0] = token;
     Fingerprint(bytes)
 }
 
-pub(super) fn token(fingerprint: Fingerprint) -> Token {
+pub(super) fn token(fingerprint: Fingerprint) -> TokenIndex {
     fingerprint.0[0]
 }

@@ -1,24 +1,24 @@
 //! What must hold: the numbers are those of the protocol's invariants.
 //!
-//! The fifth, that generations never fall, is checked where a row is written (`World::apply`), and that no
+//! The fifth, that generations never fall, is checked where a row is written (`ModelWorld::apply`), and that no
 //! revocation ends a grant that is connected where it reaches the provider.
 
 use std::rc::Rc;
 
 use super::{
-    idp::{Answer, Kind, Request, Token, token},
-    world::{Setting, World},
+    idp::{ModelResponse, Request, ReusePolicy, TokenIndex, token},
+    world::{ModelWorld, Setting},
 };
 use crate::protocol::Commit;
 
 /// The invariant that a state breaks.
-pub(super) fn broken(world: &World, setting: &Setting) -> Option<String> {
+pub(super) fn broken(world: &ModelWorld, setting: &Setting) -> Option<String> {
     nothing_delivered_is_lost(world).or_else(|| no_hidden_doubt(world, setting))
 }
 
 /// 1: no two requests with the same refresh token are in flight; within a grace a second one is harmless.
-pub(super) fn second_request(world: &World, sent: Token, setting: &Setting) -> Option<String> {
-    if setting.kind == Kind::NotRotating {
+pub(super) fn second_request(world: &ModelWorld, sent: TokenIndex, setting: &Setting) -> Option<String> {
+    if setting.kind == ReusePolicy::NotRotating {
         return None;
     }
     let mut in_flight = world.idp.requests.iter().filter(|other| {
@@ -30,21 +30,21 @@ pub(super) fn second_request(world: &World, sent: Token, setting: &Setting) -> O
 }
 
 /// Nothing is sent for a claim of a held row.
-pub(super) fn sent_held(world: &World, attempt: u8) -> Option<String> {
+pub(super) fn sent_held(world: &ModelWorld, attempt: u8) -> Option<String> {
     let held = world.claimed_held & 1 << attempt != 0;
     held.then(|| format!("attempt {attempt} claimed after the grant was held, and sends"))
 }
 
 /// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins, that
 /// of a later request takes the place of an earlier one's; if it gets lost, no client can help.
-pub(super) fn killed(before: &World, after: &World, request: &Request, setting: &Setting) -> Option<String> {
+pub(super) fn killed(before: &ModelWorld, after: &ModelWorld, request: &Request, setting: &Setting) -> Option<String> {
     let family = before.family();
     if before.row.tombstone.is_some() || before.idp.tokens[usize::from(request.token)].family != family {
         return None;
     }
-    let outlived = setting.kind == Kind::LastWins && after.idp.families[usize::from(family)];
-    let replaced = |at: Token| outlived && request.epoch > before.idp.tokens[usize::from(at)].epoch;
-    let died = (0..before.idp.tokens.len() as Token).find(|&other| {
+    let outlived = setting.kind == ReusePolicy::LastWins && after.idp.families[usize::from(family)];
+    let replaced = |at: TokenIndex| outlived && request.epoch > before.idp.tokens[usize::from(at)].epoch;
+    let died = (0..before.idp.tokens.len() as TokenIndex).find(|&other| {
         let kept =
             held(before, other) || before.idp.requests.iter().any(|open| deliverable(before, open) == Some(other));
         other != request.token && before.idp.live(other) && !after.idp.live(other) && kept && !replaced(other)
@@ -53,15 +53,19 @@ pub(super) fn killed(before: &World, after: &World, request: &Request, setting: 
 }
 
 /// 3: a delivered live token is in the row, in `alt`, in a journal, or in the memory of an attempt.
-fn nothing_delivered_is_lost(world: &World) -> Option<String> {
-    let lost = (0..world.idp.tokens.len() as Token).find(|&at| is_owed(world, at) && !held(world, at))?;
+fn nothing_delivered_is_lost(world: &ModelWorld) -> Option<String> {
+    let lost = (0..world.idp.tokens.len() as TokenIndex).find(|&at| is_owed(world, at) && !held(world, at))?;
     Some(format!("3: token {lost} is live and was delivered, and nothing holds it any more"))
 }
 
 /// 4: a row without intent never holds a spent token, nor one that a request in flight may spend.
-fn no_hidden_doubt(world: &World, setting: &Setting) -> Option<String> {
+fn no_hidden_doubt(world: &ModelWorld, setting: &Setting) -> Option<String> {
     let row = &world.row;
-    if row.intent.is_some() || row.verdict.is_some() || row.tombstone.is_some() || setting.kind == Kind::NotRotating {
+    if row.intent.is_some()
+        || row.verdict.is_some()
+        || row.tombstone.is_some()
+        || setting.kind == ReusePolicy::NotRotating
+    {
         return None;
     }
     let current = world.current()?;
@@ -79,14 +83,14 @@ fn no_hidden_doubt(world: &World, setting: &Setting) -> Option<String> {
 }
 
 /// Whether this token has to be kept: the grant stands, it was delivered, and no excuse was found since.
-pub(super) fn is_owed(world: &World, at: Token) -> bool {
+pub(super) fn is_owed(world: &ModelWorld, at: TokenIndex) -> bool {
     let issued = &world.idp.tokens[usize::from(at)];
     let stands = world.row.tombstone.is_none() && issued.family == world.family();
     stands && issued.delivered && !issued.excused && world.idp.live(at)
 }
 
 /// Whether a token is in the row, in `alt`, in a journal, or in the memory of an attempt.
-pub(super) fn held(world: &World, at: Token) -> bool {
+pub(super) fn held(world: &ModelWorld, at: TokenIndex) -> bool {
     let row = &world.row;
     let stored = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
     let answers = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
@@ -98,9 +102,9 @@ pub(super) fn held(world: &World, at: Token) -> bool {
 }
 
 /// The token in an answer that a living process can still receive.
-fn deliverable(world: &World, request: &Request) -> Option<Token> {
+fn deliverable(world: &ModelWorld, request: &Request) -> Option<TokenIndex> {
     match request.answer {
-        Some(Answer::Token(token)) if world.listens(request) => Some(token),
+        Some(ModelResponse::Token(token)) if world.listens(request) => Some(token),
         _ => None,
     }
 }

@@ -32,9 +32,9 @@ use std::{
     time::Duration,
 };
 
-use idp::Kind;
+use idp::ReusePolicy;
 use moves::Move;
-use world::{Budget, Setting, World};
+use world::{Budget, ModelWorld, Setting};
 
 /// The digests are hashes already.
 #[derive(Default)]
@@ -52,7 +52,7 @@ impl Hasher for Given {
     }
 }
 
-struct Found {
+struct SearchResult {
     states: usize,
     moves: u64,
     depth: u32,
@@ -61,14 +61,14 @@ struct Found {
 }
 
 /// Breadth first, so that the first violation has the shortest story.
-fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Found {
-    let first = World::new(setting, budget);
+fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> SearchResult {
+    let first = ModelWorld::new(setting, budget);
     let mut seen: HashSet<u64, BuildHasherDefault<Given>> = HashSet::default();
     // Where each state came from: its parent and which of the parent's moves.
     let mut ways: Vec<(u32, u8)> = vec![(0, 0)];
     let mut frontier = VecDeque::from([(0_u32, 0_u32, first)]);
-    let mut found = Found { states: 1, moves: 0, depth: 0, complete: true, violation: None };
-    seen.insert(World::new(setting, budget).digest());
+    let mut found = SearchResult { states: 1, moves: 0, depth: 0, complete: true, violation: None };
+    seen.insert(ModelWorld::new(setting, budget).digest());
     let tell = |ways: &[(u32, u8)], at: u32, last: Option<Move>, broken: String, rest: &[Move]| {
         let mut chosen = Vec::new();
         let mut at = at;
@@ -76,7 +76,7 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Found 
             chosen.push(ways[at as usize].1);
             at = ways[at as usize].0;
         }
-        let mut world = World::new(setting, budget);
+        let mut world = ModelWorld::new(setting, budget);
         let mut moves = Vec::new();
         for place in chosen.into_iter().rev() {
             let next = world.moves(setting)[usize::from(place)];
@@ -84,7 +84,7 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Found 
             world.carry_out(next, setting).ok();
         }
         moves.extend(last);
-        format!("{broken}\n{}", story::tell(World::new(setting, budget), &moves, rest, setting))
+        format!("{broken}\n{}", story::tell(ModelWorld::new(setting, budget), &moves, rest, setting))
     };
     while let Some((at, depth, world)) = frontier.pop_front() {
         found.depth = depth;
@@ -147,16 +147,22 @@ const fn budget([faults, kills, disks, claims, orders]: [u8; 5]) -> Budget {
 }
 
 fn settings() -> Vec<(String, Setting)> {
-    let kinds = [Kind::Strict, Kind::Reject, Kind::SamePair, Kind::LastWins, Kind::NotRotating];
+    let kinds = [
+        ReusePolicy::Strict,
+        ReusePolicy::Reject,
+        ReusePolicy::SamePair,
+        ReusePolicy::LastWins,
+        ReusePolicy::NotRotating,
+    ];
     let mut settings = Vec::new();
     for kind in kinds {
         for replicas in [1, 2] {
             settings.push((format!("{kind:?} {replicas}"), Setting::new(kind, replicas)));
         }
     }
-    let shared = Setting { shared_disk: true, ..Setting::new(Kind::Strict, 2) };
+    let shared = Setting { shared_disk: true, ..Setting::new(ReusePolicy::Strict, 2) };
     settings.push(("Strict 2 shared disk".to_owned(), shared));
-    let user = Setting { revokes_user: true, ..Setting::new(Kind::Reject, 1) };
+    let user = Setting { revokes_user: true, ..Setting::new(ReusePolicy::Reject, 1) };
     settings.push(("Reject 1 revokes user".to_owned(), user));
     settings
 }
@@ -188,7 +194,7 @@ fn every_interleaving_keeps_the_invariants() {
             }
             let start = std::time::Instant::now();
             let sample = if most > 1_000_000 { 16 } else { 1 };
-            let Found { states, moves, depth, complete, violation } = search(&setting, budget, most, sample);
+            let SearchResult { states, moves, depth, complete, violation } = search(&setting, budget, most, sample);
             let took = start.elapsed().max(Duration::from_millis(1));
             let Budget { faults, kills, disks, claims, orders } = budget;
             println!(

@@ -4,12 +4,12 @@
 //! each operation that hits it. What a move does is in `deeds` and, for attempts, in `attempts`.
 
 use super::{
-    idp::{Answer, Request, Token},
-    world::{ATTEMPT, Attempt, Setting, World},
+    idp::{ModelResponse, Request, TokenIndex},
+    world::{ATTEMPT, ModelAttempt, ModelWorld, Setting},
 };
 use crate::{
     model::{Id, Lease},
-    protocol::attempt::Effect,
+    protocol::attempt::AttemptEffect,
 };
 
 /// One thing that happens. Processes, requests, ... are named by their places.
@@ -44,7 +44,7 @@ pub(super) enum Move {
     Replace(u8),
     Connect,
     /// Connect with a token that is not new.
-    ConnectAgain(Token),
+    ConnectAgain(TokenIndex),
     ConnectWithout,
     Disconnect,
     Restore,
@@ -73,7 +73,7 @@ pub(super) enum How {
 
 use How::{Late, Not, Slowly, Unheard, Well};
 
-impl World {
+impl ModelWorld {
     /// Everything that can happen now.
     pub(super) fn moves(&self, setting: &Setting) -> Vec<Move> {
         let mut moves = Vec::with_capacity(24);
@@ -106,7 +106,7 @@ impl World {
             match request.answer {
                 Some(answer) if heard => {
                     moves.push(Move::Answer(place));
-                    moves.extend((faulty && answer != Answer::InvalidGrant).then_some(Move::Foreign(place)));
+                    moves.extend((faulty && answer != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
                 }
                 Some(_) => {}
                 None => {
@@ -138,7 +138,7 @@ impl World {
         moves
     }
 
-    fn moves_of(&self, place: u8, attempt: &Attempt, setting: &Setting, moves: &mut Vec<Move>) {
+    fn moves_of(&self, place: u8, attempt: &ModelAttempt, setting: &Setting, moves: &mut Vec<Move>) {
         if attempt.held.is_some() {
             return moves.push(Move::Look(place));
         }
@@ -151,21 +151,21 @@ impl World {
             return;
         }
         let failures: &[How] = match attempt.effect {
-            Effect::Flush if !self.pending(place).is_empty() => return,
-            Effect::Claim(_) if attempt.claimed && self.left.claims == 0 => return,
-            Effect::Claim(_) | Effect::RepeatClaim => &[Slowly, Unheard, Not, Late],
-            Effect::Commit => &[Unheard, Not, Late],
-            Effect::Journal => &[Unheard, Not],
-            Effect::Change(_) => &[Unheard, Late],
-            Effect::Send(_) => &[Not],
-            Effect::AwaitStore => &[Unheard],
+            AttemptEffect::Flush if !self.pending(place).is_empty() => return,
+            AttemptEffect::Claim(_) if attempt.claimed && self.left.claims == 0 => return,
+            AttemptEffect::Claim(_) | AttemptEffect::RepeatClaim => &[Slowly, Unheard, Not, Late],
+            AttemptEffect::Commit => &[Unheard, Not, Late],
+            AttemptEffect::Journal => &[Unheard, Not],
+            AttemptEffect::Change(_) => &[Unheard, Late],
+            AttemptEffect::Send(_) => &[Not],
+            AttemptEffect::AwaitStore => &[Unheard],
             _ => &[],
         };
         moves.push(Move::Do(place, Well));
         if self.left.faults > 0 {
             moves.extend(failures.iter().map(|how| Move::Do(place, *how)));
         }
-        if matches!(attempt.effect, Effect::AwaitStore) && !attempt.journaled {
+        if matches!(attempt.effect, AttemptEffect::AwaitStore) && !attempt.journaled {
             moves.push(Move::Silent(place));
         }
     }
@@ -173,7 +173,7 @@ impl World {
     /// Between the last look at the clock and the write nobody is held up: that no client can survive.
     pub(super) fn time_may_pass(&self) -> bool {
         let attempts = self.processes.iter().filter_map(|process| process.attempt.as_ref());
-        !attempts.into_iter().any(|attempt| matches!(attempt.effect, Effect::Send(_)) && !attempt.sent)
+        !attempts.into_iter().any(|attempt| matches!(attempt.effect, AttemptEffect::Send(_)) && !attempt.sent)
     }
 
     /// No request is processed later than `settle` after its sender ended. For a sender that is held up, this

@@ -5,10 +5,10 @@
 //! grant must be at rest, and a last refresh must end in the token that is owed.
 
 use super::{
-    idp::{Kind, Token, token},
+    idp::{ReusePolicy, TokenIndex, token},
     invariants,
     moves::{How, Move},
-    world::{Setting, World},
+    world::{ModelWorld, Setting},
 };
 use crate::model::VerdictBy;
 
@@ -23,14 +23,14 @@ const STEPS: u32 = 200;
 ///
 /// # Errors
 /// Why, with the moves that led there.
-pub(super) fn comes_to_rest(world: &World, restart: bool, setting: &Setting) -> Result<(), (String, Vec<Move>)> {
+pub(super) fn comes_to_rest(world: &ModelWorld, restart: bool, setting: &Setting) -> Result<(), (String, Vec<Move>)> {
     let mut rest = Rest { world: world.clone(), setting, story: Vec::new(), restart };
     rest.world.left.claims = 100;
     rest.release().and_then(|()| rest.settle()).and_then(|()| rest.refresh()).map_err(|broken| (broken, rest.story))
 }
 
 struct Rest<'a> {
-    world: World,
+    world: ModelWorld,
     setting: &'a Setting,
     story: Vec<Move>,
     restart: bool,
@@ -112,10 +112,10 @@ impl Rest<'_> {
         let out_of_reach =
             journals.flat_map(|journal| &journal.entries).any(|entry| entry.incarnation == world.row.incarnation);
         if world.row.tombstone.is_some() && !out_of_reach {
-            let live = |&at: &Token| world.idp.live(at) && world.idp.tokens[usize::from(at)].delivered;
-            let ours = |&at: &Token| world.idp.tokens[usize::from(at)].family == world.family();
-            let excused = |&at: &Token| world.idp.tokens[usize::from(at)].excused;
-            let left = (0..world.idp.tokens.len() as Token).find(|at| live(at) && ours(at) && !excused(at));
+            let live = |&at: &TokenIndex| world.idp.live(at) && world.idp.tokens[usize::from(at)].delivered;
+            let ours = |&at: &TokenIndex| world.idp.tokens[usize::from(at)].family == world.family();
+            let excused = |&at: &TokenIndex| world.idp.tokens[usize::from(at)].excused;
+            let left = (0..world.idp.tokens.len() as TokenIndex).find(|at| live(at) && ours(at) && !excused(at));
             return left.map_or(Ok(()), |left| Err(format!("7: token {left} of a grant that is gone is not revoked")));
         }
         Ok(())
@@ -123,9 +123,9 @@ impl Rest<'_> {
 
     /// One more refresh: it must end in the token that is owed, if one is.
     fn refresh(&mut self) -> Result<(), String> {
-        let owed = (0..self.world.idp.tokens.len() as Token).find(|&at| invariants::is_owed(&self.world, at));
+        let owed = (0..self.world.idp.tokens.len() as TokenIndex).find(|&at| invariants::is_owed(&self.world, at));
         // In the journal of somebody who is dead for ever it is lost with him.
-        let reachable = |at: &Token| {
+        let reachable = |at: &TokenIndex| {
             let row = &self.world.row;
             let fingerprints = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
             fingerprints.into_iter().any(|held| token(held.fingerprint) == *at)
@@ -150,7 +150,10 @@ impl Rest<'_> {
             self.run()?;
             let works = self.world.current().is_some_and(|current| self.world.idp.live(current));
             let refreshed = self.world.row.generation > before;
-            if works && refreshed && (self.setting.kind == Kind::NotRotating || self.world.current() != Some(owed)) {
+            if works
+                && refreshed
+                && (self.setting.kind == ReusePolicy::NotRotating || self.world.current() != Some(owed))
+            {
                 return Ok(());
             }
             self.make(Move::Tick)?;

@@ -2,15 +2,15 @@
 
 use super::{
     moves::{How, Move},
-    world::{Revocation, Setting, TICK, World},
+    world::{ModelRevocation, ModelWorld, Setting, TICK},
 };
 use crate::{
     model::{Intent, Sender, StoreTime},
-    protocol::attempt::Effect,
+    protocol::attempt::AttemptEffect,
 };
 
 /// The moves that lead from the first state to a violation, one a line.
-pub(super) fn tell(mut world: World, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
+pub(super) fn tell(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
     let mut lines = Vec::new();
     for (at, chosen) in moves.iter().chain(rest.iter().take(80)).enumerate() {
         if at == moves.len() {
@@ -26,7 +26,7 @@ pub(super) fn tell(mut world: World, moves: &[Move], rest: &[Move], setting: &Se
     lines.join("\n")
 }
 
-fn describe(world: &World, chosen: Move) -> String {
+fn describe(world: &ModelWorld, chosen: Move) -> String {
     let outcome = |how| match how {
         How::Well => "",
         How::Slowly => "; done, but the process is held up before it looks",
@@ -43,13 +43,13 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::Do(process, how) => {
             let Some(attempt) = &world.processes[usize::from(process)].attempt else { return String::new() };
             let doing = match &attempt.effect {
-                Effect::Read => "reads the row".to_owned(),
-                Effect::RepeatClaim => "repeats its claim".to_owned(),
-                Effect::Send(_) if how == How::Well => "writes the request".to_owned(),
-                Effect::Send(_) => return format!("process {process}, attempt {}: cannot connect", attempt.id),
-                Effect::Commit => "commits".to_owned(),
-                Effect::AwaitStore => "commits again".to_owned(),
-                Effect::Journal => "writes the answer to its journal".to_owned(),
+                AttemptEffect::Read => "reads the row".to_owned(),
+                AttemptEffect::RepeatClaim => "repeats its claim".to_owned(),
+                AttemptEffect::Send(_) if how == How::Well => "writes the request".to_owned(),
+                AttemptEffect::Send(_) => return format!("process {process}, attempt {}: cannot connect", attempt.id),
+                AttemptEffect::Commit => "commits".to_owned(),
+                AttemptEffect::AwaitStore => "commits again".to_owned(),
+                AttemptEffect::Journal => "writes the answer to its journal".to_owned(),
                 other => format!("{other:?}").replace("[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", ""),
             };
             format!("process {process}, attempt {}: {doing}{}", attempt.id, outcome(how))
@@ -76,14 +76,14 @@ fn describe(world: &World, chosen: Move) -> String {
         Move::Hold => "the grant is held".to_owned(),
         Move::Release => "the grant is released".to_owned(),
         Move::Revoke(at) => {
-            let Revocation { token, begun } = world.revocations[usize::from(at)];
+            let ModelRevocation { token, begun } = world.revocations[usize::from(at)];
             format!("the revocation of token {token} {}", if begun { "reaches the provider" } else { "is sent" })
         }
         Move::Tick => "time passes".to_owned(),
     }
 }
 
-fn state(world: &World) -> String {
+fn state(world: &ModelWorld) -> String {
     let row = &world.row;
     let ticks = |time: StoreTime| (time.0 - world.now.0) / TICK.as_millis() as i64;
     let senders = |intent: &Intent| {

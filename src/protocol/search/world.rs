@@ -5,12 +5,12 @@
 
 use std::{rc::Rc, time::Duration};
 
-use super::idp::{Idp, Kind, Request, Token, fingerprint, token};
+use super::idp::{ModelIdp, Request, ReusePolicy, TokenIndex, fingerprint, token};
 use crate::{
     model::{Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{
-        Change, Commit, Found, Known, LookUp, Reply, Side,
-        attempt::{Effect, Machine},
+        Change, ChangeInput, ChangeReply, Commit, Lookup, LookupResult, Side,
+        attempt::{AttemptEffect, AttemptMachine},
         doubt::Rules,
     },
 };
@@ -23,7 +23,7 @@ const START: StoreTime = StoreTime(1_000_000_000_000);
 /// What stays the same throughout a search.
 #[derive(Clone, Debug)]
 pub(super) struct Setting {
-    pub(super) kind: Kind,
+    pub(super) kind: ReusePolicy,
     pub(super) replicas: u8,
     /// All journals lie in one directory, so that a process that starts takes over those of the dead.
     pub(super) shared_disk: bool,
@@ -33,7 +33,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn new(kind: Kind, replicas: u8) -> Self {
+    pub(super) fn new(kind: ReusePolicy, replicas: u8) -> Self {
         let rules = Rules {
             settle: TICK,
             send_window: TICK,
@@ -42,7 +42,7 @@ impl Setting {
             // Longer than lease, window, settling and patience together, as the configuration demands.
             grace: if kind.has_grace() { 6 * TICK } else { Duration::ZERO },
             try_in_doubt: false,
-            never_rotates: kind == Kind::NotRotating,
+            never_rotates: kind == ReusePolicy::NotRotating,
         };
         Self { kind, replicas, shared_disk: false, revokes_user: false, rules }
     }
@@ -71,20 +71,20 @@ impl Budget {
 }
 
 #[derive(Clone, Debug, Hash)]
-pub(super) struct World {
+pub(super) struct ModelWorld {
     pub(super) now: StoreTime,
     pub(super) left: Budget,
     pub(super) row: Rc<Row>,
     /// The store's table of fingerprints, as a set of tokens.
     pub(super) known: u32,
     /// Tokens that are to be revoked.
-    pub(super) revocations: Vec<Revocation>,
+    pub(super) revocations: Vec<ModelRevocation>,
     /// Statements whose senders gave up on them, and which the store may still execute.
     pub(super) delayed: Vec<Delayed>,
     pub(super) processes: Vec<Process>,
     /// Their places are the owners.
-    pub(super) journals: Vec<Journal>,
-    pub(super) idp: Idp,
+    pub(super) journals: Vec<ModelJournal>,
+    pub(super) idp: ModelIdp,
     /// Which ids of attempts were given away, as a set.
     pub(super) attempts: u32,
     /// Which of them claimed while the row was held, as a set: they must not send.
@@ -92,8 +92,8 @@ pub(super) struct World {
 }
 
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Revocation {
-    pub(super) token: Token,
+pub(super) struct ModelRevocation {
+    pub(super) token: TokenIndex,
     /// The request may have left.
     pub(super) begun: bool,
 }
@@ -111,11 +111,11 @@ pub(super) struct Process {
     pub(super) disk: u8,
     /// Its journal.
     pub(super) owner: u8,
-    pub(super) attempt: Option<Rc<Attempt>>,
+    pub(super) attempt: Option<Rc<ModelAttempt>>,
 }
 
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Journal {
+pub(super) struct ModelJournal {
     pub(super) disk: u8,
     /// The living process that has its lock.
     pub(super) holder: Option<u8>,
@@ -124,11 +124,11 @@ pub(super) struct Journal {
 
 /// A running attempt: the production machine, and what its task keeps for it.
 #[derive(Clone, Debug, Hash)]
-pub(super) struct Attempt {
+pub(super) struct ModelAttempt {
     pub(super) id: u8,
-    pub(super) machine: Machine,
+    pub(super) machine: AttemptMachine,
     /// What is to be done next.
-    pub(super) effect: Effect,
+    pub(super) effect: AttemptEffect,
     /// It has claimed, so that its id may be known elsewhere.
     pub(super) claimed: bool,
     /// The claim that is not answered.
@@ -136,7 +136,7 @@ pub(super) struct Attempt {
     /// When that was first tried.
     pub(super) issued: Option<StoreTime>,
     /// The store's answer to the claim; the process has not looked at it yet.
-    pub(super) held: Option<(Reply, Rc<Row>, StoreTime)>,
+    pub(super) held: Option<(ChangeReply, Rc<Row>, StoreTime)>,
     /// The request was written.
     pub(super) sent: bool,
     /// The answer.
@@ -144,10 +144,10 @@ pub(super) struct Attempt {
     pub(super) journaled: bool,
 }
 
-impl World {
+impl ModelWorld {
     /// Connected, with every process up.
     pub(super) fn new(setting: &Setting, left: Budget) -> Self {
-        let mut idp = Idp::default();
+        let mut idp = ModelIdp::default();
         let token = idp.consent();
         let processes = (0..setting.replicas).map(|place| Process {
             alive: true,
@@ -156,7 +156,7 @@ impl World {
             attempt: None,
         });
         let processes: Vec<_> = processes.collect();
-        let journal = |(place, process): (usize, &Process)| Journal {
+        let journal = |(place, process): (usize, &Process)| ModelJournal {
             disk: process.disk,
             holder: Some(place as u8),
             entries: vec![],
@@ -178,16 +178,16 @@ impl World {
     }
 
     /// Carries out a change as a store does: reads, applies, writes.
-    pub(super) fn apply(&mut self, change: &Change) -> Result<Reply, String> {
+    pub(super) fn apply(&mut self, change: &Change) -> Result<ChangeReply, String> {
         let waits = |held: &Spendable| {
             self.revocations.iter().any(|queued| queued.token == token(held.fingerprint) && !queued.begun)
         };
         let known = match change.looks_up(true) {
-            Some(LookUp::Token(looked_up)) if self.known & 1 << token(looked_up) != 0 => Known::Spent,
-            Some(LookUp::Restorable) if self.row.refresh_tokens().all(waits) => Known::Unrevoked,
-            _ => Known::New,
+            Some(Lookup::Token(looked_up)) if self.known & 1 << token(looked_up) != 0 => LookupResult::Spent,
+            Some(Lookup::Restorable) if self.row.refresh_tokens().all(waits) => LookupResult::Unrevoked,
+            _ => LookupResult::New,
         };
-        let found = Found { row: Some(&self.row), now: self.now, floor: Generation(0), known };
+        let found = ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known };
         let applied = change.apply(found);
         for side in applied.sides {
             match side {
@@ -195,7 +195,7 @@ impl World {
                 Side::Revoke(revoked) => {
                     let token = token(revoked.fingerprint);
                     if !self.revocations.iter().any(|queued| queued.token == token) {
-                        self.revocations.push(Revocation { token, begun: false });
+                        self.revocations.push(ModelRevocation { token, begun: false });
                     }
                 }
                 // What was sent cannot be taken back.
@@ -220,7 +220,7 @@ impl World {
     }
 
     /// The token that the row would spend.
-    pub(super) fn current(&self) -> Option<Token> {
+    pub(super) fn current(&self) -> Option<TokenIndex> {
         self.row.refresh_token.as_ref().map(|held| token(held.fingerprint))
     }
 
@@ -232,7 +232,8 @@ impl World {
     /// Whether a living process still waits for the answer to this request.
     pub(super) fn listens(&self, request: &Request) -> bool {
         let mut attempts = self.processes.iter().filter_map(|process| process.attempt.as_ref());
-        let waits = |attempt: &Rc<Attempt>| attempt.id == request.attempt && attempt.sent && attempt.commit.is_none();
+        let waits =
+            |attempt: &Rc<ModelAttempt>| attempt.id == request.attempt && attempt.sent && attempt.commit.is_none();
         request.orphaned.is_none() && attempts.any(waits)
     }
 
@@ -261,11 +262,11 @@ impl Id {
     }
 }
 
-pub(super) fn spendable(token: Token) -> Spendable {
+pub(super) fn spendable(token: TokenIndex) -> Spendable {
     Spendable { sealed: Sealed(Vec::new()), fingerprint: fingerprint(token) }
 }
 
-fn first_row(token: Token) -> Row {
+fn first_row(token: TokenIndex) -> Row {
     Row {
         key: key(),
         grant_id: String::new(),

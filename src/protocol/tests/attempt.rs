@@ -1,62 +1,62 @@
 use super::*;
-use crate::protocol::attempt::{Effect, End, Event, Machine};
+use crate::protocol::attempt::{AttemptEffect, AttemptEvent, AttemptMachine, End};
 
 pub(super) const ME: u8 = 1;
 
 /// Events, and what the machine wants after each.
-pub(super) type Script = Vec<(Event, &'static str)>;
+pub(super) type Script = Vec<(AttemptEvent, &'static str)>;
 
-pub(super) fn start(rules: Rules) -> Machine {
-    Machine::start(id(ME), id(ME + 50), (INCARNATION, GENERATION), rules, false).0
+pub(super) fn start(rules: Rules) -> AttemptMachine {
+    AttemptMachine::start(id(ME), id(ME + 50), (INCARNATION, GENERATION), rules, false).0
 }
 
-pub(super) fn name(effect: &Effect) -> String {
+pub(super) fn name(effect: &AttemptEffect) -> String {
     match effect {
-        Effect::Flush => "flush".into(),
-        Effect::Read => "read".into(),
-        Effect::Slot => "slot".into(),
-        Effect::Claim(Change::Recover(_)) => "recover".into(),
-        Effect::Claim(_) => "claim".into(),
-        Effect::RepeatClaim => "repeat".into(),
-        Effect::Send(_) => "send".into(),
-        Effect::Commit => "commit".into(),
-        Effect::Journal => "journal".into(),
-        Effect::AwaitStore => "await".into(),
-        Effect::Change(Change::Cancel(end)) => format!("cancel {}", end.attempt.0[0]),
-        Effect::Change(Change::Close(end)) => format!("close {}", end.attempt.0[0]),
-        Effect::Change(Change::Refuse(_)) => "refuse".into(),
-        Effect::Change(Change::Raise { .. }) => "raise".into(),
-        Effect::Change(Change::Clear { .. }) => "clear".into(),
-        Effect::Change(Change::GiveUp { .. }) => "give up".into(),
-        Effect::Change(other) => format!("{other:?}"),
-        Effect::End(End::Renewed) => "renewed".into(),
-        Effect::End(End::Settled) => "settled".into(),
-        Effect::End(End::Until(time, _)) => format!("until {}", time.since(WALL_NOW).as_secs()),
+        AttemptEffect::Flush => "flush".into(),
+        AttemptEffect::Read => "read".into(),
+        AttemptEffect::Slot => "slot".into(),
+        AttemptEffect::Claim(Change::Recover(_)) => "recover".into(),
+        AttemptEffect::Claim(_) => "claim".into(),
+        AttemptEffect::RepeatClaim => "repeat".into(),
+        AttemptEffect::Send(_) => "send".into(),
+        AttemptEffect::Commit => "commit".into(),
+        AttemptEffect::Journal => "journal".into(),
+        AttemptEffect::AwaitStore => "await".into(),
+        AttemptEffect::Change(Change::Cancel(end)) => format!("cancel {}", end.attempt.0[0]),
+        AttemptEffect::Change(Change::Close(end)) => format!("close {}", end.attempt.0[0]),
+        AttemptEffect::Change(Change::Refuse(_)) => "refuse".into(),
+        AttemptEffect::Change(Change::Raise { .. }) => "raise".into(),
+        AttemptEffect::Change(Change::Clear { .. }) => "clear".into(),
+        AttemptEffect::Change(Change::GiveUp { .. }) => "give up".into(),
+        AttemptEffect::Change(other) => format!("{other:?}"),
+        AttemptEffect::End(End::Renewed) => "renewed".into(),
+        AttemptEffect::End(End::Settled) => "settled".into(),
+        AttemptEffect::End(End::Until(time, _)) => format!("until {}", time.since(WALL_NOW).as_secs()),
     }
 }
 
 /// Feeds the events and compares.
-pub(super) fn plays(why: &str, machine: &mut Machine, script: Script) {
+pub(super) fn plays(why: &str, machine: &mut AttemptMachine, script: Script) {
     for (step, (event, expected)) in script.into_iter().enumerate() {
         let what = format!("{why}, step {step}: {event:?}");
         assert_eq!(name(&machine.step(event)), expected, "{what}");
     }
 }
 
-pub(super) fn read(row: Row) -> Event {
+pub(super) fn read(row: Row) -> AttemptEvent {
     read_at(row, 0)
 }
 
-pub(super) fn read_at(row: Row, elapsed: u64) -> Event {
-    Event::Read { row: Some(row), dead: vec![], now: NOW + seconds(elapsed) }
+pub(super) fn read_at(row: Row, elapsed: u64) -> AttemptEvent {
+    AttemptEvent::Read { row: Some(row), dead: vec![], now: NOW + seconds(elapsed) }
 }
 
-pub(super) fn claimed(reply: Reply, row: Row, elapsed: u64) -> Event {
-    Event::Claimed { reply, row: Some(row), now: NOW + seconds(elapsed), elapsed: seconds(elapsed) }
+pub(super) fn claimed(reply: ChangeReply, row: Row, elapsed: u64) -> AttemptEvent {
+    AttemptEvent::Claimed { reply, row: Some(row), now: NOW + seconds(elapsed), elapsed: seconds(elapsed) }
 }
 
-pub(super) fn changed() -> Event {
-    Event::Changed { reply: Reply::Done }
+pub(super) fn changed() -> AttemptEvent {
+    AttemptEvent::Changed { reply: ChangeReply::Done }
 }
 
 pub(super) fn mine() -> Row {
@@ -69,9 +69,9 @@ fn doubtful() -> Row {
 
 #[test]
 fn journal_entries_of_the_key_go_first() {
-    let (mut machine, first) = Machine::start(id(ME), id(51), (INCARNATION, GENERATION), rules(), true);
+    let (mut machine, first) = AttemptMachine::start(id(ME), id(51), (INCARNATION, GENERATION), rules(), true);
     assert_eq!(name(&first), "flush");
-    plays("flushed", &mut machine, vec![(Event::Flushed, "read"), (read(row()), "slot")]);
+    plays("flushed", &mut machine, vec![(AttemptEvent::Flushed, "read"), (read(row()), "slot")]);
 }
 
 #[test]
@@ -81,8 +81,8 @@ fn before_the_claim_the_row_decides() {
     let gone = Row { tombstone: tombstone(true), ..moved_doubt.clone() };
     let unclaimed = Row { intent: None, ..claimed_row(&[9]) };
     let refused_later = Row { verdict: verdict(VerdictBy::Idp), ..moved_doubt.clone() };
-    let table: Vec<(&str, Event, &str)> = vec![
-        ("nothing stored", Event::Read { row: None, dead: vec![], now: NOW }, "settled"),
+    let table: Vec<(&str, AttemptEvent, &str)> = vec![
+        ("nothing stored", AttemptEvent::Read { row: None, dead: vec![], now: NOW }, "settled"),
         ("free", read(row()), "slot"),
         ("newer than what was seen", read(newer.clone()), "settled"),
         ("another incarnation", read(Row { incarnation: id(101), ..row() }), "settled"),
@@ -103,7 +103,7 @@ fn before_the_claim_the_row_decides() {
         ),
         (
             "a sender that died on our own disk",
-            Event::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW },
+            AttemptEvent::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW },
             "close 9",
         ),
         ("leased by another", read(claimed_row(&[9])), "until 30"),
@@ -128,7 +128,7 @@ fn before_the_claim_the_row_decides() {
 fn what_was_put_right_is_read_again() {
     for (why, event) in [
         ("raised", read(Row { generation: Generation(3), ..row() })),
-        ("closed", Event::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW }),
+        ("closed", AttemptEvent::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW }),
         ("given up", read_at(doubtful(), 3_660)),
     ] {
         let mut machine = start(rules());
@@ -142,8 +142,14 @@ fn a_doubt_is_recovered_with_what_was_read() {
     let trying = Rules { try_in_doubt: true, ..rules() };
     let recovered = claimed_row(&[9, ME]);
     let mut machine = start(trying);
-    plays("recovery", &mut machine, vec![(read_at(doubtful(), 3_660), "slot"), (Event::Slot(doubtful()), "recover")]);
-    let Effect::Send(sending) = machine.step(claimed(Reply::Done, recovered.clone(), 0)) else { panic!("sends") };
+    plays(
+        "recovery",
+        &mut machine,
+        vec![(read_at(doubtful(), 3_660), "slot"), (AttemptEvent::Slot(doubtful()), "recover")],
+    );
+    let AttemptEffect::Send(sending) = machine.step(claimed(ChangeReply::Done, recovered.clone(), 0)) else {
+        panic!("sends")
+    };
     assert_eq!((sending.first_sent, sending.epoch), (Some(NOW), recovered.epoch), "the answer may be a replay");
     assert_eq!((sending.fingerprint, sending.generation), (fingerprint(1), GENERATION));
 }
@@ -157,35 +163,43 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
     closed.intent.as_mut().unwrap().senders[0].closed = true;
     let answered_at = |now, elapsed| {
         let row = Some(claimed_row(&[9, ME]));
-        Event::Claimed { reply: Reply::Done, row, now: NOW + seconds(now), elapsed: seconds(elapsed) }
+        AttemptEvent::Claimed { reply: ChangeReply::Done, row, now: NOW + seconds(now), elapsed: seconds(elapsed) }
     };
     let table: Vec<(&str, Rules, Row, Script)> = vec![
-        ("within the window", rules(), row(), vec![(claimed(Reply::Done, mine(), 5), "send")]),
+        ("within the window", rules(), row(), vec![(claimed(ChangeReply::Done, mine(), 5), "send")]),
         (
             "later than the window",
             rules(),
             row(),
-            vec![(claimed(Reply::Done, mine(), 6), "cancel 1"), (changed(), "settled")],
+            vec![(claimed(ChangeReply::Done, mine(), 6), "cancel 1"), (changed(), "settled")],
         ),
         (
             "no reply, repeated",
             rules(),
             row(),
-            vec![(Event::NoReply, "repeat"), (Event::NoReply, "repeat"), (claimed(Reply::Done, mine(), 1), "send")],
+            vec![
+                (AttemptEvent::NoReply, "repeat"),
+                (AttemptEvent::NoReply, "repeat"),
+                (claimed(ChangeReply::Done, mine(), 1), "send"),
+            ],
         ),
         (
             "no reply, came late",
             rules(),
             row(),
-            vec![(Event::NoReply, "repeat"), (claimed(Reply::Done, mine(), 9), "cancel 1"), (changed(), "settled")],
+            vec![
+                (AttemptEvent::NoReply, "repeat"),
+                (claimed(ChangeReply::Done, mine(), 9), "cancel 1"),
+                (changed(), "settled"),
+            ],
         ),
         (
             "no reply, came late, and its lease is another's",
             rules(),
             row(),
             vec![
-                (Event::NoReply, "repeat"),
-                (claimed(Reply::Refused, over, 99), "close 1"),
+                (AttemptEvent::NoReply, "repeat"),
+                (claimed(ChangeReply::Refused, over, 99), "close 1"),
                 (changed(), "read"),
                 (read_at(closed, 99), "until 3660"),
             ],
@@ -194,14 +208,14 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             "refused: another was faster",
             rules(),
             row(),
-            vec![(claimed(Reply::Refused, claimed_row(&[9]), 0), "read"), (read(claimed_row(&[9])), "until 30")],
+            vec![(claimed(ChangeReply::Refused, claimed_row(&[9]), 0), "read"), (read(claimed_row(&[9])), "until 30")],
         ),
         (
             "refused: the row is newer",
             rules(),
             row(),
             vec![
-                (claimed(Reply::Refused, Row { generation: Generation(5), ..row() }, 0), "read"),
+                (claimed(ChangeReply::Refused, Row { generation: Generation(5), ..row() }, 0), "read"),
                 (read(Row { generation: Generation(5), ..row() }), "settled"),
             ],
         ),
@@ -209,21 +223,24 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             "recovered within the grace",
             graceful,
             doubtful(),
-            vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
+            vec![(claimed(ChangeReply::Done, recovered.clone(), 5), "send")],
         ),
         (
             "recovered, never rotates",
             Rules { never_rotates: true, ..rules() },
             doubtful(),
-            vec![(claimed(Reply::Done, recovered.clone(), 5), "send")],
+            vec![(claimed(ChangeReply::Done, recovered.clone(), 5), "send")],
         ),
         (
             "refused to another one while the reply was lost",
             graceful,
             doubtful(),
             vec![
-                (Event::NoReply, "repeat"),
-                (claimed(Reply::Done, Row { verdict: verdict(VerdictBy::Idp), ..recovered.clone() }, 3), "cancel 1"),
+                (AttemptEvent::NoReply, "repeat"),
+                (
+                    claimed(ChangeReply::Done, Row { verdict: verdict(VerdictBy::Idp), ..recovered.clone() }, 3),
+                    "cancel 1",
+                ),
                 (changed(), "settled"),
             ],
         ),
@@ -232,8 +249,8 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             rules(),
             row(),
             vec![
-                (Event::NoReply, "repeat"),
-                (claimed(Reply::Done, Row { held: Some("by hand".into()), ..mine() }, 3), "cancel 1"),
+                (AttemptEvent::NoReply, "repeat"),
+                (claimed(ChangeReply::Done, Row { held: Some("by hand".into()), ..mine() }, 3), "cancel 1"),
                 (changed(), "settled"),
             ],
         ),
@@ -251,13 +268,14 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
         // Read at a moment at which the row can be claimed or recovered.
         let now = if row.intent.is_some() { 55 } else { 0 };
         machine.step(read_at(row.clone(), now));
-        machine.step(Event::Slot(row));
+        machine.step(AttemptEvent::Slot(row));
         plays(why, &mut machine, script);
     }
 }
 
 #[test]
 fn a_provider_that_is_not_to_be_asked_ends_the_attempt() {
-    let script = vec![(read(row()), "slot"), (Event::NotBefore(WALL_NOW + seconds(7), Cause::IdpThrottled), "until 7")];
+    let script =
+        vec![(read(row()), "slot"), (AttemptEvent::NotBefore(WALL_NOW + seconds(7), Cause::IdpThrottled), "until 7")];
     plays("throttled", &mut start(rules()), script);
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-type Spoil = fn(&mut Row);
+type SpoilRow = fn(&mut Row);
 
 #[test]
 fn a_claim_takes_the_lease_and_records_the_intent() {
@@ -11,10 +11,10 @@ fn a_claim_takes_the_lease_and_records_the_intent() {
         Intent { generation: GENERATION, since: now, settle_from: now, recovered: false, senders: vec![sender] };
     let lease = Lease { attempt: id(1), owner: id(51), until: now + LEASE };
     assert_eq!(taken, Row { epoch: 8, lease: Some(lease), intent: Some(intent), ..row() });
-    assert_eq!((reply, sides), (Reply::Done, vec![]));
+    assert_eq!((reply, sides), (ChangeReply::Done, vec![]));
 }
 
-const SPOILED: [(&str, Spoil); 9] = [
+const SPOILED: [(&str, SpoilRow); 9] = [
     ("another incarnation", |row| row.incarnation = id(200)),
     ("a newer generation", |row| row.generation = Generation(5)),
     ("an older generation", |row| row.generation = Generation(3)),
@@ -32,7 +32,7 @@ fn a_claim_is_refused_unless_the_row_is_free_and_as_expected() {
     for (why, spoil) in SPOILED {
         let mut row = row();
         spoil(&mut row);
-        assert_eq!(apply(&claim, &row, NOW).reply, Reply::Refused, "{why}");
+        assert_eq!(apply(&claim, &row, NOW).reply, ChangeReply::Refused, "{why}");
         refused(&claim, &row, NOW);
     }
     let mut doubtful = claimed_row(&[2]);
@@ -45,7 +45,7 @@ fn a_recovery_is_refused_unless_everything_is_as_it_was_read() {
     let mut doubtful = claimed_row(&[2]);
     doubtful.lease = None;
     let recover = Change::Recover(recover(1, &doubtful));
-    let own: [(&str, Spoil); 3] = [
+    let own: [(&str, SpoilRow); 3] = [
         ("a recovery in between", |row| row.epoch += 1),
         ("no doubt any more", |row| row.intent = None),
         ("another doubt", |row| row.intent.as_mut().unwrap().senders[0].closed = true),
@@ -53,7 +53,7 @@ fn a_recovery_is_refused_unless_everything_is_as_it_was_read() {
     for (why, spoil) in SPOILED.into_iter().chain(own) {
         let mut row = doubtful.clone();
         spoil(&mut row);
-        assert_eq!(apply(&recover, &row, NOW).reply, Reply::Refused, "{why}");
+        assert_eq!(apply(&recover, &row, NOW).reply, ChangeReply::Refused, "{why}");
         refused(&recover, &row, NOW);
     }
 }
@@ -80,7 +80,7 @@ fn a_recovery_keeps_the_grace_restarts_settling_and_drops_closed_senders() {
     let now = NOW + seconds(50);
     let (taken, reply, _) = taken(&Change::Recover(recover(1, &doubtful)), &doubtful, now);
     let intent = taken.intent.unwrap();
-    assert_eq!((reply, taken.epoch), (Reply::Done, doubtful.epoch + 1));
+    assert_eq!((reply, taken.epoch), (ChangeReply::Done, doubtful.epoch + 1));
     assert_eq!((intent.since, intent.settle_from, intent.recovered), (NOW, now, true));
     let senders: Vec<_> = intent.senders.iter().map(|sender| (sender.attempt, sender.closed)).collect();
     assert_eq!(senders, [(id(3), false), (id(1), false)]);
@@ -91,7 +91,7 @@ fn a_recovery_keeps_the_grace_restarts_settling_and_drops_closed_senders() {
 fn a_claim_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is_over() {
     let claimed = claimed_row(&[1]);
     let again = apply(&Change::Claim(claim(1, &row())), &claimed, NOW + seconds(1_000));
-    assert_eq!((again.row, again.reply), (None, Reply::Done));
+    assert_eq!((again.row, again.reply), (None, ChangeReply::Done));
     // Another one took over meanwhile.
     refused(&Change::Claim(claim(1, &row())), &claimed_row(&[1, 2]), NOW);
 }
@@ -103,7 +103,7 @@ fn a_recovery_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease
     let recover = Change::Recover(recover(1, &doubtful));
     let (recovered, ..) = taken(&recover, &doubtful, NOW + seconds(50));
     let again = apply(&recover, &recovered, NOW + seconds(1_000));
-    assert_eq!((again.row, again.reply), (None, Reply::Done));
+    assert_eq!((again.row, again.reply), (None, ChangeReply::Done));
     // Another one took over meanwhile.
     let lease = Some(Lease { attempt: id(3), owner: id(53), until: NOW + seconds(90) });
     refused(&recover, &Row { lease, ..recovered }, NOW + seconds(80));
@@ -130,7 +130,7 @@ fn renewing_prolongs_the_own_lease_and_never_takes_one_back() {
 
 #[test]
 fn nothing_can_be_changed_where_nothing_is_stored() {
-    let found = || Found { row: None, now: NOW, floor: Generation(0), known: Known::New };
+    let found = || ChangeInput { row: None, now: NOW, floor: Generation(0), known: LookupResult::New };
     let changes = [
         Change::Claim(claim(1, &row())),
         Change::Renew { attempt: id(1), lease: LEASE },
@@ -142,6 +142,9 @@ fn nothing_can_be_changed_where_nothing_is_stored() {
     ];
     for change in changes {
         let applied = change.apply(found());
-        assert!(applied.row.is_none() && applied.sides.is_empty() && applied.reply == Reply::Refused, "{change:?}");
+        assert!(
+            applied.row.is_none() && applied.sides.is_empty() && applied.reply == ChangeReply::Refused,
+            "{change:?}"
+        );
     }
 }

@@ -26,15 +26,15 @@ fn a_commit_stores_the_answer_and_ends_the_claim() {
         ..claimed
     };
     assert_eq!(stored, expected);
-    assert_eq!((reply, sides), (Reply::Resolved(Resolution::Own), vec![Side::Spent(fingerprint(1))]));
+    assert_eq!((reply, sides), (ChangeReply::Resolved(Resolution::Own), vec![Side::Spent(fingerprint(1))]));
 }
 
 #[test]
 fn a_commit_asks_for_incarnation_and_generation_and_never_for_the_lease() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));
-    type Change = fn(&mut Row);
-    let moved: [(&str, Change, bool); 8] = [
+    type RowChange = fn(&mut Row);
+    let moved: [(&str, RowChange, bool); 8] = [
         ("its lease is another's", |row| row.lease = claimed_row(&[1, 2]).lease, true),
         ("nothing is left of its claim", |row| (row.lease, row.intent) = (None, None), true),
         ("the store went back", |row| row.generation = Generation(2), true),
@@ -106,8 +106,8 @@ fn being_spent(row: &mut Row) {
 
 #[test]
 fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
-    type Spoil = fn(&mut Row, &mut Commit);
-    let table: [(&str, Spoil, Resolution); 20] = [
+    type SpoilCommit = fn(&mut Row, &mut Commit);
+    let table: [(&str, SpoilCommit, Resolution); 20] = [
         ("stored before", |row, _| row.commit = Some(Attempted { attempt: id(9), epoch: 9 }), Resolution::Own),
         (
             "stored before, and disconnected",
@@ -183,7 +183,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
         assert_eq!(resolve(&row, &answer), place, "{why}");
         let before = generation_of(&row);
         let applied = apply(&committed(&answer), &row, NOW);
-        assert_eq!(applied.reply, Reply::Resolved(place), "{why}");
+        assert_eq!(applied.reply, ChangeReply::Resolved(place), "{why}");
         let after = applied.row.map_or(before, |row| generation_of(&row));
         assert_eq!(after, before + u64::from(place == Resolution::Replace), "{why}");
     }
@@ -196,7 +196,7 @@ fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation
     // Given up, then connected without a refresh token, twice.
     let connected = Row { generation: Generation(6), verdict: verdict(VerdictBy::Doubt), ..row() };
     let (stored, reply, sides) = taken(&committed(&answer), &connected, NOW);
-    assert_eq!(reply, Reply::Resolved(Resolution::Replace));
+    assert_eq!(reply, ChangeReply::Resolved(Resolution::Replace));
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
     assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
 
@@ -209,7 +209,7 @@ fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
     // ... or a later one: then this answer is spent too, and the doubt must stand.
     let applied = apply(&committed(&answer), &raised(6), NOW);
-    assert_eq!((applied.row, applied.reply), (None, Reply::Resolved(Resolution::MovedOn)));
+    assert_eq!((applied.row, applied.reply), (None, ChangeReply::Resolved(Resolution::MovedOn)));
 
     // A provider that kept the token gives nothing that could be lost.
     for kept in [None, Some(token(1))] {
@@ -260,7 +260,7 @@ fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
     let another = Commit { parent: fingerprint(7), ..answer.clone() };
     for (answer, place) in [(answer, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
         let (left, reply, _) = taken(&committed(&answer), &row, NOW);
-        assert_eq!(reply, Reply::Resolved(place));
+        assert_eq!(reply, ChangeReply::Resolved(place));
         let others: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
         assert_eq!((others, left.lease), (vec![id(4), id(5)], None), "{place:?}");
     }
@@ -279,7 +279,7 @@ fn an_answer_to_a_grant_that_is_gone_is_revoked() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));
     let tombstone =
-        taken(&Change::Disconnect(crate::protocol::Disconnect { revoke: true, purge: false }), &claimed, NOW).0;
+        taken(&Change::Disconnect(crate::protocol::DisconnectChange { revoke: true, purge: false }), &claimed, NOW).0;
     let applied = apply(&answer, &tombstone, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     let left = applied.row.unwrap();

@@ -1,18 +1,18 @@
 use super::*;
-use crate::protocol::{Disconnect, Unchanged, resolve::Resolution};
+use crate::protocol::{DisconnectChange, Unchanged, resolve::Resolution};
 
 fn connected(new: Option<u8>) -> Change {
     Change::Connect(Box::new(connect(new, 200)))
 }
 
-fn found(row: Option<&Row>, known: Known, floor: u64) -> Found<'_> {
-    Found { row, now: NOW + seconds(30), floor: Generation(floor), known }
+fn found(row: Option<&Row>, known: LookupResult, floor: u64) -> ChangeInput<'_> {
+    ChangeInput { row, now: NOW + seconds(30), floor: Generation(floor), known }
 }
 
 #[test]
 fn the_first_connect_starts_above_the_floor() {
     for floor in [0, 41] {
-        let applied = connected(Some(2)).apply(found(None, Known::New, floor));
+        let applied = connected(Some(2)).apply(found(None, LookupResult::New, floor));
         let row = applied.row.unwrap();
         assert_eq!((row.generation, row.incarnation), (Generation(floor + 1), id(200)));
         assert_eq!((row.refresh_token, row.parent, row.commit), (Some(token(2)), None, None));
@@ -26,7 +26,7 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
     for (before, floor, generation) in
         [(row(), 0, 5), (claimed_row(&[1]), 0, 5), (full_row(), 0, 5), (row(), 50, 51), (revoked, 0, 5)]
     {
-        let applied = connected(Some(2)).apply(found(Some(&before), Known::New, floor));
+        let applied = connected(Some(2)).apply(found(Some(&before), LookupResult::New, floor));
         let row = applied.row.unwrap();
         assert_eq!((row.incarnation, row.generation), (id(200), Generation(generation)));
         assert_eq!((&row.lease, &row.intent, &row.alt, &row.verdict), (&None, &None, &None, &None));
@@ -42,8 +42,8 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
 
 #[test]
 fn a_connect_drops_queued_revocations_that_would_hit_the_whole_user() {
-    let connect = Connect { cancels_revocations: true, ..connect(Some(2), 200) };
-    let applied = Change::Connect(Box::new(connect)).apply(found(Some(&full_row()), Known::New, 0));
+    let connect = ConnectChange { cancels_revocations: true, ..connect(Some(2), 200) };
+    let applied = Change::Connect(Box::new(connect)).apply(found(Some(&full_row()), LookupResult::New, 0));
     assert!(applied.sides.contains(&Side::CancelRevocations));
     assert!(!applied.sides.iter().any(|side| matches!(side, Side::Revoke(_))));
 }
@@ -51,37 +51,43 @@ fn a_connect_drops_queued_revocations_that_would_hit_the_whole_user() {
 #[test]
 fn a_replayed_connect_changes_nothing_and_says_so() {
     let table = [
-        ("current", row(), Some(1), Known::Spent, Reply::Unchanged(Unchanged::AlreadyConnected)),
-        ("current, in flight", claimed_row(&[1]), Some(1), Known::Spent, Reply::Unchanged(Unchanged::AlreadyConnected)),
+        ("current", row(), Some(1), LookupResult::Spent, ChangeReply::Unchanged(Unchanged::AlreadyConnected)),
+        (
+            "current, in flight",
+            claimed_row(&[1]),
+            Some(1),
+            LookupResult::Spent,
+            ChangeReply::Unchanged(Unchanged::AlreadyConnected),
+        ),
         (
             "current, given up in doubt",
             Row { verdict: verdict(VerdictBy::Doubt), ..row() },
             Some(1),
-            Known::Spent,
-            Reply::Unchanged(Unchanged::AlreadyConnected),
+            LookupResult::Spent,
+            ChangeReply::Unchanged(Unchanged::AlreadyConnected),
         ),
         (
             "current, sticky",
             Row { verdict: verdict(VerdictBy::Application), ..row() },
             Some(1),
-            Known::Spent,
-            Reply::Unchanged(Unchanged::AlreadyConnected),
+            LookupResult::Spent,
+            ChangeReply::Unchanged(Unchanged::AlreadyConnected),
         ),
         (
             "current, disconnected",
             Row { tombstone: tombstone(true), ..row() },
             Some(1),
-            Known::Spent,
-            Reply::Unchanged(Unchanged::TokenAlreadySpent),
+            LookupResult::Spent,
+            ChangeReply::Unchanged(Unchanged::TokenAlreadySpent),
         ),
-        ("spent", row(), Some(9), Known::Spent, Reply::Unchanged(Unchanged::TokenAlreadySpent)),
-        ("another key's", row(), Some(9), Known::Elsewhere, Reply::Duplicate),
+        ("spent", row(), Some(9), LookupResult::Spent, ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)),
+        ("another key's", row(), Some(9), LookupResult::Elsewhere, ChangeReply::Duplicate),
         (
             "no refresh token while one is in flight",
             claimed_row(&[1]),
             None,
-            Known::New,
-            Reply::Unchanged(Unchanged::RefreshInFlight),
+            LookupResult::New,
+            ChangeReply::Unchanged(Unchanged::RefreshInFlight),
         ),
     ];
     for (why, row, new, known, reply) in table {
@@ -89,17 +95,17 @@ fn a_replayed_connect_changes_nothing_and_says_so() {
         assert!(applied.row.is_none() && applied.sides.is_empty(), "{why}");
         assert_eq!(applied.reply, reply, "{why}");
     }
-    let duplicate = connected(Some(9)).apply(found(None, Known::Elsewhere, 0));
-    assert!(duplicate.row.is_none() && duplicate.reply == Reply::Duplicate);
+    let duplicate = connected(Some(9)).apply(found(None, LookupResult::Elsewhere, 0));
+    assert!(duplicate.row.is_none() && duplicate.reply == ChangeReply::Duplicate);
 }
 
 #[test]
 fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keeps_the_incarnation() {
     let refused =
         Row { verdict: verdict(VerdictBy::Idp), retry_at: Some(WALL_NOW + seconds(900)), ..claimed_row(&[1]) };
-    let applied = connected(Some(1)).apply(found(Some(&refused), Known::Spent, 0));
+    let applied = connected(Some(1)).apply(found(Some(&refused), LookupResult::Spent, 0));
     let row = applied.row.unwrap();
-    assert_eq!(applied.reply, Reply::Done);
+    assert_eq!(applied.reply, ChangeReply::Done);
     assert_eq!((row.verdict, row.due_at, row.retry_at), (None, Some(WALL_NOW + seconds(30)), None));
     assert_eq!((row.incarnation, row.generation), (INCARNATION, GENERATION));
     assert_eq!(row.intent, refused.intent, "what another may still receive stays a doubt");
@@ -107,21 +113,21 @@ fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keep
 
 #[test]
 fn a_connect_without_refresh_token_keeps_the_stored_one() {
-    let applied = connected(None).apply(found(Some(&row()), Known::New, 0));
+    let applied = connected(None).apply(found(Some(&row()), LookupResult::New, 0));
     let stored = applied.row.unwrap();
     assert_eq!((stored.refresh_token, stored.incarnation), (Some(token(1)), INCARNATION));
     assert_eq!((stored.generation, stored.document), (Generation(5), document(99)));
     assert_eq!(applied.sides, []);
 
     for nothing_to_keep in [Row { refresh_token: None, ..row() }, Row { tombstone: tombstone(true), ..row() }] {
-        let stored = connected(None).apply(found(Some(&nothing_to_keep), Known::New, 0)).row.unwrap();
+        let stored = connected(None).apply(found(Some(&nothing_to_keep), LookupResult::New, 0)).row.unwrap();
         assert_eq!((stored.refresh_token, stored.incarnation), (None, id(200)));
     }
 }
 
 #[test]
 fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
-    let disconnect = Change::Disconnect(Disconnect { revoke: true, purge: false });
+    let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
     let quiet = Row { alt: alt(5, 6, 7), ..row() };
     let (left, _, sides) = taken(&disconnect, &quiet, NOW);
     let restorable = |row: &Row| row.tombstone.unwrap().restorable;
@@ -133,7 +139,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
     let spent = Side::Spent(fingerprint(1));
     assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it, too");
 
-    let (left, _, sides) = taken(&Change::Disconnect(Disconnect { revoke: false, purge: false }), &quiet, NOW);
+    let (left, _, sides) = taken(&Change::Disconnect(DisconnectChange { revoke: false, purge: false }), &quiet, NOW);
     assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));
     let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     assert!(!restorable(&taken(&disconnect, &refused, NOW).0));
@@ -142,7 +148,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
 #[test]
 fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
     let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
-    let gone = |revoke| taken(&Change::Disconnect(Disconnect { revoke, purge: false }), &claimed, NOW).0;
+    let gone = |revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), &claimed, NOW).0;
     let ends = [
         ("settled", Change::Clear { incarnation: INCARNATION, intent: claimed.intent.clone().unwrap() }),
         ("not spent", Change::Cancel(ending(1, &claimed))),
@@ -157,7 +163,7 @@ fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
 
 #[test]
 fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
     let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
     assert!(!left.tombstone.unwrap().restorable);
@@ -169,10 +175,10 @@ fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
 
 #[test]
 fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
     for (cancels_revocations, revoked) in [(false, true), (true, false)] {
-        let connect = Connect { cancels_revocations, ..connect(Some(2), 200) };
-        let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), Known::New, 0));
+        let connect = ConnectChange { cancels_revocations, ..connect(Some(2), 200) };
+        let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), LookupResult::New, 0));
         assert_eq!(applied.sides.contains(&Side::Revoke(token(1))), revoked);
     }
 }
@@ -180,8 +186,8 @@ fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
 #[test]
 fn a_connect_that_expects_something_changes_nothing_else() {
     let tried = |row: Option<&Row>, only, compared| {
-        let connect = Connect { only, compared, ..connect(Some(2), 200) };
-        Change::Connect(Box::new(connect)).apply(found(row, Known::New, 0))
+        let connect = ConnectChange { only, compared, ..connect(Some(2), 200) };
+        Change::Connect(Box::new(connect)).apply(found(row, LookupResult::New, 0))
     };
     use Expected::{Anything, At, Nothing};
     let gone = Row { tombstone: tombstone(true), ..row() };
@@ -195,38 +201,42 @@ fn a_connect_that_expects_something_changes_nothing_else() {
         (&None, Nothing, true),
         (&None, At(Generation(0)), false),
     ] {
-        for (only, compared, refused) in [(expected, Anything, Reply::Mismatch), (Anything, expected, Reply::Moved)] {
+        for (only, compared, refused) in
+            [(expected, Anything, ChangeReply::Mismatch), (Anything, expected, ChangeReply::Moved)]
+        {
             let applied = tried(row.as_ref(), only, compared);
             assert_eq!(applied.row.is_some(), fits, "{expected:?}");
-            assert_eq!(applied.reply, if fits { Reply::Done } else { refused });
+            assert_eq!(applied.reply, if fits { ChangeReply::Done } else { refused });
             assert_eq!(applied.sides.is_empty(), !fits);
         }
     }
-    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, Reply::Mismatch, "nobody need compare again");
+    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, ChangeReply::Mismatch, "nobody need compare again");
 }
 
 #[test]
 fn a_replay_says_that_it_is_one_whatever_it_expects() {
     let replayed = |new, known| {
-        let connect = Connect { only: Expected::Nothing, ..connect(Some(new), 200) };
+        let connect = ConnectChange { only: Expected::Nothing, ..connect(Some(new), 200) };
         Change::Connect(Box::new(connect)).apply(found(Some(&row()), known, 0)).reply
     };
-    assert_eq!(replayed(1, Known::Spent), Reply::Unchanged(Unchanged::AlreadyConnected));
-    assert_eq!(replayed(9, Known::Spent), Reply::Unchanged(Unchanged::TokenAlreadySpent));
-    assert_eq!(replayed(9, Known::Elsewhere), Reply::Duplicate);
+    assert_eq!(replayed(1, LookupResult::Spent), ChangeReply::Unchanged(Unchanged::AlreadyConnected));
+    assert_eq!(replayed(9, LookupResult::Spent), ChangeReply::Unchanged(Unchanged::TokenAlreadySpent));
+    assert_eq!(replayed(9, LookupResult::Elsewhere), ChangeReply::Duplicate);
     let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
-    let forgiving = Connect { only: Expected::Nothing, ..connect(Some(1), 200) };
-    let applied = Change::Connect(Box::new(forgiving)).apply(found(Some(&refused), Known::Spent, 0));
-    assert_eq!((applied.row, applied.reply), (None, Reply::Mismatch), "it would change something");
+    let forgiving = ConnectChange { only: Expected::Nothing, ..connect(Some(1), 200) };
+    let applied = Change::Connect(Box::new(forgiving)).apply(found(Some(&refused), LookupResult::Spent, 0));
+    assert_eq!((applied.row, applied.reply), (None, ChangeReply::Mismatch), "it would change something");
 }
 
 #[test]
 fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
     let restored =
-        |row: &Row, known| Change::Restore.apply(Found { now: NOW + seconds(9), ..found(Some(row), known, 0) });
+        |row: &Row, known| Change::Restore.apply(ChangeInput { now: NOW + seconds(9), ..found(Some(row), known, 0) });
     let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(WALL_NOW), ..row() };
-    for (revoke, known) in [(true, Known::Unrevoked), (false, Known::New), (false, Known::Unrevoked)] {
-        let gone = taken(&Change::Disconnect(Disconnect { revoke, purge: false }), &held, NOW).0;
+    for (revoke, known) in
+        [(true, LookupResult::Unrevoked), (false, LookupResult::New), (false, LookupResult::Unrevoked)]
+    {
+        let gone = taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), &held, NOW).0;
         let applied = restored(&gone, known);
         let expected = Row {
             generation: Generation(6),
@@ -235,29 +245,29 @@ fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
             changed_at: NOW + seconds(9),
             ..held.clone()
         };
-        assert_eq!((applied.row, applied.reply), (Some(expected), Reply::Done));
+        assert_eq!((applied.row, applied.reply), (Some(expected), ChangeReply::Done));
         assert_eq!(applied.sides, [Side::Keep(token(1)), Side::Keep(token(5))]);
     }
-    let unchanged = restored(&row(), Known::Unrevoked);
-    assert_eq!((unchanged.row, unchanged.reply), (None, Reply::Done), "it is connected");
+    let unchanged = restored(&row(), LookupResult::Unrevoked);
+    assert_eq!((unchanged.row, unchanged.reply), (None, ChangeReply::Done), "it is connected");
 }
 
 #[test]
 fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
     let restored = |row: &Row, known| Change::Restore.apply(found(Some(row), known, 0));
-    let gone = |row: &Row, revoke| taken(&Change::Disconnect(Disconnect { revoke, purge: false }), row, NOW).0;
+    let gone = |row: &Row, revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), row, NOW).0;
     let verdict = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     let late = apply(&committed(&commit(1, &claimed_row(&[1]), 2)), &gone(&row(), false), NOW).row.unwrap();
     for (why, row, known) in [
-        ("revoked, or about to be", gone(&row(), true), Known::New),
-        ("another key's", gone(&row(), false), Known::Elsewhere),
-        ("refused before", gone(&verdict, false), Known::Unrevoked),
-        ("in flight before", gone(&claimed_row(&[1]), false), Known::Unrevoked),
-        ("answered late", late, Known::Unrevoked),
+        ("revoked, or about to be", gone(&row(), true), LookupResult::New),
+        ("another key's", gone(&row(), false), LookupResult::Elsewhere),
+        ("refused before", gone(&verdict, false), LookupResult::Unrevoked),
+        ("in flight before", gone(&claimed_row(&[1]), false), LookupResult::Unrevoked),
+        ("answered late", late, LookupResult::Unrevoked),
     ] {
         let applied = restored(&row, known);
         assert!(applied.row.is_none() && applied.sides.is_empty(), "{why}");
-        assert_eq!(applied.reply, Reply::Refused, "{why}");
+        assert_eq!(applied.reply, ChangeReply::Refused, "{why}");
     }
 }
 
@@ -265,11 +275,11 @@ fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
 fn an_answer_that_comes_after_the_restore_finds_its_place() {
     // Sent before its row's own refresh, and answered after the disconnect was taken back.
     let stored = taken(&committed(&commit(2, &claimed_row(&[1, 2]), 3)), &claimed_row(&[1, 2]), NOW).0;
-    let gone = taken(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &stored, NOW).0;
-    let back = Change::Restore.apply(found(Some(&gone), Known::Unrevoked, 0)).row.unwrap();
+    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &stored, NOW).0;
+    let back = Change::Restore.apply(found(Some(&gone), LookupResult::Unrevoked, 0)).row.unwrap();
     let late = Commit { epoch: 8, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, reply, sides) = taken(&committed(&late), &back, NOW);
-    assert_eq!((reply, left.alt), (Reply::Resolved(Resolution::Alt), alt(2, 1, 8)));
+    assert_eq!((reply, left.alt), (ChangeReply::Resolved(Resolution::Alt), alt(2, 1, 8)));
     assert_eq!(sides, [], "nothing is revoked");
 }
 
@@ -284,7 +294,7 @@ fn a_required_reconnect_is_sticky() {
     assert_eq!((again.by, again.since), (VerdictBy::Application, NOW), "the user was to reconnect before");
     let (stored, ..) = taken(&committed(&commit(1, &claimed_row(&[1]), 2)), &left, NOW);
     assert_eq!((stored.verdict, stored.refresh_token), (Some(sticky), Some(token(2))));
-    assert!(connected(Some(3)).apply(found(Some(&left), Known::New, 0)).row.unwrap().verdict.is_none());
+    assert!(connected(Some(3)).apply(found(Some(&left), LookupResult::New, 0)).row.unwrap().verdict.is_none());
     refused(&require, &Row { tombstone: tombstone(false), ..row() }, NOW);
 }
 
@@ -294,14 +304,14 @@ fn a_hold_lasts_until_its_release_and_touches_nothing_else() {
     for row in [row(), claimed_row(&[1]), Row { verdict: verdict(VerdictBy::Idp), ..claimed_row(&[1, 2]) }] {
         let (held, reply, sides) = taken(&hold("by hand"), &row, NOW + seconds(5));
         assert_eq!(held, Row { held: Some("by hand".to_owned()), ..row.clone() });
-        assert_eq!((reply, sides), (Reply::Done, vec![]));
+        assert_eq!((reply, sides), (ChangeReply::Done, vec![]));
         let (again, ..) = taken(&hold("copied database"), &held, NOW);
         assert_eq!(again.held.as_deref(), Some("copied database"), "the last reason stands");
         let (released, reply, sides) = taken(&Change::Release, &again, NOW + seconds(9));
-        assert_eq!((released, reply, sides), (row, Reply::Done, vec![]));
+        assert_eq!((released, reply, sides), (row, ChangeReply::Done, vec![]));
     }
     let released = apply(&Change::Release, &row(), NOW);
-    assert_eq!((released.row, released.reply), (None, Reply::Done));
+    assert_eq!((released.row, released.reply), (None, ChangeReply::Done));
 }
 
 #[test]
@@ -317,7 +327,7 @@ fn what_runs_when_a_row_is_held_goes_on_and_nothing_else_ends_the_hold() {
     let claimed = claimed_row(&[1]);
     let held = Row { held: Some("by hand".to_owned()), ..claimed.clone() };
     let renew = Change::Renew { attempt: id(1), lease: LEASE };
-    let disconnect = Change::Disconnect(Disconnect { revoke: true, purge: false });
+    let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
     let answer = committed(&commit(1, &claimed, 2));

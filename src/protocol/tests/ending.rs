@@ -1,7 +1,7 @@
 use super::*;
 
-fn fault() -> Fault {
-    Fault { evidence: Evidence::ours("temporarily_unavailable"), cause: Cause::IdpThrottled }
+fn fault() -> AttemptFault {
+    AttemptFault { evidence: Evidence::ours("temporarily_unavailable"), cause: Cause::IdpThrottled }
 }
 
 fn failing(attempt: u8, row: &Row) -> Ending {
@@ -29,7 +29,7 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
     let retry_at = Some(WALL_NOW + seconds(60));
     let expected =
         Row { lease: None, intent: None, retry_at, last_error: Some(error.into()), changed_at: now, ..claimed };
-    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![]));
+    assert_eq!((left, reply, sides), (expected, ChangeReply::Done, vec![]));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn settling_runs_from_the_latest_end_and_no_repetition_moves_it() {
     let settle_from = |row: &Row| row.intent.as_ref().unwrap().settle_from;
     let (left, ..) = taken(&close(1), &row, NOW + seconds(9));
     let again = apply(&close(1), &left, NOW + seconds(20));
-    assert_eq!((again.row, again.reply), (None, Reply::Done), "its acknowledgement was lost");
+    assert_eq!((again.row, again.reply), (None, ChangeReply::Done), "its acknowledgement was lost");
     let (left, ..) = taken(&close(2), &left, NOW + seconds(7));
     assert_eq!(settle_from(&left), NOW + seconds(9), "a clock that was stepped back");
 }
@@ -75,7 +75,7 @@ fn an_end_of_nothing_changes_nothing() {
     for row in &rows {
         for change in [Change::Cancel(failing(1, row)), Change::Close(failing(1, row))] {
             let applied = apply(&change, row, NOW);
-            assert_eq!((applied.row, applied.reply), (None, Reply::Done), "{change:?}");
+            assert_eq!((applied.row, applied.reply), (None, ChangeReply::Done), "{change:?}");
         }
     }
 }

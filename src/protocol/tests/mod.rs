@@ -6,17 +6,17 @@ mod commit;
 mod connect;
 mod doubt;
 mod ending;
-mod happening;
 mod purge;
 mod random;
 mod refuse;
 mod sent;
+mod transition;
 
 use std::time::Duration;
 
 use super::{
-    Applied, Change, Claim, Commit, Connect, Ending, Expected, Fault, Found, Known, Recover, Refuse, Reply, Side,
-    doubt::Rules,
+    Applied, AttemptFault, Change, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, Ending, Expected,
+    LookupResult, Recover, Refuse, Side, doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -164,8 +164,8 @@ pub(crate) fn foreign(attempt: u8, row: &Row) -> Change {
 }
 
 /// A consent that brought token `new`, as incarnation `incarnation`.
-pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> Connect {
-    Connect {
+pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> ConnectChange {
+    ConnectChange {
         key: row().key,
         incarnation: id(incarnation),
         client_id: Some("client".to_owned()),
@@ -216,11 +216,11 @@ pub(crate) fn full_row() -> Row {
 }
 
 fn apply(change: &Change, row: &Row, now: StoreTime) -> Applied {
-    change.apply(Found { row: Some(row), now, floor: Generation(0), known: Known::New })
+    change.apply(ChangeInput { row: Some(row), now, floor: Generation(0), known: LookupResult::New })
 }
 
 /// Applies a change that must be taken, and checks that a repetition changes nothing.
-fn taken(change: &Change, row: &Row, now: StoreTime) -> (Row, Reply, Vec<Side>) {
+fn taken(change: &Change, row: &Row, now: StoreTime) -> (Row, ChangeReply, Vec<Side>) {
     let once = apply(change, row, now);
     let written = once.row.expect("the change is taken");
     let twice = apply(change, &written, now);
@@ -232,5 +232,5 @@ fn taken(change: &Change, row: &Row, now: StoreTime) -> (Row, Reply, Vec<Side>) 
 fn refused(change: &Change, row: &Row, now: StoreTime) {
     let applied = apply(change, row, now);
     assert!(applied.row.is_none() && applied.sides.is_empty(), "{change:?} changes the row");
-    assert_eq!(applied.reply, Reply::Refused);
+    assert_eq!(applied.reply, ChangeReply::Refused);
 }

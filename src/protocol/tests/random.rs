@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    Disconnect, Happening,
+    DisconnectChange, Transition,
     doubt::{Doubt, doubt},
     resolve::Resolution,
 };
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum RandomStep {
     Claim(usize),
     Recover(usize),
     /// The provider answers; `true`: with the pair that another request with the same token got.
@@ -35,28 +35,28 @@ enum Step {
     Pass(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = RandomStep> {
     let one = 0..3_usize;
     prop_oneof![
-        6 => one.clone().prop_map(Step::Claim),
-        6 => one.clone().prop_map(Step::Recover),
-        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| Step::Answer(attempt, same)),
-        8 => (0..8_usize).prop_map(Step::Land),
-        3 => one.clone().prop_map(Step::Refuse),
-        1 => one.clone().prop_map(Step::Foreign),
-        3 => one.clone().prop_map(Step::Cancel),
-        3 => one.prop_map(Step::Close),
-        3 => Just(Step::Clear),
-        1 => Just(Step::GiveUp),
-        1 => Just(Step::ConnectNew),
-        1 => Just(Step::ConnectSame),
-        1 => Just(Step::ConnectAccessToken),
-        1 => Just(Step::Disconnect),
-        2 => Just(Step::Restore),
-        1 => Just(Step::RequireReconnect),
-        1 => Just(Step::Hold),
-        2 => Just(Step::Release),
-        6 => (1..100_u64).prop_map(Step::Pass),
+        6 => one.clone().prop_map(RandomStep::Claim),
+        6 => one.clone().prop_map(RandomStep::Recover),
+        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| RandomStep::Answer(attempt, same)),
+        8 => (0..8_usize).prop_map(RandomStep::Land),
+        3 => one.clone().prop_map(RandomStep::Refuse),
+        1 => one.clone().prop_map(RandomStep::Foreign),
+        3 => one.clone().prop_map(RandomStep::Cancel),
+        3 => one.prop_map(RandomStep::Close),
+        3 => Just(RandomStep::Clear),
+        1 => Just(RandomStep::GiveUp),
+        1 => Just(RandomStep::ConnectNew),
+        1 => Just(RandomStep::ConnectSame),
+        1 => Just(RandomStep::ConnectAccessToken),
+        1 => Just(RandomStep::Disconnect),
+        2 => Just(RandomStep::Restore),
+        1 => Just(RandomStep::RequireReconnect),
+        1 => Just(RandomStep::Hold),
+        2 => Just(RandomStep::Release),
+        6 => (1..100_u64).prop_map(RandomStep::Pass),
     ]
 }
 
@@ -67,7 +67,7 @@ struct Sending {
     claimed: Row,
 }
 
-struct World {
+struct RandomWorld {
     row: Row,
     now: StoreTime,
     running: [Option<Sending>; 3],
@@ -85,7 +85,7 @@ struct Listener {
     troubled: bool,
 }
 
-impl World {
+impl RandomWorld {
     fn new() -> Self {
         let (running, maybe_spent) = ([None, None, None], Vec::new());
         Self {
@@ -104,77 +104,78 @@ impl World {
         self.numbers
     }
 
-    fn change(&mut self, change: &Change, known: Known) -> Reply {
-        let applied = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
+    fn change(&mut self, change: &Change, known: LookupResult) -> ChangeReply {
+        let applied = change.apply(ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known });
         let before = self.row.generation;
         if let Some(row) = applied.row {
             assert!(row.generation >= self.row.generation, "the generation falls with {change:?}");
             self.row = row;
         }
-        let again = change.apply(Found { row: Some(&self.row), now: self.now, floor: Generation(0), known });
+        let again = change.apply(ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known });
         let harmless = again.row.is_none_or(|row| row == self.row) || matches!(change, Change::Connect(_));
         assert!(harmless, "a repetition of {change:?} changes the row");
-        self.listen(&applied.happened, applied.reply, before);
+        self.listen(&applied.transitions, applied.reply, before);
         applied.reply
     }
 
     /// Whoever listens knows whether the user must reconnect, and of every doubt that stands; and hears of every
     /// answer that was stored, once.
-    fn listen(&mut self, happened: &[Happening], reply: Reply, before: Generation) {
+    fn listen(&mut self, transitions: &[Transition], reply: ChangeReply, before: Generation) {
         let listener = &mut self.listener;
         let mut renewed = false;
-        for happening in happened {
-            match happening {
-                Happening::Renewed { generation } => renewed = *generation == self.row.generation,
-                Happening::ReconnectRequired { .. } => (listener.refused, listener.troubled) = (true, true),
-                Happening::InDoubt { .. } | Happening::Failing { .. } => {
+        for transition in transitions {
+            match transition {
+                Transition::Renewed { generation } => renewed = *generation == self.row.generation,
+                Transition::ReconnectRequired { .. } => (listener.refused, listener.troubled) = (true, true),
+                Transition::InDoubt { .. } | Transition::Failing { .. } => {
                     (listener.refused, listener.troubled) = (false, true);
                 }
-                Happening::Recovered => {
+                Transition::Recovered => {
                     assert!(listener.troubled, "recovered from nothing that was told");
                     (listener.refused, listener.troubled) = (false, false);
                 }
             }
         }
-        let lands = matches!(reply, Reply::Promoted | Reply::Resolved(Resolution::Own | Resolution::Replace));
-        assert_eq!(renewed, lands && self.row.generation > before, "{reply:?} told {happened:?}");
+        let lands =
+            matches!(reply, ChangeReply::Promoted | ChangeReply::Resolved(Resolution::Own | Resolution::Replace));
+        assert_eq!(renewed, lands && self.row.generation > before, "{reply:?} told {transitions:?}");
         if self.row.tombstone.is_some() {
             self.listener = Listener::default();
             return;
         }
-        assert_eq!(listener.refused, self.row.verdict.is_some(), "{reply:?} told {happened:?}");
+        assert_eq!(listener.refused, self.row.verdict.is_some(), "{reply:?} told {transitions:?}");
         let doubt = self.row.intent.as_ref().filter(|intent| intent.generation == self.row.generation);
         let in_doubt = doubt.is_some_and(|intent| intent.senders.iter().all(|sender| sender.closed));
-        assert!(!in_doubt || listener.troubled, "{reply:?} told {happened:?}, and a doubt stands");
+        assert!(!in_doubt || listener.troubled, "{reply:?} told {transitions:?}, and a doubt stands");
         let calm = doubt.is_none() && self.row.verdict.is_none() && self.row.last_error.is_none();
-        assert!(!calm || !listener.troubled, "{reply:?} told {happened:?}, and all is well");
+        assert!(!calm || !listener.troubled, "{reply:?} told {transitions:?}, and all is well");
     }
 
     fn ended(&mut self, attempt: u8) {
         self.maybe_spent.retain(|(by, _)| *by != attempt);
     }
 
-    fn play(&mut self, step: Step) {
+    fn play(&mut self, step: RandomStep) {
         let spendable = self.row.refresh_token.clone();
         match step {
-            Step::Claim(slot) | Step::Recover(slot) => {
+            RandomStep::Claim(slot) | RandomStep::Recover(slot) => {
                 if self.running[slot].is_some() {
                     return;
                 }
                 let Some(token) = spendable else { return };
                 let number = self.number();
                 let change = match (step, &self.row.intent) {
-                    (Step::Recover(_), Some(_)) if doubt(&self.row, self.now, &rules()) != Some(Doubt::Clear) => {
+                    (RandomStep::Recover(_), Some(_)) if doubt(&self.row, self.now, &rules()) != Some(Doubt::Clear) => {
                         Change::Recover(recover(number, &self.row))
                     }
                     _ => Change::Claim(claim(number, &self.row)),
                 };
-                if self.change(&change, Known::New) == Reply::Done {
+                if self.change(&change, LookupResult::New) == ChangeReply::Done {
                     self.running[slot] = Some(Sending { id: number, claimed: self.row.clone() });
                     self.maybe_spent.push((number, token.fingerprint));
                 }
             }
-            Step::Answer(slot, same_pair) => {
+            RandomStep::Answer(slot, same_pair) => {
                 let Some(sending) = self.running[slot].take() else { return };
                 let mut answer = commit(sending.id, &sending.claimed, 0);
                 let pair = self.answers.iter().find(|other| same_pair && other.parent == answer.parent);
@@ -184,85 +185,85 @@ impl World {
                 });
                 self.answers.push(answer);
             }
-            Step::Land(which) => {
+            RandomStep::Land(which) => {
                 if let Some(answer) = self.answers.get(which).or(self.answers.last()).cloned() {
                     self.land(&answer);
                 }
             }
-            Step::Refuse(slot) => {
+            RandomStep::Refuse(slot) => {
                 if let Some(sending) = self.running[slot].take() {
-                    self.change(&refuse(sending.id, &sending.claimed), Known::New);
+                    self.change(&refuse(sending.id, &sending.claimed), LookupResult::New);
                     self.ended(sending.id);
                 }
             }
-            Step::Foreign(slot) => {
+            RandomStep::Foreign(slot) => {
                 if let Some(sending) = self.running[slot].take() {
-                    self.change(&foreign(sending.id, &sending.claimed), Known::New);
+                    self.change(&foreign(sending.id, &sending.claimed), LookupResult::New);
                 }
             }
-            Step::Cancel(slot) => {
+            RandomStep::Cancel(slot) => {
                 if let Some(sending) = self.running[slot].take() {
-                    self.change(&Change::Cancel(ending(sending.id, &sending.claimed)), Known::New);
+                    self.change(&Change::Cancel(ending(sending.id, &sending.claimed)), LookupResult::New);
                     self.ended(sending.id);
                 }
             }
-            Step::Close(slot) => {
+            RandomStep::Close(slot) => {
                 if let Some(sending) = self.running[slot].take() {
-                    self.change(&Change::Close(ending(sending.id, &sending.claimed)), Known::New);
+                    self.change(&Change::Close(ending(sending.id, &sending.claimed)), LookupResult::New);
                 }
             }
-            Step::Clear | Step::GiveUp => {
+            RandomStep::Clear | RandomStep::GiveUp => {
                 let Some(intent) = self.row.intent.clone() else { return };
                 let incarnation = self.row.incarnation;
                 self.change(
                     &match step {
-                        Step::Clear => Change::Clear { incarnation, intent },
+                        RandomStep::Clear => Change::Clear { incarnation, intent },
                         _ => Change::GiveUp { incarnation, intent },
                     },
-                    Known::New,
+                    LookupResult::New,
                 );
             }
-            Step::ConnectNew => {
+            RandomStep::ConnectNew => {
                 let (new, incarnation) = (self.number(), self.number());
-                self.change(&Change::Connect(Box::new(connect(Some(new), incarnation))), Known::New);
+                self.change(&Change::Connect(Box::new(connect(Some(new), incarnation))), LookupResult::New);
             }
-            Step::ConnectSame => {
+            RandomStep::ConnectSame => {
                 let Some(held) = spendable else { return };
-                let again = Connect { token: Some(held.clone()), ..connect(None, 0) };
-                if self.change(&Change::Connect(Box::new(again)), Known::Spent) == Reply::Done {
+                let again = ConnectChange { token: Some(held.clone()), ..connect(None, 0) };
+                if self.change(&Change::Connect(Box::new(again)), LookupResult::Spent) == ChangeReply::Done {
                     // The provider refused it and then gave it once more: it is good again, unless somebody
                     // may still be sending it.
                     let open: Vec<u8> = self.running.iter().flatten().map(|sending| sending.id).collect();
                     self.maybe_spent.retain(|(by, token)| *token != held.fingerprint || open.contains(by));
                 }
             }
-            Step::ConnectAccessToken => {
+            RandomStep::ConnectAccessToken => {
                 let incarnation = self.number();
-                self.change(&Change::Connect(Box::new(connect(None, incarnation))), Known::New);
+                self.change(&Change::Connect(Box::new(connect(None, incarnation))), LookupResult::New);
             }
-            Step::Disconnect => {
-                self.change(&Change::Disconnect(Disconnect { revoke: true, purge: false }), Known::New);
+            RandomStep::Disconnect => {
+                self.change(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), LookupResult::New);
             }
-            Step::Restore => {
+            RandomStep::Restore => {
                 let refused = self.row.tombstone.is_some_and(|tombstone| !tombstone.restorable);
-                let reply = self.change(&Change::Restore, Known::Unrevoked);
-                assert_eq!(reply, if refused { Reply::Refused } else { Reply::Done });
+                let reply = self.change(&Change::Restore, LookupResult::Unrevoked);
+                assert_eq!(reply, if refused { ChangeReply::Refused } else { ChangeReply::Done });
             }
-            Step::RequireReconnect => {
-                self.change(&Change::RequireReconnect { reason: "left".to_owned() }, Known::New);
+            RandomStep::RequireReconnect => {
+                self.change(&Change::RequireReconnect { reason: "left".to_owned() }, LookupResult::New);
             }
-            Step::Hold => {
-                self.change(&Change::Hold { reason: "by hand".to_owned() }, Known::New);
+            RandomStep::Hold => {
+                self.change(&Change::Hold { reason: "by hand".to_owned() }, LookupResult::New);
             }
-            Step::Release => {
-                self.change(&Change::Release, Known::New);
+            RandomStep::Release => {
+                self.change(&Change::Release, LookupResult::New);
             }
-            Step::Pass(elapsed) => self.now = self.now + seconds(elapsed),
+            RandomStep::Pass(elapsed) => self.now = self.now + seconds(elapsed),
         }
     }
 
     fn land(&mut self, answer: &Commit) {
-        let Reply::Resolved(place) = self.change(&committed(answer), Known::New) else {
+        let ChangeReply::Resolved(place) = self.change(&committed(answer), LookupResult::New) else {
             panic!("a commit is resolved")
         };
         self.ended(answer.attempt.0[0]);
@@ -303,7 +304,7 @@ proptest! {
     fn no_sequence_of_operations_loses_a_token_or_hides_a_spent_one(
         steps in proptest::collection::vec(step(), 1..60)
     ) {
-        let mut world = World::new();
+        let mut world = RandomWorld::new();
         for step in steps {
             world.play(step);
             world.check();

@@ -11,7 +11,7 @@ fn invalid_grant_sends_the_user_through_consent() {
     }));
     assert_eq!((&left.verdict, &left.lease, &left.intent), (&refused, &None, &None));
     assert_eq!((left.generation, left.refresh_token), (GENERATION, Some(token(1))));
-    assert_eq!((reply, sides), (Reply::Done, vec![]));
+    assert_eq!((reply, sides), (ChangeReply::Done, vec![]));
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn invalid_grant_only_takes_its_sender_from_a_row_that_is_newer() {
     ] {
         let (left, reply, sides) = taken(&refuse(1, &row()), &newer, NOW + seconds(2));
         assert_eq!(left, Row { lease: None, intent: None, ..newer });
-        assert_eq!((reply, sides), (Reply::Refused, vec![]));
+        assert_eq!((reply, sides), (ChangeReply::Refused, vec![]));
         refused(&refuse(1, &row()), &left, NOW + seconds(2));
     }
 }
@@ -34,7 +34,7 @@ fn invalid_grant_only_takes_its_sender_from_a_row_that_is_newer() {
 fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
     let refusal = refuse(1, &row());
     let (left, ..) = taken(&refusal, &claimed_row(&[1]), NOW);
-    let found = Found { row: Some(&left), now: NOW, floor: Generation(0), known: Known::Spent };
+    let found = ChangeInput { row: Some(&left), now: NOW, floor: Generation(0), known: LookupResult::Spent };
     let forgiven = Change::Connect(Box::new(connect(Some(1), 200))).apply(found).row.unwrap();
     assert_eq!(forgiven.verdict, None);
     refused(&refusal, &forgiven, NOW);
@@ -54,7 +54,7 @@ fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
 fn invalid_grant_promotes_the_alternative_answer() {
     let row = Row { alt: alt(5, 6, 7), parent: Some(fingerprint(9)), ..claimed_row(&[1]) };
     let (promoted, reply, sides) = taken(&refuse(1, &row), &row, NOW + seconds(3));
-    assert_eq!(reply, Reply::Promoted);
+    assert_eq!(reply, ChangeReply::Promoted);
     assert_eq!((promoted.refresh_token, promoted.alt), (Some(token(5)), None));
     assert_eq!(promoted.commit, Some(Attempted { attempt: id(6), epoch: 7 }));
     assert_eq!((promoted.generation, promoted.parent), (Generation(5), Some(fingerprint(9))));
@@ -63,7 +63,7 @@ fn invalid_grant_promotes_the_alternative_answer() {
 
     let contested = Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) };
     let (left, reply, _) = taken(&refuse(1, &contested), &contested, NOW);
-    assert_eq!((reply, left.refresh_token, left.verdict), (Reply::Promoted, Some(token(5)), None));
+    assert_eq!((reply, left.refresh_token, left.verdict), (ChangeReply::Promoted, Some(token(5)), None));
     let intent = left.intent.unwrap();
     assert_eq!((intent.generation, intent.senders.len(), intent.senders[0].attempt), (GENERATION, 1, id(2)));
 }
@@ -75,7 +75,7 @@ fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
     let evidence = Evidence::ours("account_mismatch");
     let verdict = Some(Box::new(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject }));
     let expected = Row { verdict, lease: None, intent: None, changed_at: NOW + seconds(2), ..row };
-    assert_eq!((left, reply, sides), (expected, Reply::Done, vec![Side::Spent(fingerprint(1))]));
+    assert_eq!((left, reply, sides), (expected, ChangeReply::Done, vec![Side::Spent(fingerprint(1))]));
 }
 
 #[test]
@@ -83,18 +83,18 @@ fn a_token_that_was_spent_for_another_subject_is_not_forgiven_and_a_late_answer_
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&foreign(1, &row), &row, NOW);
     let connected = |token| {
-        let found = Found { row: Some(&left), now: NOW, floor: Generation(0), known: Known::Spent };
+        let found = ChangeInput { row: Some(&left), now: NOW, floor: Generation(0), known: LookupResult::Spent };
         Change::Connect(Box::new(connect(token, 200))).apply(found)
     };
     assert_eq!(connected(Some(1)).row, None);
     let (late, reply, _) = taken(&committed(&commit(2, &row, 3)), &left, NOW);
     assert_eq!((late.verdict, late.refresh_token), (None, Some(token(3))));
-    assert_eq!(reply, Reply::Resolved(Resolution::Own));
-    let fresh = Change::Connect(Box::new(connect(Some(9), 200))).apply(Found {
+    assert_eq!(reply, ChangeReply::Resolved(Resolution::Own));
+    let fresh = Change::Connect(Box::new(connect(Some(9), 200))).apply(ChangeInput {
         row: Some(&left),
         now: NOW,
         floor: Generation(0),
-        known: Known::New,
+        known: LookupResult::New,
     });
     assert_eq!(fresh.row.unwrap().verdict, None);
 }

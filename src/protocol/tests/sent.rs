@@ -5,50 +5,54 @@ use super::{
     *,
 };
 use crate::protocol::{
-    Fault,
-    attempt::{Effect, Event, Machine, Told},
+    AttemptFault,
+    attempt::{AttemptEffect, AttemptEvent, AttemptMachine, SendOutcome},
     resolve::Resolution,
 };
 
-fn landed(place: Resolution) -> Event {
-    Event::Changed { reply: Reply::Resolved(place) }
+fn landed(place: Resolution) -> AttemptEvent {
+    AttemptEvent::Changed { reply: ChangeReply::Resolved(place) }
 }
 
-fn fault() -> Fault {
-    Fault { evidence: Evidence::ours("timeout"), cause: Cause::IdpDown }
+fn fault() -> AttemptFault {
+    AttemptFault { evidence: Evidence::ours("timeout"), cause: Cause::IdpDown }
 }
 
-fn unknown() -> Event {
-    Event::Told(Told::Unknown { fault: fault(), retry_at: WALL_NOW + seconds(60) })
+fn unknown() -> AttemptEvent {
+    AttemptEvent::Outcome(SendOutcome::Unknown { fault: fault(), retry_at: WALL_NOW + seconds(60) })
 }
 
-fn not_spent() -> Event {
-    Event::Told(Told::NotSpent { fault: fault(), retry_at: WALL_NOW + seconds(60) })
+fn not_spent() -> AttemptEvent {
+    AttemptEvent::Outcome(SendOutcome::NotSpent { fault: fault(), retry_at: WALL_NOW + seconds(60) })
 }
 
 /// To the moment at which the request has left.
-fn sent(rules: Rules) -> Machine {
+fn sent(rules: Rules) -> AttemptMachine {
     let mut machine = start(rules);
-    let script = vec![(read(row()), "slot"), (Event::Slot(row()), "claim"), (claimed(Reply::Done, mine(), 0), "send")];
+    let script = vec![
+        (read(row()), "slot"),
+        (AttemptEvent::Slot(row()), "claim"),
+        (claimed(ChangeReply::Done, mine(), 0), "send"),
+    ];
     plays("sent", &mut machine, script);
     assert!(machine.sent());
     machine
 }
 
-fn answered() -> Machine {
+fn answered() -> AttemptMachine {
     let mut machine = sent(rules());
-    plays("answered", &mut machine, vec![(Event::Told(Told::Answered), "commit")]);
+    plays("answered", &mut machine, vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]);
     machine
 }
 
 #[test]
 fn what_the_provider_says_decides() {
     let never = Rules { never_rotates: true, ..rules() };
-    let refusal = || Event::Told(Told::InvalidGrant { evidence: Evidence::ours("invalid_grant") });
+    let refusal = || AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("invalid_grant") });
     let mut closed = Row { lease: None, ..mine() };
     closed.intent.as_mut().unwrap().senders[0].closed = true;
     let table: Vec<(&str, Rules, Script)> = vec![
-        ("answered", rules(), vec![(Event::Told(Told::Answered), "commit")]),
+        ("answered", rules(), vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]),
         ("not spent", rules(), vec![(not_spent(), "cancel 1"), (changed(), "settled")]),
         ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),
         ("unknown", rules(), vec![(unknown(), "close 1"), (changed(), "read"), (read(closed.clone()), "until 30")]),
@@ -66,10 +70,10 @@ fn what_the_provider_says_decides() {
 
 #[test]
 fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
-    let Effect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
+    let AttemptEffect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
     assert_eq!((end.attempt, end.incarnation, end.generation), (id(ME), INCARNATION, GENERATION));
     assert_eq!((end.error, end.retry_at), (Some(fault()), Some(WALL_NOW + seconds(60))));
-    let Effect::Change(Change::Close(end)) = sent(rules()).step(unknown()) else { panic!("closes") };
+    let AttemptEffect::Change(Change::Close(end)) = sent(rules()).step(unknown()) else { panic!("closes") };
     assert_eq!((end.error, end.retry_at), (Some(fault()), None), "a doubt is no backoff");
 }
 
@@ -89,9 +93,9 @@ fn an_answer_ends_in_the_store() {
     ] {
         plays("at once", &mut answered(), vec![(landed(place), end_of(place))]);
         let journaled = vec![
-            (Event::Silent, "journal"),
-            (Event::Journaled(true), "await"),
-            (Event::Silent, "await"),
+            (AttemptEvent::Silent, "journal"),
+            (AttemptEvent::Journaled(true), "await"),
+            (AttemptEvent::Silent, "await"),
             (landed(place), end_of(place)),
         ];
         plays("by way of the journal", &mut answered(), journaled);
@@ -101,11 +105,11 @@ fn an_answer_ends_in_the_store() {
 #[test]
 fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
     let script = vec![
-        (Event::Silent, "journal"),
-        (Event::Journaled(false), "await"),
-        (Event::Silent, "journal"),
-        (Event::Journaled(true), "await"),
-        (Event::Silent, "await"),
+        (AttemptEvent::Silent, "journal"),
+        (AttemptEvent::Journaled(false), "await"),
+        (AttemptEvent::Silent, "journal"),
+        (AttemptEvent::Journaled(true), "await"),
+        (AttemptEvent::Silent, "await"),
         (landed(Resolution::Own), "renewed"),
     ];
     plays("full disk", &mut answered(), script);
@@ -113,21 +117,21 @@ fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
 
 #[test]
 fn once_sent_nothing_leads_to_another_request() {
-    let events: Vec<fn() -> Event> = vec![
-        || Event::Flushed,
+    let events: Vec<fn() -> AttemptEvent> = vec![
+        || AttemptEvent::Flushed,
         || read(row()),
-        || Event::Slot(row()),
-        || Event::NoReply,
-        || claimed(Reply::Done, mine(), 0),
+        || AttemptEvent::Slot(row()),
+        || AttemptEvent::NoReply,
+        || claimed(ChangeReply::Done, mine(), 0),
         changed,
         not_spent,
-        || Event::Told(Told::Answered),
+        || AttemptEvent::Outcome(SendOutcome::Tokens),
     ];
     for event in &events {
         for mut machine in [answered(), {
             let mut machine = answered();
-            machine.step(Event::Silent);
-            machine.step(Event::Journaled(true));
+            machine.step(AttemptEvent::Silent);
+            machine.step(AttemptEvent::Journaled(true));
             machine
         }] {
             assert!(machine.sent(), "the old access token may be dead until the store has the new one");
@@ -135,9 +139,9 @@ fn once_sent_nothing_leads_to_another_request() {
             assert!(["await", "settled"].contains(&&*effect), "{:?} leads to {effect}", event());
         }
         let mut done = start(rules());
-        done.step(Event::Read { row: None, dead: vec![], now: NOW });
+        done.step(AttemptEvent::Read { row: None, dead: vec![], now: NOW });
         assert_eq!(name(&done.step(event())), "settled");
-        if !matches!(event(), Event::Told(_)) {
+        if !matches!(event(), AttemptEvent::Outcome(_)) {
             assert_eq!(name(&sent(rules()).step(event())), "settled", "{:?}", event());
         }
     }

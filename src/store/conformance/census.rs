@@ -13,12 +13,12 @@ pub(super) async fn grants_are_counted_as_they_are(place: &mut Place) {
     }
     let held = Change::Hold { reason: "x".to_owned() };
     for (key, change) in keys.iter().zip([
-        Change::Disconnect(Disconnect { revoke: false, purge: false }),
+        Change::Disconnect(DisconnectChange { revoke: false, purge: false }),
         Change::RequireReconnect { reason: "x".to_owned() },
         Change::Claim(sample::claim(1, &place.row(&keys[2]).await.unwrap())),
         held,
     ]) {
-        assert_eq!(place.change(key, change).await.reply, Reply::Done);
+        assert_eq!(place.change(key, change).await.reply, ChangeReply::Done);
     }
     for step in [Duration::ZERO, LEASE, 24 * seconds(3_600)] {
         place.clock.advance(step);

@@ -7,7 +7,7 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
     // Three at each time, written out of order.
     for number in (0..30).rev() {
         let (key, change) = nth(number, now + seconds(u64::from(number / 3)));
-        place.done(&key, change, Reply::Done).await;
+        place.done(&key, change, ChangeReply::Done).await;
     }
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
@@ -17,7 +17,7 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
         pages += 1;
         // Somebody connects meanwhile: before the cursor it is left for the next round, behind it it is seen.
         let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
-        place.done(&key, change, Reply::Done).await;
+        place.done(&key, change, ChangeReply::Done).await;
         match page.next {
             Some(_) => after = page.next,
             None => break,
@@ -39,16 +39,16 @@ pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
     let due = row.due_at.unwrap();
     assert_eq!(place.due(due).await, ["alice"]);
     assert!(place.due(WallTime(due.0 - 1)).await.is_empty());
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     assert_eq!(place.due(place.wall()).await, ["alice"], "somebody has to see to its doubt");
-    place.done(&key, sample::refuse(1, &claimed), Reply::Done).await;
+    place.done(&key, sample::refuse(1, &claimed), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "the user has to reconnect");
     let row = place.connected(&key, 2).await;
     assert_eq!(place.due(late).await, ["alice"]);
-    place.done(&key, Change::Claim(claim(2, &row)), Reply::Done).await;
-    place.done(&key, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
+    place.done(&key, Change::Claim(claim(2, &row)), ChangeReply::Done).await;
+    place.done(&key, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
     assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
-    place.done(&key, Change::Cancel(ending(2, &row)), Reply::Done).await;
+    place.done(&key, Change::Cancel(ending(2, &row)), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
 }
 
@@ -59,13 +59,13 @@ pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(plac
         let Change::Connect(mut connect) = change else { panic!("a connect") };
         // At a week before the end, an hour after the other.
         connect.refresh_expires = Expires::At(now + seconds(100 * 24 * 3_600 + u64::from(number) * 3_600));
-        place.done(&key, Change::Connect(connect), Reply::Done).await;
+        place.done(&key, Change::Connect(connect), ChangeReply::Done).await;
     }
     let forever = nth(9, now);
-    place.done(&forever.0, forever.1, Reply::Done).await;
+    place.done(&forever.0, forever.1, ChangeReply::Done).await;
     let (gone, refused) = (nth(4, now).0, nth(5, now).0);
-    place.done(&gone, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, Reply::Done).await;
+    place.done(&gone, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, ChangeReply::Done).await;
     let hour = |number: u64| place.now() + seconds(93 * 24 * 3_600 + number * 3_600);
     let (mut seen, mut after) = (Vec::new(), None);
     loop {

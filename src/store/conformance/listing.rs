@@ -1,7 +1,7 @@
 //! Grants are listed in the order of their keys, and what is purged is gone, but not forgotten.
 
 use super::*;
-use crate::protocol::Kept;
+use crate::protocol::PurgeRefusal;
 
 impl Place {
     /// The keys of every page of at most `limit`.
@@ -20,12 +20,12 @@ impl Place {
     }
 
     async fn disconnected(&self, key: &TokenKey, revoke: bool) -> Row {
-        self.done(key, Change::Disconnect(Disconnect { revoke, purge: false }), Reply::Done).await
+        self.done(key, Change::Disconnect(DisconnectChange { revoke, purge: false }), ChangeReply::Done).await
     }
 
     async fn purged(&self, key: &TokenKey) {
         let changed = self.change(key, Change::Purge).await;
-        assert_eq!((changed.reply, changed.row, self.row(key).await), (Reply::Done, None, None));
+        assert_eq!((changed.reply, changed.row, self.row(key).await), (ChangeReply::Done, None, None));
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place:
 pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut Place) {
     let mut seen = Vec::<TokenKey>::new();
     for number in (0..20).step_by(2) {
-        place.done(&nth(number, place.wall()).0, nth(number, place.wall()).1, Reply::Done).await;
+        place.done(&nth(number, place.wall()).0, nth(number, place.wall()).1, ChangeReply::Done).await;
     }
     for turn in 0.. {
         let page = place.store.list(&names(), seen.last().cloned(), 3).await.unwrap().grants;
@@ -131,19 +131,23 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
     assert_eq!(carol.generation, gone.generation.next());
     for replayed in [1, 2, 3] {
         let again = place.change(&alice, connecting(&alice, Some(replayed), 99)).await;
-        assert_eq!((again.reply, again.row), (Reply::Unchanged(Unchanged::TokenAlreadySpent), None), "{replayed}");
+        assert_eq!(
+            (again.reply, again.row),
+            (ChangeReply::Unchanged(Unchanged::TokenAlreadySpent), None),
+            "{replayed}"
+        );
     }
     for spent in [1, 2] {
-        assert_eq!(place.change(&bob, connecting(&bob, Some(spent), 99)).await.reply, Reply::Duplicate);
+        assert_eq!(place.change(&bob, connecting(&bob, Some(spent), 99)).await.reply, ChangeReply::Duplicate);
         let carols = place.change(&key("carol"), connecting(&key("carol"), Some(spent), 99)).await;
-        assert_eq!(carols.reply, Reply::Duplicate);
+        assert_eq!(carols.reply, ChangeReply::Duplicate);
     }
     // It was neither spent nor revoked: it may live under another key, as after every disconnect.
     place.connected(&bob, 3).await;
 
     let new = place.connected(&alice, 4).await;
     assert!(new.generation > gone.generation && new.grant_id != gone.grant_id);
-    let spent = Reply::Unchanged(Unchanged::TokenAlreadySpent);
+    let spent = ChangeReply::Unchanged(Unchanged::TokenAlreadySpent);
     place.done(&alice, connecting(&alice, Some(1), 99), spent).await;
     place.disconnected(&alice, false).await;
     place.purged(&alice).await;
@@ -157,15 +161,15 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
 
 pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut Place) {
     let key = key("alice");
-    let kept = |why| Reply::Kept(why);
+    let kept = |why| ChangeReply::NotPurged(why);
     let row = place.connected(&key, 1).await;
-    place.done(&key, Change::Purge, kept(Kept::Connected)).await;
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    place.done(&key, Change::Purge, kept(PurgeRefusal::Connected)).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.disconnected(&key, true).await;
-    place.done(&key, Change::Purge, kept(Kept::InDoubt)).await;
+    place.done(&key, Change::Purge, kept(PurgeRefusal::InDoubt)).await;
     let clear = Change::Clear { incarnation: row.incarnation, intent: claimed.intent.clone().unwrap() };
-    place.done(&key, clear, Reply::Done).await;
-    place.done(&key, Change::Purge, kept(Kept::Revoking)).await;
+    place.done(&key, clear, ChangeReply::Done).await;
+    place.done(&key, Change::Purge, kept(PurgeRefusal::Revoking)).await;
     let queued = place.store.revocations(9).await.unwrap();
     place.store.revoked(queued[0].id, None).await.unwrap();
     place.purged(&key).await;
@@ -175,9 +179,9 @@ pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut Place) {
     // row held.
     for (new, resolution) in [(1, Resolution::Drop), (2, Resolution::Revoke), (2, Resolution::Drop)] {
         let late = place.change(&key, committed(&commit(1, &claimed, new))).await;
-        assert_eq!((late.reply, late.row), (Reply::Resolved(resolution), None));
+        assert_eq!((late.reply, late.row), (ChangeReply::Resolved(resolution), None));
     }
     assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
     let again = place.change(&key, connecting(&key, Some(2), 99)).await;
-    assert_eq!((again.reply, again.row), (Reply::Unchanged(Unchanged::TokenAlreadySpent), None));
+    assert_eq!((again.reply, again.row), (ChangeReply::Unchanged(Unchanged::TokenAlreadySpent), None));
 }

@@ -11,45 +11,45 @@ pub(super) async fn a_replayed_connect_is_recognized(place: &mut Place) {
         [(1, Unchanged::TokenAlreadySpent), (2, Unchanged::TokenAlreadySpent), (3, Unchanged::AlreadyConnected)]
     {
         place.restart().await;
-        let left = place.done(&key, connecting(&key, Some(replayed), 99), Reply::Unchanged(why)).await;
+        let left = place.done(&key, connecting(&key, Some(replayed), 99), ChangeReply::Unchanged(why)).await;
         assert_eq!(left, row);
     }
     let row = place.connected(&key, 4).await;
     assert_eq!((row.generation, row.incarnation), (Generation(4), id(104)));
-    place.done(&key, connecting(&key, Some(3), 99), Reply::Unchanged(Unchanged::TokenAlreadySpent)).await;
+    place.done(&key, connecting(&key, Some(3), 99), ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)).await;
 }
 
 pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut Place) {
     let (alice, bob) = (key("alice"), key("bob"));
     place.connected(&alice, 1).await;
     let before = place.connected(&bob, 9).await;
-    let refused = place.done(&bob, connecting(&bob, Some(1), 99), Reply::Duplicate).await;
+    let refused = place.done(&bob, connecting(&bob, Some(1), 99), ChangeReply::Duplicate).await;
     assert_eq!(refused, before);
     let nobody = place.change(&key("carol"), connecting(&key("carol"), Some(1), 99)).await;
-    assert_eq!((nobody.reply, nobody.row), (Reply::Duplicate, None));
+    assert_eq!((nobody.reply, nobody.row), (ChangeReply::Duplicate, None));
     // What alice's refreshes got is hers too, and so is what they spent.
     place.refreshed(&alice, 1, 2).await;
     for taken in [1, 2] {
-        place.done(&bob, connecting(&bob, Some(taken), 99), Reply::Duplicate).await;
+        place.done(&bob, connecting(&bob, Some(taken), 99), ChangeReply::Duplicate).await;
     }
     // Another account of the same user is another key.
     let account = alice.account("work");
-    assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, Reply::Duplicate);
+    assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, ChangeReply::Duplicate);
     // Once disconnected, the token may live elsewhere.
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
+    place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
     place.connected(&bob, 2).await;
 }
 
 pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut Place) {
     let (alice, bob) = (key("alice"), key("bob"));
     let row = place.connected(&alice, 1).await;
-    let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
-    place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
+    let claimed = place.done(&alice, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
+    place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
     let taken = || connecting(&bob, Some(1), 99);
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "it is in flight");
+    assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "it is in flight");
     let intent = claimed.intent.unwrap();
-    place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, Reply::Done).await;
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "nobody knows what became of it");
+    place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, ChangeReply::Done).await;
+    assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "nobody knows what became of it");
 }
 
 pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {
@@ -58,10 +58,10 @@ pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(
     place.refreshed(&key, 1, 2).await;
     place.refreshed(&key, 2, 3).await;
     place.store.forget_spent(place.now()).await.unwrap();
-    let spent = Reply::Unchanged(Unchanged::TokenAlreadySpent);
+    let spent = ChangeReply::Unchanged(Unchanged::TokenAlreadySpent);
     place.done(&key, connecting(&key, Some(2), 99), spent).await;
     place.clock.advance(Duration::from_millis(1));
     place.store.forget_spent(place.now()).await.unwrap();
     place.done(&key, connecting(&key, Some(1), 99), spent).await;
-    place.done(&key, connecting(&key, Some(2), 99), Reply::Done).await;
+    place.done(&key, connecting(&key, Some(2), 99), ChangeReply::Done).await;
 }

@@ -5,7 +5,9 @@ use super::*;
 pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
+        place
+            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
+            .await;
         place.clock.advance(seconds(1));
     }
     let queued = place.store.revocations(2).await.unwrap();
@@ -28,10 +30,10 @@ pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
 pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut Place) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
-    let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
+    let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.connected(&key, 2).await;
     for _ in 0..3 {
-        place.done(&key, committed(&commit(1, &claimed, 3)), Reply::Resolved(Resolution::Revoke)).await;
+        place.done(&key, committed(&commit(1, &claimed, 3)), ChangeReply::Resolved(Resolution::Revoke)).await;
     }
     let queued = place.store.revocations(9).await.unwrap();
     assert_eq!(queued.iter().map(|queued| &queued.token).collect::<Vec<_>>(), [&token(3).sealed]);
@@ -40,10 +42,18 @@ pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(p
 pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
+        place
+            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
+            .await;
     }
-    let connect = Connect { cancels_revocations: true, ..connect(Some(3), 200) };
-    place.done(&key("alice"), Change::Connect(Box::new(Connect { key: key("alice"), ..connect })), Reply::Done).await;
+    let connect = ConnectChange { cancels_revocations: true, ..connect(Some(3), 200) };
+    place
+        .done(
+            &key("alice"),
+            Change::Connect(Box::new(ConnectChange { key: key("alice"), ..connect })),
+            ChangeReply::Done,
+        )
+        .await;
     let queued = place.store.revocations(9).await.unwrap();
     assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
 }
@@ -52,42 +62,42 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
-        place.done(key, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
+        place.done(key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
     }
     let listed = place.store.revocations(9).await.unwrap();
-    let restored = place.done(&alice, Change::Restore, Reply::Done).await;
+    let restored = place.done(&alice, Change::Restore, ChangeReply::Done).await;
     assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.wall())));
     assert_eq!(place.due(place.wall()).await, ["alice"]);
     assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was taken back since it was listed");
     assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
-    place.done(&alice, Change::Restore, Reply::Done).await;
+    place.done(&alice, Change::Restore, ChangeReply::Done).await;
 
     assert!(place.store.revoking(&listed[1], place.now()).await.unwrap());
-    place.done(&bob, Change::Restore, Reply::Refused).await;
+    place.done(&bob, Change::Restore, ChangeReply::Refused).await;
     place.store.revoked(listed[1].id, None).await.unwrap();
-    place.done(&bob, Change::Restore, Reply::Refused).await;
+    place.done(&bob, Change::Restore, ChangeReply::Refused).await;
 
     place.connected(&bob, 3).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
-    place.done(&bob, Change::Restore, Reply::Done).await;
+    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&bob, Change::Restore, ChangeReply::Done).await;
     let nobody = place.change(&key("nobody"), Change::Restore).await;
-    assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
+    assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
 }
 
 pub(super) async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
     let (alice, bob) = (key("alice"), key("bob"));
-    let gone = || Change::Disconnect(Disconnect { revoke: false, purge: false });
+    let gone = || Change::Disconnect(DisconnectChange { revoke: false, purge: false });
     place.connected(&alice, 1).await;
-    place.done(&alice, gone(), Reply::Done).await;
-    place.done(&bob, connecting(&bob, Some(1), 102), Reply::Done).await;
-    place.done(&alice, Change::Restore, Reply::Refused).await;
-    place.done(&bob, Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
-    place.done(&alice, Change::Restore, Reply::Refused).await;
+    place.done(&alice, gone(), ChangeReply::Done).await;
+    place.done(&bob, connecting(&bob, Some(1), 102), ChangeReply::Done).await;
+    place.done(&alice, Change::Restore, ChangeReply::Refused).await;
+    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+    place.done(&alice, Change::Restore, ChangeReply::Refused).await;
 
     let carol = key("carol");
     place.connected(&carol, 5).await;
-    place.done(&carol, gone(), Reply::Done).await;
-    place.done(&bob, connecting(&bob, Some(5), 106), Reply::Done).await;
+    place.done(&carol, gone(), ChangeReply::Done).await;
+    place.done(&bob, connecting(&bob, Some(5), 106), ChangeReply::Done).await;
     place.refreshed(&bob, 1, 6).await;
-    place.done(&carol, Change::Restore, Reply::Refused).await;
+    place.done(&carol, Change::Restore, ChangeReply::Refused).await;
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
-    protocol::{Applied, Change, Found, Known, LookUp, Side},
+    protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
         Changed, Cursor, Expiring, Page, Revocation, StoreError,
         record::{Record, expires},
@@ -24,8 +24,8 @@ use crate::{
 /// A row with what its next write compares.
 pub(super) struct Stored {
     pub(super) row: Row,
-    id: i64,
-    revision: i64,
+    pub(super) id: i64,
+    pub(super) revision: i64,
 }
 
 pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, Failure> {
@@ -53,14 +53,14 @@ pub(super) fn change(
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
     let known = match (change.looks_up(stored.is_some()), &stored) {
-        (Some(LookUp::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
-        (Some(LookUp::Revocations), _) => revoking_any(connection, key)?,
-        (Some(LookUp::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
-        (Some(LookUp::Restorable), None) | (None, _) => Known::New,
+        (Some(Lookup::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
+        (Some(Lookup::Revocations), _) => revoking_any(connection, key)?,
+        (Some(Lookup::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
+        (Some(Lookup::Restorable), None) | (None, _) => LookupResult::New,
     };
     let floor = Generation(floor(connection)?);
     let row = stored.as_ref().map(|stored| &stored.row);
-    let applied = change.apply(Found { row, now, floor, known });
+    let applied = change.apply(ChangeInput { row, now, floor, known });
     let id = match (&applied.row, &stored) {
         (Some(row), Some(Stored { id, revision, .. })) => Some(update(connection, *id, *revision, row)?),
         (Some(row), None) => Some(insert(connection, row)?),
@@ -69,10 +69,10 @@ pub(super) fn change(
     for side in &applied.sides {
         write_side(connection, key, id, side, now)?;
     }
-    let Applied { reply, row, happened, sides } = applied;
+    let Applied { reply, row, transitions, sides } = applied;
     let purged = sides.iter().any(|side| matches!(side, Side::Purge(_)));
     let left = row.or(stored.map(|stored| stored.row)).filter(|_| !purged);
-    Ok(Changed { reply, row: left, now, happened })
+    Ok(Changed { reply, row: left, now, transitions })
 }
 
 fn known(
@@ -80,40 +80,40 @@ fn known(
     key: &TokenKey,
     fingerprint: Fingerprint,
     id: Option<i64>,
-) -> QueryResult<Known> {
+) -> QueryResult<LookupResult> {
     let (fingerprint, own) = (fingerprint.0.to_vec(), id.unwrap_or(0));
     let before = purged::table.filter(purged::key_hash.eq(hash(key))).select(purged::grant_row);
     let seen = fingerprints::table
         .filter(fingerprints::fingerprint.eq(&fingerprint))
         .filter(fingerprints::grant_row.eq(own).or(fingerprints::grant_row.eq_any(before)));
     if diesel::select(exists(seen)).get_result(connection)? {
-        return Ok(Known::Spent);
+        return Ok(LookupResult::Spent);
     }
     let live = held_elsewhere(&fingerprint, own).filter(grants::tombstone.is_null());
     let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
     let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
-    Ok(if elsewhere { Known::Elsewhere } else { Known::New })
+    Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
 }
 
 /// What became of the tokens of a disconnected row. Another tombstone with one of them may be revoking it.
-fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<Known> {
+fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<LookupResult> {
     let mut unrevoked = true;
     for Spendable { sealed, fingerprint } in row.refresh_tokens() {
         let held: bool = diesel::select(exists(held_elsewhere(&fingerprint.0, own))).get_result(connection)?;
         if held || diesel::select(exists(spent_elsewhere(&fingerprint.0, own))).get_result(connection)? {
-            return Ok(Known::Elsewhere);
+            return Ok(LookupResult::Elsewhere);
         }
         let queued = revocation_of(row.key.idp(), row.key.user(), row.key.account_name(), &sealed.0)
             .filter(revocations::failures.eq(0));
         unrevoked &= diesel::select(exists(queued)).get_result::<bool>(connection)?;
     }
-    Ok(if unrevoked { Known::Unrevoked } else { Known::New })
+    Ok(if unrevoked { LookupResult::Unrevoked } else { LookupResult::New })
 }
 
-fn revoking_any(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<Known> {
+fn revoking_any(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<LookupResult> {
     let queued = revocations_of(key.idp(), key.user(), key.account_name());
     let any = diesel::select(exists(queued)).get_result(connection)?;
-    Ok(if any { Known::Revoking } else { Known::New })
+    Ok(if any { LookupResult::Revoking } else { LookupResult::New })
 }
 
 #[diesel::dsl::auto_type]
@@ -138,9 +138,11 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
-fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
+/// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that
+/// the comparison fails only if something writes past this process's writer.
+pub(super) fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
     if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
-        return Err(StoreError::Unavailable("the row changed while it was being written".to_owned()).into());
+        return Err(StoreError::Conflict.into());
     }
     Ok(id)
 }

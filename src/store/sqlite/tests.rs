@@ -1,4 +1,7 @@
-use std::time::SystemTime;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::SystemTime,
+};
 
 use diesel::RunQueryDsl as _;
 
@@ -6,10 +9,10 @@ use super::*;
 use crate::{
     clock::ManualClock,
     protocol::{
-        Connect, Reply,
+        ChangeReply, ConnectChange,
         tests::{connect, id, token},
     },
-    store::{StoreError, open},
+    store::{StoreError, open, past_conflicts},
 };
 
 fn clock() -> Clock {
@@ -18,7 +21,7 @@ fn clock() -> Clock {
 
 fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
     let key = TokenKey::at("idp").user(user);
-    let connect = Connect { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
+    let connect = ConnectChange { key: key.clone(), token: Some(token(number)), ..connect(None, number) };
     (key, Change::Connect(Box::new(connect)))
 }
 
@@ -109,11 +112,39 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
             assert!(column == *blamed || column == "alt" && *blamed == "alt_origin", "{column}: {error}");
         }
         assert!(neighbour.await.unwrap().row.is_some());
-        assert_eq!(other.await.unwrap().reply, Reply::Done);
+        assert_eq!(other.await.unwrap().reply, ChangeReply::Done);
         assert_eq!(store.due(WallTime(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
         spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
     }
     assert!(store.read(&alice).await.unwrap().row.is_some());
+}
+
+#[tokio::test]
+async fn a_row_that_was_written_since_it_was_read_is_a_conflict_and_stays_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let store = open(&format!("sqlite://{}", path.display()), &clock()).unwrap();
+    let (key, change) = connecting("alice", 1);
+    store.change(&key, change).await.unwrap();
+    let mut other = super::connect(&path).unwrap();
+    let stale = query::find(&mut other, &key).unwrap().unwrap();
+    let held = store.change(&key, Change::Hold { reason: "by hand".to_owned() }).await.unwrap().row;
+    let written = query::update(&mut other, stale.id, stale.revision, &stale.row).map_err(StoreError::from);
+    assert_eq!(written, Err(StoreError::Conflict));
+    assert_eq!(store.read(&key).await.unwrap().row, held);
+}
+
+#[tokio::test]
+async fn a_lost_comparison_is_tried_again_at_once_and_not_for_ever() {
+    for (losses, expected, tries) in [(0, Ok(()), 1), (3, Ok(()), 4), (99, Err(StoreError::Conflict), 9)] {
+        let tried = Arc::new(AtomicU32::new(0));
+        let count = tried.clone();
+        let answer = past_conflicts(move || {
+            let lost = count.fetch_add(1, Ordering::Relaxed) < losses;
+            Box::pin(async move { if lost { Err(StoreError::Conflict) } else { Ok(()) } })
+        });
+        assert_eq!((answer.await, tried.load(Ordering::Relaxed)), (expected, tries));
+    }
 }
 
 #[tokio::test]

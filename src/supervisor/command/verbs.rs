@@ -8,7 +8,7 @@ use super::{Ask, ChangeRequest, Command, CommandParts, Refreshed, Reply, Revoke,
 use crate::{
     error::Error,
     model::{AccessToken, Generation, Grant, Token, TokenKey},
-    protocol::{self, Change, Expected},
+    protocol::{Change, DisconnectChange, Expected},
     supervisor::{by::By, snapshot::Snapshot, status::Status},
 };
 
@@ -195,7 +195,7 @@ command! {
     /// # Ok(()) });
     /// ```
     Disconnect -> Status { revoke: Revoke, purge: bool }
-    change |this| { Change::Disconnect(protocol::Disconnect { revoke: this.revoke == Revoke::Yes, purge: this.purge }) }
+    change |this| { Change::Disconnect(DisconnectChange { revoke: this.revoke == Revoke::Yes, purge: this.purge }) }
 }
 
 command! {

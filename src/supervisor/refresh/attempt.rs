@@ -22,8 +22,8 @@ use crate::{
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, Standing, TokenKey},
     protocol::{
-        Change, Fault, Reply,
-        attempt::{Claimed, Effect, End, Event, Machine, Told},
+        AttemptFault, Change, ChangeReply,
+        attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
         resolve::Resolution,
     },
     store::{Answer, Changed, StoreError},
@@ -110,27 +110,27 @@ impl Attempt {
     async fn drive(&mut self, provider: &Provider) -> End {
         let pending = !self.ports.journal.pending_for(&self.key).is_empty();
         let owner = self.ports.journal.owner();
-        let (mut machine, mut effect) = Machine::start(self.id, owner, self.basis, provider.rules(), pending);
+        let (mut machine, mut effect) = AttemptMachine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
             let (phase, began) = (phase(&effect), self.ports.clock.read().boot);
             let event = match effect {
-                Effect::End(end) => return self.leave(end),
-                Effect::Flush => self.flush().await,
-                Effect::Read => self.read().await,
-                Effect::Slot => self.wait_for_slot(provider).await,
-                Effect::Claim(claim) => {
+                AttemptEffect::End(end) => return self.leave(end),
+                AttemptEffect::Flush => self.flush().await,
+                AttemptEffect::Read => self.read().await,
+                AttemptEffect::Slot => self.wait_for_slot(provider).await,
+                AttemptEffect::Claim(claim) => {
                     self.claim = Some((claim, self.ports.clock.read().boot));
                     self.try_claim().await
                 }
-                Effect::RepeatClaim => {
+                AttemptEffect::RepeatClaim => {
                     self.ports.clock.sleep(delay(1, None, random()).min(SILENCE)).await;
                     self.try_claim().await
                 }
-                Effect::Send(claimed) => self.send(provider, claimed).await,
-                Effect::Change(change) => self.change(change).await,
-                Effect::Commit => self.commit(Try::First).await,
-                Effect::AwaitStore => self.commit(Try::Again).await,
-                Effect::Journal => self.journal().await,
+                AttemptEffect::Send(claimed) => self.send(provider, claimed).await,
+                AttemptEffect::Change(change) => self.change(change).await,
+                AttemptEffect::Commit => self.commit(Try::First).await,
+                AttemptEffect::AwaitStore => self.commit(Try::Again).await,
+                AttemptEffect::Journal => self.journal().await,
             };
             phase.into_iter().for_each(|phase| self.took(phase, began));
             let Some(event) = event else { return self.leave(End::Settled) };
@@ -167,13 +167,13 @@ impl Attempt {
         self.progress.send_modify(|progress| progress.published += 1);
     }
 
-    async fn flush(&mut self) -> Option<Event> {
+    async fn flush(&mut self) -> Option<AttemptEvent> {
         flush(&self.ports, &self.key).await;
-        Some(Event::Flushed)
+        Some(AttemptEvent::Flushed)
     }
 
     /// Reads the row. The slot goes back: its purpose is decided anew.
-    async fn read(&mut self) -> Option<Event> {
+    async fn read(&mut self) -> Option<AttemptEvent> {
         self.slot = None;
         let read = until_stored(&self.ports, || self.ports.ledger.store().read(&self.key)).await?;
         let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
@@ -183,14 +183,14 @@ impl Attempt {
             .map(|sender| sender.attempt)
             .collect();
         self.row.clone_from(&read.row);
-        Some(Event::Read { row: read.row, dead, now: read.now })
+        Some(AttemptEvent::Read { row: read.row, dead, now: read.now })
     }
 
-    async fn wait_for_slot(&mut self, provider: &Provider) -> Option<Event> {
+    async fn wait_for_slot(&mut self, provider: &Provider) -> Option<AttemptEvent> {
         let row = self.row.clone()?;
         let Some(login) = provider.gate.client_index(row.client_id.as_deref()) else {
             // Nothing will be sent: the claim is there to say so in the row.
-            return Some(Event::Slot(row));
+            return Some(AttemptEvent::Slot(row));
         };
         let slot = loop {
             let lane = if *self.wanted.borrow_and_update() { Priority::Foreground } else { Priority::Background };
@@ -206,38 +206,38 @@ impl Attempt {
         match slot {
             Ok(slot) => {
                 self.slot = Some(slot);
-                Some(Event::Slot(row))
+                Some(AttemptEvent::Slot(row))
             }
-            Err(GateClosed { wait, cause }) => Some(Event::NotBefore(self.ports.clock.now() + wait, cause)),
+            Err(GateClosed { wait, cause }) => Some(AttemptEvent::NotBefore(self.ports.clock.now() + wait, cause)),
         }
     }
 
-    async fn try_claim(&mut self) -> Option<Event> {
+    async fn try_claim(&mut self) -> Option<AttemptEvent> {
         let (claim, issued) = self.claim.clone()?;
         self.ports.reach(Point::BeforeClaim);
         match self.ports.ledger.change(&self.key, By::Attempt, claim).await {
             Ok(Changed { reply, row, now, .. }) => {
                 self.row.clone_from(&row);
-                if reply == Reply::Done {
+                if reply == ChangeReply::Done {
                     self.ports.reach(Point::Claimed);
                 }
                 let elapsed = self.ports.clock.read().boot.since(issued);
-                Some(Event::Claimed { reply, row, now, elapsed })
+                Some(AttemptEvent::Claimed { reply, row, now, elapsed })
             }
-            Err(StoreError::Unavailable(_)) => Some(Event::NoReply),
+            Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(AttemptEvent::NoReply),
             Err(error) => self.corrupt(&error),
         }
     }
 
     /// Sends the request. From here on the response is awaited, whoever is gone.
-    async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
+    async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<AttemptEvent> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
         let mut unsendable = |code: &str, cause| {
             self.heard = Some(Heard::IdpFailure(RefreshOutcome::Operator));
-            let fault = Fault { evidence: Evidence::ours(code), cause };
+            let fault = AttemptFault { evidence: Evidence::ours(code), cause };
             let retry_at = self.ports.clock.now() + operator_delay(&row);
-            Some(Event::Told(Told::NotSpent { fault, retry_at }))
+            Some(AttemptEvent::Outcome(SendOutcome::NotSpent { fault, retry_at }))
         };
         let Some(slot) = self.slot.take() else {
             tracing::error!(grant.id = row.grant_id, "the grant was issued to a client that is not configured");
@@ -273,7 +273,7 @@ impl Attempt {
         let told = match outcome {
             Outcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
-                Told::Foreign { evidence: Evidence::ours("account_mismatch") }
+                SendOutcome::Foreign { evidence: Evidence::ours("account_mismatch") }
             }
             Outcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
@@ -285,13 +285,13 @@ impl Attempt {
                     provider.saw_rotation(self.key.idp());
                 }
                 self.ports.reach(Point::Answered);
-                Told::Answered
+                SendOutcome::Tokens
             }
-            Outcome::NotSpent(failure) => Told::NotSpent { retry_at, fault: fault(failure) },
-            Outcome::Unknown(failure) => Told::Unknown { retry_at, fault: fault(failure) },
-            Outcome::InvalidGrant(failure) => Told::InvalidGrant { evidence: failure.evidence },
+            Outcome::NotSpent(failure) => SendOutcome::NotSpent { retry_at, fault: fault(failure) },
+            Outcome::Unknown(failure) => SendOutcome::Unknown { retry_at, fault: fault(failure) },
+            Outcome::InvalidGrant(failure) => SendOutcome::InvalidGrant { evidence: failure.evidence },
         };
-        Some(Event::Told(told))
+        Some(AttemptEvent::Outcome(told))
     }
 
     /// Whether a response belongs to another user of the provider than the grant; false where either is not known.
@@ -309,15 +309,15 @@ impl Attempt {
         foreign
     }
 
-    async fn change(&mut self, change: Change) -> Option<Event> {
+    async fn change(&mut self, change: Change) -> Option<AttemptEvent> {
         let changed =
             until_stored(&self.ports, || self.ports.ledger.change(&self.key, By::Attempt, change.clone())).await?;
         self.row = changed.row;
-        Some(Event::Changed { reply: changed.reply })
+        Some(AttemptEvent::Changed { reply: changed.reply })
     }
 
     /// Waits for the store to take the response: at first for a moment, then for as long as it takes.
-    async fn commit(&mut self, attempt: Try) -> Option<Event> {
+    async fn commit(&mut self, attempt: Try) -> Option<AttemptEvent> {
         let commit = &self.landing.as_ref()?.commit;
         let (ports, key) = (&self.ports, &self.key);
         let patience = match attempt {
@@ -338,14 +338,14 @@ impl Attempt {
             None => pending.await,
             Some(patience) => tokio::select! {
                 answer = pending => answer,
-                () = ports.clock.sleep(patience) => return Some(Event::Silent),
+                () = ports.clock.sleep(patience) => return Some(AttemptEvent::Silent),
             },
         };
         self.commit = None;
         match answer {
             Ok(Changed { reply, row, .. }) => {
                 self.resolved = match reply {
-                    Reply::Resolved(resolution) => Some(resolution),
+                    ChangeReply::Resolved(resolution) => Some(resolution),
                     _ => None,
                 };
                 self.row = row;
@@ -353,17 +353,17 @@ impl Attempt {
                 if self.journaled {
                     mark(&self.ports, self.id).await;
                 }
-                Some(Event::Changed { reply })
+                Some(AttemptEvent::Changed { reply })
             }
             Err(error) => {
                 tracing::warn!(error = %error, "the store did not take a response: it is stored again soon");
-                Some(Event::Silent)
+                Some(AttemptEvent::Silent)
             }
         }
     }
 
     /// Writes the response to the journal, and publishes it from there.
-    async fn journal(&mut self) -> Option<Event> {
+    async fn journal(&mut self) -> Option<AttemptEvent> {
         let landing = self.landing.as_ref()?;
         let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
         let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
@@ -377,10 +377,10 @@ impl Attempt {
         } else {
             tracing::error!("a response can be written neither to the store nor to the journal: free some disk space");
         }
-        Some(Event::Journaled(self.journaled))
+        Some(AttemptEvent::Journaled(self.journaled))
     }
 
-    fn corrupt(&self, error: &StoreError) -> Option<Event> {
+    fn corrupt(&self, error: &StoreError) -> Option<AttemptEvent> {
         tracing::error!(error = %error, "the grant cannot be refreshed");
         None
     }
@@ -395,6 +395,6 @@ impl Drop for Attempt {
     }
 }
 
-fn fault(failure: IdpFailure) -> Fault {
-    Fault { cause: failure.cause(), evidence: failure.evidence }
+fn fault(failure: IdpFailure) -> AttemptFault {
+    AttemptFault { cause: failure.cause(), evidence: failure.evidence }
 }

@@ -7,7 +7,7 @@ use crate::{
     idp::delay,
     metrics::count,
     model::{Id, TokenKey},
-    protocol::{Change, Commit, Reply},
+    protocol::{Change, ChangeReply, Commit},
     store::{Answer, StoreError},
     supervisor::{by::By, jitter::random},
 };
@@ -45,9 +45,9 @@ pub(super) async fn until_stored<T>(ports: &Ports, operation: impl Fn() -> Answe
                 tracing::error!(error = %error, "the grant cannot be refreshed");
                 return None;
             }
-            Err(StoreError::Unavailable(error)) => {
+            Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(error, "the store does not respond: the operation is repeated");
+                    tracing::warn!(error = %error, "the store does not respond: the operation is repeated");
                 }
                 ports.clock.sleep(delay(failures, None, random()).min(Duration::from_secs(5))).await;
                 failures += 1;
@@ -62,7 +62,7 @@ pub(super) async fn renew(ports: Arc<Ports>, key: TokenKey, attempt: Id, lease: 
     loop {
         ports.clock.sleep(lease / 3).await;
         let renewed = ports.ledger.change(&key, By::Attempt, Change::Renew { attempt, lease }).await;
-        if renewed.is_ok_and(|changed| changed.reply == Reply::Refused) && !std::mem::replace(&mut lost, true) {
+        if renewed.is_ok_and(|changed| changed.reply == ChangeReply::Refused) && !std::mem::replace(&mut lost, true) {
             count(&ports.leases_lost);
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         AccessToken, BootTime, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed,
         Spendable, TokenKey, WallTime,
     },
-    protocol::{Commit, Connect, Expected, attempt::Claimed, schedule::due_at},
+    protocol::{Commit, ConnectChange, Expected, attempt::Claimed, schedule::due_at},
     supervisor::provider::Provider,
 };
 
@@ -130,7 +130,7 @@ pub(in crate::supervisor) fn connecting(
     grant: Grant,
     (only, compared): (Expected, Expected),
     now: WallTime,
-) -> Connect {
+) -> ConnectChange {
     let expires = match ends(grant.expiry, now) {
         // The grant is due at once.
         _ if grant.access_token.is_none() => Expires::At(now),
@@ -151,7 +151,7 @@ pub(in crate::supervisor) fn connecting(
         params: grant.params,
         extra: grant.extra,
     };
-    Connect {
+    ConnectChange {
         key: key.clone(),
         incarnation: Id::random(),
         client_id: grant.client_id.or_else(|| Some(provider.idp.clients[0].client_id.clone())),

@@ -3,7 +3,7 @@
 use crate::{
     idp::{self, Meaning},
     model::{Generation, Id, Row},
-    protocol::{Commit, attempt::Effect, resolve::Resolution},
+    protocol::{Commit, attempt::AttemptEffect, resolve::Resolution},
     supervisor::provider::{RefreshOutcome, RefreshPhase},
 };
 
@@ -59,11 +59,11 @@ pub(super) fn tally(
 }
 
 /// Returns the phase that an effect is counted as.
-pub(super) fn phase(effect: &Effect) -> Option<RefreshPhase> {
+pub(super) fn phase(effect: &AttemptEffect) -> Option<RefreshPhase> {
     match effect {
-        Effect::Slot => Some(RefreshPhase::Gate),
-        Effect::Claim(_) | Effect::RepeatClaim => Some(RefreshPhase::Claim),
-        Effect::Commit => Some(RefreshPhase::Commit),
+        AttemptEffect::Slot => Some(RefreshPhase::Gate),
+        AttemptEffect::Claim(_) | AttemptEffect::RepeatClaim => Some(RefreshPhase::Claim),
+        AttemptEffect::Commit => Some(RefreshPhase::Commit),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use super::{TokenActor, machine::Event};
 use crate::{
     error::{Cause, Error},
     model::{Grant, Row, TokenKey},
-    protocol::{Change, Expected, Reply as Replied},
+    protocol::{Change, ChangeReply, Expected},
     store::{Changed, StoreError},
     supervisor::{
         by::By,
@@ -99,7 +99,7 @@ impl TokenActor {
             };
             let refused = refusal(&changed);
             let unchanged = match changed.reply {
-                Replied::Unchanged(why) => Some(why),
+                ChangeReply::Unchanged(why) => Some(why),
                 _ => None,
             };
             let row = changed.row.map(Arc::new);
@@ -150,7 +150,7 @@ async fn connect(
         let connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), (only, compared), now);
         let changed = ports.ledger.change(key, by.clone(), Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
-            Changed { reply: Replied::Moved, .. } => {}
+            Changed { reply: ChangeReply::Moved, .. } => {}
             changed => return Ok(changed),
         }
     }

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::{
         model::TokenKey,
-        protocol::{Change, Disconnect},
+        protocol::{Change, DisconnectChange},
         supervisor::bench::Bench,
     };
 
@@ -75,7 +75,7 @@ mod tests {
         for (key, purge) in keys.iter().zip([false, true, false]) {
             bench.connect(key, &format!("ts-test-secret-{}", key.user())).await;
             if key.user() != "carol" {
-                let end = Change::Disconnect(Disconnect { revoke: false, purge });
+                let end = Change::Disconnect(DisconnectChange { revoke: false, purge });
                 bench.ledger.change(key, By::Application, end).await.unwrap();
             }
         }

@@ -139,7 +139,7 @@ impl Revoker {
 mod tests {
     use super::*;
     use crate::{
-        protocol::{Change, Disconnect},
+        protocol::{Change, DisconnectChange},
         supervisor::bench::Bench,
     };
 
@@ -148,7 +148,7 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let key = TokenKey::at("idp").user("alice");
         bench.connect(&key, "ts-test-secret-1").await;
-        let end = Change::Disconnect(Disconnect { revoke: true, purge: false });
+        let end = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
         bench.ledger.change(&key, By::Application, end).await.unwrap();
         let (_, front, ..) = bench.assembled();
         let revoker = Revoker::new(bench.refresher.clone(), front, Duration::from_secs(5));

@@ -1,18 +1,18 @@
 use super::*;
-use crate::protocol::{Disconnect, Happening};
+use crate::protocol::{DisconnectChange, Transition};
 
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// What the change tells. A repetition of it tells nothing.
-fn told_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Happening> {
+fn told_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Transition> {
     let applied = apply(change, row, now);
     if let Some(written) = &applied.row {
-        assert_eq!(apply(change, written, now).happened, [], "{change:?}, repeated");
+        assert_eq!(apply(change, written, now).transitions, [], "{change:?}, repeated");
     }
-    applied.happened
+    applied.transitions
 }
 
-fn told(change: &Change, row: &Row) -> Vec<Happening> {
+fn told(change: &Change, row: &Row) -> Vec<Transition> {
     told_at(change, row, NOW + seconds(9))
 }
 
@@ -36,28 +36,28 @@ fn alerted(row: &mut Row) {
 }
 
 fn failed(attempt: u8, row: &Row) -> Ending {
-    let fault = Fault { evidence: Evidence::ours("http_502"), cause: Cause::IdpDown };
+    let fault = AttemptFault { evidence: Evidence::ours("http_502"), cause: Cause::IdpDown };
     Ending { error: Some(fault), ..ending(attempt, row) }
 }
 
-fn renewed(generation: u64) -> Happening {
-    Happening::Renewed { generation: Generation(generation) }
+fn renewed(generation: u64) -> Transition {
+    Transition::Renewed { generation: Generation(generation) }
 }
 
-fn required(code: &str, by: VerdictBy) -> Happening {
-    Happening::ReconnectRequired { evidence: Evidence::ours(code), by }
+fn required(code: &str, by: VerdictBy) -> Transition {
+    Transition::ReconnectRequired { evidence: Evidence::ours(code), by }
 }
 
-fn in_doubt(code: &str) -> Happening {
-    Happening::InDoubt { evidence: Evidence::ours(code) }
+fn in_doubt(code: &str) -> Transition {
+    Transition::InDoubt { evidence: Evidence::ours(code) }
 }
 
 #[test]
 fn a_stored_answer_is_a_renewal_and_ends_what_was_told() {
     let answer = committed(&commit(1, &claimed_row(&[1]), 2));
     let beside = committed(&Commit { epoch: 0, ..commit(1, &claimed_row(&[1]), 2) });
-    let recovered = || vec![renewed(5), Happening::Recovered];
-    let table: [(&str, &Change, Row, Vec<Happening>); 11] = [
+    let recovered = || vec![renewed(5), Transition::Recovered];
+    let table: [(&str, &Change, Row, Vec<Transition>); 11] = [
         ("a plain refresh", &answer, claimed_row(&[1]), vec![renewed(5)]),
         ("after a few failures", &answer, claims(&[1], |row| row.last_error = Some(last_error(NOW))), vec![renewed(5)]),
         ("after long failure", &answer, claims(&[1], alerted), recovered()),
@@ -96,7 +96,7 @@ fn a_stored_answer_is_a_renewal_and_ends_what_was_told() {
 #[test]
 fn a_verdict_is_told_when_it_appears_and_hides_the_rest() {
     let by_idp = || vec![required("invalid_grant", VerdictBy::Idp)];
-    let table: [(&str, Row, Vec<Happening>); 6] = [
+    let table: [(&str, Row, Vec<Transition>); 6] = [
         ("refused", claimed_row(&[1]), by_idp()),
         ("in doubt before", claimed_row(&[2, 1]), by_idp()),
         ("failing before", claims(&[1], alerted), by_idp()),
@@ -123,7 +123,7 @@ fn a_doubt_is_told_once_for_its_request() {
     let doubted = claims(&[1], closed);
     let again = claimed_row(&[1, 2]);
     let raise = Change::Raise { incarnation: row().incarnation, seen: Generation(9), unknown: id(9) };
-    let table: [(&str, Change, &Row, Vec<Happening>); 10] = [
+    let table: [(&str, Change, &Row, Vec<Transition>); 10] = [
         ("claimed", Change::Claim(claim(1, &row())), &row(), vec![]),
         ("renewed", Change::Renew { attempt: id(1), lease: LEASE }, &first, vec![]),
         ("not spent", Change::Cancel(failed(1, &first)), &first, vec![]),
@@ -154,14 +154,14 @@ fn long_failure_is_told_once_and_short_failure_never() {
         let now = NOW + Duration::from_secs(minutes * 60);
         let applied = apply(&Change::Cancel(failed(1, &row)), &row, now);
         row = applied.row.unwrap();
-        heard.extend(applied.happened.into_iter().map(|happening| (now, happening)));
+        heard.extend(applied.transitions.into_iter().map(|transition| (now, transition)));
     }
-    let failing = Happening::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Transition::Failing { evidence: Evidence::ours("http_502"), since: NOW };
     assert_eq!(heard, [(NOW + LONG, failing)]);
 
     // A row of an older version does not know since when; and a doubt and an alert may come together.
     let older = claims(&[1], |row| row.last_error = Some(Box::new(LastError { since: None, ..*last_error(NOW) })));
-    let failing = Happening::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Transition::Failing { evidence: Evidence::ours("http_502"), since: NOW };
     assert_eq!(told_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
 }
 
@@ -169,12 +169,12 @@ fn long_failure_is_told_once_and_short_failure_never() {
 fn a_connect_ends_what_was_told_and_is_no_news_itself() {
     let refused = |by| Row { verdict: verdict(by), ..row() };
     let failing = Row { last_error: Some(Box::new(LastError { alerted: true, ..*last_error(NOW) })), ..row() };
-    let recovered = || vec![Happening::Recovered];
+    let recovered = || vec![Transition::Recovered];
     let failed_and_refused = Row { verdict: verdict(VerdictBy::Idp), ..failing.clone() };
     let gone = Row { tombstone: tombstone(false), ..refused(VerdictBy::Idp) };
     let sent_by_others = claims(&[1, 2], |row| row.verdict = verdict(VerdictBy::Idp));
     let refreshed = Row { commit: Some(Attempted { attempt: id(9), epoch: 1 }), ..row() };
-    let table: [(&str, Change, Row, Vec<Happening>); 11] = [
+    let table: [(&str, Change, Row, Vec<Transition>); 11] = [
         ("nothing was wrong", connected(Some(2)), row(), vec![]),
         ("refreshed before", connected(Some(2)), refreshed, vec![]),
         ("refused", connected(Some(2)), refused(VerdictBy::Idp), recovered()),
@@ -188,16 +188,16 @@ fn a_connect_ends_what_was_told_and_is_no_news_itself() {
         ("disconnected", connected(Some(2)), gone, vec![]),
     ];
     for (why, change, row, expected) in table {
-        assert_eq!(apply(&change, &row, NOW).happened, expected, "{why}");
+        assert_eq!(apply(&change, &row, NOW).transitions, expected, "{why}");
     }
-    let found = Found { row: None, now: NOW, floor: Generation(0), known: Known::New };
-    assert_eq!(connected(Some(2)).apply(found).happened, [], "the first");
+    let found = ChangeInput { row: None, now: NOW, floor: Generation(0), known: LookupResult::New };
+    assert_eq!(connected(Some(2)).apply(found).transitions, [], "the first");
 }
 
 #[test]
 fn what_people_do_otherwise_is_no_news_to_them() {
     for row in [row(), claims(&[1], closed), Row { verdict: verdict(VerdictBy::Idp), ..row() }, claims(&[1], alerted)] {
-        assert_eq!(told(&Change::Disconnect(Disconnect { revoke: true, purge: false }), &row), []);
+        assert_eq!(told(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &row), []);
         assert_eq!(told(&Change::Hold { reason: "by hand".to_owned() }, &row), []);
         assert_eq!(told(&Change::Release, &Row { held: Some("by hand".to_owned()), ..row }), []);
     }
