@@ -224,7 +224,7 @@ async fn ctrl_c_stops_the_command_but_not_the_refresh_of_the_server() {
     let remote = Remote::new(&world);
     world.sim.next(Fault::Hang);
     let child = started(remote.command(&["refresh", "gitlab", "alice"]));
-    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the refresh request is sent", || world.sim.requests() == 1).await;
     interrupted::interrupt(&child);
     let ran = child.wait_with_output().unwrap();
     assert_eq!(ran.status.code(), Some(130), "{ran:?}");

@@ -15,7 +15,7 @@ use crate::{real_time::polled, support::eventually};
 async fn hanging(world: &World) -> Child {
     world.sim.next(Fault::Hang);
     let child = started(world.command(&["refresh", "gitlab", "alice"]));
-    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the refresh request is sent", || world.sim.requests() == 1).await;
     child
 }
 

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// Returns the token in the file.
 fn token_in(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    assert!(text.starts_with(SECRET) && text.ends_with('\n'), "half a token");
+    assert!(text.starts_with(SECRET) && text.ends_with('\n'), "the file has a whole token");
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     text
 }

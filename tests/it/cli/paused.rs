@@ -21,7 +21,7 @@ async fn a_response_that_arrives_while_the_process_is_suspended_is_stored() {
     }
     world.sim.next(Fault::Hang);
     let child = started(refresh);
-    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the refresh request is sent", || world.sim.requests() == 1).await;
     signal("STOP", child.id());
     world.sim.release();
     eventually("the provider has responded", || world.sim.presentations()[0].answered_at.is_some()).await;

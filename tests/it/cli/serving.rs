@@ -76,7 +76,7 @@ async fn stopping_with_a_refresh_in_flight(world: &World) -> (Served, JoinHandle
     world.sim.next(Fault::Hang);
     let refresh = server.ask(Method::POST, "/v1/grants/gitlab/alice/refresh?timeout=60", Some(&world.api_key)).send();
     let refresh = tokio::spawn(refresh);
-    eventually("the request has left", || world.sim.requests() == 1).await;
+    eventually("the refresh request is sent", || world.sim.requests() == 1).await;
     server.signal("TERM");
     server.logs("stopping").await;
     (server, refresh)
