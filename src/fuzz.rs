@@ -13,7 +13,7 @@ use std::{
 use crate::{
     AccessToken, ErrorRule, Idp, Meaning, RefreshToken, Rotation, TokenKey,
     idp::{Answer, Outcome, told_of},
-    journal::{Entry, Journal},
+    journal::{Journal, JournalEntry},
     keyring::{Field, Keyring},
     model::{Id, Sealed},
     presets,
@@ -142,7 +142,7 @@ fn read_journal(directory: &Path, path: &PathBuf, bytes: &[u8]) {
     assert!(file() == kept, "something else than a torn end was cut off");
     assert!(!(whole..bytes.len()).any(|at| is_entry(&bytes[at..])), "an entry was cut off");
     // It goes on from there.
-    let more = Entry { key: alice(), attempt: Id([0x77; 16]), payload: b"ts-test-secret-more".to_vec() };
+    let more = JournalEntry { key: alice(), attempt: Id([0x77; 16]), payload: b"ts-test-secret-more".to_vec() };
     let mut attempts = attempts(&journal);
     journal.append(more.clone()).unwrap_or_else(|error| panic!("{error}"));
     attempts.retain(|attempt| *attempt != more.attempt);

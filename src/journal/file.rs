@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    JournalError, Refused, Unopened,
-    frame::{self, Body, Next},
+    EntryError, JournalError, Unopened,
+    frame::{self, FrameBody, FrameRead},
 };
 use crate::model::{Id, Sealed};
 
@@ -134,7 +134,10 @@ impl JournalFile {
     }
 
     /// Reads all frames in their order, and cuts off an end that was left half-written.
-    pub(super) fn read(&mut self, mut take: impl FnMut(Body) -> Result<(), Refused>) -> Result<(), JournalError> {
+    pub(super) fn read(
+        &mut self,
+        mut take: impl FnMut(FrameBody) -> Result<(), EntryError>,
+    ) -> Result<(), JournalError> {
         let failed = |cause| self.io("read", cause);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut at = HEADER;
@@ -142,17 +145,17 @@ impl JournalFile {
         reader.seek(SeekFrom::Start(at)).map_err(failed)?;
         while at < end {
             match frame::read(&mut reader, end - at).map_err(failed)? {
-                Next::Frame { body, size } => {
+                FrameRead::Frame { body, size } => {
                     take(body).map_err(|refused| match refused {
-                        Refused::DoesNotOpen(cause) => {
+                        EntryError::DoesNotOpen(cause) => {
                             JournalError::DoesNotOpen { path: self.path.clone(), at, cause: Unopened(cause) }
                         }
-                        Refused::Newer => JournalError::Newer { path: self.path.clone(), at },
+                        EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
                     })?;
                     at += size;
                 }
-                Next::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
-                Next::Bad => {
+                FrameRead::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
+                FrameRead::Bad => {
                     self.cut_torn_end(at, end)?;
                     break;
                 }

@@ -8,16 +8,16 @@ use std::io::{self, Read};
 use crate::model::{Id, Sealed};
 
 /// What a frame says.
-pub(super) enum Body {
+pub(super) enum FrameBody {
     Entry(Sealed),
     /// The store has the answer of this attempt.
     Mark(Id),
 }
 
 /// What lies at a place in a file.
-pub(super) enum Next {
+pub(super) enum FrameRead {
     Frame {
-        body: Body,
+        body: FrameBody,
         size: u64,
     },
     /// Whole, but of a kind that this version does not know.
@@ -40,31 +40,31 @@ pub(super) fn mark(attempt: Id) -> Vec<u8> {
 }
 
 /// Reads the frame that begins here, of which at most `rest` bytes can be there.
-pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<Next> {
+pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<FrameRead> {
     let mut head = [0; HEAD];
     if rest <= HEAD as u64 {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     from.read_exact(&mut head)?;
     let (length, crc) = parse(head);
     // Room is made only for what is there: a length is as little to be trusted as the rest.
     if length == 0 || length > MAX_BODY || length as u64 > rest - HEAD as u64 {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;
     if crc32fast::hash(&body) != crc {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     let size = (HEAD + length) as u64;
-    let mark = || Id::try_from(&body[1..]).map(Body::Mark);
+    let mark = || Id::try_from(&body[1..]).map(FrameBody::Mark);
     Ok(match (body[0], mark()) {
         (ENTRY, _) => {
             body.remove(0);
-            Next::Frame { body: Body::Entry(Sealed(body)), size }
+            FrameRead::Frame { body: FrameBody::Entry(Sealed(body)), size }
         }
-        (MARK, Ok(mark)) => Next::Frame { body: mark, size },
-        _ => Next::Newer,
+        (MARK, Ok(mark)) => FrameRead::Frame { body: mark, size },
+        _ => FrameRead::Newer,
     })
 }
 
@@ -198,7 +198,7 @@ mod tests {
             (MAX_BODY as u32, 1 << 40, MAX_BODY),
         ] {
             let mut file = Endless { head: [&length.to_le_bytes()[..], &[0xff; 5]].concat(), largest: 0 };
-            assert!(matches!(read(&mut file, rest), Ok(Next::Bad)), "{length} of {rest}");
+            assert!(matches!(read(&mut file, rest), Ok(FrameRead::Bad)), "{length} of {rest}");
             assert_eq!(file.largest, room, "{length} of {rest}");
         }
     }

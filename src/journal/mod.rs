@@ -30,7 +30,7 @@ use crate::{
 };
 
 use file::JournalFile;
-use frame::Body;
+use frame::FrameBody;
 
 /// The journals of one directory that this process has locked: its own, and those of dead processes.
 pub(crate) struct Journal {
@@ -46,7 +46,7 @@ pub(crate) struct Journal {
 
 /// One answer that the store has to get.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     pub(crate) key: TokenKey,
     /// Which attempt got it. The store takes it once, however often it is offered.
     pub(crate) attempt: Id,
@@ -120,11 +120,11 @@ impl Journal {
         for (at, file) in files.iter_mut().enumerate() {
             let owner = file.owner();
             file.read(|body| match body {
-                Body::Entry(sealed) => {
+                FrameBody::Entry(sealed) => {
                     pending.insert(at, open_entry(keyring, owner, sealed)?);
                     Ok(())
                 }
-                Body::Mark(attempt) => {
+                FrameBody::Mark(attempt) => {
                     pending.remove(attempt);
                     Ok(())
                 }
@@ -156,7 +156,7 @@ impl Journal {
     }
 
     /// What the store has to get for this key, in the order in which it was appended. Never waits for the disk.
-    pub(crate) fn pending_for(&self, key: &TokenKey) -> Vec<Entry> {
+    pub(crate) fn pending_for(&self, key: &TokenKey) -> Vec<JournalEntry> {
         let pending = lock(&self.pending);
         pending.by_key.get(key).into_iter().flatten().map(|held| held.entry.clone()).collect()
     }
@@ -179,7 +179,7 @@ impl Journal {
     /// The entry is not pending, and the file is as it was before; or, where it could not even be cut back,
     /// refuses everything until it is opened again. Should the disk have the entry nevertheless, a later life
     /// offers it to the store, which takes an attempt only once.
-    pub(crate) fn append(&self, entry: Entry) -> io::Result<()> {
+    pub(crate) fn append(&self, entry: JournalEntry) -> io::Result<()> {
         let sealed = seal_entry(&self.keyring, self.owner, &entry);
         let mut files = lock(&self.files);
         files[OURS].append(&sealed)?;
@@ -226,33 +226,33 @@ impl fmt::Debug for Journal {
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for JournalEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry({:?}, attempt {:?}, {} bytes)", self.key, self.attempt, self.payload.len())
+        write!(f, "JournalEntry({:?}, attempt {:?}, {} bytes)", self.key, self.attempt, self.payload.len())
     }
 }
 
 /// What is in the files and not marked.
 #[derive(Default)]
 struct Pending {
-    by_key: HashMap<TokenKey, Vec<Held>>,
+    by_key: HashMap<TokenKey, Vec<PendingEntry>>,
     key_of: HashMap<Id, TokenKey>,
     /// How many entries each file holds.
     counts: HashMap<usize, usize>,
 }
 
-struct Held {
+struct PendingEntry {
     /// In which file, where it is to be marked.
     file: usize,
-    entry: Entry,
+    entry: JournalEntry,
 }
 
 impl Pending {
-    fn insert(&mut self, file: usize, entry: Entry) {
+    fn insert(&mut self, file: usize, entry: JournalEntry) {
         self.remove(entry.attempt);
         self.key_of.insert(entry.attempt, entry.key.clone());
         *self.counts.entry(file).or_default() += 1;
-        self.by_key.entry(entry.key.clone()).or_default().push(Held { file, entry });
+        self.by_key.entry(entry.key.clone()).or_default().push(PendingEntry { file, entry });
     }
 
     /// In which file it was.
@@ -277,33 +277,33 @@ impl Pending {
 
 /// An entry as it is sealed. Frozen; fields may be added.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct EntryRecord {
     key: TokenKey,
     attempt: Id,
     /// Base64.
     payload: String,
 }
 
-fn seal_entry(keyring: &Keyring, owner: Id, entry: &Entry) -> Sealed {
+fn seal_entry(keyring: &Keyring, owner: Id, entry: &JournalEntry) -> Sealed {
     let payload = STANDARD.encode(&entry.payload);
-    let record = Record { key: entry.key.clone(), attempt: entry.attempt, payload };
+    let record = EntryRecord { key: entry.key.clone(), attempt: entry.attempt, payload };
     let json = serde_json::to_vec(&record).expect("strings can be written as JSON");
     keyring.seal(&bound_to(owner), Field::Journal, &json)
 }
 
-fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<Entry, Refused> {
+fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<JournalEntry, EntryError> {
     let json = keyring.open(&bound_to(owner), Field::Journal, &sealed).map_err(|error| match error {
-        OpenError::UnknownVersion => Refused::Newer,
-        other => Refused::DoesNotOpen(other),
+        OpenError::UnknownVersion => EntryError::Newer,
+        other => EntryError::DoesNotOpen(other),
     })?;
     // It is as we sealed it; if we cannot read it, then somebody did who knew more.
-    let Record { key, attempt, payload } = serde_json::from_slice(&json).map_err(|_| Refused::Newer)?;
-    let payload = STANDARD.decode(payload).map_err(|_| Refused::Newer)?;
-    Ok(Entry { key, attempt, payload })
+    let EntryRecord { key, attempt, payload } = serde_json::from_slice(&json).map_err(|_| EntryError::Newer)?;
+    let payload = STANDARD.decode(payload).map_err(|_| EntryError::Newer)?;
+    Ok(JournalEntry { key, attempt, payload })
 }
 
 /// Why a whole frame cannot be taken.
-enum Refused {
+enum EntryError {
     DoesNotOpen(OpenError),
     Newer,
 }

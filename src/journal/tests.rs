@@ -21,12 +21,12 @@ fn path_of(directory: &TempDir, owner: Id) -> PathBuf {
     directory.path().join(format!("{owner}.journal"))
 }
 
-fn entry(user: &str, attempt: u8) -> Entry {
+fn entry(user: &str, attempt: u8) -> JournalEntry {
     let payload = format!("ts-test-secret-{user}-{attempt}").into_bytes();
-    Entry { key: TokenKey::at("github").user(user), attempt: Id([attempt; 16]), payload }
+    JournalEntry { key: TokenKey::at("github").user(user), attempt: Id([attempt; 16]), payload }
 }
 
-fn attempts(entries: &[Entry]) -> Vec<u8> {
+fn attempts(entries: &[JournalEntry]) -> Vec<u8> {
     entries.iter().map(|entry| entry.attempt.0[0]).collect()
 }
 
@@ -64,7 +64,7 @@ fn an_attempt_appended_twice_is_pending_once() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
     journal.append(entry("alice", 1)).unwrap();
-    journal.append(Entry { payload: b"ts-test-secret-later".to_vec(), ..entry("alice", 1) }).unwrap();
+    journal.append(JournalEntry { payload: b"ts-test-secret-later".to_vec(), ..entry("alice", 1) }).unwrap();
     for journal in [&journal, &{ drop_and_copy(&directory, &journal) }] {
         assert_eq!(journal.pending(), 1);
         assert_eq!(journal.pending_for(&TokenKey::at("github").user("alice"))[0].payload, b"ts-test-secret-later");
@@ -286,7 +286,7 @@ fn a_failed_append_leaves_no_trace() {
     assert_eq!(journal.pending(), 0);
     journal.fail_appends(false);
     journal.append(entry("alice", 3)).unwrap();
-    let too_large = Entry { payload: vec![0; 13 * 1024 * 1024], ..entry("alice", 4) };
+    let too_large = JournalEntry { payload: vec![0; 13 * 1024 * 1024], ..entry("alice", 4) };
     assert_eq!(journal.append(too_large).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     drop(journal);
     assert_eq!(attempts(&open(&directory).pending_for(&TokenKey::at("github").user("alice"))), [1, 3]);
@@ -298,7 +298,7 @@ fn a_large_journal_is_emptied_when_nothing_is_pending() {
     let journal = open(&directory);
     let path = path_of(&directory, journal.owner());
     let length = || fs::metadata(&path).unwrap().len();
-    journal.append(Entry { payload: vec![7; 1024 * 1024], ..entry("alice", 1) }).unwrap();
+    journal.append(JournalEntry { payload: vec![7; 1024 * 1024], ..entry("alice", 1) }).unwrap();
     journal.append(entry("bob", 2)).unwrap();
     journal.mark(Id([1; 16])).unwrap();
     assert!(length() > 1024 * 1024);

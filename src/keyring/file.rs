@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{FingerprintKey, Key, KeyId, KeyState, Keys, SealingKey, Secret};
+use super::{FingerprintKey, KeyId, KeyState, KeyringKey, Keys, SealingKey, Secret};
 use crate::Error;
 
 /// Why a key file cannot be used. The message says what to do next.
@@ -106,7 +106,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
     let secret = |which: &str, text: &SecretText| decode(&text.0).map_err(|problem| bad(which.to_owned(), problem));
 
     let fingerprint = FingerprintKey(secret("fingerprint_key", &file.fingerprint_key)?);
-    let mut keys: Vec<Key> = Vec::with_capacity(file.keys.len());
+    let mut keys: Vec<KeyringKey> = Vec::with_capacity(file.keys.len());
     for (at, line) in file.keys.iter().enumerate() {
         // Not quoted before it is known to be an id: somebody may have put the key in its place.
         let id: KeyId =
@@ -115,7 +115,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
             return Err(KeyringError::DuplicateId { path: path(), id });
         }
         let sealing = SealingKey::new(id, secret(&format!("key {id}"), &line.key)?);
-        keys.push(Key { state: line.state, sealing });
+        keys.push(KeyringKey { state: line.state, sealing });
     }
     let mut active = keys.iter().enumerate().filter(|(_, key)| key.state == KeyState::Active).map(|(at, _)| at);
     match (active.next(), active.count()) {
@@ -126,7 +126,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
 
 pub(super) fn to_json(keys: &Keys) -> Zeroizing<Vec<u8>> {
     let text = |secret: &Secret| SecretText(STANDARD.encode(secret.expose()));
-    let line = |key: &Key| KeyLine {
+    let line = |key: &KeyringKey| KeyLine {
         id: SecretText(key.sealing.id().to_string()),
         state: key.state,
         key: text(key.sealing.secret()),

@@ -54,7 +54,7 @@ impl Keyring {
     /// # Panics
     /// If the operating system has no randomness to give.
     pub fn generate() -> Self {
-        let key = Key { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
+        let key = KeyringKey { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
         Self { keys: Arc::new(Keys { keys: vec![key], active: 0, fingerprint: FingerprintKey(Secret::random()) }) }
     }
 
@@ -116,7 +116,7 @@ impl fmt::Debug for Keyring {
 
 /// What a key file holds. Exactly one key is active, and no two have the same id.
 struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<KeyringKey>,
     active: usize,
     fingerprint: FingerprintKey,
 }
@@ -127,7 +127,7 @@ impl Keys {
     }
 }
 
-struct Key {
+struct KeyringKey {
     state: KeyState,
     sealing: SealingKey,
 }
@@ -203,7 +203,7 @@ impl Keyring {
     /// A keyring of known keys: one for each id, of bytes that repeat the number beside it; the first is active.
     pub(crate) fn fixed(keys: &[(&str, u8)], fingerprint: u8) -> Self {
         let secret = |byte| Secret(Box::new([byte; 32]));
-        let key = |(at, (id, byte)): (usize, &(&str, u8))| Key {
+        let key = |(at, (id, byte)): (usize, &(&str, u8))| KeyringKey {
             state: if at == 0 { KeyState::Active } else { KeyState::Retired },
             sealing: SealingKey::new(id.parse().expect("eight hexadecimal digits"), secret(*byte)),
         };

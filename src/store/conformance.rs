@@ -78,19 +78,19 @@ macro_rules! tests_of {
 }
 
 conformance! {
-    sqlite = Place::sqlite();
+    sqlite = StorePlace::sqlite();
 }
 
-type Open = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
+type OpenStore = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
 
 /// Where a store lives, and the store while it is open.
-pub(super) struct Place {
+pub(super) struct StorePlace {
     clock: ManualClock,
-    reopen: Open,
+    reopen: OpenStore,
     store: Arc<dyn Store>,
 }
 
-impl Place {
+impl StorePlace {
     fn new(reopen: impl Fn(&Clock) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
         let clock = ManualClock::new(SystemTime::from(sample::NOW));
         let store = reopen(&Clock::manual(&clock));
@@ -170,7 +170,7 @@ fn nth(number: u32, due: Time) -> (TokenKey, Change) {
     (key, Change::Connect(Box::new(connect)))
 }
 
-async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
+async fn what_is_written_is_read_back_after_a_restart(place: &mut StorePlace) {
     // Unusual names: separators, other scripts, an account.
     let key = TokenKey::at("idp").user("a:b/c%20'; -- \u{e4}\u{1f511}").account("work account");
     let connect = Connect { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
@@ -208,7 +208,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     }
 }
 
-async fn every_operation_reads_applies_and_writes(place: &mut Place) {
+async fn every_operation_reads_applies_and_writes(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     assert_eq!((row.generation, row.changed_at), (Generation(1), place.now()));
@@ -246,7 +246,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
     assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
 }
 
-async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) {
+async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
@@ -256,7 +256,7 @@ async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) 
     }
 }
 
-async fn a_refused_operation_writes_nothing(place: &mut Place) {
+async fn a_refused_operation_writes_nothing(place: &mut StorePlace) {
     let nobody = place.change(&key("nobody"), Change::RequireReconnect { reason: "left".to_owned() }).await;
     assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
     assert_eq!(place.row(&key("nobody")).await, None);
@@ -273,7 +273,7 @@ async fn a_refused_operation_writes_nothing(place: &mut Place) {
     assert_eq!(place.done(&key("alice"), Change::Release, Reply::Done).await, row);
 }
 
-async fn of_many_claims_exactly_one_wins(place: &mut Place) {
+async fn of_many_claims_exactly_one_wins(place: &mut StorePlace) {
     let key = key("alice");
     for round in 0..5 {
         let row = place.connected(&key, round + 1).await;
@@ -293,7 +293,7 @@ async fn of_many_claims_exactly_one_wins(place: &mut Place) {
     }
 }
 
-async fn many_keys_at_once_are_all_written(place: &mut Place) {
+async fn many_keys_at_once_are_all_written(place: &mut StorePlace) {
     let all: Vec<_> = (0..400).map(|number| nth(number, place.now())).collect();
     let changes = all.iter().map(|(key, change)| {
         let (store, key, change) = (place.store.clone(), key.clone(), change.clone());
@@ -308,7 +308,7 @@ async fn many_keys_at_once_are_all_written(place: &mut Place) {
     }
 }
 
-async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
+async fn a_dropped_answer_does_not_undo_the_work(place: &mut StorePlace) {
     let all: Vec<_> = (0..50).map(|number| nth(number, place.now())).collect();
     for (number, (key, change)) in all.iter().enumerate() {
         let mut answer = place.store.change(key, change.clone());
@@ -323,14 +323,14 @@ async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
     }
 }
 
-async fn new_rows_start_above_the_generation_floor(place: &mut Place) {
+async fn new_rows_start_above_the_generation_floor(place: &mut StorePlace) {
     let floor = place.store.meta("generation_floor", 41_u64.to_le_bytes().to_vec()).await.unwrap();
     assert_eq!(floor, 41_u64.to_le_bytes());
     assert_eq!(place.connected(&key("alice"), 1).await.generation, Generation(42));
     assert_eq!(place.refreshed(&key("alice"), 1, 2).await.generation, Generation(43));
 }
 
-async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
+async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut StorePlace) {
     for (given, kept) in [(b"first".to_vec(), b"first"), (b"other".to_vec(), b"first")] {
         assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
         place.restart().await;
@@ -341,8 +341,8 @@ async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
     }
 }
 
-async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
-    let set = |place: &Place, name: &str, value: Option<&str>| {
+async fn values_of_the_store_are_listed_by_their_prefix(place: &mut StorePlace) {
+    let set = |place: &StorePlace, name: &str, value: Option<&str>| {
         place.store.set_meta(name, value.map(|value| value.as_bytes().to_vec()))
     };
     for (name, value) in [("held:b", "first"), ("held:a", "x"), ("held", "y"), ("helm:c", "z"), ("held:b", "second")] {
@@ -355,7 +355,7 @@ async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
     assert_eq!(place.store.metas("hell").await.unwrap(), []);
 }
 
-async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {
+async fn a_closed_store_says_that_it_is_unavailable(place: &mut StorePlace) {
     let (key, change) = nth(1, place.now());
     place.done(&key, change.clone(), Reply::Done).await;
     place.store.close().await.unwrap();

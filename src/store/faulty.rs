@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    StoreFuture,
+};
 use crate::{
     model::{Time, TokenKey},
     protocol::Change,
@@ -66,17 +69,17 @@ impl Faulty {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unless_down<T: Send + 'static>(&self, answer: impl FnOnce(&dyn Store) -> Answer<T>) -> Answer<T> {
+    fn unless_down<T: Send + 'static>(&self, answer: impl FnOnce(&dyn Store) -> StoreFuture<T>) -> StoreFuture<T> {
         if *self.fault().borrow() == StoreFault::Down { refused() } else { answer(&*self.store) }
     }
 }
 
-fn refused<T: Send + 'static>() -> Answer<T> {
+fn refused<T: Send + 'static>() -> StoreFuture<T> {
     Box::pin(async { Err(StoreError::Unavailable("fault injected".to_owned())) })
 }
 
 impl Store for Faulty {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let mut fault = self.fault().subscribe();
         let now = *fault.borrow_and_update();
         let claim = matches!(change, Change::Claim(_) | Change::Recover(_));
@@ -103,60 +106,60 @@ impl Store for Faulty {
         }
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         self.unless_down(|store| store.read(key))
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: Time, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         self.unless_down(|store| store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         self.unless_down(|store| store.expiring(noticed, after, limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         self.unless_down(|store| store.list(names, after, limit))
     }
 
-    fn census(&self) -> Answer<Census> {
+    fn census(&self) -> StoreFuture<Census> {
         self.unless_down(|store| store.census())
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.unless_down(|store| store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: Time) -> StoreFuture<bool> {
         self.unless_down(|store| store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> StoreFuture<()> {
         self.unless_down(|store| store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: Time) -> StoreFuture<()> {
         self.unless_down(|store| store.forget_spent(before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
         self.unless_down(|store| store.meta(name, value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         self.unless_down(|store| store.set_meta(name, value))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.unless_down(|store| store.metas(prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
 }
 
-fn lost(answer: Answer<Changed>) -> Answer<Changed> {
+fn lost(answer: StoreFuture<Changed>) -> StoreFuture<Changed> {
     Box::pin(async {
         answer.await?;
         Err(StoreError::Unavailable("acknowledgement lost, as injected".to_owned()))

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    StoreFuture,
+};
 use crate::{
     clock::Clock,
     metrics::{Histogram, Metric, MetricKind, count, load},
@@ -77,7 +80,7 @@ impl Metered {
         Self { store, meters }
     }
 
-    fn watch<T: Send + 'static>(&self, op: Op, answer: Answer<T>) -> Answer<T> {
+    fn watch<T: Send + 'static>(&self, op: Op, answer: StoreFuture<T>) -> StoreFuture<T> {
         let meters = self.meters.clone();
         let asked = meters.clock.read().boot;
         Box::pin(async move {
@@ -94,7 +97,7 @@ impl Metered {
 }
 
 impl Store for Metered {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let op = match change {
             Change::Claim(_) | Change::Recover(_) => Op::Claim,
             Change::Commit(_) => Op::Commit,
@@ -103,55 +106,55 @@ impl Store for Metered {
         self.watch(op, self.store.change(key, change))
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         self.watch(Op::Read, self.store.read(key))
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: Time, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         self.watch(Op::Due, self.store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         self.watch(Op::List, self.store.expiring(noticed, after, limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         self.watch(Op::List, self.store.list(names, after, limit))
     }
 
-    fn census(&self) -> Answer<Census> {
+    fn census(&self) -> StoreFuture<Census> {
         self.watch(Op::List, self.store.census())
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.watch(Op::Revocation, self.store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: Time) -> StoreFuture<bool> {
         self.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> StoreFuture<()> {
         self.watch(Op::Revocation, self.store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: Time) -> StoreFuture<()> {
         self.watch(Op::Meta, self.store.forget_spent(before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
         self.watch(Op::Meta, self.store.meta(name, value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         self.watch(Op::Meta, self.store.set_meta(name, value))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.watch(Op::Meta, self.store.metas(prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
 }

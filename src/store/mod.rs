@@ -34,40 +34,40 @@ use crate::{
 /// The port to a database.
 pub(crate) trait Store: Send + Sync {
     /// Carries out one operation on one row.
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed>;
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed>;
     /// Reads one row.
-    fn read(&self, key: &TokenKey) -> Answer<Read>;
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow>;
     /// The next page of keys that somebody has to look at by `by`, oldest first.
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page>;
+    fn due(&self, by: Time, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage>;
     /// The next page of grants of whose refresh token's end people are to be told, from one time on and before the
     /// other. Neither tombstones nor those whose user must reconnect anyway. It reads every row: once in a while.
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>>;
     /// The next grants with such names after this key, tombstones too, in the order of their keys (by the bytes of
     /// their parts, whatever the database's language is).
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed>;
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed>;
     /// How many grants there are of each kind. It reads every row: once in a while.
-    fn census(&self) -> Answer<Census>;
+    fn census(&self) -> StoreFuture<Census>;
     /// Refresh tokens whose revocation is due.
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>>;
     /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
     /// false if it is not to be sent: it was taken back, or somebody else has begun it since it was listed.
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool>;
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: Time) -> StoreFuture<bool>;
     /// A revocation is done (`None`), or is due again then.
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()>;
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> StoreFuture<()>;
     /// Forgets fingerprints of refresh tokens spent before then.
-    fn forget_spent(&self, before: Time) -> Answer<()>;
+    fn forget_spent(&self, before: Time) -> StoreFuture<()>;
     /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()>;
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()>;
     /// The values whose names begin like this, with what follows in their names.
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>>;
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>>;
     /// Finishes what was asked for, answers nothing more, and lets go of the database.
-    fn close(&self) -> Answer<()>;
+    fn close(&self) -> StoreFuture<()>;
 }
 
 /// A future that waits for the store. Dropping it changes nothing.
-pub(crate) type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
+pub(crate) type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What became of an operation.
 #[derive(Clone, Debug)]
@@ -83,24 +83,24 @@ pub(crate) struct Changed {
 
 /// A row as it was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Read {
+pub(crate) struct ReadRow {
     pub(crate) row: Option<Row>,
     pub(crate) now: Time,
 }
 
 /// Where the next page starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cursor {
+pub(crate) struct DueCursor {
     wake_at: i64,
     id: i64,
 }
 
 /// Keys in the order of their wake-up time.
 #[derive(Clone, Debug)]
-pub(crate) struct Page {
+pub(crate) struct DuePage {
     pub(crate) keys: Vec<TokenKey>,
     /// `None` on the last page.
-    pub(crate) next: Option<Cursor>,
+    pub(crate) next: Option<DueCursor>,
 }
 
 /// A grant whose refresh token ends.
@@ -156,7 +156,7 @@ pub(crate) struct Counted {
 
 /// A refresh token that waits for its revocation.
 #[derive(Clone, Debug)]
-pub(crate) struct Revocation {
+pub(crate) struct QueuedRevocation {
     pub(crate) id: i64,
     pub(crate) key: TokenKey,
     pub(crate) token: Sealed,

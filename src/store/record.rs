@@ -11,7 +11,7 @@ use crate::model::{
 /// The columns as they are stored, without the surrogate key and the revision.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = grants)]
-pub(super) struct Record {
+pub(super) struct GrantRecord {
     #[diesel(embed)]
     pub(super) name: Name,
     #[diesel(embed)]
@@ -73,7 +73,7 @@ struct LeaseHolder {
     owner: Id,
 }
 
-impl From<&Row> for Record {
+impl From<&Row> for GrantRecord {
     fn from(row: &Row) -> Self {
         let bytes = |fingerprint: Fingerprint| fingerprint.0.to_vec();
         let origin =
@@ -125,7 +125,7 @@ fn wake_at(row: &Row) -> Option<Time> {
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
 
-impl Record {
+impl GrantRecord {
     /// The key under which it is stored.
     pub(super) fn key(&self) -> TokenKey {
         TokenKey::at(&self.name.idp).user(&self.name.user_id).account(&self.name.account)

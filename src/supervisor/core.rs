@@ -28,7 +28,7 @@ use crate::{
     keyring::Keyring,
     model::TokenKey,
     protocol::{Change, doubt::Rules},
-    store::{Answer, Changed, Store, metered::Meters},
+    store::{Changed, Store, StoreFuture, metered::Meters},
 };
 
 /// One for each supervisor; outlives actors and registry.
@@ -151,7 +151,7 @@ impl Core {
     }
 
     /// Carries out one operation on one row, and tells what it made happen. Nobody here asks the store itself.
-    pub(super) fn change(self: &Arc<Self>, key: &TokenKey, change: Change) -> Answer<Changed> {
+    pub(super) fn change(self: &Arc<Self>, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let (core, key, changed) = (self.clone(), key.clone(), self.store.change(key, change));
         Box::pin(async move {
             let mut changed = changed.await?;

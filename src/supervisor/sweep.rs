@@ -17,7 +17,7 @@ use super::{
 use crate::{
     idp::{Lane, Said, delay},
     model::Time,
-    store::{Revocation, StoreError},
+    store::{QueuedRevocation, StoreError},
 };
 
 /// Keys that are woken at a time.
@@ -136,7 +136,7 @@ enum Revoked {
 }
 
 /// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
-async fn revoke(core: &Arc<Core>, revocation: &Revocation, retry_at: Time) -> Result<Revoked, StoreError> {
+async fn revoke(core: &Arc<Core>, revocation: &QueuedRevocation, retry_at: Time) -> Result<Revoked, StoreError> {
     let idp = revocation.key.idp();
     let Some(provider) = core.provider(idp) else { return Ok(Revoked::Later(None)) };
     if core.idp_held(idp).is_some() {

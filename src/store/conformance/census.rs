@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::store::Counted;
 
-pub(super) async fn grants_are_counted_as_they_are(place: &mut Place) {
+pub(super) async fn grants_are_counted_as_they_are(place: &mut StorePlace) {
     let keys: Vec<_> =
         (1..=9).map(|number| TokenKey::at(if number < 9 { "a" } else { "b" }).user(format!("user{number}"))).collect();
     for (key, number) in keys.iter().zip(1..) {

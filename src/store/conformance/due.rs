@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
+pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut StorePlace) {
     let now = place.now();
     // Three at each time, written out of order.
     for number in (0..30).rev() {
@@ -33,7 +33,7 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
     assert!(place.store.due(Time(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
 }
 
-pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
+pub(super) async fn what_needs_nobody_is_not_due(place: &mut StorePlace) {
     let (key, late) = (key("alice"), place.now() + seconds(1_000_000));
     let row = place.connected(&key, 1).await;
     let due = row.due_at.unwrap();
@@ -52,7 +52,7 @@ pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
     assert!(place.due(late).await.is_empty(), "disconnected");
 }
 
-pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
+pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut StorePlace) {
     let now = place.now();
     for number in 0..9 {
         let (key, change) = nth(number, now);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::Kept;
 
-impl Place {
+impl StorePlace {
     /// The keys of every page of at most `limit`.
     async fn pages(&self, names: &Names, limit: u32) -> Vec<TokenKey> {
         let mut keys = Vec::<TokenKey>::new();
@@ -37,7 +37,7 @@ const USERS: [&str; 7] =
     ["acme/", "acme/\u{e4}", "acme/\u{1f511}", "acme/\u{10ffff}x", "acme0", "\u{ff5e}", "\u{1f511}"];
 
 /// Every user at two identity providers with two accounts, connected in no order.
-async fn crowd(place: &Place) -> Vec<TokenKey> {
+async fn crowd(place: &StorePlace) -> Vec<TokenKey> {
     let mut keys = Vec::new();
     for (number, user) in (1..).step_by(4).zip(USERS.into_iter().rev()) {
         let [b, a] = ["b", "a"].map(|idp| TokenKey::at(idp).user(user));
@@ -52,7 +52,7 @@ async fn crowd(place: &Place) -> Vec<TokenKey> {
     keys
 }
 
-pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(place: &mut Place) {
+pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(place: &mut StorePlace) {
     let all = crowd(place).await;
     let gone = all[5].clone();
     place.disconnected(&gone, false).await;
@@ -82,7 +82,7 @@ pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(
     }
 }
 
-pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place: &mut Place) {
+pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place: &mut StorePlace) {
     let row = place.connected(&key("alice"), 1).await;
     place.clock.advance(seconds(5));
     let listed = place.store.list(&names(), None, 9).await.unwrap();
@@ -90,7 +90,7 @@ pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place:
     assert_eq!(listed.grants, [(key("alice"), Ok(row.without_ciphertext()))]);
 }
 
-pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut Place) {
+pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut StorePlace) {
     let mut seen = Vec::<TokenKey>::new();
     for number in (0..20).step_by(2) {
         place.done(&nth(number, place.now()).0, nth(number, place.now()).1, Reply::Done).await;
@@ -116,7 +116,7 @@ pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_ch
     }
 }
 
-pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back(place: &mut Place) {
+pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     place.connected(&alice, 1).await;
     place.refreshed(&alice, 1, 2).await;
@@ -155,7 +155,7 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
     place.connected(&alice, 2).await;
 }
 
-pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut Place) {
+pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut StorePlace) {
     let key = key("alice");
     let kept = |why| Reply::Kept(why);
     let row = place.connected(&key, 1).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) async fn a_replayed_connect_is_recognized(place: &mut Place) {
+pub(super) async fn a_replayed_connect_is_recognized(place: &mut StorePlace) {
     let key = key("alice");
     place.connected(&key, 1).await;
     place.refreshed(&key, 1, 2).await;
@@ -19,7 +19,7 @@ pub(super) async fn a_replayed_connect_is_recognized(place: &mut Place) {
     place.done(&key, connecting(&key, Some(3), 99), Reply::Unchanged(Unchanged::TokenAlreadySpent)).await;
 }
 
-pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut Place) {
+pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     place.connected(&alice, 1).await;
     let before = place.connected(&bob, 9).await;
@@ -40,7 +40,7 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     place.connected(&bob, 2).await;
 }
 
-pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut Place) {
+pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     let row = place.connected(&alice, 1).await;
     let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
@@ -52,7 +52,7 @@ pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refus
     assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "nobody knows what became of it");
 }
 
-pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {
+pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut StorePlace) {
     let key = key("alice");
     place.connected(&key, 1).await;
     place.refreshed(&key, 1, 2).await;

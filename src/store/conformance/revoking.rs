@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
+pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
         place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
@@ -18,14 +18,15 @@ pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     place.store.revoked(queued[1].id, None).await.unwrap();
     assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "it is done");
     place.restart().await;
-    let users = |queued: Vec<Revocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
+    let users =
+        |queued: Vec<QueuedRevocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
     assert_eq!(users(place.store.revocations(9).await.unwrap()), ["carol"]);
     place.clock.advance(seconds(60));
     let queued = place.store.revocations(9).await.unwrap();
     assert_eq!((queued.last().unwrap().failures, users(queued)), (1, vec!["carol".into(), "alice".into()]));
 }
 
-pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut Place) {
+pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
@@ -37,7 +38,7 @@ pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(p
     assert_eq!(queued.iter().map(|queued| &queued.token).collect::<Vec<_>>(), [&token(3).sealed]);
 }
 
-pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
+pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
         place.done(&key(user), Change::Disconnect(Disconnect { revoke: true, purge: false }), Reply::Done).await;
@@ -48,7 +49,7 @@ pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut
     assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
 }
 
-pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place) {
+pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
@@ -74,7 +75,7 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     assert_eq!((nobody.reply, nobody.row), (Reply::Refused, None));
 }
 
-pub(super) async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
+pub(super) async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     let gone = || Change::Disconnect(Disconnect { revoke: false, purge: false });
     place.connected(&alice, 1).await;

@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{BigInt, Bool, Nullable, Text},
 };
 
-use super::threads::Failure;
+use super::threads::JobError;
 use crate::{
     model::{Marks, Time},
     store::{Census, Counted},
@@ -53,7 +53,7 @@ const COUNT: &str = "
     FROM grants
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10";
 
-pub(super) fn census(connection: &mut SqliteConnection, now: Time) -> Result<Census, Failure> {
+pub(super) fn census(connection: &mut SqliteConnection, now: Time) -> Result<Census, JobError> {
     let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
     let counted = |alike: Alike| Counted {
         idp: alike.idp,

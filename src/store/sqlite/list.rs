@@ -7,10 +7,10 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use super::threads::Failure;
+use super::threads::JobError;
 use crate::{
     model::{Time, TokenKey},
-    store::{Listed, Names, record::Record, schema::grants},
+    store::{Listed, Names, record::GrantRecord, schema::grants},
 };
 
 pub(super) fn list(
@@ -19,9 +19,9 @@ pub(super) fn list(
     after: Option<&TokenKey>,
     limit: u32,
     now: Time,
-) -> Result<Listed, Failure> {
-    let found = page(names, after, limit).load::<Record>(connection)?;
-    let listed = |record: Record| {
+) -> Result<Listed, JobError> {
+    let found = page(names, after, limit).load::<GrantRecord>(connection)?;
+    let listed = |record: GrantRecord| {
         let key = record.key();
         let row = record.into_row(key.clone()).map(|row| row.without_ciphertext());
         (key, row)
@@ -29,13 +29,13 @@ pub(super) fn list(
     Ok(Listed { grants: found.into_iter().map(listed).collect(), now })
 }
 
-pub(super) type Query<'a> = IntoBoxed<'a, Select<grants::table, AsSelect<Record, Sqlite>>, Sqlite>;
+pub(super) type Query<'a> = IntoBoxed<'a, Select<grants::table, AsSelect<GrantRecord, Sqlite>>, Sqlite>;
 
 /// A comparison of rows, and never two lower bounds where an index could only use one: a page costs the same wherever
 /// it starts.
 pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32) -> Query<'a> {
     let mut query = grants::table
-        .select(Record::as_select())
+        .select(GrantRecord::as_select())
         .order((grants::idp, grants::user_id, grants::account))
         .limit(limit.into())
         .into_boxed();

@@ -21,7 +21,9 @@ use std::{
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreFuture,
+};
 use crate::{
     clock::Clock,
     error::Error,
@@ -82,68 +84,68 @@ pub(super) fn migrate(path: &Path) -> Result<(), Error> {
 const READERS: usize = 2;
 
 impl Store for SqliteStore {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let (key, clock) = (key.clone(), self.clock.clone());
         self.writer.run(move |connection| query::change(connection, &key, &change, clock.now()))
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         let (key, clock) = (key.clone(), self.clock.clone());
         self.readers.run(move |connection| {
-            Ok(Read { row: query::find(connection, &key)?.map(|found| found.row), now: clock.now() })
+            Ok(ReadRow { row: query::find(connection, &key)?.map(|found| found.row), now: clock.now() })
         })
     }
 
-    fn due(&self, by: Time, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: Time, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         self.readers.run(move |connection| query::due(connection, by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         let (names, clock) = (names.clone(), self.clock.clone());
         self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.now()))
     }
 
-    fn census(&self) -> Answer<Census> {
+    fn census(&self) -> StoreFuture<Census> {
         let clock = self.clock.clone();
         self.counter.run(move |connection| census::census(connection, clock.now()))
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let clock = self.clock.clone();
         self.readers.run(move |connection| query::revocations(connection, clock.now(), limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: Time) -> Answer<bool> {
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: Time) -> StoreFuture<bool> {
         let (id, failures) = (revocation.id, revocation.failures);
         self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<Time>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<Time>) -> StoreFuture<()> {
         self.writer.run(move |connection| query::revoked(connection, id, retry_at))
     }
 
-    fn forget_spent(&self, before: Time) -> Answer<()> {
+    fn forget_spent(&self, before: Time) -> StoreFuture<()> {
         self.writer.run(move |connection| query::forget_spent(connection, before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
         self.writer.run(move |connection| query::meta(connection, name, &value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         let name = name.to_owned();
         self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.readers.run(move |connection| query::metas(connection, prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {
             writer.await;

@@ -9,14 +9,14 @@ use diesel::{
 
 use super::{
     statement::{Remember, UpdateGrant},
-    threads::Failure,
+    threads::JobError,
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, Time, TokenKey},
     protocol::{Applied, Change, Found, Known, LookUp, Side},
     store::{
-        Changed, Cursor, Expiring, Page, Revocation, StoreError,
-        record::{Record, expires},
+        Changed, DueCursor, DuePage, Expiring, QueuedRevocation, StoreError,
+        record::{GrantRecord, expires},
         schema::{fingerprints, grants, meta, purged, revocations},
     },
 };
@@ -28,17 +28,17 @@ pub(super) struct Stored {
     revision: i64,
 }
 
-pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, Failure> {
+pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, JobError> {
     let found = grants::table
         .filter(grants::idp.eq(key.idp()))
         .filter(grants::user_id.eq(key.user()))
         .filter(grants::account.eq(key.account_name()))
-        .select((grants::id, grants::revision, Record::as_select()))
+        .select((grants::id, grants::revision, GrantRecord::as_select()))
         // Not `first`: SQLite plans a statement again whenever its LIMIT is bound.
-        .get_result::<(i64, i64, Record)>(connection)
+        .get_result::<(i64, i64, GrantRecord)>(connection)
         .optional()?;
-    let stored = |(id, revision, record): (i64, i64, Record)| {
-        Ok(Stored { row: record.into_row(key.clone()).map_err(Failure::Store)?, id, revision })
+    let stored = |(id, revision, record): (i64, i64, GrantRecord)| {
+        Ok(Stored { row: record.into_row(key.clone()).map_err(JobError::Store)?, id, revision })
     };
     found.map(stored).transpose()
 }
@@ -49,7 +49,7 @@ pub(super) fn change(
     key: &TokenKey,
     change: &Change,
     now: Time,
-) -> Result<Changed, Failure> {
+) -> Result<Changed, JobError> {
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
     let known = match (change.looks_up(stored.is_some()), &stored) {
@@ -138,20 +138,20 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
-fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
+fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, JobError> {
     if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
         return Err(StoreError::Unavailable("the row changed while it was being written".to_owned()).into());
     }
     Ok(id)
 }
 
-fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, Failure> {
+fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, JobError> {
     // SQLite would give the number of a row that is gone, if that was the last, to the next one.
     let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
     let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
     let id = last.max(gone).unwrap_or(0) + 1;
     Ok(diesel::insert_into(grants::table)
-        .values((grants::id.eq(id), Record::from(row), grants::revision.eq(1)))
+        .values((grants::id.eq(id), GrantRecord::from(row), grants::revision.eq(1)))
         .returning(grants::id)
         .get_result(connection)?)
 }
@@ -245,10 +245,10 @@ fn remember(
 pub(super) fn due(
     connection: &mut SqliteConnection,
     by: Time,
-    after: Option<Cursor>,
+    after: Option<DueCursor>,
     limit: u32,
-) -> Result<Page, Failure> {
-    let after = after.unwrap_or(Cursor { wake_at: i64::MIN, id: 0 });
+) -> Result<DuePage, JobError> {
+    let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
     let beyond = grants::wake_at.gt(after.wake_at).or(grants::wake_at.eq(after.wake_at).and(grants::id.gt(after.id)));
     let found = grants::table
         .filter(grants::wake_at.le(by.0))
@@ -258,9 +258,10 @@ pub(super) fn due(
         .limit(limit.into())
         .select((grants::wake_at.assume_not_null(), grants::id, grants::idp, grants::user_id, grants::account))
         .load::<(i64, i64, String, String, String)>(connection)?;
-    let next = found.last().filter(|_| found.len() == limit as usize).map(|row| Cursor { wake_at: row.0, id: row.1 });
+    let next =
+        found.last().filter(|_| found.len() == limit as usize).map(|row| DueCursor { wake_at: row.0, id: row.1 });
     let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::at(idp).user(user).account(account)).collect();
-    Ok(Page { keys, next })
+    Ok(DuePage { keys, next })
 }
 
 pub(super) fn expiring(
@@ -268,7 +269,7 @@ pub(super) fn expiring(
     noticed: &Range<Time>,
     after: Option<&Expiring>,
     limit: u32,
-) -> Result<Vec<Expiring>, Failure> {
+) -> Result<Vec<Expiring>, JobError> {
     let found = grants::table
         .filter(grants::id.gt(after.map_or(0, |last| last.id)))
         .filter(grants::notice_at.ge(noticed.start.0))
@@ -296,18 +297,20 @@ pub(super) fn revocations(
     connection: &mut SqliteConnection,
     now: Time,
     limit: u32,
-) -> Result<Vec<Revocation>, Failure> {
+) -> Result<Vec<QueuedRevocation>, JobError> {
     let found = revocations::table
         .filter(revocations::due_at.le(now.0))
         .order((revocations::due_at, revocations::id))
         .limit(limit.into())
         .load::<(i64, String, String, String, Vec<u8>, i64, i32)>(connection)?;
     let revocation =
-        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| Revocation {
-            id,
-            key: TokenKey::at(idp).user(user).account(account),
-            token: Sealed(token),
-            failures: failures.try_into().unwrap_or(0),
+        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| {
+            QueuedRevocation {
+                id,
+                key: TokenKey::at(idp).user(user).account(account),
+                token: Sealed(token),
+                failures: failures.try_into().unwrap_or(0),
+            }
         };
     Ok(found.into_iter().map(revocation).collect())
 }
@@ -317,7 +320,7 @@ pub(super) fn revoking(
     id: i64,
     failures: u32,
     retry_at: Time,
-) -> Result<bool, Failure> {
+) -> Result<bool, JobError> {
     let as_listed = revocations::table.find(id).filter(revocations::failures.eq(failures.cast_signed()));
     let begun = diesel::update(as_listed)
         .set((revocations::due_at.eq(retry_at.0), revocations::failures.eq(revocations::failures + 1)))
@@ -325,7 +328,7 @@ pub(super) fn revoking(
     Ok(begun == 1)
 }
 
-pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<Time>) -> Result<(), Failure> {
+pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<Time>) -> Result<(), JobError> {
     let row = revocations::table.find(id);
     match retry_at {
         None => diesel::delete(row).execute(connection)?,
@@ -334,13 +337,13 @@ pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Opti
     Ok(())
 }
 
-pub(super) fn forget_spent(connection: &mut SqliteConnection, before: Time) -> Result<(), Failure> {
+pub(super) fn forget_spent(connection: &mut SqliteConnection, before: Time) -> Result<(), JobError> {
     let old = fingerprints::table.filter(fingerprints::connected.eq(false)).filter(fingerprints::at.lt(before.0));
     diesel::delete(old).execute(connection)?;
     Ok(())
 }
 
-pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, Failure> {
+pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, JobError> {
     diesel::insert_into(meta::table)
         .values((meta::name.eq(name), meta::value.eq(value)))
         .on_conflict_do_nothing()
@@ -348,7 +351,7 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
     Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
 }
 
-pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), JobError> {
     match value {
         None => diesel::delete(meta::table.find(name)).execute(connection)?,
         Some(value) => diesel::replace_into(meta::table)
@@ -358,7 +361,7 @@ pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Opt
     Ok(())
 }
 
-pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JobError> {
     let from = meta::table.filter(meta::name.ge(prefix)).order(meta::name);
     let found = from.load::<(String, Vec<u8>)>(connection)?.into_iter();
     Ok(found.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())

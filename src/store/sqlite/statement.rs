@@ -12,7 +12,7 @@ use diesel::{
 
 use crate::{
     model::Row,
-    store::record::{Content, Record},
+    store::record::{Content, GrantRecord},
 };
 
 type Columns = <Content as AsChangeset>::Changeset;
@@ -26,7 +26,7 @@ pub(super) struct UpdateGrant {
 
 impl UpdateGrant {
     pub(super) fn new(id: i64, revision: i64, row: &Row) -> Self {
-        Self { columns: Record::from(row).content.as_changeset(), id, revision }
+        Self { columns: GrantRecord::from(row).content.as_changeset(), id, revision }
     }
 }
 

@@ -141,9 +141,9 @@ fn what_every_refresh_executes_is_prepared_once() {
     use diesel::connection::{Instrumentation, InstrumentationEvent};
     use std::sync::{Mutex, PoisonError};
 
-    struct Cached(Arc<Mutex<Vec<String>>>);
+    struct CacheLog(Arc<Mutex<Vec<String>>>);
 
-    impl Instrumentation for Cached {
+    impl Instrumentation for CacheLog {
         fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
             if let InstrumentationEvent::CacheQuery { sql, .. } = event {
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sql.to_owned());
@@ -155,7 +155,7 @@ fn what_every_refresh_executes_is_prepared_once() {
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
     migrate::run(&mut connection).unwrap();
     let cached = Arc::new(Mutex::new(Vec::new()));
-    connection.set_instrumentation(Cached(cached.clone()));
+    connection.set_instrumentation(CacheLog(cached.clone()));
     for number in 1..5 {
         let (key, change) = connecting("alice", number);
         query::change(&mut connection, &key, &change, Time(0)).ok().unwrap();
@@ -170,7 +170,7 @@ fn what_every_refresh_executes_is_prepared_once() {
 #[test]
 fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
     #[derive(diesel::QueryableByName)]
-    struct Step {
+    struct PlanStep {
         #[diesel(sql_type = diesel::sql_types::Text)]
         detail: String,
     }
@@ -193,7 +193,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
     ] {
         let query = diesel::debug_query::<diesel::sqlite::Sqlite, _>(&list::page(&names, after, 9)).to_string();
         let statement = query.split("--").next().unwrap();
-        let plan: Vec<Step> =
+        let plan: Vec<PlanStep> =
             diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(&mut connection).unwrap();
         let plan: Vec<_> = plan.into_iter().map(|step| step.detail).collect();
         assert!(plan.len() == 1 && plan[0].contains(found_by), "{found_by}: {plan:?}");

@@ -12,33 +12,33 @@ use diesel::{SqliteConnection, result::Error as DieselError};
 use tokio::sync::{oneshot, watch};
 
 use super::LockFile;
-use crate::store::{Answer, StoreError};
+use crate::store::{StoreError, StoreFuture};
 
 /// What a job on a connection can fail with.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum JobError {
     Database(DieselError),
     Store(StoreError),
 }
 
-impl From<DieselError> for Failure {
+impl From<DieselError> for JobError {
     fn from(error: DieselError) -> Self {
         Self::Database(error)
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for JobError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<JobError> for StoreError {
+    fn from(failure: JobError) -> Self {
         match failure {
             // The message names constraints and files, never a value.
-            Failure::Database(error) => Self::Unavailable(error.to_string()),
-            Failure::Store(error) => error,
+            JobError::Database(error) => Self::Unavailable(error.to_string()),
+            JobError::Store(error) => error,
         }
     }
 }
@@ -49,23 +49,23 @@ trait Job: Send {
     fn answer(self: Box<Self>, failed: Option<&DieselError>);
 }
 
-struct Task<F, T> {
+struct TypedJob<F, T> {
     work: F,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Job for Task<F, T>
+impl<F, T> Job for TypedJob<F, T>
 where
-    F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send,
+    F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send,
     T: Send,
 {
     fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError> {
         self.result = Some(match (self.work)(connection) {
             Ok(value) => Ok(value),
             // A row that cannot be read is this job's alone; a database error ends the transaction.
-            Err(Failure::Store(error)) => Err(error),
-            Err(Failure::Database(error)) => return Err(error),
+            Err(JobError::Store(error)) => Err(error),
+            Err(JobError::Database(error)) => return Err(error),
         });
         Ok(())
     }
@@ -81,15 +81,15 @@ where
     }
 }
 
-fn task<F, T>(work: F) -> (Box<dyn Job>, Answer<T>)
+fn task<F, T>(work: F) -> (Box<dyn Job>, StoreFuture<T>)
 where
-    F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+    F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send + 'static,
     T: Send + 'static,
 {
     let (reply, answer) = oneshot::channel();
     let answer =
         async { answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("its thread has ended".to_owned()))) };
-    (Box::new(Task { work, result: None, reply }), Box::pin(answer))
+    (Box::new(TypedJob { work, result: None, reply }), Box::pin(answer))
 }
 
 /// Where jobs for a group of threads go.
@@ -101,9 +101,9 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn run<F, T>(&self, work: F) -> Answer<T>
+    pub(super) fn run<F, T>(&self, work: F) -> StoreFuture<T>
     where
-        F: FnMut(&mut SqliteConnection) -> Result<T, Failure> + Send + 'static,
+        F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send + 'static,
         T: Send + 'static,
     {
         let (job, answer) = task(work);

@@ -24,7 +24,7 @@ use crate::{
         attempt::{Claimed, Effect, End, Event, Machine, Told},
         resolve::Resolution,
     },
-    store::{Answer, Changed, StoreError},
+    store::{Changed, StoreError, StoreFuture},
     supervisor::{
         core::{Core, Point, Provider, random},
         metrics::{IdpCounters, Outcome as Counted, Phase},
@@ -44,7 +44,7 @@ pub(super) struct Attempt {
     slot: Option<Slot>,
     claim: Option<(Change, Time)>,
     landing: Option<seal::Landing>,
-    commit: Option<Answer<Changed>>,
+    commit: Option<StoreFuture<Changed>>,
     journaled: bool,
     resolved: Option<Resolution>,
     counters: Arc<IdpCounters>,
@@ -352,7 +352,7 @@ impl Attempt {
     async fn journal(&mut self) -> Option<Event> {
         let landing = self.landing.as_ref()?;
         let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
-        let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
+        let entry = crate::journal::JournalEntry { key: self.key.clone(), attempt: self.id, payload };
         let journal = self.core.journal.clone();
         let written = self.core.runtime.spawn_blocking(move || journal.append(entry)).await;
         self.journaled = matches!(written, Ok(Ok(())));

@@ -7,7 +7,7 @@ use crate::{
     metrics::count,
     model::{Id, TokenKey},
     protocol::{Change, Commit, Reply},
-    store::{Answer, StoreError},
+    store::{StoreError, StoreFuture},
     supervisor::core::{Core, random},
 };
 
@@ -34,7 +34,7 @@ pub(super) async fn mark(core: &Arc<Core>, attempt: Id) {
 }
 
 /// Repeats an operation until the store answers; `None` if the row cannot be read.
-pub(super) async fn until_answered<T>(core: &Core, operation: impl Fn() -> Answer<T>) -> Option<T> {
+pub(super) async fn until_answered<T>(core: &Core, operation: impl Fn() -> StoreFuture<T>) -> Option<T> {
     let mut failures = 0;
     loop {
         match operation().await {
