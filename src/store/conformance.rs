@@ -1,6 +1,6 @@
-//! What every store must do: the same operations, the same answers.
+//! The conformance suite: every backend must pass the same tests.
 //!
-//! A new backend adds one line here: its name and how to get an empty store of it.
+//! To add a backend, add a line to `conformance!` with its name and an expression that creates an empty store.
 
 mod census;
 mod due;
@@ -35,35 +35,35 @@ macro_rules! conformance {
     ($($store:ident = $open:expr;)*) => { $( mod $store {
         use super::*;
         tests_of!($open; [
-            what_is_written_is_read_back_after_a_restart,
+            every_column_is_read_back_after_a_restart,
             every_operation_reads_applies_and_writes,
-            what_happened_is_told_with_the_answer_and_not_again,
+            a_change_returns_its_events_once,
             a_refused_operation_writes_nothing,
             of_many_claims_exactly_one_wins,
             many_keys_at_once_are_all_written,
-            a_dropped_answer_does_not_undo_the_work,
+            a_dropped_future_does_not_undo_the_change,
             pages_of_due_keys_come_in_order_and_skip_nothing,
-            what_needs_nobody_is_not_due,
-            what_ends_soon_comes_in_pages_by_the_time_of_its_notice,
+            rows_that_need_no_attention_are_not_due,
+            expiring_grants_come_in_pages_by_the_time_of_their_notice,
             revocations_are_queued_retried_and_done,
-            a_revocation_is_queued_once_however_often_its_answer_lands,
-            a_connect_drops_the_revocations_of_its_key_alone,
-            a_restore_takes_back_what_was_not_begun_to_be_revoked,
-            a_token_that_another_key_holds_by_now_is_not_restored,
+            a_revocation_is_queued_once_however_often_its_response_is_committed,
+            a_connect_drops_only_the_revocations_of_its_key,
+            a_restore_cancels_revocations_that_were_not_begun,
+            a_token_that_another_key_now_holds_is_not_restored,
             a_replayed_connect_is_recognized,
             a_refresh_token_that_is_live_under_another_key_is_refused,
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
-            grants_are_counted_as_they_are,
-            grants_are_listed_by_every_name_in_the_order_of_their_bytes,
+            the_census_counts_the_listed_grants,
+            grants_are_filtered_by_every_name_and_ordered_by_bytes,
             a_listed_row_is_the_stored_one_without_its_ciphertext,
             pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change,
-            a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back,
-            a_purge_waits_for_what_is_still_to_come,
-            values_of_the_store_are_written_once_or_on_purpose,
-            values_of_the_store_are_listed_by_their_prefix,
-            a_closed_store_says_that_it_is_unavailable,
+            a_purged_key_keeps_its_generation_floor_and_its_fingerprints,
+            a_purge_waits_for_doubts_and_revocations,
+            a_store_value_is_overwritten_only_explicitly,
+            store_values_are_listed_by_prefix,
+            a_closed_store_is_unavailable,
         ]);
     } )* };
 }
@@ -83,7 +83,7 @@ conformance! {
 
 type OpenStore = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
 
-/// Where a store lives, and the store while it is open.
+/// An open store, with the means to close and reopen it.
 pub(super) struct StorePlace {
     clock: ManualClock,
     reopen: OpenStore,
@@ -115,12 +115,12 @@ impl StorePlace {
         self.store.change(key, change).await.unwrap()
     }
 
-    /// Carries the change out and expects this answer and what follows from it.
+    /// Applies the change, and checks its reply and that the returned row is the stored one.
     async fn done(&self, key: &TokenKey, change: Change, reply: Reply) -> Row {
         let changed = self.change(key, change).await;
         assert_eq!(changed.reply, reply);
         let row = changed.row.unwrap();
-        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the answer is what is stored");
+        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the returned row is the stored one");
         row
     }
 
@@ -132,7 +132,7 @@ impl StorePlace {
         self.done(key, connecting(key, Some(number), number.wrapping_add(100)), Reply::Done).await
     }
 
-    /// One refresh: `new` for what is stored.
+    /// Refreshes once: spends the stored token and stores `new`.
     async fn refreshed(&self, key: &TokenKey, attempt: u8, new: u8) -> Row {
         let row = self.row(key).await.unwrap();
         let claimed = self.done(key, Change::Claim(claim(attempt, &row)), Reply::Done).await;
@@ -153,7 +153,7 @@ fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
     Change::Connect(Box::new(Connect { key: key.clone(), ..connect(new, incarnation) }))
 }
 
-/// A connect of the `number`-th of many keys, due at `due`.
+/// Returns a connect of the `number`-th of many keys, due at `due`.
 fn nth(number: u32, due: Time) -> (TokenKey, Change) {
     let key = key(&format!("user-{number:05}"));
     let mut bytes = [0; 16];
@@ -170,8 +170,8 @@ fn nth(number: u32, due: Time) -> (TokenKey, Change) {
     (key, Change::Connect(Box::new(connect)))
 }
 
-async fn what_is_written_is_read_back_after_a_restart(place: &mut StorePlace) {
-    // Unusual names: separators, other scripts, an account.
+async fn every_column_is_read_back_after_a_restart(place: &mut StorePlace) {
+    // The names contain separators and other scripts, and there is an account.
     let key = TokenKey::at("idp").user("a:b/c%20'; -- \u{e4}\u{1f511}").account("work account");
     let connect = Connect { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
     let mut rows =
@@ -179,7 +179,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut StorePlace) {
     place.restart().await;
     assert_eq!(place.row(&key).await.as_ref(), rows.last());
 
-    // One operation after the other fills every column.
+    // Together, these operations fill every column.
     let row = rows.remove(0);
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
     place.clock.advance(LEASE);
@@ -246,7 +246,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut StorePlace) {
     assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
 }
 
-async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut StorePlace) {
+async fn a_change_returns_its_events_once(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), Reply::Done).await;
@@ -288,7 +288,7 @@ async fn of_many_claims_exactly_one_wins(place: &mut StorePlace) {
         for (_, changed) in &answers {
             let row = changed.row.as_ref().unwrap();
             let holder = row.lease.map(|lease| lease.attempt);
-            assert!(holder == Some(winner), "everybody is told who holds the lease");
+            assert!(holder == Some(winner), "every claim returns the holder of the lease");
         }
     }
 }
@@ -308,13 +308,13 @@ async fn many_keys_at_once_are_all_written(place: &mut StorePlace) {
     }
 }
 
-async fn a_dropped_answer_does_not_undo_the_work(place: &mut StorePlace) {
+async fn a_dropped_future_does_not_undo_the_change(place: &mut StorePlace) {
     let all: Vec<_> = (0..50).map(|number| nth(number, place.now())).collect();
     for (number, (key, change)) in all.iter().enumerate() {
-        let mut answer = place.store.change(key, change.clone());
+        let mut changed = place.store.change(key, change.clone());
         if number % 2 == 0 {
-            // Polled once or never, then dropped.
-            assert!(answer.as_mut().now_or_never().is_none_or(|answer| answer.is_ok()));
+            // Every second future is polled once, the others never; then all are dropped.
+            assert!(changed.as_mut().now_or_never().is_none_or(|changed| changed.is_ok()));
         }
     }
     place.restart().await;
@@ -330,7 +330,7 @@ async fn new_rows_start_above_the_generation_floor(place: &mut StorePlace) {
     assert_eq!(place.refreshed(&key("alice"), 1, 2).await.generation, Generation(43));
 }
 
-async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut StorePlace) {
+async fn a_store_value_is_overwritten_only_explicitly(place: &mut StorePlace) {
     for (given, kept) in [(b"first".to_vec(), b"first"), (b"other".to_vec(), b"first")] {
         assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
         place.restart().await;
@@ -341,7 +341,7 @@ async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut StorePla
     }
 }
 
-async fn values_of_the_store_are_listed_by_their_prefix(place: &mut StorePlace) {
+async fn store_values_are_listed_by_prefix(place: &mut StorePlace) {
     let set = |place: &StorePlace, name: &str, value: Option<&str>| {
         place.store.set_meta(name, value.map(|value| value.as_bytes().to_vec()))
     };
@@ -355,7 +355,7 @@ async fn values_of_the_store_are_listed_by_their_prefix(place: &mut StorePlace) 
     assert_eq!(place.store.metas("hell").await.unwrap(), []);
 }
 
-async fn a_closed_store_says_that_it_is_unavailable(place: &mut StorePlace) {
+async fn a_closed_store_is_unavailable(place: &mut StorePlace) {
     let (key, change) = nth(1, place.now());
     place.done(&key, change.clone(), Reply::Done).await;
     place.store.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! A store that fails on demand, around a real one.
+//! A wrapper around a store that injects faults.
 
 use std::{
     ops::Range,
@@ -19,30 +19,30 @@ use crate::{
     protocol::Change,
 };
 
-/// What the store does wrong from now on.
+/// The fault that the store shows until another one is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum StoreFault {
-    /// Nothing.
+    /// No fault.
     #[default]
     None,
-    /// It refuses everything and does nothing.
+    /// Every operation fails and has no effect.
     Down,
-    /// It refuses claims.
+    /// Claims fail and have no effect.
     ClaimsFail,
-    /// It refuses commits.
+    /// Commits fail and have no effect.
     CommitsFail,
-    /// It takes claims, and the acknowledgement is lost.
+    /// Claims take effect, but report a failure.
     ClaimAcknowledgementsLost,
-    /// It takes commits, and the acknowledgement is lost.
+    /// Commits take effect, but report a failure.
     CommitAcknowledgementsLost,
-    /// It neither takes nor refuses commits until the fault is over; then it takes them.
+    /// Commits wait until the fault is over; then they take effect.
     CommitsHang,
-    /// The same with connects.
+    /// Connects wait until the fault is over; then they take effect.
     ConnectsHang,
 }
 
-/// The wrapper, and the switch for it.
+/// The wrapper; every clone sets the same fault.
 #[derive(Clone)]
 pub(crate) struct Faulty {
     store: Arc<dyn Store>,
@@ -60,7 +60,7 @@ impl Faulty {
         self.fault().send_replace(fault);
     }
 
-    /// How often an attempt asked to keep its lease.
+    /// Returns how many lease renewals were requested.
     pub(crate) fn renewals(&self) -> usize {
         self.renewals.load(Ordering::Relaxed)
     }
@@ -69,8 +69,8 @@ impl Faulty {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unless_down<T: Send + 'static>(&self, answer: impl FnOnce(&dyn Store) -> StoreFuture<T>) -> StoreFuture<T> {
-        if *self.fault().borrow() == StoreFault::Down { refused() } else { answer(&*self.store) }
+    fn unless_down<T: Send + 'static>(&self, operation: impl FnOnce(&dyn Store) -> StoreFuture<T>) -> StoreFuture<T> {
+        if *self.fault().borrow() == StoreFault::Down { refused() } else { operation(&*self.store) }
     }
 }
 
@@ -159,9 +159,9 @@ impl Store for Faulty {
     }
 }
 
-fn lost(answer: StoreFuture<Changed>) -> StoreFuture<Changed> {
+fn lost(operation: StoreFuture<Changed>) -> StoreFuture<Changed> {
     Box::pin(async {
-        answer.await?;
-        Err(StoreError::Unavailable("acknowledgement lost, as injected".to_owned()))
+        operation.await?;
+        Err(StoreError::Unavailable("fault injected: acknowledgement lost".to_owned()))
     })
 }

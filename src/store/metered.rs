@@ -1,5 +1,4 @@
-//! A store that is watched, around the real one: how long its answers take, how many are errors, and whether the last one
-//! was.
+//! A wrapper around a store that measures how long operations take, how many fail, and whether the last one failed.
 
 use std::{
     ops::Range,
@@ -25,7 +24,6 @@ pub(crate) struct Metered {
     meters: Arc<Meters>,
 }
 
-/// What was seen of a store.
 pub(crate) struct Meters {
     clock: Clock,
     ops: [Meter; OPS.len()],
@@ -38,7 +36,7 @@ struct Meter {
     errors: AtomicU64,
 }
 
-/// What a store is asked for.
+/// The kind of a store operation, as its metrics name it.
 #[derive(Clone, Copy)]
 enum Op {
     Claim,
@@ -58,15 +56,14 @@ impl Meters {
         Self { clock, ops: Default::default(), down: AtomicBool::new(false) }
     }
 
-    /// Whether the last answer was that there is none.
+    /// Returns whether the last operation failed because the store is unavailable.
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 
     pub(crate) fn metrics(&self) -> [Metric; 2] {
-        let mut seconds = Metric::new("store_seconds", MetricKind::Histogram, "How long the store took to answer.");
-        let mut errors =
-            Metric::new("store_errors_total", MetricKind::Counter, "Answers of the store that were errors.");
+        let mut seconds = Metric::new("store_seconds", MetricKind::Histogram, "Duration of store operations.");
+        let mut errors = Metric::new("store_errors_total", MetricKind::Counter, "Store operations that failed.");
         for (op, meter) in OPS.iter().zip(&self.ops) {
             seconds.observe(&[("op", op)], &meter.seconds);
             errors.push(&[("op", op)], load(&meter.errors));
@@ -80,18 +77,18 @@ impl Metered {
         Self { store, meters }
     }
 
-    fn watch<T: Send + 'static>(&self, op: Op, answer: StoreFuture<T>) -> StoreFuture<T> {
+    fn measure<T: Send + 'static>(&self, op: Op, operation: StoreFuture<T>) -> StoreFuture<T> {
         let meters = self.meters.clone();
-        let asked = meters.clock.read().boot;
+        let started = meters.clock.read().boot;
         Box::pin(async move {
-            let answer = answer.await;
+            let result = operation.await;
             let meter = &meters.ops[op as usize];
-            meter.seconds.took(meters.clock.read().boot.since(asked));
-            if answer.is_err() {
+            meter.seconds.took(meters.clock.read().boot.since(started));
+            if result.is_err() {
                 count(&meter.errors);
             }
-            meters.down.store(matches!(answer, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
-            answer
+            meters.down.store(matches!(result, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+            result
         })
     }
 }
@@ -103,55 +100,55 @@ impl Store for Metered {
             Change::Commit(_) => Op::Commit,
             _ => Op::Change,
         };
-        self.watch(op, self.store.change(key, change))
+        self.measure(op, self.store.change(key, change))
     }
 
     fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
-        self.watch(Op::Read, self.store.read(key))
+        self.measure(Op::Read, self.store.read(key))
     }
 
     fn due(&self, by: Time, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
-        self.watch(Op::Due, self.store.due(by, after, limit))
+        self.measure(Op::Due, self.store.due(by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<Time>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
-        self.watch(Op::List, self.store.expiring(noticed, after, limit))
+        self.measure(Op::List, self.store.expiring(noticed, after, limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
-        self.watch(Op::List, self.store.list(names, after, limit))
+        self.measure(Op::List, self.store.list(names, after, limit))
     }
 
     fn census(&self) -> StoreFuture<Census> {
-        self.watch(Op::List, self.store.census())
+        self.measure(Op::List, self.store.census())
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
-        self.watch(Op::Revocation, self.store.revocations(limit))
+        self.measure(Op::Revocation, self.store.revocations(limit))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: Time) -> StoreFuture<bool> {
-        self.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
+        self.measure(Op::Revocation, self.store.revoking(revocation, retry_at))
     }
 
     fn revoked(&self, id: i64, retry_at: Option<Time>) -> StoreFuture<()> {
-        self.watch(Op::Revocation, self.store.revoked(id, retry_at))
+        self.measure(Op::Revocation, self.store.revoked(id, retry_at))
     }
 
     fn forget_spent(&self, before: Time) -> StoreFuture<()> {
-        self.watch(Op::Meta, self.store.forget_spent(before))
+        self.measure(Op::Meta, self.store.forget_spent(before))
     }
 
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
-        self.watch(Op::Meta, self.store.meta(name, value))
+        self.measure(Op::Meta, self.store.meta(name, value))
     }
 
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
-        self.watch(Op::Meta, self.store.set_meta(name, value))
+        self.measure(Op::Meta, self.store.set_meta(name, value))
     }
 
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
-        self.watch(Op::Meta, self.store.metas(prefix))
+        self.measure(Op::Meta, self.store.metas(prefix))
     }
 
     fn close(&self) -> StoreFuture<()> {

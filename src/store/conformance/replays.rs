@@ -1,4 +1,4 @@
-//! Replayed connects are recognized, and a refresh token lives under one key alone.
+//! Replayed connects are recognized, and a refresh token is live under one key only.
 
 use super::*;
 
@@ -27,7 +27,7 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     assert_eq!(refused, before);
     let nobody = place.change(&key("carol"), connecting(&key("carol"), Some(1), 99)).await;
     assert_eq!((nobody.reply, nobody.row), (Reply::Duplicate, None));
-    // What alice's refreshes got is hers too, and so is what they spent.
+    // Tokens that alice's refreshes obtained or spent belong to her key too.
     place.refreshed(&alice, 1, 2).await;
     for taken in [1, 2] {
         place.done(&bob, connecting(&bob, Some(taken), 99), Reply::Duplicate).await;
@@ -35,7 +35,7 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     // Another account of the same user is another key.
     let account = alice.account("work");
     assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, Reply::Duplicate);
-    // Once disconnected, the token may live elsewhere.
+    // After a disconnect, the token may be connected under another key.
     place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     place.connected(&bob, 2).await;
 }
@@ -46,10 +46,10 @@ pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refus
     let claimed = place.done(&alice, Change::Claim(claim(1, &row)), Reply::Done).await;
     place.done(&alice, Change::Disconnect(Disconnect { revoke: false, purge: false }), Reply::Done).await;
     let taken = || connecting(&bob, Some(1), 99);
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "it is in flight");
+    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "the token is in flight");
     let intent = claimed.intent.unwrap();
     place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, Reply::Done).await;
-    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "nobody knows what became of it");
+    assert_eq!(place.change(&bob, taken()).await.reply, Reply::Duplicate, "whether the token was spent is unknown");
 }
 
 pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut StorePlace) {

@@ -1,4 +1,4 @@
-//! All grants, counted.
+//! Counts all grants.
 
 use diesel::{
     prelude::*,
@@ -11,7 +11,7 @@ use crate::{
     store::{Census, Counted},
 };
 
-/// Rows that are alike in all that their state follows from.
+/// Rows that are alike in everything that determines their state.
 #[derive(QueryableByName)]
 struct Alike {
     #[diesel(sql_type = Text)]
@@ -42,7 +42,7 @@ struct Alike {
     first_end: Option<i64>,
 }
 
-/// The largest integer stands for "never".
+/// The largest integer means "never".
 const COUNT: &str = "
     SELECT idp, tombstone IS NOT NULL AS ended, verdict IS NOT NULL AS required,
         coalesce(lease_until > ?1, FALSE) AS leased, intent IS NOT NULL AS doubted,

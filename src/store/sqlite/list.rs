@@ -1,4 +1,4 @@
-//! Grants in the order of their keys.
+//! Lists grants in the order of their keys.
 
 use diesel::{
     dsl::{AsSelect, IntoBoxed, Select, sql},
@@ -31,8 +31,8 @@ pub(super) fn list(
 
 pub(super) type Query<'a> = IntoBoxed<'a, Select<grants::table, AsSelect<GrantRecord, Sqlite>>, Sqlite>;
 
-/// A comparison of rows, and never two lower bounds where an index could only use one: a page costs the same wherever
-/// it starts.
+/// Builds the query of a page. It compares rows as a whole, and never has two lower bounds where an index can use only
+/// one, so that every page costs the same.
 pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32) -> Query<'a> {
     let mut query = grants::table
         .select(GrantRecord::as_select())
@@ -51,7 +51,7 @@ pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32
     if names.gone {
         query = query.filter(grants::tombstone.is_not_null());
     }
-    // The page goes on at the same identity provider, the only one that is asked for.
+    // The page continues at the same identity provider, because the filter names only this one.
     let within = after.filter(|after| names.idp.as_deref() == Some(after.idp()));
     if let Some(prefix) = &names.user_prefix {
         if within.is_none_or(|after| after.user() < prefix.as_str()) {
@@ -82,7 +82,7 @@ pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32
     }
 }
 
-/// The first text after all that begin with `prefix`, if there is one.
+/// Returns the first text after all texts that begin with `prefix`, if there is one.
 fn beyond(prefix: &str) -> Option<String> {
     let end = prefix.trim_end_matches(char::MAX);
     let last = end.chars().next_back()?;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_after_a_prefix_is_the_next_text_that_does_not_begin_with_it() {
+    fn beyond_returns_the_first_text_after_all_with_the_prefix() {
         for (prefix, next) in [
             ("acme/", Some("acme0")),
             ("a\u{7f}", Some("a\u{80}")),

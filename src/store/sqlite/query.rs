@@ -1,4 +1,4 @@
-//! The statements.
+//! Store operations as SQL statements.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// A row with what its next write compares.
+/// A row with the id and revision that its next write compares.
 pub(super) struct Stored {
     pub(super) row: Row,
     id: i64,
@@ -34,7 +34,7 @@ pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<
         .filter(grants::user_id.eq(key.user()))
         .filter(grants::account.eq(key.account_name()))
         .select((grants::id, grants::revision, GrantRecord::as_select()))
-        // Not `first`: SQLite plans a statement again whenever its LIMIT is bound.
+        // Not `first`: SQLite plans a statement anew each time its LIMIT is bound.
         .get_result::<(i64, i64, GrantRecord)>(connection)
         .optional()?;
     let stored = |(id, revision, record): (i64, i64, GrantRecord)| {
@@ -43,7 +43,7 @@ pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<
     found.map(stored).transpose()
 }
 
-/// Reads, applies, writes. To be called in a transaction.
+/// Reads the row, applies the change and writes the result. Must run in a transaction.
 pub(super) fn change(
     connection: &mut SqliteConnection,
     key: &TokenKey,
@@ -95,7 +95,7 @@ fn known(
     Ok(if elsewhere { Known::Elsewhere } else { Known::New })
 }
 
-/// What became of the tokens of a disconnected row. Another tombstone with one of them may be revoking it.
+/// Looks up the tokens of a disconnected row. Another tombstone that holds one of them may be revoking it.
 fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<Known> {
     let mut unrevoked = true;
     for Spendable { sealed, fingerprint } in row.refresh_tokens() {
@@ -129,7 +129,7 @@ fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
         .filter(fingerprints::spent.eq(true))
 }
 
-/// Where the store keeps the generation above which new rows start.
+/// The name of the generation above which new rows start.
 const FLOOR: &str = "generation_floor";
 
 fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
@@ -146,7 +146,7 @@ fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) 
 }
 
 fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, JobError> {
-    // SQLite would give the number of a row that is gone, if that was the last, to the next one.
+    // SQLite would assign the id of a purged row again if it was the largest.
     let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
     let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
     let id = last.max(gone).unwrap_or(0) + 1;
@@ -191,7 +191,6 @@ fn purge(connection: &mut SqliteConnection, key: &TokenKey, id: i64, floor: Gene
         .map(drop)
 }
 
-/// What stands for a key that is gone.
 fn hash(key: &TokenKey) -> i64 {
     key.stable_hash().cast_signed()
 }
@@ -213,7 +212,7 @@ fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [
         .filter(revocations::token.eq(token))
 }
 
-/// Queues a revocation, unless it is queued already: a late answer may be brought several times.
+/// Queues a revocation, unless it is queued already: a late response may be committed several times.
 fn queue_revocation(connection: &mut SqliteConnection, key: &TokenKey, token: &Sealed, now: Time) -> QueryResult<()> {
     let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.0);
     if diesel::select(exists(queued)).get_result(connection)? {
@@ -284,11 +283,11 @@ pub(super) fn expiring(
             grants::refresh_expires_at,
         ))
         .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
-    let expiring = |((id, idp, user, account), grant_id, ends)| Expiring {
+    let expiring = |((id, idp, user, account), grant_id, expires_at)| Expiring {
         id,
         key: TokenKey::at(idp).user(user).account(account),
         grant_id,
-        refresh_expires: expires(ends),
+        refresh_expires: expires(expires_at),
     };
     Ok(found.into_iter().map(expiring).collect())
 }
