@@ -1,7 +1,7 @@
-//! What must hold for any bytes at all: one function for each place where bytes from outside come in.
+//! Fuzz targets: one function for each place that reads bytes from outside.
 //!
-//! A function panics where a promise is broken. `cargo test` calls them with the stored corpus, with mutations of
-//! it and with arbitrary bytes; `cargo fuzz` with what it finds (`.ci/run fuzz`). Not in normal builds.
+//! A function panics if an invariant does not hold. `cargo test` calls it with the stored corpus, with mutations of the
+//! corpus and with arbitrary bytes; `cargo fuzz` with generated inputs (`.ci/run fuzz`). Not in normal builds.
 
 use std::{
     fmt::Debug,
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     AccessToken, ErrorRule, Idp, Meaning, RefreshToken, Rotation, TokenKey,
     idp::{Outcome, TokenResponse, outcome_of},
-    journal::{Entry, Journal},
+    journal::{Journal, JournalEntry},
     keyring::{Field, Keyring},
     model::{Id, Sealed},
     presets,
@@ -22,14 +22,14 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// In every planted secret, as it is and as a key file has it.
+/// A text in every planted secret: plain, and base64 as in a key file.
 const MARKERS: [&str; 2] = ["ts-test-secret", "dHMtdGVzdC1zZWNyZXQt"];
-/// The refresh token that a fuzzed answer answers.
+/// The refresh token of the request to which the fuzzed bytes are the response.
 const SENT: &str = "ts-test-secret-sent-1f0c2a9b";
 
-/// An answer of a token endpoint: `status`, perhaps `h2` and `cut`, then headers, an empty line, and the body.
+/// Reads a response of a token endpoint: the status, optionally `h2` and `cut`, then headers, an empty line, the body.
 pub fn decode(data: &[u8]) {
-    let (head, body) = halves(data);
+    let (head, body) = split_head(data);
     let mut lines = head.split(|byte| *byte == b'\n');
     let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
     let words: Vec<&str> = first.split_whitespace().collect();
@@ -58,20 +58,20 @@ pub fn decode(data: &[u8]) {
         let shown = format!("{outcome:?}");
         match &outcome {
             Outcome::Refreshed(answer) => {
-                assert!(complete && status < 300, "answered by {status}, cut: {cut}");
+                assert!(complete && status < 300, "status {status} was accepted as a success, cut: {cut}");
                 assert!(answer.refresh_token.is_some() || idp.rotation != Rotation::Always);
                 sensible(answer, &shown);
-                // What was cut off must not pass for an answer without refresh token.
+                // A truncated body must not pass for a response without refresh token.
                 let body = body.trim_ascii();
                 if body.starts_with(b"{") {
                     let half = told(idp, &body[..body.len() / 2], false);
-                    assert!(!matches!(half, Outcome::Refreshed(_)), "half an answer was taken for one");
+                    assert!(!matches!(half, Outcome::Refreshed(_)), "half a response was accepted as a whole one");
                 }
             }
             Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) => {
                 let known = complete || (status == 429 && matches!(outcome, Outcome::NotSpent(_)));
                 assert!(known || matches!(outcome, Outcome::Unknown(_)), "{status} decided about the grant");
-                assert!(!shown.contains(SENT), "what was sent is shown");
+                assert!(!shown.contains(SENT), "the refresh token that was sent is shown");
                 let dead = failure.meaning == Meaning::UserMustReconnect;
                 assert!(dead == matches!(outcome, Outcome::InvalidGrant(_)), "{:?} of {status}", failure.meaning);
                 for code in failure.evidence.detail.iter().chain([&failure.evidence.code]) {
@@ -84,39 +84,39 @@ pub fn decode(data: &[u8]) {
     }
 }
 
-/// Something sealed, and the text of a key file.
+/// Opens the bytes as a sealed value, and reads them as a key file.
 pub fn envelope(data: &[u8]) {
     let (keyring, alice, sealed) = (keyring(), alice(), Sealed(data.to_vec()));
     let mut opened = 0;
     for field in [Field::RefreshToken, Field::Document, Field::Journal, Field::Check] {
         match keyring.open(&alice, field, &sealed) {
-            // Only what we sealed opens, and no other bytes stand for it.
+            // Only a value sealed with this keyring opens, and its encoding is unique.
             Ok(plaintext) => {
                 opened += 1;
                 assert!(keyring.seal_like(&sealed, &alice, field, &plaintext) == Some(sealed.clone()));
                 assert!(keyring.open(&alice.account("other"), field, &sealed).is_err());
             }
-            Err(error) => silent(&error, &error.to_string()),
+            Err(error) => assert_no_secret(&error, &error.to_string()),
         }
     }
-    assert!(opened <= 1, "it opens in more than one field");
+    assert!(opened <= 1, "the value opens in more than one field");
     if let Err(error) = keyring.verify_check(&sealed) {
-        silent(&error, &error.to_string());
+        assert_no_secret(&error, &error.to_string());
     }
     match Keyring::from_json(data) {
         Ok(keyring) => {
-            silent(&keyring, "");
+            assert_no_secret(&keyring, "");
             let again = Keyring::from_json(&keyring.to_json()).unwrap_or_else(|error| panic!("{error}"));
             let sealed = keyring.seal(&alice, Field::Document, data);
             assert!(again.open(&alice, Field::Document, &sealed).is_ok_and(|plaintext| plaintext[..] == *data));
             again.verify_check(&keyring.check_value()).unwrap_or_else(|error| panic!("{error}"));
         }
-        Err(shown) => silent(&"", &shown),
+        Err(shown) => assert_no_secret(&"", &shown),
     }
 }
 
-/// A journal's file: as it is, with its header and checksums put right, and as an entry that opens. `directory` is
-/// an empty one to work in.
+/// Reads the bytes as a journal file: unchanged, with a correct header and checksums, and as the plaintext of an entry.
+/// `directory` must be empty.
 pub fn journal(directory: &Path, data: &[u8]) {
     let path = directory.join(format!("{OWNER}.journal"));
     for bytes in [data.to_vec(), repaired(data), entry_of(data)] {
@@ -131,18 +131,18 @@ fn read_journal(directory: &Path, path: &PathBuf, bytes: &[u8]) {
     let journal = match Journal::open(directory, &keyring()) {
         Ok(journal) => journal,
         Err(error) => {
-            silent(&error, &error.to_string());
-            assert!(file() == bytes, "a journal that is refused was changed");
+            assert_no_secret(&error, &error.to_string());
+            assert!(file() == bytes, "a refused journal was changed");
             return;
         }
     };
-    silent(&journal, "");
+    assert_no_secret(&journal, "");
     let whole = bytes.get(HEADER..).map_or(0, |frames| HEADER + whole_frames(frames));
     let kept = if whole == 0 { header_bytes() } else { bytes[..whole].to_vec() };
-    assert!(file() == kept, "something else than a torn end was cut off");
-    assert!(!(whole..bytes.len()).any(|at| is_entry(&bytes[at..])), "an entry was cut off");
-    // It goes on from there.
-    let more = Entry { key: alice(), attempt: Id([0x77; 16]), payload: b"ts-test-secret-more".to_vec() };
+    assert!(file() == kept, "more than a torn end was truncated");
+    assert!(!(whole..bytes.len()).any(|at| is_entry(&bytes[at..])), "an entry was truncated");
+    // The journal can be appended to.
+    let more = JournalEntry { key: alice(), attempt: Id([0x77; 16]), payload: b"ts-test-secret-more".to_vec() };
     let mut attempts = attempts(&journal);
     journal.append(more.clone()).unwrap_or_else(|error| panic!("{error}"));
     attempts.retain(|attempt| *attempt != more.attempt);
@@ -162,11 +162,11 @@ fn attempts(journal: &Journal) -> Vec<Id> {
     attempts
 }
 
-/// What an error or a value says of itself has no secret, and is no copy of what was read.
-fn silent(value: &impl Debug, text: &str) {
+/// Checks that the text of an error or value contains no secret and is no copy of the input.
+fn assert_no_secret(value: &impl Debug, text: &str) {
     let shown = format!("{text} {value:?}");
     assert!(!MARKERS.iter().any(|marker| shown.contains(marker)), "a secret is shown");
-    assert!(shown.len() < 4_096, "too much is shown");
+    assert!(shown.len() < 4_096, "the text is too long");
 }
 
 fn sensible(answer: &TokenResponse, shown: &str) {
@@ -175,7 +175,7 @@ fn sensible(answer: &TokenResponse, shown: &str) {
     let open = [&answer.token_type, &answer.scope, &answer.subject].map(|text| text.as_deref().unwrap_or_default());
     for secret in refresh.into_iter().chain([access]) {
         assert!(!secret.is_empty());
-        // A provider that repeats a token where none belongs is not our secrecy's business.
+        // A provider may repeat a token in a field that is not secret; that is not checked.
         let repeated = open.iter().any(|text| format!("{text:?}").contains(secret));
         assert!(secret.len() < 24 || repeated || !shown.contains(secret), "a token is shown");
     }
@@ -183,8 +183,8 @@ fn sensible(answer: &TokenResponse, shown: &str) {
     assert!(!open.iter().any(|text| text.chars().any(char::is_control)));
 }
 
-/// Before and after the first empty line; without one all of it is the body of a plain 200.
-fn halves(data: &[u8]) -> (&[u8], &[u8]) {
+/// Splits at the first empty line; without one, all bytes are the body of a plain 200.
+fn split_head(data: &[u8]) -> (&[u8], &[u8]) {
     match data.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (&data[..at], &data[at + 2..]),
         None => (b"200\ncontent-length: 0", data),
@@ -196,7 +196,7 @@ fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&line[..colon], line[colon + 1..].trim_ascii()))
 }
 
-/// The bytes with a header and checksums that fit, so that what lies behind them is read, too.
+/// Returns the bytes with a correct header and correct checksums, so that the code behind these checks is reached.
 fn repaired(data: &[u8]) -> Vec<u8> {
     let mut bytes = header_bytes();
     let mut rest = data.get(HEADER..).unwrap_or_default();
@@ -208,7 +208,7 @@ fn repaired(data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A journal with one entry that opens, whatever is in it.
+/// Returns a journal with one entry that opens, with `data` as its plaintext.
 fn entry_of(data: &[u8]) -> Vec<u8> {
     let bound_to = TokenKey::at("journal").user(OWNER.to_string());
     let sealed = keyring().seal(&bound_to, Field::Journal, data);
@@ -226,7 +226,7 @@ fn whole_frames(frames: &[u8]) -> usize {
     whole
 }
 
-/// Whether an entry begins here that somebody may have been told of: none is shorter than an empty envelope.
+/// Returns whether `bytes` begin with an entry that may have been acknowledged: none is shorter than an empty envelope.
 fn is_entry(bytes: &[u8]) -> bool {
     let whole =
         |(length, crc, body): (usize, u32, &[u8])| length > 33 && body[0] == ENTRY && crc32fast::hash(body) == crc;

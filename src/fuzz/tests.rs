@@ -1,10 +1,10 @@
-//! The corpus, mutations of it, and arbitrary bytes.
+//! Runs the targets with the corpus, with mutations of it, and with arbitrary bytes.
 
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
 
-/// Every file of a target's corpus. The published package has none.
+/// Returns every file of a target's corpus. The published package has no corpus.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = root.join("fuzz/corpus").join(target);
@@ -17,13 +17,13 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// What becomes of a file of the corpus.
+/// A mutation of a file of the corpus.
 #[derive(Clone, Debug)]
 enum Edit {
     Flip(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, usize),
-    Number(Index, u32),
+    SetNumber(Index, u32),
     CutAt(Index),
     Append(Index),
 }
@@ -33,13 +33,13 @@ fn edit() -> impl Strategy<Value = Edit> {
         (any::<Index>(), 0u8..8).prop_map(|(at, bit)| Edit::Flip(at, 1 << bit)),
         (any::<Index>(), prop::collection::vec(any::<u8>(), 1..6)).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
         (any::<Index>(), 1usize..40).prop_map(|(at, count)| Edit::Remove(at, count)),
-        (any::<Index>(), prop::sample::select(vec![0, 1, 17, 25, u32::MAX])).prop_map(|(at, n)| Edit::Number(at, n)),
+        (any::<Index>(), prop::sample::select(vec![0, 1, 17, 25, u32::MAX])).prop_map(|(at, n)| Edit::SetNumber(at, n)),
         any::<Index>().prop_map(Edit::CutAt),
         any::<Index>().prop_map(Edit::Append),
     ]
 }
 
-/// Something like a file of the corpus, or nothing like it.
+/// Generates mutated files of the corpus, and arbitrary bytes.
 fn bytes(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     let files = corpus(target);
     let edited = (any::<Index>(), prop::collection::vec(edit(), 1..6)).prop_map(move |(which, edits)| {
@@ -61,7 +61,7 @@ impl Edit {
                 let (from, to) = (at(place), (at(place) + count).min(bytes.len()));
                 bytes.drain(from..to);
             }
-            Self::Number(place, number) => {
+            Self::SetNumber(place, number) => {
                 let at = at(place);
                 bytes.iter_mut().skip(at).zip(number.to_le_bytes()).for_each(|(byte, new)| *byte = new);
             }
@@ -73,7 +73,7 @@ impl Edit {
 }
 
 #[test]
-fn the_stored_corpus_breaks_nothing() {
+fn the_targets_accept_the_stored_corpus() {
     let directory = tempfile::tempdir().unwrap();
     corpus("decode").iter().for_each(|data| decode(data));
     corpus("envelope").iter().for_each(|data| envelope(data));
@@ -81,7 +81,7 @@ fn the_stored_corpus_breaks_nothing() {
 }
 
 #[test]
-fn the_corpus_reaches_what_it_is_named_after() {
+fn files_of_the_corpus_reach_the_case_in_their_name() {
     let directory = tempfile::tempdir().unwrap();
     let pending = |bytes: &[u8]| {
         fs::write(directory.path().join(format!("{OWNER}.journal")), bytes).unwrap();
@@ -101,22 +101,22 @@ fn the_corpus_reaches_what_it_is_named_after() {
 }
 
 #[test]
-fn a_broken_promise_is_noticed() {
-    silent(&"nothing", "");
+fn a_shown_secret_is_detected() {
+    assert_no_secret(&"nothing", "");
     let caught = |broken: fn()| std::panic::catch_unwind(broken).is_err();
-    assert!(caught(|| silent(&"ts-test-secret-a", "")));
-    assert!(caught(|| silent(&"", "key dHMtdGVzdC1zZWNyZXQtYQ==")));
-    assert!(caught(|| silent(&"x".repeat(5_000), "")));
+    assert!(caught(|| assert_no_secret(&"ts-test-secret-a", "")));
+    assert!(caught(|| assert_no_secret(&"", "key dHMtdGVzdC1zZWNyZXQtYQ==")));
+    assert!(caught(|| assert_no_secret(&"x".repeat(5_000), "")));
 }
 
 proptest! {
     #[test]
-    fn no_answer_breaks_anything(data in bytes("decode")) {
+    fn any_response_is_decoded_safely(data in bytes("decode")) {
         decode(&data);
     }
 
     #[test]
-    fn nothing_sealed_and_no_key_file_breaks_anything(data in bytes("envelope")) {
+    fn any_envelope_and_key_file_is_read_safely(data in bytes("envelope")) {
         envelope(&data);
     }
 }
@@ -125,7 +125,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_journal_breaks_anything(data in bytes("journal")) {
+    fn any_journal_is_read_safely(data in bytes("journal")) {
         let directory = tempfile::tempdir().unwrap();
         journal(directory.path(), &data);
     }

@@ -1,6 +1,6 @@
-//! One journal on disk: a locked file, appended to and cut back.
+//! One journal on disk: a locked file that is appended to and truncated.
 //!
-//! `TSJ1 | owner 16`, then frames. Every entry is on disk before the next thing is written; marks need not be.
+//! `TSJ1 | owner 16`, then frames. An entry is on disk before the next frame is written; a mark need not be.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    JournalError, Refused, Unopened,
-    frame::{self, Body, Next},
+    EntryError, JournalError,
+    frame::{self, FrameBody, FrameRead},
 };
 use crate::model::{Id, Sealed};
 
@@ -18,32 +18,32 @@ use crate::model::{Id, Sealed};
 pub(super) struct JournalFile {
     owner: Id,
     path: PathBuf,
-    /// Kept open for as long as the lock is needed.
+    /// Open for as long as the lock is held.
     file: File,
-    /// Up to here there are whole frames.
+    /// The file has whole frames up to this offset.
     length: u64,
-    /// Up to here the disk has them.
+    /// The frames up to this offset are on disk.
     synced: u64,
-    /// It could not be cut back after a failure: what follows would not be readable.
+    /// The file could not be truncated after a failure, so a frame written after it could not be read.
     broken: bool,
     #[cfg(any(test, feature = "testing"))]
     pub(super) fail: bool,
-    /// How often that happened.
+    /// How many appends failed because of `fail`.
     #[cfg(any(test, feature = "testing"))]
     pub(super) failed: usize,
 }
 
 impl Drop for JournalFile {
-    /// Lets go at once: a child process that is just being started may hold the descriptor a moment longer.
+    /// Unlocks explicitly: a child process that is just being started may hold the descriptor a moment longer.
     fn drop(&mut self) {
         self.file.unlock().ok();
     }
 }
 
-/// Locks the directory's journals that nobody else has, in the order of their names. Makes the directory.
-pub(super) fn lock_free(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
+/// Locks the directory's unlocked journals, in the order of their names. Creates a missing directory.
+pub(super) fn lock_unlocked(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
     let failed = |doing| move |cause| JournalError::Io { doing, path: directory.to_owned(), cause };
-    make(directory).map_err(failed("make"))?;
+    create_directory(directory).map_err(failed("create"))?;
     let mut paths = Vec::new();
     for item in fs::read_dir(directory).map_err(failed("list"))? {
         let path = item.map_err(failed("list"))?.path();
@@ -55,7 +55,7 @@ pub(super) fn lock_free(directory: &Path) -> Result<Vec<JournalFile>, JournalErr
     paths.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
 }
 
-/// Makes a new journal, locked before anybody can see it.
+/// Creates a new journal, which is locked before other processes can find it.
 pub(super) fn create(directory: &Path) -> Result<JournalFile, JournalError> {
     let owner = Id::random();
     let path = directory.join(format!("{owner}.{EXTENSION}"));
@@ -63,20 +63,20 @@ pub(super) fn create(directory: &Path) -> Result<JournalFile, JournalError> {
         let path = path.clone();
         move |cause| JournalError::Io { doing, path, cause }
     };
-    // Under another name until it is locked and whole: another process must not take it for a dead one's.
-    // A kill in between leaves a file of 20 bytes that nobody looks at again.
-    let unborn = path.with_extension("new");
+    // The file has another name until it is locked and complete: another process that listed the directory in between
+    // would lock it as a dead process's journal. A kill before the rename leaves a file of 20 bytes, which is ignored.
+    let unnamed = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(&unborn).map_err(failed("create"))?;
-    let born = || -> Result<(), JournalError> {
+    let file = options.open(&unnamed).map_err(failed("create"))?;
+    let complete = || -> Result<(), JournalError> {
         file.lock().map_err(|cause| JournalError::Lock { path: path.clone(), cause })?;
         (&file).write_all(&header(owner)).and_then(|()| file.sync_all()).map_err(failed("write"))?;
-        fs::rename(&unborn, &path).and_then(|()| sync_directory(directory)).map_err(failed("create"))
+        fs::rename(&unnamed, &path).and_then(|()| sync_directory(directory)).map_err(failed("create"))
     };
-    born().inspect_err(|_| drop(fs::remove_file(&unborn)))?;
+    complete().inspect_err(|_| drop(fs::remove_file(&unnamed)))?;
     Ok(JournalFile::new(owner, path, file))
 }
 
@@ -96,7 +96,7 @@ impl JournalFile {
         }
     }
 
-    /// `None` if a living process has it.
+    /// Locks the journal at `path`; `None` if a living process holds its lock.
     fn lock(path: PathBuf) -> Result<Option<Self>, JournalError> {
         let failed = |doing| {
             let path = path.clone();
@@ -119,9 +119,9 @@ impl JournalFile {
         if found.len() == expected.len() && found.starts_with(b"TSJ") && found[4..] == expected[4..] {
             return Err(JournalError::Newer { path, at: 0 });
         }
-        // A header that never got to the disk: then no entry did either.
+        // The header never reached the disk, so no entry did either.
         if found.len() < expected.len() && (expected.starts_with(&found) || found.iter().all(|byte| *byte == 0)) {
-            tracing::warn!(journal.file = %path.display(), "a journal without its header was found; it is empty");
+            tracing::warn!(journal.file = %path.display(), "the empty journal has no header; it is rewritten");
             let rewritten = file.rewind().and_then(|()| file.write_all(&expected)).and_then(|()| file.sync_all());
             rewritten.map_err(failed("write"))?;
             return Ok(Some(Self::new(owner, path, file)));
@@ -133,8 +133,11 @@ impl JournalFile {
         self.owner
     }
 
-    /// Reads all frames in their order, and cuts off an end that was left half-written.
-    pub(super) fn read(&mut self, mut take: impl FnMut(Body) -> Result<(), Refused>) -> Result<(), JournalError> {
+    /// Reads all frames in order, and truncates a half-written end.
+    pub(super) fn read(
+        &mut self,
+        mut take: impl FnMut(FrameBody) -> Result<(), EntryError>,
+    ) -> Result<(), JournalError> {
         let failed = |cause| self.io("read", cause);
         let end = self.file.metadata().map_err(failed)?.len();
         let mut at = HEADER;
@@ -142,23 +145,23 @@ impl JournalFile {
         reader.seek(SeekFrom::Start(at)).map_err(failed)?;
         while at < end {
             match frame::read(&mut reader, end - at).map_err(failed)? {
-                Next::Frame { body, size } => {
+                FrameRead::Frame { body, size } => {
                     take(body).map_err(|refused| match refused {
-                        Refused::DoesNotOpen(cause) => {
-                            JournalError::DoesNotOpen { path: self.path.clone(), at, cause: Unopened(cause) }
+                        EntryError::DoesNotOpen(cause) => {
+                            JournalError::DoesNotOpen { path: self.path.clone(), at, cause }
                         }
-                        Refused::Newer => JournalError::Newer { path: self.path.clone(), at },
+                        EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
                     })?;
                     at += size;
                 }
-                Next::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
-                Next::Bad => {
+                FrameRead::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
+                FrameRead::Bad => {
                     self.cut_torn_end(at, end)?;
                     break;
                 }
             }
         }
-        // The disk has what was read, also what the process before us did not wait for.
+        // Frames that were read are on disk, including marks for which the previous process did not wait.
         self.file.sync_data().map_err(|cause| self.io("write", cause))?;
         (self.length, self.synced) = (at, at);
         Ok(())
@@ -180,16 +183,16 @@ impl JournalFile {
             journal.file = %self.path.display(),
             journal.at = at,
             journal.bytes = end - at,
-            "the journal's end was left half-written and is cut off; nobody was told of what it held"
+            "the journal has a half-written end, which was never acknowledged; it is truncated"
         );
-        self.file.set_len(at).map_err(|cause| self.io("shorten", cause))
+        self.file.set_len(at).map_err(|cause| self.io("truncate", cause))
     }
 
-    /// Writes an entry and waits until the disk has it.
+    /// Writes an entry and waits until it is on disk.
     pub(super) fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
         let frame = frame::entry(sealed)?;
         self.write(|file| {
-            // Marks first: an entry on disk behind marks that are not would look like damage.
+            // Marks are synced first: an entry on disk after marks that are not would look like damage.
             if file.synced < file.length {
                 file.file.sync_data()?;
                 file.synced = file.length;
@@ -212,7 +215,7 @@ impl JournalFile {
         })
     }
 
-    /// Empties a file that has grown large. Only called when nothing in it is pending.
+    /// Truncates a large file to its header. Must only be called when no entry in it is pending.
     pub(super) fn shrink(&mut self) -> io::Result<()> {
         if self.length > LARGE {
             self.file.set_len(HEADER)?;
@@ -221,11 +224,11 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Runs `action`. Where it fails, the file ends again where the disk surely has it: marks may go with what
-    /// failed (they are written again or repeated), entries never do.
+    /// Runs `action`. If it fails, truncates the file to the part that is certainly on disk: this may remove marks
+    /// (their entries are then committed again), but never entries.
     fn write(&mut self, action: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
         if self.broken {
-            return Err(io::Error::other("an earlier failure left the journal unwritable: restart to open it again"));
+            return Err(io::Error::other("the journal is not writable after a failure: restart to open it again"));
         }
         let done = action(self);
         if done.is_err() {
@@ -243,7 +246,7 @@ impl JournalFile {
         if self.fail {
             self.failed += 1;
             self.file.write_all(&frame[..frame.len() / 2])?;
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "told to fail by the test"));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "fault injected"));
         }
         self.file.write_all(frame)
     }
@@ -257,7 +260,7 @@ fn header(owner: Id) -> Vec<u8> {
     [&MAGIC[..], &owner.0].concat()
 }
 
-fn make(directory: &Path) -> io::Result<()> {
+fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -270,7 +273,7 @@ fn make(directory: &Path) -> io::Result<()> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
-/// A new name is only safe when the directory is on disk too. Elsewhere than on unix directories cannot be opened.
+/// Syncs the directory: until then a new name in it can be lost. Only Unix can open directories.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
@@ -278,7 +281,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 const EXTENSION: &str = "journal";
 const MAGIC: &[u8; 4] = b"TSJ1";
 const HEADER: u64 = 20;
-/// Above this an idle journal is emptied.
+/// An idle journal larger than this is truncated.
 const LARGE: u64 = 1024 * 1024;
 
 #[cfg(test)]
@@ -286,19 +289,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_cannot_be_cut_back_refuses_until_opened_again() {
+    fn a_journal_that_cannot_be_truncated_refuses_writes_until_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = create(directory.path()).unwrap();
         let sealed = Sealed(b"ts-test-secret-not-really-sealed".to_vec());
         journal.append(&sealed).unwrap();
-        // Through a handle that may only read, neither writing nor cutting back works.
+        // Through a read-only handle, neither writing nor truncating works.
         let writable = std::mem::replace(&mut journal.file, File::open(&journal.path).unwrap());
         journal.append(&sealed).unwrap_err();
         journal.file = writable;
         assert!(journal.append(&sealed).unwrap_err().to_string().contains("restart"));
         assert!(journal.mark(Id::random()).is_err());
         drop(journal);
-        let mut again = lock_free(directory.path()).unwrap();
+        let mut again = lock_unlocked(directory.path()).unwrap();
         let mut entries = 0;
         again[0]
             .read(|_| {

@@ -1,36 +1,34 @@
-//! How entries and marks lie in a file: `length u32 | crc32 u32 | body`, little-endian; the body is a kind
-//! and then a sealed entry (1) or an attempt id (2).
+//! The frames of a journal file: `length u32 | crc32 u32 | body`, little-endian; the body is a kind byte, then a sealed
+//! entry (kind 1) or an attempt id (kind 2).
 //!
-//! To add a kind: give it the next number; older versions refuse a file that has it.
+//! To add a kind: give it the next number; older versions refuse a file that contains it.
 
 use std::io::{self, Read};
 
 use crate::model::{Id, Sealed};
 
-/// What a frame says.
-pub(super) enum Body {
+pub(super) enum FrameBody {
     Entry(Sealed),
-    /// The store has the answer of this attempt.
+    /// The store has the response of this attempt.
     Mark(Id),
 }
 
-/// What lies at a place in a file.
-pub(super) enum Next {
+pub(super) enum FrameRead {
     Frame {
-        body: Body,
+        body: FrameBody,
         size: u64,
     },
-    /// Whole, but of a kind that this version does not know.
+    /// A whole frame, of a kind that this version does not know.
     Newer,
     /// Not a whole frame.
     Bad,
 }
 
 /// # Errors
-/// The entry is too large to be read again.
+/// The entry is larger than a reader accepts.
 pub(super) fn entry(sealed: &Sealed) -> io::Result<Vec<u8>> {
     if sealed.0.len() >= MAX_BODY {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a journal entry is at most 16 MiB"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the journal entry is too large: the limit is 16 MiB"));
     }
     Ok(frame(ENTRY, &sealed.0))
 }
@@ -39,39 +37,40 @@ pub(super) fn mark(attempt: Id) -> Vec<u8> {
     frame(MARK, &attempt.0)
 }
 
-/// Reads the frame that begins here, of which at most `rest` bytes can be there.
-pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<Next> {
+/// Reads the next frame from a file that has `rest` bytes left.
+pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<FrameRead> {
     let mut head = [0; HEAD];
     if rest <= HEAD as u64 {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     from.read_exact(&mut head)?;
     let (length, crc) = parse(head);
-    // Room is made only for what is there: a length is as little to be trusted as the rest.
+    // A damaged length must not cause a large allocation: it is checked against the bytes left.
     if length == 0 || length > MAX_BODY || length as u64 > rest - HEAD as u64 {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     let mut body = vec![0; length];
     from.read_exact(&mut body)?;
     if crc32fast::hash(&body) != crc {
-        return Ok(Next::Bad);
+        return Ok(FrameRead::Bad);
     }
     let size = (HEAD + length) as u64;
-    let mark = || Id::try_from(&body[1..]).map(Body::Mark);
+    let mark = || Id::try_from(&body[1..]).map(FrameBody::Mark);
     Ok(match (body[0], mark()) {
         (ENTRY, _) => {
             body.remove(0);
-            Next::Frame { body: Body::Entry(Sealed(body)), size }
+            FrameRead::Frame { body: FrameBody::Entry(Sealed(body)), size }
         }
-        (MARK, Ok(mark)) => Next::Frame { body: mark, size },
-        _ => Next::Newer,
+        (MARK, Ok(mark)) => FrameRead::Frame { body: mark, size },
+        _ => FrameRead::Newer,
     })
 }
 
-/// Whether `rest`, which does not begin with a whole frame, can be what a killed process or machine left behind.
+/// Returns whether `rest`, which does not begin with a whole frame, can be the result of a killed process or a power
+/// failure.
 ///
-/// Entries reach the disk before anything else is written. So behind a bad place there can be no entry,
-/// and marks only where what is missing were marks too: those may reach the disk out of order.
+/// An entry is on disk before anything else is written. So no entry can follow a bad frame, and marks can follow only
+/// where the bad frames are marks too, because marks may reach the disk out of order.
 pub(super) fn is_torn_end(rest: &[u8]) -> bool {
     let (mut at, mut end_of_marks) = (1, 0);
     while let Some(found) = rest.get(at..) {
@@ -85,14 +84,15 @@ pub(super) fn is_torn_end(rest: &[u8]) -> bool {
             None => at += 1,
         }
     }
-    // The bad ones among them have a mark's length, or none where the disk has only zeros.
+    // Each bad frame among them has a mark's length, or length zero where the disk has only zeros.
     rest[..end_of_marks].chunks(MARK_FRAME).all(|slot| {
         let length = slot.first_chunk().map(|length| u32::from_le_bytes(*length));
         matches!(length, Some(0 | MARK_BODY))
     })
 }
 
-/// The kind of the frame that begins here, if it is whole. The checksum last: it is what takes time.
+/// Returns the kind of the frame at the start of `bytes` if it is whole. Compares the checksum last, as the slowest
+/// check.
 fn whole_frame(bytes: &[u8]) -> Option<u8> {
     let (head, rest) = bytes.split_first_chunk()?;
     let (length, crc) = parse(*head);
@@ -124,7 +124,7 @@ const HEAD: usize = 8;
 const MARK_BODY: u32 = 17;
 const MARK_FRAME: usize = HEAD + MARK_BODY as usize;
 const MAX_BODY: usize = 16 * 1024 * 1024;
-/// No more than this can be lost at an end: one entry, or marks (six hundred thousand of them).
+/// The largest possible torn end: one entry, or six hundred thousand marks.
 pub(super) const MAX_TORN: u64 = (HEAD + MAX_BODY) as u64;
 
 #[cfg(test)]
@@ -136,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_end_is_told_from_damage() {
+    fn a_torn_end_is_distinguished_from_damage() {
         let whole = entry(&Sealed(vec![9; 92])).unwrap();
         assert_eq!(whole.len() % MARK_FRAME, 1);
-        // As long as five marks: that alone must not make it one.
+        // An entry as long as five marks must not be taken for marks.
         let fifth = entry(&Sealed(vec![9; 5 * MARK_FRAME - HEAD - 1])).unwrap();
         let flipped = |bytes: &[u8], at: usize| {
             let mut bytes = bytes.to_vec();
@@ -155,7 +155,7 @@ mod tests {
             ("a length is beyond the end and an entry follows", [flipped(&whole, 1), whole.clone()].concat(), false),
             ("zeros and then an entry", [vec![0; 500], whole.clone()].concat(), false),
             ("an entry is lost and a mark follows", [flipped(&whole, 20), marks(&[1])].concat(), false),
-            ("the same in a mark's raster", [flipped(&fifth, 20), marks(&[1])].concat(), false),
+            ("the same, as long as five marks", [flipped(&fifth, 20), marks(&[1])].concat(), false),
             ("a mark is bad and one follows", [flipped(&marks(&[1]), 20), marks(&[2])].concat(), true),
             ("marks are zeros and one follows", [vec![0; 50], marks(&[2])].concat(), true),
             (
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// A file without end, which remembers how much it was asked for at once.
+    /// An endless file that records the largest read.
     struct Endless {
         head: Vec<u8>,
         largest: usize,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_not_believed_beyond_what_is_there() {
+    fn a_length_beyond_the_end_allocates_nothing() {
         for (length, rest, room) in [
             (u32::MAX, 1 << 40, HEAD),
             (u32::MAX, 60, HEAD),
@@ -198,7 +198,7 @@ mod tests {
             (MAX_BODY as u32, 1 << 40, MAX_BODY),
         ] {
             let mut file = Endless { head: [&length.to_le_bytes()[..], &[0xff; 5]].concat(), largest: 0 };
-            assert!(matches!(read(&mut file, rest), Ok(Next::Bad)), "{length} of {rest}");
+            assert!(matches!(read(&mut file, rest), Ok(FrameRead::Bad)), "{length} of {rest}");
             assert_eq!(file.largest, room, "{length} of {rest}");
         }
     }

@@ -1,14 +1,14 @@
-//! What identity providers answered and the store has not got yet.
+//! The journal: responses of identity providers that the store does not have yet.
 //!
-//! A refresh token that was rotated exists once. While the store is silent it is sealed into a file
-//! here, and on disk before anybody sees the access token that came with it. A journal has an owner id,
-//! which the store keeps beside every request that was sent: whoever holds the lock of the owner's file
-//! knows that no other process can still write an answer into it.
+//! A rotated refresh token exists only once. While the store does not respond, the token is sealed into a journal file,
+//! and is on disk before a caller sees the access token that came with it. A journal has an owner id, which the store
+//! records with every request that is sent: the process that holds the lock of the owner's file knows that no other
+//! process can still write a response into it.
 //!
-//! Invariants: an entry is pending from the moment it is on disk until it is marked, over restarts; what
-//! cannot be read is an error and never skipped, except the end that a killed process left half-written,
-//! which nobody was told of; no file of a living process is touched. Deliberately absent: the store, and
-//! what a payload means. Files are never deleted: their locks are the proof that their owners are dead.
+//! Invariants: an entry is pending from the moment it is on disk until it is marked, across restarts; a frame that
+//! cannot be read is an error and never skipped, except the half-written end that a killed process left behind, which
+//! was never acknowledged; no file of a living process is touched. Deliberately absent: the store, and the meaning of a
+//! payload. Files are never deleted: their locks are the proof that their owners are dead.
 
 mod file;
 mod frame;
@@ -30,27 +30,27 @@ use crate::{
 };
 
 use file::JournalFile;
-use frame::Body;
+use frame::FrameBody;
 
 /// The journals of one directory that this process has locked: its own, and those of dead processes.
 pub(crate) struct Journal {
     owner: Id,
     others: Vec<Id>,
     keyring: Keyring,
-    /// Ours first, then the dead owners'. Held while the disk works, so never together with a wait for
-    /// anything else; taken before `pending`.
+    /// Our own file first, then those of dead owners. Held during disk writes, so never while waiting for anything
+    /// else. Locked before `pending`.
     files: Mutex<Vec<JournalFile>>,
-    /// Apart from the files, so that reading it never waits for the disk.
+    /// Locked separately from the files, so that reading it never waits for the disk.
     pending: Mutex<Pending>,
 }
 
-/// One answer that the store has to get.
+/// One response that the store must receive.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     pub(crate) key: TokenKey,
-    /// Which attempt got it. The store takes it once, however often it is offered.
+    /// The attempt that received the response. The store accepts an attempt once, however often it is committed.
     pub(crate) attempt: Id,
-    /// The serialized commit; opaque here.
+    /// The serialized commit; opaque to the journal.
     pub(crate) payload: Vec<u8>,
 }
 
@@ -58,21 +58,21 @@ pub(crate) struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
     /// Usually a directory that belongs to another user, or a full disk.
-    #[error("cannot {doing} {}: {cause}; check the owner, mode and free space of the journal's directory", .path.display())]
+    #[error("cannot {doing} {}: {cause}; check owner, mode and free space of the journal's directory", .path.display())]
     Io { doing: &'static str, path: PathBuf, cause: io::Error },
     /// Usually a network file system.
     #[error("cannot lock journal {}: {cause}; put the journal on a local disk", .path.display())]
     Lock { path: PathBuf, cause: io::Error },
-    /// Renamed, copied, or something else altogether.
+    /// The file was renamed or copied, or is not a journal.
     #[error(
-        "{} is not the journal its name says: give it back its name (its owner's id), or move it out of the directory",
+        "{} does not match its name: rename the journal back to its owner's id, or move it out of the directory",
         .path.display()
     )]
     NotAJournal { path: PathBuf },
-    /// Bytes in the middle changed: usually a bad disk, or an editor.
+    /// Bytes before the end of the file changed: usually a faulty disk, or an editor.
     #[error(
-        "journal {} is damaged at byte {at} and goes on after it: restore the file, or move it out of the directory; \
-         the answers in it are then lost and their grants in doubt",
+        "journal {} is damaged at byte {at}, before its end: restore the file, or move it out of the directory; \
+         in the latter case the responses in it are lost and their grants are in doubt",
         .path.display()
     )]
     Damaged { path: PathBuf, at: u64 },
@@ -80,20 +80,18 @@ pub(crate) enum JournalError {
     #[error("journal {} was written by a newer version (byte {at}): start that version", .path.display())]
     Newer { path: PathBuf, at: u64 },
     /// Usually the wrong key file, or a key that was removed too early.
-    #[error("the entry at byte {at} of journal {} {cause}: start with the key file it was sealed with", .path.display())]
-    DoesNotOpen { path: PathBuf, at: u64, cause: Unopened },
+    #[error(
+        "cannot open the entry at byte {at} of journal {}: it {}; start with the key file it was sealed with",
+        .path.display(), predicate(*.cause)
+    )]
+    DoesNotOpen { path: PathBuf, at: u64, cause: OpenError },
 }
 
-/// [`OpenError`] as the end of a sentence about an entry.
-#[derive(Debug)]
-pub(crate) struct Unopened(OpenError);
-
-impl fmt::Display for Unopened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            OpenError::DoesNotOpen => write!(f, "{}", self.0),
-            _ => write!(f, "is {}", self.0),
-        }
+/// Returns the error as the predicate of a sentence about an entry.
+fn predicate(error: OpenError) -> String {
+    match error {
+        OpenError::DoesNotOpen => error.to_string(),
+        _ => format!("is {error}"),
     }
 }
 
@@ -104,15 +102,15 @@ impl From<JournalError> for Error {
 }
 
 impl Journal {
-    /// Locks every journal of the directory that no living process has, and reads what is pending in them.
+    /// Locks every journal of the directory that no living process holds, and reads their pending entries.
     ///
-    /// The first free one becomes ours with its owner id; where all are taken, or none is there yet, a new
-    /// one is made. Blocks on the disk.
+    /// The first unlocked journal becomes this process's own, with its owner id; if there is none, a new one is
+    /// created. Blocks on the disk.
     ///
     /// # Errors
-    /// Any journal that was free and cannot be read to its end: what is in it must not be forgotten.
+    /// An unlocked journal cannot be read to its end: its entries must not be lost.
     pub(crate) fn open(directory: &Path, keyring: &Keyring) -> Result<Self, JournalError> {
-        let mut files = file::lock_free(directory)?;
+        let mut files = file::lock_unlocked(directory)?;
         if files.is_empty() {
             files.push(file::create(directory)?);
         }
@@ -120,17 +118,17 @@ impl Journal {
         for (at, file) in files.iter_mut().enumerate() {
             let owner = file.owner();
             file.read(|body| match body {
-                Body::Entry(sealed) => {
+                FrameBody::Entry(sealed) => {
                     pending.insert(at, open_entry(keyring, owner, sealed)?);
                     Ok(())
                 }
-                Body::Mark(attempt) => {
+                FrameBody::Mark(attempt) => {
                     pending.remove(attempt);
                     Ok(())
                 }
             })?;
             if pending.in_file(at) == 0 {
-                file.shrink().map_err(|cause| file.io("shorten", cause))?;
+                file.shrink().map_err(|cause| file.io("truncate", cause))?;
             }
         }
         let owner = files[0].owner();
@@ -138,48 +136,47 @@ impl Journal {
         Ok(Self { owner, others, keyring: keyring.clone(), files: Mutex::new(files), pending: Mutex::new(pending) })
     }
 
-    /// The id under which this process sends requests.
+    /// Returns the id under which this process sends requests.
     pub(crate) fn owner(&self) -> Id {
         self.owner
     }
 
-    /// Whether this process alone can write answers into this owner's journal: it is ours (perhaps from a
-    /// previous life), or that of a dead process and locked by us.
+    /// Returns whether only this process can write responses into this owner's journal: it is its own journal (perhaps
+    /// taken over from an earlier process), or that of a dead process that it has locked.
     pub(crate) fn owns(&self, owner: &Id) -> bool {
         self.owner == *owner || self.others.contains(owner)
     }
 
-    /// The dead owners whose journals we locked beside ours.
+    /// Returns the dead owners whose journals this process has locked.
     #[cfg(test)]
     pub(crate) fn locked_others(&self) -> &[Id] {
         &self.others
     }
 
-    /// What the store has to get for this key, in the order in which it was appended. Never waits for the disk.
-    pub(crate) fn pending_for(&self, key: &TokenKey) -> Vec<Entry> {
+    /// Returns the pending entries of this key in the order in which they were appended. Never waits for the disk.
+    pub(crate) fn pending_for(&self, key: &TokenKey) -> Vec<JournalEntry> {
         let pending = lock(&self.pending);
         pending.by_key.get(key).into_iter().flatten().map(|held| held.entry.clone()).collect()
     }
 
-    /// The keys for which something is pending, in no particular order.
+    /// Returns the keys with pending entries, in no particular order.
     pub(crate) fn pending_keys(&self) -> Vec<TokenKey> {
         lock(&self.pending).by_key.keys().cloned().collect()
     }
 
-    /// How many entries are pending.
     pub(crate) fn pending(&self) -> usize {
         lock(&self.pending).key_of.len()
     }
 
-    /// Writes an entry and waits until the disk has it. Blocks: call it where blocking is allowed.
+    /// Writes an entry and waits until it is on disk. Blocks: call it where blocking is allowed.
     ///
-    /// An entry with an attempt that is already pending replaces the earlier one.
+    /// Replaces a pending entry of the same attempt.
     ///
     /// # Errors
-    /// The entry is not pending, and the file is as it was before; or, where it could not even be cut back,
-    /// refuses everything until it is opened again. Should the disk have the entry nevertheless, a later life
-    /// offers it to the store, which takes an attempt only once.
-    pub(crate) fn append(&self, entry: Entry) -> io::Result<()> {
+    /// The entry is not pending, and the file is as it was before; or, if it could not be truncated, refuses all writes
+    /// until it is opened again. Should the entry be on disk nevertheless, a later process commits it to the store,
+    /// which accepts an attempt only once.
+    pub(crate) fn append(&self, entry: JournalEntry) -> io::Result<()> {
         let sealed = seal_entry(&self.keyring, self.owner, &entry);
         let mut files = lock(&self.files);
         files[OURS].append(&sealed)?;
@@ -187,11 +184,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that the store has the answer of this attempt. Blocks, but does not wait for the disk: a mark
-    /// that is lost means that the entry is offered once more, and the store takes an attempt only once.
+    /// Records that the store has the response of this attempt. Blocks, but does not wait for the disk: if a mark is
+    /// lost, the entry is committed once more, and the store accepts an attempt only once.
     ///
     /// # Errors
-    /// The mark may not be in the file; in this life the entry is not pending any more all the same.
+    /// The mark may be missing in the file; in this process the entry is no longer pending all the same.
     pub(crate) fn mark(&self, attempt: Id) -> io::Result<()> {
         let mut files = lock(&self.files);
         let (at, idle) = {
@@ -203,13 +200,13 @@ impl Journal {
         if idle { files[at].shrink() } else { Ok(()) }
     }
 
-    /// Makes appends fail in the middle, as on a full disk, until switched off again.
+    /// Makes appends fail half-way, as on a full disk, until it is switched off.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn fail_appends(&self, fail: bool) {
         lock(&self.files)[OURS].fail = fail;
     }
 
-    /// How many appends failed that way.
+    /// Returns how many appends failed that way.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn failed_appends(&self) -> usize {
         lock(&self.files)[OURS].failed
@@ -226,36 +223,36 @@ impl fmt::Debug for Journal {
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for JournalEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry({:?}, attempt {:?}, {} bytes)", self.key, self.attempt, self.payload.len())
+        write!(f, "JournalEntry({:?}, attempt {:?}, {} bytes)", self.key, self.attempt, self.payload.len())
     }
 }
 
-/// What is in the files and not marked.
+/// The entries that are not marked.
 #[derive(Default)]
 struct Pending {
-    by_key: HashMap<TokenKey, Vec<Held>>,
+    by_key: HashMap<TokenKey, Vec<PendingEntry>>,
     key_of: HashMap<Id, TokenKey>,
-    /// How many entries each file holds.
+    /// The number of pending entries of each file.
     counts: HashMap<usize, usize>,
 }
 
-struct Held {
-    /// In which file, where it is to be marked.
+struct PendingEntry {
+    /// The index of the file that has the entry, and that gets its mark.
     file: usize,
-    entry: Entry,
+    entry: JournalEntry,
 }
 
 impl Pending {
-    fn insert(&mut self, file: usize, entry: Entry) {
+    fn insert(&mut self, file: usize, entry: JournalEntry) {
         self.remove(entry.attempt);
         self.key_of.insert(entry.attempt, entry.key.clone());
         *self.counts.entry(file).or_default() += 1;
-        self.by_key.entry(entry.key.clone()).or_default().push(Held { file, entry });
+        self.by_key.entry(entry.key.clone()).or_default().push(PendingEntry { file, entry });
     }
 
-    /// In which file it was.
+    /// Removes the entry of an attempt and returns the index of its file.
     fn remove(&mut self, attempt: Id) -> Option<usize> {
         let key = self.key_of.remove(&attempt)?;
         let held = self.by_key.get_mut(&key)?;
@@ -275,45 +272,45 @@ impl Pending {
     }
 }
 
-/// An entry as it is sealed. Frozen; fields may be added.
+/// The plaintext of a sealed entry. Frozen; fields may be added.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct EntryRecord {
     key: TokenKey,
     attempt: Id,
     /// Base64.
     payload: String,
 }
 
-fn seal_entry(keyring: &Keyring, owner: Id, entry: &Entry) -> Sealed {
+fn seal_entry(keyring: &Keyring, owner: Id, entry: &JournalEntry) -> Sealed {
     let payload = STANDARD.encode(&entry.payload);
-    let record = Record { key: entry.key.clone(), attempt: entry.attempt, payload };
-    let json = serde_json::to_vec(&record).expect("strings can be written as JSON");
+    let record = EntryRecord { key: entry.key.clone(), attempt: entry.attempt, payload };
+    let json = serde_json::to_vec(&record).expect("strings serialize as JSON");
     keyring.seal(&bound_to(owner), Field::Journal, &json)
 }
 
-fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<Entry, Refused> {
+fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<JournalEntry, EntryError> {
     let json = keyring.open(&bound_to(owner), Field::Journal, &sealed).map_err(|error| match error {
-        OpenError::UnknownVersion => Refused::Newer,
-        other => Refused::DoesNotOpen(other),
+        OpenError::UnknownVersion => EntryError::Newer,
+        other => EntryError::DoesNotOpen(other),
     })?;
-    // It is as we sealed it; if we cannot read it, then somebody did who knew more.
-    let Record { key, attempt, payload } = serde_json::from_slice(&json).map_err(|_| Refused::Newer)?;
-    let payload = STANDARD.decode(payload).map_err(|_| Refused::Newer)?;
-    Ok(Entry { key, attempt, payload })
+    // The plaintext is authentic: if this version cannot read it, a newer version wrote it.
+    let EntryRecord { key, attempt, payload } = serde_json::from_slice(&json).map_err(|_| EntryError::Newer)?;
+    let payload = STANDARD.decode(payload).map_err(|_| EntryError::Newer)?;
+    Ok(JournalEntry { key, attempt, payload })
 }
 
-/// Why a whole frame cannot be taken.
-enum Refused {
+/// Why an entry in a whole frame cannot be read.
+enum EntryError {
     DoesNotOpen(OpenError),
     Newer,
 }
 
-/// Entries open in the journal of their owner alone. No grant has such a key: field and owner tell them apart.
+/// Returns the key that binds an entry to the journal of its owner. The field keeps it apart from a grant's key.
 fn bound_to(owner: Id) -> TokenKey {
     TokenKey::at("journal").user(owner.to_string())
 }
 
-/// A panic elsewhere leaves nothing half-done here that the next caller would not notice.
+/// Locks the mutex even if a thread panicked while it held it: no update leaves an inconsistent state behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

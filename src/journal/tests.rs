@@ -21,17 +21,17 @@ fn path_of(directory: &TempDir, owner: Id) -> PathBuf {
     directory.path().join(format!("{owner}.journal"))
 }
 
-fn entry(user: &str, attempt: u8) -> Entry {
+fn entry(user: &str, attempt: u8) -> JournalEntry {
     let payload = format!("ts-test-secret-{user}-{attempt}").into_bytes();
-    Entry { key: TokenKey::at("github").user(user), attempt: Id([attempt; 16]), payload }
+    JournalEntry { key: TokenKey::at("github").user(user), attempt: Id([attempt; 16]), payload }
 }
 
-fn attempts(entries: &[Entry]) -> Vec<u8> {
+fn attempts(entries: &[JournalEntry]) -> Vec<u8> {
     entries.iter().map(|entry| entry.attempt.0[0]).collect()
 }
 
 #[test]
-fn what_is_appended_is_pending_until_marked_over_restarts() {
+fn an_entry_is_pending_until_marked_across_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let alice = TokenKey::at("github").user("alice");
     let journal = open(&directory);
@@ -64,17 +64,17 @@ fn an_attempt_appended_twice_is_pending_once() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
     journal.append(entry("alice", 1)).unwrap();
-    journal.append(Entry { payload: b"ts-test-secret-later".to_vec(), ..entry("alice", 1) }).unwrap();
-    for journal in [&journal, &{ drop_and_copy(&directory, &journal) }] {
+    journal.append(JournalEntry { payload: b"ts-test-secret-later".to_vec(), ..entry("alice", 1) }).unwrap();
+    for journal in [&journal, &{ open_copy(&directory, &journal) }] {
         assert_eq!(journal.pending(), 1);
         assert_eq!(journal.pending_for(&TokenKey::at("github").user("alice"))[0].payload, b"ts-test-secret-later");
     }
     journal.mark(Id([1; 16])).unwrap();
-    assert_eq!(drop_and_copy(&directory, &journal).pending(), 0);
+    assert_eq!(open_copy(&directory, &journal).pending(), 0);
 }
 
-/// The journal as another machine would find it after this one was switched off.
-fn drop_and_copy(directory: &TempDir, journal: &Journal) -> Journal {
+/// Opens a copy of the journal, as another machine would after a power failure of this one.
+fn open_copy(directory: &TempDir, journal: &Journal) -> Journal {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(path_of(directory, journal.owner()), path_of(&copy, journal.owner())).unwrap();
     open(&copy)
@@ -101,7 +101,7 @@ fn nothing_secret_is_readable_in_file_or_debug() {
 }
 
 #[test]
-fn each_living_process_has_its_own_and_takes_over_the_dead_ones() {
+fn each_living_process_has_its_own_journal_and_takes_over_those_of_dead_ones() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(&directory);
     first.append(entry("alice", 1)).unwrap();
@@ -129,7 +129,7 @@ fn each_living_process_has_its_own_and_takes_over_the_dead_ones() {
 }
 
 #[test]
-fn an_end_torn_at_any_byte_is_cut_off_and_what_was_before_stays() {
+fn an_end_torn_at_any_byte_is_truncated_and_earlier_frames_stay() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
     let path = path_of(&directory, journal.owner());
@@ -145,7 +145,7 @@ fn an_end_torn_at_any_byte_is_cut_off_and_what_was_before_stays() {
         let alice = TokenKey::at("github").user("alice");
         let journal = open(&directory);
         assert_eq!(attempts(&journal.pending_for(&alice)), expected, "{name}");
-        // It can be appended to, and read after that.
+        // It can be appended to, and read again afterwards.
         journal.append(entry("alice", 7)).unwrap();
         drop(journal);
         let expected: Vec<u8> = expected.iter().copied().chain([7]).collect();
@@ -168,7 +168,7 @@ fn an_end_torn_at_any_byte_is_cut_off_and_what_was_before_stays() {
         expect(&after_mark[..length], &[1, 2], &format!("mark cut at {length}"));
     }
     expect(&[&after_mark[..], &[0; 4096]].concat(), &[2], "zeros at the end");
-    // A header that never got to the disk.
+    // The header never reached the disk.
     for length in 0..20 {
         expect(&before[..length], &[], &format!("header cut at {length}"));
     }
@@ -191,7 +191,7 @@ fn damage_in_the_middle_is_an_error_and_changes_nothing() {
         fs::write(&path, &bytes).unwrap();
         let error = try_open(&directory).unwrap_err();
         assert!(matches!(error, JournalError::Damaged { at: 20, .. }), "{at}: {error}");
-        assert!(error.to_string().contains("is damaged at byte 20 and goes on after it: restore"), "{error}");
+        assert!(error.to_string().contains("is damaged at byte 20, before its end: restore"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
     for (at, newer) in [(0, false), (3, true), (4, false), (19, false)] {
@@ -209,7 +209,7 @@ fn damage_in_the_middle_is_an_error_and_changes_nothing() {
 }
 
 #[test]
-fn a_frame_of_a_later_kind_is_not_skipped() {
+fn a_frame_of_an_unknown_kind_is_not_skipped() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
     let path = path_of(&directory, journal.owner());
@@ -240,7 +240,7 @@ fn a_renamed_or_copied_journal_is_refused() {
 }
 
 #[test]
-fn an_entry_opens_in_its_own_journal_alone() {
+fn an_entry_opens_only_in_its_own_journal() {
     let directory = tempfile::tempdir().unwrap();
     let (first, second) = (open(&directory), open(&directory));
     let (from, to) = (path_of(&directory, first.owner()), path_of(&directory, second.owner()));
@@ -252,7 +252,7 @@ fn an_entry_opens_in_its_own_journal_alone() {
 }
 
 #[test]
-fn a_wrong_keyring_is_told_which_key_it_lacks() {
+fn an_error_names_the_key_that_the_keyring_lacks() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);
     let path = path_of(&directory, journal.owner());
@@ -261,7 +261,7 @@ fn a_wrong_keyring_is_told_which_key_it_lacks() {
     let error = |keyring| Error::from(Journal::open(directory.path(), &keyring).unwrap_err()).to_string();
     let lacks = error(Keyring::fixed(&[("01020304", 1)], 0x22));
     let expected = format!(
-        "the entry at byte 20 of journal {} is sealed with key 0a0b0c0d, which is not in the key file: \
+        "cannot open the entry at byte 20 of journal {}: it is sealed with key 0a0b0c0d, which is not in the key file; \
          start with the key file it was sealed with",
         path.display()
     );
@@ -281,12 +281,12 @@ fn a_failed_append_leaves_no_trace() {
     journal.fail_appends(true);
     journal.append(entry("alice", 2)).unwrap_err();
     assert_eq!((journal.pending(), fs::read(&path).unwrap()), (1, before));
-    // The store has it all the same, and says so again after a restart.
+    // The store has the response all the same, and the entry is marked again after a restart.
     journal.mark(Id([1; 16])).unwrap_err();
     assert_eq!(journal.pending(), 0);
     journal.fail_appends(false);
     journal.append(entry("alice", 3)).unwrap();
-    let too_large = Entry { payload: vec![0; 13 * 1024 * 1024], ..entry("alice", 4) };
+    let too_large = JournalEntry { payload: vec![0; 13 * 1024 * 1024], ..entry("alice", 4) };
     assert_eq!(journal.append(too_large).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     drop(journal);
     assert_eq!(attempts(&open(&directory).pending_for(&TokenKey::at("github").user("alice"))), [1, 3]);
@@ -298,7 +298,7 @@ fn a_large_journal_is_emptied_when_nothing_is_pending() {
     let journal = open(&directory);
     let path = path_of(&directory, journal.owner());
     let length = || fs::metadata(&path).unwrap().len();
-    journal.append(Entry { payload: vec![7; 1024 * 1024], ..entry("alice", 1) }).unwrap();
+    journal.append(JournalEntry { payload: vec![7; 1024 * 1024], ..entry("alice", 1) }).unwrap();
     journal.append(entry("bob", 2)).unwrap();
     journal.mark(Id([1; 16])).unwrap();
     assert!(length() > 1024 * 1024);
@@ -339,7 +339,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn whatever_happens_in_whatever_order_is_there_after_a_restart(
+    fn entries_survive_restarts_in_any_order_of_operations(
         steps in proptest::collection::vec((0u8..4, 0u8..6), 0..24),
     ) {
         let directory = tempfile::tempdir().unwrap();
@@ -367,7 +367,7 @@ proptest! {
             }
             let alice = TokenKey::at("github").user("alice");
             let found: BTreeSet<u8> = attempts(&journal.pending_for(&alice)).into_iter().collect();
-            // A failed append may take marks with it that the disk had not yet; the repeat is harmless.
+            // A failed append may remove marks that were not on disk yet; a repeated commit is harmless.
             prop_assert!(expected.is_subset(&found), "{:?} {:?}", expected, found);
             prop_assert_eq!(found.len(), journal.pending());
             expected = found;

@@ -1,4 +1,4 @@
-//! The store's check value: a wrong or missing key is noticed at start, not at use.
+//! The store's check value, by which a wrong or missing key is detected at start instead of at its first use.
 
 use subtle::ConstantTimeEq;
 
@@ -14,18 +14,18 @@ pub(crate) enum CheckError {
     /// Usually an old or another deployment's key file, or a key that was removed too early.
     #[error(
         "the store is sealed with key {0}, which is not in the key file: \
-         start with the key file that has it (see its backup), or with the store that belongs to this key file"
+         start with the key file that has this key (see its backup), or with the store that belongs to this key file"
     )]
     KeyMissing(KeyId),
-    /// The key file was edited, or written anew with the old id.
+    /// The key file was edited, or another key was written under the old id.
     #[error(
-        "key {0} of the key file is not the key of that id that sealed the store: \
+        "key {0} in the key file differs from the key {0} that sealed the store: \
          restore the key file from its backup"
     )]
     KeyDoesNotOpen(KeyId),
-    /// Spent tokens would not be recognised, so that a replay could be taken for a new grant.
+    /// Spent tokens would not be recognized, so that a replay could be taken for a new grant.
     #[error(
-        "fingerprint_key of the key file is not the one this store was made with (it never changes): \
+        "fingerprint_key in the key file is not the one that this store was created with, and it must never change: \
          restore the key file from its backup"
     )]
     FingerprintKeyDiffers,
@@ -41,15 +41,15 @@ impl From<CheckError> for Error {
 }
 
 impl Keyring {
-    /// What the store keeps, sealed with the active key, to recognise its keyring by.
+    /// Returns the check value for the store to keep, sealed with the active key.
     pub(crate) fn check_value(&self) -> Sealed {
         self.seal(&check_key(), Field::Check, &self.keys.fingerprint.proof())
     }
 
-    /// Whether this keyring can open the store that has this check value, and knows its fingerprints.
+    /// Checks that this keyring opens the values of the store with this check value, and has its fingerprint key.
     ///
     /// # Errors
-    /// What does not fit, and what to do.
+    /// The keyring does not fit the store; the message says what to do.
     pub(crate) fn verify_check(&self, stored: &Sealed) -> Result<(), CheckError> {
         let id = super::seal::key_id(stored).map_err(|_| CheckError::Unreadable)?;
         let proof = self.open(&check_key(), Field::Check, stored).map_err(|error| match error {
@@ -65,7 +65,7 @@ impl Keyring {
     }
 }
 
-/// No grant has this key: an identity provider has a name.
+/// Returns a key that no grant has, because its identity provider has no name.
 fn check_key() -> TokenKey {
     TokenKey::at("").user("")
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_keyring_that_does_not_fit_is_told_why() {
+    fn a_keyring_that_does_not_fit_is_refused_with_the_reason() {
         let id = |text: &str| text.parse::<KeyId>().unwrap();
         let stored = Keyring::fixed(&[("0a0b0c0d", 1)], 9).check_value();
         for (keys, fingerprint, expected) in [

@@ -1,7 +1,7 @@
-//! The key file: JSON, readable by its owner alone.
+//! The key file: JSON, readable only by its owner.
 //!
 //! `{"version":1,"fingerprint_key":"base64","keys":[{"id":"8 hex","state":"active","key":"base64"}]}`.
-//! What is wrong with it is said without a word of what stands in it: serde's messages quote values.
+//! Errors never quote the file, so serde's messages, which quote values, are not passed on.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -13,38 +13,38 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{FingerprintKey, Key, KeyId, KeyState, Keys, SealingKey, Secret};
+use super::{FingerprintKey, KeyId, KeyState, KeyringKey, Keys, SealingKey, Secret};
 use crate::Error;
 
 /// Why a key file cannot be used. The message says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyringError {
-    /// Usually a wrong path or the rights of another user.
+    /// Usually a wrong path, or a file of another user.
     #[error("cannot read key file {}: {cause}; {}", .path.display(), advice(.cause))]
     Read { path: PathBuf, cause: io::Error },
-    /// Not JSON, or not ours: usually another file, or one that an editor changed.
+    /// Not JSON, or not a key file: usually the wrong path, or an editor changed the file.
     #[error(
         "{} is not a key file (line {line}, column {column}): check the path, or restore it from its backup",
         .path.display()
     )]
     NotAKeyFile { path: PathBuf, line: usize, column: usize },
     /// A newer version of this program wrote it.
-    #[error("key file {} has version {version}, this program knows 1: update token-supervisor", .path.display())]
+    #[error("key file {} has version {version}, not the supported 1: update token-supervisor", .path.display())]
     UnknownVersion { path: PathBuf, version: u64 },
-    /// Edited by hand or cut off.
+    /// The file was edited by hand or truncated.
     #[error("{which} in key file {} {problem}: restore the file from its backup", .path.display())]
     BadKey { path: PathBuf, which: String, problem: &'static str },
-    /// Two files were put together by hand.
+    /// Two files were merged by hand.
     #[error("key file {} has two keys with the id {id}: restore it from its backup", .path.display())]
     DuplicateId { path: PathBuf, id: KeyId },
     /// The states were edited by hand.
     #[error(
-        "key file {} has {found} active keys: set `state` of exactly one to `active`, the others to `staged` or `retired`",
+        "key file {} has {found} active keys: set `state` of one to `active`, of the others to `staged` or `retired`",
         .path.display()
     )]
     NotOneActive { path: PathBuf, found: usize },
-    /// Overwriting it would make what it sealed unreadable for ever.
-    #[error("key file {} exists and is left alone: use it, or choose another path", .path.display())]
+    /// Overwriting it would make everything that it sealed unreadable.
+    #[error("key file {} already exists and is left unchanged: use it, or choose another path", .path.display())]
     Exists { path: PathBuf },
     /// Usually a directory that is missing or belongs to another user.
     #[error("cannot write key file {}: {cause}; check the directory's owner, mode and free space", .path.display())]
@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path) -> Result<Keys, KeyringError> {
     let unreadable = |cause| KeyringError::Read { path: path.to_owned(), cause };
     let file = File::open(path).map_err(unreadable)?;
     warn_if_exposed(path, &file);
-    // All room at once: a buffer that grows would leave keys behind.
+    // Allocated once: a buffer that grows leaves copies of keys behind.
     let mut json = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
     file.take(MAX_FILE as u64 + 1).read_to_end(&mut json).map_err(unreadable)?;
     if json.len() > MAX_FILE {
@@ -83,7 +83,7 @@ pub(super) fn write_new(path: &Path, keys: &Keys) -> Result<(), KeyringError> {
     })?;
     let written = file.write_all(&json).and_then(|()| file.sync_all()).and_then(|()| sync_directory(path));
     written.map_err(|cause| {
-        // It is ours and of no use; left there, it would be in the way of the next try.
+        // The file is incomplete, and would make the next try fail.
         let _ = std::fs::remove_file(path);
         unwritable(cause)
     })
@@ -96,7 +96,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
         line: error.line(),
         column: error.column(),
     };
-    // The version first: of a later one nothing else is known, not even its fields.
+    // The version is parsed first: the fields of a later version are not known.
     let Version { version } = serde_json::from_slice(json).map_err(no_key_file)?;
     if version != 1 {
         return Err(KeyringError::UnknownVersion { path: path(), version });
@@ -106,16 +106,16 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
     let secret = |which: &str, text: &SecretText| decode(&text.0).map_err(|problem| bad(which.to_owned(), problem));
 
     let fingerprint = FingerprintKey(secret("fingerprint_key", &file.fingerprint_key)?);
-    let mut keys: Vec<Key> = Vec::with_capacity(file.keys.len());
+    let mut keys: Vec<KeyringKey> = Vec::with_capacity(file.keys.len());
     for (at, line) in file.keys.iter().enumerate() {
-        // Not quoted before it is known to be an id: somebody may have put the key in its place.
+        // The text is not quoted until it is known to be an id: it may be a key in the wrong place.
         let id: KeyId =
             line.id.0.parse().map_err(|()| bad(format!("id of key {}", at + 1), "is not 8 hexadecimal digits"))?;
         if keys.iter().any(|key| key.sealing.id() == id) {
             return Err(KeyringError::DuplicateId { path: path(), id });
         }
         let sealing = SealingKey::new(id, secret(&format!("key {id}"), &line.key)?);
-        keys.push(Key { state: line.state, sealing });
+        keys.push(KeyringKey { state: line.state, sealing });
     }
     let mut active = keys.iter().enumerate().filter(|(_, key)| key.state == KeyState::Active).map(|(at, _)| at);
     match (active.next(), active.count()) {
@@ -126,7 +126,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
 
 pub(super) fn to_json(keys: &Keys) -> Zeroizing<Vec<u8>> {
     let text = |secret: &Secret| SecretText(STANDARD.encode(secret.expose()));
-    let line = |key: &Key| KeyLine {
+    let line = |key: &KeyringKey| KeyLine {
         id: SecretText(key.sealing.id().to_string()),
         state: key.state,
         key: text(key.sealing.secret()),
@@ -134,13 +134,13 @@ pub(super) fn to_json(keys: &Keys) -> Zeroizing<Vec<u8>> {
     let file =
         KeyFile { version: 1, fingerprint_key: text(&keys.fingerprint.0), keys: keys.keys.iter().map(line).collect() };
     let mut json = Zeroizing::new(Vec::with_capacity(256 * (keys.keys.len() + 1)));
-    serde_json::to_writer_pretty(&mut *json, &file).expect("strings and numbers can be written as JSON");
+    serde_json::to_writer_pretty(&mut *json, &file).expect("strings and numbers serialize as JSON");
     json.push(b'\n');
     json
 }
 
 fn decode(text: &str) -> Result<Secret, &'static str> {
-    // Room for what 44 characters could be at most; a longer text cannot be a key.
+    // Room for 44 characters of base64; a longer text cannot be a key.
     let mut bytes = Zeroizing::new([0; 33]);
     match STANDARD.decode_slice(text, &mut *bytes) {
         Ok(32) => {
@@ -155,13 +155,15 @@ fn decode(text: &str) -> Result<Secret, &'static str> {
 
 fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
-        io::ErrorKind::NotFound => "check the path, restore it from its backup, or make a first one with `init`",
-        io::ErrorKind::PermissionDenied => "make it readable for the user this program runs as",
+        io::ErrorKind::NotFound => {
+            "check the path, restore the file from its backup, or create the first one with `init`"
+        }
+        io::ErrorKind::PermissionDenied => "make it readable by the user that runs this program",
         _ => "check the path and the disk",
     }
 }
 
-/// A new name is only safe when the directory is on disk too. Elsewhere than on unix directories cannot be opened.
+/// Syncs the directory of the file: until then its name can be lost. Only Unix can open directories.
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
@@ -173,18 +175,18 @@ fn warn_if_exposed(path: &Path, file: &File) {
         tracing::warn!(
             keyring.file = %path.display(),
             keyring.mode = format!("{mode:04o}"),
-            "the key file can be read by every user of this machine: `chmod 600` it"
+            "every user of this machine can read the key file: run `chmod 600` on it"
         );
     }
 }
 
-/// Whether every user of this machine may read it.
+/// Returns whether every user of this machine can read the file.
 #[cfg(feature = "config")]
 pub(crate) fn is_exposed(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| exposed(mode(&metadata)))
 }
 
-/// The group may read: that is how orchestrators hand out secrets.
+/// The group may read the file: orchestrators provide secrets this way.
 fn exposed(mode: u32) -> bool {
     mode & 0o007 != 0
 }
@@ -225,7 +227,7 @@ struct KeyLine {
 #[serde(transparent)]
 struct SecretText(String);
 
-/// Room for thousands of keys; keeps a wrong path (a database, a device) from being read to its end.
+/// Enough for thousands of keys; limits how much of a wrong path (a database, a device) is read.
 const MAX_FILE: usize = 1024 * 1024;
 
 #[cfg(test)]
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn written_and_read_it_is_the_same_keyring() {
+    fn a_written_keyring_is_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.keys");
         let keyring = Keyring::generate();
@@ -267,7 +269,7 @@ mod tests {
 
         let before = std::fs::read(&path).unwrap();
         let error = Keyring::generate().write_new(&path).unwrap_err().to_string();
-        assert!(error.contains("exists and is left alone"), "{error}");
+        assert!(error.contains("already exists and is left unchanged"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
         #[cfg(unix)]
         {
@@ -298,7 +300,7 @@ mod tests {
 "#;
         let json = to_json(&keyring.keys);
         assert_eq!(std::str::from_utf8(&json).unwrap(), expected);
-        assert!(json.capacity() <= 256 * 3, "it grew, and left keys behind");
+        assert!(json.capacity() <= 256 * 3, "the buffer grew, and left copies of keys behind");
         from_text(expected).unwrap().verify_check(&keyring.check_value()).unwrap();
     }
 
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_a_word_of_what_is_in_it() {
+    fn errors_never_quote_the_file() {
         let key = &*key();
         let good = ("0a0b0c0d", "active", key);
         let short = &STANDARD.encode(&KEY[..31]);
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_told_apart_from_an_unwritable_one() {
+    fn a_missing_file_and_an_unwritable_one_have_different_errors() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("missing/tokens.keys");
         let error = Keyring::from_file(&path).unwrap_err().to_string();
@@ -357,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_every_user_can_read_is_warned_about() {
+    fn only_files_that_every_user_can_read_are_exposed() {
         assert!(exposed(0o644) && exposed(0o604));
         assert!(!exposed(0o600) && !exposed(0o400) && !exposed(0o640));
     }

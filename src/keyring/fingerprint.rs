@@ -6,7 +6,7 @@ use sha2::Sha256;
 use super::Secret;
 use crate::model::{Fingerprint, RefreshToken};
 
-/// Never rotated: with another one, no spent token would be recognised any more.
+/// The fingerprint key. It is never rotated: with another one, spent tokens would not be recognized.
 pub(super) struct FingerprintKey(pub(super) Secret);
 
 impl FingerprintKey {
@@ -15,12 +15,12 @@ impl FingerprintKey {
         Fingerprint(self.mac(&[&length, idp.as_bytes(), token.expose_secret().as_bytes()]))
     }
 
-    /// Proves which fingerprint key this is. No fingerprint: none starts with a length of 2^64 - 1.
+    /// Returns a value that identifies this key. It never equals a fingerprint: none starts with the length 2^64 - 1.
     pub(super) fn proof(&self) -> [u8; 16] {
         self.mac(&[&[0xff; 8], b"token-supervisor/1 check"])
     }
 
-    /// No fingerprint of a token either.
+    /// Returns a fingerprint of a user, which never equals that of a token.
     #[cfg(feature = "web")]
     pub(super) fn of_user(&self, user: &str) -> Fingerprint {
         Fingerprint(self.mac(&[&[0xff; 8], b"token-supervisor/1 user", user.as_bytes()]))
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn fingerprints_are_frozen() {
-        // They are compared with those of spent tokens, stored for ever.
+        // Fingerprints of spent tokens are stored, and compared with new ones.
         let key = FingerprintKey(Secret(Box::new([0x22; 32])));
         let of = |idp, token: &str| key.of(idp, &token.into()).to_string();
         assert_eq!(of("github", "ts-test-secret-r"), "1228668c79eb8ca1f13df6172ab5b581");

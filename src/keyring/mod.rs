@@ -1,13 +1,13 @@
-//! Keys: what is stored is sealed with them, and tokens are told apart with them.
+//! The key ring: keys that seal stored values and compute the fingerprints of tokens.
 //!
-//! Several keys can open, exactly one is *active* and seals: so a key is replaced by staging the next
-//! one everywhere, promoting it, sealing anew what the old one sealed, and removing the old one. Key
-//! ids are random, so that two key files never mean different keys by one id. The fingerprint key is
-//! never rotated: the fingerprints of spent tokens must be recognised for as long as they are kept.
+//! All keys open, and exactly one, the *active* key, seals. To replace a key, stage the next one on every replica, make
+//! it active, reseal the values that the old one sealed, and remove the old one. Key ids are random, so that two key
+//! files never use one id for different keys. The fingerprint key is never rotated: the fingerprints of spent tokens
+//! must be recognized for as long as they are kept.
 //!
-//! Invariants: the cipher is used in `seal` alone; no error, log line or `Debug` carries key material or
-//! a line of the key file; keys are wiped from memory when the last clone goes. Deliberately absent: the
-//! store and the journal, which see [`Sealed`] and nothing else.
+//! Invariants: only `seal` uses the cipher; no error, log line or `Debug` contains key material or a line of the key
+//! file; keys are wiped from memory when the last clone is dropped. Deliberately absent: the store and the journal,
+//! which see only [`Sealed`].
 
 mod check;
 mod file;
@@ -30,10 +30,10 @@ use fingerprint::FingerprintKey;
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};
 
-/// The keys that seal stored tokens. Cloning costs one counter.
+/// The keys that seal stored tokens. Cloning increments a reference count.
 ///
-/// Keep the key file and the database in different backups: either alone is worth nothing to a thief,
-/// and the database without its keys is worth nothing to you.
+/// Keep the key file and the database in different backups: either of them alone is useless to a thief, and the
+/// database without its keys is useless to you.
 ///
 /// ```
 /// use token_supervisor::Keyring;
@@ -49,58 +49,58 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring with one new random key and a new fingerprint key.
+    /// Returns a keyring with one new random key and a new fingerprint key.
     ///
     /// # Panics
-    /// If the operating system has no randomness to give.
+    /// If the operating system cannot provide random bytes.
     pub fn generate() -> Self {
-        let key = Key { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
+        let key = KeyringKey { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
         Self { keys: Arc::new(Keys { keys: vec![key], active: 0, fingerprint: FingerprintKey(Secret::random()) }) }
     }
 
-    /// The keyring in a file that [`write_new`](Self::write_new) or `token-supervisor init` wrote.
+    /// Reads the keyring from a file that [`write_new`](Self::write_new) or `token-supervisor init` wrote.
     ///
     /// # Errors
-    /// [`Error::Start`] that says what is wrong with the file and what to do; it never quotes the file.
+    /// [`Error::Start`] with the problem and what to do; it never quotes the file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let keys = Arc::new(file::read(path.as_ref())?);
         Ok(Self { keys })
     }
 
-    /// Writes the keys to a new file that only its owner can read (mode 0600), and waits until the disk has it.
+    /// Writes the keys to a new file that only its owner can read (mode 0600), and waits until it is on disk.
     ///
     /// # Errors
-    /// [`Error::Start`] if there is such a file already (it is left alone) or it cannot be written.
+    /// [`Error::Start`] if the file already exists (it is left unchanged) or cannot be written.
     pub fn write_new(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(file::write_new(path.as_ref(), &self.keys)?)
     }
 
-    /// Seals with the active key, bound to the row and the field: moved elsewhere, it does not open.
+    /// Seals with the active key. The result is bound to the row and the field, and opens nowhere else.
     pub(crate) fn seal(&self, key: &TokenKey, field: Field, plaintext: &[u8]) -> Sealed {
         self.seal_with_nonce(random(), key, field, plaintext)
     }
 
-    /// Sealing with a nonce of the caller's: apart from [`seal`](Self::seal) for golden tests alone.
+    /// Seals with the given nonce; apart from [`seal`](Self::seal), only golden tests may call it.
     fn seal_with_nonce(&self, nonce: [u8; NONCE], key: &TokenKey, field: Field, plaintext: &[u8]) -> Sealed {
         self.keys.keys[self.keys.active].sealing.seal(nonce, key, field, plaintext)
     }
 
-    /// Opens what any of the keys sealed for this row and this field.
+    /// Opens a value that any of the keys sealed for this row and this field.
     ///
     /// # Errors
-    /// Why it does not open.
+    /// The value does not open.
     pub(crate) fn open(&self, key: &TokenKey, field: Field, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let id = seal::key_id(sealed)?;
         let sealing = self.keys.find(id).ok_or(OpenError::UnknownKey(id))?;
         sealing.open(key, field, sealed)
     }
 
-    /// Tells a refresh token of this identity provider apart from all others, without knowing it.
+    /// Returns a keyed hash of a refresh token, which identifies the token without revealing it.
     pub(crate) fn fingerprint(&self, idp: &str, token: &RefreshToken) -> Fingerprint {
         self.keys.fingerprint.of(idp, token)
     }
 
-    /// Stands for a user in logs: the same one everywhere, and nobody without the keys can tell whose it is.
+    /// Returns a stable pseudonym of a user for logs. Only a holder of the keys can link it to the user.
     #[cfg(feature = "web")]
     pub(crate) fn pseudonym(&self, user: &str) -> Fingerprint {
         self.keys.fingerprint.of_user(user)
@@ -114,9 +114,9 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// What a key file holds. Exactly one key is active, and no two have the same id.
+/// The content of a key file. Exactly one key is active, and no two have the same id.
 struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<KeyringKey>,
     active: usize,
     fingerprint: FingerprintKey,
 }
@@ -127,24 +127,24 @@ impl Keys {
     }
 }
 
-struct Key {
+struct KeyringKey {
     state: KeyState,
     sealing: SealingKey,
 }
 
-/// What a key is for. All of them open.
+/// The role of a key. Keys of every role open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum KeyState {
-    /// Seals.
+    /// Seals new values.
     Active,
-    /// Will seal when every replica has it.
+    /// Becomes active when every replica has it.
     Staged,
-    /// Sealed once; goes when nothing needs it any more.
+    /// Was active; can be removed when no stored value needs it.
     Retired,
 }
 
-/// Which key: random, written as eight hexadecimal digits, not secret.
+/// The id of a key: random, written as eight hexadecimal digits, not secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KeyId([u8; 4]);
 
@@ -171,13 +171,13 @@ impl FromStr for KeyId {
     }
 }
 
-/// 256 secret bits. Boxed, so that moving it leaves no copy behind; wiped when dropped.
+/// 256 secret bits. Boxed, so that a move leaves no copy behind; wiped when dropped.
 struct Secret(Box<[u8; 32]>);
 
 impl Secret {
     fn random() -> Self {
         let mut secret = Self(Box::new([0; 32]));
-        getrandom::fill(&mut *secret.0).expect("the operating system gives random bytes");
+        getrandom::fill(&mut *secret.0).expect("the operating system provides random bytes");
         secret
     }
 
@@ -194,16 +194,16 @@ impl Drop for Secret {
 
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
     bytes
 }
 
 #[cfg(any(test, fuzzing))]
 impl Keyring {
-    /// A keyring of known keys: one for each id, of bytes that repeat the number beside it; the first is active.
+    /// Returns a keyring of known keys: for each id, a key whose bytes all equal the given number. The first is active.
     pub(crate) fn fixed(keys: &[(&str, u8)], fingerprint: u8) -> Self {
         let secret = |byte| Secret(Box::new([byte; 32]));
-        let key = |(at, (id, byte)): (usize, &(&str, u8))| Key {
+        let key = |(at, (id, byte)): (usize, &(&str, u8))| KeyringKey {
             state: if at == 0 { KeyState::Active } else { KeyState::Retired },
             sealing: SealingKey::new(id.parse().expect("eight hexadecimal digits"), secret(*byte)),
         };
@@ -211,18 +211,18 @@ impl Keyring {
         Self { keys: Arc::new(Keys { keys, active: 0, fingerprint: FingerprintKey(secret(fingerprint)) }) }
     }
 
-    /// The keyring in the text of a key file, or whatever could be shown of why there is none.
+    /// Parses the text of a key file; the error is everything that could be shown of it, with its `Debug`.
     pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
         let shown = |error| [format!("{error:?}"), Error::from(error).to_string()].concat();
         file::parse(Path::new("tokens.keys"), json).map(|keys| Self { keys: Arc::new(keys) }).map_err(shown)
     }
 
-    /// As [`write_new`](Self::write_new) writes it.
+    /// Returns the text that [`write_new`](Self::write_new) writes.
     pub(crate) fn to_json(&self) -> Zeroizing<Vec<u8>> {
         file::to_json(&self.keys)
     }
 
-    /// Seals with the key and the nonce of something sealed.
+    /// Seals with the key and the nonce of another sealed value.
     pub(crate) fn seal_like(&self, like: &Sealed, key: &TokenKey, field: Field, plaintext: &[u8]) -> Option<Sealed> {
         let sealing = self.keys.find(seal::key_id(like).ok()?)?;
         Some(sealing.seal(*like.0.get(5..)?.first_chunk()?, key, field, plaintext))

@@ -1,7 +1,7 @@
-//! The envelope: AES-256-GCM-SIV, bound to the row and the field. The only file with the cipher.
+//! The envelope of a sealed value: AES-256-GCM-SIV, bound to the row and the field. The only file that uses the cipher.
 //!
-//! `version 1 | key id 4 | nonce 12 | ciphertext | tag 16`. GCM-SIV, because a nonce that comes twice (a
-//! virtual machine resumed from a snapshot) then shows at most that two plaintexts are equal.
+//! `version 1 | key id 4 | nonce 12 | ciphertext | tag 16`. With GCM-SIV, a nonce that is used
+//! twice (by a virtual machine resumed from a snapshot) reveals at most that two plaintexts are equal.
 //!
 //! To change the envelope: add a version, keep opening the old one, and freeze the new one in a golden test.
 
@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 use super::{KeyId, Secret};
 use crate::model::{Sealed, TokenKey};
 
-/// What of a row is sealed. A part of what the ciphertext is bound to.
+/// The kind of a sealed value. The ciphertext is bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Field {
-    /// The refresh token, and a second answer to the same parent: it must open after its promotion.
+    /// The refresh token, and `alt`, the second response to the same parent, which must open after its promotion.
     RefreshToken,
-    /// Access token, type, scope, subject, params, extra.
+    /// The document: access token, type, scope, subject, params, extra.
     Document,
     /// An entry of the local journal.
     Journal,
@@ -25,7 +25,7 @@ pub(crate) enum Field {
 }
 
 impl Field {
-    /// Frozen: in the AAD of everything that was ever sealed.
+    /// Returns the name in the AAD. Frozen, because every stored value is bound to it.
     fn name(self) -> &'static str {
         match self {
             Self::RefreshToken => "refresh_token",
@@ -36,10 +36,10 @@ impl Field {
     }
 }
 
-/// Why something sealed does not open.
+/// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// A newer version of this program sealed it, or it is no envelope at all.
+    /// A newer version of this program sealed it, or it is not an envelope.
     #[error("sealed in a format that this version does not know")]
     UnknownVersion,
     /// Usually an old key file, or a key that was removed too early.
@@ -48,7 +48,7 @@ pub(crate) enum OpenError {
     /// It was changed or moved, or the key file has other bytes under the same id.
     #[error("does not open with its key: it was changed or moved, or the key is not the one it was sealed with")]
     DoesNotOpen,
-    /// Cut off.
+    /// The envelope was truncated.
     #[error("too short to be sealed")]
     TooShort,
 }
@@ -56,7 +56,7 @@ pub(crate) enum OpenError {
 /// One key, ready to seal and open.
 pub(super) struct SealingKey {
     id: KeyId,
-    /// What the cipher was made from, for the key file.
+    /// The key of the cipher, kept for writing the key file.
     secret: Secret,
     /// Kept, because expanding the key costs as much as sealing a token.
     cipher: Box<Aes256GcmSiv>,
@@ -77,7 +77,7 @@ impl SealingKey {
     }
 
     pub(super) fn seal(&self, nonce: [u8; NONCE], key: &TokenKey, field: Field, plaintext: &[u8]) -> Sealed {
-        // Room for all of it at once: a buffer that grows would leave plaintext behind.
+        // Allocated once: a buffer that grows leaves copies of plaintext behind.
         let mut envelope = Vec::with_capacity(HEADER + plaintext.len() + TAG);
         envelope.push(VERSION);
         envelope.extend_from_slice(&self.id.0);
@@ -86,12 +86,12 @@ impl SealingKey {
         let tag = self
             .cipher
             .encrypt_inout_detached(&Nonce::from(nonce), &aad(self.id, key, field), (&mut envelope[HEADER..]).into())
-            .expect("what is sealed is far below the cipher's limit of 64 GiB");
+            .expect("a sealed value is far below the cipher's limit of 64 GiB");
         envelope.extend_from_slice(&tag);
         Sealed(envelope)
     }
 
-    /// `sealed` has been through [`key_id`], so it is long enough.
+    /// Opens an envelope that [`key_id`] has accepted, so it is long enough.
     pub(super) fn open(&self, key: &TokenKey, field: Field, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (header, rest) = sealed.0.split_at_checked(HEADER).ok_or(OpenError::TooShort)?;
         let (ciphertext, tag) = rest.split_last_chunk::<TAG>().ok_or(OpenError::TooShort)?;
@@ -109,7 +109,7 @@ impl SealingKey {
     }
 }
 
-/// Which key sealed it, where it has the form of an envelope at all.
+/// Returns the id of the key that sealed the value, if it has the form of an envelope.
 pub(super) fn key_id(sealed: &Sealed) -> Result<KeyId, OpenError> {
     match sealed.0.first() {
         None => return Err(OpenError::TooShort),
@@ -122,7 +122,7 @@ pub(super) fn key_id(sealed: &Sealed) -> Result<KeyId, OpenError> {
     sealed.0[1..].first_chunk().map(|id| KeyId(*id)).ok_or(OpenError::TooShort)
 }
 
-/// What the ciphertext is bound to: each part behind its length, so that parts cannot run into each other.
+/// Returns the data to which the ciphertext is bound. Each part follows its length, so that the parts are unambiguous.
 fn aad(id: KeyId, key: &TokenKey, field: Field) -> Vec<u8> {
     let [idp, user, account, field] = [key.idp(), key.user(), key.account_name(), field.name()].map(str::as_bytes);
     let parts = [DOMAIN, &id.0, idp, user, account, field];
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_is_bound_to_is_frozen_and_unambiguous() {
+    fn the_aad_is_frozen_and_unambiguous() {
         let id = KeyId([10, 11, 12, 13]);
         let part = |text: &str| hex(&(text.len() as u64).to_le_bytes()) + &hex(text.as_bytes());
         let expected = part("token-supervisor/1")
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn moved_it_does_not_open() {
+    fn a_moved_envelope_does_not_open() {
         let keyring = keyring();
         let sealed = keyring.seal(&alice(), Field::RefreshToken, SECRET);
         let refused = |key: TokenKey, field, sealed: &Sealed| {
@@ -208,14 +208,14 @@ mod tests {
         for field in [Field::Document, Field::Journal, Field::Check] {
             refused(alice(), field, &sealed);
         }
-        // The other key has the same bytes: only the binding to the id keeps them apart.
+        // The other key has the same bytes: only the id in the AAD keeps them apart.
         let mut other = sealed.clone();
         other.0[1..5].copy_from_slice(&[1, 2, 3, 4]);
         refused(alice(), Field::RefreshToken, &other);
     }
 
     #[test]
-    fn cut_off_or_changed_it_does_not_open() {
+    fn a_truncated_or_changed_envelope_does_not_open() {
         let keyring = keyring();
         let sealed = keyring.seal(&alice(), Field::RefreshToken, SECRET);
         for length in 0..sealed.0.len() {
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sealed_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..200), user in ".{0,20}") {
+        fn a_sealed_value_opens(plaintext in proptest::collection::vec(any::<u8>(), 0..200), user in ".{0,20}") {
             let key = TokenKey::at("github").user(user);
             let sealed = keyring().seal(&key, Field::Document, &plaintext);
             prop_assert_eq!(&keyring().open(&key, Field::Document, &sealed).unwrap()[..], &plaintext[..]);

@@ -1,6 +1,6 @@
-//! What every store must do: the same operations, the same answers.
+//! The conformance suite: every backend must pass the same tests.
 //!
-//! A new backend adds one line here: its name and how to get an empty store of it.
+//! To add a backend, add a line to `conformance!` with its name and an expression that creates an empty store.
 
 mod census;
 mod due;
@@ -35,35 +35,35 @@ macro_rules! conformance {
     ($($store:ident = $open:expr;)*) => { $( mod $store {
         use super::*;
         tests_of!($open; [
-            what_is_written_is_read_back_after_a_restart,
+            every_column_is_read_back_after_a_restart,
             every_operation_reads_applies_and_writes,
-            what_happened_is_told_with_the_answer_and_not_again,
+            a_change_returns_its_events_once,
             a_refused_operation_writes_nothing,
             of_many_claims_exactly_one_wins,
             many_keys_at_once_are_all_written,
-            a_dropped_answer_does_not_undo_the_work,
+            a_dropped_future_does_not_undo_the_change,
             pages_of_due_keys_come_in_order_and_skip_nothing,
-            what_needs_nobody_is_not_due,
-            what_ends_soon_comes_in_pages_by_the_time_of_its_notice,
+            rows_that_need_no_attention_are_not_due,
+            expiring_grants_come_in_pages_by_the_time_of_their_notice,
             revocations_are_queued_retried_and_done,
-            a_revocation_is_queued_once_however_often_its_answer_lands,
-            a_connect_drops_the_revocations_of_its_key_alone,
-            a_restore_takes_back_what_was_not_begun_to_be_revoked,
-            a_token_that_another_key_holds_by_now_is_not_restored,
+            a_revocation_is_queued_once_however_often_its_response_is_committed,
+            a_connect_drops_only_the_revocations_of_its_key,
+            a_restore_cancels_revocations_that_were_not_begun,
+            a_token_that_another_key_now_holds_is_not_restored,
             a_replayed_connect_is_recognized,
             a_refresh_token_that_is_live_under_another_key_is_refused,
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,
             new_rows_start_above_the_generation_floor,
-            grants_are_counted_as_they_are,
-            grants_are_listed_by_every_name_in_the_order_of_their_bytes,
+            the_census_counts_the_listed_grants,
+            grants_are_filtered_by_every_name_and_ordered_by_bytes,
             a_listed_row_is_the_stored_one_without_its_ciphertext,
             pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change,
-            a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back,
-            a_purge_waits_for_what_is_still_to_come,
-            values_of_the_store_are_written_once_or_on_purpose,
-            values_of_the_store_are_listed_by_their_prefix,
-            a_closed_store_says_that_it_is_unavailable,
+            a_purged_key_keeps_its_generation_floor_and_its_fingerprints,
+            a_purge_waits_for_doubts_and_revocations,
+            a_store_value_is_overwritten_only_explicitly,
+            store_values_are_listed_by_prefix,
+            a_closed_store_is_unavailable,
         ]);
     } )* };
 }
@@ -78,19 +78,19 @@ macro_rules! tests_of {
 }
 
 conformance! {
-    sqlite = Place::sqlite();
+    sqlite = StorePlace::sqlite();
 }
 
-type Open = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
+type OpenStore = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
 
-/// Where a store lives, and the store while it is open.
-pub(super) struct Place {
+/// An open store, with the means to close and reopen it.
+pub(super) struct StorePlace {
     clock: ManualClock,
-    reopen: Open,
+    reopen: OpenStore,
     store: Arc<dyn Store>,
 }
 
-impl Place {
+impl StorePlace {
     fn new(reopen: impl Fn(&Clock) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
         let clock = ManualClock::new(SystemTime::from(sample::NOW));
         let store = reopen(&Clock::manual(&clock));
@@ -119,12 +119,12 @@ impl Place {
         self.store.change(key, change).await.unwrap()
     }
 
-    /// Carries the change out and expects this answer and what follows from it.
+    /// Applies the change, and checks its reply and that the returned row is the stored one.
     async fn done(&self, key: &TokenKey, change: Change, reply: ChangeReply) -> Row {
         let changed = self.change(key, change).await;
         assert_eq!(changed.reply, reply);
         let row = changed.row.unwrap();
-        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the answer is what is stored");
+        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the returned row is the stored one");
         row
     }
 
@@ -136,7 +136,7 @@ impl Place {
         self.done(key, connecting(key, Some(number), number.wrapping_add(100)), ChangeReply::Done).await
     }
 
-    /// One refresh: `new` for what is stored.
+    /// Refreshes once: spends the stored token and stores `new`.
     async fn refreshed(&self, key: &TokenKey, attempt: u8, new: u8) -> Row {
         let row = self.row(key).await.unwrap();
         let claimed = self.done(key, Change::Claim(claim(attempt, &row)), ChangeReply::Done).await;
@@ -157,7 +157,7 @@ fn connecting(key: &TokenKey, new: Option<u8>, incarnation: u8) -> Change {
     Change::Connect(Box::new(ConnectChange { key: key.clone(), ..connect(new, incarnation) }))
 }
 
-/// A connect of the `number`-th of many keys, due at `due`.
+/// Returns a connect of the `number`-th of many keys, due at `due`.
 fn nth(number: u32, due: WallTime) -> (TokenKey, Change) {
     let key = key(&format!("user-{number:05}"));
     let mut bytes = [0; 16];
@@ -174,8 +174,8 @@ fn nth(number: u32, due: WallTime) -> (TokenKey, Change) {
     (key, Change::Connect(Box::new(connect)))
 }
 
-async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
-    // Unusual names: separators, other scripts, an account.
+async fn every_column_is_read_back_after_a_restart(place: &mut StorePlace) {
+    // The names contain separators and other scripts, and there is an account.
     let key = TokenKey::at("idp").user("a:b/c%20'; -- \u{e4}\u{1f511}").account("work account");
     let connect = ConnectChange { expires: Expires::Unknown, due_at: None, client_id: None, ..connect(Some(1), 101) };
     let mut rows = vec![
@@ -186,7 +186,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     place.restart().await;
     assert_eq!(place.row(&key).await.as_ref(), rows.last());
 
-    // One operation after the other fills every column.
+    // Together, these operations fill every column.
     let row = rows.remove(0);
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.clock.advance(LEASE);
@@ -216,7 +216,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     }
 }
 
-async fn every_operation_reads_applies_and_writes(place: &mut Place) {
+async fn every_operation_reads_applies_and_writes(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     assert_eq!((row.generation, row.changed_at), (Generation(1), place.now()));
@@ -255,7 +255,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut Place) {
     assert_eq!(place.store.revocations(10).await.unwrap().len(), 1);
 }
 
-async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) {
+async fn a_change_returns_its_events_once(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
@@ -265,7 +265,7 @@ async fn what_happened_is_told_with_the_answer_and_not_again(place: &mut Place) 
     }
 }
 
-async fn a_refused_operation_writes_nothing(place: &mut Place) {
+async fn a_refused_operation_writes_nothing(place: &mut StorePlace) {
     let nobody = place.change(&key("nobody"), Change::RequireReconnect { reason: "left".to_owned() }).await;
     assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
     assert_eq!(place.row(&key("nobody")).await, None);
@@ -282,7 +282,7 @@ async fn a_refused_operation_writes_nothing(place: &mut Place) {
     assert_eq!(place.done(&key("alice"), Change::Release, ChangeReply::Done).await, row);
 }
 
-async fn of_many_claims_exactly_one_wins(place: &mut Place) {
+async fn of_many_claims_exactly_one_wins(place: &mut StorePlace) {
     let key = key("alice");
     for round in 0..5 {
         let row = place.connected(&key, round + 1).await;
@@ -297,12 +297,12 @@ async fn of_many_claims_exactly_one_wins(place: &mut Place) {
         for (_, changed) in &answers {
             let row = changed.row.as_ref().unwrap();
             let holder = row.lease.map(|lease| lease.attempt);
-            assert!(holder == Some(winner), "everybody is told who holds the lease");
+            assert!(holder == Some(winner), "every claim returns the holder of the lease");
         }
     }
 }
 
-async fn many_keys_at_once_are_all_written(place: &mut Place) {
+async fn many_keys_at_once_are_all_written(place: &mut StorePlace) {
     let all: Vec<_> = (0..400).map(|number| nth(number, place.wall())).collect();
     let changes = all.iter().map(|(key, change)| {
         let (store, key, change) = (place.store.clone(), key.clone(), change.clone());
@@ -317,13 +317,13 @@ async fn many_keys_at_once_are_all_written(place: &mut Place) {
     }
 }
 
-async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
+async fn a_dropped_future_does_not_undo_the_change(place: &mut StorePlace) {
     let all: Vec<_> = (0..50).map(|number| nth(number, place.wall())).collect();
     for (number, (key, change)) in all.iter().enumerate() {
-        let mut answer = place.store.change(key, change.clone());
+        let mut changed = place.store.change(key, change.clone());
         if number % 2 == 0 {
-            // Polled once or never, then dropped.
-            assert!(answer.as_mut().now_or_never().is_none_or(|answer| answer.is_ok()));
+            // Every second future is polled once, the others never; then all are dropped.
+            assert!(changed.as_mut().now_or_never().is_none_or(|changed| changed.is_ok()));
         }
     }
     place.restart().await;
@@ -332,14 +332,14 @@ async fn a_dropped_answer_does_not_undo_the_work(place: &mut Place) {
     }
 }
 
-async fn new_rows_start_above_the_generation_floor(place: &mut Place) {
+async fn new_rows_start_above_the_generation_floor(place: &mut StorePlace) {
     let floor = place.store.meta("generation_floor", 41_u64.to_le_bytes().to_vec()).await.unwrap();
     assert_eq!(floor, 41_u64.to_le_bytes());
     assert_eq!(place.connected(&key("alice"), 1).await.generation, Generation(42));
     assert_eq!(place.refreshed(&key("alice"), 1, 2).await.generation, Generation(43));
 }
 
-async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
+async fn a_store_value_is_overwritten_only_explicitly(place: &mut StorePlace) {
     for (given, kept) in [(b"first".to_vec(), b"first"), (b"other".to_vec(), b"first")] {
         assert_eq!(place.store.meta("store_id", given).await.unwrap(), kept);
         place.restart().await;
@@ -350,8 +350,8 @@ async fn values_of_the_store_are_written_once_or_on_purpose(place: &mut Place) {
     }
 }
 
-async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
-    let set = |place: &Place, name: &str, value: Option<&str>| {
+async fn store_values_are_listed_by_prefix(place: &mut StorePlace) {
+    let set = |place: &StorePlace, name: &str, value: Option<&str>| {
         place.store.set_meta(name, value.map(|value| value.as_bytes().to_vec()))
     };
     for (name, value) in [("held:b", "first"), ("held:a", "x"), ("held", "y"), ("helm:c", "z"), ("held:b", "second")] {
@@ -364,7 +364,7 @@ async fn values_of_the_store_are_listed_by_their_prefix(place: &mut Place) {
     assert_eq!(place.store.metas("hell").await.unwrap(), []);
 }
 
-async fn a_closed_store_says_that_it_is_unavailable(place: &mut Place) {
+async fn a_closed_store_is_unavailable(place: &mut StorePlace) {
     let (key, change) = nth(1, place.wall());
     place.done(&key, change.clone(), ChangeReply::Done).await;
     place.store.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! A store that fails on demand, around a real one.
+//! A wrapper around a store that injects faults.
 
 use std::{
     ops::Range,
@@ -10,36 +10,39 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    StoreFuture,
+};
 use crate::{
     model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
-/// What the store does wrong from now on.
+/// The fault that the store shows until another one is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum StoreFault {
-    /// Nothing.
+    /// No fault.
     #[default]
     None,
-    /// It refuses everything and does nothing.
+    /// Every operation fails and has no effect.
     Down,
-    /// It refuses claims.
+    /// Claims fail and have no effect.
     ClaimsFail,
-    /// It refuses commits.
+    /// Commits fail and have no effect.
     CommitsFail,
-    /// It takes claims, and the acknowledgement is lost.
+    /// Claims take effect, but report a failure.
     ClaimAcknowledgementsLost,
-    /// It takes commits, and the acknowledgement is lost.
+    /// Commits take effect, but report a failure.
     CommitAcknowledgementsLost,
-    /// It neither takes nor refuses commits until the fault is over; then it takes them.
+    /// Commits wait until the fault is over; then they take effect.
     CommitsHang,
-    /// The same with connects.
+    /// Connects wait until the fault is over; then they take effect.
     ConnectsHang,
 }
 
-/// The wrapper, and the switch for it.
+/// The wrapper; every clone sets the same fault.
 #[derive(Clone)]
 pub(crate) struct Faulty {
     store: Arc<dyn Store>,
@@ -57,7 +60,7 @@ impl Faulty {
         self.fault().send_replace(fault);
     }
 
-    /// How often an attempt asked to keep its lease.
+    /// Returns how many lease renewals were requested.
     pub(crate) fn renewals(&self) -> usize {
         self.renewals.load(Ordering::Relaxed)
     }
@@ -66,17 +69,17 @@ impl Faulty {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unless_down<T: Send + 'static>(&self, answer: impl FnOnce(&dyn Store) -> Answer<T>) -> Answer<T> {
-        if *self.fault().borrow() == StoreFault::Down { refused() } else { answer(&*self.store) }
+    fn unless_down<T: Send + 'static>(&self, operation: impl FnOnce(&dyn Store) -> StoreFuture<T>) -> StoreFuture<T> {
+        if *self.fault().borrow() == StoreFault::Down { refused() } else { operation(&*self.store) }
     }
 }
 
-fn refused<T: Send + 'static>() -> Answer<T> {
+fn refused<T: Send + 'static>() -> StoreFuture<T> {
     Box::pin(async { Err(StoreError::Unavailable("fault injected".to_owned())) })
 }
 
 impl Store for Faulty {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let mut fault = self.fault().subscribe();
         let now = *fault.borrow_and_update();
         let claim = matches!(change, Change::Claim(_) | Change::Recover(_));
@@ -103,62 +106,62 @@ impl Store for Faulty {
         }
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         self.unless_down(|store| store.read(key))
     }
 
-    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         self.unless_down(|store| store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         self.unless_down(|store| store.expiring(noticed, after, limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         self.unless_down(|store| store.list(names, after, limit))
     }
 
-    fn census(&self) -> Answer<Census> {
+    fn census(&self) -> StoreFuture<Census> {
         self.unless_down(|store| store.census())
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.unless_down(|store| store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
         self.unless_down(|store| store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()> {
         self.unless_down(|store| store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
+    fn forget_spent(&self, before: StoreTime) -> StoreFuture<()> {
         self.unless_down(|store| store.forget_spent(before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
         self.unless_down(|store| store.meta(name, value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         self.unless_down(|store| store.set_meta(name, value))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.unless_down(|store| store.metas(prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
 }
 
-fn lost(answer: Answer<Changed>) -> Answer<Changed> {
+fn lost(operation: StoreFuture<Changed>) -> StoreFuture<Changed> {
     Box::pin(async {
-        answer.await?;
-        Err(StoreError::Unavailable("acknowledgement lost, as injected".to_owned()))
+        operation.await?;
+        Err(StoreError::Unavailable("fault injected: acknowledgement lost".to_owned()))
     })
 }

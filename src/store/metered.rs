@@ -1,5 +1,4 @@
-//! A store that is watched, around the real one: how long its answers take, how many are errors, and whether the last one
-//! was.
+//! A wrapper around a store that measures how long operations take, how many fail, and whether the last one failed.
 
 use std::{
     ops::Range,
@@ -9,7 +8,13 @@ use std::{
     },
 };
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store, StoreError};
+use enum_map::{Enum, EnumMap};
+use strum::IntoStaticStr;
+
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    StoreFuture,
+};
 use crate::{
     clock::Clock,
     metrics::{Histogram, Metric, MetricKind, count, load},
@@ -22,21 +27,21 @@ pub(crate) struct Metered {
     meters: Arc<Meters>,
 }
 
-/// What was seen of a store.
 pub(crate) struct Meters {
     clock: Clock,
-    ops: [Meter; OPS.len()],
+    ops: EnumMap<Op, Meter>,
     down: AtomicBool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Meter {
     seconds: Histogram,
     errors: AtomicU64,
 }
 
-/// What a store is asked for.
-#[derive(Clone, Copy)]
+/// The kind of a store operation, as its metrics name it.
+#[derive(Clone, Copy, Debug, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Op {
     Claim,
     Commit,
@@ -48,42 +53,40 @@ enum Op {
     Meta,
 }
 
-const OPS: [&str; 8] = ["claim", "commit", "change", "read", "list", "due", "revocation", "meta"];
-
 impl Meters {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, ops: Default::default(), down: AtomicBool::new(false) }
+        Self { clock, ops: EnumMap::default(), down: AtomicBool::new(false) }
     }
 
-    /// Whether the last answer was that there is none.
+    /// Returns whether the last operation failed because the store is unavailable.
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 
     pub(crate) fn metrics(&self) -> [Metric; 2] {
-        let mut seconds = Metric::new("store_seconds", MetricKind::Histogram, "How long the store took to answer.");
-        let mut errors =
-            Metric::new("store_errors_total", MetricKind::Counter, "Answers of the store that were errors.");
-        for (op, meter) in OPS.iter().zip(&self.ops) {
+        let mut seconds = Metric::new("store_seconds", MetricKind::Histogram, "Duration of store operations.");
+        let mut errors = Metric::new("store_errors_total", MetricKind::Counter, "Store operations that failed.");
+        for (op, meter) in &self.ops {
+            let op = op.into();
             seconds.push_histogram(&[("op", op)], &meter.seconds);
             errors.push(&[("op", op)], load(&meter.errors));
         }
         [seconds, errors]
     }
 
-    fn watch<T: Send + 'static>(self: &Arc<Self>, op: Op, answer: Answer<T>) -> Answer<T> {
+    fn measure<T: Send + 'static>(self: &Arc<Self>, op: Op, operation: StoreFuture<T>) -> StoreFuture<T> {
         let meters = self.clone();
-        let asked = meters.clock.read().boot;
+        let started = meters.clock.read().boot;
         Box::pin(async move {
-            let answer = answer.await;
-            let meter = &meters.ops[op as usize];
-            meter.seconds.record(meters.clock.read().boot.since(asked));
+            let result = operation.await;
+            let meter = &meters.ops[op];
+            meter.seconds.record(meters.clock.read().boot.since(started));
             // A lost comparison is a reply like any other: the store responds, and others wrote.
-            if !matches!(answer, Ok(_) | Err(StoreError::Conflict)) {
+            if !matches!(result, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
             }
-            meters.down.store(matches!(answer, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
-            answer
+            meters.down.store(matches!(result, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+            result
         })
     }
 }
@@ -95,64 +98,64 @@ impl Metered {
 }
 
 impl Store for Metered {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let op = match change {
             Change::Claim(_) | Change::Recover(_) => Op::Claim,
             Change::Commit(_) => Op::Commit,
             _ => Op::Change,
         };
-        self.meters.watch(op, self.store.change(key, change))
+        self.meters.measure(op, self.store.change(key, change))
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
-        self.meters.watch(Op::Read, self.store.read(key))
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
+        self.meters.measure(Op::Read, self.store.read(key))
     }
 
-    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
-        self.meters.watch(Op::Due, self.store.due(by, after, limit))
+    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
+        self.meters.measure(Op::Due, self.store.due(by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
-        self.meters.watch(Op::List, self.store.expiring(noticed, after, limit))
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
+        self.meters.measure(Op::List, self.store.expiring(noticed, after, limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
-        self.meters.watch(Op::List, self.store.list(names, after, limit))
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
+        self.meters.measure(Op::List, self.store.list(names, after, limit))
     }
 
-    fn census(&self) -> Answer<Census> {
-        self.meters.watch(Op::List, self.store.census())
+    fn census(&self) -> StoreFuture<Census> {
+        self.meters.measure(Op::List, self.store.census())
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
-        self.meters.watch(Op::Revocation, self.store.revocations(limit))
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
+        self.meters.measure(Op::Revocation, self.store.revocations(limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
-        self.meters.watch(Op::Revocation, self.store.revoking(revocation, retry_at))
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
+        self.meters.measure(Op::Revocation, self.store.revoking(revocation, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
-        self.meters.watch(Op::Revocation, self.store.revoked(id, retry_at))
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()> {
+        self.meters.measure(Op::Revocation, self.store.revoked(id, retry_at))
     }
 
-    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
-        self.meters.watch(Op::Meta, self.store.forget_spent(before))
+    fn forget_spent(&self, before: StoreTime) -> StoreFuture<()> {
+        self.meters.measure(Op::Meta, self.store.forget_spent(before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
-        self.meters.watch(Op::Meta, self.store.meta(name, value))
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
+        self.meters.measure(Op::Meta, self.store.meta(name, value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
-        self.meters.watch(Op::Meta, self.store.set_meta(name, value))
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
+        self.meters.measure(Op::Meta, self.store.set_meta(name, value))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
-        self.meters.watch(Op::Meta, self.store.metas(prefix))
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
+        self.meters.measure(Op::Meta, self.store.metas(prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
 }
@@ -176,9 +179,9 @@ mod tests {
             (Err(corrupt), false, 2),
         ] {
             let given = answer.clone();
-            assert_eq!(meters.watch(Op::Change, Box::pin(async { given })).await, answer);
+            assert_eq!(meters.measure(Op::Change, Box::pin(async { given })).await, answer);
             assert_eq!(meters.is_down(), down, "{answer:?}");
-            assert_eq!(meters.ops[Op::Change as usize].errors.load(Ordering::Relaxed), errors, "{answer:?}");
+            assert_eq!(meters.ops[Op::Change].errors.load(Ordering::Relaxed), errors, "{answer:?}");
         }
     }
 }

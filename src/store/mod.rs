@@ -1,12 +1,12 @@
-//! The store: sealed rows, compared and swapped.
+//! The store: sealed rows, written by compare-and-swap.
 //!
-//! A store reads the row, applies a [`Change`] (a pure function of the protocol), and writes the result in the
-//! same transaction; it decides nothing itself. It never sees a plaintext token and never holds a
-//! transaction while somebody else is being waited for. Futures returned here only wait: dropping one
-//! neither stops nor undoes the work.
+//! A store operation reads the row, applies a [`Change`] (a pure function of the protocol), and writes the result in
+//! the same transaction; it decides nothing itself. The store never sees a plaintext token, and never holds a
+//! transaction open while it waits for anything else. Dropping a returned future neither stops nor undoes the
+//! operation.
 //!
-//! The next backend is a second executor of `query`'s steps, and one more line at the top of `conformance`:
-//! that suite is what it must pass.
+//! To add a backend: implement the steps of `query` for it, and add a line to `conformance`, the suite that every
+//! backend must pass.
 
 #[cfg(test)]
 mod conformance;
@@ -33,77 +33,76 @@ use crate::{
 
 /// The port to a database.
 pub(crate) trait Store: Send + Sync {
-    /// Carries out one operation on one row.
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed>;
+    /// Applies one change to one row.
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed>;
     /// Reads one row.
-    fn read(&self, key: &TokenKey) -> Answer<Read>;
-    /// The next page of keys that somebody has to look at by `by`, oldest first.
-    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page>;
-    /// The next page of grants of whose refresh token's end people are to be told, from one time on and before the
-    /// other. Neither tombstones nor those whose user must reconnect anyway. It reads every row: once in a while.
-    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>>;
-    /// The next grants with such names after this key, tombstones too, in the order of their keys (by the bytes of
-    /// their parts, whatever the database's language is).
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed>;
-    /// How many grants there are of each kind. It reads every row: once in a while.
-    fn census(&self) -> Answer<Census>;
-    /// Refresh tokens whose revocation is due.
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>>;
-    /// A revocation is about to be sent. It counts as failed and is due again then, unless it is said to be done;
-    /// false if it is not to be sent: it was taken back, or somebody else has begun it since it was listed.
-    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool>;
-    /// A revocation is done (`None`), or is due again then.
-    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()>;
-    /// Forgets fingerprints of refresh tokens spent before then.
-    fn forget_spent(&self, before: StoreTime) -> Answer<()>;
-    /// Reads a value that belongs to the store as a whole, after storing `value` if there is none.
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>>;
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow>;
+    /// Returns the next page of keys whose wake-up time is at most `by`, oldest first.
+    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage>;
+    /// Returns the next page of grants whose expiry notice (for the refresh token) falls into the range `noticed`,
+    /// without tombstones and without grants whose user must reconnect anyway. Reads every row: call it rarely.
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>>;
+    /// Returns the next grants after this key that match `names`, including tombstones, in the order of their keys
+    /// (compared byte by byte, whatever the database's collation is).
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed>;
+    /// Counts the grants of each kind. Reads every row: call it rarely.
+    fn census(&self) -> StoreFuture<Census>;
+    /// Returns refresh tokens whose revocation is due.
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>>;
+    /// Records that a revocation is about to be sent: until [`revoked`](Self::revoked) removes it, it counts as failed
+    /// and is due again at `retry_at`. Returns false if it was canceled or begun by another sender since it was listed.
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool>;
+    /// Removes a completed revocation (`None`), or makes it due again at `retry_at`.
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()>;
+    /// Deletes the fingerprints of refresh tokens spent before that time.
+    fn forget_spent(&self, before: StoreTime) -> StoreFuture<()>;
+    /// Returns a value that belongs to the store as a whole, after storing `value` if there is none.
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()>;
-    /// The values whose names begin like this, with what follows in their names.
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>>;
-    /// Finishes what was asked for, answers nothing more, and lets go of the database.
-    fn close(&self) -> Answer<()>;
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()>;
+    /// Returns the values whose names begin with `prefix`; each name without the prefix.
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>>;
+    /// Finishes the operations already requested, refuses later ones, and closes the database.
+    fn close(&self) -> StoreFuture<()>;
 }
 
-/// A future that waits for the store. Dropping it changes nothing.
-pub(crate) type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
+/// A future that waits for the store. Dropping it does not cancel the operation.
+pub(crate) type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// What became of an operation.
+/// The result of a change.
 #[derive(Clone, Debug)]
 pub(crate) struct Changed {
     pub(crate) reply: ChangeReply,
     /// The row as it is now.
     pub(crate) row: Option<Row>,
-    /// Database time.
+    /// The time by which the store applied the change.
     pub(crate) now: StoreTime,
-    /// What people and applications are to be told.
+    /// The events to report to operators and applications.
     pub(crate) transitions: Vec<Transition>,
 }
 
-/// A row as it was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Read {
+pub(crate) struct ReadRow {
     pub(crate) row: Option<Row>,
     pub(crate) now: StoreTime,
 }
 
-/// Where the next page starts.
+/// The position after which the next page of due keys starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cursor {
+pub(crate) struct DueCursor {
     wake_at: i64,
     id: i64,
 }
 
 /// Keys in the order of their wake-up time.
 #[derive(Clone, Debug)]
-pub(crate) struct Page {
+pub(crate) struct DuePage {
     pub(crate) keys: Vec<TokenKey>,
     /// `None` on the last page.
-    pub(crate) next: Option<Cursor>,
+    pub(crate) next: Option<DueCursor>,
 }
 
-/// A grant whose refresh token ends.
+/// A grant whose refresh token expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expiring {
     id: i64,
@@ -112,33 +111,33 @@ pub(crate) struct Expiring {
     pub(crate) refresh_expires: Expires,
 }
 
-/// What grants are found by, all of it.
+/// Selects grants by their names; a grant must match every field that is set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) idp: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) user_prefix: Option<String>,
     pub(crate) account: Option<String>,
-    /// Tombstones alone.
+    /// Only tombstones.
     pub(crate) gone: bool,
 }
 
 /// Grants in the order of their keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
-    /// Without ciphertext. A row that cannot be read hides no other.
+    /// Rows without ciphertext. A row that cannot be read does not fail the page.
     pub(crate) grants: Vec<(TokenKey, Result<Row, StoreError>)>,
     pub(crate) now: StoreTime,
 }
 
-/// All grants at a time, counted.
+/// The number of grants of each kind at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Census {
     pub(crate) counted: Vec<Counted>,
     pub(crate) now: StoreTime,
 }
 
-/// Grants at one identity provider that are alike, tombstones too.
+/// The number of grants at one identity provider that share the same marks, including tombstones.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) idp: String,
@@ -150,85 +149,86 @@ pub(crate) struct Counted {
     pub(crate) refreshable: bool,
     pub(crate) grants: u64,
     pub(crate) first_due: Option<WallTime>,
-    /// Of those access tokens that have not ended yet.
+    /// The earliest expiry among access tokens that are still valid.
     pub(crate) first_end: Option<WallTime>,
 }
 
 /// A refresh token that waits for its revocation.
 #[derive(Clone, Debug)]
-pub(crate) struct Revocation {
+pub(crate) struct QueuedRevocation {
     pub(crate) id: i64,
     pub(crate) key: TokenKey,
     pub(crate) token: Sealed,
-    /// How often it was begun before.
+    /// How many times sending it was begun before.
     pub(crate) failures: u32,
 }
 
-/// Why the store gave no answer.
+/// Why a store operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// It did not do it, or nobody knows whether it did: try again.
-    #[error("the store does not answer: {0}")]
+    /// The operation was not carried out, or its outcome is unknown: retry.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The row was written between this change's read and write, so that nothing of it was stored: try again at once.
-    #[error("the row was written by another change at the same time")]
+    /// Another change was written between this change's read and write, so that nothing of this one was stored: retry at
+    /// once.
+    #[error("the row was changed by another writer at the same time")]
     Conflict,
-    /// A column holds what we never write: restore the row from a backup, or disconnect it.
-    #[error("grant {grant_id}: column {column} holds what this version cannot read")]
+    /// A column holds a value that this program never writes: restore the row from a backup, or disconnect it.
+    #[error("cannot read grant {grant_id}: column {column} is invalid; restore the row, or disconnect the grant")]
     Corrupt { grant_id: String, column: &'static str },
 }
 
 /// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that
-/// another change was stored; after eight in a row the caller is to wait.
-pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> Answer<T> + Send + 'static) -> Answer<T> {
-    let mut answer = change();
+/// another change was stored; after eight in a row the caller has to wait.
+pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + Send + 'static) -> StoreFuture<T> {
+    let mut changed = change();
     Box::pin(async move {
         for _ in 0..8 {
-            match answer.await {
-                Err(StoreError::Conflict) => answer = change(),
+            match changed.await {
+                Err(StoreError::Conflict) => changed = change(),
                 other => return other,
             }
         }
-        answer.await
+        changed.await
     })
 }
 
-/// Opens the store that `url` names and brings its schema up to date.
+/// Opens the store at `url` and brings its schema up to date.
 ///
 /// # Errors
-/// The scheme is not known, or the database cannot be opened; the message says what to do.
+/// The scheme is unknown, or the database cannot be opened; the message says what to do.
 pub(crate) fn open(url: &str, clock: &Clock) -> Result<Arc<dyn Store>, Error> {
     match sqlite_path(url) {
-        Some("" | ":memory:") => {
-            Err(Error::Configuration("the store needs a file: write sqlite://PATH, such as sqlite://tokens.db".into()))
-        }
+        Some("" | ":memory:") => Err(Error::Configuration(
+            "the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db".into(),
+        )),
         #[cfg(feature = "sqlite")]
         Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone())?)),
-        _ => Err(Error::Configuration("unknown kind of store: write sqlite://PATH, such as sqlite://tokens.db".into())),
+        _ => Err(Error::Configuration("unknown store URL: write sqlite://PATH, such as sqlite://tokens.db".into())),
     }
 }
 
-/// The names of the migrations that the store lacks. Changes nothing, and needs no lock.
+/// Returns the names of the pending migrations. Changes nothing, and needs no lock.
 ///
 /// # Errors
-/// It cannot be read, or a newer version of this program wrote it.
+/// The store cannot be read, or a newer version of this program wrote it.
 #[cfg(all(feature = "config", feature = "sqlite"))]
 pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store of a kind that was refused"))?;
+    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
     sqlite::pending(path.as_ref())
 }
 
 /// Brings the schema of the store up to date.
 ///
 /// # Errors
-/// The database cannot be opened, or another process has it.
+/// The database cannot be opened, or another process uses it.
 #[cfg(all(feature = "config", feature = "sqlite"))]
 pub(crate) fn migrate(url: &str) -> Result<(), Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store of a kind that was refused"))?;
+    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
     sqlite::migrate(path.as_ref())
 }
 
-/// The file that a `sqlite:` URL names.
+/// Returns the path in a `sqlite:` URL.
 pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
     let path = url.strip_prefix("sqlite:")?;
     Some(path.strip_prefix("//").unwrap_or(path))

@@ -11,14 +11,14 @@ use crate::model::{
 /// The columns as they are stored, without the surrogate key and the revision.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = grants)]
-pub(super) struct Record {
+pub(super) struct GrantRecord {
     #[diesel(embed)]
     pub(super) name: Name,
     #[diesel(embed)]
     pub(super) content: Content,
 }
 
-/// What a row is found by; never written again, so that no update touches its indexes.
+/// The columns that identify a row. They are never updated, so that no update touches their indexes.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = grants)]
 pub(super) struct Name {
@@ -28,7 +28,7 @@ pub(super) struct Name {
     grant_id: String,
 }
 
-/// What changes.
+/// The columns that change.
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = grants, treat_none_as_null = true)]
 pub(super) struct Content {
@@ -73,7 +73,7 @@ struct LeaseHolder {
     owner: Id,
 }
 
-impl From<&Row> for Record {
+impl From<&Row> for GrantRecord {
     fn from(row: &Row) -> Self {
         let bytes = |fingerprint: Fingerprint| fingerprint.0.to_vec();
         let origin =
@@ -101,8 +101,8 @@ impl From<&Row> for Record {
             verdict: json(row.verdict.as_ref()),
             held: row.held.clone(),
             issued_at: row.issued_at.0,
-            expires_at: ends(row.expires),
-            refresh_expires_at: ends(row.refresh_expires),
+            expires_at: expiry_column(row.expires),
+            refresh_expires_at: expiry_column(row.refresh_expires),
             notice_at: row.notice_at.map(|time| time.0),
             due_at: row.due_at.map(|time| time.0),
             retry_at: row.retry_at.map(|time| time.0),
@@ -116,7 +116,7 @@ impl From<&Row> for Record {
     }
 }
 
-/// When somebody has to look at the row although nobody asks for it: at its due time, or for its doubt.
+/// Returns when the row needs attention without a caller's request: when it is due, or when its doubt settles.
 fn wake_at(row: &Row) -> Option<WallTime> {
     if let Some(intent) = &row.intent {
         let moot = row.tombstone.is_none() && !row.sendable() && intent.generation == row.generation;
@@ -125,13 +125,12 @@ fn wake_at(row: &Row) -> Option<WallTime> {
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
 
-impl Record {
-    /// The key under which it is stored.
+impl GrantRecord {
     pub(super) fn key(&self) -> TokenKey {
         TokenKey::at(&self.name.idp).user(&self.name.user_id).account(&self.name.account)
     }
 
-    /// The row of the key that it was found by.
+    /// Converts the record to the row of `key`, the key by which it was found.
     pub(super) fn into_row(self, key: TokenKey) -> Result<Row, StoreError> {
         let Self { name, content: record } = self;
         let corrupt = |column: &'static str| StoreError::Corrupt { grant_id: name.grant_id.clone(), column };
@@ -187,13 +186,13 @@ impl Record {
     }
 }
 
-/// Counters grow by one from zero: they do not reach what a signed integer cannot hold.
+/// Converts a counter. Counters grow by one from zero, so they never exceed a signed integer.
 fn signed(counter: u64) -> i64 {
     counter.try_into().unwrap_or(i64::MAX)
 }
 
-/// The largest integer is "never", NULL is "unknown".
-fn ends(expires: Expires) -> Option<i64> {
+/// Converts an expiry to its column: the largest integer is "never", NULL is "unknown".
+fn expiry_column(expires: Expires) -> Option<i64> {
     match expires {
         Expires::At(time) => Some(time.0.min(i64::MAX - 1)),
         Expires::Never => Some(i64::MAX),
@@ -210,7 +209,7 @@ pub(super) fn expires(column: Option<i64>) -> Expires {
 }
 
 fn json<T: Serialize>(value: Option<&T>) -> Option<String> {
-    value.map(|value| serde_json::to_string(value).expect("plain structs have a JSON form"))
+    value.map(|value| serde_json::to_string(value).expect("plain structs serialize as JSON"))
 }
 
 fn parse<T: DeserializeOwned>(

@@ -1,4 +1,4 @@
-//! The tables, in types that both databases share. Columns are explained in the migrations.
+//! The tables, in types that both databases share. The migrations document the columns.
 
 diesel::table! {
     grants (id) {

@@ -15,7 +15,7 @@ use crate::{
     metrics::count,
     model::{Generation, TokenKey},
     protocol::{Change, ChangeReply, PurgeRefusal, resolve::Resolution},
-    store::{Answer, Changed, Store, StoreError, past_conflicts},
+    store::{Changed, Store, StoreError, StoreFuture, past_conflicts},
 };
 
 /// A cheap handle; clones share one store.
@@ -41,7 +41,7 @@ impl Ledger {
     ///
     /// The store carries it out, and events are emitted, only while the future is polled to its end: spawn it where its
     /// caller may go away.
-    pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> Answer<Changed> {
+    pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> StoreFuture<Changed> {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
         let (ledger, key) = (self.clone(), key.clone());
         let changed = past_conflicts({

@@ -1,4 +1,4 @@
--- One row a grant. Times are milliseconds since the Unix epoch; NULL is "not known", the largest integer "never".
+-- One row per grant. Times are milliseconds since the Unix epoch; NULL is "unknown", the largest integer "never".
 -- Structured columns that only the protocol reads are JSON. Ciphertext and fingerprints are BLOBs.
 CREATE TABLE grants (
     id                 INTEGER PRIMARY KEY NOT NULL,
@@ -6,22 +6,22 @@ CREATE TABLE grants (
     user_id            TEXT    NOT NULL,
     account            TEXT    NOT NULL,
     grant_id           TEXT    NOT NULL UNIQUE,
-    revision           BIGINT  NOT NULL,  -- grows with every write: what writes compare and swap
+    revision           BIGINT  NOT NULL,  -- grows with every write; writes compare and swap it
     incarnation        BLOB    NOT NULL,  -- random, new with each connect
-    generation         BIGINT  NOT NULL,  -- never falls
-    client_id          TEXT,              -- whom the grant was issued to
+    generation         BIGINT  NOT NULL,  -- never decreases
+    client_id          TEXT,              -- the client that the grant was issued to
     refresh_token      BLOB,              -- sealed
     fingerprint        BLOB,              -- of refresh_token
-    parent             BLOB,              -- fingerprint of what refresh_token was obtained with
+    parent             BLOB,              -- fingerprint of the token that refresh_token was obtained with
     committed_by       TEXT,              -- {attempt, epoch}
-    alt                BLOB,              -- sealed: a second answer to the same parent
+    alt                BLOB,              -- sealed: a second response to the same parent
     alt_origin         TEXT,              -- {fingerprint, attempt, epoch}
     epoch              BIGINT  NOT NULL,  -- grows with each claim and recovery
     lease              TEXT,              -- {attempt, owner}
     lease_until        BIGINT,
     intent             TEXT,              -- {generation, since, settle_from, recovered, senders}
     verdict            TEXT,              -- {code, since, by}
-    held               TEXT,              -- why
+    held               TEXT,              -- the reason
     issued_at          BIGINT  NOT NULL,
     expires_at         BIGINT,
     refresh_expires_at BIGINT,
@@ -31,7 +31,7 @@ CREATE TABLE grants (
     document           BLOB    NOT NULL,  -- sealed: access token, type, scope, subject, params, extra
     tombstone          TEXT,              -- {at, revoke, restorable}
     changed_at         BIGINT  NOT NULL,
-    wake_at            BIGINT,            -- when somebody has to look at the row
+    wake_at            BIGINT,            -- when the row needs attention
     UNIQUE (idp, user_id, account)
 );
 CREATE INDEX grants_wake ON grants (wake_at, id) WHERE wake_at IS NOT NULL;
@@ -47,7 +47,7 @@ CREATE TABLE fingerprints (
     PRIMARY KEY (fingerprint, grant_row)
 ) WITHOUT ROWID;
 
--- Refresh tokens that wait for their revocation at the identity provider.
+-- Refresh tokens to revoke at the identity provider.
 CREATE TABLE revocations (
     id       INTEGER PRIMARY KEY NOT NULL,
     idp      TEXT    NOT NULL,
@@ -60,7 +60,7 @@ CREATE TABLE revocations (
 CREATE INDEX revocations_due ON revocations (due_at, id);
 CREATE INDEX revocations_key ON revocations (user_id, idp, account);
 
--- What belongs to the store as a whole: its identity, its keys' check value, the generation floor.
+-- Values that belong to the store as a whole: its identity, its keys' check value, the generation floor.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY NOT NULL,
     value BLOB NOT NULL

@@ -1,2 +1,2 @@
--- When people are to be told that the refresh token ends. Not indexed: it is looked for once an hour.
+-- When to report that the refresh token expires. Not indexed: it is searched once an hour.
 ALTER TABLE grants ADD COLUMN notice_at BIGINT;

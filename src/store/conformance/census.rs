@@ -1,11 +1,11 @@
-//! All grants are counted, each as what its row says that it is.
+//! The census agrees with the rows.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::store::Counted;
 
-pub(super) async fn grants_are_counted_as_they_are(place: &mut Place) {
+pub(super) async fn the_census_counts_the_listed_grants(place: &mut StorePlace) {
     let keys: Vec<_> =
         (1..=9).map(|number| TokenKey::at(if number < 9 { "a" } else { "b" }).user(format!("user{number}"))).collect();
     for (key, number) in keys.iter().zip(1..) {

@@ -1,8 +1,8 @@
-//! What comes due is found in pages, in the order of its time.
+//! Pages of due keys and of expiring grants.
 
 use super::*;
 
-pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut Place) {
+pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut StorePlace) {
     let now = place.wall();
     // Three at each time, written out of order.
     for number in (0..30).rev() {
@@ -15,14 +15,14 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
         assert!(page.keys.len() <= 4);
         seen.extend(page.keys.iter().map(|key| key.user()[5..].parse::<u32>().unwrap()));
         pages += 1;
-        // Somebody connects meanwhile: before the cursor it is left for the next round, behind it it is seen.
+        // A connect between two pages: a key before the cursor is found in the next round, a key after it in this one.
         let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
         place.done(&key, change, ChangeReply::Done).await;
         match page.next {
             Some(_) => after = page.next,
             None => break,
         }
-        assert!(pages < 20, "it does not end");
+        assert!(pages < 20, "the pages do not end");
     }
     let times: Vec<_> = seen.iter().map(|number| if *number < 100 { number / 3 } else { 6 }).collect();
     assert!(times.is_sorted(), "{seen:?}");
@@ -33,31 +33,31 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
     assert!(place.store.due(WallTime(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
 }
 
-pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
+pub(super) async fn rows_that_need_no_attention_are_not_due(place: &mut StorePlace) {
     let (key, late) = (key("alice"), place.wall() + seconds(1_000_000));
     let row = place.connected(&key, 1).await;
     let due = row.due_at.unwrap();
     assert_eq!(place.due(due).await, ["alice"]);
     assert!(place.due(WallTime(due.0 - 1)).await.is_empty());
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
-    assert_eq!(place.due(place.wall()).await, ["alice"], "somebody has to see to its doubt");
+    assert_eq!(place.due(place.wall()).await, ["alice"], "its doubt must be settled");
     place.done(&key, sample::refuse(1, &claimed), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "the user has to reconnect");
     let row = place.connected(&key, 2).await;
     assert_eq!(place.due(late).await, ["alice"]);
     place.done(&key, Change::Claim(claim(2, &row)), ChangeReply::Done).await;
     place.done(&key, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
-    assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
+    assert_eq!(place.due(late).await, ["alice"], "its doubt must be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
 }
 
-pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(place: &mut Place) {
+pub(super) async fn expiring_grants_come_in_pages_by_the_time_of_their_notice(place: &mut StorePlace) {
     let now = place.wall();
     for number in 0..9 {
         let (key, change) = nth(number, now);
         let Change::Connect(mut connect) = change else { panic!("a connect") };
-        // At a week before the end, an hour after the other.
+        // The notices are due a week before expiry, and an hour apart.
         connect.refresh_expires = Expires::At(now + seconds(100 * 24 * 3_600 + u64::from(number) * 3_600));
         place.done(&key, Change::Connect(connect), ChangeReply::Done).await;
     }
@@ -81,5 +81,5 @@ pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(plac
             None => break,
         }
     }
-    assert_eq!(seen, [2, 3, 6, 7], "from the first time on, before the second, without the gone and the refused");
+    assert_eq!(seen, [2, 3, 6, 7], "notices in the range, without the tombstone and the grant that must reconnect");
 }

@@ -1,10 +1,10 @@
-//! Grants are listed in the order of their keys, and what is purged is gone, but not forgotten.
+//! Lists of grants, and purges, which keep the fingerprints of the purged row.
 
 use super::*;
 use crate::protocol::PurgeRefusal;
 
-impl Place {
-    /// The keys of every page of at most `limit`.
+impl StorePlace {
+    /// Returns the keys of all pages of at most `limit` grants.
     async fn pages(&self, names: &Names, limit: u32) -> Vec<TokenKey> {
         let mut keys = Vec::<TokenKey>::new();
         loop {
@@ -12,7 +12,7 @@ impl Place {
             assert!(page.len() <= limit as usize);
             let complete = page.len() < limit as usize;
             keys.extend(page.into_iter().map(|(key, _)| key));
-            assert!(keys.len() < 100, "it does not end");
+            assert!(keys.len() < 100, "the pages do not end");
             if complete {
                 return keys;
             }
@@ -36,8 +36,8 @@ fn names() -> Names {
 const USERS: [&str; 7] =
     ["acme/", "acme/\u{e4}", "acme/\u{1f511}", "acme/\u{10ffff}x", "acme0", "\u{ff5e}", "\u{1f511}"];
 
-/// Every user at two identity providers with two accounts, connected in no order.
-async fn crowd(place: &Place) -> Vec<TokenKey> {
+/// Connects every user at two identity providers with two accounts, in no particular order.
+async fn crowd(place: &StorePlace) -> Vec<TokenKey> {
     let mut keys = Vec::new();
     for (number, user) in (1..).step_by(4).zip(USERS.into_iter().rev()) {
         let [b, a] = ["b", "a"].map(|idp| TokenKey::at(idp).user(user));
@@ -52,7 +52,7 @@ async fn crowd(place: &Place) -> Vec<TokenKey> {
     keys
 }
 
-pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(place: &mut Place) {
+pub(super) async fn grants_are_filtered_by_every_name_and_ordered_by_bytes(place: &mut StorePlace) {
     let all = crowd(place).await;
     let gone = all[5].clone();
     place.disconnected(&gone, false).await;
@@ -82,7 +82,7 @@ pub(super) async fn grants_are_listed_by_every_name_in_the_order_of_their_bytes(
     }
 }
 
-pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place: &mut Place) {
+pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place: &mut StorePlace) {
     let row = place.connected(&key("alice"), 1).await;
     place.clock.advance(seconds(5));
     let listed = place.store.list(&names(), None, 9).await.unwrap();
@@ -90,19 +90,19 @@ pub(super) async fn a_listed_row_is_the_stored_one_without_its_ciphertext(place:
     assert_eq!(listed.grants, [(key("alice"), Ok(row.without_ciphertext()))]);
 }
 
-pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut Place) {
+pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_change(place: &mut StorePlace) {
     let mut seen = Vec::<TokenKey>::new();
     for number in (0..20).step_by(2) {
         place.done(&nth(number, place.wall()).0, nth(number, place.wall()).1, ChangeReply::Done).await;
     }
     for turn in 0.. {
         let page = place.store.list(&names(), seen.last().cloned(), 3).await.unwrap().grants;
-        assert!(turn < 20, "it does not end");
+        assert!(turn < 20, "the pages do not end");
         if page.is_empty() {
             break;
         }
         seen.extend(page.into_iter().map(|(key, _)| key));
-        // Around the cursor somebody connects, and every row before and behind it is written.
+        // Keys are connected on both sides of the cursor, and the rows on both sides are written.
         for number in [turn, 19 - turn] {
             let (key, change) = nth(number, place.wall());
             place.change(&key, change).await;
@@ -116,7 +116,7 @@ pub(super) async fn pages_of_keys_skip_and_repeat_nothing_while_rows_come_and_ch
     }
 }
 
-pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_nothing_back(place: &mut Place) {
+pub(super) async fn a_purged_key_keeps_its_generation_floor_and_its_fingerprints(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     place.connected(&alice, 1).await;
     place.refreshed(&alice, 1, 2).await;
@@ -126,7 +126,7 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
         place.purged(&alice).await;
         place.restart().await;
     }
-    // The first of all rows that come after it must not be taken for it.
+    // The first row inserted after the purge must not be taken for the purged one.
     let carol = place.connected(&key("carol"), 9).await;
     assert_eq!(carol.generation, gone.generation.next());
     for replayed in [1, 2, 3] {
@@ -142,7 +142,7 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
         let carols = place.change(&key("carol"), connecting(&key("carol"), Some(spent), 99)).await;
         assert_eq!(carols.reply, ChangeReply::Duplicate);
     }
-    // It was neither spent nor revoked: it may live under another key, as after every disconnect.
+    // Token 3 was neither spent nor revoked, so it may be connected under another key, as after every disconnect.
     place.connected(&bob, 3).await;
 
     let new = place.connected(&alice, 4).await;
@@ -151,7 +151,7 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
     place.done(&alice, connecting(&alice, Some(1), 99), spent).await;
     place.disconnected(&alice, false).await;
     place.purged(&alice).await;
-    // Of both lives, however long ago they were; what was only spent is forgotten as ever.
+    // Tokens connected before either purge are recognized for ever; tokens that were only spent are forgotten.
     place.store.forget_spent(place.now() + seconds(1)).await.unwrap();
     for replayed in [1, 3, 4] {
         assert_eq!(place.change(&alice, connecting(&alice, Some(replayed), 99)).await.reply, spent, "{replayed}");
@@ -159,7 +159,7 @@ pub(super) async fn a_purged_key_starts_above_what_it_was_and_its_replays_bring_
     place.connected(&alice, 2).await;
 }
 
-pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut Place) {
+pub(super) async fn a_purge_waits_for_doubts_and_revocations(place: &mut StorePlace) {
     let key = key("alice");
     let kept = |why| ChangeReply::NotPurged(why);
     let row = place.connected(&key, 1).await;
@@ -175,8 +175,8 @@ pub(super) async fn a_purge_waits_for_what_is_still_to_come(place: &mut Place) {
     place.purged(&key).await;
     assert_eq!(place.pages(&names(), 9).await, []);
 
-    // What comes although nobody could know of it is revoked all the same, once, and is nobody's token; but not what the
-    // row held.
+    // A response that arrives after the purge is revoked, once, and its token belongs to no key. The token that the row
+    // held is not revoked again.
     for (new, resolution) in [(1, Resolution::Drop), (2, Resolution::Revoke), (2, Resolution::Drop)] {
         let late = place.change(&key, committed(&commit(1, &claimed, new))).await;
         assert_eq!((late.reply, late.row), (ChangeReply::Resolved(resolution), None));

@@ -1,8 +1,8 @@
-//! Replayed connects are recognized, and a refresh token lives under one key alone.
+//! Replayed connects are recognized, and a refresh token is live under one key only.
 
 use super::*;
 
-pub(super) async fn a_replayed_connect_is_recognized(place: &mut Place) {
+pub(super) async fn a_replayed_connect_is_recognized(place: &mut StorePlace) {
     let key = key("alice");
     place.connected(&key, 1).await;
     place.refreshed(&key, 1, 2).await;
@@ -19,7 +19,7 @@ pub(super) async fn a_replayed_connect_is_recognized(place: &mut Place) {
     place.done(&key, connecting(&key, Some(3), 99), ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)).await;
 }
 
-pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut Place) {
+pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     place.connected(&alice, 1).await;
     let before = place.connected(&bob, 9).await;
@@ -27,7 +27,7 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     assert_eq!(refused, before);
     let nobody = place.change(&key("carol"), connecting(&key("carol"), Some(1), 99)).await;
     assert_eq!((nobody.reply, nobody.row), (ChangeReply::Duplicate, None));
-    // What alice's refreshes got is hers too, and so is what they spent.
+    // Tokens that alice's refreshes obtained or spent belong to her key too.
     place.refreshed(&alice, 1, 2).await;
     for taken in [1, 2] {
         place.done(&bob, connecting(&bob, Some(taken), 99), ChangeReply::Duplicate).await;
@@ -35,24 +35,28 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     // Another account of the same user is another key.
     let account = alice.account("work");
     assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, ChangeReply::Duplicate);
-    // Once disconnected, the token may live elsewhere.
+    // After a disconnect, the token may be connected under another key.
     place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
     place.connected(&bob, 2).await;
 }
 
-pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut Place) {
+pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refused(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     let row = place.connected(&alice, 1).await;
     let claimed = place.done(&alice, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
     place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
     let taken = || connecting(&bob, Some(1), 99);
-    assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "it is in flight");
+    assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "the token is in flight");
     let intent = claimed.intent.unwrap();
     place.done(&alice, Change::Clear { incarnation: claimed.incarnation, intent }, ChangeReply::Done).await;
-    assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "nobody knows what became of it");
+    assert_eq!(
+        place.change(&bob, taken()).await.reply,
+        ChangeReply::Duplicate,
+        "whether the token was spent is unknown"
+    );
 }
 
-pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut Place) {
+pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut StorePlace) {
     let key = key("alice");
     place.connected(&key, 1).await;
     place.refreshed(&key, 1, 2).await;

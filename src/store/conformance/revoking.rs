@@ -1,8 +1,8 @@
-//! What is to be revoked is queued, and what was not begun to be revoked can be taken back.
+//! Revocations are queued, and can be canceled until they are begun.
 
 use super::*;
 
-pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
+pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
         place
@@ -15,19 +15,20 @@ pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     assert_eq!((users, &queued[0].token, queued[0].failures), (vec!["alice", "bob"], &token(1).sealed, 0));
     let later = place.now() + seconds(60);
     assert!(place.store.revoking(&queued[0], later).await.unwrap());
-    assert!(!place.store.revoking(&queued[0], later).await.unwrap(), "somebody else has begun it");
+    assert!(!place.store.revoking(&queued[0], later).await.unwrap(), "another sender has begun it");
     place.store.revoked(queued[0].id, Some(later)).await.unwrap();
     place.store.revoked(queued[1].id, None).await.unwrap();
-    assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "it is done");
+    assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "the revocation is done");
     place.restart().await;
-    let users = |queued: Vec<Revocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
+    let users =
+        |queued: Vec<QueuedRevocation>| queued.iter().map(|queued| queued.key.user().to_owned()).collect::<Vec<_>>();
     assert_eq!(users(place.store.revocations(9).await.unwrap()), ["carol"]);
     place.clock.advance(seconds(60));
     let queued = place.store.revocations(9).await.unwrap();
     assert_eq!((queued.last().unwrap().failures, users(queued)), (1, vec!["carol".into(), "alice".into()]));
 }
 
-pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(place: &mut Place) {
+pub(super) async fn a_revocation_is_queued_once_however_often_its_response_is_committed(place: &mut StorePlace) {
     let key = key("alice");
     let row = place.connected(&key, 1).await;
     let claimed = place.done(&key, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
@@ -39,7 +40,7 @@ pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(p
     assert_eq!(queued.iter().map(|queued| &queued.token).collect::<Vec<_>>(), [&token(3).sealed]);
 }
 
-pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
+pub(super) async fn a_connect_drops_only_the_revocations_of_its_key(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
         place
@@ -58,7 +59,7 @@ pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut
     assert_eq!(queued.iter().map(|queued| queued.key.user()).collect::<Vec<_>>(), ["bob"]);
 }
 
-pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place: &mut Place) {
+pub(super) async fn a_restore_cancels_revocations_that_were_not_begun(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
@@ -68,7 +69,7 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     let restored = place.done(&alice, Change::Restore, ChangeReply::Done).await;
     assert_eq!((restored.tombstone, restored.due_at), (None, Some(place.wall())));
     assert_eq!(place.due(place.wall()).await, ["alice"]);
-    assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was taken back since it was listed");
+    assert!(!place.store.revoking(&listed[0], place.now()).await.unwrap(), "it was canceled after it was listed");
     assert_eq!(place.store.revocations(9).await.unwrap().len(), 1);
     place.done(&alice, Change::Restore, ChangeReply::Done).await;
 
@@ -84,7 +85,7 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
 }
 
-pub(super) async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
+pub(super) async fn a_token_that_another_key_now_holds_is_not_restored(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
     let gone = || Change::Disconnect(DisconnectChange { revoke: false, purge: false });
     place.connected(&alice, 1).await;

@@ -1,17 +1,17 @@
-//! All grants, counted.
+//! Counts all grants.
 
 use diesel::{
     prelude::*,
     sql_types::{BigInt, Bool, Nullable, Text},
 };
 
-use super::threads::Failure;
+use super::threads::JobError;
 use crate::{
     model::{Marks, StoreTime, WallTime},
     store::{Census, Counted},
 };
 
-/// Rows that are alike in all that their state follows from.
+/// Rows that are alike in everything that determines their state.
 #[derive(QueryableByName)]
 struct Alike {
     #[diesel(sql_type = Text)]
@@ -42,7 +42,7 @@ struct Alike {
     first_end: Option<i64>,
 }
 
-/// The largest integer stands for "never".
+/// The largest integer means "never".
 const COUNT: &str = "
     SELECT idp, tombstone IS NOT NULL AS ended, verdict IS NOT NULL AS required,
         coalesce(lease_until > ?1, FALSE) AS leased, intent IS NOT NULL AS doubted,
@@ -53,7 +53,7 @@ const COUNT: &str = "
     FROM grants
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10";
 
-pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Result<Census, Failure> {
+pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Result<Census, JobError> {
     let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
     let counted = |alike: Alike| Counted {
         idp: alike.idp,

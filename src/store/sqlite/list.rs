@@ -1,4 +1,4 @@
-//! Grants in the order of their keys.
+//! Lists grants in the order of their keys.
 
 use diesel::{
     dsl::{AsSelect, IntoBoxed, Select, sql},
@@ -7,10 +7,10 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use super::threads::Failure;
+use super::threads::JobError;
 use crate::{
     model::{StoreTime, TokenKey},
-    store::{Listed, Names, record::Record, schema::grants},
+    store::{Listed, Names, record::GrantRecord, schema::grants},
 };
 
 pub(super) fn list(
@@ -19,9 +19,9 @@ pub(super) fn list(
     after: Option<&TokenKey>,
     limit: u32,
     now: StoreTime,
-) -> Result<Listed, Failure> {
-    let found = page(names, after, limit).load::<Record>(connection)?;
-    let listed = |record: Record| {
+) -> Result<Listed, JobError> {
+    let found = page(names, after, limit).load::<GrantRecord>(connection)?;
+    let listed = |record: GrantRecord| {
         let key = record.key();
         let row = record.into_row(key.clone()).map(|row| row.without_ciphertext());
         (key, row)
@@ -29,13 +29,13 @@ pub(super) fn list(
     Ok(Listed { grants: found.into_iter().map(listed).collect(), now })
 }
 
-pub(super) type Query<'a> = IntoBoxed<'a, Select<grants::table, AsSelect<Record, Sqlite>>, Sqlite>;
+pub(super) type Query<'a> = IntoBoxed<'a, Select<grants::table, AsSelect<GrantRecord, Sqlite>>, Sqlite>;
 
-/// A comparison of rows, and never two lower bounds where an index could only use one: a page costs the same wherever
-/// it starts.
+/// Builds the query of a page. It compares rows as a whole, and never has two lower bounds where an index can use only
+/// one, so that every page costs the same.
 pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32) -> Query<'a> {
     let mut query = grants::table
-        .select(Record::as_select())
+        .select(GrantRecord::as_select())
         .order((grants::idp, grants::user_id, grants::account))
         .limit(limit.into())
         .into_boxed();
@@ -51,7 +51,7 @@ pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32
     if names.gone {
         query = query.filter(grants::tombstone.is_not_null());
     }
-    // The page goes on at the same identity provider, the only one that is asked for.
+    // The page continues at the same identity provider, because the filter names only this one.
     let within = after.filter(|after| names.idp.as_deref() == Some(after.idp()));
     if let Some(prefix) = &names.user_prefix {
         if within.is_none_or(|after| after.user() < prefix.as_str()) {
@@ -82,7 +82,7 @@ pub(super) fn page<'a>(names: &'a Names, after: Option<&'a TokenKey>, limit: u32
     }
 }
 
-/// The first text after all that begin with `prefix`, if there is one.
+/// Returns the first text after all texts that begin with `prefix`, if there is one.
 fn beyond(prefix: &str) -> Option<String> {
     let end = prefix.trim_end_matches(char::MAX);
     let last = end.chars().next_back()?;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_after_a_prefix_is_the_next_text_that_does_not_begin_with_it() {
+    fn beyond_returns_the_first_text_after_all_with_the_prefix() {
         for (prefix, next) in [
             ("acme/", Some("acme0")),
             ("a\u{7f}", Some("a\u{80}")),

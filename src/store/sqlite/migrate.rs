@@ -1,4 +1,4 @@
-//! The schema: bringing it up to date, and what it lacks.
+//! Schema migrations.
 
 use diesel::SqliteConnection;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -28,25 +28,24 @@ mod check {
         store::sqlite::{NOT_UTF_8, refused, unopened},
     };
 
-    /// The names of the migrations that the file lacks; all of them, if there is no such file. Changes nothing and needs no
-    /// lock.
+    /// Returns the names of the pending migrations; all of them if the file does not exist. Changes nothing, and needs
+    /// no lock.
     ///
     /// # Errors
-    /// It cannot be read, or a newer version of this program wrote it.
+    /// The file cannot be read, or a newer version of this program wrote it.
     pub(in crate::store) fn pending(path: &Path) -> Result<Vec<String>, Error> {
         let applied = if path.exists() { applied(path)? } else { Vec::new() };
         let known: Vec<Box<dyn Migration<Sqlite>>> = MIGRATIONS.migrations().map_err(|error| unopened(path, &error))?;
         let version = |migration: &dyn Migration<Sqlite>| migration.name().version().to_string();
         if applied.iter().any(|applied| known.iter().all(|known| version(&**known) != *applied)) {
-            return Err(refused(path, &"a newer version of token-supervisor wrote it: use that one"));
+            return Err(refused(path, &"a newer version of token-supervisor wrote it: use that version"));
         }
-        let lacking = known.iter().filter(|known| !applied.contains(&version(&***known)));
-        let mut lacking: Vec<_> = lacking.map(|migration| migration.name().to_string()).collect();
-        lacking.sort();
-        Ok(lacking)
+        let pending = known.iter().filter(|known| !applied.contains(&version(&***known)));
+        let mut pending: Vec<_> = pending.map(|migration| migration.name().to_string()).collect();
+        pending.sort();
+        Ok(pending)
     }
 
-    /// The versions of the migrations that the file has.
     fn applied(path: &Path) -> Result<Vec<String>, Error> {
         let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
         let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;

@@ -1,6 +1,6 @@
-//! SQLite: one process, one writer thread with group commit, a few reader threads.
+//! The SQLite store: one process, one writer thread with group commit, and a few reader threads.
 //!
-//! Everything runs on threads of its own, so that no future of ours ever holds an open transaction.
+//! Every operation runs on these threads, so that no future ever holds an open transaction.
 
 mod census;
 mod list;
@@ -21,7 +21,9 @@ use std::{
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
-use super::{Answer, Census, Changed, Cursor, Expiring, Listed, Names, Page, Read, Revocation, Store};
+use super::{
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreFuture,
+};
 use crate::{
     clock::Clock,
     error::Error,
@@ -32,27 +34,27 @@ use crate::{
 pub(super) use migrate::pending;
 use threads::Jobs;
 
-/// An open SQLite store. Dropping it ends its threads after their last job.
+/// An open SQLite store. When it is dropped, its threads finish the jobs in their queues and exit.
 pub(super) struct SqliteStore {
     writer: Jobs,
     readers: Jobs,
-    /// For what reads every row, so that nobody waits behind it.
+    /// Runs the census, which reads every row, so that no other read waits behind it.
     counter: Jobs,
     clock: Clock,
 }
 
-/// Says that this process writes the store; the operating system lets go of it when the process ends.
+/// The lock of the one process that writes the store. The operating system releases it when the process exits.
 struct LockFile(File);
 
 impl Drop for LockFile {
-    /// Lets go at once: a child process that is just being started may hold the descriptor a moment longer.
+    /// Unlocks explicitly: a child process that is just being started may hold the descriptor a moment longer.
     fn drop(&mut self) {
         self.0.unlock().ok();
     }
 }
 
 impl SqliteStore {
-    /// Opens or creates the file, takes its lock and brings the schema up to date. Blocks.
+    /// Opens or creates the file, locks it and brings the schema up to date. Blocks.
     pub(super) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
         let (writer, lock) = up_to_date(path)?;
         let lock = Arc::new(lock);
@@ -72,78 +74,78 @@ fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
     Ok((connection, lock))
 }
 
-/// Brings the schema of the file up to date, and lets go of it. Blocks.
+/// Brings the schema of the file up to date and closes it. Blocks.
 #[cfg(feature = "config")]
 pub(super) fn migrate(path: &Path) -> Result<(), Error> {
     up_to_date(path).map(drop)
 }
 
-/// Cold reads are short; two threads keep one slow page from blocking them all.
+/// Reads are short; with two threads, one slow page does not block all others.
 const READERS: usize = 2;
 
 impl Store for SqliteStore {
-    fn change(&self, key: &TokenKey, change: Change) -> Answer<Changed> {
+    fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let (key, clock) = (key.clone(), self.clock.clone());
         self.writer.run(move |connection| query::change(connection, &key, &change, clock.store_time()))
     }
 
-    fn read(&self, key: &TokenKey) -> Answer<Read> {
+    fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         let (key, clock) = (key.clone(), self.clock.clone());
         self.readers.run(move |connection| {
-            Ok(Read { row: query::find(connection, &key)?.map(|found| found.row), now: clock.store_time() })
+            Ok(ReadRow { row: query::find(connection, &key)?.map(|found| found.row), now: clock.store_time() })
         })
     }
 
-    fn due(&self, by: WallTime, after: Option<Cursor>, limit: u32) -> Answer<Page> {
+    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         self.readers.run(move |connection| query::due(connection, by, after, limit))
     }
 
-    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> Answer<Vec<Expiring>> {
+    fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
     }
 
-    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> Answer<Listed> {
+    fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         let (names, clock) = (names.clone(), self.clock.clone());
         self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.store_time()))
     }
 
-    fn census(&self) -> Answer<Census> {
+    fn census(&self) -> StoreFuture<Census> {
         let clock = self.clock.clone();
         self.counter.run(move |connection| census::census(connection, clock.store_time()))
     }
 
-    fn revocations(&self, limit: u32) -> Answer<Vec<Revocation>> {
+    fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let clock = self.clock.clone();
         self.readers.run(move |connection| query::revocations(connection, clock.store_time(), limit))
     }
 
-    fn revoking(&self, revocation: &Revocation, retry_at: StoreTime) -> Answer<bool> {
+    fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
         let (id, failures) = (revocation.id, revocation.failures);
         self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
     }
 
-    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> Answer<()> {
+    fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()> {
         self.writer.run(move |connection| query::revoked(connection, id, retry_at))
     }
 
-    fn forget_spent(&self, before: StoreTime) -> Answer<()> {
+    fn forget_spent(&self, before: StoreTime) -> StoreFuture<()> {
         self.writer.run(move |connection| query::forget_spent(connection, before))
     }
 
-    fn meta(&self, name: &'static str, value: Vec<u8>) -> Answer<Vec<u8>> {
+    fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
         self.writer.run(move |connection| query::meta(connection, name, &value))
     }
 
-    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> Answer<()> {
+    fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         let name = name.to_owned();
         self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
     }
 
-    fn metas(&self, prefix: &'static str) -> Answer<Vec<(String, Vec<u8>)>> {
+    fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.readers.run(move |connection| query::metas(connection, prefix))
     }
 
-    fn close(&self) -> Answer<()> {
+    fn close(&self) -> StoreFuture<()> {
         let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {
             writer.await;
@@ -157,22 +159,22 @@ impl Store for SqliteStore {
 fn connect(path: &Path) -> Result<SqliteConnection, Error> {
     let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
     let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
-    // FULL: what was acknowledged survives a loss of power; anything less forgets rotations.
+    // FULL: an acknowledged write survives a power failure. Any other setting can lose rotated refresh tokens.
     connection
         .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
         .map_err(|error| unopened(path, &error))?;
     Ok(connection)
 }
 
-const NOT_UTF_8: &str = "its path is not UTF-8: name another by store.url";
+const NOT_UTF_8: &str = "its path is not UTF-8: set store.url to another path";
 
-/// Creates the file for its owner alone; SQLite gives its companions the same mode.
+/// Creates the file, readable only by its owner; SQLite creates its companion files with the same mode.
 fn create(path: &Path) -> std::io::Result<()> {
-    own().append(true).open(path).map(drop)
+    private().append(true).open(path).map(drop)
 }
 
-/// Files that are made are their owner's alone: whoever may read the lock could hold it.
-fn own() -> OpenOptions {
+/// Options that create files readable only by their owner: a user who can read the lock file could lock it.
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true);
     #[cfg(unix)]
@@ -184,7 +186,8 @@ fn lock(path: &Path) -> Result<LockFile, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let mut file = own().truncate(false).read(true).write(true).open(&name).map_err(|error| unopened(path, &error))?;
+    let mut file =
+        private().truncate(false).read(true).write(true).open(&name).map_err(|error| unopened(path, &error))?;
     match file.try_lock() {
         Ok(()) => {
             let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -196,7 +199,7 @@ fn lock(path: &Path) -> Result<LockFile, Error> {
             file.read_to_string(&mut holder).ok();
             let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
             Err(Error::StoreInUse(format!(
-                "store {} is in use by process {holder}: SQLite has one writing process; stop that one, or ask it",
+                "store {} is in use by process {holder}, the only one that can write to it: stop it, or ask its API",
                 path.display()
             )))
         }
@@ -212,22 +215,22 @@ fn refused(path: &Path, why: &dyn std::fmt::Display) -> Error {
     Error::Start(format!("cannot open the store {}: {why}", path.display()))
 }
 
-/// What to do, by what is there.
+/// Returns what the operator can do, depending on what is at the path.
 fn advice(path: &Path) -> &'static str {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.is_dir() {
-        "that is a folder: name a file in it by store.url"
+        "it is a folder: set store.url to a file in it"
     } else if folder.is_some_and(|folder| !folder.is_dir()) {
-        "its folder is missing: make it, or name another by store.url"
-    } else if is_something_else(path) {
-        "that is no store: restore it from its backup, or name another file by store.url"
+        "its folder is missing: create it, or set store.url to another path"
+    } else if is_foreign(path) {
+        "it is not a SQLite file: restore it from its backup, or set store.url to another path"
     } else {
-        "check the owner, mode and free space of it and its folder"
+        "check the owner and mode of the file and its folder, and the free space"
     }
 }
 
-/// A file that is neither new nor one of SQLite's.
-fn is_something_else(path: &Path) -> bool {
+/// Returns whether the file has content and is not a SQLite file.
+fn is_foreign(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut head));
     read.is_ok() && !head.is_empty() && head != *b"SQLite format 3\0"

@@ -1,4 +1,4 @@
-//! The statements.
+//! Store operations as SQL statements.
 
 use std::ops::Range;
 
@@ -9,47 +9,47 @@ use diesel::{
 
 use super::{
     statement::{Remember, UpdateGrant},
-    threads::Failure,
+    threads::JobError,
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
-        Changed, Cursor, Expiring, Page, Revocation, StoreError,
-        record::{Record, expires},
+        Changed, DueCursor, DuePage, Expiring, QueuedRevocation, StoreError,
+        record::{GrantRecord, expires},
         schema::{fingerprints, grants, meta, purged, revocations},
     },
 };
 
-/// A row with what its next write compares.
+/// A row with the id and revision that its next write compares.
 pub(super) struct Stored {
     pub(super) row: Row,
     pub(super) id: i64,
     pub(super) revision: i64,
 }
 
-pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, Failure> {
+pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, JobError> {
     let found = grants::table
         .filter(grants::idp.eq(key.idp()))
         .filter(grants::user_id.eq(key.user()))
         .filter(grants::account.eq(key.account_name()))
-        .select((grants::id, grants::revision, Record::as_select()))
-        // Not `first`: SQLite plans a statement again whenever its LIMIT is bound.
-        .get_result::<(i64, i64, Record)>(connection)
+        .select((grants::id, grants::revision, GrantRecord::as_select()))
+        // Not `first`: SQLite plans a statement anew each time its LIMIT is bound.
+        .get_result::<(i64, i64, GrantRecord)>(connection)
         .optional()?;
-    let stored = |(id, revision, record): (i64, i64, Record)| {
-        Ok(Stored { row: record.into_row(key.clone()).map_err(Failure::Store)?, id, revision })
+    let stored = |(id, revision, record): (i64, i64, GrantRecord)| {
+        Ok(Stored { row: record.into_row(key.clone()).map_err(JobError::Store)?, id, revision })
     };
     found.map(stored).transpose()
 }
 
-/// Reads, applies, writes. To be called in a transaction.
+/// Reads the row, applies the change and writes the result. Must run in a transaction.
 pub(super) fn change(
     connection: &mut SqliteConnection,
     key: &TokenKey,
     change: &Change,
     now: StoreTime,
-) -> Result<Changed, Failure> {
+) -> Result<Changed, JobError> {
     let stored = find(connection, key)?;
     let id = stored.as_ref().map(|stored| stored.id);
     let known = match (change.looks_up(stored.is_some()), &stored) {
@@ -95,7 +95,7 @@ fn known(
     Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
 }
 
-/// What became of the tokens of a disconnected row. Another tombstone with one of them may be revoking it.
+/// Looks up the tokens of a disconnected row. Another tombstone that holds one of them may be revoking it.
 fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<LookupResult> {
     let mut unrevoked = true;
     for Spendable { sealed, fingerprint } in row.refresh_tokens() {
@@ -129,7 +129,7 @@ fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
         .filter(fingerprints::spent.eq(true))
 }
 
-/// Where the store keeps the generation above which new rows start.
+/// The name of the generation above which new rows start.
 const FLOOR: &str = "generation_floor";
 
 fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
@@ -138,22 +138,22 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
     Ok(bytes.map_or(0, u64::from_le_bytes))
 }
 
-/// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that
-/// the comparison fails only if something writes past this process's writer.
-pub(super) fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, Failure> {
+/// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that the
+/// comparison fails only if another program writes past this process's writer.
+pub(super) fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, JobError> {
     if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
         return Err(StoreError::Conflict.into());
     }
     Ok(id)
 }
 
-fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, Failure> {
-    // SQLite would give the number of a row that is gone, if that was the last, to the next one.
+fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, JobError> {
+    // SQLite would assign the id of a purged row again if it was the largest.
     let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
     let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
     let id = last.max(gone).unwrap_or(0) + 1;
     Ok(diesel::insert_into(grants::table)
-        .values((grants::id.eq(id), Record::from(row), grants::revision.eq(1)))
+        .values((grants::id.eq(id), GrantRecord::from(row), grants::revision.eq(1)))
         .returning(grants::id)
         .get_result(connection)?)
 }
@@ -193,7 +193,6 @@ fn purge(connection: &mut SqliteConnection, key: &TokenKey, id: i64, floor: Gene
         .map(drop)
 }
 
-/// What stands for a key that is gone.
 fn hash(key: &TokenKey) -> i64 {
     key.stable_hash().cast_signed()
 }
@@ -215,7 +214,7 @@ fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [
         .filter(revocations::token.eq(token))
 }
 
-/// Queues a revocation, unless it is queued already: a late answer may be brought several times.
+/// Queues a revocation, unless it is queued already: a late response may be committed several times.
 fn queue_revocation(
     connection: &mut SqliteConnection,
     key: &TokenKey,
@@ -252,10 +251,10 @@ fn remember(
 pub(super) fn due(
     connection: &mut SqliteConnection,
     by: WallTime,
-    after: Option<Cursor>,
+    after: Option<DueCursor>,
     limit: u32,
-) -> Result<Page, Failure> {
-    let after = after.unwrap_or(Cursor { wake_at: i64::MIN, id: 0 });
+) -> Result<DuePage, JobError> {
+    let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
     let beyond = grants::wake_at.gt(after.wake_at).or(grants::wake_at.eq(after.wake_at).and(grants::id.gt(after.id)));
     let found = grants::table
         .filter(grants::wake_at.le(by.0))
@@ -265,9 +264,10 @@ pub(super) fn due(
         .limit(limit.into())
         .select((grants::wake_at.assume_not_null(), grants::id, grants::idp, grants::user_id, grants::account))
         .load::<(i64, i64, String, String, String)>(connection)?;
-    let next = found.last().filter(|_| found.len() == limit as usize).map(|row| Cursor { wake_at: row.0, id: row.1 });
+    let next =
+        found.last().filter(|_| found.len() == limit as usize).map(|row| DueCursor { wake_at: row.0, id: row.1 });
     let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::at(idp).user(user).account(account)).collect();
-    Ok(Page { keys, next })
+    Ok(DuePage { keys, next })
 }
 
 pub(super) fn expiring(
@@ -275,7 +275,7 @@ pub(super) fn expiring(
     noticed: &Range<StoreTime>,
     after: Option<&Expiring>,
     limit: u32,
-) -> Result<Vec<Expiring>, Failure> {
+) -> Result<Vec<Expiring>, JobError> {
     let found = grants::table
         .filter(grants::id.gt(after.map_or(0, |last| last.id)))
         .filter(grants::notice_at.ge(noticed.start.0))
@@ -290,11 +290,11 @@ pub(super) fn expiring(
             grants::refresh_expires_at,
         ))
         .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
-    let expiring = |((id, idp, user, account), grant_id, ends)| Expiring {
+    let expiring = |((id, idp, user, account), grant_id, expires_at)| Expiring {
         id,
         key: TokenKey::at(idp).user(user).account(account),
         grant_id,
-        refresh_expires: expires(ends),
+        refresh_expires: expires(expires_at),
     };
     Ok(found.into_iter().map(expiring).collect())
 }
@@ -303,18 +303,20 @@ pub(super) fn revocations(
     connection: &mut SqliteConnection,
     now: StoreTime,
     limit: u32,
-) -> Result<Vec<Revocation>, Failure> {
+) -> Result<Vec<QueuedRevocation>, JobError> {
     let found = revocations::table
         .filter(revocations::due_at.le(now.0))
         .order((revocations::due_at, revocations::id))
         .limit(limit.into())
         .load::<(i64, String, String, String, Vec<u8>, i64, i32)>(connection)?;
     let revocation =
-        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| Revocation {
-            id,
-            key: TokenKey::at(idp).user(user).account(account),
-            token: Sealed(token),
-            failures: failures.try_into().unwrap_or(0),
+        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| {
+            QueuedRevocation {
+                id,
+                key: TokenKey::at(idp).user(user).account(account),
+                token: Sealed(token),
+                failures: failures.try_into().unwrap_or(0),
+            }
         };
     Ok(found.into_iter().map(revocation).collect())
 }
@@ -324,7 +326,7 @@ pub(super) fn revoking(
     id: i64,
     failures: u32,
     retry_at: StoreTime,
-) -> Result<bool, Failure> {
+) -> Result<bool, JobError> {
     let as_listed = revocations::table.find(id).filter(revocations::failures.eq(failures.cast_signed()));
     let begun = diesel::update(as_listed)
         .set((revocations::due_at.eq(retry_at.0), revocations::failures.eq(revocations::failures + 1)))
@@ -332,7 +334,7 @@ pub(super) fn revoking(
     Ok(begun == 1)
 }
 
-pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<StoreTime>) -> Result<(), Failure> {
+pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Option<StoreTime>) -> Result<(), JobError> {
     let row = revocations::table.find(id);
     match retry_at {
         None => diesel::delete(row).execute(connection)?,
@@ -341,13 +343,13 @@ pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Opti
     Ok(())
 }
 
-pub(super) fn forget_spent(connection: &mut SqliteConnection, before: StoreTime) -> Result<(), Failure> {
+pub(super) fn forget_spent(connection: &mut SqliteConnection, before: StoreTime) -> Result<(), JobError> {
     let old = fingerprints::table.filter(fingerprints::connected.eq(false)).filter(fingerprints::at.lt(before.0));
     diesel::delete(old).execute(connection)?;
     Ok(())
 }
 
-pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, Failure> {
+pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, JobError> {
     diesel::insert_into(meta::table)
         .values((meta::name.eq(name), meta::value.eq(value)))
         .on_conflict_do_nothing()
@@ -355,7 +357,7 @@ pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) 
     Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
 }
 
-pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), Failure> {
+pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), JobError> {
     match value {
         None => diesel::delete(meta::table.find(name)).execute(connection)?,
         Some(value) => diesel::replace_into(meta::table)
@@ -365,7 +367,7 @@ pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Opt
     Ok(())
 }
 
-pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JobError> {
     let from = meta::table.filter(meta::name.ge(prefix)).order(meta::name);
     let found = from.load::<(String, Vec<u8>)>(connection)?.into_iter();
     Ok(found.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())

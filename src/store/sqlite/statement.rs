@@ -1,7 +1,7 @@
 //! The statements that every refresh executes, prepared once.
 //!
-//! Diesel takes each of its own `UPDATE`s and upserts for a new text and has SQLite parse it every time, which
-//! costs more than executing it. These always have the same text, and say so.
+//! Diesel does not cache its own `UPDATE`s and upserts, so SQLite parses them every time, which costs more than
+//! executing them. The statements here always have the same text, and their `QueryId` tells diesel so.
 
 use diesel::{
     prelude::*,
@@ -12,12 +12,12 @@ use diesel::{
 
 use crate::{
     model::Row,
-    store::record::{Content, Record},
+    store::record::{Content, GrantRecord},
 };
 
 type Columns = <Content as AsChangeset>::Changeset;
 
-/// Writes a row if nobody has written it since it was read.
+/// Writes a row if its revision has not changed since it was read.
 pub(super) struct UpdateGrant {
     columns: Columns,
     id: i64,
@@ -26,7 +26,7 @@ pub(super) struct UpdateGrant {
 
 impl UpdateGrant {
     pub(super) fn new(id: i64, revision: i64, row: &Row) -> Self {
-        Self { columns: Record::from(row).content.as_changeset(), id, revision }
+        Self { columns: GrantRecord::from(row).content.as_changeset(), id, revision }
     }
 }
 
@@ -41,7 +41,7 @@ impl QueryFragment<Sqlite> for UpdateGrant {
     }
 }
 
-/// Notes that a refresh token was connected or spent.
+/// Records that a refresh token was connected or spent.
 pub(super) struct Remember {
     pub(super) fingerprint: Vec<u8>,
     pub(super) grant: i64,
@@ -69,7 +69,7 @@ impl QueryFragment<Sqlite> for Remember {
     }
 }
 
-/// The same text for every value: its type stands for it in the cache of prepared statements.
+/// Makes the type of a statement its key in the cache of prepared statements: its text is the same for every value.
 macro_rules! prepared_once {
     ($($statement:ty),*) => {
         $(impl QueryId for $statement {

@@ -26,7 +26,7 @@ fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
 }
 
 #[test]
-fn a_url_that_names_no_file_is_refused_with_what_to_write_instead() {
+fn a_url_without_a_file_is_refused_with_the_correct_form() {
     for url in ["sqlite://:memory:", "sqlite::memory:", "sqlite://", "sqlite:", "mysql://db/tokens", "tokens.db", ""] {
         let error = open(url, &clock()).err().unwrap();
         assert!(matches!(error, Error::Configuration(_)), "{url}");
@@ -35,7 +35,7 @@ fn a_url_that_names_no_file_is_refused_with_what_to_write_instead() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_named() {
+fn an_error_names_the_file_that_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing").join("tokens.db");
     let error = open(&format!("sqlite://{}", missing.display()), &clock()).err().unwrap().to_string();
@@ -47,7 +47,7 @@ fn a_file_that_cannot_be_opened_is_named() {
 }
 
 #[tokio::test]
-async fn a_second_writer_is_refused_and_told_who_the_first_is() {
+async fn a_second_process_is_refused_with_the_id_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("tokens.db").display());
     let first = open(&url, &clock()).unwrap();
@@ -59,7 +59,7 @@ async fn a_second_writer_is_refused_and_told_who_the_first_is() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_files_are_for_their_owner_alone() {
+async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let store = open(&format!("sqlite:{}", folder.path().join("tokens.db").display()), &clock()).unwrap();
@@ -71,13 +71,13 @@ async fn the_files_are_for_their_owner_alone() {
     }
 }
 
-/// Another connection to a store's file, to spoil it.
-fn spoil(path: &Path, statement: &str) {
+/// Executes a statement on a connection of its own, to corrupt a row.
+fn corrupt(path: &Path, statement: &str) {
     SqliteConnection::establish(path.to_str().unwrap()).unwrap().batch_execute(statement).unwrap();
 }
 
 #[tokio::test]
-async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
+async fn a_corrupt_row_fails_only_its_own_operations_and_names_its_column() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     let store = open(&format!("sqlite://{}", path.display()), &clock()).unwrap();
@@ -85,7 +85,7 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
     let (bob, second) = connecting("bob", 2);
     let grant_id = store.change(&alice, first).await.unwrap().row.unwrap().grant_id;
     store.change(&bob, second).await.unwrap();
-    let spoiled = [
+    let corruptions = [
         ("intent", "'{'"),
         ("verdict", "'7'"),
         ("incarnation", "x'00'"),
@@ -100,9 +100,9 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
         ("last_error", "'[]'"),
         ("committed_by", "'nobody'"),
     ];
-    for (column, value) in spoiled {
-        spoil(&path, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM grants WHERE user_id = 'alice';");
-        spoil(&path, &format!("UPDATE grants SET {column} = {value} WHERE user_id = 'alice';"));
+    for (column, value) in corruptions {
+        corrupt(&path, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT * FROM grants WHERE user_id = 'alice';");
+        corrupt(&path, &format!("UPDATE grants SET {column} = {value} WHERE user_id = 'alice';"));
         let require = || Change::RequireReconnect { reason: "left".to_owned() };
         let (read, changed) = (store.read(&alice), store.change(&alice, require()));
         let (neighbour, other) = (store.read(&bob), store.change(&bob, require()));
@@ -114,7 +114,7 @@ async fn a_corrupt_row_is_named_and_breaks_nobody_else() {
         assert!(neighbour.await.unwrap().row.is_some());
         assert_eq!(other.await.unwrap().reply, ChangeReply::Done);
         assert_eq!(store.due(WallTime(i64::MAX), None, 9).await.unwrap().keys, std::slice::from_ref(&alice));
-        spoil(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
+        corrupt(&path, &format!("UPDATE grants SET {column} = (SELECT {column} FROM kept) WHERE user_id = 'alice';"));
     }
     assert!(store.read(&alice).await.unwrap().row.is_some());
 }
@@ -135,24 +135,24 @@ async fn a_row_that_was_written_since_it_was_read_is_a_conflict_and_stays_as_it_
 }
 
 #[tokio::test]
-async fn a_lost_comparison_is_tried_again_at_once_and_not_for_ever() {
+async fn a_lost_comparison_is_retried_at_once_and_not_for_ever() {
     for (losses, expected, tries) in [(0, Ok(()), 1), (3, Ok(()), 4), (99, Err(StoreError::Conflict), 9)] {
         let tried = Arc::new(AtomicU32::new(0));
         let count = tried.clone();
-        let answer = past_conflicts(move || {
+        let result = past_conflicts(move || {
             let lost = count.fetch_add(1, Ordering::Relaxed) < losses;
             Box::pin(async move { if lost { Err(StoreError::Conflict) } else { Ok(()) } })
         });
-        assert_eq!((answer.await, tried.load(Ordering::Relaxed)), (expected, tries));
+        assert_eq!((result.await, tried.load(Ordering::Relaxed)), (expected, tries));
     }
 }
 
 #[tokio::test]
-async fn a_job_that_the_database_refuses_does_not_take_its_batch_along() {
+async fn a_job_that_the_database_refuses_does_not_fail_its_batch() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), &clock()).unwrap();
-    // All are asked for before the first is awaited, so that they share transactions. The 21st brings the
-    // public id of the 6th.
+    // All are requested before the first is awaited, so that they share transactions. The 21st has the grant id of
+    // the 6th.
     let (changes, keys): (Vec<_>, Vec<_>) = (0..30_u8)
         .map(|number| {
             let (key, change) = connecting(&format!("user-{number}"), number);
@@ -168,13 +168,13 @@ async fn a_job_that_the_database_refuses_does_not_take_its_batch_along() {
 }
 
 #[test]
-fn what_every_refresh_executes_is_prepared_once() {
+fn the_statements_of_a_refresh_are_prepared_once() {
     use diesel::connection::{Instrumentation, InstrumentationEvent};
     use std::sync::{Mutex, PoisonError};
 
-    struct Cached(Arc<Mutex<Vec<String>>>);
+    struct CacheLog(Arc<Mutex<Vec<String>>>);
 
-    impl Instrumentation for Cached {
+    impl Instrumentation for CacheLog {
         fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
             if let InstrumentationEvent::CacheQuery { sql, .. } = event {
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sql.to_owned());
@@ -186,7 +186,7 @@ fn what_every_refresh_executes_is_prepared_once() {
     let mut connection = super::connect(&folder.path().join("tokens.db")).unwrap();
     migrate::run(&mut connection).unwrap();
     let cached = Arc::new(Mutex::new(Vec::new()));
-    connection.set_instrumentation(Cached(cached.clone()));
+    connection.set_instrumentation(CacheLog(cached.clone()));
     for number in 1..5 {
         let (key, change) = connecting("alice", number);
         query::change(&mut connection, &key, &change, StoreTime(0)).ok().unwrap();
@@ -199,9 +199,9 @@ fn what_every_refresh_executes_is_prepared_once() {
 }
 
 #[test]
-fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
+fn a_page_of_a_listing_uses_an_index_and_no_sort() {
     #[derive(diesel::QueryableByName)]
-    struct Step {
+    struct PlanStep {
         #[diesel(sql_type = diesel::sql_types::Text)]
         detail: String,
     }
@@ -224,7 +224,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
     ] {
         let query = diesel::debug_query::<diesel::sqlite::Sqlite, _>(&list::page(&names, after, 9)).to_string();
         let statement = query.split("--").next().unwrap();
-        let plan: Vec<Step> =
+        let plan: Vec<PlanStep> =
             diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(&mut connection).unwrap();
         let plan: Vec<_> = plan.into_iter().map(|step| step.detail).collect();
         assert!(plan.len() == 1 && plan[0].contains(found_by), "{found_by}: {plan:?}");
@@ -233,7 +233,7 @@ fn a_page_of_a_listing_is_searched_for_and_not_sorted() {
 
 #[cfg(feature = "config")]
 #[test]
-fn what_a_schema_lacks_is_told_without_touching_it() {
+fn pending_migrations_are_listed_without_changing_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
     assert!(!pending(&path).unwrap().is_empty() && !path.exists());

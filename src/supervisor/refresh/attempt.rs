@@ -26,7 +26,7 @@ use crate::{
         attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
         resolve::Resolution,
     },
-    store::{Answer, Changed, StoreError},
+    store::{Changed, StoreError, StoreFuture},
     supervisor::{
         by::By,
         jitter::random,
@@ -48,7 +48,7 @@ pub(super) struct Attempt {
     slot: Option<Slot>,
     claim: Option<(Change, BootTime)>,
     landing: Option<seal::Landing>,
-    commit: Option<Answer<Changed>>,
+    commit: Option<StoreFuture<Changed>>,
     journaled: bool,
     resolved: Option<Resolution>,
     counters: Arc<IdpCounters>,
@@ -366,7 +366,7 @@ impl Attempt {
     async fn journal(&mut self) -> Option<AttemptEvent> {
         let landing = self.landing.as_ref()?;
         let payload = serde_json::to_vec(&landing.commit).expect("plain structs have a JSON form");
-        let entry = crate::journal::Entry { key: self.key.clone(), attempt: self.id, payload };
+        let entry = crate::journal::JournalEntry { key: self.key.clone(), attempt: self.id, payload };
         let journal = self.ports.journal.clone();
         let written = self.ports.runtime.spawn_blocking(move || journal.append(entry)).await;
         self.journaled = matches!(written, Ok(Ok(())));

@@ -8,7 +8,7 @@ use crate::{
     metrics::count,
     model::{Id, TokenKey},
     protocol::{Change, ChangeReply, Commit},
-    store::{Answer, StoreError},
+    store::{StoreError, StoreFuture},
     supervisor::{by::By, jitter::random},
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn mark(ports: &Ports, attempt: Id) {
 }
 
 /// Repeats an operation until the store responds; `None` if the row cannot be read.
-pub(super) async fn until_stored<T>(ports: &Ports, operation: impl Fn() -> Answer<T>) -> Option<T> {
+pub(super) async fn until_stored<T>(ports: &Ports, operation: impl Fn() -> StoreFuture<T>) -> Option<T> {
     let mut failures = 0;
     loop {
         match operation().await {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     idp::{Observation, Priority, delay},
     model::{StoreTime, TokenKey},
-    store::{Revocation, StoreError},
+    store::{QueuedRevocation, StoreError},
     supervisor::{
         by::By,
         command::Purge,
@@ -74,7 +74,7 @@ impl Revoker {
     }
 
     /// Revokes one refresh token. It is due again at `retry_at` if this process dies meanwhile.
-    async fn revoke(&self, revocation: &Revocation, retry_at: StoreTime) -> Result<Revoked, StoreError> {
+    async fn revoke(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> Result<Revoked, StoreError> {
         let ports = self.refresher.ports();
         let idp = revocation.key.idp();
         let Some(provider) = ports.providers.get(idp) else { return Ok(Revoked::Later(None)) };

@@ -133,8 +133,8 @@ fn a_store_that_cannot_be_opened_is_explained() {
     fs::write(world.folder.path().join("file"), "").unwrap();
     let (store, journal) = ("TOKEN_SUPERVISOR__STORE__URL", "TOKEN_SUPERVISOR__JOURNAL__DIR");
     for (setting, value, advice, what) in [
-        (store, "sqlite://folder", "name a file in it by store.url", "store"),
-        (store, "sqlite://missing/x.db", "its folder is missing: make it", "store"),
+        (store, "sqlite://folder", "set store.url to a file in it", "store"),
+        (store, "sqlite://missing/x.db", "its folder is missing: create it", "store"),
         (store, "sqlite://notes", "restore it from its backup", "store"),
         (journal, "file", "of the journal's directory", "journal"),
     ] {
