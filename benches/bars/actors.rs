@@ -1,4 +1,4 @@
-//! Through the actors: two hops, and very many callers at once.
+//! Requests through the actors: two hops, and many concurrent callers.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) async fn run(size: Size) {
     stage.supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
-/// The second of two bare actors: answers.
+/// The second of two bare actors, which replies.
 struct Last;
 
 impl Actor for Last {
@@ -31,7 +31,7 @@ impl Actor for Last {
     }
 }
 
-/// The first of two bare actors: passes on.
+/// The first of two bare actors, which forwards.
 struct First(Addr<Last>);
 
 impl Actor for First {
@@ -62,7 +62,7 @@ impl Handler<Ask> for Last {
     }
 }
 
-/// A command that always goes through registry and token actor, beside two bare actors on a thread of their own.
+/// Measures a command that always goes through registry and token actor, beside two bare actors on their own thread.
 async fn hops(stage: &Stage, keys: &[TokenKey], size: Size) {
     let (started, first) = oneshot::channel();
     std::thread::spawn(|| {
@@ -86,12 +86,12 @@ async fn hops(stage: &Stage, keys: &[TokenKey], size: Size) {
             let started = now();
             for some in asked.chunks(at_once) {
                 let ask = |_: &&TokenKey| {
-                    let (reply, answer) = oneshot::channel();
+                    let (reply, replied) = oneshot::channel();
                     first.try_send(Ask(reply)).ok();
-                    answer
+                    replied
                 };
-                for answer in join_all(some.iter().map(ask)).await {
-                    answer.expect("an answer");
+                for replied in join_all(some.iter().map(ask)).await {
+                    replied.expect("a reply");
                 }
             }
             bare.push(started.elapsed() / asked.len() as u32);
@@ -100,7 +100,7 @@ async fn hops(stage: &Stage, keys: &[TokenKey], size: Size) {
     }
 }
 
-/// So many callers of one token that must be refreshed, beside one.
+/// Measures many callers of one token that must be refreshed, beside one caller.
 async fn crowd(stage: &Stage, keys: &[TokenKey], size: Size) {
     let (mut many, mut one) = (Vec::new(), Vec::new());
     let (supervisor, requests) = (&stage.supervisor, stage.sim.requests());

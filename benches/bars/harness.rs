@@ -1,4 +1,4 @@
-//! Measuring two things in turns, and a line of output for it.
+//! Measures two things in turns and prints the result.
 
 use std::{
     hint::black_box,
@@ -30,7 +30,7 @@ pub(crate) fn short(time: Duration) -> String {
     }
 }
 
-/// Both measured in turns; the medians.
+/// Measures both in turns and returns the medians.
 pub(crate) fn turns(
     rounds: usize,
     ours: impl Fn() -> Duration,
@@ -45,7 +45,7 @@ pub(crate) fn median(mut figures: Vec<Duration>) -> Duration {
     figures[figures.len() / 2]
 }
 
-/// The nanoseconds of one of many, by the thread's own time: what else runs on the machine is left out.
+/// Returns the CPU time of the thread for one of many reads, so that other processes do not count.
 pub(crate) fn each<T>(order: &[usize], mut read: impl FnMut(usize) -> T) -> Duration {
     let started = thread_time();
     for &at in order {
@@ -64,7 +64,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The same random order in every run.
+/// Returns the same random order in every run.
 pub(crate) fn shuffled(count: usize) -> Vec<usize> {
     let mut order: Vec<_> = (0..count).collect();
     let mut seed: u64 = 1;

@@ -1,4 +1,4 @@
-//! Reading a token that is good: with many keys, with one that is held, on several cores.
+//! Reads of a valid token: with many keys, through a watch, on several cores.
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
@@ -18,11 +18,11 @@ use crate::{
     harness::{each, row, shuffled, turns},
 };
 
-/// The yardstick's map hashes as ours does: keys bring their hash along.
+/// The hasher of the yardstick's map. As in the supervisor's map, keys bring their hash.
 #[derive(Default)]
-struct Cached(u64);
+struct KeyHasher(u64);
 
-impl Hasher for Cached {
+impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -34,7 +34,7 @@ impl Hasher for Cached {
     }
 }
 
-type Map = papaya::HashMap<TokenKey, Arc<Token>, BuildHasherDefault<Cached>>;
+type Map = papaya::HashMap<TokenKey, Arc<Token>, BuildHasherDefault<KeyHasher>>;
 
 pub(crate) async fn run(size: Size) {
     let stage = Stage::new().await;
@@ -58,9 +58,9 @@ pub(crate) async fn run(size: Size) {
 
     let watch = supervisor.watch(&keys[0]).await.expect("a watch");
     let cell = ArcSwapOption::from(Some(Arc::new(watch.token().expect("a token"))));
-    let held = || each(&order, |_| watch.token().expect("a token"));
+    let watched = || each(&order, |_| watch.token().expect("a token"));
     let load = || each(&order, |_| cell.load_full().expect("a token"));
-    row("watch.token(), beside ArcSwap", turns(size.rounds, held, load), "<= 3");
+    row("watch.token(), beside ArcSwap", turns(size.rounds, watched, load), "<= 3");
 
     let alone = || threads(1, supervisor, &keys, &order);
     let together = || threads(2, supervisor, &keys, &order);
@@ -68,18 +68,18 @@ pub(crate) async fn run(size: Size) {
     supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
-/// What `.await` does with a future that is ready.
+/// Polls a ready future as `.await` does.
 #[inline]
 fn at_first_poll<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("a good token is there at first poll"),
+        Poll::Pending => panic!("a valid token is ready at the first poll"),
     }
 }
 
 fn threads(count: usize, supervisor: &TokenSupervisor, keys: &[TokenKey], order: &[usize]) -> Duration {
     std::thread::scope(|scope| {
-        // Each in an order of its own: readers that walk in step would measure how they wait for each other.
+        // Each thread reads in an order of its own: readers in step would wait for each other.
         let read = |thread: usize| {
             let (behind, before) = order.split_at(order.len() * thread / count);
             move || each(&[before, behind].concat(), |at| supervisor.cached(&keys[at]).expect("a token"))
@@ -89,7 +89,7 @@ fn threads(count: usize, supervisor: &TokenSupervisor, keys: &[TokenKey], order:
     })
 }
 
-/// Nothing but reads of one key, in a function that callgrind can be pointed at.
+/// Only reads one key, in a function that callgrind can select.
 pub(crate) async fn reads_alone(reads: usize) {
     let stage = Stage::new().await;
     let keys = stage.connect(1).await;

@@ -1,5 +1,5 @@
-//! The token route of the real server, as a process of its own, beside a bare actix-web route in another one that
-//! answers with the same bytes.
+//! The token route of the real server in a process of its own, beside a bare actix-web route in another process that
+//! responds with the same bytes.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -25,17 +25,17 @@ use crate::{
     harness::{figure, median, now, row, short},
 };
 
-/// As many as the server.
+/// As many workers as the server has.
 const WORKERS: usize = 2;
 const CONNECTIONS: usize = 32;
 const ROUNDS: usize = 5;
 
 pub(crate) async fn run(size: Size) {
     let ours = Server::ours();
-    let (_, answer) = Connection::open(&ours).await.ask().await;
-    let body = answer.split("\r\n\r\n").nth(1).expect("a body").to_owned();
+    let (_, response) = Connection::open(&ours).await.ask().await;
+    let body = response.split("\r\n\r\n").nth(1).expect("a body").to_owned();
     let bare = Server::bare(&body);
-    // One alone waits for the other side most of the time: an eighth of the requests takes as long.
+    // A single connection mostly waits for the other side: an eighth of the requests takes as long.
     let alone = ("a token over HTTP, bare actix-web", 1, size.requests / 8);
     for (what, connections, requests) in [alone, ("the same, 32 connections", CONNECTIONS, size.requests)] {
         let (mut measured, mut yardstick) = (Vec::new(), Vec::new());
@@ -46,19 +46,19 @@ pub(crate) async fn run(size: Size) {
         let each = |loads: &[Load]| median(loads.iter().map(|load| load.each).collect());
         row(what, (each(&measured), each(&yardstick)), "-");
         let slowest = |loads: &[Load]| short(median(loads.iter().map(|load| load.p99).collect()));
-        figure("  99th of 100 answers, ours", &slowest(&measured), "-");
-        figure("  99th of 100 answers, bare", &slowest(&yardstick), "-");
+        figure("  99th percentile, ours", &slowest(&measured), "-");
+        figure("  99th percentile, bare", &slowest(&yardstick), "-");
     }
 }
 
-/// What a round of requests took.
+/// The times of a round of requests.
 struct Load {
-    /// Of all requests together, for each.
+    /// The time of the round divided by its requests.
     each: Duration,
     p99: Duration,
 }
 
-/// So many requests in all, each connection one after the other.
+/// Sends `requests` requests, one after the other on each connection.
 async fn load(server: &Server, connections: usize, requests: usize) -> Load {
     let mut opened = Vec::new();
     for _ in 0..connections {
@@ -74,13 +74,13 @@ async fn load(server: &Server, connections: usize, requests: usize) -> Load {
             latencies
         })
     });
-    let mut latencies: Vec<_> = join_all(all).await.into_iter().flat_map(|of_one| of_one.expect("answers")).collect();
+    let mut latencies: Vec<_> = join_all(all).await.into_iter().flat_map(|of_one| of_one.expect("responses")).collect();
     let each = started.elapsed() / latencies.len() as u32;
     latencies.sort_unstable();
     Load { each, p99: latencies[latencies.len() * 99 / 100] }
 }
 
-/// A connection that is kept.
+/// A connection that is kept alive.
 struct Connection {
     stream: TcpStream,
     request: String,
@@ -98,23 +98,23 @@ impl Connection {
         Self { stream, request, buffer: Vec::new() }
     }
 
-    /// How long the answer took, and the answer.
+    /// Sends the request and returns the time and the response.
     async fn ask(&mut self) -> (Duration, String) {
         let started = now();
         self.stream.write_all(self.request.as_bytes()).await.expect("a request");
         self.buffer.clear();
         loop {
-            let read = self.stream.read_buf(&mut self.buffer).await.expect("an answer");
-            assert!(read > 0, "the answer broke off");
-            if let Some(answer) = whole(&self.buffer) {
-                assert!(answer.starts_with("HTTP/1.1 200"), "it is answered with a token");
-                return (started.elapsed(), answer.to_owned());
+            let read = self.stream.read_buf(&mut self.buffer).await.expect("a response");
+            assert!(read > 0, "the response broke off");
+            if let Some(response) = whole(&self.buffer) {
+                assert!(response.starts_with("HTTP/1.1 200"), "the response is a token");
+                return (started.elapsed(), response.to_owned());
             }
         }
     }
 }
 
-/// The answer, once it is there.
+/// Returns the response once it is complete.
 fn whole(buffer: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(buffer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -123,7 +123,7 @@ fn whole(buffer: &[u8]) -> Option<&str> {
     (body.len() == length?).then_some(text)
 }
 
-/// A process that answers; killed in the end.
+/// A server process, killed when dropped.
 struct Server {
     child: Child,
     address: String,
@@ -132,7 +132,7 @@ struct Server {
 }
 
 impl Server {
-    /// `token-supervisor serve`, with one grant that is good for a day.
+    /// Starts `token-supervisor serve` with one grant that is valid for a day.
     fn ours() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         program(folder.path(), &["init", "--idp", "gitlab"]).output().expect("init");
@@ -145,12 +145,12 @@ impl Server {
         assert!(connect.wait().expect("connect").success());
         let serve = program(folder.path(), &["serve", "--json"]);
         Self::started(serve, folder, key, |line| {
-            let serving: serde_json::Value = serde_json::from_slice(line).expect("what it serves");
+            let serving: serde_json::Value = serde_json::from_slice(line).expect("the addresses");
             serving["serving"][0].as_str().expect("an address").trim_start_matches("http://").to_owned()
         })
     }
 
-    /// This program, told to be the yardstick.
+    /// Starts this program as the yardstick.
     fn bare(body: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args(["--bare", body]);
@@ -186,14 +186,14 @@ fn program(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// The yardstick: says where it listens, and answers until it is killed.
+/// The yardstick: prints its address and responds until it is killed.
 pub(crate) fn bare(body: String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     println!("{}", listener.local_addr().expect("an address"));
     let body = web::Bytes::from(body);
     let app = move || {
         let body = body.clone();
-        let answer = move || {
+        let respond = move || {
             let body = body.clone();
             async move {
                 HttpResponse::Ok()
@@ -204,8 +204,8 @@ pub(crate) fn bare(body: String) {
                     .body(body)
             }
         };
-        App::new().route("/v1/grants/{idp}/{user}/token", web::get().to(answer))
+        App::new().route("/v1/grants/{idp}/{user}/token", web::get().to(respond))
     };
     let server = HttpServer::new(app).workers(WORKERS).listen(listener).expect("a listener").run();
-    actix::System::new().block_on(server).expect("it serves");
+    actix::System::new().block_on(server).expect("the server runs");
 }

@@ -1,8 +1,8 @@
-//! What one process costs, each figure beside its yardstick: measured in turns, in one process and one run.
+//! The cost of one process. Each figure has a yardstick that is measured in turns with it, in one process and one run.
 //!
-//! `cargo bench --bench bars` prints measured, yardstick, ratio and bar. `-- --smoke` only shows that it runs,
-//! `-- hot rows` runs the parts named, `-- --hot 1000000` does nothing but read (for callgrind). Figures of a noisy
-//! machine differ by a fifth from run to run: compare ratios, not nanoseconds. See BENCHMARKING.md.
+//! `cargo bench --bench bars` prints measurement, yardstick, ratio and bar. `-- --smoke` only shows that the bench
+//! runs, `-- hot rows` runs the named parts, `-- --hot 1000000` only reads (for callgrind). Figures of a noisy machine
+//! differ by a fifth between runs: compare ratios, not nanoseconds. See BENCHMARKING.md.
 
 mod actors;
 mod harness;
@@ -21,7 +21,7 @@ use token_supervisor::{
     testing::{Profile, SimulatedIdp},
 };
 
-/// How much is measured.
+/// The size of a measurement.
 #[derive(Clone, Copy)]
 struct Size {
     /// Live keys.
@@ -94,7 +94,7 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        // Every refresh token is spent once, and the tokens outlive the bench.
+        // Each refresh token is spent once, and the tokens outlive the bench.
         let profile = Profile::bitbucket().access_lifetime(Duration::from_secs(3_600 * 24));
         let sim = SimulatedIdp::start(profile).expect("a simulated provider");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -103,7 +103,7 @@ impl Stage {
         Self { folder, keyring, sim, supervisor }
     }
 
-    /// Connects so many users.
+    /// Connects `count` users.
     async fn connect(&self, count: usize) -> Vec<TokenKey> {
         let keys: Vec<_> =
             (0..count).map(|number| TokenKey::at("idp").user(format!("user-{number}@example.com"))).collect();
@@ -119,7 +119,7 @@ impl Stage {
         keys
     }
 
-    /// Ends the supervisor and starts another one on the same store: every grant sleeps.
+    /// Shuts down the supervisor and starts another one on the same store, so that no grant has an actor.
     async fn restart(&mut self) {
         self.supervisor.shutdown(Duration::from_secs(60)).await;
         self.supervisor = builder(&self.folder, &self.keyring, self.sim.idp()).start().await.expect("a supervisor");

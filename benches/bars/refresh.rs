@@ -1,4 +1,4 @@
-//! Distinct grants refreshed per second, beside the floor: the bare requests and two committed statements each.
+//! Refreshes of distinct grants, beside the floor: the bare request and two committed statements for each.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ use crate::{
     harness::{median, now, row},
 };
 
-/// Refreshes under way at the same time.
+/// The number of concurrent refreshes.
 pub(crate) const AT_ONCE: usize = 64;
 
 pub(crate) async fn run(size: Size) {
@@ -43,7 +43,7 @@ pub(crate) async fn run(size: Size) {
     stage.supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
-/// What any client must do that keeps its tokens: claim, ask, commit.
+/// The least that a client must do to keep its tokens: claim, request, commit.
 struct Floor {
     client: reqwest::Client,
     sim: SimulatedIdp,
@@ -63,11 +63,12 @@ impl Floor {
         let form = [("grant_type", "refresh_token"), ("refresh_token", token.expose_secret())];
         let request =
             self.client.post(self.sim.token_url()).basic_auth("simulated-client", Some("ts-test-secret-client"));
-        let answer = request.form(&form).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{}", answer.status());
-        let answer: serde_json::Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
-        let new = answer["refresh_token"].as_str().expect("a refresh token");
-        let access = answer["access_token"].as_str().expect("an access token");
+        let response = request.form(&form).send().await.expect("a response");
+        assert!(response.status().is_success(), "{}", response.status());
+        let response: serde_json::Value =
+            serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
+        let new = response["refresh_token"].as_str().expect("a refresh token");
+        let access = response["access_token"].as_str().expect("an access token");
         self.commit(format!("UPDATE grants SET claimed = 0, token = '{new}{access}' WHERE id = {at}")).await;
     }
 
@@ -82,7 +83,7 @@ fn user(at: usize) -> String {
     format!("floor-{at}")
 }
 
-/// One connection that commits what has gathered, and then answers: group commit, as durable as ours.
+/// Commits all queued statements on one connection and then replies: group commit, as durable as the supervisor's.
 fn writer(path: &Path, grants: usize) -> Sender<(String, oneshot::Sender<()>)> {
     let (statements, queue) = channel::<(String, oneshot::Sender<()>)>();
     let mut connection = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("a database");

@@ -1,4 +1,4 @@
-//! What the stored rows cost: to read a cold one, to keep one live, to start with very many.
+//! The cost of stored rows: a cold read, the memory of a live row, the start with many rows.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -22,7 +22,7 @@ pub(crate) async fn run(size: Size) {
 }
 
 #[derive(diesel::QueryableByName)]
-#[expect(dead_code, reason = "read from the row, as ours is")]
+#[expect(dead_code, reason = "read from the row, as the store does")]
 struct Bare {
     #[diesel(sql_type = sql_types::Text)]
     grant_id: String,
@@ -38,7 +38,7 @@ struct Bare {
     document: Vec<u8>,
 }
 
-/// Wake, load, open, reply; beside the query alone and one decryption of as many bytes.
+/// Wakes, loads, decrypts and replies; beside the query alone and one decryption of as many bytes.
 async fn cold_reads(stage: &mut Stage, keys: &[TokenKey], size: Size) {
     for (at_once, what) in [(1, "a cold read, beside query + open"), (64, "the same, 64 at once")] {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
@@ -73,7 +73,7 @@ fn database(folder: &Path) -> SqliteConnection {
     SqliteConnection::establish(folder.join("tokens.db").to_str().expect("UTF-8")).expect("a database")
 }
 
-/// In a process of its own, whose heap nothing else has used: see [`wake_all`].
+/// Measures in a process of its own, whose heap nothing else has used: see [`wake_all`].
 fn memory(stage: &Stage, size: Size) {
     stage.keyring.write_new(stage.folder.path().join("keys")).expect("a key file");
     let this = std::env::current_exe().expect("a path");
@@ -84,7 +84,7 @@ fn memory(stage: &Stage, size: Size) {
     figure("memory of a live pair, its tokens included", &format!("{bytes} B"), "<= 1536 B + tokens");
 }
 
-/// What a child process does: wakes every grant, and prints how many bytes each has cost.
+/// Wakes every grant in a child process, and prints the bytes for each grant.
 pub(crate) async fn wake_all(folder: &Path, count: usize) {
     let keyring = Keyring::from_file(folder.join("keys")).expect("a key ring");
     let idp = presets::oauth2("https://localhost/token", "client", "ts-test-secret-client");
@@ -96,7 +96,7 @@ pub(crate) async fn wake_all(folder: &Path, count: usize) {
         let supervisor = &supervisor;
         async move { drop(supervisor.token(&key).await.expect("a token")) }
     };
-    // The first few bring along what every process has once.
+    // The first grants also allocate what a process needs once.
     stream::iter(0..count / 10).map(wake).buffer_unordered(64).collect::<()>().await;
     let before = resident();
     stream::iter(count / 10..count).map(wake).buffer_unordered(64).collect::<()>().await;
@@ -104,13 +104,13 @@ pub(crate) async fn wake_all(folder: &Path, count: usize) {
     supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
-/// The bytes of memory that the process has.
+/// Returns the resident memory of the process in bytes.
 fn resident() -> usize {
-    let pages = fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let pages = fs::read_to_string("/proc/self/statm").expect("procfs of Linux");
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4_096
 }
 
-/// From nothing to ready, with very many stored grants.
+/// Measures the start until the first token, with many stored grants.
 async fn start(stage: &mut Stage, size: Size) {
     let mut connection = database(stage.folder.path());
     let columns = "incarnation, generation, client_id, refresh_token, parent, committed_by, alt, alt_origin, epoch, \

@@ -1,4 +1,4 @@
-//! The body of a response, JSON or a form, as named scalars. Pure; a body that is neither yields `None`.
+//! The body of a response, JSON or a form, as named scalars. Pure and total: any other body yields `None`.
 //!
 //! Only the requested paths are built in memory, with a limit; everything else is skipped.
 
@@ -26,7 +26,7 @@ enum Scalar {
     Flag(bool),
 }
 
-/// The number of scalars that are kept. Lists of scopes have dozens of entries.
+/// The number of scalars kept of one field. Lists of scopes have dozens of entries.
 const LONGEST_LIST: usize = 1_024;
 
 impl Scalars {
@@ -50,8 +50,7 @@ impl Scalars {
         body
     }
 
-    /// Replaces the field `name`: the last of several fields with one name counts, as in most parsers, unless it is
-    /// absent.
+    /// Replaces the field `name`: of several fields with one name the last present one counts, as in most parsers.
     fn replace(&mut self, name: &str, later: Self) {
         if !later.0.is_empty() {
             self.0.retain(|old| old.path != name && !below(name, &old.path));

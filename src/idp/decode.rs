@@ -1,4 +1,4 @@
-//! The fields of a token response in any form. Pure; a body that cannot be read yields `None`.
+//! The fields of a token response in any form. Pure and total: any other body yields `None`.
 //!
 //! Providers differ from RFC 6749 in form (form encoding instead of JSON, a content type that names the other), in
 //! types (`"3600"`, `3600.0`) and in names. Decoding tolerates this, so that a delivered token is not lost because

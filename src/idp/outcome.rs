@@ -151,9 +151,8 @@ fn classify_error(idp: &Idp, response: &RawResponse, fields: &Fields, rule: Opti
     }
 }
 
-/// Decides whether a revocation (RFC 7009) succeeded. It has also succeeded if the provider no longer knows the token,
-/// for which RFC 7009 requires status 200; Keycloak adds an error of `invalid_token` to that, and Google sends status
-/// 400.
+/// Decides whether a revocation (RFC 7009) succeeded. A token that the provider no longer knows counts as revoked: the
+/// RFC requires status 200 for it, Keycloak adds the error `invalid_token`, and Google sends that error with 400.
 pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse) -> Result<(), IdpFailure> {
     let fields = response.fields(idp).ok();
     let error = fields.as_ref().and_then(|fields| fields.error.as_deref());

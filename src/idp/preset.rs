@@ -95,8 +95,7 @@ pub fn bitbucket(client_id: impl Into<String>, client_secret: impl Into<ClientSe
         .refresh_lifetime(days(90))
 }
 
-/// The realm `realm` of a Keycloak at `base`, such as `https://sso.example.com` (with `/auth` on servers that still use
-/// it).
+/// The realm `realm` of a Keycloak at `base`: `https://sso.example.com`, or with `/auth` on servers that still use it.
 pub fn keycloak(
     base: impl AsRef<str>,
     realm: impl AsRef<str>,

@@ -32,8 +32,7 @@ pub fn google(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
 
 /// Microsoft Entra ID. `tenant` is a directory's identifier or domain, `organizations`, `consumers` or `common`.
 ///
-/// Revocation is not set: Microsoft Graph has `revokeSignInSessions`, which ends all sessions of a user, instead of RFC
-/// 7009.
+/// Revocation is not set: instead of RFC 7009, Microsoft Graph has `revokeSignInSessions`, which ends all sessions.
 pub fn entra(tenant: impl AsRef<str>, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
     let tenant = segment(tenant.as_ref());
     Idp::oauth2(format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"), client_id, client_secret)
