@@ -1,4 +1,4 @@
-//! What a move does: to processes, to the provider, by people, by time.
+//! What the moves do, except those of attempts.
 
 use super::{
     attempts::fault,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 impl ModelWorld {
-    /// Carries out a move.
+    /// Makes a move.
     ///
     /// # Errors
-    /// The invariant that it breaks.
+    /// Returns the invariant that the move breaks.
     pub(super) fn carry_out(&mut self, chosen: Move, setting: &Setting) -> Result<(), String> {
         match chosen {
             Move::Start(process) => self.start(process, setting),
@@ -34,7 +34,7 @@ impl ModelWorld {
                 self.apply(&Change::Renew { attempt, lease: setting.rules.lease })?;
             }
             Move::Process(request) => return self.process(request, setting),
-            Move::Answer(request) => {
+            Move::Respond(request) => {
                 let Request { attempt, token, answer, .. } = self.idp.requests.remove(request.into());
                 if let (Some(process), Some(answer)) = (self.process_of(attempt), answer) {
                     self.answered(process, token, answer, setting);
@@ -149,7 +149,7 @@ impl ModelWorld {
         self.excuse_what_is_gone();
     }
 
-    /// Nobody listens to this attempt's request any more.
+    /// Marks this attempt's request as one for whose response no process waits.
     fn orphan(&mut self, attempt: u8) {
         let now = self.now;
         self.idp.requests.retain_mut(|request| {
@@ -201,7 +201,7 @@ impl ModelWorld {
             self.idp.families[family] = false;
         }
         if dead && current < self.idp.families.len() {
-            return Err("a revocation ended the grant that is connected".to_owned());
+            return Err("a revocation ended the connected grant".to_owned());
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl ModelWorld {
         };
         let mut incarnation =
             Id::of(INCARNATION, token.map_or(u8::MAX, |token| self.idp.tokens[usize::from(token)].family));
-        // What was connected before must not come back as something new; if it did, it would be told apart.
+        // A repeated connect must not start a new incarnation; the order's number would reveal one.
         incarnation.0[2] = self.left.orders + 1;
         Change::Connect(Box::new(ConnectChange {
             key: key(),

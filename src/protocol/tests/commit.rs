@@ -6,7 +6,7 @@ fn generation_of(row: &Row) -> u64 {
 }
 
 #[test]
-fn a_commit_stores_the_answer_and_ends_the_claim() {
+fn a_commit_stores_the_response_and_ends_the_claim() {
     let claimed = claimed_row(&[1]);
     let commit = commit(1, &claimed, 2);
     let now = NOW + seconds(11);
@@ -30,15 +30,15 @@ fn a_commit_stores_the_answer_and_ends_the_claim() {
 }
 
 #[test]
-fn a_commit_asks_for_incarnation_and_generation_and_never_for_the_lease() {
+fn a_commit_compares_incarnation_and_generation_and_never_the_lease() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));
     type RowChange = fn(&mut Row);
     let moved: [(&str, RowChange, bool); 8] = [
-        ("its lease is another's", |row| row.lease = claimed_row(&[1, 2]).lease, true),
+        ("another attempt has the lease", |row| row.lease = claimed_row(&[1, 2]).lease, true),
         ("nothing is left of its claim", |row| (row.lease, row.intent) = (None, None), true),
-        ("the store went back", |row| row.generation = Generation(2), true),
-        ("held", |row| row.held = Some("by hand".to_owned()), true),
+        ("the store lost writes", |row| row.generation = Generation(2), true),
+        ("on hold", |row| row.held = Some("by hand".to_owned()), true),
         ("the doubt was given up", |row| (row.intent, row.verdict) = (None, verdict(VerdictBy::Doubt)), true),
         ("refused to another sender", |row| row.verdict = verdict(VerdictBy::Idp), true),
         ("connected again", |row| row.incarnation = id(101), false),
@@ -64,7 +64,7 @@ fn a_commit_clears_every_verdict_but_the_applications_own() {
 }
 
 #[test]
-fn the_latest_sender_takes_the_intent_along_and_an_earlier_one_only_itself() {
+fn the_latest_sender_ends_the_intent_and_an_earlier_one_only_its_own_part() {
     let row = claimed_row(&[1, 2]);
     let (earlier, ..) = taken(&committed(&commit(1, &row, 3)), &row, NOW);
     let left: Vec<_> = earlier.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
@@ -74,7 +74,7 @@ fn the_latest_sender_takes_the_intent_along_and_an_earlier_one_only_itself() {
 }
 
 #[test]
-fn a_commit_forgets_the_alternative_answer_and_the_last_failure() {
+fn a_commit_clears_the_alternative_token_and_the_last_failure() {
     let row = Row { alt: alt(5, 6, 7), intent: claimed_row(&[1]).intent, ..full_row() };
     let row = Row { tombstone: None, ..row };
     let (stored, ..) = taken(&committed(&commit(1, &row, 2)), &row, NOW);
@@ -82,7 +82,7 @@ fn a_commit_forgets_the_alternative_answer_and_the_last_failure() {
 }
 
 #[test]
-fn an_answer_without_refresh_token_keeps_the_stored_one() {
+fn a_response_without_a_refresh_token_keeps_the_stored_one() {
     let row = claimed_row(&[1]);
     let answer = Commit { token: None, ..commit(1, &row, 2) };
     let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
@@ -92,7 +92,7 @@ fn an_answer_without_refresh_token_keeps_the_stored_one() {
     assert_eq!(taken(&committed(&ends), &row, NOW).0.refresh_expires, Expires::Never);
 }
 
-/// The row after attempt 1 (epoch 8) stored token 2, under attempt 9's late answer (token 3) to the same parent.
+/// The row after attempt 1 (epoch 8) stored token 2, and attempt 9's late response (token 3) to the same parent.
 fn moved() -> (Row, Commit) {
     let claimed = claimed_row(&[1]);
     let stored = taken(&committed(&commit(1, &claimed, 2)), &claimed, NOW).0;
@@ -105,7 +105,7 @@ fn being_spent(row: &mut Row) {
 }
 
 #[test]
-fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
+fn a_response_for_a_changed_row_gets_the_first_place_that_applies() {
     type SpoilCommit = fn(&mut Row, &mut Commit);
     let table: [(&str, SpoilCommit, Resolution); 20] = [
         ("stored before", |row, _| row.commit = Some(Attempted { attempt: id(9), epoch: 9 }), Resolution::Own),
@@ -116,7 +116,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
         ),
         ("another incarnation", |row, _| row.incarnation = id(101), Resolution::Revoke),
         (
-            "another incarnation, the whole user would be revoked",
+            "another incarnation, and all grants of the user would be revoked",
             |row, answer| (row.incarnation, answer.revocable) = (id(101), false),
             Resolution::Drop,
         ),
@@ -141,7 +141,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
             Resolution::Replace,
         ),
         (
-            "later epoch, being spent although the application wants a reconnect",
+            "later epoch, being spent although the application requires a reconnect",
             |row, _| {
                 being_spent(row);
                 row.verdict = verdict(VerdictBy::Application);
@@ -174,7 +174,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
             },
             Resolution::MovedOn,
         ),
-        ("no token of its own", |_, answer| answer.token = None, Resolution::MovedOn),
+        ("no new token", |_, answer| answer.token = None, Resolution::MovedOn),
         ("connected, never refreshed", |row, _| (row.parent, row.commit) = (None, None), Resolution::MovedOn),
     ];
     for (why, spoil, place) in table {
@@ -190,7 +190,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
 }
 
 #[test]
-fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation() {
+fn a_response_replaces_the_token_that_it_spent_whatever_the_generation() {
     let claimed = claimed_row(&[1]);
     let answer = commit(1, &claimed, 2);
     // Given up, then connected without a refresh token, twice.
@@ -200,18 +200,18 @@ fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
     assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
 
-    // The store went back, and somebody had seen the generation that this very answer had ...
+    // The store lost writes, and an attempt had seen the generation of this response ...
     let raised = |seen| {
         let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(seen), unknown: id(9) };
         taken(&raise, &row(), NOW).0
     };
     let (stored, ..) = taken(&committed(&answer), &raised(5), NOW);
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
-    // ... or a later one: then this answer is spent too, and the doubt must stand.
+    // ... or a later one: then this response is spent too, and the doubt must remain.
     let applied = apply(&committed(&answer), &raised(6), NOW);
     assert_eq!((applied.row, applied.reply), (None, ChangeReply::Resolved(Resolution::MovedOn)));
 
-    // A provider that kept the token gives nothing that could be lost.
+    // A provider that kept the token returns nothing that could be lost.
     for kept in [None, Some(token(1))] {
         let kept = Commit { token: kept, ..commit(1, &claimed, 1) };
         assert_eq!(resolve(&connected, &kept), Resolution::MovedOn);
@@ -219,7 +219,7 @@ fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation
 }
 
 #[test]
-fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
+fn the_later_response_replaces_the_token_and_leaves_the_alternative() {
     let (row, answer) = moved();
     let row = Row { alt: alt(5, 6, 7), verdict: verdict(VerdictBy::Idp), ..row };
     let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
@@ -229,7 +229,7 @@ fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
 }
 
 #[test]
-fn an_answer_that_moves_from_beside_the_row_into_it_leaves_no_copy() {
+fn an_alternative_token_that_becomes_current_leaves_no_copy() {
     let (row, answer) = moved();
     let mut spent = row.clone();
     being_spent(&mut spent);
@@ -241,7 +241,7 @@ fn an_answer_that_moves_from_beside_the_row_into_it_leaves_no_copy() {
 }
 
 #[test]
-fn the_earlier_answer_is_kept_beside_the_row() {
+fn the_earlier_response_becomes_the_alternative() {
     let (row, answer) = moved();
     let answer = Commit { epoch: 7, ..answer };
     let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
@@ -250,7 +250,7 @@ fn the_earlier_answer_is_kept_beside_the_row() {
 }
 
 #[test]
-fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
+fn a_response_ends_its_sender_and_its_lease_wherever_its_place_is() {
     let (row, answer) = moved();
     let lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE });
     let senders = [4, 9, 5].map(|number| Sender { attempt: id(number), owner: id(number + 50), closed: false });
@@ -267,7 +267,7 @@ fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
 }
 
 #[test]
-fn a_late_answer_ends_the_way_back_from_a_disconnect() {
+fn a_late_response_makes_a_disconnect_final() {
     let gone = Row { tombstone: tombstone(true), generation: Generation(5), ..row() };
     let left = apply(&committed(&commit(1, &row(), 2)), &gone, NOW).row.unwrap();
     let before = gone.tombstone.unwrap();
@@ -275,7 +275,7 @@ fn a_late_answer_ends_the_way_back_from_a_disconnect() {
 }
 
 #[test]
-fn an_answer_to_a_grant_that_is_gone_is_revoked() {
+fn a_response_for_a_disconnected_grant_is_revoked() {
     let claimed = claimed_row(&[1]);
     let answer = committed(&commit(1, &claimed, 2));
     let tombstone =
