@@ -78,7 +78,7 @@ impl Meters {
             let answer = answer.await;
             let meter = &meters.ops[op as usize];
             meter.seconds.took(meters.clock.read().boot.since(asked));
-            // A lost comparison is an answer like any other: the store is there, and others wrote.
+            // A lost comparison is a reply like any other: the store is available, and another change was written.
             if !matches!(answer, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
             }

@@ -170,7 +170,7 @@ pub(crate) enum StoreError {
     /// It did not do it, or nobody knows whether it did: try again.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// The row was written between this change's read and write, so that nothing of it was stored: try again at once.
+    /// Another change wrote the row between this change's read and write, and nothing was stored: retry immediately.
     #[error("the row was written by another change at the same time")]
     Conflict,
     /// A column holds what we never write: restore the row from a backup, or disconnect it.
@@ -178,8 +178,8 @@ pub(crate) enum StoreError {
     Corrupt { grant_id: String, column: &'static str },
 }
 
-/// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that
-/// another change was stored; after eight in a row the caller is to wait.
+/// Makes a change, and makes it again immediately while it loses its comparison of revisions. Each loss means that another
+/// change was stored; after eight in a row it returns the conflict.
 pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> Answer<T> + Send + 'static) -> Answer<T> {
     let mut answer = change();
     Box::pin(async move {

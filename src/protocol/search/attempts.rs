@@ -130,12 +130,12 @@ impl ModelWorld {
         attempt.sent = true;
         let attempt = attempt.id;
         let (epoch, written) = (claimed.epoch, self.now);
-        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, answer: None });
+        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, response: None });
         broken.map_or(Ok(()), Err)
     }
 
-    pub(super) fn answered(&mut self, process: u8, parent: TokenIndex, answer: ModelResponse, setting: &Setting) {
-        let ModelResponse::Token(new) = answer else {
+    pub(super) fn receive(&mut self, process: u8, parent: TokenIndex, response: ModelResponse, setting: &Setting) {
+        let ModelResponse::Token(new) = response else {
             self.idp.tokens[usize::from(parent)].refused = true;
             return self
                 .advance(process, AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("") }));

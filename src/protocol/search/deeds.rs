@@ -35,9 +35,9 @@ impl ModelWorld {
             }
             Move::Process(request) => return self.process(request, setting),
             Move::Respond(request) => {
-                let Request { attempt, token, answer, .. } = self.idp.requests.remove(request.into());
-                if let (Some(process), Some(answer)) = (self.process_of(attempt), answer) {
-                    self.answered(process, token, answer, setting);
+                let Request { attempt, token, response, .. } = self.idp.requests.remove(request.into());
+                if let (Some(process), Some(response)) = (self.process_of(attempt), response) {
+                    self.receive(process, token, response, setting);
                 }
             }
             Move::Foreign(request) => {
@@ -122,11 +122,11 @@ impl ModelWorld {
     fn process(&mut self, place: u8, setting: &Setting) -> Result<(), String> {
         let before = self.clone();
         let request = self.idp.requests[usize::from(place)].clone();
-        let answer = self.idp.spend(setting.kind, setting.rules.grace, &request, self.now);
+        let response = self.idp.spend(setting.kind, setting.rules.grace, &request, self.now);
         if request.orphaned.is_some() {
             self.idp.requests.remove(place.into());
         } else {
-            self.idp.requests[usize::from(place)].answer = Some(answer);
+            self.idp.requests[usize::from(place)].response = Some(response);
         }
         invariants::killed(&before, self, &request, setting).map_or(Ok(()), Err)
     }
@@ -156,7 +156,7 @@ impl ModelWorld {
             if request.attempt == attempt {
                 request.orphaned.get_or_insert(now);
             }
-            request.attempt != attempt || request.answer.is_none()
+            request.attempt != attempt || request.response.is_none()
         });
     }
 
@@ -192,9 +192,9 @@ impl ModelWorld {
         }
         let revoked = self.revocations.remove(place.into()).token;
         let family = usize::from(self.idp.tokens[usize::from(revoked)].family);
-        let lives = self.row.tombstone.is_none() && self.current().is_some();
+        let connected = self.row.tombstone.is_none() && self.current().is_some();
         let (current, dead) =
-            (usize::from(self.family()), lives && (setting.revokes_user || family == usize::from(self.family())));
+            (usize::from(self.family()), connected && (setting.revokes_user || family == usize::from(self.family())));
         if setting.revokes_user {
             self.idp.families.fill(false);
         } else {

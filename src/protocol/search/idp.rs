@@ -49,7 +49,7 @@ pub(super) struct ModelToken {
     pub(super) spent: Option<StoreTime>,
     pub(super) superseded: bool,
     /// The token in the last response to it.
-    pub(super) answer: Option<TokenIndex>,
+    pub(super) response: Option<TokenIndex>,
     /// A process has seen it.
     pub(super) delivered: bool,
     /// It was lost in a way that no client can prevent: see `SEMANTICS.md`, "What no client can keep".
@@ -67,7 +67,7 @@ pub(super) struct Request {
     pub(super) written: StoreTime,
     /// When its sender died or stopped listening.
     pub(super) orphaned: Option<StoreTime>,
-    pub(super) answer: Option<ModelResponse>,
+    pub(super) response: Option<ModelResponse>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +85,9 @@ impl ModelIdp {
     }
 
     fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> TokenIndex {
-        let (spent, answer) = (None, None);
+        let (spent, response) = (None, None);
         let (superseded, excused, refused) = (false, false, false);
-        self.tokens.push(ModelToken { family, epoch, spent, superseded, answer, delivered, excused, refused });
+        self.tokens.push(ModelToken { family, epoch, spent, superseded, response, delivered, excused, refused });
         self.tokens.len() as TokenIndex - 1
     }
 
@@ -106,7 +106,7 @@ impl ModelIdp {
         now: StoreTime,
     ) -> ModelResponse {
         let at = usize::from(request.token);
-        let ModelToken { family, spent, superseded, answer, .. } = self.tokens[at].clone();
+        let ModelToken { family, spent, superseded, response, .. } = self.tokens[at].clone();
         if !self.families[usize::from(family)] || superseded {
             return ModelResponse::InvalidGrant;
         }
@@ -118,7 +118,7 @@ impl ModelIdp {
             return self.rotate(request, if kind.has_grace() { now } else { StoreTime(0) });
         };
         let in_grace = kind.has_grace() && request.written < first_use + grace;
-        match (kind, answer) {
+        match (kind, response) {
             (ReusePolicy::SamePair, Some(same)) if in_grace => ModelResponse::Token(same),
             (ReusePolicy::LastWins, _) if in_grace => {
                 for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
@@ -137,7 +137,7 @@ impl ModelIdp {
     fn rotate(&mut self, request: &Request, first_use: StoreTime) -> ModelResponse {
         let at = usize::from(request.token);
         let new = self.issue(self.tokens[at].family, request.epoch, false);
-        (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));
+        (self.tokens[at].spent, self.tokens[at].response) = (Some(first_use), Some(new));
         ModelResponse::Token(new)
     }
 }

@@ -93,17 +93,17 @@ pub(super) fn is_owed(world: &ModelWorld, at: TokenIndex) -> bool {
 pub(super) fn held(world: &ModelWorld, at: TokenIndex) -> bool {
     let row = &world.row;
     let stored = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
-    let answers = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
+    let keeps = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
     let in_memory =
-        || world.processes.iter().filter_map(|process| process.attempt.as_ref()?.commit.as_ref()).any(answers);
+        || world.processes.iter().filter_map(|process| process.attempt.as_ref()?.commit.as_ref()).any(keeps);
     stored.into_iter().any(|held| token(held.fingerprint) == at)
-        || world.journals.iter().flat_map(|journal| &journal.entries).any(answers)
+        || world.journals.iter().flat_map(|journal| &journal.entries).any(keeps)
         || in_memory()
 }
 
 /// Returns the token in a response that a live process can still receive.
 fn deliverable(world: &ModelWorld, request: &Request) -> Option<TokenIndex> {
-    match request.answer {
+    match request.response {
         Some(ModelResponse::Token(token)) if world.listens(request) => Some(token),
         _ => None,
     }

@@ -103,10 +103,10 @@ impl ModelWorld {
         }
         for (place, request) in (0..).zip(&self.idp.requests) {
             let heard = self.listens(request);
-            match request.answer {
-                Some(answer) if heard => {
+            match request.response {
+                Some(response) if heard => {
                     moves.push(Move::Respond(place));
-                    moves.extend((faulty && answer != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
+                    moves.extend((faulty && response != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
                 }
                 Some(_) => {}
                 None => {
@@ -182,6 +182,6 @@ impl ModelWorld {
     pub(super) fn processable(&self, request: &Request, setting: &Setting) -> bool {
         let patience_ends = request.written + setting.rules.patience;
         let ended = request.orphaned.map_or(patience_ends, |orphaned| orphaned.min(patience_ends));
-        request.answer.is_none() && self.now < ended + setting.rules.settle
+        request.response.is_none() && self.now < ended + setting.rules.settle
     }
 }

@@ -92,7 +92,7 @@ impl Rest<'_> {
             Move::Look(_) | Move::Process(_) | Move::Respond(_) | Move::Execute(_) | Move::Revoke(_) => true,
             Move::Unknown(request) => {
                 let request = &self.world.idp.requests[usize::from(*request)];
-                request.answer.is_none() && !self.world.processable(request, self.setting)
+                request.response.is_none() && !self.world.processable(request, self.setting)
             }
             _ => false,
         };

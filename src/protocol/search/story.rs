@@ -59,7 +59,7 @@ fn describe(world: &ModelWorld, chosen: Move) -> String {
         Move::Renew(process) => format!("process {process} renews its lease"),
         Move::Process(at) => format!("the provider processes {}", request(at)),
         Move::Respond(at) => {
-            format!("{} gets its response: {:?}", request(at), world.idp.requests[usize::from(at)].answer)
+            format!("{} gets its response: {:?}", request(at), world.idp.requests[usize::from(at)].response)
         }
         Move::Foreign(at) => format!("{} gets another subject's tokens", request(at)),
         Move::Unknown(at) => format!("{} gets no response (timeout, reset, 5xx)", request(at)),

@@ -32,7 +32,7 @@ fn a_commit_stores_the_response_and_ends_the_claim() {
 #[test]
 fn a_commit_compares_incarnation_and_generation_and_never_the_lease() {
     let claimed = claimed_row(&[1]);
-    let answer = committed(&commit(1, &claimed, 2));
+    let response = committed(&commit(1, &claimed, 2));
     type RowChange = fn(&mut Row);
     let moved: [(&str, RowChange, bool); 8] = [
         ("another attempt has the lease", |row| row.lease = claimed_row(&[1, 2]).lease, true),
@@ -47,7 +47,7 @@ fn a_commit_compares_incarnation_and_generation_and_never_the_lease() {
     for (why, change, lands) in moved {
         let mut row = claimed.clone();
         change(&mut row);
-        let stored = apply(&answer, &row, NOW).row.unwrap_or(row);
+        let stored = apply(&response, &row, NOW).row.unwrap_or(row);
         assert_eq!(stored.refresh_token == Some(token(2)), lands, "{why}");
         assert_eq!(stored.generation == Generation(5), lands, "{why}");
     }
@@ -84,11 +84,11 @@ fn a_commit_clears_the_alternative_token_and_the_last_failure() {
 #[test]
 fn a_response_without_a_refresh_token_keeps_the_stored_one() {
     let row = claimed_row(&[1]);
-    let answer = Commit { token: None, ..commit(1, &row, 2) };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    let response = Commit { token: None, ..commit(1, &row, 2) };
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!((stored.refresh_token, stored.parent), (Some(token(1)), Some(fingerprint(1))));
     assert_eq!((stored.generation, sides), (Generation(5), vec![]));
-    let ends = Commit { refresh_expires: Some(Expires::Never), ..answer };
+    let ends = Commit { refresh_expires: Some(Expires::Never), ..response };
     assert_eq!(taken(&committed(&ends), &row, NOW).0.refresh_expires, Expires::Never);
 }
 
@@ -117,11 +117,11 @@ fn a_response_for_a_changed_row_gets_the_first_place_that_applies() {
         ("another incarnation", |row, _| row.incarnation = id(101), Resolution::Revoke),
         (
             "another incarnation, and all grants of the user would be revoked",
-            |row, answer| (row.incarnation, answer.revocable) = (id(101), false),
+            |row, response| (row.incarnation, response.revocable) = (id(101), false),
             Resolution::Drop,
         ),
         ("tombstone", |row, _| row.tombstone = tombstone(true), Resolution::Revoke),
-        ("same parent, same token", |_, answer| answer.token = Some(token(2)), Resolution::Own),
+        ("same parent, same token", |_, response| response.token = Some(token(2)), Resolution::Own),
         ("same parent, later epoch", |_, _| {}, Resolution::Replace),
         ("later epoch, the row's token is being spent", |row, _| being_spent(row), Resolution::Alt),
         (
@@ -153,36 +153,36 @@ fn a_response_for_a_changed_row_gets_the_first_place_that_applies() {
             |row, _| row.intent = claimed_row(&[4]).intent,
             Resolution::Replace,
         ),
-        ("earlier epoch", |_, answer| answer.epoch = 7, Resolution::Alt),
-        ("the same epoch", |_, answer| answer.epoch = 8, Resolution::Alt),
+        ("earlier epoch", |_, response| response.epoch = 7, Resolution::Alt),
+        ("the same epoch", |_, response| response.epoch = 8, Resolution::Alt),
         (
             "earlier epoch than the alternative",
-            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 8), 7),
+            |row, response| (row.alt, response.epoch) = (alt(5, 6, 8), 7),
             Resolution::MovedOn,
         ),
         (
             "later epoch than the alternative",
-            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 6), 7),
+            |row, response| (row.alt, response.epoch) = (alt(5, 6, 6), 7),
             Resolution::Alt,
         ),
-        ("another parent", |_, answer| answer.parent = fingerprint(7), Resolution::MovedOn),
+        ("another parent", |_, response| response.parent = fingerprint(7), Resolution::MovedOn),
         (
             "another parent, refused",
-            |row, answer| {
-                answer.parent = fingerprint(7);
+            |row, response| {
+                response.parent = fingerprint(7);
                 row.verdict = verdict(VerdictBy::Idp);
             },
             Resolution::MovedOn,
         ),
-        ("no new token", |_, answer| answer.token = None, Resolution::MovedOn),
+        ("no new token", |_, response| response.token = None, Resolution::MovedOn),
         ("connected, never refreshed", |row, _| (row.parent, row.commit) = (None, None), Resolution::MovedOn),
     ];
     for (why, spoil, place) in table {
-        let (mut row, mut answer) = moved();
-        spoil(&mut row, &mut answer);
-        assert_eq!(resolve(&row, &answer), place, "{why}");
+        let (mut row, mut response) = moved();
+        spoil(&mut row, &mut response);
+        assert_eq!(resolve(&row, &response), place, "{why}");
         let before = generation_of(&row);
-        let applied = apply(&committed(&answer), &row, NOW);
+        let applied = apply(&committed(&response), &row, NOW);
         assert_eq!(applied.reply, ChangeReply::Resolved(place), "{why}");
         let after = applied.row.map_or(before, |row| generation_of(&row));
         assert_eq!(after, before + u64::from(place == Resolution::Replace), "{why}");
@@ -192,10 +192,10 @@ fn a_response_for_a_changed_row_gets_the_first_place_that_applies() {
 #[test]
 fn a_response_replaces_the_token_that_it_spent_whatever_the_generation() {
     let claimed = claimed_row(&[1]);
-    let answer = commit(1, &claimed, 2);
+    let response = commit(1, &claimed, 2);
     // Given up, then connected without a refresh token, twice.
     let connected = Row { generation: Generation(6), verdict: verdict(VerdictBy::Doubt), ..row() };
-    let (stored, reply, sides) = taken(&committed(&answer), &connected, NOW);
+    let (stored, reply, sides) = taken(&committed(&response), &connected, NOW);
     assert_eq!(reply, ChangeReply::Resolved(Resolution::Replace));
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
     assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
@@ -205,10 +205,10 @@ fn a_response_replaces_the_token_that_it_spent_whatever_the_generation() {
         let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(seen), unknown: id(9) };
         taken(&raise, &row(), NOW).0
     };
-    let (stored, ..) = taken(&committed(&answer), &raised(5), NOW);
+    let (stored, ..) = taken(&committed(&response), &raised(5), NOW);
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
     // ... or a later one: then this response is spent too, and the doubt must remain.
-    let applied = apply(&committed(&answer), &raised(6), NOW);
+    let applied = apply(&committed(&response), &raised(6), NOW);
     assert_eq!((applied.row, applied.reply), (None, ChangeReply::Resolved(Resolution::MovedOn)));
 
     // A provider that kept the token returns nothing that could be lost.
@@ -220,9 +220,9 @@ fn a_response_replaces_the_token_that_it_spent_whatever_the_generation() {
 
 #[test]
 fn the_later_response_replaces_the_token_and_leaves_the_alternative() {
-    let (row, answer) = moved();
+    let (row, response) = moved();
     let row = Row { alt: alt(5, 6, 7), verdict: verdict(VerdictBy::Idp), ..row };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(3)), Generation(6)));
     assert_eq!((stored.commit, stored.verdict), (Some(Attempted { attempt: id(9), epoch: 9 }), None));
     assert_eq!((stored.alt, sides), (row.alt, vec![Side::Spent(fingerprint(2))]));
@@ -230,36 +230,36 @@ fn the_later_response_replaces_the_token_and_leaves_the_alternative() {
 
 #[test]
 fn an_alternative_token_that_becomes_current_leaves_no_copy() {
-    let (row, answer) = moved();
+    let (row, response) = moved();
     let mut spent = row.clone();
     being_spent(&mut spent);
-    let (beside, ..) = taken(&committed(&answer), &spent, NOW);
+    let (beside, ..) = taken(&committed(&response), &spent, NOW);
     assert_eq!(beside.alt, alt(3, 9, 9));
     // The acknowledgement was lost, and the spending was cancelled meanwhile.
-    let (stored, ..) = taken(&committed(&answer), &Row { intent: None, ..beside }, NOW);
+    let (stored, ..) = taken(&committed(&response), &Row { intent: None, ..beside }, NOW);
     assert_eq!((stored.refresh_token, stored.alt), (Some(token(3)), None));
 }
 
 #[test]
 fn the_earlier_response_becomes_the_alternative() {
-    let (row, answer) = moved();
-    let answer = Commit { epoch: 7, ..answer };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    let (row, response) = moved();
+    let response = Commit { epoch: 7, ..response };
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!(stored, Row { alt: alt(3, 9, 7), ..row });
     assert_eq!(sides, []);
 }
 
 #[test]
 fn a_response_ends_its_sender_and_its_lease_wherever_its_place_is() {
-    let (row, answer) = moved();
+    let (row, response) = moved();
     let lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE });
     let senders = [4, 9, 5].map(|number| Sender { attempt: id(number), owner: id(number + 50), closed: false });
     let intent = Intent { senders: senders.to_vec(), generation: row.generation, ..claimed_row(&[4]).intent.unwrap() };
     let row = Row { lease, intent: Some(intent), ..row };
-    let own = Commit { token: Some(token(2)), ..answer.clone() };
-    let another = Commit { parent: fingerprint(7), ..answer.clone() };
-    for (answer, place) in [(answer, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
-        let (left, reply, _) = taken(&committed(&answer), &row, NOW);
+    let own = Commit { token: Some(token(2)), ..response.clone() };
+    let another = Commit { parent: fingerprint(7), ..response.clone() };
+    for (response, place) in [(response, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
+        let (left, reply, _) = taken(&committed(&response), &row, NOW);
         assert_eq!(reply, ChangeReply::Resolved(place));
         let others: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
         assert_eq!((others, left.lease), (vec![id(4), id(5)], None), "{place:?}");
@@ -277,10 +277,10 @@ fn a_late_response_makes_a_disconnect_final() {
 #[test]
 fn a_response_for_a_disconnected_grant_is_revoked() {
     let claimed = claimed_row(&[1]);
-    let answer = committed(&commit(1, &claimed, 2));
+    let response = committed(&commit(1, &claimed, 2));
     let tombstone =
         taken(&Change::Disconnect(crate::protocol::DisconnectChange { revoke: true, purge: false }), &claimed, NOW).0;
-    let applied = apply(&answer, &tombstone, NOW);
+    let applied = apply(&response, &tombstone, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     let left = applied.row.unwrap();
     assert!(!left.tombstone.unwrap().restorable);
@@ -288,7 +288,7 @@ fn a_response_for_a_disconnected_grant_is_revoked() {
     assert_eq!((left.generation, left.refresh_token), (Generation(5), Some(token(1))));
 
     let connected = Row { incarnation: id(101), generation: Generation(5), ..row() };
-    let applied = apply(&answer, &connected, NOW);
+    let applied = apply(&response, &connected, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     assert!(applied.row.is_none_or(|row| row == connected));
 }

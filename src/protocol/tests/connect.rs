@@ -330,8 +330,8 @@ fn a_running_attempt_goes_on_during_a_hold_and_only_a_release_ends_it() {
     let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
-    let answer = committed(&commit(1, &claimed, 2));
-    for change in [answer, renew, refuse(1, &claimed), cancel, close, disconnect, require] {
+    let response = committed(&commit(1, &claimed, 2));
+    for change in [response, renew, refuse(1, &claimed), cancel, close, disconnect, require] {
         let (without, with) = (taken(&change, &claimed, NOW), taken(&change, &held, NOW));
         assert_eq!(with.0, Row { held: held.held.clone(), ..without.0 }, "{change:?}");
         assert_eq!((with.1, with.2), (without.1, without.2), "{change:?}");

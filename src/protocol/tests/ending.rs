@@ -83,9 +83,9 @@ fn an_ending_without_its_claim_changes_nothing() {
 #[test]
 fn a_failure_is_not_written_to_a_newer_row() {
     let claimed = claimed_row(&[1]);
-    let answered = Row { generation: Generation(5), ..claimed.clone() };
+    let refreshed = Row { generation: Generation(5), ..claimed.clone() };
     let connected = Row { incarnation: id(101), ..claimed.clone() };
-    for moved in [answered, connected] {
+    for moved in [refreshed, connected] {
         for change in [Change::Cancel(failing(1, &claimed)), Change::Close(failing(1, &claimed))] {
             let (left, ..) = taken(&change, &moved, NOW);
             assert_eq!((left.last_error, left.retry_at), (None, None));

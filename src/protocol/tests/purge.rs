@@ -43,7 +43,7 @@ fn a_replayed_connect_of_a_purged_key_restores_nothing() {
 
 #[test]
 fn a_response_for_a_purged_grant_is_revoked_if_that_ends_no_other_grant() {
-    let answer = commit(1, &claimed_row(&[1]), 2);
+    let response = commit(1, &claimed_row(&[1]), 2);
     let revoked = vec![Side::Spent(fingerprint(2)), Side::Revoke(token(2))];
     for (revocable, known, resolution, sides) in [
         (true, LookupResult::New, Resolution::Revoke, revoked),
@@ -51,8 +51,8 @@ fn a_response_for_a_purged_grant_is_revoked_if_that_ends_no_other_grant() {
         (true, LookupResult::Spent, Resolution::Drop, vec![]),
         (true, LookupResult::Elsewhere, Resolution::Drop, vec![]),
     ] {
-        let answer = committed(&Commit { revocable, ..answer.clone() });
-        let applied = answer.apply(ChangeInput { row: None, now: NOW, floor: GENERATION, known });
+        let response = committed(&Commit { revocable, ..response.clone() });
+        let applied = response.apply(ChangeInput { row: None, now: NOW, floor: GENERATION, known });
         assert_eq!((applied.row, applied.reply, applied.sides), (None, ChangeReply::Resolved(resolution), sides));
     }
 }

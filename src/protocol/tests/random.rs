@@ -14,7 +14,7 @@ enum RandomStep {
     Claim(usize),
     Recover(usize),
     /// The provider responds; `true`: with the pair that another request with the same token got.
-    Answer(usize, bool),
+    Respond(usize, bool),
     /// A response reaches the store, perhaps again.
     Land(usize),
     Refuse(usize),
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = RandomStep> {
     prop_oneof![
         6 => one.clone().prop_map(RandomStep::Claim),
         6 => one.clone().prop_map(RandomStep::Recover),
-        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| RandomStep::Answer(attempt, same)),
+        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| RandomStep::Respond(attempt, same)),
         8 => (0..8_usize).prop_map(RandomStep::Land),
         3 => one.clone().prop_map(RandomStep::Refuse),
         1 => one.clone().prop_map(RandomStep::Foreign),
@@ -73,7 +73,7 @@ struct RandomWorld {
     running: [Option<Sending>; 3],
     /// Tokens that may be spent, with the attempt that may have spent them, until its outcome is known.
     maybe_spent: Vec<(u8, Fingerprint)>,
-    answers: Vec<Commit>,
+    responses: Vec<Commit>,
     numbers: u8,
     listener: Listener,
 }
@@ -93,7 +93,7 @@ impl RandomWorld {
             now: NOW,
             running,
             maybe_spent,
-            answers: Vec::new(),
+            responses: Vec::new(),
             numbers: 10,
             listener: Listener::default(),
         }
@@ -175,19 +175,19 @@ impl RandomWorld {
                     self.maybe_spent.push((number, token.fingerprint));
                 }
             }
-            RandomStep::Answer(slot, same_pair) => {
+            RandomStep::Respond(slot, same_pair) => {
                 let Some(sending) = self.running[slot].take() else { return };
-                let mut answer = commit(sending.id, &sending.claimed, 0);
-                let pair = self.answers.iter().find(|other| same_pair && other.parent == answer.parent);
-                answer.token = Some(match pair {
+                let mut response = commit(sending.id, &sending.claimed, 0);
+                let pair = self.responses.iter().find(|other| same_pair && other.parent == response.parent);
+                response.token = Some(match pair {
                     Some(pair) => pair.token.clone().unwrap(),
                     None => token(self.number()),
                 });
-                self.answers.push(answer);
+                self.responses.push(response);
             }
             RandomStep::Land(which) => {
-                if let Some(answer) = self.answers.get(which).or(self.answers.last()).cloned() {
-                    self.land(&answer);
+                if let Some(response) = self.responses.get(which).or(self.responses.last()).cloned() {
+                    self.land(&response);
                 }
             }
             RandomStep::Refuse(slot) => {
@@ -262,26 +262,26 @@ impl RandomWorld {
         }
     }
 
-    fn land(&mut self, answer: &Commit) {
-        let ChangeReply::Resolved(place) = self.change(&committed(answer), LookupResult::New) else {
+    fn land(&mut self, response: &Commit) {
+        let ChangeReply::Resolved(place) = self.change(&committed(response), LookupResult::New) else {
             panic!("a commit is resolved")
         };
-        self.ended(answer.attempt.0[0]);
+        self.ended(response.attempt.0[0]);
         let held = self.row.refresh_token.as_ref().map(|token| token.fingerprint);
         let beside = self.row.alt.as_ref().map(|alt| alt.token.fingerprint);
-        let child = Some(answer.token.as_ref().unwrap().fingerprint);
+        let child = Some(response.token.as_ref().unwrap().fingerprint);
         match place {
             Resolution::Replace => assert_eq!(held, child),
             Resolution::Alt => assert_eq!(beside, child),
             Resolution::Own => {
-                let stored_by_us = self.row.commit.is_some_and(|by| by.attempt == answer.attempt);
+                let stored_by_us = self.row.commit.is_some_and(|by| by.attempt == response.attempt);
                 assert!(held == child || stored_by_us, "a response is lost");
             }
             Resolution::MovedOn => {
-                assert_ne!(held, Some(answer.parent), "the row holds the spent token, and its successor is lost");
+                assert_ne!(held, Some(response.parent), "the row holds the spent token, and its successor is lost");
             }
             Resolution::Revoke | Resolution::Drop => {
-                assert!(self.row.tombstone.is_some() || self.row.incarnation != answer.incarnation);
+                assert!(self.row.tombstone.is_some() || self.row.incarnation != response.incarnation);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::protocol::{DisconnectChange, Transition};
 const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// Returns what the change reports. A repetition reports nothing.
-fn told_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Transition> {
+fn reported_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Transition> {
     let applied = apply(change, row, now);
     if let Some(written) = &applied.row {
         assert_eq!(apply(change, written, now).transitions, [], "{change:?}, repeated");
@@ -12,8 +12,8 @@ fn told_at(change: &Change, row: &Row, now: StoreTime) -> Vec<Transition> {
     applied.transitions
 }
 
-fn told(change: &Change, row: &Row) -> Vec<Transition> {
-    told_at(change, row, NOW + seconds(9))
+fn reported(change: &Change, row: &Row) -> Vec<Transition> {
+    reported_at(change, row, NOW + seconds(9))
 }
 
 fn connected(new: Option<u8>) -> Change {
@@ -54,21 +54,31 @@ fn in_doubt(code: &str) -> Transition {
 
 #[test]
 fn a_stored_response_is_a_renewal_and_ends_reported_trouble() {
-    let answer = committed(&commit(1, &claimed_row(&[1]), 2));
+    let response = committed(&commit(1, &claimed_row(&[1]), 2));
     let beside = committed(&Commit { epoch: 0, ..commit(1, &claimed_row(&[1]), 2) });
     let recovered = || vec![renewed(5), Transition::Recovered];
     let table: [(&str, &Change, Row, Vec<Transition>); 11] = [
-        ("a plain refresh", &answer, claimed_row(&[1]), vec![renewed(5)]),
-        ("after a few failures", &answer, claims(&[1], |row| row.last_error = Some(last_error(NOW))), vec![renewed(5)]),
-        ("after long failure", &answer, claims(&[1], alerted), recovered()),
-        ("in doubt", &answer, claims(&[1], closed), recovered()),
-        ("sent again", &answer, claimed_row(&[1, 2]), recovered()),
-        ("refused to another attempt", &answer, claims(&[1], |row| row.verdict = verdict(VerdictBy::Idp)), recovered()),
-        ("given up", &answer, claims(&[1], |row| row.verdict = verdict(VerdictBy::Doubt)), recovered()),
-        ("sticky", &answer, claims(&[1], |row| row.verdict = verdict(VerdictBy::Application)), vec![renewed(5)]),
+        ("a plain refresh", &response, claimed_row(&[1]), vec![renewed(5)]),
+        (
+            "after a few failures",
+            &response,
+            claims(&[1], |row| row.last_error = Some(last_error(NOW))),
+            vec![renewed(5)],
+        ),
+        ("after long failure", &response, claims(&[1], alerted), recovered()),
+        ("in doubt", &response, claims(&[1], closed), recovered()),
+        ("sent again", &response, claimed_row(&[1, 2]), recovered()),
+        (
+            "refused to another attempt",
+            &response,
+            claims(&[1], |row| row.verdict = verdict(VerdictBy::Idp)),
+            recovered(),
+        ),
+        ("given up", &response, claims(&[1], |row| row.verdict = verdict(VerdictBy::Doubt)), recovered()),
+        ("sticky", &response, claims(&[1], |row| row.verdict = verdict(VerdictBy::Application)), vec![renewed(5)]),
         (
             "after an access token",
-            &answer,
+            &response,
             Row { generation: Generation(5), lease: None, intent: None, ..claimed_row(&[1]) },
             vec![renewed(6)],
         ),
@@ -78,10 +88,10 @@ fn a_stored_response_is_a_renewal_and_ends_reported_trouble() {
             Row { generation: Generation(5), refresh_token: Some(token(3)), parent: Some(fingerprint(1)), ..row() },
             vec![renewed(6)],
         ),
-        ("disconnected", &answer, claims(&[1], |row| row.tombstone = tombstone(true)), vec![]),
+        ("disconnected", &response, claims(&[1], |row| row.tombstone = tombstone(true)), vec![]),
     ];
     for (why, change, row, expected) in table {
-        assert_eq!(told(change, &row), expected, "{why}");
+        assert_eq!(reported(change, &row), expected, "{why}");
     }
     let newer = Row {
         generation: Generation(5),
@@ -90,7 +100,7 @@ fn a_stored_response_is_a_renewal_and_ends_reported_trouble() {
         commit: Some(Attempted { attempt: id(9), epoch: 99 }),
         ..row()
     };
-    assert_eq!(told(&answer, &newer), [], "it becomes the alternative");
+    assert_eq!(reported(&response, &newer), [], "it becomes the alternative");
 }
 
 #[test]
@@ -105,16 +115,16 @@ fn a_verdict_is_reported_when_it_appears_and_hides_the_rest() {
         ("refused before", claims(&[1], |row| row.verdict = verdict(VerdictBy::Doubt)), vec![]),
     ];
     for (why, row, expected) in table {
-        assert_eq!(told(&refuse(1, &claimed_row(&[1])), &row), expected, "{why}");
+        assert_eq!(reported(&refuse(1, &claimed_row(&[1])), &row), expected, "{why}");
     }
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let doubted = claims(&[1], closed);
     let give_up = Change::GiveUp { incarnation: doubted.incarnation, intent: doubted.intent.clone().unwrap() };
-    assert_eq!(told(&require, &row()), [required("left", VerdictBy::Application)]);
-    assert_eq!(told(&require, &Row { verdict: verdict(VerdictBy::Idp), ..row() }), [], "it is required already");
-    assert_eq!(told(&give_up, &doubted), [required("in_doubt", VerdictBy::Doubt)]);
+    assert_eq!(reported(&require, &row()), [required("left", VerdictBy::Application)]);
+    assert_eq!(reported(&require, &Row { verdict: verdict(VerdictBy::Idp), ..row() }), [], "it is required already");
+    assert_eq!(reported(&give_up, &doubted), [required("in_doubt", VerdictBy::Doubt)]);
     let refused = claims(&[1], |row| row.verdict = verdict(VerdictBy::Idp));
-    assert_eq!(told(&Change::Close(failed(1, &refused)), &refused), [], "nothing is sent while a verdict lasts");
+    assert_eq!(reported(&Change::Close(failed(1, &refused)), &refused), [], "nothing is sent while a verdict lasts");
 }
 
 #[test]
@@ -137,11 +147,11 @@ fn a_doubt_is_reported_once_for_its_request() {
     ];
     for (why, change, row, expected) in table {
         // After the lease, where a recovery needs it.
-        assert_eq!(told_at(&change, row, NOW + LEASE), expected, "{why}");
+        assert_eq!(reported_at(&change, row, NOW + LEASE), expected, "{why}");
     }
     let cleared = Row { generation: Generation(5), ..doubted };
     let clear = Change::Clear { incarnation: cleared.incarnation, intent: cleared.intent.clone().unwrap() };
-    assert_eq!(told(&clear, &cleared), [], "it was over when the row got a newer token");
+    assert_eq!(reported(&clear, &cleared), [], "it was over when the row got a newer token");
 }
 
 #[test]
@@ -162,7 +172,7 @@ fn long_failure_is_reported_once_and_short_failure_never() {
     // A row of an older version has no `since`; and a doubt and an alert may come together.
     let older = claims(&[1], |row| row.last_error = Some(Box::new(LastError { since: None, ..*last_error(NOW) })));
     let failing = Transition::Failing { evidence: Evidence::ours("http_502"), since: NOW };
-    assert_eq!(told_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
+    assert_eq!(reported_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
 }
 
 #[test]
@@ -197,8 +207,8 @@ fn a_connect_ends_reported_trouble_and_is_not_reported_itself() {
 #[test]
 fn no_other_order_is_reported() {
     for row in [row(), claims(&[1], closed), Row { verdict: verdict(VerdictBy::Idp), ..row() }, claims(&[1], alerted)] {
-        assert_eq!(told(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &row), []);
-        assert_eq!(told(&Change::Hold { reason: "by hand".to_owned() }, &row), []);
-        assert_eq!(told(&Change::Release, &Row { held: Some("by hand".to_owned()), ..row }), []);
+        assert_eq!(reported(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &row), []);
+        assert_eq!(reported(&Change::Hold { reason: "by hand".to_owned() }, &row), []);
+        assert_eq!(reported(&Change::Release, &Row { held: Some("by hand".to_owned()), ..row }), []);
     }
 }
