@@ -36,7 +36,7 @@ time_of_one_clock! {
 }
 
 time_of_one_clock! {
-    /// A reading of the boot-time clock: nobody can step it, and it goes on in suspend. It means nothing to another
+    /// A reading of the boot-time clock, which cannot be stepped and goes on in suspend. It means nothing to another
     /// process or after a restart: no row and no journal holds one.
     BootTime
 }

@@ -78,7 +78,7 @@ fn landed(commit: &Commit, row: &Row, now: StoreTime, resolution: Resolution) ->
             let mut left = row.clone();
             if let Some(tombstone) = &mut left.tombstone {
                 tombstone.restorable = false;
-                answered(&mut left, commit.attempt);
+                close_sender(&mut left, commit.attempt);
             }
             let applied = write(left);
             match token {
@@ -151,7 +151,7 @@ fn withdraw(row: &mut Row, attempt: Id) {
 
 /// Closes the attempt's sender in a tombstone's intent. The intent stays until it is cleared, and the row's tokens are
 /// revoked then.
-fn answered(row: &mut Row, attempt: Id) {
+fn close_sender(row: &mut Row, attempt: Id) {
     let senders = row.intent.iter_mut().flat_map(|intent| &mut intent.senders);
     senders.filter(|sender| sender.attempt == attempt).for_each(|sender| sender.closed = true);
 }

@@ -89,12 +89,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_is_never_due_when_just_issued_nor_after_its_expiration(
-            user in "[a-z]{1,8}", life in 0_i64..100_000_000, margin in 0_u64..1_000_000,
+            user in "[a-z]{1,8}", lifetime in 0_i64..100_000_000, margin in 0_u64..1_000_000,
         ) {
             let key = TokenKey::at("idp").user(user);
-            let due = due_at(&key, WallTime(5), Expires::At(WallTime(5 + life)), Duration::from_secs(margin)).unwrap();
-            prop_assert!(due.0 - 5 >= life * 6 / 10);
-            prop_assert!(due.0 - 5 <= life);
+            let due = due_at(&key, WallTime(5), Expires::At(WallTime(5 + lifetime)), Duration::from_secs(margin)).unwrap();
+            prop_assert!(due.0 - 5 >= lifetime * 6 / 10);
+            prop_assert!(due.0 - 5 <= lifetime);
             prop_assert_eq!(due_at(&key, WallTime(5), Expires::Never, Duration::ZERO), None);
         }
     }

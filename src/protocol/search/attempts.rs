@@ -1,4 +1,4 @@
-//! What a process does for its attempt: the counterpart of the task in `supervisor/refresh`.
+//! The moves of attempts: the counterpart of the attempt's task in `supervisor/refresh`.
 
 use std::rc::Rc;
 
@@ -35,7 +35,7 @@ impl ModelWorld {
         }
     }
 
-    /// What the attempt's task does for the effect that its machine asked for.
+    /// Carries out the machine's effect, as the attempt's task does.
     pub(super) fn perform(&mut self, process: u8, how: How, setting: &Setting) -> Result<(), String> {
         self.left.faults -= u8::from(how != Well);
         match self.attempt(process).effect.clone() {
@@ -60,7 +60,7 @@ impl ModelWorld {
             AttemptEffect::Change(change) => {
                 self.statement(&change, how, setting)?;
                 if how == Well {
-                    // Its reply is not looked at by these.
+                    // The machine ignores the reply to these.
                     self.advance(process, AttemptEvent::Changed { reply: ChangeReply::Done });
                 }
             }
@@ -130,12 +130,12 @@ impl ModelWorld {
         attempt.sent = true;
         let attempt = attempt.id;
         let (epoch, written) = (claimed.epoch, self.now);
-        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, answer: None });
+        self.idp.requests.push(Request { attempt, epoch, token: spent, written, orphaned: None, response: None });
         broken.map_or(Ok(()), Err)
     }
 
-    pub(super) fn answered(&mut self, process: u8, parent: TokenIndex, answer: ModelResponse, setting: &Setting) {
-        let ModelResponse::Token(new) = answer else {
+    pub(super) fn receive(&mut self, process: u8, parent: TokenIndex, response: ModelResponse, setting: &Setting) {
+        let ModelResponse::Token(new) = response else {
             self.idp.tokens[usize::from(parent)].refused = true;
             return self
                 .advance(process, AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("") }));
@@ -176,13 +176,13 @@ impl ModelWorld {
             self.journals[owner].entries.retain(|entry| entry.attempt != commit.attempt);
         }
         if self.row.incarnation == commit.incarnation && self.row.generation <= commit.generation {
-            return Err("6: what may have been published from the journal is ahead of the store".to_owned());
+            return Err("6: a token that may have been published from the journal is ahead of the store".to_owned());
         }
         self.advance(process, AttemptEvent::Changed { reply });
         Ok(())
     }
 
-    /// The machine's next effect. The provider's slot is granted at once: waiting for it is a pause.
+    /// Passes an event to the machine. The provider's slot is granted immediately: waiting for it is a pause.
     pub(super) fn advance(&mut self, process: u8, event: AttemptEvent) {
         let row = self.row.clone();
         let attempt = self.attempt(process);
@@ -196,7 +196,7 @@ impl ModelWorld {
         if let AttemptEffect::End(end) = effect {
             let (id, claimed) = (attempt.id, attempt.claimed);
             if !claimed {
-                // It left no trace: its id can be given away again.
+                // It left no trace: its id can be used again.
                 self.attempts &= !(1 << id);
                 self.left.claims += 1;
             }
@@ -207,7 +207,7 @@ impl ModelWorld {
         }
     }
 
-    /// Senders whose journals this process has, and that run nowhere.
+    /// Returns the senders whose journals this process holds and that do not run.
     fn dead_senders(&self, process: u8) -> Vec<Id> {
         let running = self.processes[usize::from(process)].attempt.as_ref().map(|attempt| Id::of(ATTEMPT, attempt.id));
         let ours = |owner: Id| {
@@ -228,7 +228,7 @@ impl ModelWorld {
 
     pub(super) fn attempt(&mut self, process: u8) -> &mut ModelAttempt {
         let attempt = self.processes[usize::from(process)].attempt.as_mut();
-        Rc::make_mut(attempt.expect("moves are made for running attempts"))
+        Rc::make_mut(attempt.expect("only running attempts have moves"))
     }
 }
 

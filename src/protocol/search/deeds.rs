@@ -1,4 +1,4 @@
-//! What a move does: to processes, to the provider, by people, by time.
+//! What the moves do, except those of attempts.
 
 use super::{
     attempts::fault,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 impl ModelWorld {
-    /// Carries out a move.
+    /// Makes a move.
     ///
     /// # Errors
-    /// The invariant that it breaks.
+    /// Returns the invariant that the move breaks.
     pub(super) fn carry_out(&mut self, chosen: Move, setting: &Setting) -> Result<(), String> {
         match chosen {
             Move::Start(process) => self.start(process, setting),
@@ -34,10 +34,10 @@ impl ModelWorld {
                 self.apply(&Change::Renew { attempt, lease: setting.rules.lease })?;
             }
             Move::Process(request) => return self.process(request, setting),
-            Move::Answer(request) => {
-                let Request { attempt, token, answer, .. } = self.idp.requests.remove(request.into());
-                if let (Some(process), Some(answer)) = (self.process_of(attempt), answer) {
-                    self.answered(process, token, answer, setting);
+            Move::Respond(request) => {
+                let Request { attempt, token, response, .. } = self.idp.requests.remove(request.into());
+                if let (Some(process), Some(response)) = (self.process_of(attempt), response) {
+                    self.receive(process, token, response, setting);
                 }
             }
             Move::Foreign(request) => {
@@ -122,11 +122,11 @@ impl ModelWorld {
     fn process(&mut self, place: u8, setting: &Setting) -> Result<(), String> {
         let before = self.clone();
         let request = self.idp.requests[usize::from(place)].clone();
-        let answer = self.idp.spend(setting.kind, setting.rules.grace, &request, self.now);
+        let response = self.idp.spend(setting.kind, setting.rules.grace, &request, self.now);
         if request.orphaned.is_some() {
             self.idp.requests.remove(place.into());
         } else {
-            self.idp.requests[usize::from(place)].answer = Some(answer);
+            self.idp.requests[usize::from(place)].response = Some(response);
         }
         invariants::killed(&before, self, &request, setting).map_or(Ok(()), Err)
     }
@@ -149,14 +149,14 @@ impl ModelWorld {
         self.excuse_what_is_gone();
     }
 
-    /// Nobody listens to this attempt's request any more.
+    /// Marks this attempt's request as one for whose response no process waits.
     fn orphan(&mut self, attempt: u8) {
         let now = self.now;
         self.idp.requests.retain_mut(|request| {
             if request.attempt == attempt {
                 request.orphaned.get_or_insert(now);
             }
-            request.attempt != attempt || request.answer.is_none()
+            request.attempt != attempt || request.response.is_none()
         });
     }
 
@@ -192,16 +192,16 @@ impl ModelWorld {
         }
         let revoked = self.revocations.remove(place.into()).token;
         let family = usize::from(self.idp.tokens[usize::from(revoked)].family);
-        let lives = self.row.tombstone.is_none() && self.current().is_some();
+        let connected = self.row.tombstone.is_none() && self.current().is_some();
         let (current, dead) =
-            (usize::from(self.family()), lives && (setting.revokes_user || family == usize::from(self.family())));
+            (usize::from(self.family()), connected && (setting.revokes_user || family == usize::from(self.family())));
         if setting.revokes_user {
             self.idp.families.fill(false);
         } else {
             self.idp.families[family] = false;
         }
         if dead && current < self.idp.families.len() {
-            return Err("a revocation ended the grant that is connected".to_owned());
+            return Err("a revocation ended the connected grant".to_owned());
         }
         Ok(())
     }
@@ -227,7 +227,7 @@ impl ModelWorld {
         };
         let mut incarnation =
             Id::of(INCARNATION, token.map_or(u8::MAX, |token| self.idp.tokens[usize::from(token)].family));
-        // What was connected before must not come back as something new; if it did, it would be told apart.
+        // A repeated connect must not start a new incarnation; the order's number would reveal one.
         incarnation.0[2] = self.left.orders + 1;
         Change::Connect(Box::new(ConnectChange {
             key: key(),

@@ -1,14 +1,14 @@
-//! The digest of a state.
+//! The digest of a state, which distinguishes it from others.
 
 use std::hash::{Hash, Hasher};
 
 use super::world::{ModelWorld, TICK};
 
-/// No rule tells times apart that are longer ago, or further ahead, than this many ticks.
+/// No rule distinguishes between times that are more than this many ticks ago or ahead.
 const HORIZON: i64 = 9;
 
 impl ModelWorld {
-    /// The same for states that differ only by the time of day.
+    /// Returns a digest that is the same for states that differ only in the time of day.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = Canonical { now: self.now.0, state: 0 };
         self.hash(&mut hasher);
@@ -16,7 +16,7 @@ impl ModelWorld {
     }
 }
 
-/// Hashes times by their distance from now. Times are all that hashes as an `i64` here.
+/// Hashes times by their distance from now. In a state only times hash as an `i64`.
 struct Canonical {
     now: i64,
     state: u64,

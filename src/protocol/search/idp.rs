@@ -1,6 +1,6 @@
-//! The identity provider: families of refresh tokens, and what a presented one does, by kind.
+//! The model of an identity provider: families of refresh tokens, and what presenting one does, by policy.
 //!
-//! The rules are those of the simulated provider in `testing/family`, without its wire.
+//! The rules are those of the simulated provider in `testing/family`, without HTTP.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::model::{Fingerprint, StoreTime};
 /// What a second use of a refresh token does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReusePolicy {
-    /// It kills the whole family.
+    /// It invalidates the whole family.
     Strict,
-    /// It is refused; the family lives.
+    /// It is refused; the family stays valid.
     Reject,
-    /// Within the grace it gives the same new token again, afterwards it kills the family.
+    /// Within the grace it returns the same new token again; afterwards it invalidates the family.
     SamePair,
-    /// Within the grace it gives another one and the earlier one dies, afterwards it kills the family.
+    /// Within the grace it returns another token and invalidates the earlier one; afterwards it invalidates the family.
     LastWins,
-    /// Tokens are not spent.
+    /// Tokens do not rotate.
     NotRotating,
 }
 
@@ -32,29 +32,29 @@ pub(super) type TokenIndex = u8;
 
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ModelIdp {
-    /// Whether each family is alive.
+    /// Whether each family is valid.
     pub(super) families: Vec<bool>,
     pub(super) tokens: Vec<ModelToken>,
-    /// Requests that were written and not yet answered or forgotten.
+    /// Requests that were sent and have neither been responded to nor been forgotten.
     pub(super) requests: Vec<Request>,
 }
 
-/// A refresh token as the provider sees it, and what became of it on our side.
+/// A refresh token with its state at the provider, and what became of it on our side.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ModelToken {
     pub(super) family: u8,
-    /// The epoch of the request that it answers.
+    /// The epoch of the request whose response brought it.
     pub(super) epoch: u64,
     /// The first use.
     pub(super) spent: Option<StoreTime>,
     pub(super) superseded: bool,
-    /// The last answer to it.
-    pub(super) answer: Option<TokenIndex>,
+    /// The token in the last response to it.
+    pub(super) response: Option<TokenIndex>,
     /// A process has seen it.
     pub(super) delivered: bool,
-    /// It was lost in a way that no client can help: see `SEMANTICS.md`, "What no client can keep".
+    /// It was lost in a way that no client can prevent: see `SEMANTICS.md`, "What no client can keep".
     pub(super) excused: bool,
-    /// We were told that it is not accepted (any more).
+    /// The provider has refused it to us.
     pub(super) refused: bool,
 }
 
@@ -67,37 +67,37 @@ pub(super) struct Request {
     pub(super) written: StoreTime,
     /// When its sender died or stopped listening.
     pub(super) orphaned: Option<StoreTime>,
-    pub(super) answer: Option<ModelResponse>,
+    pub(super) response: Option<ModelResponse>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ModelResponse {
-    /// A new refresh token, or the old one where none rotates.
+    /// A new refresh token, or the old one if tokens do not rotate.
     Token(TokenIndex),
     InvalidGrant,
 }
 
 impl ModelIdp {
-    /// A new family with its first token, as consent gives it.
+    /// Creates a family with its first token, as a consent does.
     pub(super) fn consent(&mut self) -> TokenIndex {
         self.families.push(true);
         self.issue(self.families.len() as u8 - 1, 0, true)
     }
 
     fn issue(&mut self, family: u8, epoch: u64, delivered: bool) -> TokenIndex {
-        let (spent, answer) = (None, None);
+        let (spent, response) = (None, None);
         let (superseded, excused, refused) = (false, false, false);
-        self.tokens.push(ModelToken { family, epoch, spent, superseded, answer, delivered, excused, refused });
+        self.tokens.push(ModelToken { family, epoch, spent, superseded, response, delivered, excused, refused });
         self.tokens.len() as TokenIndex - 1
     }
 
-    /// Whether the provider would take it as a first use.
+    /// Returns whether the provider would accept the token as a first use.
     pub(super) fn live(&self, token: TokenIndex) -> bool {
         let issued = &self.tokens[usize::from(token)];
         self.families[usize::from(issued.family)] && issued.spent.is_none() && !issued.superseded
     }
 
-    /// Processes a request. Whether it comes within a grace is judged by when it was written.
+    /// Processes a request. Whether it is within a grace depends on when it was sent.
     pub(super) fn spend(
         &mut self,
         kind: ReusePolicy,
@@ -106,7 +106,7 @@ impl ModelIdp {
         now: StoreTime,
     ) -> ModelResponse {
         let at = usize::from(request.token);
-        let ModelToken { family, spent, superseded, answer, .. } = self.tokens[at].clone();
+        let ModelToken { family, spent, superseded, response, .. } = self.tokens[at].clone();
         if !self.families[usize::from(family)] || superseded {
             return ModelResponse::InvalidGrant;
         }
@@ -114,11 +114,11 @@ impl ModelIdp {
             if kind == ReusePolicy::NotRotating {
                 return ModelResponse::Token(request.token);
             }
-            // Without a grace nobody asks when.
+            // Without a grace the time does not matter.
             return self.rotate(request, if kind.has_grace() { now } else { StoreTime(0) });
         };
         let in_grace = kind.has_grace() && request.written < first_use + grace;
-        match (kind, answer) {
+        match (kind, response) {
             (ReusePolicy::SamePair, Some(same)) if in_grace => ModelResponse::Token(same),
             (ReusePolicy::LastWins, _) if in_grace => {
                 for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
@@ -137,12 +137,12 @@ impl ModelIdp {
     fn rotate(&mut self, request: &Request, first_use: StoreTime) -> ModelResponse {
         let at = usize::from(request.token);
         let new = self.issue(self.tokens[at].family, request.epoch, false);
-        (self.tokens[at].spent, self.tokens[at].answer) = (Some(first_use), Some(new));
+        (self.tokens[at].spent, self.tokens[at].response) = (Some(first_use), Some(new));
         ModelResponse::Token(new)
     }
 }
 
-/// The fingerprint of a token, and back.
+/// Returns the fingerprint that stands for a token; [`token`] is the inverse.
 pub(super) fn fingerprint(token: TokenIndex) -> Fingerprint {
     let mut bytes = [0; 16];
     bytes[0] = token;

@@ -1,7 +1,7 @@
-//! What must hold: the numbers are those of the protocol's invariants.
+//! The invariants, with the protocol's numbers.
 //!
-//! The fifth, that generations never fall, is checked where a row is written (`ModelWorld::apply`), and that no
-//! revocation ends a grant that is connected where it reaches the provider.
+//! The fifth, that generations never decrease, is checked where a row is written (`ModelWorld::apply`); that no
+//! revocation ends a connected grant is checked where the revocation reaches the provider.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::protocol::Commit;
 
-/// The invariant that a state breaks.
+/// Returns the invariant that a state breaks.
 pub(super) fn broken(world: &ModelWorld, setting: &Setting) -> Option<String> {
     nothing_delivered_is_lost(world).or_else(|| no_hidden_doubt(world, setting))
 }
@@ -29,14 +29,14 @@ pub(super) fn second_request(world: &ModelWorld, sent: TokenIndex, setting: &Set
     Some(format!("1: token {sent} is sent while attempt {}'s request with it is in flight", other.attempt))
 }
 
-/// Nothing is sent for a claim of a held row.
+/// No request is sent for a claim of a row on hold.
 pub(super) fn sent_held(world: &ModelWorld, attempt: u8) -> Option<String> {
     let held = world.claimed_held & 1 << attempt != 0;
-    held.then(|| format!("attempt {attempt} claimed after the grant was held, and sends"))
+    held.then(|| format!("attempt {attempt} claimed while the grant was on hold, and sends"))
 }
 
-/// 2: a second request never kills a token that was delivered or can still be. Where the last answer wins, that
-/// of a later request takes the place of an earlier one's; if it gets lost, no client can help.
+/// 2: a second request never invalidates a token that was delivered or still can be. Where the last response wins, that
+/// of a later request replaces that of an earlier one; if it is lost, no client can prevent that.
 pub(super) fn killed(before: &ModelWorld, after: &ModelWorld, request: &Request, setting: &Setting) -> Option<String> {
     let family = before.family();
     if before.row.tombstone.is_some() || before.idp.tokens[usize::from(request.token)].family != family {
@@ -49,16 +49,16 @@ pub(super) fn killed(before: &ModelWorld, after: &ModelWorld, request: &Request,
             held(before, other) || before.idp.requests.iter().any(|open| deliverable(before, open) == Some(other));
         other != request.token && before.idp.live(other) && !after.idp.live(other) && kept && !replaced(other)
     })?;
-    Some(format!("2: the request of attempt {} with token {} killed token {died}", request.attempt, request.token))
+    Some(format!("2: the request of attempt {} with token {} invalidated token {died}", request.attempt, request.token))
 }
 
-/// 3: a delivered live token is in the row, in `alt`, in a journal, or in the memory of an attempt.
+/// 3: a delivered live token is in the row, in `alt`, in a journal or in the memory of an attempt.
 fn nothing_delivered_is_lost(world: &ModelWorld) -> Option<String> {
     let lost = (0..world.idp.tokens.len() as TokenIndex).find(|&at| is_owed(world, at) && !held(world, at))?;
-    Some(format!("3: token {lost} is live and was delivered, and nothing holds it any more"))
+    Some(format!("3: token {lost} is live and was delivered, and nothing holds it"))
 }
 
-/// 4: a row without intent never holds a spent token, nor one that a request in flight may spend.
+/// 4: a row without an intent never holds a spent token, or one that a request in flight may spend.
 fn no_hidden_doubt(world: &ModelWorld, setting: &Setting) -> Option<String> {
     let row = &world.row;
     if row.intent.is_some()
@@ -70,7 +70,7 @@ fn no_hidden_doubt(world: &ModelWorld, setting: &Setting) -> Option<String> {
     }
     let current = world.current()?;
     let issued = &world.idp.tokens[usize::from(current)];
-    // What was refused once can be asked for again: there is nothing left to lose.
+    // A token that was refused can be sent again: there is nothing left to lose.
     if issued.refused {
         return None;
     }
@@ -82,28 +82,28 @@ fn no_hidden_doubt(world: &ModelWorld, setting: &Setting) -> Option<String> {
     Some(format!("4: the row holds token {current} without intent, and attempt {} may still spend it", open.attempt))
 }
 
-/// Whether this token has to be kept: the grant stands, it was delivered, and no excuse was found since.
+/// Returns whether the token has to be kept: its grant exists, it was delivered, and nothing has excused its loss.
 pub(super) fn is_owed(world: &ModelWorld, at: TokenIndex) -> bool {
     let issued = &world.idp.tokens[usize::from(at)];
     let stands = world.row.tombstone.is_none() && issued.family == world.family();
     stands && issued.delivered && !issued.excused && world.idp.live(at)
 }
 
-/// Whether a token is in the row, in `alt`, in a journal, or in the memory of an attempt.
+/// Returns whether a token is in the row, in `alt`, in a journal or in the memory of an attempt.
 pub(super) fn held(world: &ModelWorld, at: TokenIndex) -> bool {
     let row = &world.row;
     let stored = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
-    let answers = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
+    let keeps = |commit: &Rc<Commit>| commit.token.as_ref().is_some_and(|held| token(held.fingerprint) == at);
     let in_memory =
-        || world.processes.iter().filter_map(|process| process.attempt.as_ref()?.commit.as_ref()).any(answers);
+        || world.processes.iter().filter_map(|process| process.attempt.as_ref()?.commit.as_ref()).any(keeps);
     stored.into_iter().any(|held| token(held.fingerprint) == at)
-        || world.journals.iter().flat_map(|journal| &journal.entries).any(answers)
+        || world.journals.iter().flat_map(|journal| &journal.entries).any(keeps)
         || in_memory()
 }
 
-/// The token in an answer that a living process can still receive.
+/// Returns the token in a response that a live process can still receive.
 fn deliverable(world: &ModelWorld, request: &Request) -> Option<TokenIndex> {
-    match request.answer {
+    match request.response {
         Some(ModelResponse::Token(token)) if world.listens(request) => Some(token),
         _ => None,
     }

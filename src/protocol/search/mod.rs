@@ -1,20 +1,20 @@
-//! An exhaustive search through the protocol: every interleaving of everything that can go wrong.
+//! An exhaustive search through the protocol: every interleaving of steps and faults.
 //!
-//! It drives the production types themselves (the machine of an attempt, the changes of a row) against a
-//! small model of what is around them: the store with one row, the journals, one or two processes that may be
-//! killed and started again, and an identity provider of each kind.
+//! It drives the production types themselves (the state machine of an attempt, the changes of a row) against a small
+//! model of their surroundings: the store with one row, the journals, one or two processes that may be killed and
+//! restarted, and an identity provider with each policy for reused tokens.
 //!
-//! * [`world`]: a state, and [`digest`] what it is told apart by; [`idp`]: the provider.
-//! * [`moves`]: what can happen in a state; [`attempts`] and [`deeds`]: what it does.
-//! * [`invariants`]: what must hold in every state; [`rest`]: what must come true from every state.
-//! * [`story`]: a violation in words, with the fewest moves that lead to it.
+//! * [`world`]: a state of the model; [`digest`]: its digest, which distinguishes it; [`idp`]: the provider.
+//! * [`moves`]: the moves that are possible in a state; [`attempts`] and [`deeds`]: what they do.
+//! * [`invariants`]: what must hold in every state; [`rest`]: what every state must lead to.
+//! * [`story`]: the description of a violation, with the fewest moves that lead to it.
 //!
-//! How much may go wrong is bounded by a budget, and the budgets grow. States are told apart by a 64-bit
-//! digest, so that tens of millions fit; among as many, two are confused with a probability below a thousandth.
+//! A budget bounds how much may go wrong, and the budgets grow. A 64-bit digest distinguishes states, so that tens of
+//! millions fit into memory; among as many, two are confused with a probability below a thousandth.
 //!
-//! `cargo test` searches a little. `.ci/run check-protocol` searches further: `TOKEN_SUPERVISOR_CHECK_BUDGET`
-//! is the number of states after which a search is cut off, optionally followed by the searches to run, by
-//! words in their names: `10000000 strict 2`.
+//! `cargo test` searches a few states. `.ci/run check-protocol` searches further: `TOKEN_SUPERVISOR_CHECK_BUDGET` is the
+//! number of states after which a search is cut off, optionally followed by words that select the searches by name:
+//! `10000000 strict 2`.
 
 mod attempts;
 mod deeds;
@@ -36,7 +36,7 @@ use idp::ReusePolicy;
 use moves::Move;
 use world::{Budget, ModelWorld, Setting};
 
-/// The digests are hashes already.
+/// Passes digests through: they are hashes already.
 #[derive(Default)]
 struct Given(u64);
 
@@ -60,7 +60,7 @@ struct SearchResult {
     violation: Option<String>,
 }
 
-/// Breadth first, so that the first violation has the shortest story.
+/// Searches breadth-first, so that the first violation has the shortest story.
 fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> SearchResult {
     let first = ModelWorld::new(setting, budget);
     let mut seen: HashSet<u64, BuildHasherDefault<Given>> = HashSet::default();
@@ -120,8 +120,8 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Search
 
 /// Budgets, in the order in which they are searched.
 ///
-/// The first three have orders and little else, so that a search which is cut off early meets some, and two that
-/// belong together. Pauses are free, and so are time-outs: without a fault two paused senders already meet.
+/// The first three have orders and little else, so that a search that is cut off early still covers some, and two in
+/// combination. Pauses and timeouts cost nothing: even without a fault two paused senders meet.
 const BUDGETS: [Budget; 17] = [
     budget([0, 0, 0, 1, 2]),
     budget([1, 0, 0, 1, 1]),
@@ -167,16 +167,16 @@ fn settings() -> Vec<(String, Setting)> {
     settings
 }
 
-#[expect(clippy::disallowed_methods, reason = "how a longer search is asked for; nothing else reads it")]
+#[expect(clippy::disallowed_methods, reason = "requests a longer search; nothing else reads it")]
 fn asked_for() -> Option<(usize, Vec<String>)> {
     let text = std::env::var("TOKEN_SUPERVISOR_CHECK_BUDGET").ok()?;
     let mut words = text.split_whitespace().map(str::to_lowercase);
-    let most = words.next()?.parse().expect("TOKEN_SUPERVISOR_CHECK_BUDGET begins with a number of states");
+    let most = words.next()?.parse().expect("TOKEN_SUPERVISOR_CHECK_BUDGET must begin with a number of states");
     Some((most, words.collect()))
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the search tells how long it took")]
+#[expect(clippy::disallowed_methods, reason = "the search reports how long it took")]
 fn every_interleaving_keeps_the_invariants() {
     let asked = asked_for();
     let (most, words) = asked.clone().unwrap_or((2_000, Vec::new()));
@@ -188,7 +188,7 @@ fn every_interleaving_keeps_the_invariants() {
         }
         let mut cut_off: Vec<Budget> = Vec::new();
         for budget in BUDGETS {
-            // More of everything than what was cut off: it would be cut off sooner.
+            // It allows everything that a search which was cut off allows: it would be cut off sooner.
             if cut_off.iter().any(|smaller| smaller.fits_into(budget)) {
                 continue;
             }

@@ -1,7 +1,7 @@
-//! What can happen next in a state.
+//! The moves that are possible in a state.
 //!
-//! A pause of a process needs no move: it is not chosen for a while. A store's outage is one fault for
-//! each operation that hits it. What a move does is in `deeds` and, for attempts, in `attempts`.
+//! A pause of a process needs no move: its moves are not chosen for a while. An outage of the store is one fault for
+//! each operation that meets it. What a move does is in `deeds` and, for attempts, in `attempts`.
 
 use super::{
     idp::{ModelResponse, Request, TokenIndex},
@@ -12,69 +12,69 @@ use crate::{
     protocol::attempt::AttemptEffect,
 };
 
-/// One thing that happens. Processes, requests, ... are named by their places.
+/// One move. Processes, requests and so on are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Move {
     /// A process starts an attempt, and reads the row unless its journal comes first.
     Start(u8),
-    /// The attempt of a process does what its machine asks for.
+    /// The attempt of a process carries out its machine's effect.
     Do(u8, How),
-    /// A process looks at the store's answer to its claim.
+    /// A process reads the store's reply to its claim.
     Look(u8),
-    /// The commit was silent again.
+    /// The store is still silent about the commit.
     Silent(u8),
     Renew(u8),
     /// The provider processes a request.
     Process(u8),
-    /// The answer arrives.
-    Answer(u8),
-    /// The answer arrives, and is another subject's.
+    /// The response arrives.
+    Respond(u8),
+    /// The response arrives, with the tokens of another subject.
     Foreign(u8),
-    /// Its sender hears a time-out, a broken connection, a 5xx; the request may be processed all the same.
+    /// The sender gets a timeout, a broken connection or a 5xx; the request may be processed nevertheless.
     Unknown(u8),
-    /// The provider does not process it and says so.
+    /// The provider rejects the request without processing it.
     Decline(u8),
     /// A delayed statement is executed.
     Execute(u8),
-    /// An entry (journal, place) goes to the store; it is marked unless the acknowledgement is lost.
+    /// An entry (journal, index) is stored; it is marked unless the acknowledgement is lost.
     Flush(u8, u8, How),
     Kill(u8),
     Restart(u8),
     /// Restart with a new disk.
     Replace(u8),
     Connect,
-    /// Connect with a token that is not new.
+    /// A connect with a token that is not new.
     ConnectAgain(TokenIndex),
     ConnectWithout,
     Disconnect,
     Restore,
     RequireReconnect,
     Hold,
-    /// Costs nothing: a hold always ends.
+    /// Costs no budget: a hold always ends.
     Release,
     /// A queued revocation is sent, then reaches the provider.
     Revoke(u8),
     Tick,
 }
 
-/// How an operation goes.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     Well,
-    /// Done; its process is held up before it looks at the answer.
+    /// Done; its process is held up before it reads the reply.
     Slowly,
-    /// Done, but nobody is told.
+    /// Done, but the reply is lost.
     Unheard,
-    /// Not done; nobody is told.
+    /// Not done, without a reply.
     Not,
-    /// Perhaps done later; nobody is told.
+    /// Perhaps done later, without a reply.
     Late,
 }
 
 use How::{Late, Not, Slowly, Unheard, Well};
 
 impl ModelWorld {
-    /// Everything that can happen now.
+    /// Returns the moves that are possible now.
     pub(super) fn moves(&self, setting: &Setting) -> Vec<Move> {
         let mut moves = Vec::with_capacity(24);
         let faulty = self.left.faults > 0;
@@ -103,10 +103,10 @@ impl ModelWorld {
         }
         for (place, request) in (0..).zip(&self.idp.requests) {
             let heard = self.listens(request);
-            match request.answer {
-                Some(answer) if heard => {
-                    moves.push(Move::Answer(place));
-                    moves.extend((faulty && answer != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
+            match request.response {
+                Some(response) if heard => {
+                    moves.push(Move::Respond(place));
+                    moves.extend((faulty && response != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
                 }
                 Some(_) => {}
                 None => {
@@ -170,17 +170,18 @@ impl ModelWorld {
         }
     }
 
-    /// Between the last look at the clock and the write nobody is held up: that no client can survive.
+    /// Returns whether time may pass: not while a process is between its last reading of the clock and sending, where a
+    /// delay is more than any client can survive.
     pub(super) fn time_may_pass(&self) -> bool {
         let attempts = self.processes.iter().filter_map(|process| process.attempt.as_ref());
         !attempts.into_iter().any(|attempt| matches!(attempt.effect, AttemptEffect::Send(_)) && !attempt.sent)
     }
 
-    /// No request is processed later than `settle` after its sender ended. For a sender that is held up, this
-    /// is when it would have stopped waiting.
+    /// Returns whether the provider may still process the request: not later than `settle` after its sender ended. A
+    /// sender that is held up ends when it would have stopped waiting.
     pub(super) fn processable(&self, request: &Request, setting: &Setting) -> bool {
         let patience_ends = request.written + setting.rules.patience;
         let ended = request.orphaned.map_or(patience_ends, |orphaned| orphaned.min(patience_ends));
-        request.answer.is_none() && self.now < ended + setting.rules.settle
+        request.response.is_none() && self.now < ended + setting.rules.settle
     }
 }

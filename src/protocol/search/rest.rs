@@ -1,8 +1,8 @@
-//! Seventh: once nothing goes wrong any more, every doubt ends, and what was delivered can be used.
+//! The seventh invariant: once faults stop, every doubt ends, and every token that was delivered can be used.
 //!
-//! From a state, the world goes on by a fair schedule without faults: whoever is dead starts again (or, as
-//! another question, never does), every request is processed and answered, every attempt goes on. Then the
-//! grant must be at rest, and a last refresh must end in the token that is owed.
+//! From a state, the model goes on by a fair schedule without faults: dead processes restart (or, in a second run,
+//! never do), every request is processed and gets its response, every attempt goes on. Then the grant must be at rest,
+//! and a last refresh must end in the token that is owed.
 
 use super::{
     idp::{ReusePolicy, TokenIndex, token},
@@ -12,17 +12,17 @@ use super::{
 };
 use crate::model::VerdictBy;
 
-/// More ticks than any wait takes.
+/// More ticks than any wait.
 const PATIENCE: u32 = 60;
-/// More ticks than a lease has.
+/// More ticks than a lease.
 const WAITS: u32 = 8;
-/// More moves than an attempt has steps.
+/// More moves than the steps of an attempt.
 const STEPS: u32 = 200;
 
-/// What does not come to rest from here.
+/// Checks that the model comes to rest from this state.
 ///
 /// # Errors
-/// Why, with the moves that led there.
+/// Returns what does not, with the moves that led there.
 pub(super) fn comes_to_rest(world: &ModelWorld, restart: bool, setting: &Setting) -> Result<(), (String, Vec<Move>)> {
     let mut rest = Rest { world: world.clone(), setting, story: Vec::new(), restart };
     rest.world.left.claims = 100;
@@ -43,16 +43,16 @@ impl Rest<'_> {
         invariants::broken(&self.world, self.setting).map_or(Ok(()), Err)
     }
 
-    /// Nothing ends while the grant is held, and a hold always ends.
+    /// Releases the grant: nothing ends while it is on hold, and a hold always ends.
     fn release(&mut self) -> Result<(), String> {
         if self.world.row.held.is_some() { self.make(Move::Release) } else { Ok(()) }
     }
 
-    /// Until nothing is under way and no doubt is left.
+    /// Goes on until nothing is running and no doubt is left.
     fn settle(&mut self) -> Result<(), String> {
         for _ in 0..PATIENCE {
             self.run()?;
-            // Everybody looks once at each time; a doubt that can end then does.
+            // Every process looks once at each time; a doubt that can end then does.
             for process in 0..self.world.processes.len() as u8 {
                 if self.world.processes[usize::from(process)].alive && self.unsettled() {
                     self.make(Move::Start(process))?;
@@ -73,7 +73,7 @@ impl Rest<'_> {
         row.intent.is_some() && (row.verdict.is_none() || row.tombstone.is_some())
     }
 
-    /// Carries out whatever can be, without time passing.
+    /// Makes every fair move that is possible without time passing.
     fn run(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             match self.next() {
@@ -81,7 +81,7 @@ impl Rest<'_> {
                 None => return Ok(()),
             }
         }
-        Err("7: it runs in circles without time passing".to_owned())
+        Err("7: the moves do not end without time passing".to_owned())
     }
 
     fn next(&self) -> Option<Move> {
@@ -89,10 +89,10 @@ impl Rest<'_> {
         let fair = |chosen: &&Move| match chosen {
             Move::Restart(_) => self.restart || !self.world.processes.iter().any(|process| process.alive),
             Move::Do(_, how) | Move::Flush(_, _, how) => *how == How::Well,
-            Move::Look(_) | Move::Process(_) | Move::Answer(_) | Move::Execute(_) | Move::Revoke(_) => true,
+            Move::Look(_) | Move::Process(_) | Move::Respond(_) | Move::Execute(_) | Move::Revoke(_) => true,
             Move::Unknown(request) => {
                 let request = &self.world.idp.requests[usize::from(*request)];
-                request.answer.is_none() && !self.world.processable(request, self.setting)
+                request.response.is_none() && !self.world.processable(request, self.setting)
             }
             _ => false,
         };
@@ -106,7 +106,7 @@ impl Rest<'_> {
         }
         let left_over = world.journals.iter().any(|journal| journal.holder.is_some() && !journal.entries.is_empty());
         if left_over {
-            return Err("7: an answer stays in the journal".to_owned());
+            return Err("7: a response stays in the journal".to_owned());
         }
         let journals = world.journals.iter().filter(|journal| journal.holder.is_none());
         let out_of_reach =
@@ -116,15 +116,15 @@ impl Rest<'_> {
             let ours = |&at: &TokenIndex| world.idp.tokens[usize::from(at)].family == world.family();
             let excused = |&at: &TokenIndex| world.idp.tokens[usize::from(at)].excused;
             let left = (0..world.idp.tokens.len() as TokenIndex).find(|at| live(at) && ours(at) && !excused(at));
-            return left.map_or(Ok(()), |left| Err(format!("7: token {left} of a grant that is gone is not revoked")));
+            return left.map_or(Ok(()), |left| Err(format!("7: token {left} of a disconnected grant is not revoked")));
         }
         Ok(())
     }
 
-    /// One more refresh: it must end in the token that is owed, if one is.
+    /// Makes one more refresh: it must end in the token that is owed, if one is.
     fn refresh(&mut self) -> Result<(), String> {
         let owed = (0..self.world.idp.tokens.len() as TokenIndex).find(|&at| invariants::is_owed(&self.world, at));
-        // In the journal of somebody who is dead for ever it is lost with him.
+        // A token in the journal of a process that never restarts is lost.
         let reachable = |at: &TokenIndex| {
             let row = &self.world.row;
             let fingerprints = row.refresh_token.iter().chain(row.alt.iter().map(|alt| &alt.token));
@@ -134,13 +134,13 @@ impl Rest<'_> {
         if !self.world.row.sendable() {
             let refused = self.world.row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp);
             return if refused {
-                Err(format!("7: token {owed} is live and here, but a reconnect is asked for"))
+                Err(format!("7: token {owed} is live and available, but a reconnect is required"))
             } else {
                 Ok(())
             };
         }
         let process = self.world.processes.iter().position(|process| process.alive).unwrap_or(0) as u8;
-        // A lease may have to end first, or an alternative answer to be promoted.
+        // A lease may have to expire first, or the alternative token to be promoted.
         for _ in 0..WAITS {
             if !self.world.row.sendable() {
                 break;
@@ -158,6 +158,6 @@ impl Rest<'_> {
             }
             self.make(Move::Tick)?;
         }
-        Err(format!("7: token {owed} was live and here, but the grant does not work any more"))
+        Err(format!("7: token {owed} was live and available, but the grant no longer works"))
     }
 }

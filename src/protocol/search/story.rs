@@ -1,4 +1,4 @@
-//! A sequence of moves in words.
+//! Describes a sequence of moves.
 
 use super::{
     moves::{How, Move},
@@ -9,12 +9,12 @@ use crate::{
     protocol::attempt::AttemptEffect,
 };
 
-/// The moves that lead from the first state to a violation, one a line.
+/// Describes the moves that lead from the first state to a violation, one on each line.
 pub(super) fn tell(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
     let mut lines = Vec::new();
     for (at, chosen) in moves.iter().chain(rest.iter().take(80)).enumerate() {
         if at == moves.len() {
-            lines.push("    from here on nothing goes wrong:".to_owned());
+            lines.push("    from here on there are no faults:".to_owned());
             world.left.claims = 100;
         }
         let line = describe(&world, *chosen);
@@ -29,9 +29,9 @@ pub(super) fn tell(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting
 fn describe(world: &ModelWorld, chosen: Move) -> String {
     let outcome = |how| match how {
         How::Well => "",
-        How::Slowly => "; done, but the process is held up before it looks",
+        How::Slowly => "; done, but the process is held up before it reads the reply",
         How::Unheard => "; done, but the acknowledgement is lost",
-        How::Not => "; fails, nothing is done",
+        How::Not => "; fails without effect",
         How::Late => "; silent, perhaps done later",
     };
     let request = |at: u8| {
@@ -45,35 +45,37 @@ fn describe(world: &ModelWorld, chosen: Move) -> String {
             let doing = match &attempt.effect {
                 AttemptEffect::Read => "reads the row".to_owned(),
                 AttemptEffect::RepeatClaim => "repeats its claim".to_owned(),
-                AttemptEffect::Send(_) if how == How::Well => "writes the request".to_owned(),
+                AttemptEffect::Send(_) if how == How::Well => "sends the request".to_owned(),
                 AttemptEffect::Send(_) => return format!("process {process}, attempt {}: cannot connect", attempt.id),
                 AttemptEffect::Commit => "commits".to_owned(),
                 AttemptEffect::AwaitStore => "commits again".to_owned(),
-                AttemptEffect::Journal => "writes the answer to its journal".to_owned(),
+                AttemptEffect::Journal => "writes the response to its journal".to_owned(),
                 other => format!("{other:?}").replace("[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]", ""),
             };
             format!("process {process}, attempt {}: {doing}{}", attempt.id, outcome(how))
         }
-        Move::Look(process) => format!("process {process} goes on and looks at the answer to its claim"),
+        Move::Look(process) => format!("process {process} goes on and reads the reply to its claim"),
         Move::Silent(process) => format!("process {process} waits for the commit, in vain"),
         Move::Renew(process) => format!("process {process} renews its lease"),
         Move::Process(at) => format!("the provider processes {}", request(at)),
-        Move::Answer(at) => format!("{} is answered: {:?}", request(at), world.idp.requests[usize::from(at)].answer),
-        Move::Foreign(at) => format!("{} is answered with another subject's tokens", request(at)),
-        Move::Unknown(at) => format!("{} gets no answer (time-out, reset, 5xx)", request(at)),
-        Move::Decline(at) => format!("{} is declined without being processed", request(at)),
+        Move::Respond(at) => {
+            format!("{} gets its response: {:?}", request(at), world.idp.requests[usize::from(at)].response)
+        }
+        Move::Foreign(at) => format!("{} gets another subject's tokens", request(at)),
+        Move::Unknown(at) => format!("{} gets no response (timeout, reset, 5xx)", request(at)),
+        Move::Decline(at) => format!("{} is rejected without being processed", request(at)),
         Move::Execute(at) => format!("the store executes late: {:?}", world.delayed[usize::from(at)].change),
-        Move::Flush(journal, _, how) => format!("an entry of journal {journal} goes to the store{}", outcome(how)),
+        Move::Flush(journal, _, how) => format!("an entry of journal {journal} is stored{}", outcome(how)),
         Move::Kill(process) => format!("process {process} is killed"),
-        Move::Restart(process) => format!("process {process} starts again"),
-        Move::Replace(process) => format!("process {process} starts again with a new disk"),
-        Move::Connect => "the user connects anew".to_owned(),
+        Move::Restart(process) => format!("process {process} restarts"),
+        Move::Replace(process) => format!("process {process} restarts with a new disk"),
+        Move::Connect => "the user connects again".to_owned(),
         Move::ConnectAgain(token) => format!("a connect with token {token} is repeated"),
-        Move::ConnectWithout => "a connect without refresh token".to_owned(),
+        Move::ConnectWithout => "a connect without a refresh token".to_owned(),
         Move::Disconnect => "the user disconnects".to_owned(),
-        Move::Restore => "the disconnect is taken back".to_owned(),
+        Move::Restore => "the disconnect is undone".to_owned(),
         Move::RequireReconnect => "the application requires a reconnect".to_owned(),
-        Move::Hold => "the grant is held".to_owned(),
+        Move::Hold => "the grant is put on hold".to_owned(),
         Move::Release => "the grant is released".to_owned(),
         Move::Revoke(at) => {
             let ModelRevocation { token, begun } = world.revocations[usize::from(at)];
@@ -102,6 +104,6 @@ fn state(world: &ModelWorld) -> String {
     }));
     parts.extend(row.verdict.as_ref().map(|verdict| format!("reconnect required by {:?}", verdict.by)));
     parts.extend(row.tombstone.map(|_| "tombstone".to_owned()));
-    parts.extend(row.held.as_ref().map(|_| "held".to_owned()));
+    parts.extend(row.held.as_ref().map(|_| "on hold".to_owned()));
     parts.join("; ")
 }

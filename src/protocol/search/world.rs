@@ -1,7 +1,7 @@
-//! A state of the world: one row, the journals, the processes with their attempts, the identity provider.
+//! A state of the model: one row, the journals, the processes with their attempts, the identity provider.
 //!
-//! Times are absolute in a state, but two states that differ only by when they happen are the same: the
-//! digest takes every time as its distance from now, and distances that no rule can tell apart as one.
+//! Times are absolute in a state, but two states that differ only in the time of day are the same: the digest takes
+//! every time as its distance from now, and distances between which no rule distinguishes as one.
 
 use std::{rc::Rc, time::Duration};
 
@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// A doubt without a known end of the access token is given up an hour after it began: eight ticks.
+/// A doubt is given up an hour after it began if the access token's expiration is unknown: eight ticks.
 pub(super) const TICK: Duration = Duration::from_secs(450);
-/// The clock starts late enough that nothing saturates.
+/// The clock starts late enough that no time saturates.
 const START: StoreTime = StoreTime(1_000_000_000_000);
 
 /// What stays the same throughout a search.
@@ -25,9 +25,9 @@ const START: StoreTime = StoreTime(1_000_000_000_000);
 pub(super) struct Setting {
     pub(super) kind: ReusePolicy,
     pub(super) replicas: u8,
-    /// All journals lie in one directory, so that a process that starts takes over those of the dead.
+    /// All journals are in one directory, so that a process that starts takes over those of dead processes.
     pub(super) shared_disk: bool,
-    /// The provider revokes all of a user's tokens, not a family alone.
+    /// A revocation ends all of the user's families, not one alone.
     pub(super) revokes_user: bool,
     pub(super) rules: Rules,
 }
@@ -39,7 +39,7 @@ impl Setting {
             send_window: TICK,
             patience: 2 * TICK,
             lease: TICK,
-            // Longer than lease, window, settling and patience together, as the configuration demands.
+            // Longer than lease, send window, settling and patience together, as the configuration requires.
             grace: if kind.has_grace() { 6 * TICK } else { Duration::ZERO },
             try_in_doubt: false,
             never_rotates: kind == ReusePolicy::NotRotating,
@@ -48,22 +48,22 @@ impl Setting {
     }
 }
 
-/// How much may still go wrong, or be asked for.
+/// How many faults and orders may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
-    /// Lost, late and failing operations, outages, delays.
+    /// Operations that are lost, late or failing, outages, delays.
     pub(super) faults: u8,
     pub(super) kills: u8,
-    /// Disks that are lost with a killed process.
+    /// Disks that are lost together with a killed process.
     pub(super) disks: u8,
-    /// Attempts that get as far as a claim.
+    /// Attempts that reach a claim.
     pub(super) claims: u8,
     /// Connects, disconnects, required reconnects.
     pub(super) orders: u8,
 }
 
 impl Budget {
-    /// Whether everything that this one allows is allowed by the other.
+    /// Returns whether `other` allows everything that this budget allows.
     pub(super) fn fits_into(self, other: Self) -> bool {
         let each = |budget: Self| [budget.faults, budget.kills, budget.disks, budget.claims, budget.orders];
         each(self).iter().zip(each(other)).all(|(own, others)| *own <= others)
@@ -79,29 +79,29 @@ pub(super) struct ModelWorld {
     pub(super) known: u32,
     /// Tokens that are to be revoked.
     pub(super) revocations: Vec<ModelRevocation>,
-    /// Statements whose senders gave up on them, and which the store may still execute.
+    /// Statements that their senders have given up, and that the store may still execute.
     pub(super) delayed: Vec<Delayed>,
     pub(super) processes: Vec<Process>,
-    /// Their places are the owners.
+    /// The index of a journal is its owner.
     pub(super) journals: Vec<ModelJournal>,
     pub(super) idp: ModelIdp,
-    /// Which ids of attempts were given away, as a set.
+    /// The attempt ids that are in use, as a set.
     pub(super) attempts: u32,
-    /// Which of them claimed while the row was held, as a set: they must not send.
+    /// Those of them that claimed while the row was on hold, as a set: they must not send.
     pub(super) claimed_held: u32,
 }
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ModelRevocation {
     pub(super) token: TokenIndex,
-    /// The request may have left.
+    /// The request may have been sent.
     pub(super) begun: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Delayed {
     pub(super) change: Rc<Change>,
-    /// The statement's time-out.
+    /// The statement's timeout.
     pub(super) until: StoreTime,
 }
 
@@ -117,35 +117,35 @@ pub(super) struct Process {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ModelJournal {
     pub(super) disk: u8,
-    /// The living process that has its lock.
+    /// The live process that holds its lock.
     pub(super) holder: Option<u8>,
     pub(super) entries: Vec<Rc<Commit>>,
 }
 
-/// A running attempt: the production machine, and what its task keeps for it.
+/// A running attempt: the production state machine, and what its task keeps for it.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct ModelAttempt {
     pub(super) id: u8,
     pub(super) machine: AttemptMachine,
     /// What is to be done next.
     pub(super) effect: AttemptEffect,
-    /// It has claimed, so that its id may be known elsewhere.
+    /// It has claimed, so that its id may be stored elsewhere.
     pub(super) claimed: bool,
-    /// The claim that is not answered.
+    /// The claim without a reply.
     pub(super) claim: Option<Change>,
-    /// When that was first tried.
+    /// When that claim was first tried.
     pub(super) issued: Option<StoreTime>,
-    /// The store's answer to the claim; the process has not looked at it yet.
+    /// The store's reply to the claim, which the process has not read yet.
     pub(super) held: Option<(ChangeReply, Rc<Row>, StoreTime)>,
-    /// The request was written.
+    /// The request was sent.
     pub(super) sent: bool,
-    /// The answer.
+    /// The response.
     pub(super) commit: Option<Rc<Commit>>,
     pub(super) journaled: bool,
 }
 
 impl ModelWorld {
-    /// Connected, with every process up.
+    /// Creates a state in which the key is connected and every process runs.
     pub(super) fn new(setting: &Setting, left: Budget) -> Self {
         let mut idp = ModelIdp::default();
         let token = idp.consent();
@@ -177,7 +177,7 @@ impl ModelWorld {
         }
     }
 
-    /// Carries out a change as a store does: reads, applies, writes.
+    /// Makes a change as a store does: reads, applies, writes.
     pub(super) fn apply(&mut self, change: &Change) -> Result<ChangeReply, String> {
         let waits = |held: &Spendable| {
             self.revocations.iter().any(|queued| queued.token == token(held.fingerprint) && !queued.begun)
@@ -198,12 +198,12 @@ impl ModelWorld {
                         self.revocations.push(ModelRevocation { token, begun: false });
                     }
                 }
-                // What was sent cannot be taken back.
+                // A revocation that was sent cannot be taken back.
                 Side::Keep(kept) => {
                     self.revocations.retain(|queued| queued.begun || queued.token != token(kept.fingerprint));
                 }
                 Side::CancelRevocations => self.revocations.clear(),
-                Side::Purge(_) => return Err("nobody purges here".to_owned()),
+                Side::Purge(_) => return Err("no move purges".to_owned()),
             }
         }
         if let Some(mut row) = applied.row {
@@ -219,17 +219,17 @@ impl ModelWorld {
         Ok(applied.reply)
     }
 
-    /// The token that the row would spend.
+    /// Returns the token that the row would spend.
     pub(super) fn current(&self) -> Option<TokenIndex> {
         self.row.refresh_token.as_ref().map(|held| token(held.fingerprint))
     }
 
-    /// The family of the row's grant.
+    /// Returns the family of the row's grant.
     pub(super) fn family(&self) -> u8 {
         self.row.incarnation.0[1]
     }
 
-    /// Whether a living process still waits for the answer to this request.
+    /// Returns whether a live process still waits for the response to this request.
     pub(super) fn listens(&self, request: &Request) -> bool {
         let mut attempts = self.processes.iter().filter_map(|process| process.attempt.as_ref());
         let waits =
@@ -237,7 +237,7 @@ impl ModelWorld {
         request.orphaned.is_none() && attempts.any(waits)
     }
 
-    /// Entries that this process has to bring to the store: (journal, place).
+    /// Returns the entries that this process has to store: (journal, index).
     pub(super) fn pending(&self, process: u8) -> Vec<(u8, u8)> {
         let running = self.processes[usize::from(process)].attempt.as_ref().map(|attempt| Id::of(ATTEMPT, attempt.id));
         let mut pending = Vec::new();
@@ -254,7 +254,7 @@ pub(super) const INCARNATION: u8 = 2;
 pub(super) const OWNER: u8 = 3;
 
 impl Id {
-    /// A small id that says what it is.
+    /// Returns a small id that shows its kind.
     pub(super) fn of(sort: u8, number: u8) -> Self {
         let mut bytes = [0; 16];
         (bytes[0], bytes[1]) = (sort, number);
@@ -295,13 +295,13 @@ fn first_row(token: TokenIndex) -> Row {
     }
 }
 
-/// One key: `TokenKey` shares its buffer, so that rows are cheap to copy.
+/// Returns the only key: `TokenKey` shares its buffer, so that rows are cheap to copy.
 pub(super) fn key() -> TokenKey {
     thread_local!(static KEY: TokenKey = TokenKey::at("i").user("u"));
     KEY.with(TokenKey::clone)
 }
 
-/// Takes out of a row what no rule of the protocol reads, so that fewer states differ.
+/// Removes from a row what no rule of the protocol reads, so that fewer states differ.
 fn plain(row: &mut Row) {
     row.grant_id.clear();
     (row.due_at, row.retry_at, row.notice_at, row.last_error) = (None, None, None, None);

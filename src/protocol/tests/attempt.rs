@@ -3,7 +3,7 @@ use crate::protocol::attempt::{AttemptEffect, AttemptEvent, AttemptMachine, End}
 
 pub(super) const ME: u8 = 1;
 
-/// Events, and what the machine wants after each.
+/// Events, and the effect of each.
 pub(super) type Script = Vec<(AttemptEvent, &'static str)>;
 
 pub(super) fn start(rules: Rules) -> AttemptMachine {
@@ -35,7 +35,7 @@ pub(super) fn name(effect: &AttemptEffect) -> String {
     }
 }
 
-/// Feeds the events and compares.
+/// Passes the events to the machine and compares the effects.
 pub(super) fn plays(why: &str, machine: &mut AttemptMachine, script: Script) {
     for (step, (event, expected)) in script.into_iter().enumerate() {
         let what = format!("{why}, step {step}: {event:?}");
@@ -75,7 +75,7 @@ fn journal_entries_of_the_key_go_first() {
 }
 
 #[test]
-fn before_the_claim_the_row_decides() {
+fn the_row_decides_what_happens_before_the_claim() {
     let newer = Row { generation: Generation(5), ..row() };
     let moved_doubt = Row { generation: Generation(5), ..doubtful() };
     let gone = Row { tombstone: tombstone(true), ..moved_doubt.clone() };
@@ -84,25 +84,25 @@ fn before_the_claim_the_row_decides() {
     let table: Vec<(&str, AttemptEvent, &str)> = vec![
         ("nothing stored", AttemptEvent::Read { row: None, dead: vec![], now: NOW }, "settled"),
         ("free", read(row()), "slot"),
-        ("newer than what was seen", read(newer.clone()), "settled"),
+        ("newer than the row for which the refresh was requested", read(newer.clone()), "settled"),
         ("another incarnation", read(Row { incarnation: id(101), ..row() }), "settled"),
         ("disconnected", read(Row { tombstone: tombstone(true), ..row() }), "settled"),
         ("refused", read(Row { verdict: verdict(VerdictBy::Idp), ..row() }), "settled"),
         (
-            "refused, its doubt is moot",
+            "refused, its doubt no longer matters",
             read_at(Row { verdict: verdict(VerdictBy::Idp), ..doubtful() }, 99_999),
             "settled",
         ),
-        ("held", read(Row { held: Some("by hand".into()), ..row() }), "settled"),
+        ("on hold", read(Row { held: Some("by hand".into()), ..row() }), "settled"),
         ("no refresh token", read(Row { refresh_token: None, ..row() }), "settled"),
-        ("the store went back", read(Row { generation: Generation(3), ..row() }), "raise"),
+        ("the store lost writes", read(Row { generation: Generation(3), ..row() }), "raise"),
         (
-            "the store went back and lost a connect",
+            "the store lost writes, a connect among them",
             read(Row { generation: Generation(3), incarnation: id(99), ..row() }),
             "settled",
         ),
         (
-            "a sender that died on our own disk",
+            "a dead sender whose journal is on our own disk",
             AttemptEvent::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW },
             "close 9",
         ),
@@ -125,7 +125,7 @@ fn before_the_claim_the_row_decides() {
 }
 
 #[test]
-fn what_was_put_right_is_read_again() {
+fn a_corrected_row_is_read_again() {
     for (why, event) in [
         ("raised", read(Row { generation: Generation(3), ..row() })),
         ("closed", AttemptEvent::Read { row: Some(doubtful()), dead: vec![id(9)], now: NOW }),
@@ -138,7 +138,7 @@ fn what_was_put_right_is_read_again() {
 }
 
 #[test]
-fn a_doubt_is_recovered_with_what_was_read() {
+fn a_doubt_is_recovered_with_the_row_that_was_read() {
     let trying = Rules { try_in_doubt: true, ..rules() };
     let recovered = claimed_row(&[9, ME]);
     let mut machine = start(trying);
@@ -150,12 +150,12 @@ fn a_doubt_is_recovered_with_what_was_read() {
     let AttemptEffect::Send(sending) = machine.step(claimed(ChangeReply::Done, recovered.clone(), 0)) else {
         panic!("sends")
     };
-    assert_eq!((sending.first_sent, sending.epoch), (Some(NOW), recovered.epoch), "the answer may be a replay");
+    assert_eq!((sending.first_sent, sending.epoch), (Some(NOW), recovered.epoch), "the response may be a replay");
     assert_eq!((sending.fingerprint, sending.generation), (fingerprint(1), GENERATION));
 }
 
 #[test]
-fn a_claim_ends_in_a_request_or_frees_what_it_took() {
+fn a_claim_leads_to_a_request_or_releases_its_lease() {
     let graceful = Rules { grace: seconds(60), ..rules() };
     let recovered = claimed_row(&[9, ME]);
     let over = Row { lease: None, ..claimed_row(&[ME, 9]) };
@@ -184,7 +184,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             ],
         ),
         (
-            "no reply, came late",
+            "no reply, made late",
             rules(),
             row(),
             vec![
@@ -194,7 +194,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             ],
         ),
         (
-            "no reply, came late, and its lease is another's",
+            "no reply, made late, and another attempt has the lease",
             rules(),
             row(),
             vec![
@@ -232,7 +232,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             vec![(claimed(ChangeReply::Done, recovered.clone(), 5), "send")],
         ),
         (
-            "refused to another one while the reply was lost",
+            "refused to another attempt while the reply was lost",
             graceful,
             doubtful(),
             vec![
@@ -245,7 +245,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
             ],
         ),
         (
-            "held while the reply was lost",
+            "put on hold while the reply was lost",
             rules(),
             row(),
             vec![
@@ -256,7 +256,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
         ),
         ("recovered, and the grace ended meanwhile", graceful, doubtful(), vec![(answered_at(60, 3), "cancel 1")]),
         (
-            "recovered, and the grace ended on the answer's way",
+            "recovered, and the grace ended while the reply was on its way",
             graceful,
             doubtful(),
             vec![(answered_at(57, 3), "cancel 1")],
@@ -265,7 +265,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
     ];
     for (why, rules, row, script) in table {
         let mut machine = start(rules);
-        // Read at a moment at which the row can be claimed or recovered.
+        // Read at a time at which the row can be claimed or recovered.
         let now = if row.intent.is_some() { 55 } else { 0 };
         machine.step(read_at(row.clone(), now));
         machine.step(AttemptEvent::Slot(row));
@@ -274,7 +274,7 @@ fn a_claim_ends_in_a_request_or_frees_what_it_took() {
 }
 
 #[test]
-fn a_provider_that_is_not_to_be_asked_ends_the_attempt() {
+fn an_attempt_ends_if_the_provider_accepts_no_request_for_now() {
     let script =
         vec![(read(row()), "slot"), (AttemptEvent::NotBefore(WALL_NOW + seconds(7), Cause::IdpThrottled), "until 7")];
     plays("throttled", &mut start(rules()), script);

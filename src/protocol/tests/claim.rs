@@ -19,10 +19,10 @@ const SPOILED: [(&str, SpoilRow); 9] = [
     ("a newer generation", |row| row.generation = Generation(5)),
     ("an older generation", |row| row.generation = Generation(3)),
     ("a lease of another", |row| row.lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE })),
-    ("the user is to reconnect", |row| row.verdict = verdict(VerdictBy::Idp)),
-    ("the application wants a reconnect", |row| row.verdict = verdict(VerdictBy::Application)),
+    ("the user must reconnect", |row| row.verdict = verdict(VerdictBy::Idp)),
+    ("the application requires a reconnect", |row| row.verdict = verdict(VerdictBy::Application)),
     ("disconnected", |row| row.tombstone = tombstone(false)),
-    ("held", |row| row.held = Some("by hand".to_owned())),
+    ("on hold", |row| row.held = Some("by hand".to_owned())),
     ("no refresh token", |row| row.refresh_token = None),
 ];
 
@@ -41,13 +41,13 @@ fn a_claim_is_refused_unless_the_row_is_free_and_as_expected() {
 }
 
 #[test]
-fn a_recovery_is_refused_unless_everything_is_as_it_was_read() {
+fn a_recovery_is_refused_unless_the_row_is_as_it_was_read() {
     let mut doubtful = claimed_row(&[2]);
     doubtful.lease = None;
     let recover = Change::Recover(recover(1, &doubtful));
     let own: [(&str, SpoilRow); 3] = [
         ("a recovery in between", |row| row.epoch += 1),
-        ("no doubt any more", |row| row.intent = None),
+        ("no longer in doubt", |row| row.intent = None),
         ("another doubt", |row| row.intent.as_mut().unwrap().senders[0].closed = true),
     ];
     for (why, spoil) in SPOILED.into_iter().chain(own) {
@@ -65,7 +65,7 @@ fn a_doubt_about_another_token_cannot_be_recovered() {
 }
 
 #[test]
-fn a_lease_that_is_over_is_free_and_one_millisecond_earlier_it_is_not() {
+fn a_lease_can_be_taken_when_it_expires_and_not_one_millisecond_earlier() {
     let doubtful = claimed_row(&[2]);
     let recover = Change::Recover(recover(1, &doubtful));
     refused(&recover, &doubtful, StoreTime(NOW.0 + 29_999));
@@ -88,36 +88,36 @@ fn a_recovery_keeps_the_grace_restarts_settling_and_drops_closed_senders() {
 }
 
 #[test]
-fn a_claim_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is_over() {
+fn a_claim_whose_acknowledgement_was_lost_is_confirmed_again_even_after_its_lease() {
     let claimed = claimed_row(&[1]);
     let again = apply(&Change::Claim(claim(1, &row())), &claimed, NOW + seconds(1_000));
     assert_eq!((again.row, again.reply), (None, ChangeReply::Done));
-    // Another one took over meanwhile.
+    // Another attempt took over meanwhile.
     refused(&Change::Claim(claim(1, &row())), &claimed_row(&[1, 2]), NOW);
 }
 
 #[test]
-fn a_recovery_whose_acknowledgement_was_lost_is_answered_again_even_if_its_lease_is_over() {
+fn a_recovery_whose_acknowledgement_was_lost_is_confirmed_again_even_after_its_lease() {
     let mut doubtful = claimed_row(&[2]);
     doubtful.lease = None;
     let recover = Change::Recover(recover(1, &doubtful));
     let (recovered, ..) = taken(&recover, &doubtful, NOW + seconds(50));
     let again = apply(&recover, &recovered, NOW + seconds(1_000));
     assert_eq!((again.row, again.reply), (None, ChangeReply::Done));
-    // Another one took over meanwhile.
+    // Another attempt took over meanwhile.
     let lease = Some(Lease { attempt: id(3), owner: id(53), until: NOW + seconds(90) });
     refused(&recover, &Row { lease, ..recovered }, NOW + seconds(80));
 }
 
 #[test]
-fn an_owner_does_not_enter_its_own_lease_again() {
+fn another_attempt_of_the_same_owner_does_not_get_its_lease() {
     let mut second = claim(2, &row());
     second.owner = id(51);
     refused(&Change::Claim(second), &claimed_row(&[1]), NOW);
 }
 
 #[test]
-fn renewing_prolongs_the_own_lease_and_never_takes_one_back() {
+fn a_renewal_extends_the_own_lease_and_takes_no_lost_one_back() {
     let renew = Change::Renew { attempt: id(1), lease: LEASE };
     let (renewed, _, _) = taken(&renew, &claimed_row(&[1]), NOW + seconds(20));
     assert_eq!(renewed.lease.unwrap().until, NOW + seconds(50));
@@ -129,7 +129,7 @@ fn renewing_prolongs_the_own_lease_and_never_takes_one_back() {
 }
 
 #[test]
-fn nothing_can_be_changed_where_nothing_is_stored() {
+fn a_key_without_a_row_cannot_be_changed() {
     let found = || ChangeInput { row: None, now: NOW, floor: Generation(0), known: LookupResult::New };
     let changes = [
         Change::Claim(claim(1, &row())),

@@ -6,7 +6,7 @@ fn generation_of(row: &Row) -> u64 {
 }
 
 #[test]
-fn a_commit_stores_the_answer_and_ends_the_claim() {
+fn a_commit_stores_the_response_and_ends_the_claim() {
     let claimed = claimed_row(&[1]);
     let commit = commit(1, &claimed, 2);
     let now = NOW + seconds(11);
@@ -30,15 +30,15 @@ fn a_commit_stores_the_answer_and_ends_the_claim() {
 }
 
 #[test]
-fn a_commit_asks_for_incarnation_and_generation_and_never_for_the_lease() {
+fn a_commit_compares_incarnation_and_generation_and_never_the_lease() {
     let claimed = claimed_row(&[1]);
-    let answer = committed(&commit(1, &claimed, 2));
+    let response = committed(&commit(1, &claimed, 2));
     type RowChange = fn(&mut Row);
     let moved: [(&str, RowChange, bool); 8] = [
-        ("its lease is another's", |row| row.lease = claimed_row(&[1, 2]).lease, true),
+        ("another attempt has the lease", |row| row.lease = claimed_row(&[1, 2]).lease, true),
         ("nothing is left of its claim", |row| (row.lease, row.intent) = (None, None), true),
-        ("the store went back", |row| row.generation = Generation(2), true),
-        ("held", |row| row.held = Some("by hand".to_owned()), true),
+        ("the store lost writes", |row| row.generation = Generation(2), true),
+        ("on hold", |row| row.held = Some("by hand".to_owned()), true),
         ("the doubt was given up", |row| (row.intent, row.verdict) = (None, verdict(VerdictBy::Doubt)), true),
         ("refused to another sender", |row| row.verdict = verdict(VerdictBy::Idp), true),
         ("connected again", |row| row.incarnation = id(101), false),
@@ -47,7 +47,7 @@ fn a_commit_asks_for_incarnation_and_generation_and_never_for_the_lease() {
     for (why, change, lands) in moved {
         let mut row = claimed.clone();
         change(&mut row);
-        let stored = apply(&answer, &row, NOW).row.unwrap_or(row);
+        let stored = apply(&response, &row, NOW).row.unwrap_or(row);
         assert_eq!(stored.refresh_token == Some(token(2)), lands, "{why}");
         assert_eq!(stored.generation == Generation(5), lands, "{why}");
     }
@@ -64,7 +64,7 @@ fn a_commit_clears_every_verdict_but_the_applications_own() {
 }
 
 #[test]
-fn the_latest_sender_takes_the_intent_along_and_an_earlier_one_only_itself() {
+fn the_latest_sender_ends_the_intent_and_an_earlier_one_only_its_own_part() {
     let row = claimed_row(&[1, 2]);
     let (earlier, ..) = taken(&committed(&commit(1, &row, 3)), &row, NOW);
     let left: Vec<_> = earlier.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
@@ -74,7 +74,7 @@ fn the_latest_sender_takes_the_intent_along_and_an_earlier_one_only_itself() {
 }
 
 #[test]
-fn a_commit_forgets_the_alternative_answer_and_the_last_failure() {
+fn a_commit_clears_the_alternative_token_and_the_last_failure() {
     let row = Row { alt: alt(5, 6, 7), intent: claimed_row(&[1]).intent, ..full_row() };
     let row = Row { tombstone: None, ..row };
     let (stored, ..) = taken(&committed(&commit(1, &row, 2)), &row, NOW);
@@ -82,17 +82,17 @@ fn a_commit_forgets_the_alternative_answer_and_the_last_failure() {
 }
 
 #[test]
-fn an_answer_without_refresh_token_keeps_the_stored_one() {
+fn a_response_without_a_refresh_token_keeps_the_stored_one() {
     let row = claimed_row(&[1]);
-    let answer = Commit { token: None, ..commit(1, &row, 2) };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    let response = Commit { token: None, ..commit(1, &row, 2) };
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!((stored.refresh_token, stored.parent), (Some(token(1)), Some(fingerprint(1))));
     assert_eq!((stored.generation, sides), (Generation(5), vec![]));
-    let ends = Commit { refresh_expires: Some(Expires::Never), ..answer };
+    let ends = Commit { refresh_expires: Some(Expires::Never), ..response };
     assert_eq!(taken(&committed(&ends), &row, NOW).0.refresh_expires, Expires::Never);
 }
 
-/// The row after attempt 1 (epoch 8) stored token 2, under attempt 9's late answer (token 3) to the same parent.
+/// The row after attempt 1 (epoch 8) stored token 2, and attempt 9's late response (token 3) to the same parent.
 fn moved() -> (Row, Commit) {
     let claimed = claimed_row(&[1]);
     let stored = taken(&committed(&commit(1, &claimed, 2)), &claimed, NOW).0;
@@ -105,7 +105,7 @@ fn being_spent(row: &mut Row) {
 }
 
 #[test]
-fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
+fn a_response_for_a_changed_row_gets_the_first_place_that_applies() {
     type SpoilCommit = fn(&mut Row, &mut Commit);
     let table: [(&str, SpoilCommit, Resolution); 20] = [
         ("stored before", |row, _| row.commit = Some(Attempted { attempt: id(9), epoch: 9 }), Resolution::Own),
@@ -116,12 +116,12 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
         ),
         ("another incarnation", |row, _| row.incarnation = id(101), Resolution::Revoke),
         (
-            "another incarnation, the whole user would be revoked",
-            |row, answer| (row.incarnation, answer.revocable) = (id(101), false),
+            "another incarnation, and all grants of the user would be revoked",
+            |row, response| (row.incarnation, response.revocable) = (id(101), false),
             Resolution::Drop,
         ),
         ("tombstone", |row, _| row.tombstone = tombstone(true), Resolution::Revoke),
-        ("same parent, same token", |_, answer| answer.token = Some(token(2)), Resolution::Own),
+        ("same parent, same token", |_, response| response.token = Some(token(2)), Resolution::Own),
         ("same parent, later epoch", |_, _| {}, Resolution::Replace),
         ("later epoch, the row's token is being spent", |row, _| being_spent(row), Resolution::Alt),
         (
@@ -141,7 +141,7 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
             Resolution::Replace,
         ),
         (
-            "later epoch, being spent although the application wants a reconnect",
+            "later epoch, being spent although the application requires a reconnect",
             |row, _| {
                 being_spent(row);
                 row.verdict = verdict(VerdictBy::Application);
@@ -153,36 +153,36 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
             |row, _| row.intent = claimed_row(&[4]).intent,
             Resolution::Replace,
         ),
-        ("earlier epoch", |_, answer| answer.epoch = 7, Resolution::Alt),
-        ("the same epoch", |_, answer| answer.epoch = 8, Resolution::Alt),
+        ("earlier epoch", |_, response| response.epoch = 7, Resolution::Alt),
+        ("the same epoch", |_, response| response.epoch = 8, Resolution::Alt),
         (
             "earlier epoch than the alternative",
-            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 8), 7),
+            |row, response| (row.alt, response.epoch) = (alt(5, 6, 8), 7),
             Resolution::MovedOn,
         ),
         (
             "later epoch than the alternative",
-            |row, answer| (row.alt, answer.epoch) = (alt(5, 6, 6), 7),
+            |row, response| (row.alt, response.epoch) = (alt(5, 6, 6), 7),
             Resolution::Alt,
         ),
-        ("another parent", |_, answer| answer.parent = fingerprint(7), Resolution::MovedOn),
+        ("another parent", |_, response| response.parent = fingerprint(7), Resolution::MovedOn),
         (
             "another parent, refused",
-            |row, answer| {
-                answer.parent = fingerprint(7);
+            |row, response| {
+                response.parent = fingerprint(7);
                 row.verdict = verdict(VerdictBy::Idp);
             },
             Resolution::MovedOn,
         ),
-        ("no token of its own", |_, answer| answer.token = None, Resolution::MovedOn),
+        ("no new token", |_, response| response.token = None, Resolution::MovedOn),
         ("connected, never refreshed", |row, _| (row.parent, row.commit) = (None, None), Resolution::MovedOn),
     ];
     for (why, spoil, place) in table {
-        let (mut row, mut answer) = moved();
-        spoil(&mut row, &mut answer);
-        assert_eq!(resolve(&row, &answer), place, "{why}");
+        let (mut row, mut response) = moved();
+        spoil(&mut row, &mut response);
+        assert_eq!(resolve(&row, &response), place, "{why}");
         let before = generation_of(&row);
-        let applied = apply(&committed(&answer), &row, NOW);
+        let applied = apply(&committed(&response), &row, NOW);
         assert_eq!(applied.reply, ChangeReply::Resolved(place), "{why}");
         let after = applied.row.map_or(before, |row| generation_of(&row));
         assert_eq!(after, before + u64::from(place == Resolution::Replace), "{why}");
@@ -190,28 +190,28 @@ fn an_answer_that_finds_the_row_moved_has_the_first_place_that_fits() {
 }
 
 #[test]
-fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation() {
+fn a_response_replaces_the_token_that_it_spent_whatever_the_generation() {
     let claimed = claimed_row(&[1]);
-    let answer = commit(1, &claimed, 2);
+    let response = commit(1, &claimed, 2);
     // Given up, then connected without a refresh token, twice.
     let connected = Row { generation: Generation(6), verdict: verdict(VerdictBy::Doubt), ..row() };
-    let (stored, reply, sides) = taken(&committed(&answer), &connected, NOW);
+    let (stored, reply, sides) = taken(&committed(&response), &connected, NOW);
     assert_eq!(reply, ChangeReply::Resolved(Resolution::Replace));
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(7)));
     assert_eq!((stored.verdict, sides), (None, vec![Side::Spent(fingerprint(1))]));
 
-    // The store went back, and somebody had seen the generation that this very answer had ...
+    // The store lost writes, and an attempt had seen the generation of this response ...
     let raised = |seen| {
         let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(seen), unknown: id(9) };
         taken(&raise, &row(), NOW).0
     };
-    let (stored, ..) = taken(&committed(&answer), &raised(5), NOW);
+    let (stored, ..) = taken(&committed(&response), &raised(5), NOW);
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(2)), Generation(6)));
-    // ... or a later one: then this answer is spent too, and the doubt must stand.
-    let applied = apply(&committed(&answer), &raised(6), NOW);
+    // ... or a later one: then this response is spent too, and the doubt must remain.
+    let applied = apply(&committed(&response), &raised(6), NOW);
     assert_eq!((applied.row, applied.reply), (None, ChangeReply::Resolved(Resolution::MovedOn)));
 
-    // A provider that kept the token gives nothing that could be lost.
+    // A provider that kept the token returns nothing that could be lost.
     for kept in [None, Some(token(1))] {
         let kept = Commit { token: kept, ..commit(1, &claimed, 1) };
         assert_eq!(resolve(&connected, &kept), Resolution::MovedOn);
@@ -219,47 +219,47 @@ fn an_answer_takes_a_row_that_still_holds_what_was_spent_whatever_its_generation
 }
 
 #[test]
-fn the_later_answer_takes_the_row_and_leaves_the_alternative() {
-    let (row, answer) = moved();
+fn the_later_response_replaces_the_token_and_leaves_the_alternative() {
+    let (row, response) = moved();
     let row = Row { alt: alt(5, 6, 7), verdict: verdict(VerdictBy::Idp), ..row };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!((stored.refresh_token, stored.generation), (Some(token(3)), Generation(6)));
     assert_eq!((stored.commit, stored.verdict), (Some(Attempted { attempt: id(9), epoch: 9 }), None));
     assert_eq!((stored.alt, sides), (row.alt, vec![Side::Spent(fingerprint(2))]));
 }
 
 #[test]
-fn an_answer_that_moves_from_beside_the_row_into_it_leaves_no_copy() {
-    let (row, answer) = moved();
+fn an_alternative_token_that_becomes_current_leaves_no_copy() {
+    let (row, response) = moved();
     let mut spent = row.clone();
     being_spent(&mut spent);
-    let (beside, ..) = taken(&committed(&answer), &spent, NOW);
+    let (beside, ..) = taken(&committed(&response), &spent, NOW);
     assert_eq!(beside.alt, alt(3, 9, 9));
     // The acknowledgement was lost, and the spending was cancelled meanwhile.
-    let (stored, ..) = taken(&committed(&answer), &Row { intent: None, ..beside }, NOW);
+    let (stored, ..) = taken(&committed(&response), &Row { intent: None, ..beside }, NOW);
     assert_eq!((stored.refresh_token, stored.alt), (Some(token(3)), None));
 }
 
 #[test]
-fn the_earlier_answer_is_kept_beside_the_row() {
-    let (row, answer) = moved();
-    let answer = Commit { epoch: 7, ..answer };
-    let (stored, _, sides) = taken(&committed(&answer), &row, NOW);
+fn the_earlier_response_becomes_the_alternative() {
+    let (row, response) = moved();
+    let response = Commit { epoch: 7, ..response };
+    let (stored, _, sides) = taken(&committed(&response), &row, NOW);
     assert_eq!(stored, Row { alt: alt(3, 9, 7), ..row });
     assert_eq!(sides, []);
 }
 
 #[test]
-fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
-    let (row, answer) = moved();
+fn a_response_ends_its_sender_and_its_lease_wherever_its_place_is() {
+    let (row, response) = moved();
     let lease = Some(Lease { attempt: id(9), owner: id(59), until: NOW + LEASE });
     let senders = [4, 9, 5].map(|number| Sender { attempt: id(number), owner: id(number + 50), closed: false });
     let intent = Intent { senders: senders.to_vec(), generation: row.generation, ..claimed_row(&[4]).intent.unwrap() };
     let row = Row { lease, intent: Some(intent), ..row };
-    let own = Commit { token: Some(token(2)), ..answer.clone() };
-    let another = Commit { parent: fingerprint(7), ..answer.clone() };
-    for (answer, place) in [(answer, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
-        let (left, reply, _) = taken(&committed(&answer), &row, NOW);
+    let own = Commit { token: Some(token(2)), ..response.clone() };
+    let another = Commit { parent: fingerprint(7), ..response.clone() };
+    for (response, place) in [(response, Resolution::Alt), (own, Resolution::Own), (another, Resolution::MovedOn)] {
+        let (left, reply, _) = taken(&committed(&response), &row, NOW);
         assert_eq!(reply, ChangeReply::Resolved(place));
         let others: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
         assert_eq!((others, left.lease), (vec![id(4), id(5)], None), "{place:?}");
@@ -267,7 +267,7 @@ fn wherever_an_answer_lands_its_sender_and_its_lease_are_over() {
 }
 
 #[test]
-fn a_late_answer_ends_the_way_back_from_a_disconnect() {
+fn a_late_response_makes_a_disconnect_final() {
     let gone = Row { tombstone: tombstone(true), generation: Generation(5), ..row() };
     let left = apply(&committed(&commit(1, &row(), 2)), &gone, NOW).row.unwrap();
     let before = gone.tombstone.unwrap();
@@ -275,12 +275,12 @@ fn a_late_answer_ends_the_way_back_from_a_disconnect() {
 }
 
 #[test]
-fn an_answer_to_a_grant_that_is_gone_is_revoked() {
+fn a_response_for_a_disconnected_grant_is_revoked() {
     let claimed = claimed_row(&[1]);
-    let answer = committed(&commit(1, &claimed, 2));
+    let response = committed(&commit(1, &claimed, 2));
     let tombstone =
         taken(&Change::Disconnect(crate::protocol::DisconnectChange { revoke: true, purge: false }), &claimed, NOW).0;
-    let applied = apply(&answer, &tombstone, NOW);
+    let applied = apply(&response, &tombstone, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     let left = applied.row.unwrap();
     assert!(!left.tombstone.unwrap().restorable);
@@ -288,7 +288,7 @@ fn an_answer_to_a_grant_that_is_gone_is_revoked() {
     assert_eq!((left.generation, left.refresh_token), (Generation(5), Some(token(1))));
 
     let connected = Row { incarnation: id(101), generation: Generation(5), ..row() };
-    let applied = apply(&answer, &connected, NOW);
+    let applied = apply(&response, &connected, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     assert!(applied.row.is_none_or(|row| row == connected));
 }

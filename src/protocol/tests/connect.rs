@@ -21,7 +21,7 @@ fn the_first_connect_starts_above_the_floor() {
 }
 
 #[test]
-fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
+fn a_new_refresh_token_starts_a_new_incarnation_whatever_the_row_held() {
     let revoked = Row { intent: None, ..full_row() };
     for (before, floor, generation) in
         [(row(), 0, 5), (claimed_row(&[1]), 0, 5), (full_row(), 0, 5), (row(), 50, 51), (revoked, 0, 5)]
@@ -30,7 +30,7 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
         let row = applied.row.unwrap();
         assert_eq!((row.incarnation, row.generation), (id(200), Generation(generation)));
         assert_eq!((&row.lease, &row.intent, &row.alt, &row.verdict), (&None, &None, &None, &None));
-        assert_eq!((&row.parent, &row.commit), (&None, &None), "no answer brought it");
+        assert_eq!((&row.parent, &row.commit), (&None, &None), "no response brought it");
         assert_eq!((&row.tombstone, &row.held, &row.grant_id), (&None, &before.held, &before.grant_id));
         assert!(row.epoch >= before.epoch);
         for side in [Side::Spent(fingerprint(1)), Side::Connected(fingerprint(2))] {
@@ -41,7 +41,7 @@ fn a_new_refresh_token_starts_a_new_incarnation_whatever_stood() {
 }
 
 #[test]
-fn a_connect_drops_queued_revocations_that_would_hit_the_whole_user() {
+fn a_connect_drops_queued_revocations_that_would_end_all_grants_of_the_user() {
     let connect = ConnectChange { cancels_revocations: true, ..connect(Some(2), 200) };
     let applied = Change::Connect(Box::new(connect)).apply(found(Some(&full_row()), LookupResult::New, 0));
     assert!(applied.sides.contains(&Side::CancelRevocations));
@@ -49,7 +49,7 @@ fn a_connect_drops_queued_revocations_that_would_hit_the_whole_user() {
 }
 
 #[test]
-fn a_replayed_connect_changes_nothing_and_says_so() {
+fn a_replayed_connect_changes_nothing_and_reports_that() {
     let table = [
         ("current", row(), Some(1), LookupResult::Spent, ChangeReply::Unchanged(Unchanged::AlreadyConnected)),
         (
@@ -67,7 +67,7 @@ fn a_replayed_connect_changes_nothing_and_says_so() {
             ChangeReply::Unchanged(Unchanged::AlreadyConnected),
         ),
         (
-            "current, sticky",
+            "current, reconnect required by the application",
             Row { verdict: verdict(VerdictBy::Application), ..row() },
             Some(1),
             LookupResult::Spent,
@@ -100,7 +100,7 @@ fn a_replayed_connect_changes_nothing_and_says_so() {
 }
 
 #[test]
-fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keeps_the_incarnation() {
+fn a_connect_with_the_same_refresh_token_lifts_the_providers_refusal_and_keeps_the_incarnation() {
     let refused =
         Row { verdict: verdict(VerdictBy::Idp), retry_at: Some(WALL_NOW + seconds(900)), ..claimed_row(&[1]) };
     let applied = connected(Some(1)).apply(found(Some(&refused), LookupResult::Spent, 0));
@@ -108,11 +108,11 @@ fn the_same_refresh_token_again_forgives_the_identity_providers_refusal_and_keep
     assert_eq!(applied.reply, ChangeReply::Done);
     assert_eq!((row.verdict, row.due_at, row.retry_at), (None, Some(WALL_NOW + seconds(30)), None));
     assert_eq!((row.incarnation, row.generation), (INCARNATION, GENERATION));
-    assert_eq!(row.intent, refused.intent, "what another may still receive stays a doubt");
+    assert_eq!(row.intent, refused.intent, "a response that another attempt may still receive stays in doubt");
 }
 
 #[test]
-fn a_connect_without_refresh_token_keeps_the_stored_one() {
+fn a_connect_without_a_refresh_token_keeps_the_stored_one() {
     let applied = connected(None).apply(found(Some(&row()), LookupResult::New, 0));
     let stored = applied.row.unwrap();
     assert_eq!((stored.refresh_token, stored.incarnation), (Some(token(1)), INCARNATION));
@@ -126,7 +126,7 @@ fn a_connect_without_refresh_token_keeps_the_stored_one() {
 }
 
 #[test]
-fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
+fn a_disconnect_leaves_a_tombstone_and_revokes_tokens_that_are_not_in_flight() {
     let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
     let quiet = Row { alt: alt(5, 6, 7), ..row() };
     let (left, _, sides) = taken(&disconnect, &quiet, NOW);
@@ -137,7 +137,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
     let (left, _, sides) = taken(&disconnect, &claimed_row(&[1]), NOW);
     assert_eq!((left.generation, left.lease, restorable(&left)), (Generation(5), None, false));
     let spent = Side::Spent(fingerprint(1));
-    assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it, too");
+    assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it");
 
     let (left, _, sides) = taken(&Change::Disconnect(DisconnectChange { revoke: false, purge: false }), &quiet, NOW);
     assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));
@@ -146,7 +146,7 @@ fn disconnecting_leaves_a_tombstone_and_revokes_what_nobody_is_spending() {
 }
 
 #[test]
-fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
+fn a_tombstones_tokens_are_revoked_when_its_intent_ends_for_whatever_reason() {
     let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
     let gone = |revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), &claimed, NOW).0;
     let ends = [
@@ -162,7 +162,7 @@ fn a_tombstones_tokens_are_revoked_once_its_intent_ends_however_that_is() {
 }
 
 #[test]
-fn a_late_answer_without_refresh_token_leaves_a_tombstone_to_settle() {
+fn a_tombstone_settles_after_a_late_response_without_a_refresh_token() {
     let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
     let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
@@ -184,7 +184,7 @@ fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
 }
 
 #[test]
-fn a_connect_that_expects_something_changes_nothing_else() {
+fn a_connect_changes_only_a_row_as_it_expects() {
     let tried = |row: Option<&Row>, only, compared| {
         let connect = ConnectChange { only, compared, ..connect(Some(2), 200) };
         Change::Connect(Box::new(connect)).apply(found(row, LookupResult::New, 0))
@@ -210,11 +210,11 @@ fn a_connect_that_expects_something_changes_nothing_else() {
             assert_eq!(applied.sides.is_empty(), !fits);
         }
     }
-    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, ChangeReply::Mismatch, "nobody need compare again");
+    assert_eq!(tried(live.as_ref(), Nothing, Nothing).reply, ChangeReply::Mismatch, "no need to compare again");
 }
 
 #[test]
-fn a_replay_says_that_it_is_one_whatever_it_expects() {
+fn a_replay_is_reported_as_one_whatever_it_expects() {
     let replayed = |new, known| {
         let connect = ConnectChange { only: Expected::Nothing, ..connect(Some(new), 200) };
         Change::Connect(Box::new(connect)).apply(found(Some(&row()), known, 0)).reply
@@ -229,7 +229,7 @@ fn a_replay_says_that_it_is_one_whatever_it_expects() {
 }
 
 #[test]
-fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
+fn a_disconnect_can_be_undone_while_its_tokens_are_still_valid() {
     let restored =
         |row: &Row, known| Change::Restore.apply(ChangeInput { now: NOW + seconds(9), ..found(Some(row), known, 0) });
     let held = Row { alt: alt(5, 6, 7), held: Some("by hand".to_owned()), retry_at: Some(WALL_NOW), ..row() };
@@ -253,17 +253,17 @@ fn a_disconnect_is_taken_back_where_nothing_was_lost_meanwhile() {
 }
 
 #[test]
-fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
+fn a_disconnect_cannot_be_undone_if_a_token_is_or_may_be_invalid() {
     let restored = |row: &Row, known| Change::Restore.apply(found(Some(row), known, 0));
     let gone = |row: &Row, revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), row, NOW).0;
     let verdict = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     let late = apply(&committed(&commit(1, &claimed_row(&[1]), 2)), &gone(&row(), false), NOW).row.unwrap();
     for (why, row, known) in [
-        ("revoked, or about to be", gone(&row(), true), LookupResult::New),
+        ("revoked, or about to be revoked", gone(&row(), true), LookupResult::New),
         ("another key's", gone(&row(), false), LookupResult::Elsewhere),
         ("refused before", gone(&verdict, false), LookupResult::Unrevoked),
         ("in flight before", gone(&claimed_row(&[1]), false), LookupResult::Unrevoked),
-        ("answered late", late, LookupResult::Unrevoked),
+        ("a late response", late, LookupResult::Unrevoked),
     ] {
         let applied = restored(&row, known);
         assert!(applied.row.is_none() && applied.sides.is_empty(), "{why}");
@@ -272,8 +272,8 @@ fn a_disconnect_is_not_taken_back_if_a_token_is_or_may_be_gone() {
 }
 
 #[test]
-fn an_answer_that_comes_after_the_restore_finds_its_place() {
-    // Sent before its row's own refresh, and answered after the disconnect was taken back.
+fn a_response_after_the_restore_finds_its_place() {
+    // Sent before the row's own refresh; the response arrives after the disconnect was undone.
     let stored = taken(&committed(&commit(2, &claimed_row(&[1, 2]), 3)), &claimed_row(&[1, 2]), NOW).0;
     let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &stored, NOW).0;
     let back = Change::Restore.apply(found(Some(&gone), LookupResult::Unrevoked, 0)).row.unwrap();
@@ -284,14 +284,14 @@ fn an_answer_that_comes_after_the_restore_finds_its_place() {
 }
 
 #[test]
-fn a_required_reconnect_is_sticky() {
+fn a_required_reconnect_lasts_until_the_next_connect() {
     let require = Change::RequireReconnect { reason: "left the company".to_owned() };
     let (left, ..) = taken(&require, &claimed_row(&[1]), NOW);
     let sticky = left.verdict.clone().unwrap();
     assert_eq!((sticky.by, left.generation), (VerdictBy::Application, GENERATION));
     let refused_before = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     let again = taken(&require, &refused_before, NOW + seconds(9)).0.verdict.unwrap();
-    assert_eq!((again.by, again.since), (VerdictBy::Application, NOW), "the user was to reconnect before");
+    assert_eq!((again.by, again.since), (VerdictBy::Application, NOW), "a reconnect was required before");
     let (stored, ..) = taken(&committed(&commit(1, &claimed_row(&[1]), 2)), &left, NOW);
     assert_eq!((stored.verdict, stored.refresh_token), (Some(sticky), Some(token(2))));
     assert!(connected(Some(3)).apply(found(Some(&left), LookupResult::New, 0)).row.unwrap().verdict.is_none());
@@ -299,14 +299,14 @@ fn a_required_reconnect_is_sticky() {
 }
 
 #[test]
-fn a_hold_lasts_until_its_release_and_touches_nothing_else() {
+fn a_hold_lasts_until_its_release_and_changes_nothing_else() {
     let hold = |reason: &str| Change::Hold { reason: reason.to_owned() };
     for row in [row(), claimed_row(&[1]), Row { verdict: verdict(VerdictBy::Idp), ..claimed_row(&[1, 2]) }] {
         let (held, reply, sides) = taken(&hold("by hand"), &row, NOW + seconds(5));
         assert_eq!(held, Row { held: Some("by hand".to_owned()), ..row.clone() });
         assert_eq!((reply, sides), (ChangeReply::Done, vec![]));
         let (again, ..) = taken(&hold("copied database"), &held, NOW);
-        assert_eq!(again.held.as_deref(), Some("copied database"), "the last reason stands");
+        assert_eq!(again.held.as_deref(), Some("copied database"), "the last reason replaces the first");
         let (released, reply, sides) = taken(&Change::Release, &again, NOW + seconds(9));
         assert_eq!((released, reply, sides), (row, ChangeReply::Done, vec![]));
     }
@@ -315,7 +315,7 @@ fn a_hold_lasts_until_its_release_and_touches_nothing_else() {
 }
 
 #[test]
-fn a_grant_that_is_gone_cannot_be_held_but_its_hold_can_be_released() {
+fn a_disconnected_grant_cannot_be_put_on_hold_but_released_from_one() {
     let gone = Row { tombstone: tombstone(true), ..row() };
     refused(&Change::Hold { reason: "by hand".to_owned() }, &gone, NOW);
     let held = Row { held: Some("by hand".to_owned()), ..gone.clone() };
@@ -323,15 +323,15 @@ fn a_grant_that_is_gone_cannot_be_held_but_its_hold_can_be_released() {
 }
 
 #[test]
-fn what_runs_when_a_row_is_held_goes_on_and_nothing_else_ends_the_hold() {
+fn a_running_attempt_goes_on_during_a_hold_and_only_a_release_ends_it() {
     let claimed = claimed_row(&[1]);
     let held = Row { held: Some("by hand".to_owned()), ..claimed.clone() };
     let renew = Change::Renew { attempt: id(1), lease: LEASE };
     let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
-    let answer = committed(&commit(1, &claimed, 2));
-    for change in [answer, renew, refuse(1, &claimed), cancel, close, disconnect, require] {
+    let response = committed(&commit(1, &claimed, 2));
+    for change in [response, renew, refuse(1, &claimed), cancel, close, disconnect, require] {
         let (without, with) = (taken(&change, &claimed, NOW), taken(&change, &held, NOW));
         assert_eq!(with.0, Row { held: held.held.clone(), ..without.0 }, "{change:?}");
         assert_eq!((with.1, with.2), (without.1, without.2), "{change:?}");

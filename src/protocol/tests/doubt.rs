@@ -1,7 +1,7 @@
 use super::*;
 use crate::protocol::doubt::{Doubt, doubt};
 
-/// How long ago the row was claimed.
+/// Returns what to do about a row that was claimed `elapsed` seconds ago.
 fn after(row: &Row, rules: &Rules, elapsed: u64) -> Doubt {
     doubt(row, NOW + seconds(elapsed), rules).unwrap()
 }
@@ -10,12 +10,12 @@ fn wait(until: u64) -> Doubt {
     Doubt::Wait(NOW + seconds(until))
 }
 
-/// Claimed by another process that says nothing any more; its lease is gone.
+/// Claimed by another process that is silent; its lease is over.
 fn foreign() -> Row {
     Row { lease: None, ..claimed_row(&[1]) }
 }
 
-/// The same, and the sender said (or its journal's lock told) that nobody hears the answer.
+/// The same, and the sender is closed: no process will receive the response.
 fn closed() -> Row {
     let mut row = foreign();
     row.intent.as_mut().unwrap().senders[0].closed = true;
@@ -35,12 +35,12 @@ fn never() -> Rules {
 }
 
 #[test]
-fn without_intent_there_is_no_doubt() {
+fn there_is_no_doubt_without_an_intent() {
     assert_eq!(doubt(&row(), NOW, &rules()), None);
 }
 
 #[test]
-fn a_token_is_sent_again_after_settling_if_nobody_can_hear_the_answer() {
+fn a_token_is_sent_again_after_settling_if_no_process_can_receive_the_response() {
     for rules in [rules(), trying(), grace()] {
         for (elapsed, expected) in [(0, wait(30)), (29, wait(30)), (30, Doubt::Recover), (99_999, Doubt::Recover)] {
             assert_eq!(after(&closed(), &rules, elapsed), expected, "{rules:?} after {elapsed} s");
@@ -57,7 +57,7 @@ fn settling_runs_from_the_latest_claim_or_close() {
 }
 
 #[test]
-fn a_lease_that_is_renewed_is_waited_for_whatever_else_holds() {
+fn a_live_lease_is_always_waited_for() {
     let leased = Row { lease: claimed_row(&[1]).lease, ..closed() };
     for rules in [rules(), grace(), trying(), never()] {
         assert_eq!(after(&leased, &rules, 29), wait(30));
@@ -65,17 +65,17 @@ fn a_lease_that_is_renewed_is_waited_for_whatever_else_holds() {
 }
 
 #[test]
-fn a_foreign_sender_is_given_its_send_window_and_patience_before_settling() {
-    // 5 s to send, 20 s to wait for the answer, 30 s to settle.
+fn another_processs_sender_gets_its_send_window_and_patience_before_settling() {
+    // 5 s to send, 20 s to wait for the response, 30 s to settle.
     assert_eq!(after(&foreign(), &grace(), 54), wait(55));
     assert_eq!(after(&foreign(), &grace(), 55), Doubt::Recover);
-    // Without a grace it may hold the answer: wait for as long as that costs the user nothing.
+    // Without a grace it may hold the response: wait as long as that does not affect the user.
     assert_eq!(after(&foreign(), &rules(), 54), wait(55));
     assert_eq!(after(&foreign(), &rules(), 55), wait(3_660));
 }
 
 #[test]
-fn one_open_sender_among_closed_ones_is_enough_to_wait() {
+fn one_open_sender_among_closed_ones_is_waited_for() {
     let mut row = Row { lease: None, ..claimed_row(&[1, 2]) };
     row.intent.as_mut().unwrap().senders[1].closed = true;
     assert_eq!(after(&row, &rules(), 100), wait(3_660));
@@ -84,7 +84,7 @@ fn one_open_sender_among_closed_ones_is_enough_to_wait() {
 }
 
 #[test]
-fn the_grace_counts_from_the_first_sending_and_ends_to_the_millisecond() {
+fn the_grace_counts_from_the_first_sending_to_the_millisecond() {
     let mut row = foreign();
     row.intent.as_mut().unwrap().settle_from = NOW + seconds(500);
     assert_eq!(after(&row, &grace(), 554), wait(555));
@@ -94,9 +94,9 @@ fn the_grace_counts_from_the_first_sending_and_ends_to_the_millisecond() {
 }
 
 #[test]
-fn a_foreign_doubt_ends_when_waiting_would_cost_the_user_something() {
+fn a_doubt_about_another_processs_request_ends_before_waiting_affects_the_user() {
     let at = |end: u64| Expires::At(WALL_NOW + seconds(end));
-    // (access token ends, refresh token ends, give up then): two leases are a minute.
+    // (access token expires, refresh token expires, time of giving up): two leases are a minute.
     let table = [
         (at(3_600), Expires::Unknown, 3_660),
         (at(3_600), Expires::Never, 3_660),
@@ -115,7 +115,7 @@ fn a_foreign_doubt_ends_when_waiting_would_cost_the_user_something() {
 }
 
 #[test]
-fn it_is_not_given_up_before_settling_even_if_the_tokens_have_ended() {
+fn a_doubt_is_not_given_up_before_settling_even_if_the_tokens_have_expired() {
     let ended = Row { expires: Expires::At(WallTime(0)), refresh_expires: Expires::At(WallTime(0)), ..foreign() };
     assert_eq!(after(&ended, &rules(), 54), wait(55));
     assert_eq!(after(&ended, &rules(), 55), Doubt::GiveUp);
@@ -136,10 +136,10 @@ fn a_doubt_about_another_token_only_has_to_settle() {
 }
 
 #[test]
-fn a_token_that_never_rotates_is_never_in_doubt_only_waited_for() {
+fn a_token_that_never_rotates_is_only_waited_for() {
     assert_eq!(after(&closed(), &never(), 0), Doubt::Recover);
-    // Somebody else's request: two are not in flight at once, and nothing was spent by it.
+    // Another process's request: two are not in flight at once, and it spent nothing.
     assert_eq!(after(&foreign(), &never(), 54), wait(55));
     assert_eq!(after(&foreign(), &never(), 55), Doubt::Recover);
-    assert_eq!(after(&foreign(), &never(), 99_999), Doubt::Recover, "the user is not asked");
+    assert_eq!(after(&foreign(), &never(), 99_999), Doubt::Recover, "consent is not required");
 }

@@ -13,7 +13,7 @@ fn senders(row: &Row) -> Vec<(Id, bool)> {
 }
 
 #[test]
-fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
+fn a_cancel_ends_the_claim_and_writes_the_failure() {
     let claimed = Row { last_error: full_row().last_error, ..claimed_row(&[1]) };
     let now = NOW + seconds(4);
     let (left, reply, sides) = taken(&Change::Cancel(failing(1, &claimed)), &claimed, now);
@@ -33,7 +33,7 @@ fn cancelling_ends_the_claim_and_writes_what_went_wrong() {
 }
 
 #[test]
-fn cancelling_a_recovery_leaves_the_doubt_behind_it() {
+fn a_cancelled_recovery_leaves_the_earlier_doubt() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&Change::Cancel(ending(2, &row)), &row, NOW + seconds(9));
     assert_eq!((senders(&left), left.lease), (vec![(id(1), false)], None));
@@ -42,12 +42,12 @@ fn cancelling_a_recovery_leaves_the_doubt_behind_it() {
     let mut alone = claimed_row(&[2]);
     alone.intent.as_mut().unwrap().recovered = true;
     let (left, ..) = taken(&Change::Cancel(ending(2, &alone)), &alone, NOW + seconds(9));
-    assert_eq!(senders(&left), [(id(2), true)], "what it recovered may have been spent");
+    assert_eq!(senders(&left), [(id(2), true)], "the token that it recovered may have been spent");
     assert_eq!(left.intent.unwrap().settle_from, NOW + seconds(9));
 }
 
 #[test]
-fn closing_marks_the_own_sender_and_settling_starts_then() {
+fn a_close_marks_the_own_sender_and_starts_settling() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&Change::Close(ending(1, &row)), &row, NOW + seconds(9));
     assert_eq!((senders(&left), left.lease), (vec![(id(1), true), (id(2), false)], row.lease));
@@ -58,7 +58,7 @@ fn closing_marks_the_own_sender_and_settling_starts_then() {
 }
 
 #[test]
-fn settling_runs_from_the_latest_end_and_no_repetition_moves_it() {
+fn settling_counts_from_the_latest_close_and_no_repetition_moves_it() {
     let row = claimed_row(&[1, 2]);
     let close = |attempt| Change::Close(ending(attempt, &row));
     let settle_from = |row: &Row| row.intent.as_ref().unwrap().settle_from;
@@ -70,7 +70,7 @@ fn settling_runs_from_the_latest_end_and_no_repetition_moves_it() {
 }
 
 #[test]
-fn an_end_of_nothing_changes_nothing() {
+fn an_ending_without_its_claim_changes_nothing() {
     let rows = [row(), claimed_row(&[2]), Row { incarnation: id(101), ..row() }];
     for row in &rows {
         for change in [Change::Cancel(failing(1, row)), Change::Close(failing(1, row))] {
@@ -81,11 +81,11 @@ fn an_end_of_nothing_changes_nothing() {
 }
 
 #[test]
-fn what_went_wrong_is_not_written_to_a_row_that_has_moved() {
+fn a_failure_is_not_written_to_a_newer_row() {
     let claimed = claimed_row(&[1]);
-    let answered = Row { generation: Generation(5), ..claimed.clone() };
+    let refreshed = Row { generation: Generation(5), ..claimed.clone() };
     let connected = Row { incarnation: id(101), ..claimed.clone() };
-    for moved in [answered, connected] {
+    for moved in [refreshed, connected] {
         for change in [Change::Cancel(failing(1, &claimed)), Change::Close(failing(1, &claimed))] {
             let (left, ..) = taken(&change, &moved, NOW);
             assert_eq!((left.last_error, left.retry_at), (None, None));
@@ -94,7 +94,7 @@ fn what_went_wrong_is_not_written_to_a_row_that_has_moved() {
 }
 
 #[test]
-fn a_store_that_went_back_is_raised_as_a_doubt_of_somebody_unknown() {
+fn a_store_that_lost_writes_is_raised_as_a_doubt_with_an_unknown_sender() {
     let raise = Change::Raise { incarnation: INCARNATION, seen: Generation(6), unknown: id(9) };
     let stale = claimed_row(&[1]);
     let (raised, ..) = taken(&raise, &stale, NOW + seconds(1));
@@ -120,7 +120,7 @@ fn a_store_that_went_back_is_raised_as_a_doubt_of_somebody_unknown() {
 }
 
 #[test]
-fn a_doubt_is_cleared_only_if_it_is_the_one_that_was_read_and_the_row_spends_another_token() {
+fn a_doubt_is_cleared_only_as_it_was_read_and_if_the_row_spends_another_token() {
     let doubtful = claimed_row(&[1]);
     let clear = Change::Clear { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
     let moved = Row { generation: Generation(5), lease: None, ..doubtful.clone() };
@@ -133,7 +133,7 @@ fn a_doubt_is_cleared_only_if_it_is_the_one_that_was_read_and_the_row_spends_ano
 }
 
 #[test]
-fn giving_up_asks_the_user_and_ends_the_doubt() {
+fn giving_up_requires_consent_and_ends_the_doubt() {
     let doubtful = Row { lease: None, ..claimed_row(&[1]) };
     let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
     let (given_up, ..) = taken(&give_up, &doubtful, NOW + seconds(8));
@@ -153,7 +153,7 @@ fn giving_up_asks_the_user_and_ends_the_doubt() {
 }
 
 #[test]
-fn a_late_answer_is_taken_after_the_doubt_was_given_up() {
+fn a_late_response_is_stored_after_the_doubt_was_given_up() {
     let claimed = claimed_row(&[1]);
     let doubtful = Row { lease: None, ..claimed.clone() };
     let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };

@@ -1,4 +1,4 @@
-//! The protocol's functions, one file for each, and what their tests share.
+//! Tests of the protocol's functions, one file for each, and the samples that they share.
 
 mod attempt;
 mod claim;
@@ -56,7 +56,7 @@ pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A grant that holds token 1 and waits for nothing.
+/// A grant that holds token 1, with nothing pending.
 pub(crate) fn row() -> Row {
     Row {
         key: TokenKey::at("idp").user("alice"),
@@ -86,7 +86,7 @@ pub(crate) fn row() -> Row {
     }
 }
 
-/// [`row`] with another in-between: claimed by each of `senders`, the last one holding the lease.
+/// [`row`], claimed by each of `senders`; the last one holds the lease.
 pub(crate) fn claimed_row(senders: &[u8]) -> Row {
     let mut row = row();
     let sender = |&number| Sender { attempt: id(number), owner: id(number + 50), closed: false };
@@ -123,7 +123,7 @@ pub(crate) fn recover(attempt: u8, row: &Row) -> Recover {
     Recover { claim: claim(attempt, row), epoch: row.epoch, intent: row.intent.clone().unwrap() }
 }
 
-/// The answer of an attempt that claimed `row`: token `new` for the row's token.
+/// The response for an attempt that claimed `row`: token `new` for the row's token.
 pub(crate) fn commit(attempt: u8, row: &Row, new: u8) -> Commit {
     Commit {
         attempt: id(attempt),
@@ -156,7 +156,7 @@ pub(crate) fn refuse(attempt: u8, row: &Row) -> Change {
     Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
 }
 
-/// The answer of another subject to an attempt that claimed `row`.
+/// The response of another subject for an attempt that claimed `row`.
 pub(crate) fn foreign(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
     let (evidence, by) = (Evidence::ours("account_mismatch"), VerdictBy::Subject);
@@ -199,7 +199,7 @@ pub(crate) fn rules() -> Rules {
     }
 }
 
-/// Everything that a row can hold, each in an unusual form.
+/// A row in which every field has an unusual value.
 pub(crate) fn full_row() -> Row {
     let mut row = claimed_row(&[1, 2]);
     row.parent = Some(fingerprint(9));
@@ -219,10 +219,10 @@ fn apply(change: &Change, row: &Row, now: StoreTime) -> Applied {
     change.apply(ChangeInput { row: Some(row), now, floor: Generation(0), known: LookupResult::New })
 }
 
-/// Applies a change that must be taken, and checks that a repetition changes nothing.
+/// Applies a change that must be written, and checks that a repetition changes nothing.
 fn taken(change: &Change, row: &Row, now: StoreTime) -> (Row, ChangeReply, Vec<Side>) {
     let once = apply(change, row, now);
-    let written = once.row.expect("the change is taken");
+    let written = once.row.expect("the change is written");
     let twice = apply(change, &written, now);
     assert!(twice.row.is_none_or(|again| again == written), "a repetition of {change:?} changes the row");
     assert_eq!(twice.sides, [], "a repetition of {change:?} writes beside the row");

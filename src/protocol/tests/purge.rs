@@ -6,7 +6,7 @@ fn purge(row: Option<&Row>, known: LookupResult, floor: u64) -> Applied {
 }
 
 #[test]
-fn a_purge_remembers_what_the_row_held_and_raises_the_floor() {
+fn a_purge_remembers_the_rows_tokens_and_raises_the_floor() {
     let gone = Row { tombstone: tombstone(true), alt: alt(5, 6, 7), ..row() };
     for (floor, raised) in [(0, 4), (41, 41)] {
         let applied = purge(Some(&gone), LookupResult::New, floor);
@@ -19,7 +19,7 @@ fn a_purge_remembers_what_the_row_held_and_raises_the_floor() {
 }
 
 #[test]
-fn what_lives_or_waits_for_something_is_not_purged_and_says_why() {
+fn a_grant_that_is_connected_or_pending_is_not_purged_and_the_reply_says_why() {
     let gone = Row { tombstone: tombstone(true), ..row() };
     let in_doubt = Row { tombstone: tombstone(false), lease: None, ..claimed_row(&[1]) };
     for (row, known, why) in [
@@ -34,7 +34,7 @@ fn what_lives_or_waits_for_something_is_not_purged_and_says_why() {
 }
 
 #[test]
-fn a_replayed_connect_of_a_purged_key_brings_nothing_back() {
+fn a_replayed_connect_of_a_purged_key_restores_nothing() {
     let again = Change::Connect(Box::new(connect(Some(1), 200)));
     let applied = again.apply(ChangeInput { row: None, now: NOW, floor: GENERATION, known: LookupResult::Spent });
     assert_eq!((applied.row, applied.sides), (None, vec![]));
@@ -42,8 +42,8 @@ fn a_replayed_connect_of_a_purged_key_brings_nothing_back() {
 }
 
 #[test]
-fn an_answer_for_a_purged_grant_is_revoked_where_that_hits_nothing_else() {
-    let answer = commit(1, &claimed_row(&[1]), 2);
+fn a_response_for_a_purged_grant_is_revoked_if_that_ends_no_other_grant() {
+    let response = commit(1, &claimed_row(&[1]), 2);
     let revoked = vec![Side::Spent(fingerprint(2)), Side::Revoke(token(2))];
     for (revocable, known, resolution, sides) in [
         (true, LookupResult::New, Resolution::Revoke, revoked),
@@ -51,20 +51,24 @@ fn an_answer_for_a_purged_grant_is_revoked_where_that_hits_nothing_else() {
         (true, LookupResult::Spent, Resolution::Drop, vec![]),
         (true, LookupResult::Elsewhere, Resolution::Drop, vec![]),
     ] {
-        let answer = committed(&Commit { revocable, ..answer.clone() });
-        let applied = answer.apply(ChangeInput { row: None, now: NOW, floor: GENERATION, known });
+        let response = committed(&Commit { revocable, ..response.clone() });
+        let applied = response.apply(ChangeInput { row: None, now: NOW, floor: GENERATION, known });
         assert_eq!((applied.row, applied.reply, applied.sides), (None, ChangeReply::Resolved(resolution), sides));
     }
 }
 
 #[test]
-fn a_purge_that_is_wanted_stands_on_the_tombstone_and_changes_nothing_else() {
+fn a_requested_purge_is_marked_on_the_tombstone_and_changes_nothing_else() {
     let disconnect = |purge| Change::Disconnect(DisconnectChange { revoke: true, purge });
     let (gone, ..) = taken(&disconnect(true), &row(), NOW);
     assert!(gone.tombstone.is_some_and(|tombstone| tombstone.purge));
     let (before, ..) = taken(&disconnect(false), &row(), NOW);
     let (marked, reply, sides) = taken(&disconnect(true), &before, NOW);
-    assert_eq!((marked, reply, sides), (gone.clone(), ChangeReply::Done, vec![]), "it was disconnected without it");
+    assert_eq!(
+        (marked, reply, sides),
+        (gone.clone(), ChangeReply::Done, vec![]),
+        "it was disconnected without a purge"
+    );
     for again in [true, false] {
         assert_eq!(apply(&disconnect(again), &gone, NOW).row, None);
     }

@@ -13,12 +13,12 @@ use crate::protocol::{
 enum RandomStep {
     Claim(usize),
     Recover(usize),
-    /// The provider answers; `true`: with the pair that another request with the same token got.
-    Answer(usize, bool),
-    /// An answer reaches the store, perhaps again.
+    /// The provider responds; `true`: with the pair that another request with the same token got.
+    Respond(usize, bool),
+    /// A response reaches the store, perhaps again.
     Land(usize),
     Refuse(usize),
-    /// The answer is somebody else's: what was sent is spent for good.
+    /// The response is another subject's: the token that was sent is spent for good.
     Foreign(usize),
     Cancel(usize),
     Close(usize),
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = RandomStep> {
     prop_oneof![
         6 => one.clone().prop_map(RandomStep::Claim),
         6 => one.clone().prop_map(RandomStep::Recover),
-        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| RandomStep::Answer(attempt, same)),
+        6 => (one.clone(), any::<bool>()).prop_map(|(attempt, same)| RandomStep::Respond(attempt, same)),
         8 => (0..8_usize).prop_map(RandomStep::Land),
         3 => one.clone().prop_map(RandomStep::Refuse),
         1 => one.clone().prop_map(RandomStep::Foreign),
@@ -60,7 +60,7 @@ fn step() -> impl Strategy<Value = RandomStep> {
     ]
 }
 
-/// One attempt with what it claimed, until its end is in the store.
+/// An attempt with its claim, until its end is stored.
 #[derive(Clone)]
 struct Sending {
     id: u8,
@@ -71,14 +71,14 @@ struct RandomWorld {
     row: Row,
     now: StoreTime,
     running: [Option<Sending>; 3],
-    /// Tokens that may be spent: by the attempt of that number, until it is known what came of it.
+    /// Tokens that may be spent, with the attempt that may have spent them, until its outcome is known.
     maybe_spent: Vec<(u8, Fingerprint)>,
-    answers: Vec<Commit>,
+    responses: Vec<Commit>,
     numbers: u8,
     listener: Listener,
 }
 
-/// Somebody who knows what was told and nothing else.
+/// A listener that knows only what was reported.
 #[derive(Default)]
 struct Listener {
     refused: bool,
@@ -93,7 +93,7 @@ impl RandomWorld {
             now: NOW,
             running,
             maybe_spent,
-            answers: Vec::new(),
+            responses: Vec::new(),
             numbers: 10,
             listener: Listener::default(),
         }
@@ -108,7 +108,7 @@ impl RandomWorld {
         let applied = change.apply(ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known });
         let before = self.row.generation;
         if let Some(row) = applied.row {
-            assert!(row.generation >= self.row.generation, "the generation falls with {change:?}");
+            assert!(row.generation >= self.row.generation, "{change:?} lowers the generation");
             self.row = row;
         }
         let again = change.apply(ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known });
@@ -118,8 +118,8 @@ impl RandomWorld {
         applied.reply
     }
 
-    /// Whoever listens knows whether the user must reconnect, and of every doubt that stands; and hears of every
-    /// answer that was stored, once.
+    /// Checks that a listener knows whether the user must reconnect and whether a doubt remains, and that every stored
+    /// response is reported once.
     fn listen(&mut self, transitions: &[Transition], reply: ChangeReply, before: Generation) {
         let listener = &mut self.listener;
         let mut renewed = false;
@@ -131,24 +131,24 @@ impl RandomWorld {
                     (listener.refused, listener.troubled) = (false, true);
                 }
                 Transition::Recovered => {
-                    assert!(listener.troubled, "recovered from nothing that was told");
+                    assert!(listener.troubled, "recovered without reported trouble");
                     (listener.refused, listener.troubled) = (false, false);
                 }
             }
         }
         let lands =
             matches!(reply, ChangeReply::Promoted | ChangeReply::Resolved(Resolution::Own | Resolution::Replace));
-        assert_eq!(renewed, lands && self.row.generation > before, "{reply:?} told {transitions:?}");
+        assert_eq!(renewed, lands && self.row.generation > before, "{reply:?} reported {transitions:?}");
         if self.row.tombstone.is_some() {
             self.listener = Listener::default();
             return;
         }
-        assert_eq!(listener.refused, self.row.verdict.is_some(), "{reply:?} told {transitions:?}");
+        assert_eq!(listener.refused, self.row.verdict.is_some(), "{reply:?} reported {transitions:?}");
         let doubt = self.row.intent.as_ref().filter(|intent| intent.generation == self.row.generation);
         let in_doubt = doubt.is_some_and(|intent| intent.senders.iter().all(|sender| sender.closed));
-        assert!(!in_doubt || listener.troubled, "{reply:?} told {transitions:?}, and a doubt stands");
+        assert!(!in_doubt || listener.troubled, "{reply:?} reported {transitions:?}, and a doubt remains");
         let calm = doubt.is_none() && self.row.verdict.is_none() && self.row.last_error.is_none();
-        assert!(!calm || !listener.troubled, "{reply:?} told {transitions:?}, and all is well");
+        assert!(!calm || !listener.troubled, "{reply:?} reported {transitions:?}, and nothing is wrong");
     }
 
     fn ended(&mut self, attempt: u8) {
@@ -175,19 +175,19 @@ impl RandomWorld {
                     self.maybe_spent.push((number, token.fingerprint));
                 }
             }
-            RandomStep::Answer(slot, same_pair) => {
+            RandomStep::Respond(slot, same_pair) => {
                 let Some(sending) = self.running[slot].take() else { return };
-                let mut answer = commit(sending.id, &sending.claimed, 0);
-                let pair = self.answers.iter().find(|other| same_pair && other.parent == answer.parent);
-                answer.token = Some(match pair {
+                let mut response = commit(sending.id, &sending.claimed, 0);
+                let pair = self.responses.iter().find(|other| same_pair && other.parent == response.parent);
+                response.token = Some(match pair {
                     Some(pair) => pair.token.clone().unwrap(),
                     None => token(self.number()),
                 });
-                self.answers.push(answer);
+                self.responses.push(response);
             }
             RandomStep::Land(which) => {
-                if let Some(answer) = self.answers.get(which).or(self.answers.last()).cloned() {
-                    self.land(&answer);
+                if let Some(response) = self.responses.get(which).or(self.responses.last()).cloned() {
+                    self.land(&response);
                 }
             }
             RandomStep::Refuse(slot) => {
@@ -231,7 +231,7 @@ impl RandomWorld {
                 let Some(held) = spendable else { return };
                 let again = ConnectChange { token: Some(held.clone()), ..connect(None, 0) };
                 if self.change(&Change::Connect(Box::new(again)), LookupResult::Spent) == ChangeReply::Done {
-                    // The provider refused it and then gave it once more: it is good again, unless somebody
+                    // The provider refused the token and then issued it once more: it is valid again, unless an attempt
                     // may still be sending it.
                     let open: Vec<u8> = self.running.iter().flatten().map(|sending| sending.id).collect();
                     self.maybe_spent.retain(|(by, token)| *token != held.fingerprint || open.contains(by));
@@ -262,37 +262,37 @@ impl RandomWorld {
         }
     }
 
-    fn land(&mut self, answer: &Commit) {
-        let ChangeReply::Resolved(place) = self.change(&committed(answer), LookupResult::New) else {
+    fn land(&mut self, response: &Commit) {
+        let ChangeReply::Resolved(place) = self.change(&committed(response), LookupResult::New) else {
             panic!("a commit is resolved")
         };
-        self.ended(answer.attempt.0[0]);
+        self.ended(response.attempt.0[0]);
         let held = self.row.refresh_token.as_ref().map(|token| token.fingerprint);
         let beside = self.row.alt.as_ref().map(|alt| alt.token.fingerprint);
-        let child = Some(answer.token.as_ref().unwrap().fingerprint);
+        let child = Some(response.token.as_ref().unwrap().fingerprint);
         match place {
             Resolution::Replace => assert_eq!(held, child),
             Resolution::Alt => assert_eq!(beside, child),
             Resolution::Own => {
-                let stored_by_us = self.row.commit.is_some_and(|by| by.attempt == answer.attempt);
-                assert!(held == child || stored_by_us, "an answer is lost");
+                let stored_by_us = self.row.commit.is_some_and(|by| by.attempt == response.attempt);
+                assert!(held == child || stored_by_us, "a response is lost");
             }
             Resolution::MovedOn => {
-                assert_ne!(held, Some(answer.parent), "the row holds what was spent, and its successor is lost");
+                assert_ne!(held, Some(response.parent), "the row holds the spent token, and its successor is lost");
             }
             Resolution::Revoke | Resolution::Drop => {
-                assert!(self.row.tombstone.is_some() || self.row.incarnation != answer.incarnation);
+                assert!(self.row.tombstone.is_some() || self.row.incarnation != response.incarnation);
             }
         }
     }
 
-    /// Nothing that may be spent is held by a row that says nothing of it.
+    /// Checks that a row that holds a token that may be spent has an intent.
     fn check(&self) {
         let released = Row { held: None, ..self.row.clone() };
         let Some(held) = released.refresh_token.as_ref().filter(|_| released.sendable()) else { return };
         let doubted = self.row.intent.as_ref().is_some_and(|intent| intent.generation == self.row.generation);
         let spent = self.maybe_spent.iter().any(|(_, token)| *token == held.fingerprint);
-        assert!(doubted || !spent, "the row holds a token that may be spent, and no intent says so");
+        assert!(doubted || !spent, "the row holds a token that may be spent, without an intent");
         assert!(self.row.alt.as_ref().is_none_or(|alt| alt.token != *held), "the alternative is the row's own token");
     }
 }

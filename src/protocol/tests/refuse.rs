@@ -2,7 +2,7 @@ use super::*;
 use crate::protocol::resolve::Resolution;
 
 #[test]
-fn invalid_grant_sends_the_user_through_consent() {
+fn invalid_grant_requires_consent() {
     let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
     let refused = Some(Box::new(Verdict {
         evidence: Evidence::ours("invalid_grant"),
@@ -15,7 +15,7 @@ fn invalid_grant_sends_the_user_through_consent() {
 }
 
 #[test]
-fn invalid_grant_only_takes_its_sender_from_a_row_that_is_newer() {
+fn invalid_grant_only_removes_its_sender_from_a_newer_row() {
     let claimed = || Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
     for newer in [
         Row { generation: Generation(5), ..claimed() },
@@ -31,7 +31,7 @@ fn invalid_grant_only_takes_its_sender_from_a_row_that_is_newer() {
 }
 
 #[test]
-fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
+fn a_refusal_that_is_repeated_after_a_connect_lifted_it_changes_nothing() {
     let refusal = refuse(1, &row());
     let (left, ..) = taken(&refusal, &claimed_row(&[1]), NOW);
     let found = ChangeInput { row: Some(&left), now: NOW, floor: Generation(0), known: LookupResult::Spent };
@@ -42,7 +42,7 @@ fn a_refusal_that_is_repeated_after_a_connect_forgave_it_changes_nothing() {
 }
 
 #[test]
-fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
+fn invalid_grant_leaves_the_doubt_of_the_other_senders() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&refuse(1, &row), &row, NOW);
     let senders: Vec<_> = left.intent.unwrap().senders.iter().map(|sender| sender.attempt).collect();
@@ -51,7 +51,7 @@ fn invalid_grant_names_the_doubt_of_the_others_and_leaves_it() {
 }
 
 #[test]
-fn invalid_grant_promotes_the_alternative_answer() {
+fn invalid_grant_promotes_the_alternative_token() {
     let row = Row { alt: alt(5, 6, 7), parent: Some(fingerprint(9)), ..claimed_row(&[1]) };
     let (promoted, reply, sides) = taken(&refuse(1, &row), &row, NOW + seconds(3));
     assert_eq!(reply, ChangeReply::Promoted);
@@ -69,7 +69,7 @@ fn invalid_grant_promotes_the_alternative_answer() {
 }
 
 #[test]
-fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
+fn a_response_of_another_subject_is_recorded_and_overwrites_nothing() {
     let row = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
     let (left, reply, sides) = taken(&foreign(1, &row), &row, NOW + seconds(2));
     let evidence = Evidence::ours("account_mismatch");
@@ -79,7 +79,7 @@ fn the_answer_of_another_subject_is_recorded_and_overwrites_nothing() {
 }
 
 #[test]
-fn a_token_that_was_spent_for_another_subject_is_not_forgiven_and_a_late_answer_is_believed() {
+fn a_connect_does_not_lift_a_verdict_of_another_subject_and_a_late_response_does() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&foreign(1, &row), &row, NOW);
     let connected = |token| {
@@ -100,12 +100,12 @@ fn a_token_that_was_spent_for_another_subject_is_not_forgiven_and_a_late_answer_
 }
 
 #[test]
-fn a_refusal_that_turns_out_to_be_of_a_token_spent_for_another_subject_can_be_forgiven_no_more() {
+fn a_refusal_of_a_token_that_was_spent_for_another_subject_can_no_longer_be_lifted() {
     let row = claimed_row(&[1, 2]);
     let (left, ..) = taken(&refuse(1, &row), &row, NOW);
     let (left, ..) = taken(&foreign(2, &row), &left, NOW + seconds(9));
     let verdict = left.verdict.unwrap();
-    assert_eq!((verdict.by, verdict.since), (VerdictBy::Subject, NOW), "the user was to reconnect before");
+    assert_eq!((verdict.by, verdict.since), (VerdictBy::Subject, NOW), "a reconnect was required before");
 
     for by in [VerdictBy::Application, VerdictBy::Doubt] {
         let row = Row { verdict: super::verdict(by), ..claimed_row(&[1]) };

@@ -1,4 +1,4 @@
-//! The attempt's machine from the moment at which the request has left.
+//! Tests of the attempt's state machine after the request was sent.
 
 use super::{
     attempt::{ME, Script, changed, claimed, mine, name, plays, read, read_at, start},
@@ -26,7 +26,7 @@ fn not_spent() -> AttemptEvent {
     AttemptEvent::Outcome(SendOutcome::NotSpent { fault: fault(), retry_at: WALL_NOW + seconds(60) })
 }
 
-/// To the moment at which the request has left.
+/// Drives the machine until the request is sent.
 fn sent(rules: Rules) -> AttemptMachine {
     let mut machine = start(rules);
     let script = vec![
@@ -39,20 +39,20 @@ fn sent(rules: Rules) -> AttemptMachine {
     machine
 }
 
-fn answered() -> AttemptMachine {
+fn received() -> AttemptMachine {
     let mut machine = sent(rules());
-    plays("answered", &mut machine, vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]);
+    plays("tokens", &mut machine, vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]);
     machine
 }
 
 #[test]
-fn what_the_provider_says_decides() {
+fn the_outcome_of_the_request_decides() {
     let never = Rules { never_rotates: true, ..rules() };
     let refusal = || AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("invalid_grant") });
     let mut closed = Row { lease: None, ..mine() };
     closed.intent.as_mut().unwrap().senders[0].closed = true;
     let table: Vec<(&str, Rules, Script)> = vec![
-        ("answered", rules(), vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]),
+        ("tokens", rules(), vec![(AttemptEvent::Outcome(SendOutcome::Tokens), "commit")]),
         ("not spent", rules(), vec![(not_spent(), "cancel 1"), (changed(), "settled")]),
         ("refused", rules(), vec![(refusal(), "refuse"), (changed(), "settled")]),
         ("unknown", rules(), vec![(unknown(), "close 1"), (changed(), "read"), (read(closed.clone()), "until 30")]),
@@ -69,7 +69,7 @@ fn what_the_provider_says_decides() {
 }
 
 #[test]
-fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
+fn the_ending_of_an_attempt_carries_its_failure_and_its_claim() {
     let AttemptEffect::Change(Change::Cancel(end)) = sent(rules()).step(not_spent()) else { panic!("cancels") };
     assert_eq!((end.attempt, end.incarnation, end.generation), (id(ME), INCARNATION, GENERATION));
     assert_eq!((end.error, end.retry_at), (Some(fault()), Some(WALL_NOW + seconds(60))));
@@ -78,7 +78,7 @@ fn the_end_of_an_attempt_carries_its_error_and_its_claim() {
 }
 
 #[test]
-fn an_answer_ends_in_the_store() {
+fn a_response_is_stored() {
     let end_of = |place| match place {
         Resolution::Own | Resolution::Replace => "renewed",
         _ => "settled",
@@ -91,19 +91,19 @@ fn an_answer_ends_in_the_store() {
         Resolution::Drop,
         Resolution::MovedOn,
     ] {
-        plays("at once", &mut answered(), vec![(landed(place), end_of(place))]);
+        plays("at once", &mut received(), vec![(landed(place), end_of(place))]);
         let journaled = vec![
             (AttemptEvent::Silent, "journal"),
             (AttemptEvent::Journaled(true), "await"),
             (AttemptEvent::Silent, "await"),
             (landed(place), end_of(place)),
         ];
-        plays("by way of the journal", &mut answered(), journaled);
+        plays("by way of the journal", &mut received(), journaled);
     }
 }
 
 #[test]
-fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
+fn a_failed_journal_is_retried_while_the_store_is_silent() {
     let script = vec![
         (AttemptEvent::Silent, "journal"),
         (AttemptEvent::Journaled(false), "await"),
@@ -112,11 +112,11 @@ fn a_journal_that_fails_is_tried_again_while_the_store_is_silent() {
         (AttemptEvent::Silent, "await"),
         (landed(Resolution::Own), "renewed"),
     ];
-    plays("full disk", &mut answered(), script);
+    plays("full disk", &mut received(), script);
 }
 
 #[test]
-fn once_sent_nothing_leads_to_another_request() {
+fn nothing_leads_to_another_request_once_one_is_sent() {
     let events: Vec<fn() -> AttemptEvent> = vec![
         || AttemptEvent::Flushed,
         || read(row()),
@@ -128,13 +128,13 @@ fn once_sent_nothing_leads_to_another_request() {
         || AttemptEvent::Outcome(SendOutcome::Tokens),
     ];
     for event in &events {
-        for mut machine in [answered(), {
-            let mut machine = answered();
+        for mut machine in [received(), {
+            let mut machine = received();
             machine.step(AttemptEvent::Silent);
             machine.step(AttemptEvent::Journaled(true));
             machine
         }] {
-            assert!(machine.sent(), "the old access token may be dead until the store has the new one");
+            assert!(machine.sent(), "the old access token may be invalid until the store has the new one");
             let effect = name(&machine.step(event()));
             assert!(["await", "settled"].contains(&&*effect), "{:?} leads to {effect}", event());
         }
