@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    EntryError, JournalError,
+    error::{EntryError, JournalError},
     frame::{self, FrameBody, FrameRead},
 };
 use crate::model::{Id, Sealed};

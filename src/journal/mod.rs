@@ -10,13 +10,14 @@
 //! was never acknowledged; no file of a living process is touched. Deliberately absent: the store, and the meaning of a
 //! payload. Files are never deleted: their locks are the proof that their owners are dead.
 
+mod error;
 mod file;
 mod frame;
 
 use std::{
     collections::HashMap,
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,11 +25,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error,
     keyring::{Field, Keyring, OpenError},
     model::{Id, Sealed, TokenKey},
 };
 
+use error::EntryError;
+pub(crate) use error::JournalError;
 use file::JournalFile;
 use frame::FrameBody;
 
@@ -52,53 +54,6 @@ pub(crate) struct JournalEntry {
     pub(crate) attempt: Id,
     /// The serialized commit; opaque to the journal.
     pub(crate) payload: Vec<u8>,
-}
-
-/// Why the journal cannot be opened. The message says what to do next.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum JournalError {
-    /// Usually a directory that belongs to another user, or a full disk.
-    #[error("cannot {doing} {}: {cause}; check owner, mode and free space of the journal's directory", .path.display())]
-    Io { doing: &'static str, path: PathBuf, cause: io::Error },
-    /// Usually a network file system.
-    #[error("cannot lock journal {}: {cause}; put the journal on a local disk", .path.display())]
-    Lock { path: PathBuf, cause: io::Error },
-    /// The file was renamed or copied, or is not a journal.
-    #[error(
-        "{} does not match its name: rename the journal back to its owner's id, or move it out of the directory",
-        .path.display()
-    )]
-    NotAJournal { path: PathBuf },
-    /// Bytes before the end of the file changed: usually a faulty disk, or an editor.
-    #[error(
-        "journal {} is damaged at byte {at}, before its end: restore the file, or move it out of the directory; \
-         in the latter case the responses in it are lost and their grants are in doubt",
-        .path.display()
-    )]
-    Damaged { path: PathBuf, at: u64 },
-    /// A newer version of this program wrote it.
-    #[error("journal {} was written by a newer version (byte {at}): start that version", .path.display())]
-    Newer { path: PathBuf, at: u64 },
-    /// Usually the wrong key file, or a key that was removed too early.
-    #[error(
-        "cannot open the entry at byte {at} of journal {}: it {}; start with the key file it was sealed with",
-        .path.display(), predicate(*.cause)
-    )]
-    DoesNotOpen { path: PathBuf, at: u64, cause: OpenError },
-}
-
-/// Returns the error as the predicate of a sentence about an entry.
-fn predicate(error: OpenError) -> String {
-    match error {
-        OpenError::DoesNotOpen => error.to_string(),
-        _ => format!("is {error}"),
-    }
-}
-
-impl From<JournalError> for Error {
-    fn from(error: JournalError) -> Self {
-        Self::Journal(error.to_string())
-    }
 }
 
 impl Journal {
@@ -297,12 +252,6 @@ fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<JournalEnt
     let EntryRecord { key, attempt, payload } = serde_json::from_slice(&json).map_err(|_| EntryError::Newer)?;
     let payload = STANDARD.decode(payload).map_err(|_| EntryError::Newer)?;
     Ok(JournalEntry { key, attempt, payload })
-}
-
-/// Why an entry in a whole frame cannot be read.
-enum EntryError {
-    DoesNotOpen(OpenError),
-    Newer,
 }
 
 /// Returns the key that binds an entry to the journal of its owner. The field keeps it apart from a grant's key.

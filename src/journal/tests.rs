@@ -258,7 +258,7 @@ fn an_error_names_the_key_that_the_keyring_lacks() {
     let path = path_of(&directory, journal.owner());
     journal.append(entry("alice", 1)).unwrap();
     drop(journal);
-    let error = |keyring| Error::from(Journal::open(directory.path(), &keyring).unwrap_err()).to_string();
+    let error = |keyring| crate::Error::from(Journal::open(directory.path(), &keyring).unwrap_err()).to_string();
     let lacks = error(Keyring::fixed(&[("01020304", 1)], 0x22));
     let expected = format!(
         "cannot open the entry at byte 20 of journal {}: it is sealed with key 0a0b0c0d, which is not in the key file; \

@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::Secret;
+use super::key::Secret;
 use crate::model::{Fingerprint, RefreshToken};
 
 /// The fingerprint key. It is never rotated: with another one, spent tokens would not be recognized.

@@ -12,12 +12,13 @@
 mod check;
 mod file;
 mod fingerprint;
+mod key;
 mod seal;
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     Error,
@@ -27,6 +28,7 @@ use crate::{
 #[cfg(feature = "config")]
 pub(crate) use file::is_exposed;
 use fingerprint::FingerprintKey;
+use key::{KeyId, Secret, random};
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};
 
@@ -142,60 +144,6 @@ enum KeyState {
     Staged,
     /// Was active; can be removed when no stored value needs it.
     Retired,
-}
-
-/// The id of a key: random, written as eight hexadecimal digits, not secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct KeyId([u8; 4]);
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", u32::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for KeyId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        if text.len() != 8 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(());
-        }
-        u32::from_str_radix(text, 16).map(|number| Self(number.to_be_bytes())).map_err(drop)
-    }
-}
-
-/// 256 secret bits. Boxed, so that a move leaves no copy behind; wiped when dropped.
-struct Secret(Box<[u8; 32]>);
-
-impl Secret {
-    fn random() -> Self {
-        let mut secret = Self(Box::new([0; 32]));
-        getrandom::fill(&mut *secret.0).expect("the operating system provides random bytes");
-        secret
-    }
-
-    fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
-    bytes
 }
 
 #[cfg(any(test, fuzzing))]

@@ -8,7 +8,7 @@
 use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce, Tag};
 use zeroize::Zeroizing;
 
-use super::{KeyId, Secret};
+use super::key::{KeyId, Secret};
 use crate::model::{Sealed, TokenKey};
 
 /// The kind of a sealed value. The ciphertext is bound to it.

@@ -12,6 +12,7 @@
 //! outcome of an attempt needs a case in `AttemptMachine::outcome`, and a function for its change of the row beside
 //! those that `change` calls.
 
+mod applied;
 pub(crate) mod attempt;
 pub(crate) mod change;
 mod claim;
@@ -20,6 +21,7 @@ mod connect;
 pub(crate) mod doubt;
 mod ending;
 pub(crate) mod resolve;
+mod response;
 pub(crate) mod schedule;
 #[cfg(test)]
 mod search;
@@ -27,10 +29,11 @@ mod search;
 pub(crate) mod tests;
 mod transition;
 
-pub use change::Unchanged;
-pub(crate) use change::{Applied, Change, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
+pub use applied::Unchanged;
+pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
+pub(crate) use change::Change;
 pub(crate) use claim::{Claim, Recover};
-pub(crate) use commit::{Commit, Refuse};
 pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
 pub(crate) use ending::{AttemptFault, Ending};
+pub(crate) use response::{Commit, Refuse};
 pub(crate) use transition::Transition;

@@ -11,7 +11,7 @@ use std::{
 use diesel::{SqliteConnection, result::Error as DieselError};
 use tokio::sync::{oneshot, watch};
 
-use super::LockFile;
+use super::files::LockFile;
 use crate::store::{StoreError, StoreFuture};
 
 #[derive(Debug)]
