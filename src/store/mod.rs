@@ -178,8 +178,8 @@ pub(crate) enum StoreError {
     Corrupt { grant_id: String, column: &'static str },
 }
 
-/// Makes a change, and makes it again immediately while it loses its comparison of revisions. Each loss means that another
-/// change was stored; after eight in a row it returns the conflict.
+/// Makes a change, and makes it again immediately while it loses its comparison of revisions. Each loss means that
+/// another change was stored; after eight in a row it returns the conflict.
 pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> Answer<T> + Send + 'static) -> Answer<T> {
     let mut answer = change();
     Box::pin(async move {

@@ -46,7 +46,7 @@ pub(super) async fn what_needs_nobody_is_not_due(place: &mut Place) {
     let row = place.connected(&key, 2).await;
     assert_eq!(place.due(late).await, ["alice"]);
     place.done(&key, Change::Claim(claim(2, &row)), ChangeReply::Done).await;
-    place.done(&key, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&key, disconnecting(false), ChangeReply::Done).await;
     assert_eq!(place.due(late).await, ["alice"], "its doubt is to be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
@@ -64,7 +64,7 @@ pub(super) async fn what_ends_soon_comes_in_pages_by_the_time_of_its_notice(plac
     let forever = nth(9, now);
     place.done(&forever.0, forever.1, ChangeReply::Done).await;
     let (gone, refused) = (nth(4, now).0, nth(5, now).0);
-    place.done(&gone, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&gone, disconnecting(false), ChangeReply::Done).await;
     place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, ChangeReply::Done).await;
     let hour = |number: u64| place.now() + seconds(93 * 24 * 3_600 + number * 3_600);
     let (mut seen, mut after) = (Vec::new(), None);

@@ -5,9 +5,7 @@ use super::*;
 pub(super) async fn revocations_are_queued_retried_and_done(place: &mut Place) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place
-            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
-            .await;
+        place.done(&key(user), disconnecting(true), ChangeReply::Done).await;
         place.clock.advance(seconds(1));
     }
     let queued = place.store.revocations(2).await.unwrap();
@@ -42,9 +40,7 @@ pub(super) async fn a_revocation_is_queued_once_however_often_its_answer_lands(p
 pub(super) async fn a_connect_drops_the_revocations_of_its_key_alone(place: &mut Place) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place
-            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
-            .await;
+        place.done(&key(user), disconnecting(true), ChangeReply::Done).await;
     }
     let connect = ConnectChange { cancels_revocations: true, ..connect(Some(3), 200) };
     place
@@ -62,7 +58,7 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
-        place.done(key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+        place.done(key, disconnecting(true), ChangeReply::Done).await;
     }
     let listed = place.store.revocations(9).await.unwrap();
     let restored = place.done(&alice, Change::Restore, ChangeReply::Done).await;
@@ -78,7 +74,7 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
     place.done(&bob, Change::Restore, ChangeReply::Refused).await;
 
     place.connected(&bob, 3).await;
-    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&bob, disconnecting(false), ChangeReply::Done).await;
     place.done(&bob, Change::Restore, ChangeReply::Done).await;
     let nobody = place.change(&key("nobody"), Change::Restore).await;
     assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
@@ -86,12 +82,12 @@ pub(super) async fn a_restore_takes_back_what_was_not_begun_to_be_revoked(place:
 
 pub(super) async fn a_token_that_another_key_holds_by_now_is_not_restored(place: &mut Place) {
     let (alice, bob) = (key("alice"), key("bob"));
-    let gone = || Change::Disconnect(DisconnectChange { revoke: false, purge: false });
+    let gone = || disconnecting(false);
     place.connected(&alice, 1).await;
     place.done(&alice, gone(), ChangeReply::Done).await;
     place.done(&bob, connecting(&bob, Some(1), 102), ChangeReply::Done).await;
     place.done(&alice, Change::Restore, ChangeReply::Refused).await;
-    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+    place.done(&bob, disconnecting(true), ChangeReply::Done).await;
     place.done(&alice, Change::Restore, ChangeReply::Refused).await;
 
     let carol = key("carol");
