@@ -25,9 +25,12 @@ use crate::{
     clock::ManualClock,
     model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
-        Commit, ConnectChange, DisconnectChange, Transition, Unchanged,
+        Commit, ConnectChange, Transition, Unchanged,
         resolve::Resolution,
-        tests::{self as sample, LEASE, claim, commit, committed, connect, ending, fingerprint, id, seconds, token},
+        tests::{
+            self as sample, LEASE, claim, commit, committed, connect, disconnecting, ending, fingerprint, id, seconds,
+            token,
+        },
     },
 };
 
@@ -207,8 +210,7 @@ async fn every_column_is_read_back_after_a_restart(place: &mut StorePlace) {
     let sticky = Change::RequireReconnect { reason: "left the company".to_owned() };
     let refused = place.done(&key, sticky, ChangeReply::Done).await;
     let held = place.done(&key, Change::Hold { reason: "by hand".to_owned() }, ChangeReply::Done).await;
-    let gone =
-        place.done(&key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+    let gone = place.done(&key, disconnecting(true), ChangeReply::Done).await;
     assert!(refused.verdict.is_some() && held.held.is_some() && gone.tombstone.is_some());
     for _ in 0..2 {
         assert_eq!(place.row(&key).await, Some(gone.clone()));
@@ -246,8 +248,7 @@ async fn every_operation_reads_applies_and_writes(place: &mut StorePlace) {
     place.connected(&key, 3).await;
 
     let claimed = place.done(&key, Change::Claim(claim(5, &row)), ChangeReply::Done).await;
-    let gone =
-        place.done(&key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+    let gone = place.done(&key, disconnecting(true), ChangeReply::Done).await;
     assert!(place.store.revocations(10).await.unwrap().is_empty(), "the token is being spent");
     let clear = Change::Clear { incarnation: row.incarnation, intent: claimed.intent.unwrap() };
     let cleared = place.done(&key, clear, ChangeReply::Done).await;

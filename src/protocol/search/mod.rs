@@ -5,9 +5,9 @@
 //! restarted, and an identity provider with each policy for reused tokens.
 //!
 //! * [`world`]: a state of the model; [`digest`]: its digest, which distinguishes it; [`idp`]: the provider.
-//! * [`moves`]: the moves that are possible in a state; [`attempts`] and [`deeds`]: what they do.
-//! * [`invariants`]: what must hold in every state; [`rest`]: what every state must lead to.
-//! * [`story`]: the description of a violation, with the fewest moves that lead to it.
+//! * [`moves`]: the moves that are possible in a state; [`attempts`] and [`effects`]: what they do.
+//! * [`invariants`]: what must hold in every state; [`liveness`]: what every state must lead to.
+//! * [`trace`]: the description of a violation, with the fewest moves that lead to it.
 //!
 //! A budget bounds how much may go wrong, and the budgets grow. A 64-bit digest distinguishes states, so that tens of
 //! millions fit into memory; among as many, two are confused with a probability below a thousandth.
@@ -17,13 +17,13 @@
 //! `10000000 strict 2`.
 
 mod attempts;
-mod deeds;
 mod digest;
+mod effects;
 mod idp;
 mod invariants;
+mod liveness;
 mod moves;
-mod rest;
-mod story;
+mod trace;
 mod world;
 
 use std::{
@@ -60,16 +60,16 @@ struct SearchResult {
     violation: Option<String>,
 }
 
-/// Searches breadth-first, so that the first violation has the shortest story.
+/// Searches breadth-first, so that the first violation has the shortest trace.
 fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> SearchResult {
     let first = ModelWorld::new(setting, budget);
     let mut seen: HashSet<u64, BuildHasherDefault<Given>> = HashSet::default();
-    // Where each state came from: its parent and which of the parent's moves.
+    // The parent of each state, and which of its moves led here.
     let mut ways: Vec<(u32, u8)> = vec![(0, 0)];
     let mut frontier = VecDeque::from([(0_u32, 0_u32, first)]);
     let mut found = SearchResult { states: 1, moves: 0, depth: 0, complete: true, violation: None };
     seen.insert(ModelWorld::new(setting, budget).digest());
-    let tell = |ways: &[(u32, u8)], at: u32, last: Option<Move>, broken: String, rest: &[Move]| {
+    let traced = |ways: &[(u32, u8)], at: u32, last: Option<Move>, broken: String, rest: &[Move]| {
         let mut chosen = Vec::new();
         let mut at = at;
         while at != 0 {
@@ -84,7 +84,7 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Search
             world.carry_out(next, setting).ok();
         }
         moves.extend(last);
-        format!("{broken}\n{}", story::tell(ModelWorld::new(setting, budget), &moves, rest, setting))
+        format!("{broken}\n{}", trace::describe(ModelWorld::new(setting, budget), &moves, rest, setting))
     };
     while let Some((at, depth, world)) = frontier.pop_front() {
         found.depth = depth;
@@ -93,7 +93,7 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Search
             found.moves += 1;
             let broken = next.carry_out(chosen, setting).err();
             if let Some(broken) = broken.or_else(|| invariants::broken(&next, setting)) {
-                found.violation = Some(tell(&ways, at, Some(chosen), broken, &[]));
+                found.violation = Some(traced(&ways, at, Some(chosen), broken, &[]));
                 return found;
             }
             let digest = next.digest();
@@ -101,9 +101,9 @@ fn search(setting: &Setting, budget: Budget, most: usize, sample: u64) -> Search
                 continue;
             }
             if digest % sample == 0
-                && let Err((broken, rest)) = rest::comes_to_rest(&next, digest & 64 == 0, setting)
+                && let Err((broken, rest)) = liveness::comes_to_rest(&next, digest & 64 == 0, setting)
             {
-                found.violation = Some(tell(&ways, at, Some(chosen), broken, &rest));
+                found.violation = Some(traced(&ways, at, Some(chosen), broken, &rest));
                 return found;
             }
             found.states += 1;

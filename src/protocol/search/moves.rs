@@ -1,7 +1,7 @@
 //! The moves that are possible in a state.
 //!
 //! A pause of a process needs no move: its moves are not chosen for a while. An outage of the store is one fault for
-//! each operation that meets it. What a move does is in `deeds` and, for attempts, in `attempts`.
+//! each operation that meets it. What a move does is in `effects` and, for attempts, in `attempts`.
 
 use super::{
     idp::{ModelResponse, Request, TokenIndex},

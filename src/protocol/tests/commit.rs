@@ -278,8 +278,7 @@ fn a_late_response_makes_a_disconnect_final() {
 fn a_response_for_a_disconnected_grant_is_revoked() {
     let claimed = claimed_row(&[1]);
     let response = committed(&commit(1, &claimed, 2));
-    let tombstone =
-        taken(&Change::Disconnect(crate::protocol::DisconnectChange { revoke: true, purge: false }), &claimed, NOW).0;
+    let tombstone = taken(&disconnecting(true), &claimed, NOW).0;
     let applied = apply(&response, &tombstone, NOW);
     assert_eq!(applied.sides, [Side::Spent(fingerprint(2)), Side::Revoke(token(2))]);
     let left = applied.row.unwrap();

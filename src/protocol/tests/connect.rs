@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::{DisconnectChange, Unchanged, resolve::Resolution};
+use crate::protocol::{Unchanged, resolve::Resolution};
 
 fn connected(new: Option<u8>) -> Change {
     Change::Connect(Box::new(connect(new, 200)))
@@ -127,7 +127,7 @@ fn a_connect_without_a_refresh_token_keeps_the_stored_one() {
 
 #[test]
 fn a_disconnect_leaves_a_tombstone_and_revokes_tokens_that_are_not_in_flight() {
-    let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
+    let disconnect = disconnecting(true);
     let quiet = Row { alt: alt(5, 6, 7), ..row() };
     let (left, _, sides) = taken(&disconnect, &quiet, NOW);
     let restorable = |row: &Row| row.tombstone.unwrap().restorable;
@@ -139,7 +139,7 @@ fn a_disconnect_leaves_a_tombstone_and_revokes_tokens_that_are_not_in_flight() {
     let spent = Side::Spent(fingerprint(1));
     assert_eq!((left.intent, sides), (claimed_row(&[1]).intent, vec![spent]), "no other key may send it");
 
-    let (left, _, sides) = taken(&Change::Disconnect(DisconnectChange { revoke: false, purge: false }), &quiet, NOW);
+    let (left, _, sides) = taken(&disconnecting(false), &quiet, NOW);
     assert_eq!((left.refresh_token, sides), (Some(token(1)), vec![]));
     let refused = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     assert!(!restorable(&taken(&disconnect, &refused, NOW).0));
@@ -148,7 +148,7 @@ fn a_disconnect_leaves_a_tombstone_and_revokes_tokens_that_are_not_in_flight() {
 #[test]
 fn a_tombstones_tokens_are_revoked_when_its_intent_ends_for_whatever_reason() {
     let claimed = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
-    let gone = |revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), &claimed, NOW).0;
+    let gone = |revoke| taken(&disconnecting(revoke), &claimed, NOW).0;
     let ends = [
         ("settled", Change::Clear { incarnation: INCARNATION, intent: claimed.intent.clone().unwrap() }),
         ("not spent", Change::Cancel(ending(1, &claimed))),
@@ -163,7 +163,7 @@ fn a_tombstones_tokens_are_revoked_when_its_intent_ends_for_whatever_reason() {
 
 #[test]
 fn a_tombstone_settles_after_a_late_response_without_a_refresh_token() {
-    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&disconnecting(true), &claimed_row(&[1]), NOW).0;
     let kept = Commit { token: None, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, _, sides) = taken(&committed(&kept), &gone, NOW);
     assert!(!left.tombstone.unwrap().restorable);
@@ -175,7 +175,7 @@ fn a_tombstone_settles_after_a_late_response_without_a_refresh_token() {
 
 #[test]
 fn a_connect_takes_over_the_revocations_for_which_a_tombstone_waited() {
-    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &claimed_row(&[1]), NOW).0;
+    let gone = taken(&disconnecting(true), &claimed_row(&[1]), NOW).0;
     for (cancels_revocations, revoked) in [(false, true), (true, false)] {
         let connect = ConnectChange { cancels_revocations, ..connect(Some(2), 200) };
         let applied = Change::Connect(Box::new(connect)).apply(found(Some(&gone), LookupResult::New, 0));
@@ -236,7 +236,7 @@ fn a_disconnect_can_be_undone_while_its_tokens_are_still_valid() {
     for (revoke, known) in
         [(true, LookupResult::Unrevoked), (false, LookupResult::New), (false, LookupResult::Unrevoked)]
     {
-        let gone = taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), &held, NOW).0;
+        let gone = taken(&disconnecting(revoke), &held, NOW).0;
         let applied = restored(&gone, known);
         let expected = Row {
             generation: Generation(6),
@@ -255,7 +255,7 @@ fn a_disconnect_can_be_undone_while_its_tokens_are_still_valid() {
 #[test]
 fn a_disconnect_cannot_be_undone_if_a_token_is_or_may_be_invalid() {
     let restored = |row: &Row, known| Change::Restore.apply(found(Some(row), known, 0));
-    let gone = |row: &Row, revoke| taken(&Change::Disconnect(DisconnectChange { revoke, purge: false }), row, NOW).0;
+    let gone = |row: &Row, revoke| taken(&disconnecting(revoke), row, NOW).0;
     let verdict = Row { verdict: verdict(VerdictBy::Idp), ..row() };
     let late = apply(&committed(&commit(1, &claimed_row(&[1]), 2)), &gone(&row(), false), NOW).row.unwrap();
     for (why, row, known) in [
@@ -275,7 +275,7 @@ fn a_disconnect_cannot_be_undone_if_a_token_is_or_may_be_invalid() {
 fn a_response_after_the_restore_finds_its_place() {
     // Sent before the row's own refresh; the response arrives after the disconnect was undone.
     let stored = taken(&committed(&commit(2, &claimed_row(&[1, 2]), 3)), &claimed_row(&[1, 2]), NOW).0;
-    let gone = taken(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &stored, NOW).0;
+    let gone = taken(&disconnecting(true), &stored, NOW).0;
     let back = Change::Restore.apply(found(Some(&gone), LookupResult::Unrevoked, 0)).row.unwrap();
     let late = Commit { epoch: 8, ..commit(1, &claimed_row(&[1]), 2) };
     let (left, reply, sides) = taken(&committed(&late), &back, NOW);
@@ -327,7 +327,7 @@ fn a_running_attempt_goes_on_during_a_hold_and_only_a_release_ends_it() {
     let claimed = claimed_row(&[1]);
     let held = Row { held: Some("by hand".to_owned()), ..claimed.clone() };
     let renew = Change::Renew { attempt: id(1), lease: LEASE };
-    let disconnect = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
+    let disconnect = disconnecting(true);
     let require = Change::RequireReconnect { reason: "left".to_owned() };
     let (cancel, close) = (Change::Cancel(ending(1, &claimed)), Change::Close(ending(1, &claimed)));
     let response = committed(&commit(1, &claimed, 2));

@@ -1,6 +1,7 @@
 //! Tests of the protocol's functions, one file for each, and the samples that they share.
 
 mod attempt;
+mod attempt_sent;
 mod claim;
 mod commit;
 mod connect;
@@ -9,14 +10,13 @@ mod ending;
 mod purge;
 mod random;
 mod refuse;
-mod sent;
 mod transition;
 
 use std::time::Duration;
 
 use super::{
-    Applied, AttemptFault, Change, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, Ending, Expected,
-    LookupResult, Recover, Refuse, Side, doubt::Rules,
+    Applied, AttemptFault, Change, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending,
+    Expected, LookupResult, Recover, Refuse, Side, doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -179,6 +179,10 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> ConnectChange {
         only: Expected::Anything,
         compared: Expected::Anything,
     }
+}
+
+pub(crate) fn disconnecting(revoke: bool) -> Change {
+    Change::Disconnect(DisconnectChange { revoke, purge: false })
 }
 
 /// The third failure in a row, since then.

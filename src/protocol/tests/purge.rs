@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::{DisconnectChange, PurgeRefusal, Unchanged, resolve::Resolution};
+use crate::protocol::{PurgeRefusal, Unchanged, resolve::Resolution};
 
 fn purge(row: Option<&Row>, known: LookupResult, floor: u64) -> Applied {
     Change::Purge.apply(ChangeInput { row, now: NOW, floor: Generation(floor), known })

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::{
-    DisconnectChange, Transition,
+    Transition,
     doubt::{Doubt, doubt},
     resolve::Resolution,
 };
@@ -242,7 +242,7 @@ impl RandomWorld {
                 self.change(&Change::Connect(Box::new(connect(None, incarnation))), LookupResult::New);
             }
             RandomStep::Disconnect => {
-                self.change(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), LookupResult::New);
+                self.change(&disconnecting(true), LookupResult::New);
             }
             RandomStep::Restore => {
                 let refused = self.row.tombstone.is_some_and(|tombstone| !tombstone.restorable);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::{DisconnectChange, Transition};
+use crate::protocol::Transition;
 
 const LONG: Duration = Duration::from_secs(15 * 60);
 
@@ -207,7 +207,7 @@ fn a_connect_ends_reported_trouble_and_is_not_reported_itself() {
 #[test]
 fn no_other_order_is_reported() {
     for row in [row(), claims(&[1], closed), Row { verdict: verdict(VerdictBy::Idp), ..row() }, claims(&[1], alerted)] {
-        assert_eq!(reported(&Change::Disconnect(DisconnectChange { revoke: true, purge: false }), &row), []);
+        assert_eq!(reported(&disconnecting(true), &row), []);
         assert_eq!(reported(&Change::Hold { reason: "by hand".to_owned() }, &row), []);
         assert_eq!(reported(&Change::Release, &Row { held: Some("by hand".to_owned()), ..row }), []);
     }

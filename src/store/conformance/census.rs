@@ -13,7 +13,7 @@ pub(super) async fn the_census_counts_the_listed_grants(place: &mut StorePlace) 
     }
     let held = Change::Hold { reason: "x".to_owned() };
     for (key, change) in keys.iter().zip([
-        Change::Disconnect(DisconnectChange { revoke: false, purge: false }),
+        disconnecting(false),
         Change::RequireReconnect { reason: "x".to_owned() },
         Change::Claim(sample::claim(1, &place.row(&keys[2]).await.unwrap())),
         held,

@@ -64,7 +64,7 @@ pub(super) async fn expiring_grants_come_in_pages_by_the_time_of_their_notice(pl
     let forever = nth(9, now);
     place.done(&forever.0, forever.1, ChangeReply::Done).await;
     let (gone, refused) = (nth(4, now).0, nth(5, now).0);
-    place.done(&gone, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&gone, disconnecting(false), ChangeReply::Done).await;
     place.done(&refused, Change::RequireReconnect { reason: "left".to_owned() }, ChangeReply::Done).await;
     let hour = |number: u64| place.now() + seconds(93 * 24 * 3_600 + number * 3_600);
     let (mut seen, mut after) = (Vec::new(), None);

@@ -20,7 +20,7 @@ impl StorePlace {
     }
 
     async fn disconnected(&self, key: &TokenKey, revoke: bool) -> Row {
-        self.done(key, Change::Disconnect(DisconnectChange { revoke, purge: false }), ChangeReply::Done).await
+        self.done(key, disconnecting(revoke), ChangeReply::Done).await
     }
 
     async fn purged(&self, key: &TokenKey) {

@@ -44,7 +44,7 @@ pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refus
     let (alice, bob) = (key("alice"), key("bob"));
     let row = place.connected(&alice, 1).await;
     let claimed = place.done(&alice, Change::Claim(claim(1, &row)), ChangeReply::Done).await;
-    place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&alice, disconnecting(false), ChangeReply::Done).await;
     let taken = || connecting(&bob, Some(1), 99);
     assert_eq!(place.change(&bob, taken()).await.reply, ChangeReply::Duplicate, "the token is in flight");
     let intent = claimed.intent.unwrap();

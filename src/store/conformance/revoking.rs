@@ -5,9 +5,7 @@ use super::*;
 pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place
-            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
-            .await;
+        place.done(&key(user), disconnecting(true), ChangeReply::Done).await;
         place.clock.advance(seconds(1));
     }
     let queued = place.store.revocations(2).await.unwrap();
@@ -43,9 +41,7 @@ pub(super) async fn a_revocation_is_queued_once_however_often_its_response_is_co
 pub(super) async fn a_connect_drops_only_the_revocations_of_its_key(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob"].into_iter().enumerate() {
         place.connected(&key(user), number as u8 + 1).await;
-        place
-            .done(&key(user), Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done)
-            .await;
+        place.done(&key(user), disconnecting(true), ChangeReply::Done).await;
     }
     let connect = ConnectChange { cancels_revocations: true, ..connect(Some(3), 200) };
     place
@@ -63,7 +59,7 @@ pub(super) async fn a_restore_cancels_revocations_that_were_not_begun(place: &mu
     let (alice, bob) = (key("alice"), key("bob"));
     for (key, number) in [(&alice, 1), (&bob, 2)] {
         place.connected(key, number).await;
-        place.done(key, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+        place.done(key, disconnecting(true), ChangeReply::Done).await;
     }
     let listed = place.store.revocations(9).await.unwrap();
     let restored = place.done(&alice, Change::Restore, ChangeReply::Done).await;
@@ -79,7 +75,7 @@ pub(super) async fn a_restore_cancels_revocations_that_were_not_begun(place: &mu
     place.done(&bob, Change::Restore, ChangeReply::Refused).await;
 
     place.connected(&bob, 3).await;
-    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&bob, disconnecting(false), ChangeReply::Done).await;
     place.done(&bob, Change::Restore, ChangeReply::Done).await;
     let nobody = place.change(&key("nobody"), Change::Restore).await;
     assert_eq!((nobody.reply, nobody.row), (ChangeReply::Refused, None));
@@ -87,12 +83,12 @@ pub(super) async fn a_restore_cancels_revocations_that_were_not_begun(place: &mu
 
 pub(super) async fn a_token_that_another_key_now_holds_is_not_restored(place: &mut StorePlace) {
     let (alice, bob) = (key("alice"), key("bob"));
-    let gone = || Change::Disconnect(DisconnectChange { revoke: false, purge: false });
+    let gone = || disconnecting(false);
     place.connected(&alice, 1).await;
     place.done(&alice, gone(), ChangeReply::Done).await;
     place.done(&bob, connecting(&bob, Some(1), 102), ChangeReply::Done).await;
     place.done(&alice, Change::Restore, ChangeReply::Refused).await;
-    place.done(&bob, Change::Disconnect(DisconnectChange { revoke: true, purge: false }), ChangeReply::Done).await;
+    place.done(&bob, disconnecting(true), ChangeReply::Done).await;
     place.done(&alice, Change::Restore, ChangeReply::Refused).await;
 
     let carol = key("carol");

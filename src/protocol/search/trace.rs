@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// Describes the moves that lead from the first state to a violation, one on each line.
-pub(super) fn tell(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
+pub(super) fn describe(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting: &Setting) -> String {
     let mut lines = Vec::new();
     for (at, chosen) in moves.iter().chain(rest.iter().take(80)).enumerate() {
         if at == moves.len() {
             lines.push("    from here on there are no faults:".to_owned());
             world.left.claims = 100;
         }
-        let line = describe(&world, *chosen);
+        let line = describe_move(&world, *chosen);
         let broken = world.carry_out(*chosen, setting).err();
         lines.push(format!("{:>3} {line}", at + 1));
         lines.push(format!("      {}", state(&world)));
@@ -26,7 +26,7 @@ pub(super) fn tell(mut world: ModelWorld, moves: &[Move], rest: &[Move], setting
     lines.join("\n")
 }
 
-fn describe(world: &ModelWorld, chosen: Move) -> String {
+fn describe_move(world: &ModelWorld, chosen: Move) -> String {
     let outcome = |how| match how {
         How::Well => "",
         How::Slowly => "; done, but the process is held up before it reads the reply",
