@@ -5,9 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::Generation;
+pub use crate::code::Cause;
+use crate::{code::Code, model::Generation};
 
 /// Why a request was not granted.
 ///
@@ -60,7 +59,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// No valid token now, or what was asked for cannot be done now. Try again later.
-    #[error("unavailable ({cause}): {}try again in {}", .cause.advice(), Rough(*.retry_after))]
+    #[error("unavailable ({cause}): {}try again in {}", .cause.remedy(), Rough(*.retry_after))]
     Unavailable {
         /// When to try again.
         retry_after: Duration,
@@ -103,57 +102,9 @@ impl fmt::Display for Rough {
     }
 }
 
-/// Why there is no valid token now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Cause {
-    /// The identity provider asked to slow down.
-    IdpThrottled,
-    /// The identity provider does not answer, or not as it should.
-    IdpDown,
-    /// The grant is held.
-    Held,
-    /// The identity provider is held: people will release it.
-    IdpHeld,
-    /// A refresh was sent and not answered; its outcome is being found out.
-    InDoubt,
-    /// The identity provider refused our client. An operator must act.
-    ClientRefused,
-    /// The grant was issued to a client that is not configured. An operator must act.
-    ClientUnknown,
-    /// The store does not answer.
-    StoreDown,
-    /// The supervisor is shutting down.
-    Stopping,
-    /// Tokens of the grant wait for their revocation at the identity provider.
-    Revoking,
-    /// The key's actor failed repeatedly and is left alone for a while.
-    Failing,
-}
-
 impl Cause {
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdpThrottled => "idp_throttled",
-            Self::IdpDown => "idp_down",
-            Self::Held => "held",
-            Self::IdpHeld => "idp_held",
-            Self::InDoubt => "in_doubt",
-            Self::ClientRefused => "client_refused",
-            Self::ClientUnknown => "client_unknown",
-            Self::StoreDown => "store_down",
-            Self::Stopping => "stopping",
-            Self::Revoking => "revoking",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-impl Cause {
-    /// What somebody has to do beside trying again.
-    fn advice(self) -> &'static str {
+    /// What an operator has to do before a retry can succeed.
+    fn remedy(self) -> &'static str {
         match self {
             Self::Held => "release the grant, then ",
             Self::IdpHeld => "release the identity provider, then ",
@@ -169,35 +120,34 @@ impl Cause {
         }
     }
 
-    /// Whether it passes without anybody acting.
+    /// Whether it passes without an operator.
     fn is_transient(self) -> bool {
-        self.advice().is_empty()
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.remedy().is_empty()
     }
 }
 
 impl Error {
-    /// The code of the HTTP API.
+    /// The error code of the HTTP API as text.
     pub fn code(&self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// The error code of the HTTP API, with its status, texts and exit code.
+    pub fn kind(&self) -> Code {
         match self {
-            Self::UnknownIdp => "unknown_idp",
-            Self::NotConnected => "not_connected",
-            Self::ReconnectRequired { .. } => "reconnect_required",
-            Self::DuplicateGrant => "duplicate_grant",
-            Self::AccountMismatch => "account_mismatch",
-            Self::GenerationMismatch { .. } => "generation_mismatch",
-            Self::InvalidRequest(_) => "invalid_request",
-            Self::MinTtlUnsatisfiable { .. } => "min_ttl_unsatisfiable",
-            Self::Busy { .. } => "busy",
-            Self::Unavailable { .. } | Self::ShutDown => "unavailable",
-            Self::Timeout => "timeout",
+            Self::UnknownIdp => Code::UnknownIdp,
+            Self::NotConnected => Code::NotConnected,
+            Self::ReconnectRequired { .. } => Code::ReconnectRequired,
+            Self::DuplicateGrant => Code::DuplicateGrant,
+            Self::AccountMismatch => Code::AccountMismatch,
+            Self::GenerationMismatch { .. } => Code::GenerationMismatch,
+            Self::InvalidRequest(_) => Code::InvalidRequest,
+            Self::MinTtlUnsatisfiable { .. } => Code::MinTtlUnsatisfiable,
+            Self::Busy { .. } => Code::Busy,
+            Self::Unavailable { .. } | Self::ShutDown => Code::Unavailable,
+            Self::Timeout => Code::Timeout,
             Self::Configuration(_) | Self::Start(_) | Self::StoreInUse(_) | Self::Journal(_) | Self::Internal(_) => {
-                "internal"
+                Code::Internal
             }
         }
     }

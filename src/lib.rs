@@ -75,6 +75,7 @@ mod apikey;
 #[cfg(feature = "client")]
 pub mod client;
 mod clock;
+mod code;
 #[cfg(feature = "config")]
 pub mod config;
 mod error;
@@ -93,7 +94,6 @@ mod supervisor;
 pub mod testing;
 #[cfg(feature = "web")]
 pub mod web;
-mod why;
 
 /// The Rust of the documentation compiles, and runs where it is more than functions.
 #[cfg(all(doctest, feature = "client", feature = "testing", feature = "web"))]
@@ -105,7 +105,8 @@ mod documentation {
     struct Embedding;
 }
 
-pub use error::{Cause, Error};
+pub use code::{Cause, Code, Why};
+pub use error::Error;
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use metrics::{Metric, MetricKind, Sample};
@@ -119,4 +120,3 @@ pub use supervisor::{
     Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
     RequireReconnect, Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
-pub use why::Why;

@@ -30,12 +30,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::{
     ClientAuth, Idp, RESERVED_PARAMS,
-    outcome::{Failure, INCOMPLETE, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
+    outcome::{Failure, LONGEST_RETRY_AFTER, Meaning, Outcome, Reply, classify, revoked},
     patience,
     provider::Credentials,
 };
 use crate::{
     clock::Clock,
+    code::EvidenceCode,
     model::{Evidence, RefreshToken, Time},
 };
 
@@ -97,7 +98,7 @@ impl Client {
     /// # Errors
     /// Whatever says that this was not done. Repeating is harmless.
     pub(crate) async fn revoke(&self, idp: &Idp, client: usize, token: &RefreshToken) -> Result<(), Failure> {
-        let Some(url) = &idp.revocation_url else { return Err(Failure::ours("no_revocation_url")) };
+        let Some(url) = &idp.revocation_url else { return Err(Failure::ours(EvidenceCode::NoRevocationUrl)) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, client, url, own);
         let (reply, _) = self
@@ -120,9 +121,9 @@ impl Client {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
             }
-            Err(error) if error.is_connect() => Err(Evidence::ours("connect_failed")),
-            Err(error) if error.is_timeout() => Err(Evidence::ours("timeout")),
-            Err(_) => Err(Evidence::ours("connection_lost")),
+            Err(error) if error.is_connect() => Err(Evidence::ours(EvidenceCode::ConnectFailed)),
+            Err(error) if error.is_timeout() => Err(Evidence::ours(EvidenceCode::Timeout)),
+            Err(_) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
         }
     }
 
@@ -161,19 +162,19 @@ impl Client {
         idp: &Idp,
         request: RequestBuilder,
         patience: Duration,
-    ) -> Result<(Reply, Option<&'static str>), Unsent> {
+    ) -> Result<(Reply, Option<EvidenceCode>), Unsent> {
         let (http, request) = request.build_split();
         let never = |code| Unsent::Never(Failure::ours(code));
-        let request = request.map_err(|_| never("bad_request"))?;
+        let request = request.map_err(|_| never(EvidenceCode::BadRequest))?;
         let mut patience = pin!(patience::run_out(patience));
         let mut response = select! {
             biased;
             response = http.execute(request) => response.map_err(|error| match () {
                 // Name, connection or TLS: nothing of the request was written.
-                () if error.is_connect() => never("connect_failed"),
-                () => Unsent::Perhaps(Failure::ours("connection_lost")),
+                () if error.is_connect() => never(EvidenceCode::ConnectFailed),
+                () => Unsent::Perhaps(Failure::ours(EvidenceCode::ConnectionLost)),
             })?,
-            () = &mut patience => return Err(Unsent::Perhaps(Failure::ours("timeout"))),
+            () = &mut patience => return Err(Unsent::Perhaps(Failure::ours(EvidenceCode::Timeout))),
         };
         let (body, cut) = read(&mut response, patience).await;
         let head = Head {
@@ -225,7 +226,7 @@ impl Head<'_> {
 }
 
 /// What the answer to `secret` means, in words that can be shown.
-fn told(idp: &Idp, reply: &Reply, cut: Option<&str>, secret: &str) -> Outcome {
+fn told(idp: &Idp, reply: &Reply, cut: Option<EvidenceCode>, secret: &str) -> Outcome {
     let mut outcome = with_reason(classify(idp, reply), cut);
     if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
         failure.scrub(secret);
@@ -252,7 +253,7 @@ pub(crate) fn told_of(
     }
     let head = Head { status, http2, headers: &map };
     let reply = head.reply(idp, Zeroizing::new(body.to_vec()), !cut, Time(1_800_000_000_000));
-    told(idp, &reply, cut.then_some("timeout"), secret)
+    told(idp, &reply, cut.then_some(EvidenceCode::Timeout), secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -282,7 +283,7 @@ enum Unsent {
 }
 
 impl Failure {
-    fn ours(code: &str) -> Self {
+    fn ours(code: EvidenceCode) -> Self {
         Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
     }
 
@@ -292,7 +293,7 @@ impl Failure {
             |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
         let Evidence { code, detail, status, request_id } = &mut self.evidence;
         if echoes(code) {
-            *code = status.map_or_else(|| "unknown".to_owned(), |status| format!("http_{status}"));
+            *code = status.map_or_else(|| EvidenceCode::Unknown.to_string(), |status| format!("http_{status}"));
         }
         detail.take_if(|text| echoes(text));
         request_id.take_if(|text| echoes(text));
@@ -300,11 +301,11 @@ impl Failure {
 }
 
 /// Says why an answer is incomplete, where that is known.
-fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
+fn with_reason(mut outcome: Outcome, cut: Option<EvidenceCode>) -> Outcome {
     if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
-        && failure.evidence.code == INCOMPLETE
+        && failure.evidence.code == EvidenceCode::IncompleteAnswer.as_str()
     {
-        failure.evidence.code = reason.to_owned();
+        failure.evidence.code = reason.to_string();
     }
     outcome
 }
@@ -325,7 +326,7 @@ fn basic(client_id: &str, secret: &str) -> HeaderValue {
 async fn read(
     response: &mut Response,
     mut patience: Pin<&mut impl Future<Output = ()>>,
-) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
+) -> (Zeroizing<Vec<u8>>, Option<EvidenceCode>) {
     let announced = response.content_length();
     let size = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_ANSWER)));
@@ -333,15 +334,19 @@ async fn read(
         let chunk = select! {
             biased;
             chunk = response.chunk() => chunk,
-            () = &mut patience => return (body, Some("timeout")),
+            () = &mut patience => return (body, Some(EvidenceCode::Timeout)),
         };
         match chunk {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => return (body, Some("answer_too_large")),
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => {
+                return (body, Some(EvidenceCode::AnswerTooLarge));
+            }
             Ok(Some(chunk)) => append(&mut body, &chunk),
             // An HTTP/2 stream reset by NO_ERROR ends without an error in hyper, at whatever byte.
-            Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => return (body, Some(INCOMPLETE)),
+            Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => {
+                return (body, Some(EvidenceCode::IncompleteAnswer));
+            }
             Ok(None) => return (body, None),
-            Err(_) => return (body, Some(INCOMPLETE)),
+            Err(_) => return (body, Some(EvidenceCode::IncompleteAnswer)),
         }
     }
 }

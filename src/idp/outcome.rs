@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Cause,
+    code::EvidenceCode,
     model::{AccessToken, Evidence, RefreshToken, Time},
 };
 
@@ -110,8 +111,6 @@ pub(crate) struct Reply {
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
-pub(super) const INCOMPLETE: &str = "incomplete_answer";
-const UNREADABLE: &str = "unreadable_answer";
 /// What a provider may ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -123,8 +122,8 @@ pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
         408 => Outcome::Unknown(reply.by_status()),
         200..=299 | 400..=499 => match reply.fields(idp) {
             Ok(fields) => judge(idp, reply, fields),
-            Err(UNREADABLE) if reply.status >= 400 => Outcome::Unknown(reply.by_status()),
-            Err(code) => Outcome::Unknown(reply.failure(Meaning::Transient, code)),
+            Err(EvidenceCode::UnreadableAnswer) if reply.status >= 400 => Outcome::Unknown(reply.by_status()),
+            Err(code) => Outcome::Unknown(reply.failure(Meaning::Transient, code.as_str())),
         },
         _ => Outcome::Unknown(reply.by_status()),
     }
@@ -132,14 +131,16 @@ pub(crate) fn classify(idp: &Idp, reply: &Reply) -> Outcome {
 
 /// A complete 2xx or 4xx with fields.
 fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
-    let unknown = |code| Outcome::Unknown(reply.failure(Meaning::Transient, code));
+    let unknown = |code: EvidenceCode| Outcome::Unknown(reply.failure(Meaning::Transient, code.as_str()));
     let success = reply.status < 300;
     let denied = fields.says("ok", "false");
     let rule = idp.errors.iter().rev().find(|rule| rule.fits(reply.status, &fields));
     let refused = rule.is_some() || fields.error.is_some();
     let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
     match (fields.access_token.take(), fields.refresh_token.take()) {
-        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => unknown("no_refresh_token"),
+        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => {
+            unknown(EvidenceCode::NoRefreshToken)
+        }
         (Some(access_token), refresh_token) if success && !denied => Outcome::Answered(Box::new(Answer {
             access_token,
             refresh_token,
@@ -152,8 +153,8 @@ fn judge(idp: &Idp, reply: &Reply, mut fields: Fields) -> Outcome {
         })),
         (None, None) if refused => refusal(idp, reply, &fields, rule),
         // A refusal that brings a token contradicts itself.
-        (Some(_), _) | (_, Some(_)) if refused || denied => unknown("contradictory_answer"),
-        _ if success => unknown("no_access_token"),
+        (Some(_), _) | (_, Some(_)) if refused || denied => unknown(EvidenceCode::ContradictoryAnswer),
+        _ if success => unknown(EvidenceCode::NoAccessToken),
         _ => Outcome::Unknown(reply.by_status()),
     }
 }
@@ -186,15 +187,15 @@ pub(super) fn revoked(idp: &Idp, reply: &Reply) -> Result<(), Failure> {
 
 impl Reply {
     /// The fields of a body that is surely complete, or our code for why there are none.
-    fn fields(&self, idp: &Idp) -> Result<Fields, &'static str> {
+    fn fields(&self, idp: &Idp) -> Result<Fields, EvidenceCode> {
         if !self.complete {
-            return Err(INCOMPLETE);
+            return Err(EvidenceCode::IncompleteAnswer);
         }
         match decode(self.content_type.as_deref(), &self.body, &idp.answer_paths()) {
             Some(fields) if self.framed || fields.json => Ok(fields),
-            None if self.framed => Err(UNREADABLE),
+            None if self.framed => Err(EvidenceCode::UnreadableAnswer),
             // A form that ends with the connection may have lost its end.
-            _ => Err(INCOMPLETE),
+            _ => Err(EvidenceCode::IncompleteAnswer),
         }
     }
 

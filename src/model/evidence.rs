@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Coded;
+
 /// What an identity provider said when it gave no token: for people, logs and its support. Never holds a body, nor
 /// anything of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,8 +25,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Of our own finding: nothing that a provider said.
-    pub(crate) fn ours(code: impl Into<String>) -> Self {
+    /// Evidence of a finding of this program: nothing that a provider said.
+    pub(crate) fn ours(code: impl Coded) -> Self {
+        Self::of(code.code())
+    }
+
+    /// Evidence with the code of a provider or of the application, and nothing else.
+    pub(crate) fn of(code: impl Into<String>) -> Self {
         Self { code: code.into(), detail: None, status: None, request_id: None }
     }
 }
@@ -58,6 +65,6 @@ mod tests {
             request_id: Some("91B2:77AC".to_owned()),
         };
         assert_eq!(all.to_string(), "invalid_grant 50173 (400, request 91B2:77AC)");
-        assert_eq!(Evidence::ours("timeout").to_string(), "timeout");
+        assert_eq!(Evidence::of("timeout").to_string(), "timeout");
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Found in the transaction that writes the row, so that each transition has one teller, whoever dies meanwhile.
 
-use crate::model::{Evidence, Generation, LastError, Row, Time, Verdict, VerdictBy};
+use crate::{
+    code::EvidenceCode,
+    model::{Evidence, Generation, LastError, Row, Time, Verdict, VerdictBy},
+};
 
 /// Something that happened to a grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(super) fn happened(before: Option<&Row>, after: &Row) -> Vec<Happening> {
     }
     if !was.doubted && is.doubted {
         let said = after.last_error.as_ref().filter(|_| before.last_error != after.last_error);
-        let evidence = said.map_or_else(|| Evidence::ours("unanswered"), |error| error.evidence.clone());
+        let evidence = said.map_or_else(|| Evidence::ours(EvidenceCode::Unanswered), |error| error.evidence.clone());
         told.push(Happening::InDoubt { evidence });
     }
     if let (None, Some(error)) = (was.failing, is.failing) {

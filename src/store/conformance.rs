@@ -193,7 +193,7 @@ async fn what_is_written_is_read_back_after_a_restart(place: &mut Place) {
     let claimed = place.done(&key, Change::Claim(claim(3, &beside)), Reply::Done).await;
     let mut end = ending(3, &claimed);
     let cause = crate::error::Cause::IdpThrottled;
-    end.error = Some(crate::protocol::Fault { evidence: Evidence::ours("slow_down"), cause });
+    end.error = Some(crate::protocol::Fault { evidence: Evidence::of("slow_down"), cause });
     end.retry_at = Some(place.now() + seconds(60));
     let failed = place.done(&key, Change::Close(end), Reply::Done).await;
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());

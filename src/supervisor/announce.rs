@@ -19,8 +19,7 @@ impl Core {
             let kind = match notice {
                 Notice::Paused { cause, wait } => EventKind::IdpPaused {
                     cause,
-                    evidence: failure
-                        .map_or_else(|| Evidence::ours(cause.as_str()), |failure| failure.evidence.clone()),
+                    evidence: failure.map_or_else(|| Evidence::ours(cause), |failure| failure.evidence.clone()),
                     until: (now + wait).into(),
                 },
                 Notice::Recovered { cause } => EventKind::IdpRecovered { cause },

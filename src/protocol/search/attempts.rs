@@ -134,7 +134,7 @@ impl World {
     pub(super) fn answered(&mut self, process: u8, parent: Token, answer: Answer, setting: &Setting) {
         let Answer::Token(new) = answer else {
             self.idp.tokens[usize::from(parent)].refused = true;
-            return self.advance(process, Event::Told(Told::InvalidGrant { evidence: Evidence::ours("") }));
+            return self.advance(process, Event::Told(Told::InvalidGrant { evidence: Evidence::of("") }));
         };
         let issued = &mut self.idp.tokens[usize::from(new)];
         (issued.delivered, issued.excused) = (true, false);
@@ -229,5 +229,5 @@ impl World {
 }
 
 pub(super) fn fault() -> Fault {
-    Fault { evidence: Evidence::ours(""), cause: Cause::IdpDown }
+    Fault { evidence: Evidence::of(""), cause: Cause::IdpDown }
 }

@@ -36,7 +36,7 @@ fn alerted(row: &mut Row) {
 }
 
 fn failed(attempt: u8, row: &Row) -> Ending {
-    let fault = Fault { evidence: Evidence::ours("http_502"), cause: Cause::IdpDown };
+    let fault = Fault { evidence: Evidence::of("http_502"), cause: Cause::IdpDown };
     Ending { error: Some(fault), ..ending(attempt, row) }
 }
 
@@ -45,11 +45,11 @@ fn renewed(generation: u64) -> Happening {
 }
 
 fn required(code: &str, by: VerdictBy) -> Happening {
-    Happening::ReconnectRequired { evidence: Evidence::ours(code), by }
+    Happening::ReconnectRequired { evidence: Evidence::of(code), by }
 }
 
 fn in_doubt(code: &str) -> Happening {
-    Happening::InDoubt { evidence: Evidence::ours(code) }
+    Happening::InDoubt { evidence: Evidence::of(code) }
 }
 
 #[test]
@@ -156,12 +156,12 @@ fn long_failure_is_told_once_and_short_failure_never() {
         row = applied.row.unwrap();
         heard.extend(applied.happened.into_iter().map(|happening| (now, happening)));
     }
-    let failing = Happening::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Happening::Failing { evidence: Evidence::of("http_502"), since: NOW };
     assert_eq!(heard, [(NOW + LONG, failing)]);
 
     // A row of an older version does not know since when; and a doubt and an alert may come together.
     let older = claims(&[1], |row| row.last_error = Some(Box::new(LastError { since: None, ..*last_error(NOW) })));
-    let failing = Happening::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Happening::Failing { evidence: Evidence::of("http_502"), since: NOW };
     assert_eq!(told_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
 }
 

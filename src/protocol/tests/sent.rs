@@ -15,7 +15,7 @@ fn landed(place: Resolution) -> Event {
 }
 
 fn fault() -> Fault {
-    Fault { evidence: Evidence::ours("timeout"), cause: Cause::IdpDown }
+    Fault { evidence: Evidence::of("timeout"), cause: Cause::IdpDown }
 }
 
 fn unknown() -> Event {
@@ -44,7 +44,7 @@ fn answered() -> Machine {
 #[test]
 fn what_the_provider_says_decides() {
     let never = Rules { never_rotates: true, ..rules() };
-    let refusal = || Event::Told(Told::InvalidGrant { evidence: Evidence::ours("invalid_grant") });
+    let refusal = || Event::Told(Told::InvalidGrant { evidence: Evidence::of("invalid_grant") });
     let mut closed = Row { lease: None, ..mine() };
     closed.intent.as_mut().unwrap().senders[0].closed = true;
     let table: Vec<(&str, Rules, Script)> = vec![

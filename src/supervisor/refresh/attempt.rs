@@ -15,6 +15,7 @@ use super::{
     tally::{Heard, phase, tally},
 };
 use crate::{
+    code::EvidenceCode,
     error::Cause,
     idp::{Closed, Failure, Lane, OPERATOR, Outcome, Slot, delay},
     metrics::count,
@@ -235,7 +236,7 @@ impl Attempt {
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<Event> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
-        let mut unsendable = |code: &str, cause| {
+        let mut unsendable = |code: EvidenceCode, cause| {
             self.heard = Some(Heard::Failure(Counted::Operator));
             let fault = Fault { evidence: Evidence::ours(code), cause };
             let wait = OPERATOR.half_jittered(failures(&row) + 1, random());
@@ -243,11 +244,11 @@ impl Attempt {
         };
         let Some(slot) = self.slot.take() else {
             tracing::error!(grant.id = row.grant_id, "a grant was issued to a client that is not configured");
-            return unsendable("client_unknown", Cause::ClientUnknown);
+            return unsendable(EvidenceCode::ClientUnknown, Cause::ClientUnknown);
         };
         let Ok((token, params)) = seal::spendable(&self.core.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
-            return unsendable("does_not_open", Cause::StoreDown);
+            return unsendable(EvidenceCode::DoesNotOpen, Cause::StoreDown);
         };
         // First said, then withdrawn: an actor that stands the token anew looks here afterwards.
         self.progress.send_modify(|progress| progress.sent = Some(claimed.generation));
@@ -275,7 +276,7 @@ impl Attempt {
         let told = match outcome {
             Outcome::Answered(answer) if subject::is_foreign(&self.core, &row, &answer) => {
                 self.heard = Some(Heard::Refusal);
-                Told::Foreign { evidence: Evidence::ours("account_mismatch") }
+                Told::Foreign { evidence: Evidence::ours(EvidenceCode::AccountMismatch) }
             }
             Outcome::Answered(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
