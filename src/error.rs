@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use crate::code::Cause;
+pub(crate) use crate::code::Cause;
 use crate::{code::Code, model::Generation};
 
 /// Why a request was not granted.

@@ -61,7 +61,7 @@
 //! | `testing` | the simulated identity provider and the manual clock |
 //! | `config` | settings from a file and the environment, read again while running |
 //! | `web` | the HTTP API and what actix-web applications need |
-//! | `client` | calls to resource servers through `reqwest`, with a user's token |
+//! | `client` | calls to resource servers with a user's token, and to the HTTP API, through `reqwest` |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -70,6 +70,8 @@
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
+#[cfg(any(feature = "web", feature = "client"))]
+pub mod api;
 #[cfg(any(feature = "config", feature = "web"))]
 mod apikey;
 #[cfg(feature = "client")]

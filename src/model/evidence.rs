@@ -9,6 +9,7 @@ use crate::code::Coded;
 /// What an identity provider said when it gave no token: for people, logs and its support. Never holds a body, nor
 /// anything of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Evidence {
     /// The OAuth error code or the provider's own word; else ours, such as `http_502`, `timeout`, `connect_failed`.
