@@ -4,7 +4,8 @@ use std::{env, path::PathBuf, time::SystemTime};
 
 use clap::value_parser;
 use token_supervisor::{
-    Cursor, Filter, State, TokenKey,
+    Cursor, State, TokenKey,
+    api::GrantQuery,
     config::{Config, ConfigError, Reloader},
 };
 
@@ -17,13 +18,13 @@ use super::{
 
 /// Where the settings are.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Source {
+pub(crate) struct SourceArgs {
     /// The configuration [default: at the usual places, see config --help]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl Source {
+impl SourceArgs {
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), env::vars_os())
     }
@@ -36,9 +37,9 @@ impl Source {
 
 /// Where to work: directly on the store, or on a running server.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Target {
+pub(crate) struct TargetArgs {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
     /// A running server to ask: its URL, or unix:PATH [env: TOKEN_SUPERVISOR_SERVER]
     ///
     /// With the API key that stands in TOKEN_SUPERVISOR_API_KEY.
@@ -46,7 +47,7 @@ pub(crate) struct Target {
     server: Option<Address>,
 }
 
-impl Target {
+impl TargetArgs {
     pub(super) fn place(&self) -> Result<Place, Failure> {
         match self.server()? {
             Some(address) => Ok(Place::Server(address)),
@@ -85,9 +86,9 @@ impl Target {
     }
 }
 
-/// Which grants.
-#[derive(Debug, Default, clap::Args)]
-pub(crate) struct Wanted {
+/// KeyArgs grants.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GrantArgs {
     /// At this identity provider, configured or not
     #[arg(long, value_name = "NAME")]
     idp: Option<String>,
@@ -117,57 +118,25 @@ pub(crate) struct Wanted {
     after: Option<Cursor>,
 }
 
-impl Wanted {
-    /// All but the disconnected ones, in the largest pages.
-    pub(super) fn all(after: Option<Cursor>) -> Self {
-        Self { limit: 1_000, after, ..Self::default() }
-    }
-
-    /// For the store.
-    pub(super) fn filter(&self) -> Filter {
-        let mut filter = Filter::new().limit(self.limit);
-        let set = |filter: Filter, text: &Option<String>, setter: fn(Filter, String) -> Filter| match text {
-            Some(text) => setter(filter, text.clone()),
-            None => filter,
-        };
-        filter = set(filter, &self.idp, Filter::idp);
-        filter = set(filter, &self.user, Filter::user);
-        filter = set(filter, &self.user_prefix, Filter::user_prefix);
-        filter = set(filter, &self.account, Filter::account);
-        filter = self.states.iter().copied().fold(filter, Filter::state);
-        if self.held {
-            filter = filter.held(true);
-        }
-        if let Some(time) = self.expiring_before {
-            filter = filter.expiring_before(time);
-        }
-        match &self.after {
-            Some(cursor) => filter.after(cursor.clone()),
-            None => filter,
-        }
-    }
-
-    /// For the HTTP API.
-    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
-        let states: Vec<_> = self.states.iter().map(|state| state.as_str()).collect();
-        let given = [
-            ("idp", self.idp.clone()),
-            ("user", self.user.clone()),
-            ("user_prefix", self.user_prefix.clone()),
-            ("account", self.account.clone()),
-            ("state", (!states.is_empty()).then(|| states.join(","))),
-            ("held", self.held.then(|| "true".to_owned())),
-            ("expiring_before", self.expiring_before.map(time::rfc3339)),
-            ("limit", Some(self.limit.to_string())),
-            ("after", self.after.as_ref().map(Cursor::to_string)),
-        ];
-        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+impl GrantArgs {
+    pub(super) fn query(&self) -> GrantQuery {
+        let mut query = GrantQuery::default();
+        query.idp = self.idp.clone();
+        query.user = self.user.clone();
+        query.user_prefix = self.user_prefix.clone();
+        query.account = self.account.clone();
+        query.states = self.states.clone();
+        query.held = self.held.then_some(true);
+        query.expiring_before = self.expiring_before;
+        query.after = self.after.clone();
+        query.limit = Some(self.limit);
+        query
     }
 }
 
-/// Which grant.
+/// KeyArgs grant.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Which {
+pub(crate) struct KeyArgs {
     /// The identity provider, by its name in the configuration
     idp: String,
     /// The user, as your application names it
@@ -177,7 +146,7 @@ pub(crate) struct Which {
     account: String,
 }
 
-impl Which {
+impl KeyArgs {
     pub(super) fn key(&self) -> Result<TokenKey, Failure> {
         key(&self.idp, &self.user, &self.account)
     }

@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     Exit, Failure, Out,
-    args::Source,
+    args::SourceArgs,
     show::{COLUMNS, note},
 };
 
@@ -37,7 +37,7 @@ enum Command {
     token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
 struct Check {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// Shows the settings in effect; secrets as ***.
@@ -48,7 +48,7 @@ struct Show {
     #[arg(long)]
     origin: bool,
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// Prints the JSON Schema of configuration files, for editors.

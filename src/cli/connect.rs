@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 
 use super::{
     Exit, Failure, Out,
-    args::{Target, Which},
+    args::{KeyArgs, TargetArgs},
     backend::{Backend, Verb},
+    body::StatusWords as _,
     show::note,
 };
 
@@ -20,12 +21,12 @@ use super::{
     curl -s .. | token-supervisor connect gitlab alice --account work --stdin")]
 pub(crate) struct Args {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// Reads the token endpoint's answer from standard input, JSON or a form, as it came
     #[arg(long, required = true)]
     stdin: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Far more than any token answer.
@@ -37,7 +38,8 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let answer = read()?;
     let grant = Grant::from_token_response(&answer)
         .map_err(|error| Failure::usage(error.to_string(), "nothing was stored: fix the input, and run it again"))?;
-    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
+    let verb = Verb::Connect(Box::new(grant));
+    let body = Backend::with(&place, async |backend| backend.on(&key, verb).await).await?.status;
     out.result(&body, || {
         let head = match &body.unchanged {
             Some(why) => format!("unchanged: {} (token-supervisor why {why})", why.replace('_', " ")),

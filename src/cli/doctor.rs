@@ -8,17 +8,17 @@ use std::{
 use serde::Serialize;
 use token_supervisor::{
     Reached,
+    api::IdpBody,
     config::{Config, Problem},
 };
 
 use super::{
     Exit, Failure, Out,
-    args::Target,
-    backend::{Backend, Health, Place, server_of},
-    body::IdpBody,
+    args::TargetArgs,
+    backend::{Backend, Place, PlaceHealth, server_of},
     coloured,
     config::{in_words, unedited},
-    exit::Unopened,
+    exit::StartFailure,
     show::{beside, folded},
     time::{now, rough, to_the_second},
 };
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long)]
     probe: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,14 +129,14 @@ impl Failure {
 
 /// What is not open, and what to do if not to fix it.
 fn unopened(place: &Place, failure: &Failure) -> (Finding, Option<String>) {
-    match (failure.unopened, place) {
+    match (failure.start, place) {
         // A server may have it: that is as it should be.
-        (Some(Unopened::InUse), Place::Store(config)) => {
+        (Some(StartFailure::StoreInUse), Place::Store(config)) => {
             let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
             let next = format!("token-supervisor doctor --server {server}");
             (finding("store", Verdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
-        (Some(Unopened::Journal), _) => (finding("journal", Verdict::Wrong, &failure.text), None),
+        (Some(StartFailure::Journal), _) => (finding("journal", Verdict::Wrong, &failure.text), None),
         (Some(_), _) => (finding("store", Verdict::Wrong, &failure.text), None),
         (None, Place::Store(_)) => (failure.finding("store"), None),
         (None, Place::Server(_)) => (failure.finding("server"), None),
@@ -197,7 +197,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// More than file systems and clocks differ.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) -> Vec<Finding> {
+fn found(place: &Place, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Failure>) -> Vec<Finding> {
     let mut findings = match place {
         Place::Store(_) => vec![finding("store", Verdict::Ok, "opens with these keys, its schema is up to date")],
         Place::Server(_) => vec![server(health)],
@@ -214,7 +214,7 @@ fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) ->
     findings
 }
 
-fn server(health: &Health) -> Finding {
+fn server(health: &PlaceHealth) -> Finding {
     match health.degraded.as_slice() {
         [] => finding("server", Verdict::Ok, format!("{} is ready", health.name)),
         degraded => finding("server", Verdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),

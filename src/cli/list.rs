@@ -1,10 +1,12 @@
 //! `list`: many grants.
 
+use token_supervisor::api::StatusBody;
+
 use super::{
     Exit, Failure, Out,
-    args::{Target, Wanted},
+    args::{GrantArgs, TargetArgs},
     backend::Backend,
-    body::GrantBody,
+    body::StatusWords as _,
     show::{cut, table},
 };
 
@@ -16,14 +18,14 @@ use super::{
     token-supervisor list --user-prefix acme/ --expiring-before 2027-01-15T08:00:00Z --json")]
 pub(crate) struct Args {
     #[command(flatten)]
-    wanted: Wanted,
+    wanted: GrantArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     let place = args.target.place()?;
-    let (items, next) = Backend::with(&place, async |backend| backend.list(&args.wanted).await).await?;
+    let (items, next) = Backend::with(&place, async |backend| backend.list(&args.wanted.query()).await).await?;
     let next = next.map(|cursor| cursor.to_string());
     out.result(&serde_json::json!({ "items": items, "next": next }), || {
         if items.is_empty() && next.is_none() {
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
 }
 
 /// As wide as a screen at most.
-fn row(grant: &GrantBody) -> Vec<String> {
+fn row(grant: &StatusBody) -> Vec<String> {
     let held = if grant.held { ", held" } else { "" };
     let generation = grant.generation.to_string();
     vec![

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Exit, Failure, Out, args::Source};
+use super::{Exit, Failure, Out, args::SourceArgs};
 
 /// Brings the store's schema up to date.
 #[derive(Debug, clap::Args)]
@@ -13,7 +13,7 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {

@@ -19,7 +19,7 @@ use token_supervisor::{
 use self::listen::{Listeners, Serving};
 use super::{
     Exit, Failure, Out,
-    args::Source,
+    args::SourceArgs,
     backend::DRAIN,
     log,
     signals::{Hangup, Signals, interrupted},
@@ -36,7 +36,7 @@ use super::{
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
 pub(crate) struct Args {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// How often the files that values stand in are looked at.

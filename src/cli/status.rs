@@ -4,13 +4,16 @@ use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
-use token_supervisor::State;
+use token_supervisor::{
+    State,
+    api::{GrantQuery, StatusBody},
+};
 
 use super::{
     Exit, Failure, Out,
-    args::{Target, Wanted, key},
-    backend::{Backend, Health, Verb},
-    body::GrantBody,
+    args::{TargetArgs, key},
+    backend::{Backend, PlaceHealth, Verb},
+    body::StatusWords as _,
     coloured,
     show::{cut, table, visible},
     time::{self, rough, to_the_second},
@@ -31,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     account: String,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
@@ -43,7 +46,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
 
 async fn one(args: &Args, idp: &str, user: &str, out: Out) -> Result<Exit, Failure> {
     let (key, place) = (key(idp, user, &args.account)?, args.target.place()?);
-    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?;
+    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?.status;
     out.result(&body, || body.in_words())?;
     Ok(Exit::Done)
 }
@@ -62,7 +65,7 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
     out.result(&json, || {
         let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
-        rows.extend(summary.iter().map(Summary::row));
+        rows.extend(summary.iter().map(IdpSummary::row));
         head(&health)
             + &table(&rows)
             + &summary.iter().flat_map(|idp| idp.to_do(&args.target.again())).collect::<String>()
@@ -70,7 +73,7 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn head(health: &Health) -> String {
+fn head(health: &PlaceHealth) -> String {
     let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
     let journal = health.journal_pending.map_or_else(|| "pending".to_owned(), |pending| pending.to_string());
     let degraded = match health.degraded.as_slice() {
@@ -82,7 +85,7 @@ fn head(health: &Health) -> String {
 
 /// How an identity provider and its grants are.
 #[derive(Debug, Default, Serialize)]
-struct Summary {
+struct IdpSummary {
     idp: String,
     configured: bool,
     grants: u64,
@@ -101,36 +104,38 @@ struct Summary {
 }
 
 /// In the order of their names; also those that have grants and are not configured.
-async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
-    let mut all: BTreeMap<String, Summary> = BTreeMap::new();
+async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, Failure> {
+    let mut all: BTreeMap<String, IdpSummary> = BTreeMap::new();
     for idp in backend.idps().await? {
-        let summary = Summary {
+        let summary = IdpSummary {
             idp: idp.idp.clone(),
             configured: true,
             paused: idp.paused,
             paused_until: idp.paused_until,
             held_reason: idp.held_reason,
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         all.insert(idp.idp, summary);
     }
-    let (mut after, now) = (None, time::now());
+    let (mut query, now) = (GrantQuery::default(), time::now());
+    // All but the disconnected ones, in the largest pages.
+    query.limit = Some(1_000);
     loop {
-        let (grants, next) = backend.list(&Wanted::all(after)).await?;
+        let (grants, next) = backend.list(&query).await?;
         for grant in grants {
             let summary = all.entry(grant.idp.clone()).or_default();
             summary.idp.clone_from(&grant.idp);
             summary.count(&grant, now);
         }
         match next {
-            Some(_) => after = next,
+            Some(_) => query.after = next,
             None => return Ok(all.into_values().collect()),
         }
     }
 }
 
-impl Summary {
-    fn count(&mut self, grant: &GrantBody, now: SystemTime) {
+impl IdpSummary {
+    fn count(&mut self, grant: &StatusBody, now: SystemTime) {
         self.grants += 1;
         self.held_grants += u64::from(grant.held);
         *match grant.state {
@@ -139,7 +144,7 @@ impl Summary {
             State::ReconnectRequired => &mut self.reconnect_required,
             _ => &mut self.fresh,
         } += 1;
-        let hindered = grant.is_hindered() || self.held_reason.is_some();
+        let hindered = grant.is_hindered() || self.held_reason.is_some() || !self.configured;
         if let Some(end) = grant.expires_at.filter(|end| hindered && *end > now) {
             self.first_impact_at = Some(self.first_impact_at.map_or(end, |first| first.min(end)));
         }
@@ -194,25 +199,25 @@ mod tests {
     fn what_can_be_done_about_each_trouble_is_told() {
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (idp, configured) = ("a-name-of-16-char".to_owned(), true);
-        let held = Summary {
+        let held = IdpSummary {
             idp: idp.clone(),
             configured,
             held_reason: Some("their incident of today".to_owned()),
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         assert_eq!(
             (&*held.health(), held.to_do("").concat()),
             ("HELD their incident of…", format!("do: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
-        let paused = Summary {
+        let paused = IdpSummary {
             idp,
             configured,
             paused,
             paused_until: Some(until),
             in_doubt: 1,
             held_grants: 1,
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         assert_eq!(paused.health(), "PAUSED client_unknown");
         let expected = "\

@@ -5,14 +5,14 @@ mod file;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
+use token_supervisor::api::TokenBody;
 use zeroize::Zeroizing;
 
 use self::file::TokenFile;
 use super::{
     Exit, Failure, Out,
-    args::{Target, Which},
+    args::{KeyArgs, TargetArgs},
     backend::Backend,
-    body::TokenBody,
     exit::quoted,
     show::note,
 };
@@ -25,7 +25,7 @@ use super::{
 )]
 pub(crate) struct Args {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// In which form [default: plain]
     #[arg(long, value_enum, value_name = "FORM")]
     format: Option<Format>,
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "file")]
     watch: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,12 +1,15 @@
 //! What people do with a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
-use token_supervisor::{State, TokenKey};
+use token_supervisor::{
+    Code, State, TokenKey,
+    api::{IdpBody, StatusBody},
+};
 
 use super::{
     Exit, Failure, Out,
-    args::{Target, Which, key},
+    args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Verb},
-    body::{GrantBody, IdpBody, Revocation},
+    body::{Revocation, StatusWords as _, VerbResult},
     exit::named,
 };
 
@@ -18,9 +21,9 @@ use super::{
     token-supervisor refresh github alice --account work --json")]
 pub(crate) struct Refresh {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Sends nothing for a grant, or a whole identity provider, until it is released.
@@ -36,7 +39,7 @@ pub(crate) struct Hold {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Ends a hold of a grant, or of an identity provider: what is due starts at once.
@@ -46,7 +49,7 @@ pub(crate) struct Release {
     #[command(flatten)]
     what: OneOrAll,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// A grant, or all of an identity provider.
@@ -69,12 +72,12 @@ struct OneOrAll {
     token-supervisor disconnect github alice --revoke --json")]
 pub(crate) struct Disconnect {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// Has the identity provider revoke the tokens, too: nothing takes that back
     #[arg(long)]
     revoke: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Takes a disconnect back, if nothing of the grant was revoked.
@@ -83,9 +86,9 @@ pub(crate) struct Disconnect {
     token-supervisor restore github alice --account work --json")]
 pub(crate) struct Restore {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Deletes what is stored of a disconnected grant: then nothing takes it back.
@@ -94,14 +97,14 @@ pub(crate) struct Restore {
     token-supervisor purge github alice --account work --json")]
 pub(crate) struct Purge {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 impl Refresh {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |body: &GrantBody| match body.refreshed {
+        let head = |body: &VerbResult| match body.refreshed {
             Some(false) => "not refreshed: it has just been (token-supervisor why just_refreshed)",
             _ => "refreshed",
         };
@@ -126,7 +129,7 @@ impl Release {
 impl OneOrAll {
     async fn hold(
         &self,
-        target: &Target,
+        target: &TargetArgs,
         reason: Option<&str>,
         verb: Verb,
         out: Out,
@@ -153,7 +156,7 @@ impl OneOrAll {
 
 impl Disconnect {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |body: &GrantBody| match body.revocation {
+        let head = |body: &VerbResult| match body.revocation {
             None => "disconnected",
             Some(Revocation::Done) => "disconnected, and revoked",
             Some(Revocation::Queued) => "disconnected; the revocation is queued, and tried until it is done",
@@ -168,7 +171,7 @@ impl Disconnect {
 impl Restore {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
         let head = |before: bool| if before { "restored" } else { "nothing to restore: it was not disconnected" };
-        let was = |before: &GrantBody| before.state == State::Revoked;
+        let was = |before: &StatusBody| before.state == State::Revoked;
         with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
 }
@@ -178,7 +181,7 @@ impl Purge {
         let key = self.which.key()?;
         let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "purged").await;
         purged.map_err(|failure| match failure.code() {
-            Some("invalid_request") => {
+            Some(Code::InvalidRequest) => {
                 failure.then(format!("token-supervisor disconnect {}, then the same again", named(&key)))
             }
             _ => failure,
@@ -189,31 +192,31 @@ impl Purge {
 /// Carries it out, and says so knowing whether the grant `was` what it ends. Who may not look is taken at their word.
 async fn with_before(
     key: &TokenKey,
-    target: &Target,
+    target: &TargetArgs,
     verb: Verb,
     out: Out,
-    was: impl Fn(&GrantBody) -> bool,
+    was: impl Fn(&StatusBody) -> bool,
     head: impl Fn(bool) -> &'static str,
 ) -> Result<Exit, Failure> {
     let place = target.place()?;
     let done = Backend::with(&place, async |backend| {
         let before = backend.on(key, Verb::Status).await.ok();
-        Ok((before.as_ref().is_none_or(&was), backend.on(key, verb).await?))
+        Ok((before.as_ref().is_none_or(|before| was(&before.status)), backend.on(key, verb).await?))
     });
     let (before, body) = done.await?;
-    out.result(&body, || format!("{}\n{}", head(before), body.in_words()))?;
+    out.result(&body, || format!("{}\n{}", head(before), body.status.in_words()))?;
     Ok(Exit::Done)
 }
 
 async fn carry_out(
     key: &TokenKey,
-    target: &Target,
+    target: &TargetArgs,
     verb: Verb,
     out: Out,
-    head: impl Fn(&GrantBody) -> &'static str,
+    head: impl Fn(&VerbResult) -> &'static str,
 ) -> Result<Exit, Failure> {
     let place = target.place()?;
     let body = Backend::with(&place, async |backend| backend.on(key, verb).await).await?;
-    out.result(&body, || format!("{}\n{}", head(&body), body.in_words()))?;
+    out.result(&body, || format!("{}\n{}", head(&body), body.status.in_words()))?;
     Ok(Exit::Done)
 }

@@ -8,13 +8,12 @@ use std::{
 };
 
 use serde::Serialize;
-use token_supervisor::TokenKey;
+use token_supervisor::{TokenKey, api::TokenBody};
 use zeroize::Zeroizing;
 
 use crate::cli::{
     Exit, Failure, Out,
     backend::Backend,
-    body::TokenBody,
     show::note,
     time::{self, for_people, pause},
 };
