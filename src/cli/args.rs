@@ -10,7 +10,7 @@ use token_supervisor::{
 };
 
 use super::{
-    Failure,
+    CliFailure,
     backend::{Address, Place},
     exit::quoted,
     time,
@@ -30,7 +30,7 @@ impl SourceArgs {
     }
 
     /// The same, for who reads it again.
-    pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
+    pub(super) fn reloader(&self) -> Result<Reloader, CliFailure> {
         Ok(Reloader::load(self.config.as_deref(), env::vars_os())?)
     }
 }
@@ -48,7 +48,7 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    pub(super) fn place(&self) -> Result<Place, Failure> {
+    pub(super) fn place(&self) -> Result<Place, CliFailure> {
         match self.server()? {
             Some(address) => Ok(Place::Server(address)),
             None => Ok(Place::Store(Box::new(self.config()?))),
@@ -61,7 +61,7 @@ impl TargetArgs {
     }
 
     /// The server that is named, if one is.
-    pub(super) fn server(&self) -> Result<Option<Address>, Failure> {
+    pub(super) fn server(&self) -> Result<Option<Address>, CliFailure> {
         const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
         // What is said on the command line goes before what is set for all commands.
         let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
@@ -69,7 +69,7 @@ impl TargetArgs {
             (Some(address), _) => Ok(Some(address.clone())),
             (None, Some(url)) => {
                 let address = url.to_string_lossy().parse();
-                let wrong = |text| Failure::usage(format!("{SERVER} {text}"), "set it so, or unset it");
+                let wrong = |text| CliFailure::usage(format!("{SERVER} {text}"), "set it so, or unset it");
                 address.map(Some).map_err(wrong)
             }
             (None, None) => Ok(None),
@@ -147,15 +147,15 @@ pub(crate) struct KeyArgs {
 }
 
 impl KeyArgs {
-    pub(super) fn key(&self) -> Result<TokenKey, Failure> {
+    pub(super) fn key(&self) -> Result<TokenKey, CliFailure> {
         key(&self.idp, &self.user, &self.account)
     }
 }
 
-pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Failure> {
+pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, CliFailure> {
     let key = TokenKey::at(idp).user(user).account(account);
     match key.validate() {
         Ok(()) => Ok(key),
-        Err(text) => Err(Failure::usage(text, "name the identity provider first, then the user: github alice")),
+        Err(text) => Err(CliFailure::usage(text, "name the identity provider first, then the user: github alice")),
     }
 }

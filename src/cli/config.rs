@@ -7,7 +7,7 @@ use token_supervisor::config::{Config, Shown};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::SourceArgs,
     show::{COLUMNS, note},
 };
@@ -19,13 +19,13 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  token-supervisor config show --origin")]
-pub(crate) struct Args {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum ConfigCommand {
     Check(Check),
     Show(Show),
     Schema(Schema),
@@ -57,9 +57,9 @@ struct Show {
     token-supervisor config schema --json")]
 struct Schema {}
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
     match &args.command {
-        Command::Check(check) => {
+        ConfigCommand::Check(check) => {
             let config = check.source.load()?;
             config.check()?;
             let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
@@ -72,8 +72,8 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
                 note(&format!("idp.{idp}: {}", unedited(setting)));
             }
         }
-        Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
-        Command::Schema(Schema {}) => {
+        ConfigCommand::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
+        ConfigCommand::Schema(Schema {}) => {
             let schema = Config::schema();
             out.result(&schema, || format!("{schema:#}\n"))?;
         }
@@ -97,7 +97,7 @@ pub(super) fn in_words(config: &Config) -> String {
 /// Behind such a value its origin has a line of its own.
 const LONG: usize = 24;
 
-fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
+fn show(config: &Config, origin: bool, out: Out) -> Result<(), CliFailure> {
     let settings = config.show().iter().map(|shown| {
         let mut setting = json!({ "name": shown.path, "value": shown.value });
         if origin {

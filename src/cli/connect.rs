@@ -6,7 +6,7 @@ use token_supervisor::Grant;
 use zeroize::Zeroizing;
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs},
     backend::{Backend, Verb},
     body::StatusWords as _,
@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor connect github alice --stdin < answer.json\n  \
     curl -s .. | token-supervisor connect gitlab alice --account work --stdin")]
-pub(crate) struct Args {
+pub(crate) struct ConnectArgs {
     #[command(flatten)]
     which: KeyArgs,
     /// Reads the token endpoint's answer from standard input, JSON or a form, as it came
@@ -32,12 +32,12 @@ pub(crate) struct Args {
 /// Far more than any token answer.
 const LARGEST: u64 = 1 << 20;
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: ConnectArgs, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     // Before the store is opened: whoever types must not lock others out.
     let answer = read()?;
     let grant = Grant::from_token_response(&answer)
-        .map_err(|error| Failure::usage(error.to_string(), "nothing was stored: fix the input, and run it again"))?;
+        .map_err(|error| CliFailure::usage(error.to_string(), "nothing was stored: fix the input, and run it again"))?;
     let verb = Verb::Connect(Box::new(grant));
     let body = Backend::with(&place, async |backend| backend.on(&key, verb).await).await?.status;
     out.result(&body, || {
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn read() -> Result<Zeroizing<Vec<u8>>, CliFailure> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         note("paste the answer of the token endpoint, then press Ctrl-D");
@@ -59,7 +59,10 @@ fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut answer = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
     let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut answer)?;
     if length as u64 > LARGEST {
-        return Err(Failure::usage("the input is longer than a mebibyte", "hand in one answer of the token endpoint"));
+        return Err(CliFailure::usage(
+            "the input is longer than a mebibyte",
+            "hand in one answer of the token endpoint",
+        ));
     }
     Ok(answer)
 }

@@ -51,7 +51,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed, and what to do next.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliFailure {
     pub(crate) exit: Exit,
     pub(crate) text: String,
     pub(crate) next: Cow<'static, str>,
@@ -119,7 +119,7 @@ impl<'a> From<&'a ProblemBody> for ProblemJson<'a> {
     }
 }
 
-impl Failure {
+impl CliFailure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
         Self { exit, text: text.into(), next: next.into(), problem: None, start: None }
     }
@@ -206,7 +206,7 @@ pub(crate) fn quoted(text: &str) -> String {
     if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CliFailure {
     fn from(error: Error) -> Self {
         let failure = Self::of(None, ProblemBody::from(&error));
         let start = match error {
@@ -230,7 +230,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CliFailure {
     fn from(error: ConfigError) -> Self {
         let next = if error.is_missing() {
             "token-supervisor init --idp github, or name the file by --config FILE"
@@ -241,7 +241,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for CliFailure {
     fn from(error: std::io::Error) -> Self {
         Self::new(
             Exit::Failed,

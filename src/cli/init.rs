@@ -16,7 +16,7 @@ use token_supervisor::{
 use zeroize::Zeroizing;
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     apikey::Key,
     show::{beside, folded},
 };
@@ -28,7 +28,7 @@ use super::{
 #[command(
     after_help = "Examples:\n  token-supervisor init --idp github\n  token-supervisor init --idp keycloak --json"
 )]
-pub(crate) struct Args {
+pub(crate) struct InitArgs {
     #[arg(long, value_name = "PRESET", help = IDP, long_help = presets(), hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(Config::presets()))]
     idp: Option<String>,
@@ -51,13 +51,13 @@ const BACKUP: &str = "the keys that seal what is stored. Keep its backup apart f
     worth nothing to a thief, the database without them nothing to you.";
 const EVERYTHING: &str = "for programs that ask the server: good for everything. The configuration has its digest.";
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
         let next = match Path::new(CONFIG).exists() {
             true => "go on with it (token-supervisor config check), or run init in another folder",
             false => "restore token-supervisor.toml, which belongs to it, or run init in another folder",
         };
-        return Err(Failure::new(Exit::Failed, format!("{path} exists and is left alone"), next));
+        return Err(CliFailure::new(Exit::Failed, format!("{path} exists and is left alone"), next));
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
@@ -82,9 +82,9 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
+fn configuration(idp: Option<&str>, key: &Key) -> Result<String, CliFailure> {
     let template =
-        Config::template(idp).ok_or_else(|| Failure::usage("there is no such preset", "init --help lists them"))?;
+        Config::template(idp).ok_or_else(|| CliFailure::usage("there is no such preset", "init --help lists them"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
@@ -96,13 +96,13 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
 }
 
 /// All files or none. The configuration comes last, whole at once: where it stands, everything does.
-fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
+fn write(folder: &Path, text: &str, key: &Key) -> Result<(), CliFailure> {
     let unwritable = |name: &str, error: &io::Error| {
         let next = match error.kind() {
             ErrorKind::AlreadyExists => "somebody else wrote it meanwhile: go on with that one, or run init elsewhere",
             _ => "check the folder's owner, mode and free space",
         };
-        Failure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
+        CliFailure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
     };
     // Readable by their owner alone, as `tempfile` makes them.
     let written = |name: &'static str, text: &str| {
@@ -110,7 +110,7 @@ fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
             file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
             Ok(file)
         });
-        Ok::<_, Failure>((name, written.map_err(|error| unwritable(name, &error))?))
+        Ok::<_, CliFailure>((name, written.map_err(|error| unwritable(name, &error))?))
     };
     let files = [written(API_KEY, &Zeroizing::new(format!("{}\n", &*key.text)))?, written(CONFIG, text)?];
     Keyring::generate().write_new(folder.join(KEYS))?;

@@ -3,7 +3,7 @@
 use token_supervisor::api::StatusBody;
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::{GrantArgs, TargetArgs},
     backend::Backend,
     body::StatusWords as _,
@@ -16,14 +16,14 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor list --idp github --state reconnect_required\n  \
     token-supervisor list --user-prefix acme/ --expiring-before 2027-01-15T08:00:00Z --json")]
-pub(crate) struct Args {
+pub(crate) struct ListArgs {
     #[command(flatten)]
     wanted: GrantArgs,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: ListArgs, out: Out) -> Result<Exit, CliFailure> {
     let place = args.target.place()?;
     let (items, next) = Backend::with(&place, async |backend| backend.list(&args.wanted.query()).await).await?;
     let next = next.map(|cursor| cursor.to_string());

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use token_supervisor::config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, show::colours_wanted};
+use super::{CliFailure, show::colours_wanted};
 
 /// Of a command: nothing unless asked.
 pub(crate) fn of_command(verbose: u8) {
@@ -20,7 +20,7 @@ pub(crate) fn of_command(verbose: u8) {
 ///
 /// # Errors
 /// It says so wrongly: nobody should find out when the log is needed.
-pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
+pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), CliFailure> {
     let unless_said = match verbose {
         0 => "token_supervisor=info,audit=info",
         1 => "token_supervisor=debug,audit=info",
@@ -30,7 +30,7 @@ pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
     let filter = match said {
         None => EnvFilter::new(unless_said),
         Some(_) => EnvFilter::try_from_default_env().map_err(|error| {
-            Failure::usage(format!("RUST_LOG: {error}"), format!("unset it, or set it to such as {unless_said}"))
+            CliFailure::usage(format!("RUST_LOG: {error}"), format!("unset it, or set it to such as {unless_said}"))
         })?,
     };
     write(filter, log.format);

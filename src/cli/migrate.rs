@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::{Exit, Failure, Out, args::SourceArgs};
+use super::{CliFailure, Exit, Out, args::SourceArgs};
 
 /// Brings the store's schema up to date.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor migrate --check\n  \
     token-supervisor migrate --config /etc/token-supervisor/config.toml")]
-pub(crate) struct Args {
+pub(crate) struct MigrateArgs {
     /// Only says what is missing; exit code 1 if anything is
     #[arg(long)]
     check: bool,
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     source: SourceArgs,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &MigrateArgs, out: Out) -> Result<Exit, CliFailure> {
     let config = args.source.load()?;
     let pending = config.pending_migrations()?;
     if !args.check && !pending.is_empty() {

@@ -1,7 +1,7 @@
 //! The commands beside the demo.
 //!
 //! A command is a module with its arguments (a clap struct whose help ends with two examples) and a `run` that resolves to
-//! an [`Exit`] or a [`Failure`]. What commands share: [`exit`] (how they end), [`args`] (what they are told), [`backend`]
+//! an [`Exit`] or a [`CliFailure`]. What commands share: [`exit`] (how they end), [`args`] (what they are told), [`backend`]
 //! (where they do it), [`body`] (what it says), [`show`] (how that is seen).
 //!
 //! Invariant: no secret is in any output, except where it was asked for: a new API key, and `token`.
@@ -29,6 +29,6 @@ pub(crate) mod verbs;
 pub(crate) mod why;
 
 pub(crate) use self::{
-    exit::{Exit, Failure, quoted},
+    exit::{CliFailure, Exit, quoted},
     show::{Out, coloured},
 };

@@ -18,7 +18,7 @@ use token_supervisor::{
 
 use self::listen::{Listeners, Serving};
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::SourceArgs,
     backend::DRAIN,
     log,
@@ -34,7 +34,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor serve\n  \
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
-pub(crate) struct Args {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -42,12 +42,12 @@ pub(crate) struct Args {
 /// How often the files that values stand in are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit, CliFailure> {
     let (mut signals, mut hangup) = (Signals::listen()?, Hangup::listen()?);
     let mut reloader = args.source.reloader()?;
     let config = reloader.config();
     if let Some(bind) = config.server().unguarded() {
-        return Err(Failure::usage(
+        return Err(CliFailure::usage(
             format!("server.api_key: without one nothing is served at {bind}"),
             "token-supervisor apikey new NAME --scope token, and put what it prints into the configuration",
         ));
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     tracing::info!("stopping: what is under way is finished");
     let ended = tokio::select! {
         ended = stop(serving, &supervisor) => ended,
-        again = signals.next() => Err(Failure::new(
+        again = signals.next() => Err(CliFailure::new(
             Exit::Interrupted(again),
             "stopped before everything was finished",
             "start it again: what was in flight is found in the journal, or in doubt",
@@ -113,14 +113,14 @@ async fn reloading(
 
 /// Finishes what is under way, in HTTP first: what waits there may wait for a refresh. The sockets' files go before the
 /// store does: whoever has it next puts its own there.
-async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
+async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, CliFailure> {
     let stopped = serving.stop().await;
     let ended = supervisor.shutdown(DRAIN).await;
     stopped?;
     if ended.abandoned == 0 {
         return Ok(Exit::Done);
     }
-    Err(Failure::new(
+    Err(CliFailure::new(
         Exit::Failed,
         format!("{} refreshes were given up: no answer came", ended.abandoned),
         "start it again: it finds that they are in doubt, and settles them",

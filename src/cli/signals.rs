@@ -1,6 +1,6 @@
 //! Signals: Ctrl-C, the one by which services are stopped, and the one by which they read their configuration again.
 
-use super::{Exit, Failure};
+use super::{CliFailure, Exit};
 
 /// The signals that end a program.
 pub(crate) struct Signals {
@@ -20,10 +20,10 @@ pub(super) struct Hangup {
 mod unix {
     use tokio::signal::unix::{SignalKind, signal};
 
-    use super::{Failure, Hangup, Signals};
+    use super::{CliFailure, Hangup, Signals};
 
     impl Signals {
-        pub(crate) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, CliFailure> {
             Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
 
@@ -37,7 +37,7 @@ mod unix {
     }
 
     impl Hangup {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(in super::super) fn listen() -> Result<Self, CliFailure> {
             Ok(Self { signal: signal(SignalKind::hangup())? })
         }
 
@@ -51,10 +51,10 @@ mod unix {
 
 #[cfg(not(unix))]
 mod elsewhere {
-    use super::{Failure, Hangup, Signals};
+    use super::{CliFailure, Hangup, Signals};
 
     impl Signals {
-        pub(crate) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, CliFailure> {
             Ok(Self {})
         }
 
@@ -68,7 +68,7 @@ mod elsewhere {
     }
 
     impl Hangup {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(in super::super) fn listen() -> Result<Self, CliFailure> {
             Ok(Self {})
         }
 
@@ -79,8 +79,8 @@ mod elsewhere {
 }
 
 /// How a command ends that was told to.
-pub(super) fn interrupted(signal: u8) -> Failure {
-    Failure::new(
+pub(super) fn interrupted(signal: u8) -> CliFailure {
+    CliFailure::new(
         Exit::Interrupted(signal),
         "interrupted",
         "run it again: what was in flight is stored, or found in doubt",

@@ -10,7 +10,7 @@ use token_supervisor::{
 };
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::{TargetArgs, key},
     backend::{Backend, PlaceHealth, Verb},
     body::StatusWords as _,
@@ -24,7 +24,7 @@ use super::{
 /// Exit code 5 if the grant is not connected.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor status\n  token-supervisor status github alice --json")]
-pub(crate) struct Args {
+pub(crate) struct StatusArgs {
     /// The identity provider, by its name in the configuration
     #[arg(requires = "user")]
     idp: Option<String>,
@@ -37,21 +37,21 @@ pub(crate) struct Args {
     target: TargetArgs,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     match (&args.idp, &args.user) {
         (Some(idp), Some(user)) => one(&args, idp, user, out).await,
         _ => all(&args, out).await,
     }
 }
 
-async fn one(args: &Args, idp: &str, user: &str, out: Out) -> Result<Exit, Failure> {
+async fn one(args: &StatusArgs, idp: &str, user: &str, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (key(idp, user, &args.account)?, args.target.place()?);
     let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?.status;
     out.result(&body, || body.in_words())?;
     Ok(Exit::Done)
 }
 
-async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
+async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     let place = args.target.place()?;
     let (health, summary) =
         Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend).await?))).await?;
@@ -104,7 +104,7 @@ struct IdpSummary {
 }
 
 /// In the order of their names; also those that have grants and are not configured.
-async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, Failure> {
+async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, CliFailure> {
     let mut all: BTreeMap<String, IdpSummary> = BTreeMap::new();
     for idp in backend.idps().await? {
         let summary = IdpSummary {

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use self::file::TokenFile;
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs},
     backend::Backend,
     exit::quoted,
@@ -23,7 +23,7 @@ use super::{
     after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
     token-supervisor token gitlab alice --file /run/app/gitlab-token --watch"
 )]
-pub(crate) struct Args {
+pub(crate) struct TokenArgs {
     #[command(flatten)]
     which: KeyArgs,
     /// In which form [default: plain]
@@ -65,7 +65,7 @@ enum Format {
     Netrc,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: TokenArgs, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     let format = match (args.format, out.json) {
         (Some(format), _) if args.file.is_some() => format,
@@ -74,12 +74,12 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         (None | Some(Format::Json), _) => Format::Json,
         (Some(format), false) => format,
         (Some(_), true) => {
-            return Err(Failure::usage("--json and --format contradict each other", "give one of them"));
+            return Err(CliFailure::usage("--json and --format contradict each other", "give one of them"));
         }
     };
     let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !args.machine.as_deref().is_none_or(word) || !word(&args.login) {
-        return Err(Failure::usage(
+        return Err(CliFailure::usage(
             "--machine and --login must be words",
             "such as --machine gitlab.com --login oauth2",
         ));
@@ -104,7 +104,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     });
     match ended.await {
         // It was to go on until somebody ends it.
-        Err(Failure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
+        Err(CliFailure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
         ended => ended.map(|()| Exit::Done),
     }
 }

@@ -6,7 +6,7 @@ use token_supervisor::{
 };
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Verb},
     body::{Revocation, StatusWords as _, VerbResult},
@@ -19,7 +19,7 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor refresh github alice\n  \
     token-supervisor refresh github alice --account work --json")]
-pub(crate) struct Refresh {
+pub(crate) struct RefreshArgs {
     #[command(flatten)]
     which: KeyArgs,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(crate) struct Refresh {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor hold github alice --reason \"moving to the new client\"\n  \
     token-supervisor hold github --reason \"their incident of today\"")]
-pub(crate) struct Hold {
+pub(crate) struct HoldArgs {
     #[command(flatten)]
     what: OneOrAll,
     /// Why, for people who meet the hold
@@ -45,7 +45,7 @@ pub(crate) struct Hold {
 /// Ends a hold of a grant, or of an identity provider: what is due starts at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor release github alice\n  token-supervisor release github")]
-pub(crate) struct Release {
+pub(crate) struct ReleaseArgs {
     #[command(flatten)]
     what: OneOrAll,
     #[command(flatten)]
@@ -70,7 +70,7 @@ struct OneOrAll {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor disconnect github alice\n  \
     token-supervisor disconnect github alice --revoke --json")]
-pub(crate) struct Disconnect {
+pub(crate) struct DisconnectArgs {
     #[command(flatten)]
     which: KeyArgs,
     /// Has the identity provider revoke the tokens, too: nothing takes that back
@@ -84,7 +84,7 @@ pub(crate) struct Disconnect {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor restore github alice\n  \
     token-supervisor restore github alice --account work --json")]
-pub(crate) struct Restore {
+pub(crate) struct RestoreArgs {
     #[command(flatten)]
     which: KeyArgs,
     #[command(flatten)]
@@ -95,15 +95,15 @@ pub(crate) struct Restore {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor purge github alice\n  \
     token-supervisor purge github alice --account work --json")]
-pub(crate) struct Purge {
+pub(crate) struct PurgeArgs {
     #[command(flatten)]
     which: KeyArgs,
     #[command(flatten)]
     target: TargetArgs,
 }
 
-impl Refresh {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl RefreshArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |body: &VerbResult| match body.refreshed {
             Some(false) => "not refreshed: it has just been (token-supervisor why just_refreshed)",
             _ => "refreshed",
@@ -112,15 +112,15 @@ impl Refresh {
     }
 }
 
-impl Hold {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl HoldArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let reason = Some(self.reason.as_str());
         self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, |_| "held").await
     }
 }
 
-impl Release {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl ReleaseArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |before: bool| if before { "released" } else { "released; it was not held" };
         self.what.hold(&self.target, None, Verb::Release, out, head).await
     }
@@ -134,7 +134,7 @@ impl OneOrAll {
         verb: Verb,
         out: Out,
         head: impl Fn(bool) -> &'static str,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CliFailure> {
         let Some(user) = &self.user else {
             let place = target.place()?;
             let done = Backend::with(&place, async |backend| {
@@ -154,8 +154,8 @@ impl OneOrAll {
     }
 }
 
-impl Disconnect {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl DisconnectArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |body: &VerbResult| match body.revocation {
             None => "disconnected",
             Some(Revocation::Done) => "disconnected, and revoked",
@@ -168,16 +168,16 @@ impl Disconnect {
     }
 }
 
-impl Restore {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl RestoreArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |before: bool| if before { "restored" } else { "nothing to restore: it was not disconnected" };
         let was = |before: &StatusBody| before.state == State::Revoked;
         with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
 }
 
-impl Purge {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl PurgeArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let key = self.which.key()?;
         let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "purged").await;
         purged.map_err(|failure| match failure.code() {
@@ -197,7 +197,7 @@ async fn with_before(
     out: Out,
     was: impl Fn(&StatusBody) -> bool,
     head: impl Fn(bool) -> &'static str,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CliFailure> {
     let place = target.place()?;
     let done = Backend::with(&place, async |backend| {
         let before = backend.on(key, Verb::Status).await.ok();
@@ -214,7 +214,7 @@ async fn carry_out(
     verb: Verb,
     out: Out,
     head: impl Fn(&VerbResult) -> &'static str,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CliFailure> {
     let place = target.place()?;
     let body = Backend::with(&place, async |backend| backend.on(key, verb).await).await?;
     out.result(&body, || format!("{}\n{}", head(&body), body.status.in_words()))?;

@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use self::{server::ServerBackend, store::StoreBackend};
 use super::{
-    Failure,
+    CliFailure,
     body::VerbResult,
     signals::{Signals, interrupted},
 };
@@ -69,8 +69,8 @@ impl Backend {
     /// Opens the place, does `work` there, and closes it, also after a failure.
     pub(crate) async fn with<T>(
         place: &Place,
-        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
         let mut signals = Signals::listen()?;
         let backend = match place {
             Place::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
@@ -87,7 +87,7 @@ impl Backend {
     }
 
     /// Carries out the verb on the grant.
-    pub(crate) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, Failure> {
+    pub(crate) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match self {
             Self::Store(store) => store.on(key, verb).await,
             Self::Server(server) => server.on(key, verb).await,
@@ -95,7 +95,7 @@ impl Backend {
     }
 
     /// Returns a page of grants, and where the next page starts.
-    pub(crate) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), Failure> {
+    pub(crate) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
         match self {
             Self::Store(store) => store.list(query).await,
             Self::Server(server) => server.list(query).await,
@@ -108,7 +108,7 @@ impl Backend {
         key: &TokenKey,
         min_ttl: Duration,
         timeout: Option<Duration>,
-    ) -> Result<TokenBody, Failure> {
+    ) -> Result<TokenBody, CliFailure> {
         match self {
             Self::Store(store) => store.token(key, min_ttl, timeout).await,
             Self::Server(server) => server.token(key, min_ttl, timeout).await,
@@ -116,14 +116,14 @@ impl Backend {
     }
 
     /// Waits until there may be a token of another generation: a minute at most.
-    pub(crate) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+    pub(crate) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), CliFailure> {
         match self {
             Self::Store(store) => store.changed(key, generation).await,
             Self::Server(server) => server.changed(key, generation).await,
         }
     }
 
-    pub(crate) async fn idps(&self) -> Result<Vec<IdpBody>, Failure> {
+    pub(crate) async fn idps(&self) -> Result<Vec<IdpBody>, CliFailure> {
         match self {
             Self::Store(store) => Ok(store.idps()),
             Self::Server(server) => server.idps().await,
@@ -131,7 +131,7 @@ impl Backend {
     }
 
     /// Puts an identity provider on hold for this reason, or releases it.
-    pub(crate) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, Failure> {
+    pub(crate) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, CliFailure> {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
@@ -139,17 +139,17 @@ impl Backend {
     }
 
     /// Sends each provider an empty request from this machine, which a server cannot do.
-    pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+    pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, CliFailure> {
         match self {
             Self::Store(store) => store.reach().await,
-            Self::Server(_) => Err(Failure::usage(
+            Self::Server(_) => Err(CliFailure::usage(
                 "--probe sends requests from this machine, not from the server's",
                 "run it where the server runs, with --config and without --server",
             )),
         }
     }
 
-    pub(crate) async fn health(&self) -> Result<PlaceHealth, Failure> {
+    pub(crate) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         match self {
             Self::Store(store) => Ok(store.health()),
             Self::Server(server) => server.health().await,

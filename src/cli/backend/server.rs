@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{PlaceHealth, Verb};
 use crate::cli::{
-    Exit, Failure,
+    CliFailure, Exit,
     body::{Revocation, VerbResult},
 };
 
@@ -64,7 +64,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(70);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ServerBackend {
-    pub(super) fn new(address: &Address) -> Result<Self, Failure> {
+    pub(super) fn new(address: &Address) -> Result<Self, CliFailure> {
         // The API key is for the named server alone.
         let http = Client::builder().redirect(redirect::Policy::none());
         let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(RESPONSE_TIMEOUT);
@@ -74,11 +74,11 @@ impl ServerBackend {
             Address::Unix(path) => (http.unix_socket(path.as_path()), "http://localhost"),
             #[cfg(not(unix))]
             Address::Unix(_) => {
-                return Err(Failure::usage("this system has no Unix sockets", "name the server's URL"));
+                return Err(CliFailure::usage("this system has no Unix sockets", "name the server's URL"));
             }
         };
         let http = http.build().map_err(|error| {
-            Failure::usage(
+            CliFailure::usage(
                 format!("cannot connect to {address}: {error}"),
                 "name the server by another URL with --server",
             )
@@ -91,7 +91,7 @@ impl ServerBackend {
         Ok(Self { address: address.clone(), client })
     }
 
-    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, Failure> {
+    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         self.carry_out(key, verb).await.map_err(|error| self.failure(Some(key), error))
     }
 
@@ -125,7 +125,7 @@ impl ServerBackend {
         }
     }
 
-    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), Failure> {
+    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
         let page = self.client.list(query).await.map_err(|error| self.failure(None, error))?;
         let next = page.next.map(|next| next.parse()).transpose()?;
         Ok((page.items, next))
@@ -136,21 +136,21 @@ impl ServerBackend {
         key: &TokenKey,
         min_ttl: Duration,
         timeout: Option<Duration>,
-    ) -> Result<TokenBody, Failure> {
+    ) -> Result<TokenBody, CliFailure> {
         let client = timeout.map_or(self.client.clone(), |timeout| self.client.clone().timeout(timeout));
         client.token(key, min_ttl).await.map_err(|error| self.failure(Some(key), error))
     }
 
-    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), CliFailure> {
         let changed = self.client.next_token(key, Generation::new(generation), PATIENCE).await;
         changed.map(drop).map_err(|error| self.failure(Some(key), error))
     }
 
-    pub(super) async fn idps(&self) -> Result<Vec<IdpBody>, Failure> {
+    pub(super) async fn idps(&self) -> Result<Vec<IdpBody>, CliFailure> {
         self.client.idps().await.map_err(|error| self.failure(None, error))
     }
 
-    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, Failure> {
+    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, CliFailure> {
         let body = match reason {
             Some(reason) => self.client.hold_idp(idp, reason).await,
             None => self.client.release_idp(idp).await,
@@ -158,7 +158,7 @@ impl ServerBackend {
         body.map_err(|error| self.failure(None, error))
     }
 
-    pub(super) async fn health(&self) -> Result<PlaceHealth, Failure> {
+    pub(super) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);
         let lacks = |what: &str| body.degraded.iter().any(|degraded| degraded == what);
@@ -168,37 +168,37 @@ impl ServerBackend {
         Ok(PlaceHealth { name: self.address.to_string(), store_ok, journal_pending, degraded, time })
     }
 
-    fn failure(&self, key: Option<&TokenKey>, error: ApiError) -> Failure {
+    fn failure(&self, key: Option<&TokenKey>, error: ApiError) -> CliFailure {
         match error {
-            ApiError::Problem(problem) => Failure::of(key, *problem),
+            ApiError::Problem(problem) => CliFailure::of(key, *problem),
             ApiError::Transport(error) => self.unreachable(&error),
             ApiError::Foreign(status) => self.no_supervisor(status),
             ApiError::Unreadable(error) => {
                 let why = if error.is_decode() { "its response cannot be read" } else { "its response broke off" };
-                Failure::new(Exit::Failed, format!("{}: {why}", self.address), UNKNOWN)
+                CliFailure::new(Exit::Failed, format!("{}: {why}", self.address), UNKNOWN)
             }
-            error => Failure::new(Exit::Failed, format!("{}: {error}", self.address), UNKNOWN),
+            error => CliFailure::new(Exit::Failed, format!("{}: {error}", self.address), UNKNOWN),
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    fn unreachable(&self, error: &reqwest::Error) -> CliFailure {
         if breaks_tls(error) {
-            return Failure::usage(
+            return CliFailure::usage(
                 format!("cannot reach {}: it does not use TLS, or its certificate is not trusted here", self.address),
                 "use http:// if the server has no TLS, or check its certificate",
             );
         }
         let why = if error.is_timeout() { "it does not respond" } else { "nothing listens there" };
-        Failure::new(
+        CliFailure::new(
             Exit::Later,
             format!("cannot reach {}: {why}", self.address),
             "start it (token-supervisor serve), or name the right one by --server",
         )
     }
 
-    fn no_supervisor(&self, status: StatusCode) -> Failure {
+    fn no_supervisor(&self, status: StatusCode) -> CliFailure {
         let text = format!("{} responded with {status}, and not as a token-supervisor does", self.address);
-        Failure::new(if status.is_server_error() { Exit::Later } else { Exit::Failed }, text, UNKNOWN)
+        CliFailure::new(if status.is_server_error() { Exit::Later } else { Exit::Failed }, text, UNKNOWN)
     }
 }
 
@@ -206,11 +206,11 @@ impl ServerBackend {
 const API_KEY: &str = "TOKEN_SUPERVISOR_API_KEY";
 
 /// The API key, if one is set. Checked here: a key that cannot be a header would look like an unreachable server.
-fn api_key() -> Result<Option<ClientSecret>, Failure> {
+fn api_key() -> Result<Option<ClientSecret>, CliFailure> {
     let Some(key) = std::env::var_os(API_KEY).filter(|key| !key.is_empty()) else { return Ok(None) };
     match key.into_string() {
         Ok(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(key.into())),
-        _ => Err(Failure::usage(
+        _ => Err(CliFailure::usage(
             format!("{API_KEY} is not an API key: it has a newline, a space or the like"),
             "set it to the key that token-supervisor apikey new printed, and nothing else",
         )),

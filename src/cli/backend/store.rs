@@ -15,7 +15,7 @@ use token_supervisor::{
 
 use super::{PlaceHealth, Verb};
 use crate::cli::{
-    Failure,
+    CliFailure,
     body::{Revocation, VerbResult},
     exit::StartFailure,
     show::note,
@@ -43,7 +43,7 @@ const SILENT: Duration = Duration::from_secs(1);
 const REVOKED_WITHIN: Duration = Duration::from_secs(20);
 
 impl StoreBackend {
-    pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, Failure> {
+    pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, CliFailure> {
         let starting = config.builder()?.on_demand().start();
         let supervisor = tokio::select! {
             supervisor = starting => supervisor.map_err(|error| unopened(error, config))?,
@@ -53,7 +53,7 @@ impl StoreBackend {
         Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned), revoking })
     }
 
-    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, Failure> {
+    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match verb {
             Verb::Status => self.status(key).await.map(VerbResult::from),
             Verb::Connect(grant) => self.call(key, Connect::new(key, *grant)).await,
@@ -87,7 +87,7 @@ impl StoreBackend {
         if all { Revocation::Done } else { Revocation::Queued }
     }
 
-    async fn call<C>(&self, key: &TokenKey, command: C) -> Result<VerbResult, Failure>
+    async fn call<C>(&self, key: &TokenKey, command: C) -> Result<VerbResult, CliFailure>
     where
         C: Command<Answer = Status>,
     {
@@ -96,7 +96,7 @@ impl StoreBackend {
     }
 
     /// Adds to an error what is stored of the grant, as a server does.
-    async fn with_context<T>(&self, key: &TokenKey, called: Result<T, Error>) -> Result<T, Failure> {
+    async fn with_context<T>(&self, key: &TokenKey, called: Result<T, Error>) -> Result<T, CliFailure> {
         let mut problem = match called {
             Ok(value) => return Ok(value),
             Err(error) => ProblemBody::from(&error),
@@ -107,17 +107,17 @@ impl StoreBackend {
             let valid_until = grant.expires_at.filter(|end| *end > now());
             problem = problem.about_grant(Some(grant.grant_id), Some(grant.generation), valid_until);
         }
-        Err(Failure::of(Some(key), problem))
+        Err(CliFailure::of(Some(key), problem))
     }
 
-    async fn status(&self, key: &TokenKey) -> Result<StatusBody, Failure> {
+    async fn status(&self, key: &TokenKey) -> Result<StatusBody, CliFailure> {
         let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
         let missing = || if known() { Error::NotConnected } else { Error::UnknownIdp };
-        self.find(key).await?.ok_or_else(|| Failure::of(Some(key), ProblemBody::from(&missing())))
+        self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))
     }
 
     /// Reads the grant from the store: asking its actor would refresh a token that is due.
-    async fn find(&self, key: &TokenKey) -> Result<Option<StatusBody>, Failure> {
+    async fn find(&self, key: &TokenKey) -> Result<Option<StatusBody>, CliFailure> {
         let mut query = GrantQuery::default();
         (query.idp, query.user) = (Some(key.idp().to_owned()), Some(key.user().to_owned()));
         (query.account, query.states) = (Some(key.account_name().to_owned()), State::ALL.to_vec());
@@ -125,7 +125,7 @@ impl StoreBackend {
         Ok(found.pop())
     }
 
-    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), Failure> {
+    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
         let page = self.supervisor.list(query.filter()).await?;
         let items = page.items.iter().map(|(key, status)| StatusBody::of(key, status));
         Ok((items.collect(), page.next))
@@ -136,14 +136,14 @@ impl StoreBackend {
         key: &TokenKey,
         min_ttl: Duration,
         timeout: Option<Duration>,
-    ) -> Result<TokenBody, Failure> {
+    ) -> Result<TokenBody, CliFailure> {
         let asked = Acquire::new(key).min_ttl(min_ttl);
         let asked = timeout.map_or(asked.clone(), |timeout| asked.timeout(timeout));
         let token = self.with_context(key, self.supervisor.call(asked).await).await?;
         Ok(TokenBody::of(&token, now()))
     }
 
-    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), CliFailure> {
         // While the grant is watched, its actor refreshes the token before it expires.
         let mut watch = self.with_context(key, self.supervisor.watch(key).await).await?;
         let Some(token) = watch.token().filter(|token| token.generation().get() == generation) else { return Ok(()) };
@@ -162,7 +162,7 @@ impl StoreBackend {
         self.supervisor.idps().into_iter().map(IdpBody::from).collect()
     }
 
-    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, Failure> {
+    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, CliFailure> {
         match reason {
             Some(reason) => self.supervisor.hold_idp(idp, reason).await?,
             None => self.supervisor.release_idp(idp).await?,
@@ -172,10 +172,10 @@ impl StoreBackend {
     }
 
     /// Sends each provider an empty request, in the order of their names.
-    pub(super) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+    pub(super) async fn reach(&self) -> Result<Vec<(String, Reached)>, CliFailure> {
         let reached = self.supervisor.idps().into_iter().map(async |idp| {
             let reached = self.supervisor.reach_idp(&idp.name).await?;
-            Ok::<_, Failure>((idp.name, reached))
+            Ok::<_, CliFailure>((idp.name, reached))
         });
         join_all(reached).await.into_iter().collect()
     }
@@ -212,8 +212,8 @@ impl StoreBackend {
 }
 
 /// Names the server that probably has the store open.
-fn unopened(error: Error, config: &Config) -> Failure {
-    let failure = Failure::from(error);
+fn unopened(error: Error, config: &Config) -> CliFailure {
+    let failure = CliFailure::from(error);
     match server_of(config) {
         Some(server) if failure.start == Some(StartFailure::StoreInUse) => {
             let next = "if that is the server, use it: run the command again with --server";

@@ -11,7 +11,7 @@ use token_supervisor::{
     web::{Api, Server},
 };
 
-use crate::{Exit, Failure};
+use crate::{CliFailure, Exit};
 
 /// Everything that is listened on. Nothing is answered yet.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct Serving {
 impl Listeners {
     /// # Errors
     /// Something else listens at one of them, or the operating system refuses it.
-    pub(super) fn bind(all: &[Bind]) -> Result<Self, Failure> {
+    pub(super) fn bind(all: &[Bind]) -> Result<Self, CliFailure> {
         let mut listeners = Self::default();
         for bind in all {
             let bound = match bind {
@@ -47,7 +47,7 @@ impl Listeners {
     }
 
     /// Where they listen, as a client is told: with the ports that were chosen.
-    pub(super) fn addresses(&self) -> Result<Vec<String>, Failure> {
+    pub(super) fn addresses(&self) -> Result<Vec<String>, CliFailure> {
         let tcp = self.tcp.iter().map(|listener| Ok(format!("http://{}", listener.local_addr()?)));
         #[cfg(unix)]
         let tcp = tcp.chain(self.unix.iter().map(|socket| Ok(socket.address().to_string())));
@@ -58,7 +58,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The operating system refuses it. What answers already is in `serving` all the same.
-    pub(super) fn serve(self, api: &Api, serving: &mut Serving) -> Result<(), Failure> {
+    pub(super) fn serve(self, api: &Api, serving: &mut Serving) -> Result<(), CliFailure> {
         if !self.tcp.is_empty() {
             serving.servers.push(Server::start(api.clone(), self.tcp)?);
         }
@@ -80,7 +80,7 @@ impl Serving {
     }
 
     /// Takes no more connections, answers what is under way, and takes the sockets' files away.
-    pub(super) async fn stop(self) -> Result<(), Failure> {
+    pub(super) async fn stop(self) -> Result<(), CliFailure> {
         let stopped = join_all(self.servers.into_iter().map(Server::stop)).await;
         #[cfg(unix)]
         drop(self.sockets);
@@ -92,11 +92,11 @@ impl Serving {
     }
 }
 
-pub(super) fn failed(why: impl fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log may say more")
+pub(super) fn failed(why: impl fmt::Display) -> CliFailure {
+    CliFailure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log may say more")
 }
 
-fn refused(bind: &Bind, error: &io::Error) -> Failure {
+fn refused(bind: &Bind, error: &io::Error) -> CliFailure {
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => "stop what listens there, or choose another address: server.bind",
         io::ErrorKind::PermissionDenied => "choose a port above 1023, or a folder that you may write to: server.bind",
@@ -104,7 +104,7 @@ fn refused(bind: &Bind, error: &io::Error) -> Failure {
         io::ErrorKind::InvalidInput => "choose a shorter path: server.bind",
         _ => "choose an address of this machine: server.bind",
     };
-    Failure::new(Exit::Failed, format!("cannot listen at {bind}: {error}"), next)
+    CliFailure::new(Exit::Failed, format!("cannot listen at {bind}: {error}"), next)
 }
 
 #[cfg(unix)]

@@ -12,7 +12,7 @@ use token_supervisor::{TokenKey, api::TokenBody};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     backend::Backend,
     show::note,
     time::{self, for_people, pause},
@@ -40,9 +40,9 @@ struct Written<'a> {
 
 impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
     /// Whoever reads it sees the token before or this one, whole.
-    pub(super) fn write(&self, token: &TokenBody) -> Result<(), Failure> {
+    pub(super) fn write(&self, token: &TokenBody) -> Result<(), CliFailure> {
         replace(self.path, (self.form)(token).as_bytes()).map_err(|error| {
-            Failure::new(
+            CliFailure::new(
                 Exit::Failed,
                 format!("cannot write {}: {error}", self.path.display()),
                 "see that its folder is there, and that you may write there",
@@ -60,8 +60,8 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
         &self,
         backend: &Backend,
         generation: u64,
-        ask: impl AsyncFn() -> Result<TokenBody, Failure>,
-    ) -> Result<u64, Failure> {
+        ask: impl AsyncFn() -> Result<TokenBody, CliFailure>,
+    ) -> Result<u64, CliFailure> {
         backend.changed(self.key, generation).await?;
         let token = ask().await?;
         if token.generation != generation || !self.path.exists() {
@@ -76,8 +76,8 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
         &self,
         backend: &Backend,
         mut generation: u64,
-        ask: impl AsyncFn() -> Result<TokenBody, Failure>,
-    ) -> Result<Infallible, Failure> {
+        ask: impl AsyncFn() -> Result<TokenBody, CliFailure>,
+    ) -> Result<Infallible, CliFailure> {
         let mut in_trouble = false;
         loop {
             match self.next(backend, generation, &ask).await {

@@ -181,7 +181,7 @@ fn what_is_behind_a_code() {
     let world = World::new(Duration::from_secs(7_200));
     let expected = "\
 not_connected
-  Nothing is stored for the key, or it was disconnected.
+  Nothing is stored for the key, or the grant was disconnected.
 
   Do: Send the user through consent, then connect.
 ";
