@@ -1,6 +1,6 @@
 //! The body that connects a grant, written by clients and read by the server.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,37 +18,37 @@ use crate::{Expiry, Grant, model::Lifetime};
 #[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Grant", transform = super::schema::grant))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantBody<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     access_token: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     refresh_token: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     token_type: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::text_or_null"))]
     scope: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::moment_or_null"))]
     expires_at: Option<TimeInput>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::lifetime_or_null"))]
     expires_in: Option<LifetimeInput>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::moment_or_null"))]
     refresh_token_expires_at: Option<TimeInput>,
     /// 0 means that the refresh token does not expire.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::refresh_lifetime_or_null"))]
     refresh_token_expires_in: Option<LifetimeInput>,
     /// The client it was issued to; the configured one unless given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::word_or_null"))]
     client_id: Option<Cow<'a, str>>,
     /// The user's identifier at the identity provider.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::word_or_null"))]
     subject: Option<Cow<'a, str>>,
     /// Parameters that are sent with every refresh.
@@ -110,7 +110,7 @@ impl GrantBody<'_> {
             (Some(_), Some(_)) => return Err("give expires_in or expires_at, not both"),
             (Some(lifetime), None) => {
                 let lifetime = lifetime.read()?;
-                if lifetime < Duration::from_millis(1) {
+                if lifetime < std::time::Duration::from_millis(1) {
                     return Err("expires_in must be more than 0: omit it if the lifetime is not known");
                 }
                 grant.expires_in(lifetime)
@@ -144,7 +144,7 @@ impl GrantBody<'_> {
 
 #[cfg(all(test, feature = "web"))]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 

@@ -5,17 +5,15 @@ use std::time::SystemTime;
 use super::rfc3339;
 use crate::{Cursor, Filter, State};
 
-/// Which grants to list: all conditions that are set must hold.
+/// Which grants to list: all conditions that are set must hold. Further conditions may be added: build it on the default.
 ///
 /// ```
 /// use token_supervisor::{State, api::GrantQuery};
 ///
-/// let mut query = GrantQuery::default();
-/// query.idp = Some("github".to_owned());
-/// query.states = vec![State::ReconnectRequired];
+/// let states = vec![State::ReconnectRequired];
+/// let query = GrantQuery { idp: Some("github".to_owned()), states, ..GrantQuery::default() };
 /// ```
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct GrantQuery {
     /// At this identity provider, configured or not.
     pub idp: Option<String>,

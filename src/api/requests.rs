@@ -42,7 +42,7 @@ pub(crate) struct ReasonBody {
 }
 
 /// Which token a resource server refused: its generation, or the token itself.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RejectedBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +60,7 @@ pub(crate) struct BatchBody {
     /// How many seconds each token must still be valid.
     pub(crate) min_ttl: Option<Whole>,
     /// How many seconds to wait for the response; 10 unless given.
+    #[serde(default)]
     #[schemars(schema_with = "super::schema::timeout")]
     pub(crate) timeout: Option<Whole>,
     /// The grants.

@@ -57,6 +57,7 @@ struct Tidy {
 impl Transform for Tidy {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
+        schema.remove("default");
         // No counter exceeds what a JSON number holds exactly.
         if schema.get("format").is_some_and(|format| format.as_str().is_some_and(|format| format.starts_with("uint"))) {
             schema.remove("format");
@@ -65,6 +66,8 @@ impl Transform for Tidy {
             schema.remove("format");
         }
         if self.sent {
+            // Responses may get further members.
+            schema.remove("additionalProperties");
             let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
             let members = schema.get_mut("properties").and_then(Value::as_object_mut);
             let members = members.into_iter().flatten();
@@ -248,6 +251,17 @@ pub(super) fn grant(schema: &mut Schema) {
     schema.insert("allOf".to_owned(), json!(members));
     let with = |token: &str| json!({"required": [token], "properties": {token: secret()}});
     schema.insert("anyOf".to_owned(), json!([with("access_token"), with("refresh_token")]));
+}
+
+/// A refreshed grant is a status with one more member.
+pub(super) fn refreshed(schema: &mut Schema) {
+    let (about, member) = (schema.get("description").cloned(), schema.pointer("/properties/refreshed").cloned());
+    *schema = json_schema!({
+        "description": about,
+        "allOf": [{"$ref": "#/components/schemas/Status"}],
+        "properties": {"refreshed": member},
+        "required": ["refreshed"],
+    });
 }
 
 impl JsonSchema for Whole {

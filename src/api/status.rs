@@ -98,7 +98,7 @@ impl StatusBody {
 
 /// The state of a grant after a requested refresh.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Refreshed"))]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Refreshed", transform = super::schema::refreshed))]
 #[non_exhaustive]
 pub struct RefreshedBody {
     /// Whether the grant was refreshed. If not, `reason` is `just_refreshed`.

@@ -52,6 +52,7 @@ pub(crate) enum LifetimeInput {
 const LOOKS_LIKE_MILLISECONDS: f64 = 100_000_000_000.0;
 
 /// In seconds: some three thousand years.
+#[cfg(feature = "web")]
 const LONGEST: f64 = 100_000_000_000.0;
 
 impl TimeInput {
@@ -74,6 +75,7 @@ impl TimeInput {
     }
 }
 
+#[cfg(feature = "web")]
 impl LifetimeInput {
     /// # Errors
     /// What the lifetime must be.
@@ -106,6 +108,7 @@ mod tests {
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50)), "9999-12-30T22:00:00.999999999Z");
     }
 
+    #[cfg(feature = "web")]
     #[test]
     fn lifetimes_are_numbers_of_seconds() {
         let read = |json: &str| serde_json::from_str::<LifetimeInput>(json).unwrap().read();

@@ -120,17 +120,17 @@ pub(crate) struct GrantArgs {
 
 impl GrantArgs {
     pub(super) fn query(&self) -> GrantQuery {
-        let mut query = GrantQuery::default();
-        query.idp = self.idp.clone();
-        query.user = self.user.clone();
-        query.user_prefix = self.user_prefix.clone();
-        query.account = self.account.clone();
-        query.states = self.states.clone();
-        query.held = self.held.then_some(true);
-        query.expiring_before = self.expiring_before;
-        query.after = self.after.clone();
-        query.limit = Some(self.limit);
-        query
+        GrantQuery {
+            idp: self.idp.clone(),
+            user: self.user.clone(),
+            user_prefix: self.user_prefix.clone(),
+            account: self.account.clone(),
+            states: self.states.clone(),
+            held: self.held.then_some(true),
+            expiring_before: self.expiring_before,
+            after: self.after.clone(),
+            limit: Some(self.limit),
+        }
     }
 }
 

@@ -172,8 +172,8 @@ impl CliFailure {
         use std::io::Write as _;
         let mut stderr = std::io::stderr().lock();
         if json {
-            let told = serde_json::to_string(&self.json()).expect("texts and numbers have a JSON form");
-            writeln!(stderr, "{told}").ok();
+            let json = serde_json::to_string(&self.json()).expect("texts and numbers have a JSON form");
+            writeln!(stderr, "{json}").ok();
         } else {
             writeln!(stderr, "error: {}\n\nnext: {}", self.text, self.next).ok();
         }
@@ -220,10 +220,9 @@ impl From<Error> for CliFailure {
             _ => return failure,
         };
         let (exit, next) = match start {
-            StartFailure::StoreInUse => (
-                Exit::Later,
-                "if that is a server, use it: run the command again with --server URL; otherwise wait until it has ended",
-            ),
+            StartFailure::StoreInUse => {
+                (Exit::Later, "if that is a server, use it: add --server URL; otherwise wait until it has ended")
+            }
             StartFailure::Journal | StartFailure::Store => (Exit::Failed, "do what the error says, then run it again"),
         };
         Self { exit, next: next.into(), start: Some(start), ..failure }

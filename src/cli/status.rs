@@ -117,9 +117,8 @@ async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, CliFailure> {
         };
         all.insert(idp.idp, summary);
     }
-    let (mut query, now) = (GrantQuery::default(), time::now());
     // All but the disconnected ones, in the largest pages.
-    query.limit = Some(1_000);
+    let (mut query, now) = (GrantQuery { limit: Some(1_000), ..GrantQuery::default() }, time::now());
     loop {
         let (grants, next) = backend.list(&query).await?;
         for grant in grants {

@@ -57,7 +57,7 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Limit for adding the state of the grant to a problem.
 const AT_A_GLANCE: Duration = Duration::from_secs(1);
-/// The longest wait that can be asked for.
+/// The longest timeout that a request can set.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 impl Call {
@@ -131,12 +131,12 @@ impl Call {
         if let Some(key) = &self.key {
             return self.may_reach(key);
         }
-        if let Some(idp) = &self.idp {
-            if !self.principal.reaches_all_of(idp) {
-                return Err(Problem::forbidden("the API key does not reach all of this identity provider"));
+        match &self.idp {
+            Some(idp) if !self.principal.reaches_all_of(idp) => {
+                Err(Problem::forbidden("the API key does not reach all of this identity provider"))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// # Errors
@@ -187,7 +187,9 @@ impl Call {
             if name == header::IF_MATCH {
                 self.if_match = Some(value.to_owned());
             } else {
-                self.if_none_match = IfNoneMatch::parse(request).ok();
+                let tags = IfNoneMatch::parse(request);
+                self.if_none_match =
+                    Some(tags.map_err(|_| Problem::invalid("If-None-Match is not a list of entity tags"))?);
             }
         }
         Ok(())

@@ -21,7 +21,7 @@ pub(super) struct Endpoint {
     /// The schema of the request body; empty if there is none.
     pub(super) body: &'static str,
     /// The statuses of its responses, and the schema of each body; empty if there is none.
-    pub(super) answers: &'static [(u16, &'static str)],
+    pub(super) responses: &'static [(u16, &'static str)],
     /// Headers of its responses, beside those that follow from the rest, and what they say.
     pub(super) headers: &'static [(&'static str, &'static str)],
     /// Content type of the responses.
@@ -54,7 +54,7 @@ impl Endpoint {
         of_proxies: false,
         preconditions: &[],
         body: "",
-        answers: &[],
+        responses: &[],
         headers: &[],
         content_type: "application/json",
         problems: &[],

@@ -26,27 +26,35 @@ pub(super) async fn list(call: &Call) -> Result<ApiResponse, Problem> {
 fn filter(call: &Call) -> Result<Filter, Problem> {
     let principal = call.principal();
     let text = |name| call.parameter(name).map(str::to_owned);
-    let mut query = GrantQuery::default();
-    query.user = text("user");
-    if !query.user.as_deref().is_none_or(|user| principal.reaches_user(user)) {
+    let user = text("user");
+    if !user.as_deref().is_none_or(|user| principal.reaches_user(user)) {
         return Err(Problem::forbidden("the API key does not reach this user"));
     }
     let (wanted, reached) = (call.parameter("user_prefix").unwrap_or_default(), principal.user_prefix());
-    query.user_prefix = match (wanted.starts_with(reached), reached.starts_with(wanted)) {
-        (true, _) => Some(wanted.to_owned()),
-        (false, true) => Some(reached.to_owned()),
+    let user_prefix = match (wanted.starts_with(reached), reached.starts_with(wanted)) {
+        (true, _) => wanted.to_owned(),
+        (false, true) => reached.to_owned(),
         (false, false) => return Err(Problem::forbidden("the API key does not reach these users")),
     };
-    query.account = text("account");
-    for name in call.parameter("state").into_iter().flat_map(|states| states.split(',')) {
-        query.states.push(name.parse().map_err(|text| Problem::invalid(format!("state {text}")))?);
-    }
-    query.held = call.given_flag(&HELD);
-    if let Some(time) = text("expiring_before") {
-        query.expiring_before = Some(TimeInput::Text(time).read().map_err(Problem::invalid)?);
-    }
-    query.after = call.parameter("after").map(str::parse).transpose()?;
-    query.limit = call.number(&LIMIT).and_then(|limit| u32::try_from(limit).ok());
+    let state = |name: &str| name.parse().map_err(|text| Problem::invalid(format!("state {text}")));
+    let time = |time| TimeInput::Text(time).read().map_err(Problem::invalid);
+    let query = GrantQuery {
+        // Set for one provider after the other.
+        idp: None,
+        user,
+        user_prefix: Some(user_prefix),
+        account: text("account"),
+        states: call
+            .parameter("state")
+            .into_iter()
+            .flat_map(|all| all.split(','))
+            .map(state)
+            .collect::<Result<_, _>>()?,
+        held: call.given_flag(&HELD),
+        expiring_before: text("expiring_before").map(time).transpose()?,
+        after: call.parameter("after").map(str::parse).transpose()?,
+        limit: call.number(&LIMIT).and_then(|limit| u32::try_from(limit).ok()),
+    };
     Ok(query.filter())
 }
 

@@ -103,7 +103,7 @@ fn parameter(param: &QueryParameter) -> Value {
 
 fn responses(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
-    for (status, schema) in endpoint.answers {
+    for (status, schema) in endpoint.responses {
         let mut response = json!({"description": "Granted.", "headers": headers(endpoint, schema)});
         if !schema.is_empty() {
             response["content"] = content(endpoint.content_type, schema);

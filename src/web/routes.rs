@@ -87,108 +87,108 @@ const OF_A_GRANT: &[QueryParameter] = &[ACCOUNT, TIMEOUT];
 pub(super) static ROUTES: &[ApiRoute] = routes! {
     GET "/v1/grants"
     "Grants in the order of their keys, without their tokens. Disconnected ones only if `state=revoked` is asked for." {
-        scopes: &[Admin], query: LISTED, answers: &[(200, "Page")], problems: &[Unavailable, Timeout],
+        scopes: &[Admin], query: LISTED, responses: &[(200, "Page")], problems: &[Unavailable, Timeout],
     } => lists::list
     DELETE "/v1/grants"
     "Disconnects all grants of one user: one result for each. May be repeated." {
         scopes: &[Grant], query: &[USER, REVOKE],
-        answers: &[(200, "Offboarded")], problems: &[Unavailable], audit: Some("disconnect"),
+        responses: &[(200, "Offboarded")], problems: &[Unavailable], audit: Some("disconnect"),
     } => lists::offboard
     PUT "/v1/grants/{idp}/{user}"
     "Connects the user with the token response from consent. A replay changes nothing and says so in `unchanged`. \
      `If-None-Match: *` creates only, `If-Match: \"g41\"` replaces only that." {
         scopes: &[Grant], query: OF_A_GRANT, preconditions: EXPECTED, body: "Grant",
-        answers: &[(200, "Status"), (201, "Status")],
+        responses: &[(200, "Status"), (201, "Status")],
         problems: &[DuplicateGrant, AccountMismatch, GenerationMismatch, Busy, Unavailable, Timeout],
         audit: Some("connect"),
     } => grants::connect
     GET "/v1/grants/{idp}/{user}"
     "The state of a grant, without its tokens." {
-        scopes: &[Token, Grant, Admin], query: OF_A_GRANT, answers: &[(200, "Status")], problems: CHANGED,
+        scopes: &[Token, Grant, Admin], query: OF_A_GRANT, responses: &[(200, "Status")], problems: CHANGED,
     } => grants::status
     DELETE "/v1/grants/{idp}/{user}"
     "Disconnects the grant. This takes effect immediately; revocation is queued and retried." {
-        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE, PURGE], answers: &[(204, "")], problems: CHANGED,
+        scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE, PURGE], responses: &[(204, "")], problems: CHANGED,
         audit: Some("disconnect"),
     } => grants::disconnect
     GET "/v1/grants/{idp}/{user}/token"
     "A valid token. With `If-None-Match: \"g41\"`: 304 while generation 41 is current, after waiting for another." {
         scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], preconditions: KNOWN,
-        answers: &[(200, "Token"), (304, "")],
+        responses: &[(200, "Token"), (304, "")],
         problems: SERVED, audit: Some("token"),
     } => tokens::token
     POST "/v1/grants/{idp}/{user}/refresh"
     "Refreshes although the token is not due. `refreshed: false` if there has just been a refresh." {
-        scopes: &[Grant], query: OF_A_GRANT, answers: &[(200, "Refreshed")],
+        scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Refreshed")],
         problems: &[NotConnected, ReconnectRequired, Busy, Unavailable, Timeout], audit: Some("refresh"),
     } => grants::refresh
     POST "/v1/grants/{idp}/{user}/rejected"
     "Reports that a resource server refused this token: one refresh for any number of reports, none if the token is already replaced." {
-        scopes: &[Token], query: OF_A_GRANT, body: "Rejected", answers: &[(200, "Status")],
+        scopes: &[Token], query: OF_A_GRANT, body: "Rejected", responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("rejected"),
     } => grants::rejected
     POST "/v1/grants/{idp}/{user}/reconnect"
     "Requires the user to consent again, until the next connect." {
-        scopes: &[Grant], query: OF_A_GRANT, body: "Reason", answers: &[(200, "Status")],
+        scopes: &[Grant], query: OF_A_GRANT, body: "Reason", responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("reconnect"),
     } => grants::reconnect
     POST "/v1/grants/{idp}/{user}/hold"
     "Puts the grant on hold: nothing is sent for it until it is released. Valid tokens are served." {
-        scopes: &[Grant], query: OF_A_GRANT, body: "Reason", answers: &[(200, "Status")],
+        scopes: &[Grant], query: OF_A_GRANT, body: "Reason", responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("hold"),
     } => grants::hold
     POST "/v1/grants/{idp}/{user}/release"
     "Ends a hold." {
-        scopes: &[Grant], query: OF_A_GRANT, answers: &[(200, "Status")],
+        scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("release"),
     } => grants::release
     POST "/v1/grants/{idp}/{user}/restore"
     "Reverses a disconnect, unless a token of the grant is or may be lost." {
-        scopes: &[Grant], query: OF_A_GRANT, answers: &[(200, "Status")],
+        scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("restore"),
     } => grants::restore
     POST "/v1/grants/{idp}/{user}/purge"
     "Deletes the stored data of a disconnected grant. This cannot be reversed." {
-        scopes: &[Grant], query: OF_A_GRANT, answers: &[(200, "Status")],
+        scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("purge"),
     } => grants::purge
     POST "/v1/tokens"
     "Tokens of up to 100 grants: one result or problem for each, in their order." {
-        scopes: &[Token], body: "Batch", answers: &[(200, "Tokens")], audit: Some("token"),
+        scopes: &[Token], body: "Batch", responses: &[(200, "Tokens")], audit: Some("token"),
     } => tokens::batch
     GET "/v1/authorize/{idp}/{user}"
     "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`. If the path of the proxied request follows \
      the path (Envoy's ext_authz), method and query are ignored, and the status is 200." {
-        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], of_proxies: true, answers: &[(204, "")],
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], of_proxies: true, responses: &[(204, "")],
         headers: OF_PROXIES,
         problems: SERVED, audit: Some("authorize"),
     } => tokens::authorize
     GET "/v1/idps"
     "The state of each identity provider." {
-        scopes: &[Admin], answers: &[(200, "Idps")],
+        scopes: &[Admin], responses: &[(200, "Idps")],
     } => idps::list
     POST "/v1/idps/{idp}/hold"
     "Puts an identity provider on hold: no request to it is started until it is released." {
-        scopes: &[Admin], body: "Reason", answers: &[(200, "Idp")], problems: ASKED, audit: Some("hold_idp"),
+        scopes: &[Admin], body: "Reason", responses: &[(200, "Idp")], problems: ASKED, audit: Some("hold_idp"),
     } => idps::hold
     POST "/v1/idps/{idp}/release"
     "Ends a hold of an identity provider." {
-        scopes: &[Admin], answers: &[(200, "Idp")], problems: ASKED, audit: Some("release_idp"),
+        scopes: &[Admin], responses: &[(200, "Idp")], problems: ASKED, audit: Some("release_idp"),
     } => idps::release
     POST "/v1/idps/{idp}/probe"
     "Lets the next request to a paused identity provider through: its response decides whether the pause ends." {
-        scopes: &[Admin], answers: &[(200, "Idp")], audit: Some("probe_idp"),
+        scopes: &[Admin], responses: &[(200, "Idp")], audit: Some("probe_idp"),
     } => idps::probe
-    GET "/livez" "Whether the process responds." { answers: &[(200, "Health")] } => health::livez
+    GET "/livez" "Whether the process responds." { responses: &[(200, "Health")] } => health::livez
     GET "/readyz"
     "Whether valid tokens can be served; not while the server drains." {
-        query: &[STRICT], answers: &[(200, "Health"), (503, "Health")],
+        query: &[STRICT], responses: &[(200, "Health"), (503, "Health")],
     } => health::readyz
     GET "/metrics"
     "Metrics in the text format of Prometheus." {
-        scopes: &[Metrics], answers: &[(200, "Metrics")], content_type: metrics::CONTENT_TYPE,
+        scopes: &[Metrics], responses: &[(200, "Metrics")], content_type: metrics::CONTENT_TYPE,
     } => metrics::metrics
-    GET "/openapi.json" "This document." { answers: &[(200, "Document")] } => document
+    GET "/openapi.json" "This document." { responses: &[(200, "Document")] } => document
 };
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl ServerBackend {
     fn unreachable(&self, error: &reqwest::Error) -> CliFailure {
         if breaks_tls(error) {
             return CliFailure::usage(
-                format!("cannot reach {}: it does not use TLS, or its certificate is not trusted here", self.address),
+                format!("cannot reach {}: no TLS, or a certificate that is not trusted", self.address),
                 "use http:// if the server has no TLS, or check its certificate",
             );
         }

@@ -118,9 +118,13 @@ impl StoreBackend {
 
     /// Reads the grant from the store: asking its actor would refresh a token that is due.
     async fn find(&self, key: &TokenKey) -> Result<Option<StatusBody>, CliFailure> {
-        let mut query = GrantQuery::default();
-        (query.idp, query.user) = (Some(key.idp().to_owned()), Some(key.user().to_owned()));
-        (query.account, query.states) = (Some(key.account_name().to_owned()), State::ALL.to_vec());
+        let query = GrantQuery {
+            idp: Some(key.idp().to_owned()),
+            user: Some(key.user().to_owned()),
+            account: Some(key.account_name().to_owned()),
+            states: State::ALL.to_vec(),
+            ..GrantQuery::default()
+        };
         let (mut found, _) = self.list(&query).await?;
         Ok(found.pop())
     }
@@ -216,7 +220,7 @@ fn unopened(error: Error, config: &Config) -> CliFailure {
     let failure = CliFailure::from(error);
     match server_of(config) {
         Some(server) if failure.start == Some(StartFailure::StoreInUse) => {
-            let next = "if that is the server, use it: run the command again with --server";
+            let next = "if that is the server, use it: add --server";
             failure.then(format!("{next} {server}; otherwise wait until it has ended"))
         }
         _ => failure,

@@ -44,11 +44,11 @@ async fn a_grant_is_connected_served_changed_and_disconnected() {
     assert_eq!(rejected, within(client.rejected_token(&key, &token.access_token)).await.unwrap());
     assert_eq!(within(client.hold(&key, "moving")).await.unwrap().held_reason.as_deref(), Some("moving"));
     assert!(!within(client.release(&key)).await.unwrap().held);
-    let reconnect = within(client.reconnect(&key, "audit")).await.unwrap();
-    assert_eq!((reconnect.state, reconnect.reason.as_deref()), (State::ReconnectRequired, Some("audit")));
 
     within(client.disconnect(&key, Revoke::No)).await.unwrap();
-    assert_eq!(within(client.restore(&key)).await.unwrap().state, State::ReconnectRequired);
+    assert_eq!(within(client.restore(&key)).await.unwrap().state, State::Fresh);
+    let reconnect = within(client.reconnect(&key, "audit")).await.unwrap();
+    assert_eq!((reconnect.state, reconnect.reason.as_deref()), (State::ReconnectRequired, Some("audit")));
     within(client.disconnect(&key, Revoke::No)).await.unwrap();
     assert_eq!(within(client.purge(&key)).await.unwrap().state, State::Absent);
     stage.stop().await;
@@ -61,8 +61,8 @@ async fn lists_and_providers_are_read_and_held() {
     let bob = TokenKey::at("other").user("bob");
     within(client.connect(&bob, &stage.world.sim.consent("bob"))).await.unwrap();
 
-    let mut query = GrantQuery::default();
-    (query.limit, query.states) = (Some(1), vec![State::Fresh, State::Due]);
+    let states = vec![State::Fresh, State::Due];
+    let mut query = GrantQuery { limit: Some(1), states, ..GrantQuery::default() };
     let first = within(client.list(&query)).await.unwrap();
     assert_eq!(first.items.iter().map(|grant| &*grant.user).collect::<Vec<_>>(), [alice.user()]);
     query.after = Some(first.next.unwrap().parse().unwrap());
