@@ -1,10 +1,10 @@
-//! API keys as the configuration gives them and the server knows them.
+//! API keys: what the configuration defines and the server checks.
 
 use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256};
 
-/// What a key is good for. None includes another.
+/// What an API key permits. No scope includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -12,14 +12,14 @@ pub enum Scope {
     Token,
     /// Connect, and everything else that changes a grant.
     Grant,
-    /// List grants, see and hold identity providers.
+    /// List grants; read, hold and release identity providers.
     Admin,
     /// Read metrics.
     Metrics,
 }
 
 impl Scope {
-    /// The name in configurations and on the wire.
+    /// The name in configurations and in `openapi.json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
@@ -45,8 +45,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// An API key of the HTTP API, sent as `Authorization: Bearer KEY` (RFC 6750): what its bearer may do. Only a digest of the
-/// key is kept. A new one has no scope, so that every route answers it 403 until it is given some.
+/// An API key of the HTTP API, sent as `Authorization: Bearer KEY` (RFC 6750), and what it permits. Only a digest of the
+/// key is kept. A new key has no scope: every endpoint refuses it with 403 until it is given one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
     pub(crate) name: String,
@@ -57,30 +57,30 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// The key whose SHA-256 this is. `name` is who is named in the audit log; several keys may have the same, so that they
-    /// can be rotated without a gap.
+    /// Creates a key from its SHA-256. `name` identifies the caller in the audit log; several keys may share a name, so that
+    /// a key can be rotated without a gap.
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
         Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
     }
 
-    /// As [`new`](Self::new), from the key itself; its digest is kept, the key is not.
+    /// Creates a key from its text, of which only the digest is kept; see [`new`](Self::new).
     pub fn from_secret(name: impl Into<String>, secret: &str) -> Self {
         Self::new(name, Sha256::digest(secret).into())
     }
 
-    /// Adds a scope to those it has.
+    /// Adds a scope.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scopes.push(scope);
         self
     }
 
-    /// Only grants at these identity providers; at all of them unless set.
+    /// Limits the key to grants at these identity providers; unlimited unless set.
     pub fn idps(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.idps = Some(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Only grants of users whose names begin like this; of all users unless set.
+    /// Limits the key to grants of users whose names start like this; unlimited unless set.
     pub fn user_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.user_prefix = prefix.into();
         self
@@ -88,7 +88,7 @@ impl ApiKey {
 }
 
 impl fmt::Debug for ApiKey {
-    /// Without the digest: a key that somebody made up could be guessed from it.
+    /// Omits the digest: a key that is not random could be guessed from it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKey")
             .field("name", &self.name)

@@ -1,22 +1,21 @@
-//! The one error of the public API: each variant says what the caller does next.
+//! The error of the public API: each variant says what the caller does next.
 
 use std::{
     fmt,
     time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::Generation;
+pub(crate) use crate::code::Cause;
+use crate::{code::Code, model::Generation};
 
 /// Why a request was not granted.
 ///
-/// Small and `Clone`: a shared failure reaches every caller that waited for it.
+/// Small and `Clone`, so that one failure can be returned to every caller that waited for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The key names an identity provider that is not configured. Configure it, or fix the name.
-    #[error("the identity provider is not configured: configure it, or fix its name")]
+    /// The key names an identity provider that is not configured. Configure it, or correct the name.
+    #[error("the identity provider is not configured: configure it, or correct its name")]
     UnknownIdp,
     /// Nothing is stored for the key. Connect the user.
     #[error("not connected: send the user through consent")]
@@ -24,73 +23,73 @@ pub enum Error {
     /// Send the user through consent again, then connect.
     #[error("reconnect required ({reason}): send the user through consent again")]
     ReconnectRequired {
-        /// The identity provider's error code, or ours.
+        /// The identity provider's error code, or one of this program: see [`Why`](crate::Why).
         reason: String,
         /// Since when.
         since: SystemTime,
     },
-    /// This refresh token is live under another key. One grant belongs to one key.
-    #[error("this refresh token is connected under another key: use that one, or disconnect it first")]
+    /// This refresh token is connected under another key. One grant belongs to one key.
+    #[error("this refresh token is connected under another key: use that key, or disconnect it first")]
     DuplicateGrant,
-    /// The grant belongs to another user of the identity provider than the one the key holds, which stays. Disconnect
-    /// that one first, or connect this one under another account of the key.
+    /// The grant belongs to another user of the identity provider than the grant that the key holds, which is kept.
+    /// Disconnect that grant first, or connect this one under another account of the key.
     #[error(
         "this grant belongs to another user of the identity provider: disconnect the key first, or use another account"
     )]
     AccountMismatch,
-    /// The key does not hold what the request expects. Read it again.
-    #[error("the key is not at the expected generation but at {generation}: read it again")]
+    /// The key is not at the generation that the request expects. Read its state again.
+    #[error("the key is at generation {generation}, not at the expected one: read its state again")]
     GenerationMismatch {
-        /// What the key is at; 0 if nothing was ever stored for it.
+        /// The generation of the key; 0 if nothing was ever stored for it.
         generation: Generation,
     },
-    /// Fix the request.
+    /// The request is wrong. Correct it.
     #[error("invalid request: {0}")]
     InvalidRequest(&'static str),
-    /// No token of this identity provider lives that long. Ask for less.
-    #[error("no token lives that long: ask for a min_ttl of at most {} s", .max_ttl.as_secs())]
+    /// No token of this identity provider has such a lifetime. Request a shorter one.
+    #[error("no token has a lifetime that long: request a min_ttl of at most {} s", .max_ttl.as_secs())]
     MinTtlUnsatisfiable {
-        /// The longest that can be asked for.
+        /// The longest `min_ttl` that can be requested.
         max_ttl: Duration,
     },
-    /// Too many callers wait already. Slow down.
+    /// Too many callers are waiting already. Send fewer requests.
     #[error("too many callers wait for this token: try again in {}", Rough(*.retry_after))]
     Busy {
-        /// When to try again.
+        /// How long to wait before a retry.
         retry_after: Duration,
     },
-    /// No valid token now, or what was asked for cannot be done now. Try again later.
-    #[error("unavailable ({cause}): {}try again in {}", .cause.advice(), Rough(*.retry_after))]
+    /// There is no valid token now, or the request cannot be carried out now. Retry later.
+    #[error("unavailable ({cause}): {}try again in {}", .cause.remedy(), Rough(*.retry_after))]
     Unavailable {
-        /// When to try again.
+        /// How long to wait before a retry.
         retry_after: Duration,
-        /// Why.
+        /// Why there is none.
         cause: Cause,
     },
-    /// The deadline passed; a refresh that was started goes on. Try again.
-    #[error("the deadline passed before a valid token was there: try again")]
+    /// The deadline passed; a refresh that was started continues. Retry.
+    #[error("the deadline passed before there was a valid token: try again")]
     Timeout,
     /// The supervisor was shut down. Start a new one.
     #[error("the token supervisor was shut down: start a new one")]
     ShutDown,
-    /// The configuration cannot work as it is. Fix it.
+    /// The configuration is not valid. Correct it.
     #[error("configuration: {0}")]
     Configuration(String),
-    /// The store or its keys cannot be opened.
+    /// The store cannot be opened, or the keys do not fit it.
     #[error("{0}")]
     Start(String),
-    /// Another process has the store. Ask that one, or wait until it has ended.
+    /// Another process has the store open. Use that process, or wait until it has ended.
     #[error("{0}")]
     StoreInUse(String),
     /// The journal cannot be opened.
     #[error("{0}")]
     Journal(String),
-    /// A defect of ours. Report it.
+    /// A bug in this crate. Report it.
     #[error("internal error ({0}): please report it")]
     Internal(&'static str),
 }
 
-/// A time for people, rounded up: who comes earlier comes too early.
+/// A duration for people, rounded up, so that a retry is never early.
 struct Rough(Duration);
 
 impl fmt::Display for Rough {
@@ -103,57 +102,9 @@ impl fmt::Display for Rough {
     }
 }
 
-/// Why there is no valid token now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Cause {
-    /// The identity provider asked to slow down.
-    IdpThrottled,
-    /// The identity provider does not answer, or not as it should.
-    IdpDown,
-    /// The grant is held.
-    Held,
-    /// The identity provider is held: people will release it.
-    IdpHeld,
-    /// A refresh was sent and not answered; its outcome is being found out.
-    InDoubt,
-    /// The identity provider refused our client. An operator must act.
-    ClientRefused,
-    /// The grant was issued to a client that is not configured. An operator must act.
-    ClientUnknown,
-    /// The store does not answer.
-    StoreDown,
-    /// The supervisor is shutting down.
-    Stopping,
-    /// Tokens of the grant wait for their revocation at the identity provider.
-    Revoking,
-    /// The key's actor failed repeatedly and is left alone for a while.
-    Failing,
-}
-
 impl Cause {
-    /// The name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdpThrottled => "idp_throttled",
-            Self::IdpDown => "idp_down",
-            Self::Held => "held",
-            Self::IdpHeld => "idp_held",
-            Self::InDoubt => "in_doubt",
-            Self::ClientRefused => "client_refused",
-            Self::ClientUnknown => "client_unknown",
-            Self::StoreDown => "store_down",
-            Self::Stopping => "stopping",
-            Self::Revoking => "revoking",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-impl Cause {
-    /// What somebody has to do beside trying again.
-    fn advice(self) -> &'static str {
+    /// What an operator has to do before a retry can succeed.
+    fn remedy(self) -> &'static str {
         match self {
             Self::Held => "release the grant, then ",
             Self::IdpHeld => "release the identity provider, then ",
@@ -169,40 +120,39 @@ impl Cause {
         }
     }
 
-    /// Whether it passes without anybody acting.
+    /// Whether it passes without an operator.
     fn is_transient(self) -> bool {
-        self.advice().is_empty()
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.remedy().is_empty()
     }
 }
 
 impl Error {
-    /// The code of the HTTP API.
+    /// The error code of the HTTP API as text.
     pub fn code(&self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// The error code of the HTTP API, with its status, texts and exit code.
+    pub fn kind(&self) -> Code {
         match self {
-            Self::UnknownIdp => "unknown_idp",
-            Self::NotConnected => "not_connected",
-            Self::ReconnectRequired { .. } => "reconnect_required",
-            Self::DuplicateGrant => "duplicate_grant",
-            Self::AccountMismatch => "account_mismatch",
-            Self::GenerationMismatch { .. } => "generation_mismatch",
-            Self::InvalidRequest(_) => "invalid_request",
-            Self::MinTtlUnsatisfiable { .. } => "min_ttl_unsatisfiable",
-            Self::Busy { .. } => "busy",
-            Self::Unavailable { .. } | Self::ShutDown => "unavailable",
-            Self::Timeout => "timeout",
+            Self::UnknownIdp => Code::UnknownIdp,
+            Self::NotConnected => Code::NotConnected,
+            Self::ReconnectRequired { .. } => Code::ReconnectRequired,
+            Self::DuplicateGrant => Code::DuplicateGrant,
+            Self::AccountMismatch => Code::AccountMismatch,
+            Self::GenerationMismatch { .. } => Code::GenerationMismatch,
+            Self::InvalidRequest(_) => Code::InvalidRequest,
+            Self::MinTtlUnsatisfiable { .. } => Code::MinTtlUnsatisfiable,
+            Self::Busy { .. } => Code::Busy,
+            Self::Unavailable { .. } | Self::ShutDown => Code::Unavailable,
+            Self::Timeout => Code::Timeout,
             Self::Configuration(_) | Self::Start(_) | Self::StoreInUse(_) | Self::Journal(_) | Self::Internal(_) => {
-                "internal"
+                Code::Internal
             }
         }
     }
 
-    /// Whether it passes without anybody acting.
+    /// Whether the error passes without an operator or a user.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Busy { .. } | Self::Timeout => true,
@@ -211,7 +161,7 @@ impl Error {
         }
     }
 
-    /// When to try again, where that is known.
+    /// How long to wait before a retry, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after } | Self::Unavailable { retry_after, .. } => Some(*retry_after),
@@ -224,7 +174,7 @@ impl Error {
 pub(crate) mod tests {
     use super::*;
 
-    /// Every error, with its code, whether it passes by itself, and when to try again.
+    /// Every error, with its code, whether it is transient, and how long to wait.
     pub(crate) fn every() -> Vec<(Error, &'static str, bool, Option<Duration>)> {
         let second = Duration::from_secs(1);
         let unavailable = |cause| Error::Unavailable { retry_after: second, cause };
@@ -268,6 +218,7 @@ pub(crate) mod tests {
             assert_eq!((error.code(), error.is_transient(), error.retry_after()), (code, transient, retry_after));
         }
     }
+
     #[test]
     fn times_are_rounded_up() {
         for (milliseconds, shown) in

@@ -61,7 +61,7 @@
 //! | `testing` | the simulated identity provider and the manual clock |
 //! | `config` | settings from a file and the environment, read again while running |
 //! | `web` | the HTTP API and what actix-web applications need |
-//! | `client` | calls to resource servers through `reqwest`, with a user's token |
+//! | `client` | calls to resource servers with a user's token, and to the HTTP API, through `reqwest` |
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
@@ -70,11 +70,14 @@
 #[cfg(not(feature = "sqlite"))]
 compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
 
+#[cfg(any(feature = "web", feature = "client"))]
+pub mod api;
 #[cfg(any(feature = "config", feature = "web"))]
 mod apikey;
 #[cfg(feature = "client")]
 pub mod client;
 mod clock;
+mod code;
 #[cfg(feature = "config")]
 pub mod config;
 mod error;
@@ -93,7 +96,6 @@ mod supervisor;
 pub mod testing;
 #[cfg(feature = "web")]
 pub mod web;
-mod why;
 
 /// The Rust of the documentation compiles, and runs where it is more than functions.
 #[cfg(all(doctest, feature = "client", feature = "testing", feature = "web"))]
@@ -105,7 +107,8 @@ mod documentation {
     struct Embedding;
 }
 
-pub use error::{Cause, Error};
+pub use code::{Cause, Code, Why};
+pub use error::Error;
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use metrics::{Metric, MetricKind, Sample};
@@ -119,4 +122,3 @@ pub use supervisor::{
     Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
     RequireReconnect, Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };
-pub use why::Why;

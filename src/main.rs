@@ -1,6 +1,6 @@
 //! The program `token-supervisor`; see `token-supervisor --help`.
 //!
-//! To add a command, add a module to [`cli`], a variant to [`Command`] and an arm to [`run`].
+//! To add a command, add a module to [`cli`], a variant to [`CliCommand`] and an arm to [`run`].
 
 mod cli;
 mod demo;
@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use cli::{
-    Exit, Failure, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
-    verbs::{Disconnect, Hold, Purge, Refresh, Release, Restore},
+    CliFailure, Exit, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
+    verbs::{DisconnectArgs, HoldArgs, PurgeArgs, RefreshArgs, ReleaseArgs, RestoreArgs},
     why,
 };
 
@@ -34,29 +34,29 @@ struct Cli {
     #[arg(long, global = true, display_order = 101)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     Demo(demo::Args),
-    Init(init::Args),
-    Serve(serve::Args),
-    Config(config::Args),
-    Apikey(apikey::Args),
-    Connect(connect::Args),
-    Token(token::Args),
-    Status(status::Args),
-    List(list::Args),
-    Refresh(Refresh),
-    Hold(Hold),
-    Release(Release),
-    Disconnect(Disconnect),
-    Restore(Restore),
-    Purge(Purge),
-    Migrate(migrate::Args),
-    Doctor(doctor::Args),
-    Why(why::Args),
+    Init(init::InitArgs),
+    Serve(serve::ServeArgs),
+    Config(config::ConfigArgs),
+    Apikey(apikey::ApikeyArgs),
+    Connect(connect::ConnectArgs),
+    Token(token::TokenArgs),
+    Status(status::StatusArgs),
+    List(list::ListArgs),
+    Refresh(RefreshArgs),
+    Hold(HoldArgs),
+    Release(ReleaseArgs),
+    Disconnect(DisconnectArgs),
+    Restore(RestoreArgs),
+    Purge(PurgeArgs),
+    Migrate(migrate::MigrateArgs),
+    Doctor(doctor::DoctorArgs),
+    Why(why::WhyArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
     };
     // `serve` takes its log settings from the configuration. The grants of `demo` are nobody's.
     let logs = match cli.command {
-        Command::Serve(_) => false,
-        Command::Demo(_) => cli.verbose > 0,
+        CliCommand::Serve(_) => false,
+        CliCommand::Demo(_) => cli.verbose > 0,
         _ => true,
     };
     if logs {
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     let json = cli.json;
     // The command's threads. The supervisor starts its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let ended = runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(run(cli)));
+    let ended = runtime.map_err(CliFailure::from).and_then(|runtime| runtime.block_on(run(cli)));
     ended.unwrap_or_else(|failure| failure.tell(json)).into()
 }
 
@@ -95,7 +95,7 @@ fn wants_json() -> bool {
 }
 
 /// Turns a usage error of clap into one line and the `--help` command to run next, for `--json`.
-fn misused(error: &clap::Error) -> Failure {
+fn misused(error: &clap::Error) -> CliFailure {
     let mut command = Cli::command();
     let mut help = command.get_name().to_owned();
     let words = std::env::args_os().skip(1).filter(|arg| !arg.as_encoded_bytes().starts_with(b"-"));
@@ -113,29 +113,29 @@ fn misused(error: &clap::Error) -> Failure {
             first.split_whitespace().collect::<Vec<_>>().join(" ")
         }
     };
-    Failure::usage(text, format!("{help} --help"))
+    CliFailure::usage(text, format!("{help} --help"))
 }
 
-async fn run(cli: Cli) -> Result<Exit, Failure> {
+async fn run(cli: Cli) -> Result<Exit, CliFailure> {
     let out = Out { json: cli.json };
     match cli.command {
-        Command::Demo(args) => demo::run(args, cli.json, cli.verbose > 0).await,
-        Command::Init(args) => init::run(&args, out),
-        Command::Serve(args) => serve::run(&args, cli.verbose, out).await,
-        Command::Config(args) => config::run(&args, out),
-        Command::Apikey(args) => apikey::run(&args, out),
-        Command::Connect(args) => connect::run(args, out).await,
-        Command::Token(args) => token::run(args, out).await,
-        Command::Status(args) => status::run(args, out).await,
-        Command::List(args) => list::run(args, out).await,
-        Command::Refresh(verb) => verb.run(out).await,
-        Command::Hold(verb) => verb.run(out).await,
-        Command::Release(verb) => verb.run(out).await,
-        Command::Disconnect(verb) => verb.run(out).await,
-        Command::Restore(verb) => verb.run(out).await,
-        Command::Purge(verb) => verb.run(out).await,
-        Command::Migrate(args) => migrate::run(&args, out),
-        Command::Doctor(args) => doctor::run(args, out).await,
-        Command::Why(args) => why::run(&args, out),
+        CliCommand::Demo(args) => demo::run(args, cli.json, cli.verbose > 0).await,
+        CliCommand::Init(args) => init::run(&args, out),
+        CliCommand::Serve(args) => serve::run(&args, cli.verbose, out).await,
+        CliCommand::Config(args) => config::run(&args, out),
+        CliCommand::Apikey(args) => apikey::run(&args, out),
+        CliCommand::Connect(args) => connect::run(args, out).await,
+        CliCommand::Token(args) => token::run(args, out).await,
+        CliCommand::Status(args) => status::run(args, out).await,
+        CliCommand::List(args) => list::run(args, out).await,
+        CliCommand::Refresh(verb) => verb.run(out).await,
+        CliCommand::Hold(verb) => verb.run(out).await,
+        CliCommand::Release(verb) => verb.run(out).await,
+        CliCommand::Disconnect(verb) => verb.run(out).await,
+        CliCommand::Restore(verb) => verb.run(out).await,
+        CliCommand::Purge(verb) => verb.run(out).await,
+        CliCommand::Migrate(args) => migrate::run(&args, out),
+        CliCommand::Doctor(args) => doctor::run(args, out).await,
+        CliCommand::Why(args) => why::run(&args, out),
     }
 }

@@ -5,19 +5,19 @@ use sha2::{Digest as _, Sha256};
 use token_supervisor::config::Scope;
 use zeroize::Zeroizing;
 
-use super::{Exit, Failure, Out, args::key as grant_key};
+use super::{CliFailure, Exit, Out, args::key as grant_key};
 
 /// Create API keys for programs that call the server.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
     token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
-pub(crate) struct Args {
+pub(crate) struct ApikeyArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ApikeyCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum ApikeyCommand {
     New(New),
 }
 
@@ -39,17 +39,17 @@ struct New {
     user_prefix: Option<String>,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
-    let Command::New(new) = &args.command;
+pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
+    let ApikeyCommand::New(new) = &args.command;
     if new.name.is_empty() || new.name.chars().any(char::is_control) {
-        return Err(Failure::usage("the name is empty or has control characters", "name the program that uses it"));
+        return Err(CliFailure::usage("the name is empty or has control characters", "name the program that uses it"));
     }
     for idp in &new.idps {
         grant_key(idp, "any", "").map_err(|failure| failure.then("give --idp the NAME of a section [idp.NAME]"))?;
     }
     let prefix = |prefix: &String| prefix.len() > 1 && prefix.ends_with('/') && !prefix.chars().any(char::is_control);
     if !new.user_prefix.as_ref().is_none_or(prefix) {
-        return Err(Failure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
+        return Err(CliFailure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
     }
     let key = Key::new()?;
     let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());
@@ -76,7 +76,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, CliFailure> {
         let mut bits = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bits).map_err(std::io::Error::other)?;
         Ok(Self { text: Zeroizing::new(format!("tsk_{}", URL_SAFE_NO_PAD.encode(*bits))) })

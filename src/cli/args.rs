@@ -4,12 +4,13 @@ use std::{env, path::PathBuf, time::SystemTime};
 
 use clap::value_parser;
 use token_supervisor::{
-    Cursor, Filter, State, TokenKey,
+    Cursor, State, TokenKey,
+    api::GrantQuery,
     config::{Config, ConfigError, Reloader},
 };
 
 use super::{
-    Failure,
+    CliFailure,
     backend::{Address, Place},
     exit::quoted,
     time,
@@ -17,28 +18,28 @@ use super::{
 
 /// The configuration to use.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Source {
+pub(crate) struct SourceArgs {
     /// Configuration file [default: the first one found, see config --help]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-impl Source {
+impl SourceArgs {
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), env::vars_os())
     }
 
     /// Loads the configuration so that it can be reloaded later.
-    pub(super) fn reloader(&self) -> Result<Reloader, Failure> {
+    pub(super) fn reloader(&self) -> Result<Reloader, CliFailure> {
         Ok(Reloader::load(self.config.as_deref(), env::vars_os())?)
     }
 }
 
 /// The place to work: directly on the store, or on a running server.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Target {
+pub(crate) struct TargetArgs {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
     /// Running server to use: its URL or unix:/PATH [env: TOKEN_SUPERVISOR_SERVER]
     ///
     /// The API key is read from TOKEN_SUPERVISOR_API_KEY.
@@ -46,8 +47,8 @@ pub(crate) struct Target {
     server: Option<Address>,
 }
 
-impl Target {
-    pub(super) fn place(&self) -> Result<Place, Failure> {
+impl TargetArgs {
+    pub(super) fn place(&self) -> Result<Place, CliFailure> {
         match self.server()? {
             Some(address) => Ok(Place::Server(address)),
             None => Ok(Place::Store(Box::new(self.config()?))),
@@ -60,7 +61,7 @@ impl Target {
     }
 
     /// Returns the server named by `--server` or by the environment, if any.
-    pub(super) fn server(&self) -> Result<Option<Address>, Failure> {
+    pub(super) fn server(&self) -> Result<Option<Address>, CliFailure> {
         const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
         // Both options of the command line take precedence over the environment.
         let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
@@ -68,7 +69,7 @@ impl Target {
             (Some(address), _) => Ok(Some(address.clone())),
             (None, Some(url)) => {
                 let address = url.to_string_lossy().parse();
-                let wrong = |text| Failure::usage(format!("{SERVER} {text}"), "correct the variable, or unset it");
+                let wrong = |text| CliFailure::usage(format!("{SERVER} {text}"), "correct the variable, or unset it");
                 address.map(Some).map_err(wrong)
             }
             (None, None) => Ok(None),
@@ -87,7 +88,7 @@ impl Target {
 
 /// The grants to list.
 #[derive(Debug, Default, clap::Args)]
-pub(crate) struct Wanted {
+pub(crate) struct GrantArgs {
     /// Only grants at this identity provider, configured or not
     #[arg(long, value_name = "NAME")]
     idp: Option<String>,
@@ -117,57 +118,25 @@ pub(crate) struct Wanted {
     after: Option<Cursor>,
 }
 
-impl Wanted {
-    /// Selects all grants that are not disconnected, in pages of the largest size.
-    pub(super) fn all(after: Option<Cursor>) -> Self {
-        Self { limit: 1_000, after, ..Self::default() }
-    }
-
-    /// Returns the selection as a filter of the store.
-    pub(super) fn filter(&self) -> Filter {
-        let mut filter = Filter::new().limit(self.limit);
-        let set = |filter: Filter, text: &Option<String>, setter: fn(Filter, String) -> Filter| match text {
-            Some(text) => setter(filter, text.clone()),
-            None => filter,
-        };
-        filter = set(filter, &self.idp, Filter::idp);
-        filter = set(filter, &self.user, Filter::user);
-        filter = set(filter, &self.user_prefix, Filter::user_prefix);
-        filter = set(filter, &self.account, Filter::account);
-        filter = self.states.iter().copied().fold(filter, Filter::state);
-        if self.held {
-            filter = filter.held(true);
+impl GrantArgs {
+    pub(super) fn query(&self) -> GrantQuery {
+        GrantQuery {
+            idp: self.idp.clone(),
+            user: self.user.clone(),
+            user_prefix: self.user_prefix.clone(),
+            account: self.account.clone(),
+            states: self.states.clone(),
+            held: self.held.then_some(true),
+            expiring_before: self.expiring_before,
+            after: self.after.clone(),
+            limit: Some(self.limit),
         }
-        if let Some(time) = self.expiring_before {
-            filter = filter.expiring_before(time);
-        }
-        match &self.after {
-            Some(cursor) => filter.after(cursor.clone()),
-            None => filter,
-        }
-    }
-
-    /// Returns the selection as query parameters of the HTTP API.
-    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
-        let states: Vec<_> = self.states.iter().map(|state| state.as_str()).collect();
-        let given = [
-            ("idp", self.idp.clone()),
-            ("user", self.user.clone()),
-            ("user_prefix", self.user_prefix.clone()),
-            ("account", self.account.clone()),
-            ("state", (!states.is_empty()).then(|| states.join(","))),
-            ("held", self.held.then(|| "true".to_owned())),
-            ("expiring_before", self.expiring_before.map(time::rfc3339)),
-            ("limit", Some(self.limit.to_string())),
-            ("after", self.after.as_ref().map(Cursor::to_string)),
-        ];
-        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
 /// The grant to work on.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Which {
+pub(crate) struct KeyArgs {
     /// Identity provider, by its name in the configuration
     idp: String,
     /// User, by the name your application uses
@@ -177,16 +146,18 @@ pub(crate) struct Which {
     account: String,
 }
 
-impl Which {
-    pub(super) fn key(&self) -> Result<TokenKey, Failure> {
+impl KeyArgs {
+    pub(super) fn key(&self) -> Result<TokenKey, CliFailure> {
         key(&self.idp, &self.user, &self.account)
     }
 }
 
-pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, Failure> {
+pub(super) fn key(idp: &str, user: &str, account: &str) -> Result<TokenKey, CliFailure> {
     let key = TokenKey::at(idp).user(user).account(account);
     match key.validate() {
         Ok(()) => Ok(key),
-        Err(text) => Err(Failure::usage(text, "give the identity provider first, then the user, as in: github alice")),
+        Err(text) => {
+            Err(CliFailure::usage(text, "give the identity provider first, then the user, as in: github alice"))
+        }
     }
 }

@@ -7,8 +7,8 @@ use token_supervisor::config::{Config, Shown};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    Exit, Failure, Out,
-    args::Source,
+    CliFailure, Exit, Out,
+    args::SourceArgs,
     show::{COLUMNS, note},
 };
 
@@ -19,13 +19,13 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  token-supervisor config show --origin")]
-pub(crate) struct Args {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum ConfigCommand {
     Check(Check),
     Show(Show),
     Schema(Schema),
@@ -39,7 +39,7 @@ enum Command {
     token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
 struct Check {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// Show the settings in effect, with secrets as ***.
@@ -50,7 +50,7 @@ struct Show {
     #[arg(long)]
     origin: bool,
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// Print the JSON Schema of the configuration file, for editors.
@@ -59,9 +59,9 @@ struct Show {
     token-supervisor config schema --json")]
 struct Schema {}
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
     match &args.command {
-        Command::Check(check) => {
+        ConfigCommand::Check(check) => {
             let config = check.source.load()?;
             config.check()?;
             let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
@@ -74,8 +74,8 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
                 note(&format!("idp.{idp}: {}", unedited(setting)));
             }
         }
-        Command::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
-        Command::Schema(Schema {}) => {
+        ConfigCommand::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
+        ConfigCommand::Schema(Schema {}) => {
             let schema = Config::schema();
             out.result(&schema, || format!("{schema:#}\n"))?;
         }
@@ -99,7 +99,7 @@ pub(super) fn in_words(config: &Config) -> String {
 /// The widest value that has its origin on the same line.
 const LONG: usize = 24;
 
-fn show(config: &Config, origin: bool, out: Out) -> Result<(), Failure> {
+fn show(config: &Config, origin: bool, out: Out) -> Result<(), CliFailure> {
     let settings = config.show().iter().map(|shown| {
         let mut setting = json!({ "name": shown.path, "value": shown.value });
         if origin {

@@ -6,9 +6,10 @@ use token_supervisor::Grant;
 use zeroize::Zeroizing;
 
 use super::{
-    Exit, Failure, Out,
-    args::{Target, Which},
+    CliFailure, Exit, Out,
+    args::{KeyArgs, TargetArgs},
     backend::{Backend, Verb},
+    body::StatusWords as _,
     show::note,
 };
 
@@ -18,27 +19,28 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor connect github alice --stdin < response.json\n  \
     curl -s .. | token-supervisor connect gitlab alice --account work --stdin")]
-pub(crate) struct Args {
+pub(crate) struct ConnectArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// Read the token endpoint's response from standard input, JSON or form, unmodified
     #[arg(long, required = true)]
     stdin: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Far larger than any token response.
 const LARGEST: u64 = 1 << 20;
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: ConnectArgs, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     // The input is read before the store is opened: a user who types must not lock out other processes.
     let response = read()?;
     let grant = Grant::from_token_response(&response).map_err(|error| {
-        Failure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
+        CliFailure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
     })?;
-    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Connect(Box::new(grant))).await).await?;
+    let verb = Verb::Connect(Box::new(grant));
+    let body = Backend::with(&place, async |backend| backend.on(&key, verb).await).await?.status;
     out.result(&body, || {
         let head = match &body.unchanged {
             Some(why) => format!("Unchanged: {} (token-supervisor why {why}).", why.replace('_', " ")),
@@ -49,7 +51,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn read() -> Result<Zeroizing<Vec<u8>>, CliFailure> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         note("paste the response of the token endpoint, then press Ctrl-D");
@@ -58,7 +60,7 @@ fn read() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut response = Zeroizing::new(Vec::with_capacity(LARGEST as usize + 1));
     let length = stdin.lock().take(LARGEST + 1).read_to_end(&mut response)?;
     if length as u64 > LARGEST {
-        return Err(Failure::usage("the input is larger than 1 MiB", "pass one response of the token endpoint"));
+        return Err(CliFailure::usage("the input is larger than 1 MiB", "pass one response of the token endpoint"));
     }
     Ok(response)
 }

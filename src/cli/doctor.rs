@@ -8,17 +8,17 @@ use std::{
 use serde::Serialize;
 use token_supervisor::{
     Reached,
+    api::IdpBody,
     config::{Config, Problem},
 };
 
 use super::{
-    Exit, Failure, Out,
-    args::Target,
-    backend::{Backend, Health, Place, server_of},
-    body::IdpBody,
+    CliFailure, Exit, Out,
+    args::TargetArgs,
+    backend::{Backend, Place, PlaceHealth, server_of},
     coloured,
     config::{in_words, unedited},
-    exit::Unopened,
+    exit::StartFailure,
     show::{beside, folded},
     time::{now, rough, to_the_second},
 };
@@ -33,17 +33,17 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
-pub(crate) struct Args {
+pub(crate) struct DoctorArgs {
     /// Send each provider an empty, unauthenticated request to see whether it responds
     #[arg(long)]
     probe: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+enum CheckVerdict {
     Ok,
     /// It works, but an operator should know about it.
     Warning,
@@ -52,28 +52,28 @@ enum Verdict {
 }
 
 #[derive(Debug, Serialize)]
-struct Finding {
+struct CheckFinding {
     what: String,
-    verdict: Verdict,
+    verdict: CheckVerdict,
     text: String,
 }
 
-fn finding(what: impl Into<String>, verdict: Verdict, text: impl Into<String>) -> Finding {
-    Finding { what: what.into(), verdict, text: text.into() }
+fn finding(what: impl Into<String>, verdict: CheckVerdict, text: impl Into<String>) -> CheckFinding {
+    CheckFinding { what: what.into(), verdict, text: text.into() }
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> {
     let mut findings = Vec::new();
     let place = match args.target.server()? {
         Some(address) => Some(Place::Server(address)),
         None => match args.target.config() {
             Ok(config) => {
-                let fits = finding("configuration", Verdict::Ok, in_words(&config));
+                let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
                 findings.extend([fits, keys(&config), clock(&config)]);
                 Some(Place::Store(Box::new(config)))
             }
             Err(error) => {
-                let wrong = |problem: &Problem| finding("configuration", Verdict::Wrong, problem.to_string());
+                let wrong = |problem: &Problem| finding("configuration", CheckVerdict::Wrong, problem.to_string());
                 findings.extend(error.problems().iter().map(wrong));
                 None
             }
@@ -106,11 +106,11 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     })
 }
 
-fn any_wrong(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.verdict == Verdict::Wrong)
+fn any_wrong(findings: &[CheckFinding]) -> bool {
+    findings.iter().any(|finding| finding.verdict == CheckVerdict::Wrong)
 }
 
-async fn look(place: &Place, probe: bool) -> Result<Vec<Finding>, Failure> {
+async fn look(place: &Place, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
     let looked = Backend::with(place, async |backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
         Ok((backend.health().await?, backend.idps().await, reached))
@@ -121,30 +121,30 @@ async fn look(place: &Place, probe: bool) -> Result<Vec<Finding>, Failure> {
     Ok(findings)
 }
 
-impl Failure {
-    fn finding(&self, what: &str) -> Finding {
-        finding(what, Verdict::Wrong, format!("{}; next: {}", self.text, self.next))
+impl CliFailure {
+    fn finding(&self, what: &str) -> CheckFinding {
+        finding(what, CheckVerdict::Wrong, format!("{}; next: {}", self.text, self.next))
     }
 }
 
 /// Returns the finding for a place that could not be opened, and the next command if nothing needs fixing.
-fn unopened(place: &Place, failure: &Failure) -> (Finding, Option<String>) {
-    match (failure.unopened, place) {
+fn unopened(place: &Place, failure: &CliFailure) -> (CheckFinding, Option<String>) {
+    match (failure.start, place) {
         // A running server has the store open, which is normal.
-        (Some(Unopened::InUse), Place::Store(config)) => {
+        (Some(StartFailure::StoreInUse), Place::Store(config)) => {
             let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
             let next = format!("token-supervisor doctor --server {server}");
-            (finding("store", Verdict::Warning, format!("{}: {next}", failure.text)), Some(next))
+            (finding("store", CheckVerdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
-        (Some(Unopened::Journal), _) => (finding("journal", Verdict::Wrong, &failure.text), None),
-        (Some(_), _) => (finding("store", Verdict::Wrong, &failure.text), None),
+        (Some(StartFailure::Journal), _) => (finding("journal", CheckVerdict::Wrong, &failure.text), None),
+        (Some(_), _) => (finding("store", CheckVerdict::Wrong, &failure.text), None),
         (None, Place::Store(_)) => (failure.finding("store"), None),
         (None, Place::Server(_)) => (failure.finding("server"), None),
     }
 }
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
-fn not_looked_at(place: Option<&Place>, findings: &[Finding]) -> Vec<Finding> {
+fn not_looked_at(place: Option<&Place>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
     let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
         Some(Place::Server(_)) => return Vec::new(),
@@ -152,22 +152,22 @@ fn not_looked_at(place: Option<&Place>, findings: &[Finding]) -> Vec<Finding> {
         None => {}
     }
     all.retain(|what| findings.iter().all(|finding| finding.what != *what));
-    all.into_iter().map(|what| finding(what, Verdict::NotLookedAt, "not checked")).collect()
+    all.into_iter().map(|what| finding(what, CheckVerdict::NotLookedAt, "not checked")).collect()
 }
 
-fn keys(config: &Config) -> Finding {
+fn keys(config: &Config) -> CheckFinding {
     let path = config.keyring().display();
     match config.check() {
-        Err(error) => finding("keys", Verdict::Wrong, error.to_string()),
+        Err(error) => finding("keys", CheckVerdict::Wrong, error.to_string()),
         Ok(()) if config.is_keyring_exposed() => {
-            finding("keys", Verdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
+            finding("keys", CheckVerdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
         }
-        Ok(()) => finding("keys", Verdict::Ok, path.to_string()),
+        Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
 }
 
 /// Checks that no file of the installation has a modification time in the future.
-fn clock(config: &Config) -> Finding {
+fn clock(config: &Config) -> CheckFinding {
     let now = now();
     let ahead = written(config).into_iter().find(|path| {
         let written = path.metadata().and_then(|file| file.modified());
@@ -177,9 +177,9 @@ fn clock(config: &Config) -> Finding {
         Some(path) => {
             let text =
                 format!("{} was modified after now, {}; next: correct the clock", path.display(), to_the_second(now));
-            finding("clock", Verdict::Wrong, text)
+            finding("clock", CheckVerdict::Wrong, text)
         }
-        None => finding("clock", Verdict::Ok, format!("{}, later than every stored file", to_the_second(now))),
+        None => finding("clock", CheckVerdict::Ok, format!("{}, later than every stored file", to_the_second(now))),
     }
 }
 
@@ -197,17 +197,21 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) -> Vec<Finding> {
+fn found(place: &Place, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
     let mut findings = match place {
-        Place::Store(_) => vec![finding("store", Verdict::Ok, "opens with these keys, and its schema is up to date")],
+        Place::Store(_) => {
+            vec![finding("store", CheckVerdict::Ok, "opens with these keys, and its schema is up to date")]
+        }
         Place::Server(_) => vec![server(health)],
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
-        0 => finding("journal", Verdict::Ok, "empty: the store has every response"),
-        _ => {
-            finding("journal", Verdict::Warning, format!("{pending} responses are not stored; next: run doctor again"))
-        }
+        0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),
+        _ => finding(
+            "journal",
+            CheckVerdict::Warning,
+            format!("{pending} responses are not stored; next: run doctor again"),
+        ),
     }));
     match idps {
         Ok(idps) => findings.extend(idps.iter().map(|idp| of_idp(place, idp))),
@@ -216,71 +220,72 @@ fn found(place: &Place, health: &Health, idps: Result<Vec<IdpBody>, Failure>) ->
     findings
 }
 
-fn server(health: &Health) -> Finding {
+fn server(health: &PlaceHealth) -> CheckFinding {
     match health.degraded.as_slice() {
-        [] => finding("server", Verdict::Ok, format!("{} is ready", health.name)),
-        degraded => finding("server", Verdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),
+        [] => finding("server", CheckVerdict::Ok, format!("{} is ready", health.name)),
+        degraded => finding("server", CheckVerdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),
     }
 }
 
 /// Compares a server's clock with this machine's: tokens expire by both.
-fn skew(theirs: SystemTime, ours: SystemTime) -> Finding {
+fn skew(theirs: SystemTime, ours: SystemTime) -> CheckFinding {
     let apart = theirs.duration_since(ours).or_else(|error| Ok::<_, ()>(error.duration())).unwrap_or_default();
     if apart > SKEW {
         return finding(
             "clock",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             format!("the server's clock differs from this machine's by {}; next: correct one", rough(apart)),
         );
     }
-    finding("clock", Verdict::Ok, "the server's clock agrees with this machine's")
+    finding("clock", CheckVerdict::Ok, "the server's clock agrees with this machine's")
 }
 
-fn of_idp(place: &Place, idp: &IdpBody) -> Finding {
+fn of_idp(place: &Place, idp: &IdpBody) -> CheckFinding {
     let name = format!("idp.{}", idp.idp);
     let last = idp.last_error.as_ref().map(|error| format!(" (last error: {error})")).unwrap_or_default();
     match (&idp.held_reason, &idp.paused, place) {
-        (Some(reason), _, _) => finding(&name, Verdict::Warning, format!("on hold: {reason}")),
+        (Some(reason), _, _) => finding(&name, CheckVerdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
-            finding(&name, Verdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
+            finding(&name, CheckVerdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
-        (None, None, Place::Server(_)) => finding(&name, Verdict::Ok, format!("not paused{last}")),
+        (None, None, Place::Server(_)) => finding(&name, CheckVerdict::Ok, format!("not paused{last}")),
         (None, None, Place::Store(config)) => {
             if let Some((_, setting)) = config.unedited().find(|(unedited, _)| *unedited == idp.idp) {
-                return finding(&name, Verdict::Warning, unedited(setting));
+                return finding(&name, CheckVerdict::Warning, unedited(setting));
             }
             let setting = |key: &str| config.show().iter().find(|shown| shown.path == format!("{name}.{key}"));
             let url = setting("token_url").map_or("", |shown| &shown.value);
-            finding(&name, Verdict::Ok, format!("settings are valid: {url}"))
+            finding(&name, CheckVerdict::Ok, format!("settings are valid: {url}"))
         }
     }
 }
 
 /// Reports a probe. Any response counts: a token endpoint refuses an empty request.
-fn probed(idp: &str, reached: &Reached) -> Vec<Finding> {
+fn probed(idp: &str, reached: &Reached) -> Vec<CheckFinding> {
     let what = format!("idp.{idp}");
     match &reached.answer {
         Err(evidence) => {
             let next = "next: check token_url, and that this machine can reach it";
-            vec![finding(what, Verdict::Wrong, format!("no response: {evidence}; {next}"))]
+            vec![finding(what, CheckVerdict::Wrong, format!("no response: {evidence}; {next}"))]
         }
         Ok(status) => {
-            let apart = reached.date.map(|date| skew(date, now())).filter(|skew| skew.verdict != Verdict::Ok);
-            let skewed = apart.map(|skew| Finding { what: what.clone(), ..skew });
-            let responds = finding(what, Verdict::Ok, format!("responds ({status} to an unauthenticated request)"));
+            let apart = reached.date.map(|date| skew(date, now())).filter(|skew| skew.verdict != CheckVerdict::Ok);
+            let skewed = apart.map(|skew| CheckFinding { what: what.clone(), ..skew });
+            let responds =
+                finding(what, CheckVerdict::Ok, format!("responds ({status} to an unauthenticated request)"));
             [responds].into_iter().chain(skewed).collect()
         }
     }
 }
 
-fn in_rows(findings: &[Finding], next: &str) -> String {
+fn in_rows(findings: &[CheckFinding], next: &str) -> String {
     let width = findings.iter().map(|finding| finding.what.len()).max().unwrap_or(0);
-    let row = |finding: &Finding| {
+    let row = |finding: &CheckFinding| {
         let verdict = match finding.verdict {
-            Verdict::Ok => coloured("ok   ", 32),
-            Verdict::Warning => coloured("warn ", 33),
-            Verdict::Wrong => coloured("WRONG", 31),
-            Verdict::NotLookedAt => "-    ".to_owned(),
+            CheckVerdict::Ok => coloured("ok   ", 32),
+            CheckVerdict::Warning => coloured("warn ", 33),
+            CheckVerdict::Wrong => coloured("WRONG", 31),
+            CheckVerdict::NotLookedAt => "-    ".to_owned(),
         };
         let head = format!("{verdict}  {:width$}  ", finding.what);
         beside(&head, "WRONG".len() + width + 4, &finding.text) + "\n"

@@ -1,16 +1,13 @@
-//! How a command ends: its exit code and, if it failed, why and what to do next.
+//! The end of a command: its exit code and, after a failure, why it failed and what to do next.
 
 use std::{borrow::Cow, process::ExitCode};
 
-use serde::{Deserialize, Serialize};
-use token_supervisor::{Error, TokenKey, config::ConfigError, web::Problem};
+use serde::Serialize;
+use token_supervisor::{Code, Error, TokenKey, api::ProblemBody, config::ConfigError};
 
-use super::{
-    body::GrantBody,
-    time::{now, rfc3339},
-};
+use super::time::rfc3339;
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
@@ -21,7 +18,7 @@ pub(crate) enum Exit {
     Reconnect,
     Later,
     NotConnected,
-    /// By the signal of this number, as shells count it.
+    /// By the signal with this number; shells add 128 to it.
     Interrupted(u8),
 }
 
@@ -38,15 +35,11 @@ impl Exit {
         }
     }
 
-    /// What an error of this code means to scripts.
-    fn of(code: &str) -> Self {
-        match code {
-            "unknown_idp" | "invalid_request" | "min_ttl_unsatisfiable" | "unauthorized" | "forbidden" => Self::Usage,
-            "reconnect_required" => Self::Reconnect,
-            "busy" | "unavailable" | "timeout" => Self::Later,
-            "not_connected" => Self::NotConnected,
-            _ => Self::Failed,
-        }
+    /// The outcome of a command that fails with this code; `None` for the code of a newer server.
+    fn of(code: Option<Code>) -> Self {
+        let known = [Self::Usage, Self::Reconnect, Self::Later, Self::NotConnected];
+        let same = |exit: &Self| code.is_some_and(|code| code.exit_code() == exit.code());
+        known.into_iter().find(same).unwrap_or(Self::Failed)
     }
 }
 
@@ -56,95 +49,88 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do what it was asked, and what to do next.
+/// Why a command failed, and what to do next.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CliFailure {
     pub(crate) exit: Exit,
     pub(crate) text: String,
     pub(crate) next: Cow<'static, str>,
-    /// What it comes from, if that is the supervisor: programs are told more of it.
-    trouble: Option<Box<Trouble>>,
-    /// What could not be opened, if it is that.
-    pub(crate) unopened: Option<Unopened>,
+    /// The error of the supervisor behind it, if there is one.
+    problem: Option<Box<ProblemBody>>,
+    /// What prevented the supervisor's start, if it did not start.
+    pub(crate) start: Option<StartFailure>,
 }
 
-/// What a supervisor could not open when it was started.
+/// What prevented the start of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unopened {
-    /// Another process has the store.
-    InUse,
+pub(crate) enum StartFailure {
+    /// Another process has the store open.
+    StoreInUse,
     Journal,
-    /// The store, or the keys do not fit it.
+    /// The store cannot be opened, or the keys do not fit it.
     Store,
 }
 
-/// An error of the supervisor, as a problem document of the HTTP API has it.
-#[derive(Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Trouble {
-    #[serde(skip_serializing)]
-    detail: String,
-    code: String,
+/// A failure as one JSON object.
+#[derive(Serialize)]
+struct FailureJson<'a> {
+    error: &'a str,
+    next: &'a str,
+    exit_code: u8,
+    #[serde(flatten)]
+    problem: Option<ProblemJson<'a>>,
+}
+
+/// The members of a problem document that programs evaluate.
+#[derive(Serialize)]
+struct ProblemJson<'a> {
+    code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
-    /// In seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<String>,
-    /// In seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_ttl: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    grant_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
+    grant_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    request_id: &'a str,
 }
 
-impl From<&Error> for Trouble {
-    /// As a server tells it. Some errors of a start are none of a server's.
-    fn from(error: &Error) -> Self {
-        let problem = serde_json::to_value(Problem::from(error.clone())).expect("a problem is JSON");
-        let told: Self = serde_json::from_value(problem).expect("it is told with a problem's fields");
-        Self { code: error.code().to_owned(), request_id: None, ..told }
+impl<'a> From<&'a ProblemBody> for ProblemJson<'a> {
+    fn from(problem: &'a ProblemBody) -> Self {
+        Self {
+            code: &problem.code,
+            reason: problem.reason.as_deref(),
+            since: problem.since.map(rfc3339),
+            retry_after: problem.retry_after,
+            generation: problem.generation,
+            valid_until: problem.valid_until.map(rfc3339),
+            max_ttl: problem.max_ttl,
+            grant_id: problem.grant_id.as_deref(),
+            request_id: &problem.request_id,
+        }
     }
 }
 
-impl Trouble {
-    /// With what is known of the grant, as a server says it: its public name, its generation, and until when it has a
-    /// valid token nonetheless.
-    pub(super) fn about(self, grant: &GrantBody) -> Self {
-        let valid_until = grant.expires_at.filter(|end| *end > now()).map(rfc3339);
-        let generation = self.generation.or(Some(grant.generation));
-        Self { grant_id: Some(grant.grant_id.clone()), generation, valid_until, ..self }
-    }
-}
-
-/// A failure as one JSON object.
-#[derive(Serialize)]
-struct Told<'a> {
-    error: &'a str,
-    next: &'a str,
-    exit_code: u8,
-    #[serde(flatten)]
-    trouble: Option<&'a Trouble>,
-}
-
-impl Failure {
+impl CliFailure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
-        Self { exit, text: text.into(), next: next.into(), trouble: None, unopened: None }
+        Self { exit, text: text.into(), next: next.into(), problem: None, start: None }
     }
 
     pub(crate) fn usage(text: impl Into<String>, next: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Exit::Usage, text, next)
     }
 
-    /// An error of the supervisor, about this grant if it is about one: what to do next is a command about it.
-    pub(crate) fn of(key: Option<&TokenKey>, trouble: Trouble) -> Self {
-        let (code, reason) = (trouble.code.as_str(), trouble.reason.as_deref().unwrap_or_default());
+    /// An error of the supervisor, about this grant if there is one. The next step is a command about the grant.
+    pub(crate) fn of(key: Option<&TokenKey>, problem: ProblemBody) -> Self {
+        let (code, reason) = (&*problem.code, problem.reason.as_deref().unwrap_or_default());
         let connect = |key| format!("token-supervisor connect {} --stdin", named(key));
         let next = match (code, key) {
             ("not_connected", Some(key)) => connect(key),
@@ -166,12 +152,14 @@ impl Failure {
             ("unavailable", _) => format!("token-supervisor why {reason}"),
             _ => format!("token-supervisor why {code}"),
         };
-        let text = match &trouble.valid_until {
-            Some(end) if code == "unavailable" => format!("{}; a valid token is there until {end}", trouble.detail),
-            _ => trouble.detail.clone(),
+        let text = match problem.valid_until {
+            Some(end) if code == "unavailable" => {
+                format!("{}; the current token is valid until {}", problem.detail, rfc3339(end))
+            }
+            _ => problem.detail.to_string(),
         };
-        let (exit, next) = (Exit::of(code), next.into());
-        Self { exit, text, next, trouble: Some(Box::new(trouble)), unopened: None }
+        let (exit, next) = (Exit::of(problem.code()), next.into());
+        Self { exit, text, next, problem: Some(Box::new(problem)), start: None }
     }
 
     /// The same with another next step.
@@ -179,31 +167,31 @@ impl Failure {
         Self { next: next.into(), ..self }
     }
 
-    /// Says it where people, or programs, look for it; resolves to how the command ends. Whoever should read it may be gone.
+    /// Prints the failure to stderr, as text or JSON, and returns the outcome. A closed stderr is no error.
     pub(crate) fn tell(self, json: bool) -> Exit {
         use std::io::Write as _;
         let mut stderr = std::io::stderr().lock();
         if json {
-            let told = serde_json::to_string(&self.told()).expect("plain structs have a JSON form");
-            writeln!(stderr, "{told}").ok();
+            let json = serde_json::to_string(&self.json()).expect("texts and numbers have a JSON form");
+            writeln!(stderr, "{json}").ok();
         } else {
             writeln!(stderr, "error: {}\n\nnext: {}", self.text, self.next).ok();
         }
         self.exit
     }
 
-    fn told(&self) -> Told<'_> {
-        let trouble = self.trouble.as_deref();
-        Told { error: &self.text, next: &self.next, exit_code: self.exit.code(), trouble }
+    fn json(&self) -> FailureJson<'_> {
+        let problem = self.problem.as_deref().map(ProblemJson::from);
+        FailureJson { error: &self.text, next: &self.next, exit_code: self.exit.code(), problem }
     }
 
-    /// The code, if it has one.
-    pub(super) fn code(&self) -> Option<&str> {
-        self.trouble.as_ref().map(|trouble| trouble.code.as_str())
+    /// The error code, if there is one.
+    pub(super) fn code(&self) -> Option<Code> {
+        self.problem.as_ref().and_then(|problem| problem.code())
     }
 }
 
-/// The key as it is written on a command line.
+/// Writes the key as it stands on a command line.
 pub(super) fn named(key: &TokenKey) -> String {
     let account = match key.account_name() {
         "" => String::new(),
@@ -212,36 +200,36 @@ pub(super) fn named(key: &TokenKey) -> String {
     format!("{} {}{account}", key.idp(), quoted(key.user()))
 }
 
-/// For a shell, where it would read anything but a word.
+/// Quotes a text for a shell, unless it is a plain word.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&byte);
     if text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CliFailure {
     fn from(error: Error) -> Self {
-        let failure = Self::of(None, Trouble::from(&error));
-        let unopened = match error {
+        let failure = Self::of(None, ProblemBody::from(&error));
+        let start = match error {
             Error::Configuration(_) => {
                 let next = "fix the configuration, then token-supervisor config check".into();
                 return Self { exit: Exit::Usage, next, ..failure };
             }
-            Error::StoreInUse(_) => Unopened::InUse,
-            Error::Journal(_) => Unopened::Journal,
-            Error::Start(_) => Unopened::Store,
+            Error::StoreInUse(_) => StartFailure::StoreInUse,
+            Error::Journal(_) => StartFailure::Journal,
+            Error::Start(_) => StartFailure::Store,
             _ => return failure,
         };
-        let (exit, next) = match unopened {
-            Unopened::InUse => {
-                (Exit::Later, "if that is a server, ask it: the same with --server URL; else wait until it has ended")
+        let (exit, next) = match start {
+            StartFailure::StoreInUse => {
+                (Exit::Later, "if that is a server, use it: add --server URL; otherwise wait until it has ended")
             }
-            Unopened::Journal | Unopened::Store => (Exit::Failed, "do what it says, then the same again"),
+            StartFailure::Journal | StartFailure::Store => (Exit::Failed, "do what the error says, then run it again"),
         };
-        Self { exit, next: next.into(), unopened: Some(unopened), ..failure }
+        Self { exit, next: next.into(), start: Some(start), ..failure }
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CliFailure {
     fn from(error: ConfigError) -> Self {
         let next = if error.is_missing() {
             "token-supervisor init --idp github, or name the file by --config FILE"
@@ -252,12 +240,12 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for CliFailure {
     fn from(error: std::io::Error) -> Self {
         Self::new(
             Exit::Failed,
-            format!("the operating system refused: {error}"),
-            "see that there are files, threads and space left, then try again",
+            format!("the operating system reports: {error}"),
+            "check the limits for open files and threads, and the free disk space; then retry",
         )
     }
 }
@@ -267,27 +255,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_written_so_that_a_shell_reads_them() {
+    fn keys_are_quoted_for_a_shell() {
         let key = TokenKey::at("github").user("al'ice b").account("work");
         assert_eq!(named(&key), r"github 'al'\''ice b' --account work");
         assert_eq!(named(&TokenKey::at("github").user("acme/alice@example.com")), "github acme/alice@example.com");
     }
 
     #[test]
-    fn scripts_can_tell_what_to_do() {
-        let exits = [
-            ("unknown_idp", 2),
-            ("invalid_request", 2),
-            ("reconnect_required", 3),
-            ("unavailable", 4),
-            ("timeout", 4),
-            ("not_connected", 5),
-            ("duplicate_grant", 1),
-            ("internal", 1),
-        ];
-        for (code, exit) in exits {
-            assert_eq!(Exit::of(code).code(), exit, "{code}");
+    fn the_exit_code_is_that_of_the_error_code() {
+        let codes = [Code::UnknownIdp, Code::ReconnectRequired, Code::Unavailable, Code::NotConnected, Code::Internal];
+        for code in codes {
+            assert_eq!(Exit::of(Some(code)).code(), code.exit_code(), "{code}");
         }
+        assert_eq!(Exit::of(None), Exit::Failed);
         assert_eq!(Exit::Interrupted(2).code(), 130);
     }
 }

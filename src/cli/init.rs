@@ -16,7 +16,7 @@ use token_supervisor::{
 use zeroize::Zeroizing;
 
 use super::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     apikey::Key,
     show::{beside, folded},
 };
@@ -28,7 +28,7 @@ use super::{
 #[command(
     after_help = "Examples:\n  token-supervisor init --idp github\n  token-supervisor init --idp keycloak --json"
 )]
-pub(crate) struct Args {
+pub(crate) struct InitArgs {
     #[arg(long, value_name = "PRESET", help = IDP, long_help = presets(), hide_possible_values = true)]
     #[arg(value_parser = PossibleValuesParser::new(Config::presets()))]
     idp: Option<String>,
@@ -52,13 +52,13 @@ const BACKUP: &str = "keys that encrypt the stored tokens. Back this file up apa
 const EVERYTHING: &str =
     "API key with all scopes for programs that call the server. Its digest is in the configuration.";
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
     if let Some(path) = [CONFIG, KEYS, API_KEY].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
         let next = match Path::new(CONFIG).exists() {
             true => "use it (token-supervisor config check), or run init in another folder",
             false => "restore token-supervisor.toml, which belongs to it, or run init in another folder",
         };
-        return Err(Failure::new(Exit::Failed, format!("{path} already exists; nothing was written"), next));
+        return Err(CliFailure::new(Exit::Failed, format!("{path} already exists; nothing was written"), next));
     }
     let key = Key::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
@@ -83,9 +83,9 @@ pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
+fn configuration(idp: Option<&str>, key: &Key) -> Result<String, CliFailure> {
     let template =
-        Config::template(idp).ok_or_else(|| Failure::usage("unknown preset", "see token-supervisor init --help"))?;
+        Config::template(idp).ok_or_else(|| CliFailure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
@@ -97,13 +97,13 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, Failure> {
 }
 
 /// Writes all files or none. The configuration is moved into place last and at once: if it exists, all files do.
-fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
+fn write(folder: &Path, text: &str, key: &Key) -> Result<(), CliFailure> {
     let unwritable = |name: &str, error: &io::Error| {
         let next = match error.kind() {
             ErrorKind::AlreadyExists => "another process wrote it meanwhile: use it, or run init in another folder",
             _ => "check the folder's owner, mode and free space",
         };
-        Failure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
+        CliFailure::new(Exit::Failed, format!("cannot write {name}: {error}"), next)
     };
     // `tempfile` creates files that only their owner can read.
     let written = |name: &'static str, text: &str| {
@@ -111,7 +111,7 @@ fn write(folder: &Path, text: &str, key: &Key) -> Result<(), Failure> {
             file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all())?;
             Ok(file)
         });
-        Ok::<_, Failure>((name, written.map_err(|error| unwritable(name, &error))?))
+        Ok::<_, CliFailure>((name, written.map_err(|error| unwritable(name, &error))?))
     };
     let files = [written(API_KEY, &Zeroizing::new(format!("{}\n", &*key.text)))?, written(CONFIG, text)?];
     Keyring::generate().write_new(folder.join(KEYS))?;

@@ -1,10 +1,12 @@
 //! `list`: lists grants.
 
+use token_supervisor::api::StatusBody;
+
 use super::{
-    Exit, Failure, Out,
-    args::{Target, Wanted},
+    CliFailure, Exit, Out,
+    args::{GrantArgs, TargetArgs},
     backend::Backend,
-    body::GrantBody,
+    body::StatusWords as _,
     show::{cut, table},
 };
 
@@ -14,16 +16,16 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor list --idp github --state reconnect_required\n  \
     token-supervisor list --user-prefix acme/ --expiring-before 2027-01-15T08:00:00Z --json")]
-pub(crate) struct Args {
+pub(crate) struct ListArgs {
     #[command(flatten)]
-    wanted: Wanted,
+    wanted: GrantArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: ListArgs, out: Out) -> Result<Exit, CliFailure> {
     let place = args.target.place()?;
-    let (items, next) = Backend::with(&place, async |backend| backend.list(&args.wanted).await).await?;
+    let (items, next) = Backend::with(&place, async |backend| backend.list(&args.wanted.query()).await).await?;
     let next = next.map(|cursor| cursor.to_string());
     out.result(&serde_json::json!({ "items": items, "next": next }), || {
         if items.is_empty() && next.is_none() {
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
 }
 
 /// Returns the cells of a grant, cut so that the row fits a screen.
-fn row(grant: &GrantBody) -> Vec<String> {
+fn row(grant: &StatusBody) -> Vec<String> {
     let held = if grant.held { ", held" } else { "" };
     let generation = grant.generation.to_string();
     vec![

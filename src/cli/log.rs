@@ -8,7 +8,7 @@ use std::{
 use token_supervisor::config::{Log, LogFormat};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use super::{Failure, show::colours_wanted};
+use super::{CliFailure, show::colours_wanted};
 
 /// Starts the log of a command. Without `--verbose` only the audit lines of changes on the store are written. With `json`,
 /// stderr is for the JSON object of an error alone.
@@ -58,7 +58,7 @@ impl io::Write for AuditLog {
 ///
 /// # Errors
 /// `RUST_LOG` is not a valid filter: better an error now than a missing log when it is needed.
-pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
+pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), CliFailure> {
     let unless_said = match verbose {
         0 => "token_supervisor=info,audit=info",
         1 => "token_supervisor=debug,audit=info",
@@ -68,7 +68,10 @@ pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), Failure> {
     let filter = match said {
         None => EnvFilter::new(unless_said),
         Some(_) => EnvFilter::try_from_default_env().map_err(|error| {
-            Failure::usage(format!("RUST_LOG is invalid: {error}"), format!("unset it, or set it as in {unless_said}"))
+            CliFailure::usage(
+                format!("RUST_LOG is invalid: {error}"),
+                format!("unset it, or set it as in {unless_said}"),
+            )
         })?,
     };
     write(filter, log.format);

@@ -2,21 +2,21 @@
 
 use serde_json::json;
 
-use super::{Exit, Failure, Out, args::Source};
+use super::{CliFailure, Exit, Out, args::SourceArgs};
 
 /// Update the store's schema.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor migrate --check\n  \
     token-supervisor migrate --config /etc/token-supervisor/config.toml")]
-pub(crate) struct Args {
+pub(crate) struct MigrateArgs {
     /// Only list pending migrations; exit code 1 if there are any
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
-pub(crate) fn run(args: &Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &MigrateArgs, out: Out) -> Result<Exit, CliFailure> {
     let config = args.source.load()?;
     let pending = config.pending_migrations()?;
     if !args.check && !pending.is_empty() {

@@ -1,7 +1,7 @@
 //! All commands but the demo.
 //!
 //! A command is a module with its arguments (a clap struct whose help ends with two examples) and a `run` that resolves to
-//! an [`Exit`] or a [`Failure`]. Commands share [`exit`] (exit codes and errors), [`args`] (common arguments), [`backend`]
+//! an [`Exit`] or a [`CliFailure`]. Commands share [`exit`] (exit codes and errors), [`args`] (common arguments), [`backend`]
 //! (the store or the server they work on), [`body`] (results) and [`show`] (how results are printed).
 //!
 //! Invariant: no output contains a secret, except those that print it on request: `apikey new` and `token`.
@@ -29,6 +29,6 @@ pub(crate) mod verbs;
 pub(crate) mod why;
 
 pub(crate) use self::{
-    exit::{Exit, Failure, quoted},
+    exit::{CliFailure, Exit, quoted},
     show::{Out, coloured},
 };

@@ -18,8 +18,8 @@ use token_supervisor::{
 
 use self::listen::{Listeners, Serving};
 use super::{
-    Exit, Failure, Out,
-    args::Source,
+    CliFailure, Exit, Out,
+    args::SourceArgs,
     backend::DRAIN,
     log,
     signals::{Hangup, Signals, interrupted},
@@ -34,20 +34,20 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor serve\n  \
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
-pub(crate) struct Args {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
-    source: Source,
+    source: SourceArgs,
 }
 
 /// How often the files that settings are read from are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit, CliFailure> {
     let (mut signals, mut hangup) = (Signals::listen()?, Hangup::listen()?);
     let mut reloader = args.source.reloader()?;
     let config = reloader.config();
     if let Some(bind) = config.server().unguarded() {
-        return Err(Failure::usage(
+        return Err(CliFailure::usage(
             format!("server.api_key is not set: {bind} is not served without an API key"),
             "run token-supervisor apikey new NAME --scope token, and add the section it prints to the configuration",
         ));
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: &Args, verbose: u8, out: Out) -> Result<Exit, Fail
     tracing::info!("stopping: finishing open requests and refreshes in flight");
     let ended = tokio::select! {
         ended = stop(serving, &supervisor) => ended,
-        again = signals.next() => Err(Failure::new(
+        again = signals.next() => Err(CliFailure::new(
             Exit::Interrupted(again),
             "stopped before all requests and refreshes were finished",
             "start the server again: it finds refreshes in flight in the journal, or marks them as in doubt",
@@ -113,14 +113,14 @@ async fn reloading(
 
 /// Stops HTTP first, because open requests may wait for a refresh, then the supervisor. Socket files are removed before
 /// the store is closed: the process that opens the store next creates its own.
-async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Failure> {
+async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, CliFailure> {
     let stopped = serving.stop().await;
     let ended = supervisor.shutdown(DRAIN).await;
     stopped?;
     if ended.abandoned == 0 {
         return Ok(Exit::Done);
     }
-    Err(Failure::new(
+    Err(CliFailure::new(
         Exit::Failed,
         format!("{} refreshes were abandoned: the provider did not respond", ended.abandoned),
         "start the server again: it marks them as in doubt and settles them",

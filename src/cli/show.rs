@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::Failure;
+use super::CliFailure;
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ impl Out {
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub(crate) fn result(self, json: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(crate) fn result(self, json: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), CliFailure> {
         if self.json {
             let json = serde_json::to_string(json).expect("results serialize to JSON");
             self.text(&(json + "\n"))
@@ -31,7 +31,7 @@ impl Out {
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn text(self, text: &str) -> Result<(), CliFailure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

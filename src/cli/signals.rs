@@ -1,6 +1,6 @@
 //! Signals: SIGINT (Ctrl-C) and SIGTERM stop the program, SIGHUP reloads the configuration.
 
-use super::{Exit, Failure};
+use super::{CliFailure, Exit};
 
 /// The signals that stop the program.
 pub(crate) struct Signals {
@@ -20,10 +20,10 @@ pub(super) struct Hangup {
 mod unix {
     use tokio::signal::unix::{SignalKind, signal};
 
-    use super::{Failure, Hangup, Signals};
+    use super::{CliFailure, Hangup, Signals};
 
     impl Signals {
-        pub(crate) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, CliFailure> {
             Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
 
@@ -37,7 +37,7 @@ mod unix {
     }
 
     impl Hangup {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(in super::super) fn listen() -> Result<Self, CliFailure> {
             Ok(Self { signal: signal(SignalKind::hangup())? })
         }
 
@@ -51,10 +51,10 @@ mod unix {
 
 #[cfg(not(unix))]
 mod elsewhere {
-    use super::{Failure, Hangup, Signals};
+    use super::{CliFailure, Hangup, Signals};
 
     impl Signals {
-        pub(crate) fn listen() -> Result<Self, Failure> {
+        pub(crate) fn listen() -> Result<Self, CliFailure> {
             Ok(Self {})
         }
 
@@ -68,7 +68,7 @@ mod elsewhere {
     }
 
     impl Hangup {
-        pub(in super::super) fn listen() -> Result<Self, Failure> {
+        pub(in super::super) fn listen() -> Result<Self, CliFailure> {
             Ok(Self {})
         }
 
@@ -79,8 +79,8 @@ mod elsewhere {
 }
 
 /// The failure of a command that a signal interrupted.
-pub(super) fn interrupted(signal: u8) -> Failure {
-    Failure::new(
+pub(super) fn interrupted(signal: u8) -> CliFailure {
+    CliFailure::new(
         Exit::Interrupted(signal),
         "interrupted",
         "run the command again: a refresh in flight was stored, or is in doubt",

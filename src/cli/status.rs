@@ -4,13 +4,16 @@ use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
-use token_supervisor::State;
+use token_supervisor::{
+    State,
+    api::{GrantQuery, StatusBody},
+};
 
 use super::{
-    Exit, Failure, Out,
-    args::{Target, Wanted, key},
-    backend::{Backend, Health, Verb},
-    body::GrantBody,
+    CliFailure, Exit, Out,
+    args::{TargetArgs, key},
+    backend::{Backend, PlaceHealth, Verb},
+    body::StatusWords as _,
     coloured,
     show::{cut, table, visible},
     time::{self, rough, to_the_second},
@@ -21,7 +24,7 @@ use super::{
 /// Never prints a token. Exit code 5 if the grant is not connected.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor status\n  token-supervisor status github alice --json")]
-pub(crate) struct Args {
+pub(crate) struct StatusArgs {
     /// Identity provider, by its name in the configuration [default: all]
     #[arg(requires = "user")]
     idp: Option<String>,
@@ -31,24 +34,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     account: String,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     match (&args.idp, &args.user) {
         (Some(idp), Some(user)) => one(&args, idp, user, out).await,
         _ => all(&args, out).await,
     }
 }
 
-async fn one(args: &Args, idp: &str, user: &str, out: Out) -> Result<Exit, Failure> {
+async fn one(args: &StatusArgs, idp: &str, user: &str, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (key(idp, user, &args.account)?, args.target.place()?);
-    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?;
+    let body = Backend::with(&place, async |backend| backend.on(&key, Verb::Status).await).await?.status;
     out.result(&body, || body.in_words())?;
     Ok(Exit::Done)
 }
 
-async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
+async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     let place = args.target.place()?;
     let (health, summary) =
         Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend).await?))).await?;
@@ -62,7 +65,7 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
     out.result(&json, || {
         let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
         let mut rows = vec![names.map(str::to_owned).to_vec()];
-        rows.extend(summary.iter().map(Summary::row));
+        rows.extend(summary.iter().map(IdpSummary::row));
         head(&health)
             + &table(&rows)
             + &summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect::<String>()
@@ -70,7 +73,7 @@ async fn all(args: &Args, out: Out) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn head(health: &Health) -> String {
+fn head(health: &PlaceHealth) -> String {
     let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
     let journal = health.journal_pending.map_or_else(|| "pending".to_owned(), |pending| pending.to_string());
     let degraded = match health.degraded.as_slice() {
@@ -82,7 +85,7 @@ fn head(health: &Health) -> String {
 
 /// The state of an identity provider and the number of its grants in each state.
 #[derive(Debug, Default, Serialize)]
-struct Summary {
+struct IdpSummary {
     idp: String,
     configured: bool,
     grants: u64,
@@ -101,36 +104,37 @@ struct Summary {
 }
 
 /// Summarizes the providers in the order of their names, including those that have grants but are not configured.
-async fn summary(backend: &Backend) -> Result<Vec<Summary>, Failure> {
-    let mut all: BTreeMap<String, Summary> = BTreeMap::new();
+async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, CliFailure> {
+    let mut all: BTreeMap<String, IdpSummary> = BTreeMap::new();
     for idp in backend.idps().await? {
-        let summary = Summary {
+        let summary = IdpSummary {
             idp: idp.idp.clone(),
             configured: true,
             paused: idp.paused,
             paused_until: idp.paused_until,
             held_reason: idp.held_reason,
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         all.insert(idp.idp, summary);
     }
-    let (mut after, now) = (None, time::now());
+    // All but the disconnected ones, in the largest pages.
+    let (mut query, now) = (GrantQuery { limit: Some(1_000), ..GrantQuery::default() }, time::now());
     loop {
-        let (grants, next) = backend.list(&Wanted::all(after)).await?;
+        let (grants, next) = backend.list(&query).await?;
         for grant in grants {
             let summary = all.entry(grant.idp.clone()).or_default();
             summary.idp.clone_from(&grant.idp);
             summary.count(&grant, now);
         }
         match next {
-            Some(_) => after = next,
+            Some(_) => query.after = next,
             None => return Ok(all.into_values().collect()),
         }
     }
 }
 
-impl Summary {
-    fn count(&mut self, grant: &GrantBody, now: SystemTime) {
+impl IdpSummary {
+    fn count(&mut self, grant: &StatusBody, now: SystemTime) {
         self.grants += 1;
         self.held_grants += u64::from(grant.held);
         *match grant.state {
@@ -139,7 +143,7 @@ impl Summary {
             State::ReconnectRequired => &mut self.reconnect_required,
             _ => &mut self.fresh,
         } += 1;
-        let hindered = grant.is_hindered() || self.held_reason.is_some();
+        let hindered = grant.is_hindered() || self.held_reason.is_some() || !self.configured;
         if let Some(end) = grant.expires_at.filter(|end| hindered && *end > now) {
             self.first_impact_at = Some(self.first_impact_at.map_or(end, |first| first.min(end)));
         }
@@ -194,25 +198,25 @@ mod tests {
     fn each_problem_has_a_next_step() {
         let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (idp, configured) = ("a-name-of-16-char".to_owned(), true);
-        let held = Summary {
+        let held = IdpSummary {
             idp: idp.clone(),
             configured,
             held_reason: Some("their incident of today".to_owned()),
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         assert_eq!(
             (&*held.health(), held.next_steps("").concat()),
             ("HELD their incident of…", format!("next: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
-        let paused = Summary {
+        let paused = IdpSummary {
             idp,
             configured,
             paused,
             paused_until: Some(until),
             in_doubt: 1,
             held_grants: 1,
-            ..Summary::default()
+            ..IdpSummary::default()
         };
         assert_eq!(paused.health(), "PAUSED client_unknown");
         let expected = "\

@@ -13,7 +13,7 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
 pub(super) mod optional {
     use std::time::SystemTime;
 
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use serde::{Serialize as _, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde hands it over like this")]
     pub(in super::super) fn serialize<S: Serializer>(
@@ -21,13 +21,6 @@ pub(super) mod optional {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         time.map(super::rfc3339).serialize(serializer)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<SystemTime>, D::Error> {
-        let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| super::parse(&text)).transpose().map_err(serde::de::Error::custom)
     }
 }
 

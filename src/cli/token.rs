@@ -5,14 +5,14 @@ mod file;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
+use token_supervisor::api::TokenBody;
 use zeroize::Zeroizing;
 
 use self::file::TokenFile;
 use super::{
-    Exit, Failure, Out,
-    args::{Target, Which},
+    CliFailure, Exit, Out,
+    args::{KeyArgs, TargetArgs},
     backend::Backend,
-    body::TokenBody,
     exit::quoted,
     show::note,
 };
@@ -25,9 +25,9 @@ use super::{
     after_help = "Examples:\n  curl -H \"$(token-supervisor token github alice --format header)\" https://api.github.com/user\n  \
     token-supervisor token gitlab alice --file /run/app/gitlab-token --watch"
 )]
-pub(crate) struct Args {
+pub(crate) struct TokenArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// Output format [default: plain]
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "file")]
     watch: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +67,7 @@ enum Format {
     Netrc,
 }
 
-pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: TokenArgs, out: Out) -> Result<Exit, CliFailure> {
     let (key, place) = (args.which.key()?, args.target.place()?);
     let format = match (args.format, out.json) {
         (Some(format), _) if args.file.is_some() => format,
@@ -76,12 +76,12 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
         (None | Some(Format::Json), _) => Format::Json,
         (Some(format), false) => format,
         (Some(_), true) => {
-            return Err(Failure::usage("--json and --format cannot be combined", "use one of them"));
+            return Err(CliFailure::usage("--json and --format cannot be combined", "use one of them"));
         }
     };
     let word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !args.machine.as_deref().is_none_or(word) || !word(&args.login) {
-        return Err(Failure::usage(
+        return Err(CliFailure::usage(
             "--machine and --login must not be empty or have spaces",
             "write them as in --machine gitlab.com --login oauth2",
         ));
@@ -106,7 +106,7 @@ pub(crate) async fn run(args: Args, out: Out) -> Result<Exit, Failure> {
     });
     match ended.await {
         // `--watch` runs until it is stopped, so a signal is its normal end.
-        Err(Failure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
+        Err(CliFailure { exit: Exit::Interrupted(_), .. }) if args.watch => Ok(Exit::Done),
         ended => ended.map(|()| Exit::Done),
     }
 }

@@ -1,12 +1,15 @@
 //! The commands that change a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
-use token_supervisor::{State, TokenKey};
+use token_supervisor::{
+    Code, State, TokenKey,
+    api::{IdpBody, StatusBody},
+};
 
 use super::{
-    Exit, Failure, Out,
-    args::{Target, Which, key},
+    CliFailure, Exit, Out,
+    args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Verb},
-    body::{GrantBody, IdpBody, Revocation},
+    body::{Revocation, StatusWords as _, VerbResult},
     exit::named,
 };
 
@@ -16,11 +19,11 @@ use super::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor refresh github alice\n  \
     token-supervisor refresh github alice --account work --json")]
-pub(crate) struct Refresh {
+pub(crate) struct RefreshArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Put a grant, or all grants of a provider, on hold: nothing is sent to the provider.
@@ -29,24 +32,24 @@ pub(crate) struct Refresh {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor hold github alice --reason \"moving to the new client\"\n  \
     token-supervisor hold github --reason \"provider incident\"")]
-pub(crate) struct Hold {
+pub(crate) struct HoldArgs {
     #[command(flatten)]
     what: OneOrAll,
     /// Reason, shown to everyone who meets the hold
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Release a grant, or a provider, from its hold: due refreshes start immediately.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor release github alice\n  token-supervisor release github")]
-pub(crate) struct Release {
+pub(crate) struct ReleaseArgs {
     #[command(flatten)]
     what: OneOrAll,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// A grant, or all grants of an identity provider.
@@ -67,41 +70,41 @@ struct OneOrAll {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor disconnect github alice\n  \
     token-supervisor disconnect github alice --revoke --json")]
-pub(crate) struct Disconnect {
+pub(crate) struct DisconnectArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     /// Also revoke the tokens at the identity provider; cannot be undone
     #[arg(long)]
     revoke: bool,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Undo a disconnect, if no token of the grant was revoked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor restore github alice\n  \
     token-supervisor restore github alice --account work --json")]
-pub(crate) struct Restore {
+pub(crate) struct RestoreArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
 /// Delete a disconnected grant from the store; cannot be undone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor purge github alice\n  \
     token-supervisor purge github alice --account work --json")]
-pub(crate) struct Purge {
+pub(crate) struct PurgeArgs {
     #[command(flatten)]
-    which: Which,
+    which: KeyArgs,
     #[command(flatten)]
-    target: Target,
+    target: TargetArgs,
 }
 
-impl Refresh {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |body: &GrantBody| match body.refreshed {
+impl RefreshArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
+        let head = |body: &VerbResult| match body.refreshed {
             Some(false) => "Not refreshed: the grant was refreshed a moment ago (token-supervisor why just_refreshed).",
             _ => "Refreshed.",
         };
@@ -109,15 +112,15 @@ impl Refresh {
     }
 }
 
-impl Hold {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl HoldArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let reason = Some(self.reason.as_str());
         self.what.hold(&self.target, reason, Verb::Hold(self.reason.clone()), out, |_| "On hold.").await
     }
 }
 
-impl Release {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl ReleaseArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |before: bool| if before { "Released." } else { "Nothing to release: not on hold." };
         self.what.hold(&self.target, None, Verb::Release, out, head).await
     }
@@ -126,12 +129,12 @@ impl Release {
 impl OneOrAll {
     async fn hold(
         &self,
-        target: &Target,
+        target: &TargetArgs,
         reason: Option<&str>,
         verb: Verb,
         out: Out,
         head: impl Fn(bool) -> &'static str,
-    ) -> Result<Exit, Failure> {
+    ) -> Result<Exit, CliFailure> {
         let Some(user) = &self.user else {
             let place = target.place()?;
             let done = Backend::with(&place, async |backend| {
@@ -151,9 +154,9 @@ impl OneOrAll {
     }
 }
 
-impl Disconnect {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
-        let head = |body: &GrantBody| match body.revocation {
+impl DisconnectArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
+        let head = |body: &VerbResult| match body.revocation {
             None => "Disconnected.",
             Some(Revocation::Done) => "Disconnected. The tokens are revoked.",
             Some(Revocation::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
@@ -165,20 +168,20 @@ impl Disconnect {
     }
 }
 
-impl Restore {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl RestoreArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |before: bool| if before { "Restored." } else { "Nothing to restore: not disconnected." };
-        let was = |before: &GrantBody| before.state == State::Revoked;
+        let was = |before: &StatusBody| before.state == State::Revoked;
         with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
 }
 
-impl Purge {
-    pub(crate) async fn run(self, out: Out) -> Result<Exit, Failure> {
+impl PurgeArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let key = self.which.key()?;
         let purged = carry_out(&key, &self.target, Verb::Purge, out, |_| "Purged.").await;
         purged.map_err(|failure| match failure.code() {
-            Some("invalid_request") => {
+            Some(Code::InvalidRequest) => {
                 failure.then(format!("token-supervisor disconnect {}, then run purge again", named(&key)))
             }
             _ => failure,
@@ -190,31 +193,31 @@ impl Purge {
 /// state, it is assumed to have been.
 async fn with_before(
     key: &TokenKey,
-    target: &Target,
+    target: &TargetArgs,
     verb: Verb,
     out: Out,
-    was: impl Fn(&GrantBody) -> bool,
+    was: impl Fn(&StatusBody) -> bool,
     head: impl Fn(bool) -> &'static str,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, CliFailure> {
     let place = target.place()?;
     let done = Backend::with(&place, async |backend| {
         let before = backend.on(key, Verb::Status).await.ok();
-        Ok((before.as_ref().is_none_or(&was), backend.on(key, verb).await?))
+        Ok((before.as_ref().is_none_or(|before| was(&before.status)), backend.on(key, verb).await?))
     });
     let (before, body) = done.await?;
-    out.result(&body, || format!("{}\n{}", head(before), body.in_words()))?;
+    out.result(&body, || format!("{}\n{}", head(before), body.status.in_words()))?;
     Ok(Exit::Done)
 }
 
 async fn carry_out(
     key: &TokenKey,
-    target: &Target,
+    target: &TargetArgs,
     verb: Verb,
     out: Out,
-    head: impl Fn(&GrantBody) -> &'static str,
-) -> Result<Exit, Failure> {
+    head: impl Fn(&VerbResult) -> &'static str,
+) -> Result<Exit, CliFailure> {
     let place = target.place()?;
     let body = Backend::with(&place, async |backend| backend.on(key, verb).await).await?;
-    out.result(&body, || format!("{}\n{}", head(&body), body.in_words()))?;
+    out.result(&body, || format!("{}\n{}", head(&body), body.status.in_words()))?;
     Ok(Exit::Done)
 }

@@ -32,7 +32,7 @@ use self::{
     verdict::{Compared, Summary},
     world::World,
 };
-use crate::{Exit, Failure, cli::signals::Signals};
+use crate::{CliFailure, Exit, cli::signals::Signals};
 
 /// Shows the supervisor under load, against simulated identity providers that misbehave.
 ///
@@ -67,7 +67,7 @@ pub(crate) struct Args {
 /// How long everything may take to become quiet once the faults are over.
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
-pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, CliFailure> {
     load::count_injected_panics();
     let (tell, interrupted) = watch::channel(false);
     let mut signals = Signals::listen()?;
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, F
     };
     tokio::select! {
         ended = show_all(args, json, verbose, interrupted) => ended,
-        signal = twice => Err(Failure::new(
+        signal = twice => Err(CliFailure::new(
             Exit::Interrupted(signal),
             "interrupted before the summary was there",
             "press Ctrl-C once and give it a few seconds",
@@ -88,7 +88,12 @@ pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, F
     }
 }
 
-async fn show_all(args: Args, json: bool, verbose: bool, interrupted: watch::Receiver<bool>) -> Result<Exit, Failure> {
+async fn show_all(
+    args: Args,
+    json: bool,
+    verbose: bool,
+    interrupted: watch::Receiver<bool>,
+) -> Result<Exit, CliFailure> {
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
     let listener = served::listen(args.port)?;
     let world = Arc::new(World::start(&args, seed).await?);

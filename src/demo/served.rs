@@ -14,7 +14,7 @@ use token_supervisor::{
 
 use super::world::World;
 use crate::{
-    Exit, Failure,
+    CliFailure, Exit,
     cli::{apikey::Key, quoted},
 };
 
@@ -28,18 +28,18 @@ pub(super) struct Served {
 }
 
 /// Takes the port, before anything else is started. 0: one that is free.
-pub(super) fn listen(port: u16) -> Result<TcpListener, Failure> {
+pub(super) fn listen(port: u16) -> Result<TcpListener, CliFailure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => format!("port {port} of 127.0.0.1 is in use by another program"),
             _ => format!("port {port} of 127.0.0.1 cannot be had: {error}"),
         };
-        Failure::new(Exit::Failed, text, "name another one, or leave out --port for one that is free")
+        CliFailure::new(Exit::Failed, text, "name another one, or leave out --port for one that is free")
     })
 }
 
 impl Served {
-    pub(super) fn start(listener: TcpListener, world: &World) -> Result<Self, Failure> {
+    pub(super) fn start(listener: TcpListener, world: &World) -> Result<Self, CliFailure> {
         let key = Key::new()?;
         let key_file = write(&key, world.folder.path())?;
         let scopes = [Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics];
@@ -67,7 +67,7 @@ impl Served {
     }
 
     /// Answers what was asked, and no more.
-    pub(super) async fn stop(self) -> Result<(), Failure> {
+    pub(super) async fn stop(self) -> Result<(), CliFailure> {
         Ok(self.server.stop().await?)
     }
 }

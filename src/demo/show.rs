@@ -20,7 +20,7 @@ use super::{
     words::{folded, grouped, listed, per_second},
     world::World,
 };
-use crate::{Failure, cli::coloured};
+use crate::{CliFailure, cli::coloured};
 
 pub(super) struct Show {
     json: bool,
@@ -131,7 +131,7 @@ impl Show {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(super) fn summary(&self, summary: &Summary) -> Result<(), Failure> {
+    pub(super) fn summary(&self, summary: &Summary) -> Result<(), CliFailure> {
         let text = if self.json {
             format!("{}\n", serde_json::to_string(summary).expect("plain structs have a JSON form"))
         } else {

@@ -15,7 +15,7 @@ use token_supervisor::{
 };
 
 use super::Args;
-use crate::{Exit, Failure};
+use crate::{CliFailure, Exit};
 
 /// Everything that exists while the demo runs.
 pub(super) struct World {
@@ -50,7 +50,7 @@ pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAIRS_PER_SECOND: u32 = 100;
 
 impl World {
-    pub(super) async fn start(args: &Args, seed: u64) -> Result<Self, Failure> {
+    pub(super) async fn start(args: &Args, seed: u64) -> Result<Self, CliFailure> {
         let life = Duration::from_secs(u64::from(args.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
         let (folder, store) = place(args)?;
         let keyring = Keyring::generate();
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// Connects every pair, a few at a time.
-    pub(super) async fn connect(&self) -> Result<(), Failure> {
+    pub(super) async fn connect(&self) -> Result<(), CliFailure> {
         let connects = self.pairs.iter().map(|pair| async {
             let grant = pair.sim.consent(pair.key.user());
             self.supervisor.connect(&pair.key, grant).await
@@ -77,7 +77,7 @@ impl World {
         let mut connects = stream::iter(connects).buffer_unordered(16);
         while let Some(connected) = connects.next().await {
             connected.map_err(|error| {
-                Failure::new(
+                CliFailure::new(
                     Exit::Failed,
                     format!("a grant could not be connected: {error}"),
                     "run it again with -v to see why",
@@ -123,14 +123,14 @@ pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> V
 }
 
 /// Where to store. An existing file may be somebody's real store: it is left alone.
-fn place(args: &Args) -> Result<(TempDir, PathBuf), Failure> {
+fn place(args: &Args) -> Result<(TempDir, PathBuf), CliFailure> {
     let folder = tempfile::Builder::new().prefix("ts-demo-").tempdir()?;
     let Some(path) = &args.db else {
         let store = folder.path().join("tokens.db");
         return Ok((folder, store));
     };
     if path.exists() {
-        return Err(Failure::new(
+        return Err(CliFailure::new(
             Exit::Failed,
             format!("{} exists, and the demo does not touch an existing store", path.display()),
             "name a file that does not exist yet, or leave out --db for a temporary one",
@@ -139,10 +139,10 @@ fn place(args: &Args) -> Result<(TempDir, PathBuf), Failure> {
     Ok((folder, path.clone()))
 }
 
-fn unstarted(error: Error) -> Failure {
+fn unstarted(error: Error) -> CliFailure {
     let exit = if matches!(error, Error::Configuration(_)) { Exit::Usage } else { Exit::Failed };
     let next = "name a place that can be written, as --db sqlite://PATH, or leave out --db for a temporary one";
-    Failure::new(exit, error.to_string(), next)
+    CliFailure::new(exit, error.to_string(), next)
 }
 
 /// All four kinds: what a second use of a refresh token does.

@@ -29,13 +29,14 @@ use url::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    outcome::{INCOMPLETE, IdpFailure, LONGEST_RETRY_AFTER, Outcome, RawResponse, classify, classify_revocation},
+    outcome::{IdpFailure, LONGEST_RETRY_AFTER, Outcome, RawResponse, classify, classify_revocation},
     patience,
     provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
     rule::Meaning,
 };
 use crate::{
     clock::Clock,
+    code::EvidenceCode,
     model::{Evidence, RefreshToken, WallTime},
 };
 
@@ -98,7 +99,7 @@ impl Client {
     /// # Errors
     /// Why the token may not have been revoked. Repeating is harmless.
     pub(crate) async fn revoke(&self, idp: &Idp, credentials: usize, token: &RefreshToken) -> Result<(), IdpFailure> {
-        let Some(url) = &idp.revocation_url else { return Err(IdpFailure::ours("no_revocation_url")) };
+        let Some(url) = &idp.revocation_url else { return Err(IdpFailure::ours(EvidenceCode::NoRevocationUrl)) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, credentials, url, own);
         let (response, _) = self
@@ -121,9 +122,9 @@ impl Client {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
             }
-            Err(error) if error.is_connect() => Err(Evidence::ours("connect_failed")),
-            Err(error) if error.is_timeout() => Err(Evidence::ours("timeout")),
-            Err(_) => Err(Evidence::ours("connection_lost")),
+            Err(error) if error.is_connect() => Err(Evidence::ours(EvidenceCode::ConnectFailed)),
+            Err(error) if error.is_timeout() => Err(Evidence::ours(EvidenceCode::Timeout)),
+            Err(_) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
         }
     }
 
@@ -162,19 +163,19 @@ impl Client {
         idp: &Idp,
         request: RequestBuilder,
         patience: Duration,
-    ) -> Result<(RawResponse, Option<&'static str>), NoResponse> {
+    ) -> Result<(RawResponse, Option<EvidenceCode>), NoResponse> {
         let (http, request) = request.build_split();
         let unsent = |code| NoResponse::Unsent(IdpFailure::ours(code));
-        let request = request.map_err(|_| unsent("bad_request"))?;
+        let request = request.map_err(|_| unsent(EvidenceCode::BadRequest))?;
         let mut patience = pin!(patience::run_out(patience));
         let mut response = select! {
             biased;
             response = http.execute(request) => response.map_err(|error| match () {
                 // Name resolution, connection or TLS failed: no byte of the request was written.
-                () if error.is_connect() => unsent("connect_failed"),
-                () => NoResponse::InDoubt(IdpFailure::ours("connection_lost")),
+                () if error.is_connect() => unsent(EvidenceCode::ConnectFailed),
+                () => NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::ConnectionLost)),
             })?,
-            () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours("timeout"))),
+            () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::Timeout))),
         };
         let (body, cut) = read(&mut response, patience).await;
         let head = Head {
@@ -226,7 +227,7 @@ impl Head<'_> {
 }
 
 /// Decides the outcome of the response to a request with `secret`, and removes `secret` from it.
-fn interpret(idp: &Idp, response: &RawResponse, cut: Option<&str>, secret: &str) -> Outcome {
+fn interpret(idp: &Idp, response: &RawResponse, cut: Option<EvidenceCode>, secret: &str) -> Outcome {
     let mut outcome = with_reason(classify(idp, response), cut);
     if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
         failure.remove_echoes(secret);
@@ -253,7 +254,7 @@ pub(crate) fn outcome_of(
     }
     let head = Head { status, http2, headers: &map };
     let response = head.with_body(idp, Zeroizing::new(body.to_vec()), !cut, WallTime(1_800_000_000_000));
-    interpret(idp, &response, cut.then_some("timeout"), secret)
+    interpret(idp, &response, cut.then_some(EvidenceCode::Timeout), secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -283,7 +284,7 @@ enum NoResponse {
 }
 
 impl IdpFailure {
-    fn ours(code: &str) -> Self {
+    fn ours(code: EvidenceCode) -> Self {
         Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
     }
 
@@ -293,7 +294,7 @@ impl IdpFailure {
             |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
         let Evidence { code, detail, status, request_id } = &mut self.evidence;
         if echoes(code) {
-            *code = status.map_or_else(|| "unknown".to_owned(), |status| format!("http_{status}"));
+            *code = status.map_or_else(|| EvidenceCode::Unknown.to_string(), |status| format!("http_{status}"));
         }
         detail.take_if(|text| echoes(text));
         request_id.take_if(|text| echoes(text));
@@ -301,11 +302,11 @@ impl IdpFailure {
 }
 
 /// Replaces the code of an incomplete response by the known reason.
-fn with_reason(mut outcome: Outcome, cut: Option<&str>) -> Outcome {
+fn with_reason(mut outcome: Outcome, cut: Option<EvidenceCode>) -> Outcome {
     if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
-        && failure.evidence.code == INCOMPLETE
+        && failure.evidence.code == EvidenceCode::IncompleteAnswer.as_str()
     {
-        failure.evidence.code = reason.to_owned();
+        failure.evidence.code = reason.to_string();
     }
     outcome
 }
@@ -326,7 +327,7 @@ fn basic(client_id: &str, secret: &str) -> HeaderValue {
 async fn read(
     response: &mut Response,
     mut patience: Pin<&mut impl Future<Output = ()>>,
-) -> (Zeroizing<Vec<u8>>, Option<&'static str>) {
+) -> (Zeroizing<Vec<u8>>, Option<EvidenceCode>) {
     let announced = response.content_length();
     let size = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(16 * 1024);
     let mut body = Zeroizing::new(Vec::with_capacity(size.min(LARGEST_BODY)));
@@ -334,15 +335,19 @@ async fn read(
         let chunk = select! {
             biased;
             chunk = response.chunk() => chunk,
-            () = &mut patience => return (body, Some("timeout")),
+            () = &mut patience => return (body, Some(EvidenceCode::Timeout)),
         };
         match chunk {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => return (body, Some("answer_too_large")),
+            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_BODY => {
+                return (body, Some(EvidenceCode::AnswerTooLarge));
+            }
             Ok(Some(chunk)) => append(&mut body, &chunk),
             // hyper reports no error for an HTTP/2 stream that was reset with NO_ERROR, at any byte.
-            Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => return (body, Some(INCOMPLETE)),
+            Ok(None) if announced.is_some_and(|length| length != body.len() as u64) => {
+                return (body, Some(EvidenceCode::IncompleteAnswer));
+            }
             Ok(None) => return (body, None),
-            Err(_) => return (body, Some(INCOMPLETE)),
+            Err(_) => return (body, Some(EvidenceCode::IncompleteAnswer)),
         }
     }
 }

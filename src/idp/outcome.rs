@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Cause,
+    code::EvidenceCode,
     model::{AccessToken, Evidence, RefreshToken, WallTime},
 };
 
@@ -93,8 +94,6 @@ pub(crate) struct RawResponse {
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
-pub(super) const INCOMPLETE: &str = "incomplete_answer";
-const UNREADABLE: &str = "unreadable_answer";
 /// The longest wait that a provider may ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
@@ -106,8 +105,8 @@ pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> Outcome {
         408 => Outcome::Unknown(response.status_error()),
         200..=299 | 400..=499 => match response.fields(idp) {
             Ok(fields) => classify_fields(idp, response, fields),
-            Err(UNREADABLE) if response.status >= 400 => Outcome::Unknown(response.status_error()),
-            Err(code) => Outcome::Unknown(response.failure(Meaning::Transient, code)),
+            Err(EvidenceCode::UnreadableAnswer) if response.status >= 400 => Outcome::Unknown(response.status_error()),
+            Err(code) => Outcome::Unknown(response.failure(Meaning::Transient, code.as_str())),
         },
         _ => Outcome::Unknown(response.status_error()),
     }
@@ -115,14 +114,16 @@ pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> Outcome {
 
 /// Decides the outcome of a complete 2xx or 4xx response with fields.
 fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> Outcome {
-    let unknown = |code| Outcome::Unknown(response.failure(Meaning::Transient, code));
+    let unknown = |code: EvidenceCode| Outcome::Unknown(response.failure(Meaning::Transient, code.as_str()));
     let success = response.status < 300;
     let denied = fields.has("ok", "false");
     let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, &fields));
     let error = rule.is_some() || fields.error.is_some();
     let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
     match (fields.access_token.take(), fields.refresh_token.take()) {
-        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => unknown("no_refresh_token"),
+        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => {
+            unknown(EvidenceCode::NoRefreshToken)
+        }
         (Some(access_token), refresh_token) if success && !denied => Outcome::Refreshed(Box::new(TokenResponse {
             access_token,
             refresh_token,
@@ -135,8 +136,8 @@ fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> Out
         })),
         (None, None) if error => classify_error(idp, response, &fields, rule),
         // An error with a token contradicts itself.
-        (Some(_), _) | (_, Some(_)) if error || denied => unknown("contradictory_answer"),
-        _ if success => unknown("no_access_token"),
+        (Some(_), _) | (_, Some(_)) if error || denied => unknown(EvidenceCode::ContradictoryAnswer),
+        _ if success => unknown(EvidenceCode::NoAccessToken),
         _ => Outcome::Unknown(response.status_error()),
     }
 }
@@ -169,15 +170,15 @@ pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse) -> Result<(
 
 impl RawResponse {
     /// Returns the fields of a body that is certainly complete, or the code of the reason why there are none.
-    fn fields(&self, idp: &Idp) -> Result<Fields, &'static str> {
+    fn fields(&self, idp: &Idp) -> Result<Fields, EvidenceCode> {
         if !self.complete {
-            return Err(INCOMPLETE);
+            return Err(EvidenceCode::IncompleteAnswer);
         }
         match decode(self.content_type.as_deref(), &self.body, &idp.response_paths()) {
             Some(fields) if self.framed || fields.json => Ok(fields),
-            None if self.framed => Err(UNREADABLE),
+            None if self.framed => Err(EvidenceCode::UnreadableAnswer),
             // A form that ends with the connection may be cut off.
-            _ => Err(INCOMPLETE),
+            _ => Err(EvidenceCode::IncompleteAnswer),
         }
     }
 

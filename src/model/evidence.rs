@@ -4,9 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Coded;
+
 /// What an identity provider said when it refused a token: for operators, logs and the provider's support. Never
 /// holds a response body or any part of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Evidence {
     /// The OAuth error code or the provider's own code; otherwise one of ours, such as `http_502`, `timeout`,
@@ -24,8 +27,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Creates evidence of our own, for which no provider is the source.
-    pub(crate) fn ours(code: impl Into<String>) -> Self {
+    /// Creates evidence of a finding of this program, for which no provider is the source.
+    pub(crate) fn ours(code: impl Coded) -> Self {
+        Self::of(code.code())
+    }
+
+    /// Creates evidence with the code of a provider or of the application, and nothing else.
+    pub(crate) fn of(code: impl Into<String>) -> Self {
         Self { code: code.into(), detail: None, status: None, request_id: None }
     }
 }
@@ -59,6 +67,6 @@ mod tests {
             request_id: Some("91B2:77AC".to_owned()),
         };
         assert_eq!(all.to_string(), "invalid_grant 50173 (400, request 91B2:77AC)");
-        assert_eq!(Evidence::ours("timeout").to_string(), "timeout");
+        assert_eq!(Evidence::of("timeout").to_string(), "timeout");
     }
 }

@@ -92,7 +92,7 @@ impl Change {
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
             Self::RequireReconnect { reason } => {
-                connect::verdict(row, Evidence::ours(reason), VerdictBy::Application, now)
+                connect::verdict(row, Evidence::of(reason), VerdictBy::Application, now)
             }
             Self::Restore => connect::restore(row, found),
             Self::Hold { reason } => connect::hold(reason, row),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Applied, ChangeReply};
 use crate::{
+    code::EvidenceCode,
     error::Cause,
     model::{Evidence, Generation, Id, Intent, LastError, Row, Sender, StoreTime, Verdict, VerdictBy, WallTime},
 };
@@ -120,7 +121,8 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTim
     if !same || !row.sendable() || row.lease_live(now) {
         return Applied::refused();
     }
-    let verdict = Box::new(Verdict { evidence: Evidence::ours("in_doubt"), since: now, by: VerdictBy::Doubt });
+    let verdict =
+        Box::new(Verdict { evidence: Evidence::ours(EvidenceCode::InDoubt), since: now, by: VerdictBy::Doubt });
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, ChangeReply::Done)
 }

@@ -3,7 +3,10 @@
 //! Transitions are found in the transaction that writes the row, so that exactly one process reports each of them,
 //! whichever processes die meanwhile.
 
-use crate::model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy};
+use crate::{
+    code::EvidenceCode,
+    model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy},
+};
 
 /// A transition of a grant that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub(super) fn transitions(before: Option<&Row>, after: &Row) -> Vec<Transition> 
     }
     if !was.doubted && is.doubted {
         let failure = after.last_error.as_ref().filter(|_| before.last_error != after.last_error);
-        let evidence = failure.map_or_else(|| Evidence::ours("unanswered"), |error| error.evidence.clone());
+        let evidence = failure.map_or_else(|| Evidence::ours(EvidenceCode::Unanswered), |error| error.evidence.clone());
         found.push(Transition::InDoubt { evidence });
     }
     if let (None, Some(error)) = (was.failing, is.failing) {

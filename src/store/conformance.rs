@@ -203,7 +203,7 @@ async fn every_column_is_read_back_after_a_restart(place: &mut StorePlace) {
     let claimed = place.done(&key, Change::Claim(claim(3, &beside)), ChangeReply::Done).await;
     let mut end = ending(3, &claimed);
     let cause = crate::error::Cause::IdpThrottled;
-    end.error = Some(crate::protocol::AttemptFault { evidence: Evidence::ours("slow_down"), cause });
+    end.error = Some(crate::protocol::AttemptFault { evidence: Evidence::of("slow_down"), cause });
     end.retry_at = Some(place.wall() + seconds(60));
     let failed = place.done(&key, Change::Close(end), ChangeReply::Done).await;
     assert!(failed.last_error.is_some() && failed.retry_at.is_some() && failed.intent.is_some());

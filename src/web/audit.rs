@@ -1,20 +1,12 @@
 //! The `audit` target: one line for each token that is handed out and each change of a grant, or of all grants at an
 //! identity provider, that is asked for.
 
-use super::call::Call;
+use super::{call::Call, response::Granted};
 use crate::model::{Generation, TokenKey, valid_idp_name};
 
-/// What a granted request came to.
-#[derive(Clone, Copy)]
-pub(super) struct Granted {
-    /// Nothing was handed out: the caller has it.
-    pub(super) unmodified: bool,
-    pub(super) generation: Option<Generation>,
-}
-
-/// Tells who asked for what at which identity provider, of whose grant if it is about one, and what came of it: the
-/// code of the problem, if it is one. What can be no name is not repeated.
-pub(super) fn tell(
+/// Writes the line of one token or change: the caller, the action, the identity provider, the user if there is one, and
+/// the outcome, which is the code of a problem. Invalid names are left out.
+pub(super) fn record(
     call: &Call,
     action: &'static str,
     idp: Option<&str>,
@@ -31,7 +23,7 @@ pub(super) fn tell(
     };
     tracing::info!(
         target: "audit",
-        caller = call.caller().map_or("-", |caller| caller.name()),
+        caller = call.principal().name(),
         action,
         idp = idp.filter(|idp| valid_idp_name(idp)),
         user = user.filter(|user| TokenKey::at("any").user(user).validate().is_ok()).map(|user| match call.api.plain_users {

@@ -1,10 +1,10 @@
-//! One request: who asks, for what, and everything that can be wrong with it before its handler runs.
+//! One request: its caller, its target, and every check before its handler runs.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use actix_web::{
     HttpRequest,
-    http::header::{self, HeaderName},
+    http::header::{self, EntityTag, Header as _, IfNoneMatch},
     web::{Bytes, BytesMut, Payload},
 };
 use futures_util::{
@@ -14,91 +14,106 @@ use futures_util::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    api::{ASKED, Api},
+    Api,
+    endpoint::{Endpoint, PROXIED},
+    parameters::{ParameterValue, QueryParameter, TIMEOUT},
     path,
-    problem::{Problem, Speaks},
-    routes::{Kind, Param, Route, TIMEOUT},
+    principal::Principal,
+    problem::Problem,
 };
 use crate::{
     Error, GetStatus,
-    apikey::ApiKey,
+    api::GrantContext,
     model::{BootTime, TokenKey},
 };
 
-/// A request on its way.
+/// A request that is being checked or carried out.
 pub(super) struct Call {
     pub(super) api: Api,
-    pub(super) route: &'static Route,
+    pub(super) endpoint: &'static Endpoint,
     pub(super) id: String,
-    /// Who asks; of an open route, and on a socket that needs no key, nobody.
-    caller: Option<Arc<ApiKey>>,
+    principal: Principal,
     idp: Option<String>,
     key: Option<TokenKey>,
-    /// What a proxy is asked for follows the path: the query is not the proxy's.
-    pub(super) asked_behind: bool,
+    /// Whether a path that a proxy was asked for follows the endpoint's: then the query is not for us.
+    pub(super) is_proxied: bool,
     query: Vec<(String, String)>,
-    preconditions: Vec<(HeaderName, String)>,
+    /// The values of the query's flags and numbers.
+    values: Vec<(&'static str, ParameterValue)>,
+    if_match: Option<String>,
+    if_none_match: Option<IfNoneMatch>,
     body: Bytes,
-    /// When it had been read, by the boot-time clock.
+    /// When the request had been read, by the boot-time clock.
     began: BootTime,
 }
 
 /// Longer bodies are refused. Two tokens and `extra` of the largest size fit.
 pub(super) const MAX_BODY: usize = 256 * 1024;
-/// Who sends a body more slowly is refused.
+/// A body that takes longer is refused.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
-/// When the server stops, bodies are waited for no longer than this.
+/// Limit for a body once the server stops.
 const LAST_BYTES: Duration = Duration::from_secs(2);
-/// How long callers wait unless they say otherwise.
+/// The deadline of a request that sets none.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a problem waits at most for what else there is to be said.
+/// Limit for adding the state of the grant to a problem.
 const AT_A_GLANCE: Duration = Duration::from_secs(1);
-/// The longest wait that can be asked for.
+/// The longest timeout that a request can set.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 impl Call {
-    pub(super) fn new(api: Api, route: &'static Route, id: &str) -> Self {
-        let (caller, idp, key) = (None, None, None);
-        let (query, preconditions, body) = (Vec::new(), Vec::new(), Bytes::new());
-        let began = api.supervisor.clock().read().boot;
-        Self { api, route, id: id.to_owned(), caller, idp, key, asked_behind: false, query, preconditions, body, began }
+    pub(super) fn new(api: Api, endpoint: &'static Endpoint, id: &str) -> Self {
+        Self {
+            began: api.supervisor.clock().read().boot,
+            api,
+            endpoint,
+            id: id.to_owned(),
+            principal: Principal::Anonymous,
+            idp: None,
+            key: None,
+            is_proxied: false,
+            query: Vec::new(),
+            values: Vec::new(),
+            if_match: None,
+            if_none_match: None,
+            body: Bytes::new(),
+        }
     }
 
-    /// What is wrong comes out in this order, so that nobody learns what their key does not reach.
+    /// Checks the request, in an order in which a caller learns nothing that its key does not reach.
     pub(super) async fn admit(&mut self, request: &HttpRequest, payload: Payload) -> Result<(), Problem> {
-        // For the audit, whoever asks.
+        // Read first: the audit line of a refused request has them.
         let names = self.read_names(request);
-        if !self.route.scopes.is_empty() && !self.api.trusting {
-            let caller = presented(request).and_then(|presented| {
-                self.api.keys.find(presented).ok_or_else(|| Problem::bad_token("this is no API key"))
-            })?;
-            let caller = self.caller.insert(caller);
-            if !caller.has_any(self.route.scopes) {
-                let scopes: Vec<_> = self.route.scopes.iter().map(|scope| scope.as_str()).collect();
+        if self.api.trusting {
+            self.principal = Principal::LocalPeer;
+        } else if !self.endpoint.scopes.is_empty() {
+            let key = self.api.keys.find(presented(request)?);
+            self.principal = Principal::Key(key.ok_or_else(|| Problem::bad_token("this is not a valid API key"))?);
+            if !self.principal.has_any(self.endpoint.scopes) {
+                let scopes: Vec<_> = self.endpoint.scopes.iter().map(|scope| scope.as_str()).collect();
                 return Err(Problem::forbidden(format!("the API key needs the scope {}", scopes.join(" or "))));
             }
         }
         names.map_err(Problem::invalid)?;
-        self.reach()?;
-        self.check_query()?;
+        self.check_reach()?;
+        self.read_query()?;
         self.read_preconditions(request)?;
-        if self.route.changes() {
+        if self.endpoint.changes() {
             self.body = self.read_body(request, payload).await?;
             self.began = self.api.supervisor.clock().read().boot;
         }
         Ok(())
     }
 
-    /// The names in the path, from its end (what is before belongs to the application that we are mounted in), and
-    /// the query, unless it is that of somebody who asks a proxy.
+    /// Reads the names in the path, from its end (its start belongs to the application in which the API is mounted), and
+    /// the query, unless it belongs to a request that a proxy received.
     fn read_names(&mut self, request: &HttpRequest) -> Result<(), &'static str> {
-        let asked = request.match_info().get(ASKED);
-        self.asked_behind = asked.is_some();
+        let asked = request.match_info().get(PROXIED);
+        self.is_proxied = asked.is_some();
         if asked.is_none() {
             self.query = path::parameters(request.query_string())?;
         }
         let behind = asked.map_or(0, |asked| asked.split('/').count());
-        let given = request.path().rsplit('/').skip(behind).zip(self.route.path.rsplit('/'));
+        let given = request.path().rsplit('/').skip(behind).zip(self.endpoint.path.rsplit('/'));
         let segment = |name| given.clone().find(|(_, template)| *template == name).map(|(raw, _)| raw);
         let idp = segment("{idp}").map(path::decode).transpose()?;
         let user = segment("{user}").map(path::user).transpose()?;
@@ -111,80 +126,83 @@ impl Call {
         Ok(())
     }
 
-    /// Whether the caller's key reaches what the path names.
-    fn reach(&self) -> Result<(), Problem> {
+    /// Whether the caller reaches the grant or the identity provider that the path names.
+    fn check_reach(&self) -> Result<(), Problem> {
         if let Some(key) = &self.key {
             return self.may_reach(key);
         }
-        if let Some(idp) = &self.idp {
-            let caller = self.caller.as_ref();
-            if !caller.is_none_or(|caller| caller.reaches_idp(idp) && caller.prefix().is_empty()) {
-                return Err(Problem::forbidden("the API key does not reach all of this identity provider"));
+        match &self.idp {
+            Some(idp) if !self.principal.reaches_all_of(idp) => {
+                Err(Problem::forbidden("the API key does not reach all of this identity provider"))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Whether the caller's key reaches this grant.
+    /// # Errors
+    /// The caller's key does not reach this grant.
     pub(super) fn may_reach(&self, key: &TokenKey) -> Result<(), Problem> {
-        if self.caller.as_ref().is_none_or(|caller| caller.reaches(key)) {
+        if self.principal.reaches(key) {
             Ok(())
         } else {
             Err(Problem::forbidden("the API key does not reach this grant"))
         }
     }
 
-    /// Whether the caller's key is what it was when the request came.
+    /// Whether the caller's key is still valid as it was when the request arrived.
     pub(super) fn is_still_known(&self) -> bool {
-        self.caller().is_none_or(|caller| self.api.keys.has(caller))
+        self.principal.key().is_none_or(|key| self.api.keys.has(key))
     }
 
-    fn check_query(&self) -> Result<(), Problem> {
-        for (index, (name, _)) in self.query.iter().enumerate() {
-            match self.route.query.iter().find(|param| param.name == name) {
-                Some(param) => match param.kind {
-                    Kind::Number(..) => drop(self.number(param)?),
-                    Kind::Flag => drop(self.flag(param)?),
-                    Kind::Text(_) => {}
-                },
-                None => {
-                    let names: Vec<_> = self.route.query.iter().map(|param| param.name).collect();
-                    return Err(Problem::invalid(format!("unknown parameter; known here: {}", names.join(", "))));
-                }
-            }
-            if self.query[..index].iter().any(|(before, _)| before == name) {
+    /// Checks every parameter, and reads the flags and numbers.
+    fn read_query(&mut self) -> Result<(), Problem> {
+        for (name, text) in &self.query {
+            let Some(parameter) = self.endpoint.query.iter().find(|parameter| parameter.name == name) else {
+                let names: Vec<_> = self.endpoint.query.iter().map(|parameter| parameter.name).collect();
+                return Err(Problem::invalid(format!("unknown parameter; known here: {}", names.join(", "))));
+            };
+            let value = parameter.read(text).map_err(Problem::invalid)?;
+            if self.values.iter().any(|(before, _)| before == name) {
                 return Err(Problem::invalid("a parameter is given twice"));
             }
+            self.values.push((parameter.name, value));
         }
         Ok(())
     }
 
-    /// A precondition that cannot be read, or that nobody looks at, must not look as if it held.
+    /// Reads If-Match and If-None-Match. A precondition that cannot be read, or that the endpoint does not check, must
+    /// not look as if it held.
     fn read_preconditions(&mut self, request: &HttpRequest) -> Result<(), Problem> {
         for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
             let mut given = request.headers().get_all(&name);
             let Some(value) = given.next() else { continue };
-            if self.route.preconditions.iter().all(|known| known.name != name) {
-                if self.route.changes() {
+            if self.endpoint.preconditions.iter().all(|known| known.name != name) {
+                if self.endpoint.changes() {
                     return Err(Problem::invalid("this request takes no If-Match or If-None-Match"));
                 }
                 continue;
             }
             let value = value.to_str().ok().filter(|_| given.next().is_none());
             let value = value.ok_or_else(|| Problem::invalid("give If-Match or If-None-Match once, in ASCII"))?;
-            self.preconditions.push((name, value.to_owned()));
+            if name == header::IF_MATCH {
+                self.if_match = Some(value.to_owned());
+            } else {
+                let tags = IfNoneMatch::parse(request);
+                self.if_none_match =
+                    Some(tags.map_err(|_| Problem::invalid("If-None-Match is not a list of entity tags"))?);
+            }
         }
         Ok(())
     }
 
-    /// The problem with what is known of the grant, to a caller whose key reaches it and who has that much time left.
-    pub(super) async fn tell_more(&self, key: &TokenKey, problem: Problem, left: Duration) -> Problem {
+    /// Adds to a problem what is known of the grant, which the caller's key reaches, within the time that is left.
+    pub(super) async fn with_context(&self, key: &TokenKey, problem: Problem, left: Duration) -> Problem {
         let supervisor = &self.api.supervisor;
-        let status = match problem.speaks() {
-            Speaks::NotOfIt => return problem,
-            Speaks::InHaste => None,
-            // Its actor has just answered and knows it by heart.
-            Speaks::AtLength => supervisor.call(GetStatus::new(key).timeout(left.min(AT_A_GLANCE))).await.ok(),
+        let status = match problem.grant_context() {
+            GrantContext::Nothing => return problem,
+            GrantContext::InMemory => None,
+            // The grant's actor has just responded and has the state in memory.
+            GrantContext::Stored => supervisor.call(GetStatus::new(key).timeout(left.min(AT_A_GLANCE))).await.ok(),
         };
         problem.about(status.as_ref(), supervisor.cached(key).as_ref())
     }
@@ -198,7 +216,7 @@ impl Call {
         let mut body = BytesMut::new();
         let reading = async {
             while let Some(chunk) = payload.next().await {
-                let chunk = chunk.map_err(|_| Problem::invalid("the body broke off"))?;
+                let chunk = chunk.map_err(|_| Problem::invalid("the body ended early"))?;
                 if body.len() + chunk.len() > MAX_BODY {
                     return Err(Problem::too_large());
                 }
@@ -239,82 +257,100 @@ impl Call {
         self.key.as_ref()
     }
 
-    /// The identity provider and the user that the request is about, whatever they are, for the audit.
+    /// The identity provider and the user that the request is about, valid or not, for the audit line.
     pub(super) fn about(&self) -> (Option<&str>, Option<&str>) {
         let user = self.key.as_ref().map(TokenKey::user).or_else(|| self.parameter("user"));
         (self.idp.as_deref(), user)
     }
 
-    /// Who asks, for the audit.
-    pub(super) fn caller(&self) -> Option<&ApiKey> {
-        self.caller.as_deref()
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
+    fn value(&self, parameter: &QueryParameter) -> Option<ParameterValue> {
+        self.values.iter().find(|(name, _)| *name == parameter.name).map(|(_, value)| *value)
+    }
+
     /// A parameter that is a number.
-    pub(super) fn number(&self, param: &Param) -> Result<Option<u64>, Problem> {
-        let (Some(text), Kind::Number(least, most)) = (self.parameter(param.name), param.kind) else { return Ok(None) };
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.map(Some).ok_or_else(|| Problem::invalid(format!("{}: {}", param.name, param.about)))
+    pub(super) fn number(&self, parameter: &QueryParameter) -> Option<u64> {
+        match self.value(parameter) {
+            Some(ParameterValue::Number(number)) => Some(number),
+            _ => None,
+        }
     }
 
     /// A parameter that is a number of seconds.
-    pub(super) fn seconds(&self, param: &Param) -> Result<Option<Duration>, Problem> {
-        Ok(self.number(param)?.map(Duration::from_secs))
+    pub(super) fn seconds(&self, parameter: &QueryParameter) -> Option<Duration> {
+        self.number(parameter).map(Duration::from_secs)
+    }
+
+    /// A parameter that is true or false, if it is given.
+    pub(super) fn given_flag(&self, parameter: &QueryParameter) -> Option<bool> {
+        match self.value(parameter) {
+            Some(ParameterValue::Flag(flag)) => Some(flag),
+            _ => None,
+        }
     }
 
     /// A parameter that is true or false; false unless given.
-    pub(super) fn flag(&self, param: &Param) -> Result<bool, Problem> {
-        match self.parameter(param.name) {
-            None | Some("false") => Ok(false),
-            Some("true" | "") => Ok(true),
-            Some(_) => Err(Problem::invalid(format!("{} must be true or false", param.name))),
-        }
+    pub(super) fn flag(&self, parameter: &QueryParameter) -> bool {
+        self.given_flag(parameter).unwrap_or_default()
     }
 
-    /// The body as a JSON object; an empty one is `{}`. What is wrong is told by its place: its text may be a secret.
+    /// Reads the body, a JSON object; an empty body counts as `{}`. Errors give the position only: the text may be secret.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let body: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
-        // Serde would take a list for an object.
+        // Serde would accept a list as an object.
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Problem::invalid("the body is no JSON object: see openapi.json"));
+            return Err(Problem::invalid("the body is not a JSON object: see openapi.json"));
         }
         serde_json::from_slice(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            let about = match error.classify() {
+            let what = match error.classify() {
                 serde_json::error::Category::Data => "has a field that is unknown, missing or of another type",
                 _ => "is not JSON",
             };
-            Problem::invalid(format!("the body {about} (line {line}, column {column}): see openapi.json"))
+            Problem::invalid(format!("the body {what} (line {line}, column {column}): see openapi.json"))
         })
     }
 
-    /// The precondition of this name (RFC 9110, 13.1), if the request has it.
-    pub(super) fn precondition(&self, name: &HeaderName) -> Option<&str> {
-        self.preconditions.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    /// The generations that the caller has, in If-None-Match (RFC 9110, section 13.1.2).
+    pub(super) fn if_none_match(&self) -> Option<&IfNoneMatch> {
+        self.if_none_match.as_ref()
     }
 
-    /// What is left of the time that the caller gives it.
-    pub(super) fn left(&self) -> Result<Duration, Problem> {
-        Ok(self.left_of(self.seconds(&TIMEOUT)?.unwrap_or(PATIENCE)))
+    /// The entity tag in If-Match (RFC 9110, section 13.1.1).
+    ///
+    /// # Errors
+    /// It is not exactly one strong tag.
+    pub(super) fn if_match(&self) -> Result<Option<EntityTag>, Problem> {
+        let strong = |text: &String| text.parse().ok().filter(|tag: &EntityTag| !tag.weak);
+        let wrong = || Problem::invalid("If-Match must be one entity tag such as \"g41\"");
+        self.if_match.as_ref().map(|text| strong(text).ok_or_else(wrong)).transpose()
     }
 
-    /// What is left of this time, which began when the request had been read.
+    /// What is left of the caller's timeout.
+    pub(super) fn left(&self) -> Duration {
+        self.left_of(self.seconds(&TIMEOUT).unwrap_or(PATIENCE))
+    }
+
+    /// What is left of a timeout that started when the request had been read.
     pub(super) fn left_of(&self, time: Duration) -> Duration {
         (self.began + time).since(self.api.supervisor.clock().read().boot)
     }
 }
 
 fn defect() -> Problem {
-    Error::Internal("a handler asks for what its path does not name").into()
+    Error::Internal("a handler needs a name that its path does not have").into()
 }
 
-/// The API key that the request shows.
+/// The API key in the request.
 fn presented(request: &HttpRequest) -> Result<&str, Problem> {
-    let missing = || Problem::unauthorized("send Authorization: Bearer and an API key");
+    let missing = || Problem::unauthorized("send an API key: Authorization: Bearer KEY");
     let header = request.headers().get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, key) = header.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(key.trim_start()) } else { Err(missing()) }

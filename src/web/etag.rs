@@ -1,44 +1,30 @@
-//! Entity tags: `"g41"` is the generation.
+//! Entity tags: `"g41"` is generation 41.
+
+use actix_web::http::header::{EntityTag, IfNoneMatch};
 
 use crate::Generation;
 
-/// What a caller has: of the entity tags that it names those that are ours, or (`*`) whichever there is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    These(Vec<Generation>),
-    Any,
+pub(super) fn of(generation: Generation) -> EntityTag {
+    EntityTag::new_strong(generation.to_string())
 }
 
-impl Default for Known {
-    fn default() -> Self {
-        Self::These(Vec::new())
-    }
-}
-
-impl Known {
-    pub(super) fn read(list: &str) -> Self {
-        if list.trim() == "*" {
-            return Self::Any;
-        }
-        Self::These(list.split(',').filter_map(|tag| one(tag.trim().trim_start_matches("W/"))).collect())
-    }
-
-    pub(super) fn is_none(&self) -> bool {
-        matches!(self, Self::These(these) if these.is_empty())
-    }
-
-    pub(super) fn has(&self, generation: Generation) -> bool {
-        match self {
-            Self::These(these) => these.contains(&generation),
-            Self::Any => true,
-        }
-    }
-}
-
-/// The generation that one entity tag names.
-pub(super) fn one(tag: &str) -> Option<Generation> {
-    let number = tag.strip_prefix("\"g")?.strip_suffix('"')?;
+/// The generation that an entity tag names, if it is one of ours.
+pub(super) fn generation(tag: &EntityTag) -> Option<Generation> {
+    let number = tag.tag().strip_prefix('g')?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok().map(Generation::new))?
+}
+
+/// Whether the caller has this generation already.
+pub(super) fn matches(known: &IfNoneMatch, generation: Generation) -> bool {
+    match known {
+        IfNoneMatch::Any => true,
+        IfNoneMatch::Items(tags) => tags.iter().any(|tag| self::generation(tag) == Some(generation)),
+    }
+}
+
+/// Whether the caller has no generation that could match.
+pub(super) fn is_empty(known: &IfNoneMatch) -> bool {
+    matches!(known, IfNoneMatch::Items(tags) if tags.iter().all(|tag| generation(tag).is_none()))
 }
 
 #[cfg(test)]
@@ -47,14 +33,17 @@ mod tests {
 
     #[test]
     fn entity_tags_are_generations() {
-        assert_eq!(one("\"g41\""), Some(Generation::new(41)));
-        for other in ["g41", "\"41\"", "\"g\"", "\"g+1\"", "\"g-1\"", "\"g99999999999999999999\"", "*", "", "W/\"g41\""]
-        {
-            assert_eq!(one(other), None, "{other}");
+        let read = |text: &str| text.parse().ok().and_then(|tag| generation(&tag));
+        assert_eq!(read("\"g41\""), Some(Generation::new(41)));
+        assert_eq!(of(Generation::new(41)).to_string(), "\"g41\"");
+        for other in ["g41", "\"41\"", "\"g\"", "\"g+1\"", "\"g-1\"", "\"g99999999999999999999\"", "*", ""] {
+            assert_eq!(read(other), None, "{other}");
         }
-        let these = Known::These(vec![Generation::new(41), Generation::new(42)]);
-        assert_eq!(Known::read("\"x\", W/\"g41\",\"g42\""), these);
-        assert!(these.has(Generation::new(42)) && !these.has(Generation::new(43)) && !these.is_none());
-        assert!(Known::read(" * ").has(Generation::new(7)) && Known::read("\"x\"").is_none());
+        let tags = ["\"x\"", "W/\"g41\"", "\"g42\""].map(|tag| tag.parse().unwrap());
+        let known = IfNoneMatch::Items(tags.to_vec());
+        assert!(matches(&known, Generation::new(41)) && matches(&known, Generation::new(42)));
+        assert!(!matches(&known, Generation::new(43)) && !is_empty(&known));
+        assert!(matches(&IfNoneMatch::Any, Generation::new(7)) && !is_empty(&IfNoneMatch::Any));
+        assert!(is_empty(&IfNoneMatch::Items(tags[..1].to_vec())));
     }
 }

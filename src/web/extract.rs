@@ -1,4 +1,4 @@
-//! What handlers of an actix-web application take as arguments.
+//! Extractors: arguments of the handlers of an actix-web application.
 
 use std::{fmt, future::Ready, marker::PhantomData, ops::Deref, sync::Arc};
 
@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use super::Problem;
 use crate::{Error, Token, TokenKey, TokenSupervisor};
 
-/// The supervisor that the application has as its data, bare or as [`Data`].
+/// Extracts the supervisor from the data of the application, bare or as [`Data`].
 impl FromRequest for TokenSupervisor {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
@@ -21,7 +21,7 @@ impl FromRequest for TokenSupervisor {
     }
 }
 
-/// Says who a request comes from: the user whose tokens its handlers get. Give it to the application as `app_data`; see
+/// Identifies the user of a request, whose tokens the handlers get. Give it to the application as `app_data`; see
 /// [`IdpToken`].
 ///
 /// ```
@@ -36,8 +36,8 @@ pub struct Caller(Arc<Identify>);
 type Identify = dyn Fn(&HttpRequest) -> Option<String> + Send + Sync;
 
 impl Caller {
-    /// The user is who `identify` says, such as by the application's session. Where it says nobody, [`IdpToken`] answers the
-    /// request with 401 and the handler does not run.
+    /// Identifies the user by a function, such as one that reads the application's session. If it returns `None`,
+    /// [`IdpToken`] responds with 401 and the handler does not run.
     pub fn by(identify: impl Fn(&HttpRequest) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(identify))
     }
@@ -49,7 +49,7 @@ impl fmt::Debug for Caller {
     }
 }
 
-/// An identity provider as a type, for [`IdpToken`].
+/// Names an identity provider as a type, for [`IdpToken`].
 pub trait IdpName {
     /// Its name, as in keys.
     const NAME: &'static str;
@@ -57,11 +57,12 @@ pub trait IdpName {
     const ACCOUNT: &'static str = "";
 }
 
-/// The caller's token for an identity provider: valid when the handler starts, refreshed if need be, for which the request
-/// waits 10 s at most. Dropping the request stops no refresh.
+/// The caller's token for an identity provider: valid when the handler starts, refreshed if necessary, for which the
+/// request waits at most 10 s. Dropping the request stops no refresh.
 ///
-/// Without a token the handler does not run, and the answer is a problem document (RFC 9457): 401 for nobody, 404 who is not
-/// connected, 409 who must consent again, 429 and 503 with `Retry-After`, 504 after those 10 s; as for each [`Error`].
+/// Without a token the handler does not run, and the response is a problem document (RFC 9457): 401 if the caller is not
+/// signed in, 404 if the user is not connected, 409 if the user must consent again, 429 and 503 with `Retry-After`, 504
+/// after those 10 s; as for each [`Error`].
 ///
 /// ```
 /// use actix_web::{App, HttpRequest, web};
@@ -98,7 +99,7 @@ pub struct IdpToken<I> {
 }
 
 impl<I> IdpToken<I> {
-    /// Whose it is.
+    /// The key that the token belongs to.
     pub fn key(&self) -> &TokenKey {
         &self.key
     }
@@ -141,6 +142,7 @@ fn asked<I: IdpName>(request: &HttpRequest, payload: &mut Payload) -> Result<(To
     let supervisor = TokenSupervisor::from_request(request, payload).into_inner()?;
     let missing = Error::Internal("the application has no token_supervisor::web::Caller as its app_data");
     let Caller(identify) = request.app_data().ok_or(missing)?;
-    let user = identify(request).ok_or_else(|| Problem::unauthorized("nobody is signed in"))?;
+    let user = identify(request)
+        .ok_or_else(|| Problem::unauthorized("sign in first: the application does not know the caller"))?;
     Ok((supervisor, TokenKey::at(I::NAME).user(user).account(I::ACCOUNT)))
 }

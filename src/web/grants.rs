@@ -1,39 +1,102 @@
-//! One grant: connect, look, and the verbs.
+//! One grant: its state, and every change of it.
 
-use actix_web::http::{StatusCode, header};
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header::IfNoneMatch};
+use serde::de::DeserializeOwned;
 
 use super::{
-    answer::Answer,
     call::Call,
     etag,
+    parameters::{PURGE, REVOKE},
     problem::Problem,
-    routes::{PURGE, REVOKE},
-    wire::{GrantBody, Nothing, ReasonBody, RejectedBody, StatusBody},
+    response::ApiResponse,
 };
 use crate::{
-    Cause, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
+    Cause, Command, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
     RequireReconnect, Restore, Revoke, State, Status, TokenKey,
+    api::{EmptyBody, GrantBody, ReasonBody, RefreshedBody, RejectedBody, StatusBody},
 };
 
-/// `PUT .../{user}`: stores what the user's consent gave.
-pub(super) async fn connect(call: &Call) -> Result<Answer, Problem> {
+/// Carries out the command that follows from the body and the time that is left, and responds with the grant's status.
+async fn change<B: DeserializeOwned, C: Command<Answer = Status>>(
+    call: &Call,
+    command: impl FnOnce(&TokenKey, B, Duration) -> C,
+) -> Result<ApiResponse, Problem> {
+    let key = call.key()?;
+    let command = command(key, call.json()?, call.left());
+    Ok(described(key, &call.api.supervisor.call(command).await?))
+}
+
+fn described(key: &TokenKey, status: &Status) -> ApiResponse {
+    ApiResponse::json(&StatusBody::of(key, status)).generation(status.generation)
+}
+
+/// `POST .../reconnect`.
+pub(super) async fn reconnect(call: &Call) -> Result<ApiResponse, Problem> {
+    change(call, |key, ReasonBody { reason }, left| RequireReconnect::new(key, reason).timeout(left)).await
+}
+
+/// `POST .../hold`.
+pub(super) async fn hold(call: &Call) -> Result<ApiResponse, Problem> {
+    change(call, |key, ReasonBody { reason }, left| Hold::new(key, reason).timeout(left)).await
+}
+
+/// `POST .../release`.
+pub(super) async fn release(call: &Call) -> Result<ApiResponse, Problem> {
+    change(call, |key, EmptyBody {}, left| Release::new(key).timeout(left)).await
+}
+
+/// `POST .../restore`.
+pub(super) async fn restore(call: &Call) -> Result<ApiResponse, Problem> {
+    change(call, |key, EmptyBody {}, left| Restore::new(key).timeout(left)).await
+}
+
+/// `POST .../purge`.
+pub(super) async fn purge(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
-    let grant = call.json::<GrantBody>()?.grant(supervisor.clock().now()).map_err(Problem::invalid)?;
+    call.json::<EmptyBody>()?;
+    // A grant can be purged although its identity provider is no longer configured.
+    if status_of(call).await?.state == State::Absent {
+        let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
+        return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
+    }
+    change(call, |key, EmptyBody {}, left| Purge::new(key).timeout(left)).await
+}
+
+async fn status_of(call: &Call) -> Result<Status, Problem> {
+    Ok(call.api.supervisor.call(GetStatus::new(call.key()?).timeout(call.left())).await?)
+}
+
+/// `GET .../{user}`: the state of the grant.
+pub(super) async fn status(call: &Call) -> Result<ApiResponse, Problem> {
+    connected(call.key()?, &status_of(call).await?)
+}
+
+/// Responds with the status of a grant that is not absent.
+fn connected(key: &TokenKey, status: &Status) -> Result<ApiResponse, Problem> {
+    if status.state == State::Absent { Err(Error::NotConnected.into()) } else { Ok(described(key, status)) }
+}
+
+/// `PUT .../{user}`: stores the tokens from the user's consent.
+pub(super) async fn connect(call: &Call) -> Result<ApiResponse, Problem> {
+    let (key, supervisor) = (call.key()?, &call.api.supervisor);
+    let grant = call.json::<GrantBody<'_>>()?.grant(supervisor.clock().now().into()).map_err(Problem::invalid)?;
     let connect = expecting(call, Connect::new(key, grant))?;
-    // Only what the answer is called depends on it: somebody else may connect in between.
-    let before = supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
-    let status = supervisor.call(connect.timeout(call.left()?)).await?;
+    // Decides between 200 and 201 alone: another caller may connect in between.
+    let before = status_of(call).await?;
+    let status = supervisor.call(connect.timeout(call.left())).await?;
     let created = status.unchanged.is_none() && matches!(before.state, State::Absent | State::Revoked);
     let code = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(described(key, &status).status(code))
 }
 
-/// What the request's preconditions (RFC 9110, 13.1) ask of the key.
+/// Adds the preconditions of the request (RFC 9110, section 13.1).
 fn expecting(call: &Call, connect: Connect) -> Result<Connect, Problem> {
-    match (call.precondition(&header::IF_NONE_MATCH), call.precondition(&header::IF_MATCH)) {
+    match (call.if_none_match(), call.if_match()?) {
         (None, None) => Ok(connect),
-        (Some("*"), None) => Ok(connect.only_if_absent()),
-        (None, Some(tag)) => match etag::one(tag) {
+        (Some(IfNoneMatch::Any), None) => Ok(connect.only_if_absent()),
+        (None, Some(tag)) => match etag::generation(&tag) {
             Some(generation) => Ok(connect.only_if(generation)),
             None => Err(Problem::invalid("If-Match must be one entity tag such as \"g41\"")),
         },
@@ -42,108 +105,44 @@ fn expecting(call: &Call, connect: Connect) -> Result<Connect, Problem> {
     }
 }
 
-/// `GET .../{user}`: what can be said about it.
-pub(super) async fn status(call: &Call) -> Result<Answer, Problem> {
-    let key = call.key()?;
-    let status = call.api.supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
-    if status.state == State::Absent {
-        return Err(Error::NotConnected.into());
-    }
-    Ok(described(key, &status))
-}
-
 /// `POST .../refresh`.
-pub(super) async fn refresh(call: &Call) -> Result<Answer, Problem> {
+pub(super) async fn refresh(call: &Call) -> Result<ApiResponse, Problem> {
     let key = call.key()?;
-    call.json::<Nothing>()?;
-    let refreshed = call.api.supervisor.call(RefreshNow::new(key).timeout(call.left()?)).await?;
-    let body = StatusBody::of(key, &refreshed.status).refreshed(refreshed.refreshed);
-    Ok(Answer::json(&body).generation(refreshed.status.generation))
+    call.json::<EmptyBody>()?;
+    let refreshed = call.api.supervisor.call(RefreshNow::new(key).timeout(call.left())).await?;
+    Ok(ApiResponse::json(&RefreshedBody::of(key, &refreshed)).generation(refreshed.status.generation))
 }
 
 /// `POST .../rejected`.
-pub(super) async fn rejected(call: &Call) -> Result<Answer, Problem> {
-    let (key, supervisor) = (call.key()?, &call.api.supervisor);
+pub(super) async fn rejected(call: &Call) -> Result<ApiResponse, Problem> {
+    let key = call.key()?;
     let rejected = match call.json()? {
         RejectedBody { generation: Some(generation), access_token: None } => {
             RejectToken::new(key, Generation(generation.0))
         }
-        RejectedBody { generation: None, access_token: Some(token) } => RejectToken::token(key, &token.into()),
-        _ => return Err(Problem::invalid("say which token it was: by its generation, or the token itself")),
+        RejectedBody { generation: None, access_token: Some(token) } => RejectToken::token(key, &token),
+        _ => return Err(Problem::invalid("name the refused token: give generation or access_token")),
     };
-    let status = supervisor.call(rejected.timeout(call.left()?)).await?;
-    if status.state == State::Absent {
-        return Err(Error::NotConnected.into());
-    }
-    Ok(described(key, &status))
-}
-
-/// `POST .../reconnect`.
-pub(super) async fn reconnect(call: &Call) -> Result<Answer, Problem> {
-    let (key, ReasonBody { reason }) = (call.key()?, call.json()?);
-    let status = call.api.supervisor.call(RequireReconnect::new(key, reason).timeout(call.left()?)).await?;
-    Ok(described(key, &status))
-}
-
-/// `POST .../hold`.
-pub(super) async fn hold(call: &Call) -> Result<Answer, Problem> {
-    let (key, ReasonBody { reason }) = (call.key()?, call.json()?);
-    let status = call.api.supervisor.call(Hold::new(key, reason).timeout(call.left()?)).await?;
-    Ok(described(key, &status))
-}
-
-/// `POST .../release`.
-pub(super) async fn release(call: &Call) -> Result<Answer, Problem> {
-    let key = call.key()?;
-    call.json::<Nothing>()?;
-    let status = call.api.supervisor.call(Release::new(key).timeout(call.left()?)).await?;
-    Ok(described(key, &status))
-}
-
-/// `POST .../restore`.
-pub(super) async fn restore(call: &Call) -> Result<Answer, Problem> {
-    let key = call.key()?;
-    call.json::<Nothing>()?;
-    let status = call.api.supervisor.call(Restore::new(key).timeout(call.left()?)).await?;
-    Ok(described(key, &status))
-}
-
-/// `POST .../purge`.
-pub(super) async fn purge(call: &Call) -> Result<Answer, Problem> {
-    let key = call.key()?;
-    call.json::<Nothing>()?;
-    let supervisor = &call.api.supervisor;
-    // What is left of an identity provider that is configured no more can be purged, too.
-    let before = supervisor.call(GetStatus::new(key).timeout(call.left()?)).await?;
-    if before.state == State::Absent {
-        let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
-        return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
-    }
-    let status = supervisor.call(Purge::new(key).timeout(call.left()?)).await?;
-    Ok(described(key, &status))
+    connected(key, &call.api.supervisor.call(rejected.timeout(call.left())).await?)
 }
 
 /// `DELETE .../{user}`.
-pub(super) async fn disconnect(call: &Call) -> Result<Answer, Problem> {
-    let key = call.key()?;
-    call.json::<Nothing>()?;
-    let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let mut disconnect = Disconnect::new(key, revoke).timeout(call.left()?);
-    let purge = call.flag(&PURGE)?;
+pub(super) async fn disconnect(call: &Call) -> Result<ApiResponse, Problem> {
+    let (key, supervisor) = (call.key()?, &call.api.supervisor);
+    call.json::<EmptyBody>()?;
+    let revoke = if call.flag(&REVOKE) { Revoke::Yes } else { Revoke::No };
+    let mut disconnect = Disconnect::new(key, revoke).timeout(call.left());
+    let purge = call.flag(&PURGE);
     if purge {
         disconnect = disconnect.purge();
     }
-    let status = call.api.supervisor.call(disconnect).await?;
+    let status = supervisor.call(disconnect).await?;
     if purge {
-        match call.api.supervisor.call(Purge::new(key).timeout(call.left()?)).await {
-            // Something of the grant is to come. The tombstone says that it is to go then.
+        match supervisor.call(Purge::new(key).timeout(call.left())).await {
+            // A refresh or a revocation is pending. The tombstone records that it is to be deleted afterwards.
             Ok(_) | Err(Error::Unavailable { cause: Cause::InDoubt | Cause::Revoking, .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT).generation(status.generation))
-}
-
-fn described(key: &TokenKey, status: &Status) -> Answer {
-    Answer::json(&StatusBody::of(key, status)).generation(status.generation)
+    Ok(ApiResponse::empty(StatusCode::NO_CONTENT).generation(status.generation))
 }

@@ -1,17 +1,19 @@
-//! What keeps web pages away from a server on loopback: they can make a browser send requests there, and have its name
-//! server say that their host is there (DNS rebinding).
+//! Keeps web pages away from a server on loopback: a page can make a browser on this machine send requests there, and can
+//! make its own host name resolve to loopback (DNS rebinding).
 
 use actix_web::{
     HttpRequest,
     http::header::{self, HeaderName},
 };
 
-use super::{api::Api, problem::Problem};
+use super::{Api, problem::Problem};
 
+/// Checks the host and the origin of a request.
+///
 /// # Errors
 /// The request came over loopback under another name, or from a page of another origin.
 pub(super) fn check(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
-    // No browser sends anything to a Unix socket.
+    // Browsers cannot send requests to a Unix socket.
     if api.trusting || !request.app_config().local_addr().ip().to_canonical().is_loopback() {
         return Ok(());
     }
@@ -29,7 +31,7 @@ pub(super) fn check(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
         authority.is_some() && authority == host
     };
     if header(header::ORIGIN).is_some_and(|origin| !own(origin)) {
-        return Err(Problem::foreign("this server answers no pages of other origins"));
+        return Err(Problem::foreign("this server accepts no requests from pages of other origins"));
     }
     Ok(())
 }
@@ -42,7 +44,7 @@ fn name(authority: &str) -> &str {
     }
 }
 
-/// Whether it names this machine, with or without a port.
+/// Whether a host, with or without a port, names loopback.
 fn is_loopback(authority: &str) -> bool {
     let host = name(authority);
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_has_few_names() {
+    fn few_hosts_name_loopback() {
         for name in [
             "localhost",
             "LocalHost:8080",

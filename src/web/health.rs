@@ -1,46 +1,24 @@
-//! Whether the process lives, and whether it should be asked. No user data.
+//! Whether the process lives, and whether it is ready. No user data.
 
-use std::sync::OnceLock;
+use actix_web::http::StatusCode;
 
-use actix_web::{http::StatusCode, web::Bytes};
-use serde::Serialize;
+use super::{call::Call, parameters::STRICT, problem::Problem, response::ApiResponse};
+use crate::{Cause, api::HealthBody};
 
-use super::{
-    answer::{Answer, line},
-    call::Call,
-    openapi,
-    problem::Problem,
-    routes::STRICT,
-};
-use crate::Cause;
-
-/// `GET /livez`: it answers.
-pub(super) async fn livez(_: &Call) -> Result<Answer, Problem> {
-    Ok(Answer::json(&Health { status: "ok", degraded: Vec::new() }))
+/// `GET /livez`: the process responds.
+pub(super) async fn livez(_: &Call) -> Result<ApiResponse, Problem> {
+    Ok(ApiResponse::json(&HealthBody::new("ok", Vec::new())))
 }
 
-/// `GET /readyz`: valid tokens can be served.
-pub(super) async fn readyz(call: &Call) -> Result<Answer, Problem> {
+/// `GET /readyz`: whether valid tokens can be served.
+pub(super) async fn readyz(call: &Call) -> Result<ApiResponse, Problem> {
     call.api.watch();
     let degraded = degraded(call);
-    if call.api.is_draining() || call.flag(&STRICT)? && !degraded.is_empty() {
+    if call.api.is_draining() || call.flag(&STRICT) && !degraded.is_empty() {
         let status = if call.api.is_draining() { "draining" } else { "degraded" };
-        return Ok(Answer::json(&Health { status, degraded }).status(StatusCode::SERVICE_UNAVAILABLE));
+        return Ok(ApiResponse::json(&HealthBody::new(status, degraded)).status(StatusCode::SERVICE_UNAVAILABLE));
     }
-    Ok(Answer::json(&Health { status: "ok", degraded }))
-}
-
-/// `GET /openapi.json`.
-pub(super) async fn openapi(_: &Call) -> Result<Answer, Problem> {
-    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
-    let document = DOCUMENT.get_or_init(|| line(&openapi::document()).into());
-    Ok(Answer::text("application/json", document.clone()))
-}
-
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-    degraded: Vec<String>,
+    Ok(ApiResponse::json(&HealthBody::new("ok", degraded)))
 }
 
 fn degraded(call: &Call) -> Vec<String> {

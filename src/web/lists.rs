@@ -1,71 +1,66 @@
-//! Many grants: listed in pages, and the end of all of a user's.
+//! Many grants: lists in pages, and offboarding a user.
 
 use super::{
-    answer::Answer,
-    audit::{self, Granted},
+    audit,
     call::Call,
+    parameters::{HELD, LIMIT, REVOKE},
     problem::Problem,
-    routes::{HELD, LIMIT, REVOKE},
-    time::Moment,
-    wire::{Ended, Items, Nothing, PageBody, StatusBody},
+    response::{ApiResponse, Granted},
 };
-use crate::{Cursor, Error, Filter, Page, Revoke, Status, TokenKey};
+use crate::{
+    Cursor, Error, Filter, Page, Revoke, Status, TokenKey,
+    api::{EmptyBody, GrantQuery, OffboardedBody, OffboardedGrant, PageBody, TimeInput},
+};
 
-/// `GET /v1/grants`: those that the caller's key reaches and the query asks for.
-pub(super) async fn list(call: &Call) -> Result<Answer, Problem> {
+/// `GET /v1/grants`: the grants that the query selects and the caller's key reaches.
+pub(super) async fn list(call: &Call) -> Result<ApiResponse, Problem> {
     let filter = filter(call)?;
     let page = match idps(call)? {
         Some(idps) => at_each(call, filter, idps).await?,
         None => call.api.supervisor.list(filter).await?,
     };
-    let items = page.items.iter().map(|(key, status)| StatusBody::of(key, status)).collect();
-    Ok(Answer::json(&PageBody { items, next: page.next.map(|next| next.to_string()) }))
+    Ok(ApiResponse::json(&PageBody::from(page)))
 }
 
-/// What the query asks for, within what the caller's key reaches.
+/// The filter of the query, limited to what the caller's key reaches.
 fn filter(call: &Call) -> Result<Filter, Problem> {
-    let mut filter = Filter::new();
-    if let Some(user) = call.parameter("user") {
-        if !call.caller().is_none_or(|caller| caller.reaches_user(user)) {
-            return Err(Problem::forbidden("the API key does not reach this user"));
-        }
-        filter = filter.user(user);
+    let principal = call.principal();
+    let text = |name| call.parameter(name).map(str::to_owned);
+    let user = text("user");
+    if !user.as_deref().is_none_or(|user| principal.reaches_user(user)) {
+        return Err(Problem::forbidden("the API key does not reach this user"));
     }
-    let wanted = call.parameter("user_prefix").unwrap_or_default();
-    let reached = call.caller().map_or("", |caller| caller.prefix());
-    match (wanted.starts_with(reached), reached.starts_with(wanted)) {
-        (true, _) => filter = filter.user_prefix(wanted),
-        (false, true) => filter = filter.user_prefix(reached),
+    let (wanted, reached) = (call.parameter("user_prefix").unwrap_or_default(), principal.user_prefix());
+    let user_prefix = match (wanted.starts_with(reached), reached.starts_with(wanted)) {
+        (true, _) => wanted.to_owned(),
+        (false, true) => reached.to_owned(),
         (false, false) => return Err(Problem::forbidden("the API key does not reach these users")),
-    }
-    if let Some(account) = call.parameter("account") {
-        filter = filter.account(account);
-    }
-    if let Some(states) = call.parameter("state") {
-        for name in states.split(',') {
-            filter = filter.state(name.parse().map_err(|text| Problem::invalid(format!("state {text}")))?);
-        }
-    }
-    if call.parameter(HELD.name).is_some() {
-        filter = filter.held(call.flag(&HELD)?);
-    }
-    if let Some(time) = call.parameter("expiring_before") {
-        let time = Moment::Text(time.to_owned()).read().map_err(Problem::invalid)?;
-        filter = filter.expiring_before(time);
-    }
-    if let Some(after) = call.parameter("after") {
-        filter = filter.after(after.parse()?);
-    }
-    let limit = call.number(&LIMIT)?.and_then(|limit| u32::try_from(limit).ok());
-    Ok(filter.limit(limit.unwrap_or(PAGE)))
+    };
+    let state = |name: &str| name.parse().map_err(|text| Problem::invalid(format!("state {text}")));
+    let time = |time| TimeInput::Text(time).read().map_err(Problem::invalid);
+    let query = GrantQuery {
+        // Set for one provider after the other.
+        idp: None,
+        user,
+        user_prefix: Some(user_prefix),
+        account: text("account"),
+        states: call
+            .parameter("state")
+            .into_iter()
+            .flat_map(|all| all.split(','))
+            .map(state)
+            .collect::<Result<_, _>>()?,
+        held: call.given_flag(&HELD),
+        expiring_before: text("expiring_before").map(time).transpose()?,
+        after: call.parameter("after").map(str::parse).transpose()?,
+        limit: call.number(&LIMIT).and_then(|limit| u32::try_from(limit).ok()),
+    };
+    Ok(query.filter())
 }
 
-/// How many grants a page holds unless it is said.
-const PAGE: u32 = 100;
-
-/// The identity providers to look at; `None` for all.
+/// The identity providers to list; `None` for all.
 fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {
-    let reached = call.caller().and_then(|caller| caller.reached_idps());
+    let reached = call.principal().reached_idps();
     match call.parameter("idp") {
         Some(idp) if reached.is_none_or(|reached| reached.iter().any(|name| name == idp)) => {
             Ok(Some(vec![idp.to_owned()]))
@@ -73,7 +68,7 @@ fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {
         Some(_) => Err(Problem::forbidden("the API key does not reach this identity provider")),
         None => Ok(reached.map(|reached| {
             let mut idps = reached.to_vec();
-            // In the order of pages.
+            // Pages are in the order of their names.
             idps.sort_unstable();
             idps.dedup();
             idps
@@ -81,7 +76,7 @@ fn idps(call: &Call) -> Result<Option<Vec<String>>, Problem> {
     }
 }
 
-/// One page over several identity providers.
+/// Lists one page over several identity providers.
 async fn at_each(call: &Call, filter: Filter, idps: Vec<String>) -> Result<Page, Problem> {
     let mut page = Page { items: Vec::new(), next: None };
     let full = filter.page_size();
@@ -101,28 +96,34 @@ async fn at_each(call: &Call, filter: Filter, idps: Vec<String>) -> Result<Page,
     Ok(page)
 }
 
-/// `DELETE /v1/grants?user=U`: the end of all of a user's grants.
-pub(super) async fn offboard(call: &Call) -> Result<Answer, Problem> {
-    let user = call.parameter("user").ok_or_else(|| Problem::invalid("say whose grants: user is missing"))?;
-    let reaches = call.caller().is_none_or(|caller| caller.reached_idps().is_none() && caller.reaches_user(user));
+/// `DELETE /v1/grants?user=U`: disconnects all grants of a user.
+pub(super) async fn offboard(call: &Call) -> Result<ApiResponse, Problem> {
+    let user = call
+        .parameter("user")
+        .ok_or_else(|| Problem::invalid("the parameter user is missing: name the user to offboard"))?;
+    let principal = call.principal();
+    let reaches = principal.reached_idps().is_none() && principal.reaches_user(user);
     if !reaches {
-        // What is left of a user must not look like nothing.
+        // A grant out of reach would remain, and the response would not show it.
         return Err(Problem::forbidden("the API key does not reach all of this user's grants"));
     }
-    call.json::<Nothing>()?;
-    let revoke = if call.flag(&REVOKE)? { Revoke::Yes } else { Revoke::No };
-    let tell = |key: &TokenKey, ended: &Result<Status, Error>| {
+    call.json::<EmptyBody>()?;
+    let revoke = if call.flag(&REVOKE) { Revoke::Yes } else { Revoke::No };
+    let record = |key: &TokenKey, ended: &Result<Status, Error>| {
         let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
-        audit::tell(call, "disconnect", Some(key.idp()), Some(user), outcome.map_err(Error::code));
+        audit::record(call, "disconnect", Some(key.idp()), Some(user), outcome.map_err(Error::code));
     };
-    let ended = call.api.supervisor.disconnect_each(user, revoke, tell).await?;
+    let ended = call.api.supervisor.disconnect_each(user, revoke, record).await?;
     let mut items = Vec::with_capacity(ended.len());
     for (key, ended) in &ended {
         let ended = match ended {
             Ok(status) => Ok(status),
-            Err(error) => Err(call.tell_more(key, error.clone().into(), call.left()?).await.of(&call.id)),
+            Err(error) => {
+                let problem = call.with_context(key, error.clone().into(), call.left()).await;
+                Err(problem.of(&call.id).into_body())
+            }
         };
-        items.push(Ended::of(key, ended));
+        items.push(OffboardedGrant::of(key, ended));
     }
-    Ok(Answer::json(&Items { items }))
+    Ok(ApiResponse::json(&OffboardedBody { items }))
 }

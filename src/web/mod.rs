@@ -1,18 +1,19 @@
 //! The HTTP API, and what actix-web applications need.
 //!
-//! [`api()`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request's
-//! way: `api` (its path) -> `serve` -> `guard` (loopback's rules) -> `call` (its key, names, parameters and body) -> its
-//! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`) -> `answer` or `problem`. `routes` is the table of all that is served.
-//! [`IdpToken`] gives an application's own handlers the token of who called them.
+//! [`api()`] is the API as a service of an actix-web application, [`Server`] the same on sockets of its own. A request
+//! passes `mount` (its path), `serve`, `guard` (the rules of loopback), `call` (its key, names, parameters and body), its
+//! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`), and `response` or `problem`. `routes` is the table
+//! of everything that is served: `mount` and `serve` use it, handlers do not. The bodies are in [`crate::api`].
+//! [`IdpToken`] gives an application's own handlers the token of their caller.
 //!
-//! Invariants: nothing is answered before the caller's key was found to reach it; nothing that a caller sent comes back
-//! in an answer or a log, but names; every answer that is no success is a problem document; what changes something is done
-//! and audited whoever hangs up.
+//! Invariants: no response depends on a grant before the caller's key was found to reach it; nothing that a caller sent
+//! is repeated in a response or a log, except names; every response that is not a success is a problem document; a change
+//! is completed and audited even if the caller hangs up.
 
-mod answer;
-mod api;
 mod audit;
 mod call;
+mod counters;
+mod endpoint;
 mod etag;
 mod extract;
 mod grants;
@@ -22,23 +23,26 @@ mod idps;
 mod keys;
 mod lists;
 mod metrics;
+mod mount;
 mod openapi;
+mod parameters;
 mod path;
+mod principal;
 mod problem;
-mod put;
+mod response;
 mod routes;
-mod schemas;
 mod serve;
 mod server;
-mod time;
+mod service;
 mod tokens;
-mod wire;
 
-pub use api::{Api, api};
 pub use extract::{Caller, IdpName, IdpToken};
 pub use keys::ApiKeys;
+pub use service::{Api, api};
 
-pub use crate::apikey::{ApiKey, Scope};
+pub use crate::{
+    api::grant_body,
+    apikey::{ApiKey, Scope},
+};
 pub use problem::Problem;
-pub use put::grant_body;
 pub use server::Server;

@@ -1,11 +1,11 @@
-//! Names in paths and queries, decoded by hand: a name may hold `/`, and a proxy may have decoded what we must not.
+//! Decodes names in paths and queries. By hand: a name may contain `/`, and a proxy may have decoded some of it already.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// A percent-encoded name as text.
+/// Decodes a percent-encoded name.
 ///
 /// # Errors
-/// What it should be.
+/// What the name must be.
 pub(super) fn decode(raw: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes().iter();
@@ -22,22 +22,22 @@ pub(super) fn decode(raw: &str) -> Result<String, &'static str> {
     String::from_utf8(bytes).map_err(|_| "names must be UTF-8")
 }
 
-/// The user in a path: percent-encoded, or `~` and its bytes in base64url. A user whose name begins with `~` can only be
-/// written in the second way: `%7E` and `~` are the same to every proxy (RFC 3986, 2.3).
+/// Decodes the user in a path: percent-encoded, or `~` and its bytes in base64url. A user whose name starts with `~` needs
+/// the second form: `%7E` and `~` are equivalent to every proxy (RFC 3986, section 2.3).
 ///
 /// # Errors
-/// What it should be.
+/// What the name must be.
 pub(super) fn user(raw: &str) -> Result<String, &'static str> {
-    const FORM: &str = "a user that begins with ~ is base64url without padding, of UTF-8";
+    const FORM: &str = "a user that starts with ~ must be base64url without padding, of UTF-8";
     let decoded = decode(raw)?;
     let Some(encoded) = decoded.strip_prefix('~') else { return Ok(decoded) };
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| FORM)?).map_err(|_| FORM)
 }
 
-/// The parameters of a query, in their order.
+/// Decodes the parameters of a query, in their order.
 ///
 /// # Errors
-/// What they should be.
+/// What they must be.
 pub(super) fn parameters(query: &str) -> Result<Vec<(String, String)>, &'static str> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs

@@ -1,53 +1,58 @@
-//! How a request is carried out: what only reads ends with its caller's connection; what changes something runs on the
-//! supervisor's own threads, so that it is done and audited whoever hangs up.
+//! Carries out a request. A read ends with its caller's connection; a change runs on the supervisor's own threads, so that
+//! it is completed and audited even if the caller hangs up.
 
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web::Payload};
 use tracing::instrument::WithSubscriber as _;
 
 use super::{
-    answer::Answer,
-    api::{ASKED, Api},
-    audit,
+    Api, audit,
     call::Call,
+    endpoint::{Endpoint, PROXIED},
     guard,
     problem::{Problem, request_id},
-    routes::Route,
+    response::ApiResponse,
+    routes::{ApiRoute, Handler},
 };
 use crate::Error;
 
-/// Answers one request to a path at which `routes` are, one for each method.
-pub(super) async fn answer(api: Api, routes: &'static [Route], request: HttpRequest, payload: Payload) -> HttpResponse {
+/// Responds to one request to the path of `routes`, which are one for each method.
+pub(super) async fn respond(
+    api: Api,
+    routes: &'static [ApiRoute],
+    request: HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
     let (id, _active) = (request_id(), api.enter());
     match serve(api, routes, &request, payload, &id).await {
-        Ok(answer) => answer.respond(&id),
+        Ok(response) => response.respond(&id),
         Err(problem) => problem.of(&id).error_response(),
     }
 }
 
 async fn serve(
     api: Api,
-    routes: &'static [Route],
+    routes: &'static [ApiRoute],
     request: &HttpRequest,
     payload: Payload,
     id: &str,
-) -> Result<Answer, Problem> {
+) -> Result<ApiResponse, Problem> {
     guard::check(&api, request)?;
-    let of_a_proxy = request.match_info().get(ASKED).is_some();
-    let Some(route) = routes.iter().find(|route| of_a_proxy || route.takes(request.method())) else {
-        let methods: Vec<_> = routes.iter().flat_map(Route::methods).collect();
+    let of_a_proxy = request.match_info().get(PROXIED).is_some();
+    let Some(route) = routes.iter().find(|route| of_a_proxy || route.endpoint.takes(request.method())) else {
+        let methods: Vec<_> = routes.iter().map(|route| &route.endpoint).flat_map(Endpoint::methods).collect();
         return Err(if methods.is_empty() { Problem::no_route() } else { Problem::wrong_method(methods.join(", ")) });
     };
-    let mut call = Call::new(api, route, id);
+    let mut call = Call::new(api, &route.endpoint, id);
     if let Err(problem) = call.admit(request, payload).await {
-        return told(&call, Err(problem));
+        return audited(&call, Err(problem));
     }
-    if !route.changes() {
-        return carry_out(call).await;
+    if !route.endpoint.changes() {
+        return carry_out(call, route.handler).await;
     }
     let (supervisor, active) = (call.api.supervisor.clone(), call.api.enter());
     let carried = async move {
         let _active = active;
-        carry_out(call).await
+        carry_out(call, route.handler).await
     };
     let carried = supervisor.spawn(carried.with_current_subscriber()).await;
     carried.unwrap_or_else(|ended| {
@@ -56,21 +61,21 @@ async fn serve(
     })
 }
 
-async fn carry_out(call: Call) -> Result<Answer, Problem> {
-    let answer = match ((call.route.handler)(&call).await, call.named()) {
-        (Err(problem), Some(key)) => Err(call.tell_more(key, problem, call.left().unwrap_or_default()).await),
-        (answer, _) => answer,
+async fn carry_out(call: Call, handler: Handler) -> Result<ApiResponse, Problem> {
+    let response = match (handler(&call).await, call.named()) {
+        (Err(problem), Some(key)) => Err(call.with_context(key, problem, call.left()).await),
+        (response, _) => response,
     };
-    told(&call, answer)
+    audited(&call, response)
 }
 
-/// The audit hears of it. What is about many grants has told of each, if it came to that.
-fn told(call: &Call, answer: Result<Answer, Problem>) -> Result<Answer, Problem> {
+/// Writes the audit line; batch handlers write their own lines once they run.
+fn audited(call: &Call, response: Result<ApiResponse, Problem>) -> Result<ApiResponse, Problem> {
     let (idp, user) = call.about();
-    if let Some(action) = call.route.audit
-        && (idp.is_some() || answer.is_err())
+    if let Some(action) = call.endpoint.audit
+        && (idp.is_some() || response.is_err())
     {
-        audit::tell(call, action, idp, user, answer.as_ref().map(Answer::granted).map_err(Problem::code));
+        audit::record(call, action, idp, user, response.as_ref().map(ApiResponse::granted).map_err(Problem::code));
     }
-    answer
+    response
 }

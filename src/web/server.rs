@@ -1,4 +1,4 @@
-//! The API on sockets of its own.
+//! Serves the API on sockets of its own.
 
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
@@ -8,7 +8,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle};
 use futures_util::future::{Either, select};
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::Api;
+use super::{Api, mount};
 
 /// A running server. Dropping it leaves it running; [`stop`](Self::stop) ends it.
 ///
@@ -32,15 +32,15 @@ pub struct Server {
     api: Api,
     handle: ServerHandle,
     running: JoinHandle<io::Result<()>>,
-    /// Closes when it runs no more.
+    /// Closes when the server has ended.
     alive: watch::Receiver<()>,
 }
 
-/// The server of one API, not yet running.
+/// Builds the server of one API, not yet running.
 macro_rules! server {
     ($api:expr) => {{
         let api: Api = $api;
-        HttpServer::new(move || App::new().service(api.clone()).default_service(api.with(&[])))
+        HttpServer::new(move || App::new().service(api.clone()).default_service(mount::nothing(&api)))
             .workers(WORKERS)
             .disable_signals()
             .client_request_timeout(HEAD_WITHIN)
@@ -52,7 +52,7 @@ impl Server {
     /// Serves the API on these listeners, from within a tokio runtime. Signals are left to the caller.
     ///
     /// # Errors
-    /// The operating system refused a listener.
+    /// The operating system rejected a listener.
     pub fn start(api: Api, listeners: impl IntoIterator<Item = TcpListener>) -> io::Result<Self> {
         let mut server = server!(api.clone());
         for listener in listeners {
@@ -61,11 +61,11 @@ impl Server {
         Ok(Self::running(api, server.run()))
     }
 
-    /// The same on a Unix socket, without any key: whoever can open the socket may do everything. Its file must be
-    /// this user's alone (mode 0600).
+    /// Serves the API on a Unix socket, without API keys: every process that can open the socket may do everything. The
+    /// socket's file must be accessible to this user alone (mode 0600).
     ///
     /// # Errors
-    /// The operating system refused the listener.
+    /// The operating system rejected the listener.
     #[cfg(unix)]
     pub fn start_trusting(mut api: Api, listener: UnixListener) -> io::Result<Self> {
         api.trusting = true;
@@ -83,16 +83,17 @@ impl Server {
         Self { api, handle, running, alive }
     }
 
-    /// Waits until it has ended, although nobody stopped it: it failed, as [`stop`](Self::stop) says next.
+    /// Waits until the server has ended without [`stop`](Self::stop): it failed, and `stop` returns the error.
     ///
     /// Dropping the future changes nothing.
     pub async fn ended(&self) {
         self.alive.clone().changed().await.ok();
     }
 
-    /// Says that it is not ready, for a moment if anybody asks that ([`Api::drain`]); then takes no more connections, and
-    /// waits until the requests under way are answered and what they change is done. Long polls end at once, and who
-    /// does not send or read is not waited for. The supervisor runs on: shut it down next.
+    /// Stops the server. It first reports not ready, for two seconds if a load balancer polls that ([`Api::drain`]); then it
+    /// accepts no more connections, and waits until the requests under way have their responses and their changes are
+    /// done. Long polls end at once; a client that neither sends nor reads is not waited for. The supervisor continues:
+    /// shut it down next.
     ///
     /// Dropping the future leaves the server stopping.
     ///
@@ -118,7 +119,7 @@ impl Server {
         if let Either::Right(_) = select(pin!(closed), pin!(silent)).await {
             self.running.abort();
         }
-        // Connections may be gone of which something is still being done.
+        // A change may still be under way although its connection is gone.
         select(pin!(api.idle()), pin!(clock.sleep(end.since(clock.read().boot)))).await;
         match self.running.await {
             Err(ended) if ended.is_cancelled() => Ok(()),
@@ -127,15 +128,15 @@ impl Server {
     }
 }
 
-/// Tokens come from a map: two threads write more of them than a network card sends.
+/// Tokens come from a map: two threads produce more responses than a network card sends.
 const WORKERS: usize = 2;
-/// A client that takes longer to send its head is cut off.
+/// Limit for a client to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Until then a load balancer that looks every second has seen that the server is not ready.
+/// By then a load balancer that polls every second has seen that the server is not ready.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
-/// Longer than any request may wait once it was read. Only the end of a user with very many grants may take longer.
+/// Longer than any request may wait once it was read. Only offboarding a user with very many grants may take longer.
 const DRAINED_WITHIN: Duration = Duration::from_secs(65);
-/// The last answers are on their way by then, if anybody reads them.
+/// By then the last responses are sent, unless a client does not read.
 const SENT_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(all(test, feature = "sqlite"))]
@@ -147,7 +148,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_server_that_ended_by_itself_is_noticed() {
+    async fn ended_resolves_when_the_server_fails() {
         let folder = tempfile::tempdir().unwrap();
         let store = format!("sqlite://{}", folder.path().join("t.db").display());
         let supervisor = TokenSupervisor::builder().store(store).keyring(Keyring::generate()).start().await.unwrap();
@@ -155,7 +156,7 @@ mod tests {
         let server = Server::start(api(supervisor.clone(), ApiKeys::new([])), [listener]).unwrap();
         tokio::select! {
             biased;
-            () = server.ended() => panic!("it runs"),
+            () = server.ended() => panic!("the server is running"),
             () = std::future::ready(()) => {}
         }
         server.handle.stop(false).await;

@@ -1,29 +1,32 @@
-//! Where commands do what they are asked: on the store itself, as one more process with the same lease and the same code
-//! path, or on a running server.
+//! Where commands work: on the store itself, as one more process with the same lease and the same code path, or on a
+//! running server.
 //!
-//! Commands know five things of it: a [`Verb`] on a grant, a token and the next one, grants in pages, how the identity
-//! providers are, and holding one of them.
+//! A backend does five things: a [`Verb`] on a grant, a token and the next one, lists of grants, the state of the identity
+//! providers, and a hold of one of them.
 
 mod server;
 mod store;
 
 use std::time::{Duration, SystemTime};
 
-use token_supervisor::{Cursor, Grant, Reached, TokenKey, config::Config};
+use token_supervisor::{
+    Cursor, Grant, Reached, TokenKey,
+    api::{GrantQuery, IdpBody, StatusBody, TokenBody},
+    config::Config,
+};
 
 pub(crate) use self::{
     server::Address,
     store::{DRAIN, server_of},
 };
-use self::{server::Server, store::Store};
+use self::{server::ServerBackend, store::StoreBackend};
 use super::{
-    Failure,
-    args::Wanted,
-    body::{GrantBody, IdpBody, TokenBody},
+    CliFailure,
+    body::VerbResult,
     signals::{Signals, interrupted},
 };
 
-/// What can be asked for a grant beside its token. Each is answered with what can be said about it then.
+/// What a command does with a grant, beside printing its token. The result is the state of the grant afterwards.
 pub(crate) enum Verb {
     Status,
     Connect(Box<Grant>),
@@ -43,35 +46,35 @@ pub(crate) enum Place {
     Server(Address),
 }
 
-/// Ready to work there.
+/// An opened place.
 pub(crate) enum Backend {
-    Store(Store),
-    Server(Server),
+    Store(StoreBackend),
+    Server(ServerBackend),
 }
 
-/// How the place is as a whole.
-pub(crate) struct Health {
-    /// Who is meant: the deployment, or the server.
+/// The state of a place as a whole.
+pub(crate) struct PlaceHealth {
+    /// The name of the deployment, or of the server.
     pub(crate) name: String,
     pub(crate) store_ok: bool,
-    /// How many answers wait in the journal for the store; a server with some does not say how many.
+    /// How many responses wait in the journal for the store; `None` if a server has some, since it does not say how many.
     pub(crate) journal_pending: Option<usize>,
-    /// What is not as it should be.
+    /// What is degraded.
     pub(crate) degraded: Vec<String>,
-    /// What its clock says, where it has one of its own.
+    /// The time by the server's clock; `None` of the store, which has this machine's.
     pub(crate) time: Option<SystemTime>,
 }
 
 impl Backend {
-    /// Does `work` there, and ends cleanly whatever becomes of it.
+    /// Opens the place, does `work` there, and closes it, also after a failure.
     pub(crate) async fn with<T>(
         place: &Place,
-        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
         let mut signals = Signals::listen()?;
         let backend = match place {
-            Place::Store(config) => Self::Store(Store::open(config, &mut signals).await?),
-            Place::Server(address) => Self::Server(Server::new(address)?),
+            Place::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
+            Place::Server(address) => Self::Server(ServerBackend::new(address)?),
         };
         let ended = tokio::select! {
             ended = work(&backend) => ended,
@@ -83,70 +86,70 @@ impl Backend {
         ended
     }
 
-    /// Carries it out on the grant.
-    pub(crate) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<GrantBody, Failure> {
+    /// Carries out the verb on the grant.
+    pub(crate) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match self {
             Self::Store(store) => store.on(key, verb).await,
             Self::Server(server) => server.on(key, verb).await,
         }
     }
 
-    /// A page of grants, and where the next one starts.
-    pub(crate) async fn list(&self, wanted: &Wanted) -> Result<(Vec<GrantBody>, Option<Cursor>), Failure> {
+    /// Returns a page of grants, and where the next page starts.
+    pub(crate) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
         match self {
-            Self::Store(store) => store.list(wanted.filter()).await,
-            Self::Server(server) => server.list(wanted).await,
+            Self::Store(store) => store.list(query).await,
+            Self::Server(server) => server.list(query).await,
         }
     }
 
-    /// A token that lives at least so long, within that time.
+    /// Returns a token that is valid for at least `min_ttl`, within the timeout.
     pub(crate) async fn token(
         &self,
         key: &TokenKey,
         min_ttl: Duration,
         timeout: Option<Duration>,
-    ) -> Result<TokenBody, Failure> {
+    ) -> Result<TokenBody, CliFailure> {
         match self {
             Self::Store(store) => store.token(key, min_ttl, timeout).await,
             Self::Server(server) => server.token(key, min_ttl, timeout).await,
         }
     }
 
-    /// Waits until there may be another token than that of this generation: a minute at most.
-    pub(crate) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
+    /// Waits until there may be a token of another generation: a minute at most.
+    pub(crate) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), CliFailure> {
         match self {
             Self::Store(store) => store.changed(key, generation).await,
             Self::Server(server) => server.changed(key, generation).await,
         }
     }
 
-    pub(crate) async fn idps(&self) -> Result<Vec<IdpBody>, Failure> {
+    pub(crate) async fn idps(&self) -> Result<Vec<IdpBody>, CliFailure> {
         match self {
             Self::Store(store) => Ok(store.idps()),
             Self::Server(server) => server.idps().await,
         }
     }
 
-    /// Holds an identity provider for this reason, or releases it.
-    pub(crate) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, Failure> {
+    /// Puts an identity provider on hold for this reason, or releases it.
+    pub(crate) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, CliFailure> {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
         }
     }
 
-    /// What each identity provider says, asked from here for nothing; of a server that cannot be known.
-    pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+    /// Sends each provider an empty request from this machine, which a server cannot do.
+    pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, CliFailure> {
         match self {
             Self::Store(store) => store.reach().await,
-            Self::Server(_) => Err(Failure::usage(
-                "--probe looks from this machine, not from the server's",
+            Self::Server(_) => Err(CliFailure::usage(
+                "--probe sends requests from this machine, not from the server's",
                 "run it where the server runs, with --config and without --server",
             )),
         }
     }
 
-    pub(crate) async fn health(&self) -> Result<Health, Failure> {
+    pub(crate) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         match self {
             Self::Store(store) => Ok(store.health()),
             Self::Server(server) => server.health().await,

@@ -1,48 +1,49 @@
 //! The store itself, opened by a supervisor for one command.
 //!
-//! Invariant: a refresh that was sent is stored before the program ends, whatever the command has become: its answer came,
-//! its deadline passed, Ctrl-C. Only a second Ctrl-C, or [`DRAIN`], ends that.
+//! Invariant: the response to a refresh that was sent is stored before the program ends, even after a deadline or Ctrl-C.
+//! Only a second Ctrl-C, or [`DRAIN`], gives it up.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, Command, Connect, Cursor, Disconnect, Error, Expiry, Filter, Hold, Purge, Reached, RefreshNow, Release,
-    Restore, Revoke, State, Status, TokenKey, TokenSupervisor,
+    Acquire, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow, Release, Restore,
+    Revoke, State, Status, TokenKey, TokenSupervisor,
+    api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, StatusBody, TokenBody},
     config::{Bind, Config},
 };
 
-use super::{Health, Verb};
+use super::{PlaceHealth, Verb};
 use crate::cli::{
-    Failure,
-    body::{GrantBody, IdpBody, Revocation, TokenBody},
-    exit::{Trouble, Unopened},
+    CliFailure,
+    body::{Revocation, VerbResult},
+    exit::StartFailure,
     show::note,
     signals::{Signals, interrupted},
     time::{now, pause},
 };
 
 /// A supervisor for one command.
-pub(crate) struct Store {
+pub(crate) struct StoreBackend {
     supervisor: TokenSupervisor,
     deployment: Option<String>,
     /// The identity providers that revoke tokens.
     revoking: BTreeSet<String>,
 }
 
-/// How long a refresh in flight is awaited: longer than the patience with any identity provider, unless it is configured.
+/// Limit for a refresh in flight: longer than the timeout of any identity provider, unless that is configured.
 pub(crate) const DRAIN: Duration = Duration::from_secs(150);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// After so long people are told what is waited for.
+/// After this time a note says what the program waits for.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// How long the answer to a revocation is awaited.
+/// Limit for the response to a revocation.
 const REVOKED_WITHIN: Duration = Duration::from_secs(20);
 
-impl Store {
-    pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, Failure> {
+impl StoreBackend {
+    pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, CliFailure> {
         let starting = config.builder()?.on_demand().start();
         let supervisor = tokio::select! {
             supervisor = starting => supervisor.map_err(|error| unopened(error, config))?,
@@ -52,9 +53,9 @@ impl Store {
         Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned), revoking })
     }
 
-    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<GrantBody, Failure> {
+    pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match verb {
-            Verb::Status => self.status(key).await,
+            Verb::Status => self.status(key).await.map(VerbResult::from),
             Verb::Connect(grant) => self.call(key, Connect::new(key, *grant)).await,
             Verb::Hold(reason) => self.call(key, Hold::new(key, reason)).await,
             Verb::Release => self.call(key, Release::new(key)).await,
@@ -68,13 +69,13 @@ impl Store {
             }
             Verb::Refresh => {
                 let refreshed = self.supervisor.call(RefreshNow::new(key)).await;
-                let refreshed = self.told(key, refreshed).await?;
-                Ok(GrantBody::of(key, refreshed.status).refreshed(refreshed.refreshed))
+                let refreshed = self.with_context(key, refreshed).await?;
+                Ok(RefreshedBody::of(key, &refreshed).into())
             }
         }
     }
 
-    /// Has what is queued revoked. How far that of this identity provider is then.
+    /// Sends the queued revocations. Returns how far the revocation at this identity provider is then.
     async fn revocation(&self, idp: &str) -> Revocation {
         if !self.revoking.contains(idp) {
             return Revocation::NoEndpoint;
@@ -86,52 +87,51 @@ impl Store {
         if all { Revocation::Done } else { Revocation::Queued }
     }
 
-    async fn call<C>(&self, key: &TokenKey, command: C) -> Result<GrantBody, Failure>
+    async fn call<C>(&self, key: &TokenKey, command: C) -> Result<VerbResult, CliFailure>
     where
         C: Command<Answer = Status>,
     {
-        let status = self.told(key, self.supervisor.call(command).await).await?;
-        Ok(GrantBody::of(key, status))
+        let status = self.with_context(key, self.supervisor.call(command).await).await?;
+        Ok(StatusBody::of(key, &status).into())
     }
 
-    /// An error with what is known of the grant nonetheless, as a server says it.
-    async fn told<T>(&self, key: &TokenKey, called: Result<T, Error>) -> Result<T, Failure> {
-        let error = match called {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
+    /// Adds to an error what is stored of the grant, as a server does.
+    async fn with_context<T>(&self, key: &TokenKey, called: Result<T, Error>) -> Result<T, CliFailure> {
+        let mut problem = match called {
+            Ok(value) => return Ok(value),
+            Err(error) => ProblemBody::from(&error),
         };
-        let trouble = Trouble::from(&error);
-        let known = match error {
-            Error::ReconnectRequired { .. }
-            | Error::AccountMismatch
-            | Error::GenerationMismatch { .. }
-            | Error::MinTtlUnsatisfiable { .. }
-            | Error::Unavailable { .. } => self.find(key).await.ok().flatten(),
-            _ => None,
-        };
-        let trouble = match known {
-            Some(grant) => trouble.about(&grant),
-            None => trouble,
-        };
-        Err(Failure::of(Some(key), trouble))
+        if problem.grant_context() == GrantContext::Stored
+            && let Ok(Some(grant)) = self.find(key).await
+        {
+            let valid_until = grant.expires_at.filter(|end| *end > now());
+            problem = problem.about_grant(Some(grant.grant_id), Some(grant.generation), valid_until);
+        }
+        Err(CliFailure::of(Some(key), problem))
     }
 
-    async fn status(&self, key: &TokenKey) -> Result<GrantBody, Failure> {
+    async fn status(&self, key: &TokenKey) -> Result<StatusBody, CliFailure> {
         let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
         let missing = || if known() { Error::NotConnected } else { Error::UnknownIdp };
-        self.find(key).await?.ok_or_else(|| Failure::of(Some(key), Trouble::from(&missing())))
+        self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))
     }
 
-    /// Read from the store: an actor that was asked would refresh what is due.
-    async fn find(&self, key: &TokenKey) -> Result<Option<GrantBody>, Failure> {
-        let filter = Filter::new().idp(key.idp()).user(key.user()).account(key.account_name());
-        let (mut found, _) = self.list(State::ALL.into_iter().fold(filter, Filter::state)).await?;
+    /// Reads the grant from the store: asking its actor would refresh a token that is due.
+    async fn find(&self, key: &TokenKey) -> Result<Option<StatusBody>, CliFailure> {
+        let query = GrantQuery {
+            idp: Some(key.idp().to_owned()),
+            user: Some(key.user().to_owned()),
+            account: Some(key.account_name().to_owned()),
+            states: State::ALL.to_vec(),
+            ..GrantQuery::default()
+        };
+        let (mut found, _) = self.list(&query).await?;
         Ok(found.pop())
     }
 
-    pub(super) async fn list(&self, filter: Filter) -> Result<(Vec<GrantBody>, Option<Cursor>), Failure> {
-        let page = self.supervisor.list(filter).await?;
-        let items = page.items.into_iter().map(|(key, status)| GrantBody::of(&key, status));
+    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
+        let page = self.supervisor.list(query.filter()).await?;
+        let items = page.items.iter().map(|(key, status)| StatusBody::of(key, status));
         Ok((items.collect(), page.next))
     }
 
@@ -140,16 +140,16 @@ impl Store {
         key: &TokenKey,
         min_ttl: Duration,
         timeout: Option<Duration>,
-    ) -> Result<TokenBody, Failure> {
+    ) -> Result<TokenBody, CliFailure> {
         let asked = Acquire::new(key).min_ttl(min_ttl);
         let asked = timeout.map_or(asked.clone(), |timeout| asked.timeout(timeout));
-        let token = self.told(key, self.supervisor.call(asked).await).await?;
-        Ok(TokenBody::of(&token))
+        let token = self.with_context(key, self.supervisor.call(asked).await).await?;
+        Ok(TokenBody::of(&token, now()))
     }
 
-    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), Failure> {
-        // For as long as it is watched, its actor refreshes it ahead of need.
-        let mut watch = self.told(key, self.supervisor.watch(key).await).await?;
+    pub(super) async fn changed(&self, key: &TokenKey, generation: u64) -> Result<(), CliFailure> {
+        // While the grant is watched, its actor refreshes the token before it expires.
+        let mut watch = self.with_context(key, self.supervisor.watch(key).await).await?;
         let Some(token) = watch.token().filter(|token| token.generation().get() == generation) else { return Ok(()) };
         let left = match token.expiry() {
             Expiry::At(end) => end.duration_since(now()).unwrap_or_default(),
@@ -166,7 +166,7 @@ impl Store {
         self.supervisor.idps().into_iter().map(IdpBody::from).collect()
     }
 
-    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, Failure> {
+    pub(super) async fn hold_idp(&self, idp: &str, reason: Option<&str>) -> Result<IdpBody, CliFailure> {
         match reason {
             Some(reason) => self.supervisor.hold_idp(idp, reason).await?,
             None => self.supervisor.release_idp(idp).await?,
@@ -175,17 +175,17 @@ impl Store {
         Ok(found.ok_or(Error::UnknownIdp)?)
     }
 
-    /// What each identity provider says to who asks for nothing, in the order of their names.
-    pub(super) async fn reach(&self) -> Result<Vec<(String, Reached)>, Failure> {
+    /// Sends each provider an empty request, in the order of their names.
+    pub(super) async fn reach(&self) -> Result<Vec<(String, Reached)>, CliFailure> {
         let reached = self.supervisor.idps().into_iter().map(async |idp| {
             let reached = self.supervisor.reach_idp(&idp.name).await?;
-            Ok::<_, Failure>((idp.name, reached))
+            Ok::<_, CliFailure>((idp.name, reached))
         });
         join_all(reached).await.into_iter().collect()
     }
 
-    pub(super) fn health(&self) -> Health {
-        Health {
+    pub(super) fn health(&self) -> PlaceHealth {
+        PlaceHealth {
             name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
             store_ok: !self.supervisor.is_store_down(),
             journal_pending: Some(self.supervisor.journal_pending()),
@@ -194,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Waits for what is in flight.
+    /// Waits for refreshes in flight.
     pub(super) async fn close(self, signals: &mut Signals) {
         let closing = async {
             let ended = self.supervisor.shutdown(DRAIN).await;
@@ -204,7 +204,7 @@ impl Store {
         };
         let patience = async {
             pause(SILENT).await;
-            note("a refresh is in flight: its answer is awaited and stored (Ctrl-C gives it up)");
+            note("a refresh is in flight: waiting for its response, to store it (Ctrl-C gives it up)");
             signals.next().await;
             note(ABANDONED);
         };
@@ -215,19 +215,19 @@ impl Store {
     }
 }
 
-/// With the server that probably has the store.
-fn unopened(error: Error, config: &Config) -> Failure {
-    let failure = Failure::from(error);
+/// Names the server that probably has the store open.
+fn unopened(error: Error, config: &Config) -> CliFailure {
+    let failure = CliFailure::from(error);
     match server_of(config) {
-        Some(server) if failure.unopened == Some(Unopened::InUse) => {
-            let next = "if that is the server, ask it: the same with --server";
-            failure.then(format!("{next} {server}; else wait until it has ended"))
+        Some(server) if failure.start == Some(StartFailure::StoreInUse) => {
+            let next = "if that is the server, use it: add --server";
+            failure.then(format!("{next} {server}; otherwise wait until it has ended"))
         }
         _ => failure,
     }
 }
 
-/// Where the server of this configuration is asked.
+/// The address of the server of this configuration.
 pub(crate) fn server_of(config: &Config) -> Option<String> {
     config.server().bind.iter().find_map(|bind| match bind {
         Bind::Tcp(address) if address.port() == 0 => None,
@@ -237,4 +237,4 @@ pub(crate) fn server_of(config: &Config) -> Option<String> {
     })
 }
 
-const ABANDONED: &str = "a refresh was given up: the next process finds that it is in doubt, and settles it";
+const ABANDONED: &str = "a refresh was given up: it is in doubt, and the next process settles it";

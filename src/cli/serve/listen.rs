@@ -11,7 +11,7 @@ use token_supervisor::{
     web::{Api, Server},
 };
 
-use crate::{Exit, Failure};
+use crate::{CliFailure, Exit};
 
 /// The bound sockets, before requests are answered.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(super) struct Serving {
 impl Listeners {
     /// # Errors
     /// Another program listens on one of the addresses, or the operating system refuses it.
-    pub(super) fn bind(all: &[Bind]) -> Result<Self, Failure> {
+    pub(super) fn bind(all: &[Bind]) -> Result<Self, CliFailure> {
         let mut listeners = Self::default();
         for bind in all {
             let bound = match bind {
@@ -47,7 +47,7 @@ impl Listeners {
     }
 
     /// Returns the addresses as clients use them, with the ports that the operating system chose.
-    pub(super) fn addresses(&self) -> Result<Vec<String>, Failure> {
+    pub(super) fn addresses(&self) -> Result<Vec<String>, CliFailure> {
         let tcp = self.tcp.iter().map(|listener| Ok(format!("http://{}", listener.local_addr()?)));
         #[cfg(unix)]
         let tcp = tcp.chain(self.unix.iter().map(|socket| Ok(socket.address().to_string())));
@@ -58,7 +58,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The operating system refuses it. Servers that have started are in `serving` all the same.
-    pub(super) fn serve(self, api: &Api, serving: &mut Serving) -> Result<(), Failure> {
+    pub(super) fn serve(self, api: &Api, serving: &mut Serving) -> Result<(), CliFailure> {
         if !self.tcp.is_empty() {
             serving.servers.push(Server::start(api.clone(), self.tcp)?);
         }
@@ -80,7 +80,7 @@ impl Serving {
     }
 
     /// Accepts no more connections, answers open requests, and removes the socket files.
-    pub(super) async fn stop(self) -> Result<(), Failure> {
+    pub(super) async fn stop(self) -> Result<(), CliFailure> {
         let stopped = join_all(self.servers.into_iter().map(Server::stop)).await;
         #[cfg(unix)]
         drop(self.sockets);
@@ -92,11 +92,11 @@ impl Serving {
     }
 }
 
-pub(super) fn failed(why: impl fmt::Display) -> Failure {
-    Failure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log has the cause")
+pub(super) fn failed(why: impl fmt::Display) -> CliFailure {
+    CliFailure::new(Exit::Failed, format!("the HTTP server failed: {why}"), "start it again; its log has the cause")
 }
 
-fn refused(bind: &Bind, error: &io::Error) -> Failure {
+fn refused(bind: &Bind, error: &io::Error) -> CliFailure {
     let next = match error.kind() {
         io::ErrorKind::AddrInUse => "stop the program that listens there, or set server.bind to another address",
         io::ErrorKind::PermissionDenied => "set server.bind to a port above 1023, or to a folder that you can write to",
@@ -105,7 +105,7 @@ fn refused(bind: &Bind, error: &io::Error) -> Failure {
         io::ErrorKind::AlreadyExists => "remove the file, or set server.bind to another path",
         _ => "set server.bind to an address of this machine",
     };
-    Failure::new(Exit::Failed, format!("cannot listen on {bind}: {error}"), next)
+    CliFailure::new(Exit::Failed, format!("cannot listen on {bind}: {error}"), next)
 }
 
 #[cfg(unix)]

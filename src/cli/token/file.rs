@@ -8,13 +8,12 @@ use std::{
 };
 
 use serde::Serialize;
-use token_supervisor::TokenKey;
+use token_supervisor::{TokenKey, api::TokenBody};
 use zeroize::Zeroizing;
 
 use crate::cli::{
-    Exit, Failure, Out,
+    CliFailure, Exit, Out,
     backend::Backend,
-    body::TokenBody,
     show::note,
     time::{self, for_people, pause},
 };
@@ -41,9 +40,9 @@ struct Written<'a> {
 
 impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
     /// Writes the token. A reader sees either the whole old file or the whole new one.
-    pub(super) fn write(&self, token: &TokenBody) -> Result<(), Failure> {
+    pub(super) fn write(&self, token: &TokenBody) -> Result<(), CliFailure> {
         replace(self.path, (self.form)(token).as_bytes()).map_err(|error| {
-            Failure::new(
+            CliFailure::new(
                 Exit::Failed,
                 format!("cannot write {}: {error}", self.path.display()),
                 "check that its folder exists and that you can write to it",
@@ -62,8 +61,8 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
         &self,
         backend: &Backend,
         generation: u64,
-        ask: impl AsyncFn() -> Result<TokenBody, Failure>,
-    ) -> Result<u64, Failure> {
+        ask: impl AsyncFn() -> Result<TokenBody, CliFailure>,
+    ) -> Result<u64, CliFailure> {
         backend.changed(self.key, generation).await?;
         let token = ask().await?;
         if token.generation != generation || !self.path.exists() {
@@ -78,8 +77,8 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
         &self,
         backend: &Backend,
         mut generation: u64,
-        ask: impl AsyncFn() -> Result<TokenBody, Failure>,
-    ) -> Result<Infallible, Failure> {
+        ask: impl AsyncFn() -> Result<TokenBody, CliFailure>,
+    ) -> Result<Infallible, CliFailure> {
         let mut failing = false;
         loop {
             match self.next(backend, generation, &ask).await {

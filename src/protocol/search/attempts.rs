@@ -138,7 +138,7 @@ impl ModelWorld {
         let ModelResponse::Token(new) = response else {
             self.idp.tokens[usize::from(parent)].refused = true;
             return self
-                .advance(process, AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("") }));
+                .advance(process, AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::of("") }));
         };
         let issued = &mut self.idp.tokens[usize::from(new)];
         (issued.delivered, issued.excused) = (true, false);
@@ -233,5 +233,5 @@ impl ModelWorld {
 }
 
 pub(super) fn fault() -> AttemptFault {
-    AttemptFault { evidence: Evidence::ours(""), cause: Cause::IdpDown }
+    AttemptFault { evidence: Evidence::of(""), cause: Cause::IdpDown }
 }

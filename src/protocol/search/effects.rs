@@ -44,7 +44,7 @@ impl ModelWorld {
                 self.left.faults -= 1;
                 let Request { attempt, .. } = self.idp.requests.remove(request.into());
                 if let Some(process) = self.process_of(attempt) {
-                    self.advance(process, AttemptEvent::Outcome(SendOutcome::Foreign { evidence: Evidence::ours("") }));
+                    self.advance(process, AttemptEvent::Outcome(SendOutcome::Foreign { evidence: Evidence::of("") }));
                 }
             }
             Move::Unknown(request) => {

@@ -15,7 +15,7 @@ fn landed(place: Resolution) -> AttemptEvent {
 }
 
 fn fault() -> AttemptFault {
-    AttemptFault { evidence: Evidence::ours("timeout"), cause: Cause::IdpDown }
+    AttemptFault { evidence: Evidence::of("timeout"), cause: Cause::IdpDown }
 }
 
 fn unknown() -> AttemptEvent {
@@ -48,7 +48,7 @@ fn received() -> AttemptMachine {
 #[test]
 fn the_outcome_of_the_request_decides() {
     let never = Rules { never_rotates: true, ..rules() };
-    let refusal = || AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::ours("invalid_grant") });
+    let refusal = || AttemptEvent::Outcome(SendOutcome::InvalidGrant { evidence: Evidence::of("invalid_grant") });
     let mut closed = Row { lease: None, ..mine() };
     closed.intent.as_mut().unwrap().senders[0].closed = true;
     let table: Vec<(&str, Rules, Script)> = vec![

@@ -1,7 +1,7 @@
 use super::*;
 
 fn fault() -> AttemptFault {
-    AttemptFault { evidence: Evidence::ours("temporarily_unavailable"), cause: Cause::IdpThrottled }
+    AttemptFault { evidence: Evidence::of("temporarily_unavailable"), cause: Cause::IdpThrottled }
 }
 
 fn failing(attempt: u8, row: &Row) -> Ending {
@@ -137,8 +137,7 @@ fn giving_up_requires_consent_and_ends_the_doubt() {
     let doubtful = Row { lease: None, ..claimed_row(&[1]) };
     let give_up = Change::GiveUp { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
     let (given_up, ..) = taken(&give_up, &doubtful, NOW + seconds(8));
-    let verdict =
-        Verdict { evidence: Evidence::ours("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Doubt }.into();
+    let verdict = Verdict { evidence: Evidence::of("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Doubt }.into();
     assert_eq!((given_up.intent, given_up.verdict), (None, Some(verdict)));
     assert_eq!((given_up.generation, given_up.refresh_token), (GENERATION, Some(token(1))));
     for row in [

@@ -103,7 +103,7 @@ pub(crate) fn claimed_row(senders: &[u8]) -> Row {
 }
 
 pub(crate) fn verdict(by: VerdictBy) -> Option<Box<Verdict>> {
-    Some(Box::new(Verdict { evidence: Evidence::ours("invalid_grant"), since: NOW, by }))
+    Some(Box::new(Verdict { evidence: Evidence::of("invalid_grant"), since: NOW, by }))
 }
 
 pub(crate) fn tombstone(revoke: bool) -> Option<Tombstone> {
@@ -152,14 +152,14 @@ pub(crate) fn ending(attempt: u8, row: &Row) -> Ending {
 
 pub(crate) fn refuse(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
-    let (evidence, by) = (Evidence::ours("invalid_grant"), VerdictBy::Idp);
+    let (evidence, by) = (Evidence::of("invalid_grant"), VerdictBy::Idp);
     Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
 }
 
 /// The response of another subject for an attempt that claimed `row`.
 pub(crate) fn foreign(attempt: u8, row: &Row) -> Change {
     let (incarnation, generation) = (row.incarnation, row.generation);
-    let (evidence, by) = (Evidence::ours("account_mismatch"), VerdictBy::Subject);
+    let (evidence, by) = (Evidence::of("account_mismatch"), VerdictBy::Subject);
     Change::Refuse(Refuse { attempt: id(attempt), incarnation, generation, evidence, by })
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn disconnecting(revoke: bool) -> Change {
 
 /// The third failure in a row, since then.
 pub(crate) fn last_error(since: StoreTime) -> Box<LastError> {
-    let evidence = Evidence::ours("server_error");
+    let evidence = Evidence::of("server_error");
     Box::new(LastError { evidence, cause: Cause::IdpDown, at: NOW, failures: 3, since: Some(since), alerted: false })
 }
 

@@ -5,7 +5,7 @@ use crate::protocol::resolve::Resolution;
 fn invalid_grant_requires_consent() {
     let (left, reply, sides) = taken(&refuse(1, &row()), &claimed_row(&[1]), NOW + seconds(2));
     let refused = Some(Box::new(Verdict {
-        evidence: Evidence::ours("invalid_grant"),
+        evidence: Evidence::of("invalid_grant"),
         since: NOW + seconds(2),
         by: VerdictBy::Idp,
     }));
@@ -72,7 +72,7 @@ fn invalid_grant_promotes_the_alternative_token() {
 fn a_response_of_another_subject_is_recorded_and_overwrites_nothing() {
     let row = Row { alt: alt(5, 6, 7), ..claimed_row(&[1]) };
     let (left, reply, sides) = taken(&foreign(1, &row), &row, NOW + seconds(2));
-    let evidence = Evidence::ours("account_mismatch");
+    let evidence = Evidence::of("account_mismatch");
     let verdict = Some(Box::new(Verdict { evidence, since: NOW + seconds(2), by: VerdictBy::Subject }));
     let expected = Row { verdict, lease: None, intent: None, changed_at: NOW + seconds(2), ..row };
     assert_eq!((left, reply, sides), (expected, ChangeReply::Done, vec![Side::Spent(fingerprint(1))]));

@@ -36,7 +36,7 @@ fn alerted(row: &mut Row) {
 }
 
 fn failed(attempt: u8, row: &Row) -> Ending {
-    let fault = AttemptFault { evidence: Evidence::ours("http_502"), cause: Cause::IdpDown };
+    let fault = AttemptFault { evidence: Evidence::of("http_502"), cause: Cause::IdpDown };
     Ending { error: Some(fault), ..ending(attempt, row) }
 }
 
@@ -45,11 +45,11 @@ fn renewed(generation: u64) -> Transition {
 }
 
 fn required(code: &str, by: VerdictBy) -> Transition {
-    Transition::ReconnectRequired { evidence: Evidence::ours(code), by }
+    Transition::ReconnectRequired { evidence: Evidence::of(code), by }
 }
 
 fn in_doubt(code: &str) -> Transition {
-    Transition::InDoubt { evidence: Evidence::ours(code) }
+    Transition::InDoubt { evidence: Evidence::of(code) }
 }
 
 #[test]
@@ -166,12 +166,12 @@ fn long_failure_is_reported_once_and_short_failure_never() {
         row = applied.row.unwrap();
         heard.extend(applied.transitions.into_iter().map(|transition| (now, transition)));
     }
-    let failing = Transition::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Transition::Failing { evidence: Evidence::of("http_502"), since: NOW };
     assert_eq!(heard, [(NOW + LONG, failing)]);
 
     // A row of an older version has no `since`; and a doubt and an alert may come together.
     let older = claims(&[1], |row| row.last_error = Some(Box::new(LastError { since: None, ..*last_error(NOW) })));
-    let failing = Transition::Failing { evidence: Evidence::ours("http_502"), since: NOW };
+    let failing = Transition::Failing { evidence: Evidence::of("http_502"), since: NOW };
     assert_eq!(reported_at(&Change::Close(failed(1, &older)), &older, NOW + LONG), [in_doubt("http_502"), failing]);
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn rows_that_need_no_attention_are_not_due(place: &mut StorePla
     let row = place.connected(&key, 2).await;
     assert_eq!(place.due(late).await, ["alice"]);
     place.done(&key, Change::Claim(claim(2, &row)), ChangeReply::Done).await;
-    place.done(&key, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&key, disconnecting(false), ChangeReply::Done).await;
     assert_eq!(place.due(late).await, ["alice"], "its doubt must be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");

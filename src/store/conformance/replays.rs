@@ -36,7 +36,7 @@ pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(pl
     let account = alice.account("work");
     assert_eq!(place.change(&account, connecting(&account, Some(2), 99)).await.reply, ChangeReply::Duplicate);
     // After a disconnect, the token may be connected under another key.
-    place.done(&alice, Change::Disconnect(DisconnectChange { revoke: false, purge: false }), ChangeReply::Done).await;
+    place.done(&alice, disconnecting(false), ChangeReply::Done).await;
     place.connected(&bob, 2).await;
 }
 

@@ -127,8 +127,7 @@ impl Providers {
             let kind = match notice {
                 HealthChange::Paused { cause, wait } => EventKind::IdpPaused {
                     cause,
-                    evidence: failure
-                        .map_or_else(|| Evidence::ours(cause.as_str()), |failure| failure.evidence.clone()),
+                    evidence: failure.map_or_else(|| Evidence::ours(cause), |failure| failure.evidence.clone()),
                     until: (now + wait).into(),
                 },
                 HealthChange::Recovered { cause } => EventKind::IdpRecovered { cause },

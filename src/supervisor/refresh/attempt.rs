@@ -17,6 +17,7 @@ use super::{
     tally::{Heard, phase, tally},
 };
 use crate::{
+    code::EvidenceCode,
     error::Cause,
     idp::{GateClosed, IdpFailure, Outcome, Priority, Slot, delay},
     metrics::count,
@@ -233,19 +234,19 @@ impl Attempt {
     async fn send(&mut self, provider: &Provider, claimed: Claimed) -> Option<AttemptEvent> {
         let row = self.row.clone()?;
         // Only an operator can help with either of these: soon is soon enough.
-        let mut unsendable = |code: &str, cause| {
-            self.heard = Some(Heard::IdpFailure(RefreshOutcome::Operator));
+        let mut unsendable = |code: EvidenceCode, cause| {
+            self.heard = Some(Heard::Failure(RefreshOutcome::Operator));
             let fault = AttemptFault { evidence: Evidence::ours(code), cause };
             let retry_at = self.ports.clock.now() + operator_delay(&row);
             Some(AttemptEvent::Outcome(SendOutcome::NotSpent { fault, retry_at }))
         };
         let Some(slot) = self.slot.take() else {
             tracing::error!(grant.id = row.grant_id, "the grant was issued to a client that is not configured");
-            return unsendable("client_unknown", Cause::ClientUnknown);
+            return unsendable(EvidenceCode::ClientUnknown, Cause::ClientUnknown);
         };
         let Ok(request) = RefreshTokenGrant.open(&self.ports.keyring, &row) else {
             tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
-            return unsendable("does_not_open", Cause::StoreDown);
+            return unsendable(EvidenceCode::DoesNotOpen, Cause::StoreDown);
         };
         // Sets `sent` before it withdraws the token: `stand()`, on the actor's thread, reads `sent` after it has set the
         // standing, so that the later of the two always withdraws.
@@ -273,7 +274,7 @@ impl Attempt {
         let told = match outcome {
             Outcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
-                SendOutcome::Foreign { evidence: Evidence::ours("account_mismatch") }
+                SendOutcome::Foreign { evidence: Evidence::ours(EvidenceCode::AccountMismatch) }
             }
             Outcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };

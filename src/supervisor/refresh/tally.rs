@@ -14,7 +14,7 @@ pub(super) enum Heard {
     Token,
     /// A refusal that counts unless another process has stored a newer token.
     Refusal,
-    IdpFailure(RefreshOutcome),
+    Failure(RefreshOutcome),
 }
 
 impl Heard {
@@ -23,9 +23,9 @@ impl Heard {
         match outcome {
             idp::Outcome::Refreshed(_) => Self::Token,
             idp::Outcome::InvalidGrant(_) => Self::Refusal,
-            idp::Outcome::Unknown(_) if stays => Self::IdpFailure(RefreshOutcome::Transient),
-            idp::Outcome::Unknown(_) => Self::IdpFailure(RefreshOutcome::InDoubt),
-            idp::Outcome::NotSpent(failure) => Self::IdpFailure(match failure.meaning {
+            idp::Outcome::Unknown(_) if stays => Self::Failure(RefreshOutcome::Transient),
+            idp::Outcome::Unknown(_) => Self::Failure(RefreshOutcome::InDoubt),
+            idp::Outcome::NotSpent(failure) => Self::Failure(match failure.meaning {
                 Meaning::UserMustReconnect => RefreshOutcome::User,
                 Meaning::OperatorFault => RefreshOutcome::Operator,
                 Meaning::Throttled => RefreshOutcome::Throttled,
@@ -46,7 +46,7 @@ pub(super) fn tally(
 ) -> Option<RefreshOutcome> {
     let moved = row.is_some_and(|row| row.incarnation != incarnation || row.generation > generation);
     match (heard, answer) {
-        (Some(Heard::IdpFailure(outcome)), _) => Some(outcome),
+        (Some(Heard::Failure(outcome)), _) => Some(outcome),
         (Some(Heard::Refusal), _) if row.is_some_and(|row| row.verdict.is_some()) => Some(RefreshOutcome::User),
         (Some(Heard::Refusal), _) => Some(RefreshOutcome::Adopted),
         (Some(Heard::Token), Some((commit, Resolution::Own | Resolution::Replace))) => {
@@ -84,7 +84,7 @@ mod tests {
         let (kept, ended) = (commit(1, &read, 1), Row { verdict: verdict(VerdictBy::Idp), ..row() });
         let kept = Commit { token: None, ..kept };
         let became = |commit, resolution| Some((commit, resolution));
-        let failed = Some(Heard::IdpFailure(RefreshOutcome::Throttled));
+        let failed = Some(Heard::Failure(RefreshOutcome::Throttled));
         for (heard, answer, row, expected) in [
             (Some(Heard::Token), became(&rotated, Resolution::Own), &read, Some(RefreshOutcome::Rotated)),
             (Some(Heard::Token), became(&rotated, Resolution::Replace), &read, Some(RefreshOutcome::Rotated)),

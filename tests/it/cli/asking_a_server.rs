@@ -189,10 +189,10 @@ async fn the_cause_is_reported_if_a_request_cannot_be_sent() {
     for key in ["ts-test-secret-key\n", "ts-test-secret \u{e9}"] {
         let mut command = remote.command(&["list"]);
         let ran = Ran::new(command.env("TOKEN_SUPERVISOR_API_KEY", key).output().unwrap()).without_secrets();
-        ran.failed(2, "TOKEN_SUPERVISOR_API_KEY is no API key");
+        ran.failed(2, "TOKEN_SUPERVISOR_API_KEY is not an API key");
     }
     let https = remote.server.addresses[0].replace("http:", "https:");
-    remote.run(&["list", "--server", &https]).failed(2, "name it with http://");
+    remote.run(&["list", "--server", &https]).failed(2, "use http://");
 }
 
 /// Otherwise the responding server could choose where the API key is sent.

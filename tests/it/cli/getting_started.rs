@@ -57,7 +57,9 @@ fn doctor_probes_providers_without_credentials() {
     command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{nobody}/token"));
     let doctor = Ran::new(command.output().unwrap());
     assert!(doctor.code == 1 && doctor.stdout.contains("no response: connect_failed"), "{doctor:?}");
-    world.run(&["doctor", "--probe", "--server", &format!("http://{nobody}")]).failed(2, "looks from this machine");
+    world
+        .run(&["doctor", "--probe", "--server", &format!("http://{nobody}")])
+        .failed(2, "sends requests from this machine");
 }
 
 #[test]

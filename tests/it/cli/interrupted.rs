@@ -95,7 +95,7 @@ async fn the_process_that_has_the_store_open_is_named() {
     let process = format!("in use by process {}", std::process::id());
     for args in [&["token", "gitlab", "alice"][..], &["status"], &["hold", "gitlab", "alice", "--reason", "x"]] {
         world.run(args).failed(4, &process);
-        world.run(args).failed(4, "the same with --server http://127.0.0.1:8080");
+        world.run(args).failed(4, "add --server http://127.0.0.1:8080");
     }
     let doctor = world.run(&["doctor"]);
     let words = doctor.stdout.split_whitespace().collect::<Vec<_>>().join(" ");

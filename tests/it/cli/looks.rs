@@ -185,7 +185,7 @@ fn a_code_is_explained() {
     let world = World::new(Duration::from_secs(7_200));
     let expected = "\
 not_connected
-  Nothing is stored for the key, or it was disconnected.
+  Nothing is stored for the key, or the grant was disconnected.
 
   What to do: Send the user through consent, then connect.
 ";

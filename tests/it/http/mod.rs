@@ -1,5 +1,7 @@
 //! The HTTP API, on a real port, spoken to byte by byte.
 
+#[cfg(feature = "client")]
+mod api_client;
 mod audited;
 mod embedding;
 mod handing_out;

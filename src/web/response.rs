@@ -1,27 +1,23 @@
-//! What a granted request is answered with.
+//! The response to a granted request.
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder,
     http::{
         StatusCode,
-        header::{self, HeaderName, HeaderValue},
+        header::{self, ETag, HeaderName, HeaderValue},
     },
     web::Bytes,
 };
 use serde::Serialize;
 
-use super::{audit::Granted, problem::REQUEST_ID};
+use super::{
+    etag,
+    problem::{REQUEST_ID, line},
+};
 use crate::model::Generation;
 
-/// JSON that leaves the prompt of who reads it with curl at the start of a line.
-pub(super) fn line(body: &impl Serialize) -> Vec<u8> {
-    let mut json = serde_json::to_vec(body).expect("what we say has a JSON form");
-    json.push(b'\n');
-    json
-}
-
-/// An answer without what every answer has.
-pub(super) struct Answer {
+/// A response without the headers that every response has.
+pub(super) struct ApiResponse {
     status: StatusCode,
     content_type: &'static str,
     body: Bytes,
@@ -29,7 +25,15 @@ pub(super) struct Answer {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Answer {
+/// What the audit log says of a granted request.
+#[derive(Clone, Copy)]
+pub(super) struct Granted {
+    /// The caller had the token already: none was handed out.
+    pub(super) unmodified: bool,
+    pub(super) generation: Option<Generation>,
+}
+
+impl ApiResponse {
     /// Without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
         Self { status, content_type: "", body: Bytes::new(), generation: None, headers: Vec::new() }
@@ -49,7 +53,7 @@ impl Answer {
         Self { status, ..self }
     }
 
-    /// Which of the key's grants it speaks of: its entity tag.
+    /// Sets the entity tag: which stored grant of the key the response is about.
     pub(super) fn generation(self, generation: Generation) -> Self {
         Self { generation: Some(generation), ..self }
     }
@@ -59,17 +63,16 @@ impl Answer {
         self
     }
 
-    /// What the audit says of it.
     pub(super) fn granted(&self) -> Granted {
         Granted { unmodified: self.status == StatusCode::NOT_MODIFIED, generation: self.generation }
     }
 
-    /// Nothing of it may be kept on its way: it may hold a token, and a state is old when it is kept.
+    /// Returns the HTTP response. No cache may keep it: it may hold a token, and a kept state is outdated.
     pub(super) fn respond(self, request_id: &str) -> HttpResponse {
         let mut response = HttpResponseBuilder::new(self.status);
         response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((REQUEST_ID, request_id));
         if let Some(generation) = self.generation {
-            response.insert_header((header::ETAG, format!("\"{generation}\"")));
+            response.insert_header(ETag(etag::of(generation)));
         }
         for header in self.headers {
             response.insert_header(header);

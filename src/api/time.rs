@@ -1,27 +1,49 @@
-//! Times on the wire: RFC 3339 in UTC; read also as seconds since the epoch.
+//! Times and lifetimes as members of bodies: RFC 3339 in UTC; read also as seconds since the epoch.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// The time as `2027-01-15T08:00:00Z`. What lies beyond the year 9999 is its end.
-pub(super) fn rfc3339(time: SystemTime) -> String {
+/// Returns the time as `2027-01-15T08:00:00Z`. A time after the year 9999 becomes the last moment of that year.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// A time as callers may write it.
-#[derive(Deserialize)]
+/// A member that is a time or null.
+pub(super) mod optional {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(super::rfc3339).serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.map(|text| super::TimeInput::Text(text).read()).transpose().map_err(D::Error::custom)
+    }
+}
+
+/// A time as a caller writes it.
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-pub(super) enum Moment {
+pub(crate) enum TimeInput {
     Seconds(f64),
     Text(String),
 }
 
-/// A duration as identity providers write it: some as text.
-#[derive(Deserialize)]
+/// A lifetime as providers write it: a number, or a number as text.
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
-pub(super) enum Seconds {
+pub(crate) enum LifetimeInput {
     Number(f64),
     Text(String),
 }
@@ -30,12 +52,13 @@ pub(super) enum Seconds {
 const LOOKS_LIKE_MILLISECONDS: f64 = 100_000_000_000.0;
 
 /// In seconds: some three thousand years.
+#[cfg(feature = "web")]
 const LONGEST: f64 = 100_000_000_000.0;
 
-impl Moment {
+impl TimeInput {
     /// # Errors
-    /// What it should be.
-    pub(super) fn read(&self) -> Result<SystemTime, &'static str> {
+    /// What the time must be.
+    pub(crate) fn read(&self) -> Result<SystemTime, &'static str> {
         const FORM: &str = "a time is RFC 3339 such as 2027-01-15T08:00:00Z, or seconds since the epoch";
         let seconds = match self {
             Self::Seconds(seconds) => *seconds,
@@ -52,10 +75,11 @@ impl Moment {
     }
 }
 
-impl Seconds {
+#[cfg(feature = "web")]
+impl LifetimeInput {
     /// # Errors
-    /// What it should be.
-    pub(super) fn read(&self) -> Result<Duration, &'static str> {
+    /// What the lifetime must be.
+    pub(crate) fn read(&self) -> Result<Duration, &'static str> {
         const FORM: &str = "a lifetime is a number of seconds, from 0 to 100000000000";
         let seconds = match self {
             Self::Number(seconds) => *seconds,
@@ -71,7 +95,7 @@ mod tests {
 
     #[test]
     fn times_are_read_in_both_forms_and_milliseconds_are_refused() {
-        let read = |json: &str| serde_json::from_str::<Moment>(json).unwrap().read();
+        let read = |json: &str| serde_json::from_str::<TimeInput>(json).unwrap().read();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         for json in ["1800000000", "\"1800000000\"", "\"2027-01-15T08:00:00Z\"", "\"2027-01-15T09:00:00+01:00\""] {
             assert_eq!(read(json), Ok(time), "{json}");
@@ -84,9 +108,10 @@ mod tests {
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50)), "9999-12-30T22:00:00.999999999Z");
     }
 
+    #[cfg(feature = "web")]
     #[test]
     fn lifetimes_are_numbers_of_seconds() {
-        let read = |json: &str| serde_json::from_str::<Seconds>(json).unwrap().read();
+        let read = |json: &str| serde_json::from_str::<LifetimeInput>(json).unwrap().read();
         assert_eq!(read("3600"), Ok(Duration::from_secs(3_600)));
         assert_eq!(read("\"3600\""), Ok(Duration::from_secs(3_600)));
         for json in ["-1", "\"\"", "\"x\"", "\"NaN\"", "1e300", "1e12"] {

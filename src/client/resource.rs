@@ -1,4 +1,4 @@
-//! Calls to a resource server with a user's token.
+//! Requests to resource servers with a user's token.
 
 use reqwest::{
     Client, Request, Response, StatusCode,
@@ -8,7 +8,7 @@ use url::{Origin, Url};
 
 use crate::{Error, Token, TokenKey, TokenSupervisor, idp::loopback};
 
-/// A `reqwest` client that puts the token of one key on its requests, to the hosts that it was given and to no other.
+/// A `reqwest` client that adds the token of one key to its requests, to the hosts that it was given and to no other.
 ///
 /// ```
 /// # use token_supervisor::{TokenKey, TokenSupervisor};
@@ -29,41 +29,41 @@ pub struct TokenClient {
     hosts: Vec<Origin>,
 }
 
-/// Why there is no answer of the resource server.
+/// Why there is no response of the resource server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// There is no token: it says what to do next.
+    /// There is no token: the error says what to do next.
     #[error(transparent)]
     Token(#[from] Error),
     /// The request is for a host that the client was not given. Nothing was sent.
-    #[error("this client was not given the request's host: nothing was sent")]
+    #[error("nothing was sent: the request's host is not among the hosts of this client; add it with host()")]
     OtherHost,
-    /// The resource server could not be asked.
-    #[error("the resource server could not be asked")]
+    /// The request to the resource server failed.
+    #[error("the resource server cannot be reached, or the connection was lost")]
     Http(#[source] reqwest::Error),
 }
 
 impl From<reqwest::Error> for CallError {
-    /// Without the URL: its query may hold what is nobody else's business.
+    /// Removes the URL: its query may hold private data.
     fn from(error: reqwest::Error) -> Self {
         Self::Http(error.without_url())
     }
 }
 
 impl TokenClient {
-    /// A client of this key that may not ask anybody yet: see [`host`](Self::host). Redirects, proxies and times are
-    /// those of `http`, which never takes a token along to another host.
+    /// Creates a client of this key that has no host yet: see [`host`](Self::host). Redirects, proxies and timeouts of
+    /// `http` apply; it never sends a token along to another host.
     pub fn new(supervisor: &TokenSupervisor, key: &TokenKey, http: &Client) -> Self {
         Self { supervisor: supervisor.clone(), key: key.clone(), http: http.clone(), hosts: Vec::new() }
     }
 
-    /// It may ask this host, too: scheme, host and port of a URL such as `https://api.github.com`.
+    /// Adds a host: scheme, host and port of a URL such as `https://api.github.com`.
     ///
     /// # Errors
-    /// [`Error::Configuration`] if it is none, or not https (but on loopback).
+    /// [`Error::Configuration`] if it is not a URL, or not https (except on loopback).
     pub fn host(mut self, url: &str) -> Result<Self, Error> {
-        let wrong = || Error::Configuration("a host is a URL such as https://api.github.com, with https".to_owned());
+        let wrong = || Error::Configuration("the host must be an https URL such as https://api.github.com".to_owned());
         let url = Url::parse(url).map_err(|_| wrong())?;
         match url.scheme() {
             "https" => {}
@@ -74,15 +74,15 @@ impl TokenClient {
         Ok(self)
     }
 
-    /// Sends the request with a valid token. If the resource server answers 401, that token is reported as rejected,
-    /// and the request is sent once more with the next one, if there is one and the body can be sent again. Where there
-    /// is none for now, the 401 is the answer.
+    /// Sends the request with a valid token. If the resource server responds with 401, the token is reported as rejected,
+    /// and the request is sent once more with the next token, if there is one and the body can be sent again. If there is
+    /// no other token for now, the 401 is returned.
     ///
-    /// Dropping the future gives up the request; a refresh that it began goes on.
+    /// Dropping the future cancels the request; a refresh that it started continues.
     ///
     /// # Errors
-    /// See [`CallError`]. An answer of the resource server is none, whatever its status, but a 401 to a user who must go
-    /// through consent: that is [`Error::ReconnectRequired`] or [`Error::NotConnected`].
+    /// See [`CallError`]. A response of the resource server is not an error, whatever its status, except a 401 when the
+    /// user must consent: that is [`Error::ReconnectRequired`] or [`Error::NotConnected`].
     pub async fn execute(&self, request: Request) -> Result<Response, CallError> {
         if !self.knows(request.url()) {
             return Err(CallError::OtherHost);
@@ -90,19 +90,19 @@ impl TokenClient {
         let (asked, again) = (request.url().origin(), request.try_clone());
         let token = self.supervisor.token(&self.key).await?;
         let response = self.send(request, &token).await?;
-        // After a redirect to another host it is not our token that was refused: it was not sent there.
+        // After a redirect to another host the 401 does not concern the token, which was not sent there.
         if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != asked {
             return Ok(response);
         }
         match (self.next(&token, again.is_some()).await, again) {
             (Ok(Some(next)), Some(again)) => self.send(again, &next).await,
             (Err(error @ (Error::ReconnectRequired { .. } | Error::NotConnected)), _) => Err(error.into()),
-            // That there is no other token now says less than the answer.
+            // The response says more than the error that there is no other token now.
             _ => Ok(response),
         }
     }
 
-    /// Reports the token, and asks for the one that replaces it, if it is wanted.
+    /// Reports the token, and returns its replacement if one is wanted.
     async fn next(&self, refused: &Token, wanted: bool) -> Result<Option<Token>, Error> {
         self.supervisor.report_rejected(&self.key, refused.generation()).await?;
         if !wanted {
@@ -114,7 +114,7 @@ impl TokenClient {
 
     async fn send(&self, mut request: Request, token: &Token) -> Result<Response, CallError> {
         let mut value = HeaderValue::from_str(&token.authorization())
-            .map_err(|_| Error::Internal("a stored token is no header"))?;
+            .map_err(|_| Error::Internal("a stored token cannot be a header"))?;
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);
         Ok(self.http.execute(request).await?)

@@ -1,0 +1,89 @@
+//! The bodies that describe identity providers and the server.
+
+use std::{borrow::Cow, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::time;
+use crate::{Cause, Evidence, IdpStatus};
+
+/// The state of an identity provider.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Idp"))]
+#[non_exhaustive]
+pub struct IdpBody {
+    /// Its name, as the configuration has it.
+    pub idp: String,
+    /// Why nothing is sent to it for now.
+    pub paused: Option<Cow<'static, str>>,
+    /// Until when, at least.
+    #[serde(with = "time::optional")]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::time"))]
+    pub paused_until: Option<SystemTime>,
+    /// Whether the identity provider is on hold.
+    pub held: bool,
+    /// Why the identity provider is on hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_reason: Option<String>,
+    /// Whether tokens can be revoked there.
+    pub revokes: bool,
+    /// How many refreshes are under way or queued.
+    pub refreshing: usize,
+    /// What it said when it last gave no token.
+    pub last_error: Option<Evidence>,
+    /// When that was.
+    #[serde(with = "time::optional")]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::time"))]
+    pub last_error_at: Option<SystemTime>,
+}
+
+impl From<IdpStatus> for IdpBody {
+    fn from(status: IdpStatus) -> Self {
+        Self {
+            idp: status.name,
+            paused: status.paused.map(|cause: Cause| cause.as_str().into()),
+            paused_until: status.paused_until,
+            held: status.held.is_some(),
+            held_reason: status.held,
+            revokes: status.revokes,
+            refreshing: status.refreshing,
+            last_error: status.last_error,
+            last_error_at: status.last_error_at,
+        }
+    }
+}
+
+/// The identity providers that the caller's key reaches.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Idps"))]
+#[non_exhaustive]
+pub struct IdpsBody {
+    /// One for each, in the order of their names.
+    pub items: Vec<IdpBody>,
+}
+
+impl IdpsBody {
+    #[cfg(feature = "web")]
+    pub(crate) fn of(idps: Vec<IdpStatus>) -> Self {
+        Self { items: idps.into_iter().map(IdpBody::from).collect() }
+    }
+}
+
+/// Whether the process lives, or is ready.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Health"))]
+#[non_exhaustive]
+pub struct HealthBody {
+    /// `ok`, or why it is not ready.
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::health"))]
+    pub status: Cow<'static, str>,
+    /// What is degraded: `store_down`, `journal`, and `REASON:PROVIDER` for each provider that nothing is sent to.
+    pub degraded: Vec<String>,
+}
+
+impl HealthBody {
+    #[cfg(feature = "web")]
+    pub(crate) fn new(status: &'static str, degraded: Vec<String>) -> Self {
+        Self { status: status.into(), degraded }
+    }
+}

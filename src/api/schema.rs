@@ -1,0 +1,322 @@
+//! The schemas of the bodies in `openapi.json`: derived from the types, with what the types do not say.
+
+use schemars::{
+    JsonSchema, Schema, SchemaGenerator,
+    generate::{Contract, SchemaSettings},
+    json_schema,
+    transform::{Transform, transform_subschemas},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody, ReasonBody,
+    RefreshedBody, RejectedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST, time::TimeInput,
+};
+use crate::{Code, Freshness, State, Unchanged, Warning};
+
+/// Returns all schemas of bodies, by their names.
+pub(crate) fn all() -> Map<String, Value> {
+    let generator = |sent| {
+        let settings = SchemaSettings::draft2020_12().with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+            settings.contract = if sent { Contract::Serialize } else { Contract::Deserialize };
+        });
+        settings.with_transform(Tidy { sent }).into_generator()
+    };
+    let mut sent = generator(true);
+    sent.subschema_for::<StatusBody>();
+    sent.subschema_for::<RefreshedBody>();
+    sent.subschema_for::<TokenBody>();
+    sent.subschema_for::<TokensBody>();
+    sent.subschema_for::<IdpBody>();
+    sent.subschema_for::<IdpsBody>();
+    sent.subschema_for::<PageBody>();
+    sent.subschema_for::<OffboardedBody>();
+    sent.subschema_for::<HealthBody>();
+    sent.subschema_for::<ProblemBody>();
+    let mut received = generator(false);
+    received.subschema_for::<GrantBody<'_>>();
+    received.subschema_for::<RejectedBody>();
+    received.subschema_for::<ReasonBody>();
+    received.subschema_for::<BatchBody>();
+    let mut all = sent.take_definitions(true);
+    all.extend(received.take_definitions(true));
+    all.insert("Document".to_owned(), json!({"type": "object"}));
+    all.insert("Metrics".to_owned(), text());
+    all
+}
+
+/// Brings derived schemas into the form of this API.
+#[derive(Clone, Debug)]
+struct Tidy {
+    /// Whether the server writes the bodies: it omits a member that has no value.
+    sent: bool,
+}
+
+impl Transform for Tidy {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        schema.remove("default");
+        // No counter exceeds what a JSON number holds exactly.
+        if schema.get("format").is_some_and(|format| format.as_str().is_some_and(|format| format.starts_with("uint"))) {
+            schema.remove("format");
+            schema.insert("maximum".to_owned(), LARGEST.into());
+        } else if schema.get("format").is_some_and(|format| format == "int64") {
+            schema.remove("format");
+        }
+        if self.sent {
+            // Responses may get further members.
+            schema.remove("additionalProperties");
+            let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+            let members = schema.get_mut("properties").and_then(Value::as_object_mut);
+            let members = members.into_iter().flatten();
+            for (_, member) in members.filter(|(name, _)| !required.iter().any(|known| known == *name)) {
+                never_null(member);
+            }
+        }
+    }
+}
+
+/// Removes null from the types of a member that is omitted instead.
+fn never_null(member: &mut Value) {
+    let null = json!("null");
+    if let Some(types) = member.get_mut("type").and_then(Value::as_array_mut) {
+        types.retain(|name| *name != null);
+        if let [only] = types.as_slice() {
+            member["type"] = only.clone();
+        }
+    }
+    let Some(choices) = member.get_mut("anyOf").and_then(Value::as_array_mut) else { return };
+    choices.retain(|choice| choice.get("type") != Some(&null));
+    if let [Value::Object(only)] = choices.as_slice() {
+        let only = only.clone();
+        if let Some(member) = member.as_object_mut() {
+            member.remove("anyOf");
+            member.extend(only);
+        }
+    }
+}
+
+pub(crate) fn text() -> Value {
+    json!({"type": "string"})
+}
+
+/// The name of an identity provider.
+pub(crate) fn idp_name() -> Value {
+    json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"})
+}
+
+/// No control characters.
+const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// A user: at most 255 bytes.
+pub(crate) fn user() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN})
+}
+
+/// A user as a segment of a path: a name that starts with `~` is encoded.
+pub(crate) fn user_in_path() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN.replacen('^', "^(?!~)", 1)})
+}
+
+/// An account: at most 255 bytes.
+pub(crate) fn account() -> Value {
+    json!({"type": "string", "maxLength": 255, "pattern": PLAIN})
+}
+
+/// Several states, separated by commas.
+pub(crate) fn states() -> Value {
+    let one = State::ALL.map(State::as_str).join("|");
+    json!({"type": "string", "pattern": format!("^({one})(,({one}))*$")})
+}
+
+/// A time as a caller may write it.
+pub(crate) fn moment() -> Value {
+    TimeInput::json_schema(&mut SchemaGenerator::default()).to_value()
+}
+
+pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN})
+}
+
+pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": ["string", "null"], "format": "date-time"})
+}
+
+pub(super) fn some_time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
+pub(super) fn timeout(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 60}, {"type": "null"}]})
+}
+
+pub(super) fn expiry(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": ["at", "never", "unknown"]})
+}
+
+pub(super) fn health(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": ["ok", "degraded", "draining"]})
+}
+
+pub(super) fn state(_: &mut SchemaGenerator) -> Schema {
+    let states: Vec<_> = [State::Absent].into_iter().chain(State::ALL).map(State::as_str).collect();
+    json_schema!({"enum": states})
+}
+
+pub(super) fn code(_: &mut SchemaGenerator) -> Schema {
+    let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    json_schema!({"enum": codes})
+}
+
+pub(super) fn freshness(_: &mut SchemaGenerator) -> Schema {
+    let all = [Freshness::Fresh, Freshness::Ageing, Freshness::LastGood];
+    json_schema!({"enum": all.map(Freshness::as_str)})
+}
+
+pub(super) fn warning(_: &mut SchemaGenerator) -> Schema {
+    let all = [Warning::RefreshFailing, Warning::InDoubt, Warning::ReconnectRequired, Warning::Rejected];
+    json_schema!({"enum": all.map(Warning::as_str)})
+}
+
+pub(super) fn unchanged(_: &mut SchemaGenerator) -> Schema {
+    let all = [Unchanged::AlreadyConnected, Unchanged::TokenAlreadySpent, Unchanged::RefreshInFlight];
+    json_schema!({"enum": all.map(Unchanged::as_str)})
+}
+
+/// A token, or a word like one.
+fn secret() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 65_536, "pattern": "^[!-~]*$"})
+}
+
+/// A text of at most 16 KiB.
+fn plain(least: u64) -> Value {
+    json!({"type": "string", "minLength": least, "maxLength": 16_384, "pattern": PLAIN})
+}
+
+fn or_null(schema: Value) -> Schema {
+    json_schema!({"anyOf": [schema, {"type": "null"}]})
+}
+
+pub(super) fn secret_or_null(_: &mut SchemaGenerator) -> Schema {
+    or_null(secret())
+}
+
+pub(super) fn text_or_null(_: &mut SchemaGenerator) -> Schema {
+    or_null(plain(0))
+}
+
+pub(super) fn word_or_null(_: &mut SchemaGenerator) -> Schema {
+    or_null(plain(1))
+}
+
+pub(super) fn moment_or_null(generator: &mut SchemaGenerator) -> Schema {
+    or_null(TimeInput::json_schema(generator).to_value())
+}
+
+/// A lifetime of an access token: one of less than a millisecond is refused.
+pub(super) fn lifetime_or_null(_: &mut SchemaGenerator) -> Schema {
+    or_null(lifetime(0.001))
+}
+
+pub(super) fn refresh_lifetime_or_null(_: &mut SchemaGenerator) -> Schema {
+    or_null(lifetime(0.0))
+}
+
+fn lifetime(least: f64) -> Value {
+    let first = if least > 0.0 { "[1-9]" } else { "[0-9]" };
+    json!({
+        "description": "Seconds.",
+        "anyOf": [
+            {"type": "number", "minimum": least, "maximum": 100_000_000_000_u64},
+            {"type": "string", "pattern": format!(r"^{first}[0-9]{{0,10}}$")},
+        ],
+    })
+}
+
+pub(super) fn params(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "additionalProperties": plain(0), "propertyNames": plain(0)})
+}
+
+pub(super) fn object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object"})
+}
+
+/// Which members of a grant exclude each other, and which it needs.
+pub(super) fn grant(schema: &mut Schema) {
+    let not_both = |one: &str, other: &str| json!({"anyOf": [{"properties": {one: {"type": "null"}}}, {"properties": {other: {"type": "null"}}}]});
+    let members =
+        [not_both("expires_in", "expires_at"), not_both("refresh_token_expires_in", "refresh_token_expires_at")];
+    schema.insert("allOf".to_owned(), json!(members));
+    let with = |token: &str| json!({"required": [token], "properties": {token: secret()}});
+    schema.insert("anyOf".to_owned(), json!([with("access_token"), with("refresh_token")]));
+}
+
+/// A refreshed grant is a status with one more member.
+pub(super) fn refreshed(schema: &mut Schema) {
+    let (about, member) = (schema.get("description").cloned(), schema.pointer("/properties/refreshed").cloned());
+    *schema = json_schema!({
+        "description": about,
+        "allOf": [{"$ref": "#/components/schemas/Status"}],
+        "properties": {"refreshed": member},
+        "required": ["refreshed"],
+    });
+}
+
+impl JsonSchema for Whole {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Whole".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": LARGEST})
+    }
+}
+
+impl JsonSchema for TimeInput {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TimeInput".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "RFC 3339, or seconds since the epoch.",
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000_000_u64},
+                {"type": "string", "pattern": r"^[0-9]{1,11}(\.[0-9]+)?$"},
+            ],
+        })
+    }
+}
+
+impl JsonSchema for RejectedBody {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Rejected".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = |given: &str, schema: Value, other: &str| {
+            json!({
+                "type": "object",
+                "properties": {given: schema, other: {"type": "null"}},
+                "required": [given],
+                "additionalProperties": false,
+            })
+        };
+        let generation = Whole::json_schema(generator).to_value();
+        json_schema!({
+            "description": "Which token a resource server refused: its generation, or the token itself.",
+            "oneOf": [one("generation", generation, "access_token"), one("access_token", text(), "generation")],
+        })
+    }
+}

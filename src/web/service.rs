@@ -1,0 +1,118 @@
+//! The state that all requests of the HTTP API share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::watch;
+
+use super::{counters::RequestCounters, keys::ApiKeys};
+use crate::TokenSupervisor;
+
+/// The HTTP API of a supervisor, to be mounted in an application under any scope. A handle: clones share their state.
+///
+/// ```
+/// use actix_web::{App, web};
+/// use token_supervisor::{TokenSupervisor, web::{ApiKey, ApiKeys, Scope, api}};
+///
+/// fn mount(supervisor: TokenSupervisor, sha256: [u8; 32]) {
+///     let api = api(supervisor, ApiKeys::new([ApiKey::new("billing", sha256).scope(Scope::Token)]));
+///     let app = move || App::new().service(web::scope("/tokens").service(api.clone()));
+/// #   let _ = app();
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub(super) supervisor: TokenSupervisor,
+    pub(super) keys: ApiKeys,
+    pub(super) counters: Arc<RequestCounters>,
+    draining: Arc<watch::Sender<bool>>,
+    /// The number of requests under way, and of changes that outlive their request.
+    active: Arc<watch::Sender<usize>>,
+    /// Whether a load balancer polls `/readyz`.
+    watched: Arc<AtomicBool>,
+    /// Further host names that it accepts on loopback.
+    pub(super) hosts: Arc<[String]>,
+    /// Whether every caller may do everything: on a Unix socket.
+    pub(super) trusting: bool,
+    pub(super) plain_users: bool,
+}
+
+/// Returns the HTTP API of this supervisor, to be mounted in an actix-web application (`App::service`, under any scope)
+/// or served by a [`Server`](super::Server). A caller needs one of these keys, and may do what that key permits.
+pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
+    Api {
+        supervisor,
+        keys,
+        counters: Arc::default(),
+        draining: Arc::default(),
+        active: Arc::default(),
+        watched: Arc::default(),
+        hosts: Arc::default(),
+        trusting: false,
+        plain_users: false,
+    }
+}
+
+impl Api {
+    /// Writes user names as they are into the audit log (target `audit`, field `user`), instead of a digest that takes
+    /// the key ring to compute.
+    pub fn plain_users(mut self) -> Self {
+        self.plain_users = true;
+        self
+    }
+
+    /// Accepts requests for these hosts on a loopback address, too: the names under which a proxy on this machine forwards
+    /// requests. By default only names of loopback are accepted there, so that no web page can reach the API through a
+    /// browser on this machine.
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Announces that the process will stop: `/readyz` reports not ready, and long polls end. Every other request is served
+    /// as before, except that slow request bodies are refused.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        *self.draining.borrow() || self.supervisor.is_stopping()
+    }
+
+    /// Resolves once [`drain`](Self::drain) was called.
+    pub(super) async fn drained(&self) {
+        self.draining.subscribe().wait_for(|draining| *draining).await.ok();
+    }
+
+    /// Notes that a load balancer polls `/readyz`.
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a load balancer polls `/readyz`, and so sends requests elsewhere once that reports not ready.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request, or a change that it started, until the guard is dropped.
+    pub(super) fn enter(&self) -> ActiveRequest {
+        self.active.send_modify(|active| *active += 1);
+        ActiveRequest(self.active.clone())
+    }
+
+    /// Resolves when no request is under way and no change is being carried out.
+    pub(super) async fn idle(&self) {
+        self.active.subscribe().wait_for(|active| *active == 0).await.ok();
+    }
+}
+
+/// Counts a request that is under way, or a change that is being carried out.
+pub(super) struct ActiveRequest(Arc<watch::Sender<usize>>);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.send_modify(|active| *active -= 1);
+    }
+}
