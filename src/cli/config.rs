@@ -26,16 +26,16 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
-    Check(Check),
-    Show(Show),
-    Schema(Schema),
+    Check(ConfigCheckArgs),
+    Show(ConfigShowArgs),
+    Schema(ConfigSchemaArgs),
 }
 
 /// Says everything that is wrong with the settings, each with its place and without its value.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  \
     token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
-struct Check {
+struct ConfigCheckArgs {
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -43,7 +43,7 @@ struct Check {
 /// Shows the settings in effect; secrets as ***.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config show\n  token-supervisor config show --origin")]
-struct Show {
+struct ConfigShowArgs {
     /// Says where each value came from, too
     #[arg(long)]
     origin: bool,
@@ -55,7 +55,7 @@ struct Show {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config schema > token-supervisor.schema.json\n  \
     token-supervisor config schema --json")]
-struct Schema {}
+struct ConfigSchemaArgs {}
 
 pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
     match &args.command {
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
             }
         }
         ConfigCommand::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
-        ConfigCommand::Schema(Schema {}) => {
+        ConfigCommand::Schema(ConfigSchemaArgs {}) => {
             let schema = Config::schema();
             out.result(&schema, || format!("{schema:#}\n"))?;
         }

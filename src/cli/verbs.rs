@@ -9,7 +9,7 @@ use super::{
     CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Verb},
-    body::{Revocation, StatusWords as _, VerbResult},
+    body::{RevocationProgress, StatusWords as _, VerbResult},
     exit::named,
 };
 
@@ -158,9 +158,9 @@ impl DisconnectArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |body: &VerbResult| match body.revocation {
             None => "disconnected",
-            Some(Revocation::Done) => "disconnected, and revoked",
-            Some(Revocation::Queued) => "disconnected; the revocation is queued, and tried until it is done",
-            Some(Revocation::NoEndpoint) => {
+            Some(RevocationProgress::Done) => "disconnected, and revoked",
+            Some(RevocationProgress::Queued) => "disconnected; the revocation is queued, and tried until it is done",
+            Some(RevocationProgress::NoEndpoint) => {
                 "disconnected; not revoked: no revocation_url is known of the provider, where its tokens live on"
             }
         };
