@@ -18,14 +18,14 @@ pub(crate) struct ApikeyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ApikeyCommand {
-    New(New),
+    New(NewKeyArgs),
 }
 
 /// Print a new API key, once, and the configuration section that accepts it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
     token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
-struct New {
+struct NewKeyArgs {
     /// Program that uses the key; two keys may share a name, to replace one without a gap
     name: String,
     /// Scope: token, grant, admin, metrics; may be repeated
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
     if !new.user_prefix.as_ref().is_none_or(prefix) {
         return Err(CliFailure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
     }
-    let key = Key::new()?;
+    let key = NewApiKey::new()?;
     let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());
     out.result(&serde_json::json!({ "key": &*key.text, "section": section }), || {
         format!("{}\n\nThis key is shown only once. Add this section to the configuration:\n\n{section}", &*key.text)
@@ -71,11 +71,11 @@ fn once<T: Clone + PartialEq>(all: &[T]) -> Vec<T> {
 }
 
 /// A new API key: 256 random bits.
-pub(crate) struct Key {
+pub(crate) struct NewApiKey {
     pub(crate) text: Zeroizing<String>,
 }
 
-impl Key {
+impl NewApiKey {
     pub(crate) fn new() -> Result<Self, CliFailure> {
         let mut bits = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *bits).map_err(std::io::Error::other)?;

@@ -11,7 +11,7 @@ use token_supervisor::{
 
 use super::{
     CliFailure,
-    backend::{Address, Place},
+    backend::{Address, Workplace},
     exit::quoted,
     time,
 };
@@ -48,10 +48,10 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    pub(super) fn place(&self) -> Result<Place, CliFailure> {
+    pub(super) fn place(&self) -> Result<Workplace, CliFailure> {
         match self.server()? {
-            Some(address) => Ok(Place::Server(address)),
-            None => Ok(Place::Store(Box::new(self.config()?))),
+            Some(address) => Ok(Workplace::Server(address)),
+            None => Ok(Workplace::Store(Box::new(self.config()?))),
         }
     }
 

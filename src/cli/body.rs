@@ -21,12 +21,12 @@ pub(crate) struct VerbResult {
     pub(crate) status: StatusBody,
     /// How far the revocation is that a disconnect requested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) revocation: Option<Revocation>,
+    pub(crate) revocation: Option<RevocationProgress>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Revocation {
+pub(crate) enum RevocationProgress {
     /// The identity provider has confirmed it.
     Done,
     Queued,

@@ -26,9 +26,9 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
-    Check(Check),
-    Show(Show),
-    Schema(Schema),
+    Check(ConfigCheckArgs),
+    Show(ConfigShowArgs),
+    Schema(ConfigSchemaArgs),
 }
 
 /// Report every mistake in the settings.
@@ -37,7 +37,7 @@ enum ConfigCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config check\n  \
     token-supervisor config check --config /etc/token-supervisor/config.toml --json")]
-struct Check {
+struct ConfigCheckArgs {
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -45,7 +45,7 @@ struct Check {
 /// Show the settings in effect, with secrets as ***.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config show\n  token-supervisor config show --origin")]
-struct Show {
+struct ConfigShowArgs {
     /// Also show where each value comes from
     #[arg(long)]
     origin: bool,
@@ -57,7 +57,7 @@ struct Show {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor config schema > token-supervisor.schema.json\n  \
     token-supervisor config schema --json")]
-struct Schema {}
+struct ConfigSchemaArgs {}
 
 pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
     match &args.command {
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
             }
         }
         ConfigCommand::Show(show) => self::show(&show.source.load()?, show.origin, out)?,
-        ConfigCommand::Schema(Schema {}) => {
+        ConfigCommand::Schema(ConfigSchemaArgs {}) => {
             let schema = Config::schema();
             out.result(&schema, || format!("{schema:#}\n"))?;
         }

@@ -15,7 +15,7 @@ use token_supervisor::{
 use super::{
     CliFailure, Exit, Out,
     args::TargetArgs,
-    backend::{Backend, Place, PlaceHealth, server_of},
+    backend::{Backend, PlaceHealth, Workplace, server_of},
     coloured,
     config::{in_words, unedited},
     exit::StartFailure,
@@ -65,12 +65,12 @@ fn finding(what: impl Into<String>, verdict: CheckVerdict, text: impl Into<Strin
 pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> {
     let mut findings = Vec::new();
     let place = match args.target.server()? {
-        Some(address) => Some(Place::Server(address)),
+        Some(address) => Some(Workplace::Server(address)),
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
                 findings.extend([fits, keys(&config), clock(&config)]);
-                Some(Place::Store(Box::new(config)))
+                Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
                 let wrong = |problem: &Problem| finding("configuration", CheckVerdict::Wrong, problem.to_string());
@@ -110,7 +110,7 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
     findings.iter().any(|finding| finding.verdict == CheckVerdict::Wrong)
 }
 
-async fn look(place: &Place, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
+async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
     let looked = Backend::with(place, async |backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
         Ok((backend.health().await?, backend.idps().await, reached))
@@ -128,27 +128,27 @@ impl CliFailure {
 }
 
 /// Returns the finding for a place that could not be opened, and the next command if nothing needs fixing.
-fn unopened(place: &Place, failure: &CliFailure) -> (CheckFinding, Option<String>) {
+fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<String>) {
     match (failure.start, place) {
         // A running server has the store open, which is normal.
-        (Some(StartFailure::StoreInUse), Place::Store(config)) => {
+        (Some(StartFailure::StoreInUse), Workplace::Store(config)) => {
             let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
             let next = format!("token-supervisor doctor --server {server}");
             (finding("store", CheckVerdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
         (Some(StartFailure::Journal), _) => (finding("journal", CheckVerdict::Wrong, &failure.text), None),
         (Some(_), _) => (finding("store", CheckVerdict::Wrong, &failure.text), None),
-        (None, Place::Store(_)) => (failure.finding("store"), None),
-        (None, Place::Server(_)) => (failure.finding("server"), None),
+        (None, Workplace::Store(_)) => (failure.finding("store"), None),
+        (None, Workplace::Server(_)) => (failure.finding("server"), None),
     }
 }
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
-fn not_looked_at(place: Option<&Place>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
+fn not_looked_at(place: Option<&Workplace>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
     let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
-        Some(Place::Server(_)) => return Vec::new(),
-        Some(Place::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
+        Some(Workplace::Server(_)) => return Vec::new(),
+        Some(Workplace::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
         None => {}
     }
     all.retain(|what| findings.iter().all(|finding| finding.what != *what));
@@ -197,12 +197,12 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Place, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
+fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
     let mut findings = match place {
-        Place::Store(_) => {
+        Workplace::Store(_) => {
             vec![finding("store", CheckVerdict::Ok, "opens with these keys, and its schema is up to date")]
         }
-        Place::Server(_) => vec![server(health)],
+        Workplace::Server(_) => vec![server(health)],
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
@@ -240,7 +240,7 @@ fn skew(theirs: SystemTime, ours: SystemTime) -> CheckFinding {
     finding("clock", CheckVerdict::Ok, "the server's clock agrees with this machine's")
 }
 
-fn of_idp(place: &Place, idp: &IdpBody) -> CheckFinding {
+fn of_idp(place: &Workplace, idp: &IdpBody) -> CheckFinding {
     let name = format!("idp.{}", idp.idp);
     let last = idp.last_error.as_ref().map(|error| format!(" (last error: {error})")).unwrap_or_default();
     match (&idp.held_reason, &idp.paused, place) {
@@ -248,8 +248,8 @@ fn of_idp(place: &Place, idp: &IdpBody) -> CheckFinding {
         (None, Some(cause), _) => {
             finding(&name, CheckVerdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
-        (None, None, Place::Server(_)) => finding(&name, CheckVerdict::Ok, format!("not paused{last}")),
-        (None, None, Place::Store(config)) => {
+        (None, None, Workplace::Server(_)) => finding(&name, CheckVerdict::Ok, format!("not paused{last}")),
+        (None, None, Workplace::Store(config)) => {
             if let Some((_, setting)) = config.unedited().find(|(unedited, _)| *unedited == idp.idp) {
                 return finding(&name, CheckVerdict::Warning, unedited(setting));
             }

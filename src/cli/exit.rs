@@ -3,7 +3,7 @@
 use std::{borrow::Cow, process::ExitCode};
 
 use serde::Serialize;
-use token_supervisor::{Code, Error, TokenKey, api::ProblemBody, config::ConfigError};
+use token_supervisor::{Cause, Code, Error, TokenKey, api::ProblemBody, config::ConfigError};
 
 use super::time::rfc3339;
 
@@ -132,28 +132,34 @@ impl CliFailure {
     pub(crate) fn of(key: Option<&TokenKey>, problem: ProblemBody) -> Self {
         let (code, reason) = (&*problem.code, problem.reason.as_deref().unwrap_or_default());
         let connect = |key| format!("token-supervisor connect {} --stdin", named(key));
-        let next = match (code, key) {
-            ("not_connected", Some(key)) => connect(key),
-            ("reconnect_required", Some(key)) => {
+        let next = match (problem.code(), key) {
+            (Some(Code::NotConnected), Some(key)) => connect(key),
+            (Some(Code::ReconnectRequired), Some(key)) => {
                 format!("send the user through consent, then {}; token-supervisor why {reason}", connect(key))
             }
-            ("account_mismatch", Some(key)) => {
+            (Some(Code::AccountMismatch), Some(key)) => {
                 format!("token-supervisor disconnect {}, or connect with another --account", named(key))
             }
-            ("unknown_idp", Some(key)) => {
+            (Some(Code::UnknownIdp), Some(key)) => {
                 format!("add [idp.{}] to the configuration; its names: token-supervisor status", key.idp())
             }
-            ("unauthorized", _) => {
+            (Some(Code::Unauthorized), _) => {
                 "set TOKEN_SUPERVISOR_API_KEY to a key of that server: token-supervisor apikey new NAME".to_owned()
             }
-            ("forbidden", _) => "use an API key that may: token-supervisor apikey new --help".to_owned(),
-            ("unavailable", Some(key)) if reason == "held" => format!("token-supervisor release {}", named(key)),
-            ("unavailable", Some(key)) if reason == "idp_held" => format!("token-supervisor release {}", key.idp()),
-            ("unavailable", _) => format!("token-supervisor why {reason}"),
+            (Some(Code::Forbidden), _) => {
+                "use an API key with the scope: token-supervisor apikey new --help".to_owned()
+            }
+            (Some(Code::Unavailable), Some(key)) if reason == Cause::Held.as_str() => {
+                format!("token-supervisor release {}", named(key))
+            }
+            (Some(Code::Unavailable), Some(key)) if reason == Cause::IdpHeld.as_str() => {
+                format!("token-supervisor release {}", key.idp())
+            }
+            (Some(Code::Unavailable), _) => format!("token-supervisor why {reason}"),
             _ => format!("token-supervisor why {code}"),
         };
         let text = match problem.valid_until {
-            Some(end) if code == "unavailable" => {
+            Some(end) if problem.code() == Some(Code::Unavailable) => {
                 format!("{}; the current token is valid until {}", problem.detail, rfc3339(end))
             }
             _ => problem.detail.to_string(),

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{
     CliFailure, Exit, Out,
-    apikey::Key,
+    apikey::NewApiKey,
     show::{beside, folded},
 };
 
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
         };
         return Err(CliFailure::new(Exit::Failed, format!("{path} already exists; nothing was written"), next));
     }
-    let key = Key::new()?;
+    let key = NewApiKey::new()?;
     let text = configuration(args.idp.as_deref(), &key)?;
     write(Path::new("."), &text, &key)?;
     let next = match &args.idp {
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
     Ok(Exit::Done)
 }
 
-fn configuration(idp: Option<&str>, key: &Key) -> Result<String, CliFailure> {
+fn configuration(idp: Option<&str>, key: &NewApiKey) -> Result<String, CliFailure> {
     let template =
         Config::template(idp).ok_or_else(|| CliFailure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
@@ -97,7 +97,7 @@ fn configuration(idp: Option<&str>, key: &Key) -> Result<String, CliFailure> {
 }
 
 /// Writes all files or none. The configuration is moved into place last and at once: if it exists, all files do.
-fn write(folder: &Path, text: &str, key: &Key) -> Result<(), CliFailure> {
+fn write(folder: &Path, text: &str, key: &NewApiKey) -> Result<(), CliFailure> {
     let unwritable = |name: &str, error: &io::Error| {
         let next = match error.kind() {
             ErrorKind::AlreadyExists => "another process wrote it meanwhile: use it, or run init in another folder",
@@ -138,7 +138,7 @@ mod tests {
         for taken in [API_KEY, CONFIG, KEYS] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(taken), "theirs").unwrap();
-            write(folder.path(), "", &Key::new().unwrap()).unwrap_err();
+            write(folder.path(), "", &NewApiKey::new().unwrap()).unwrap_err();
             let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
             assert_eq!(left, [taken]);
             assert_eq!(fs::read_to_string(folder.path().join(taken)).unwrap(), "theirs");

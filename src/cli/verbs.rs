@@ -9,7 +9,7 @@ use super::{
     CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Verb},
-    body::{Revocation, StatusWords as _, VerbResult},
+    body::{RevocationProgress, StatusWords as _, VerbResult},
     exit::named,
 };
 
@@ -158,9 +158,9 @@ impl DisconnectArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |body: &VerbResult| match body.revocation {
             None => "Disconnected.",
-            Some(Revocation::Done) => "Disconnected. The tokens are revoked.",
-            Some(Revocation::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
-            Some(Revocation::NoEndpoint) => {
+            Some(RevocationProgress::Done) => "Disconnected. The tokens are revoked.",
+            Some(RevocationProgress::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
+            Some(RevocationProgress::NoEndpoint) => {
                 "Disconnected. Not revoked: the provider has no revocation_url, so its tokens stay valid until they expire."
             }
         };

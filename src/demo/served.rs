@@ -15,7 +15,7 @@ use token_supervisor::{
 use super::world::World;
 use crate::{
     CliFailure, Exit,
-    cli::{apikey::Key, quoted},
+    cli::{apikey::NewApiKey, quoted},
 };
 
 /// The running server, and the file with the key that it takes.
@@ -40,7 +40,7 @@ pub(super) fn listen(port: u16) -> Result<TcpListener, CliFailure> {
 
 impl Served {
     pub(super) fn start(listener: TcpListener, world: &World) -> Result<Self, CliFailure> {
-        let key = Key::new()?;
+        let key = NewApiKey::new()?;
         let key_file = write(&key, world.folder.path())?;
         let scopes = [Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics];
         let key = scopes.into_iter().fold(ApiKey::from_secret("demo", &key.text), ApiKey::scope);
@@ -73,7 +73,7 @@ impl Served {
 }
 
 /// Readable by its owner alone, as `tempfile` makes them.
-fn write(key: &Key, folder: &Path) -> io::Result<PathBuf> {
+fn write(key: &NewApiKey, folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("api.key");
     let mut file = NamedTempFile::new_in(folder)?;
     writeln!(file, "{}", &*key.text)?;

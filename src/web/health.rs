@@ -28,6 +28,6 @@ fn degraded(call: &Call) -> Vec<String> {
         held.into_iter().chain(idp.paused).map(move |cause| format!("{cause}:{}", idp.name))
     });
     let journal = (supervisor.journal_pending() > 0).then(|| "journal".to_owned());
-    let store = supervisor.is_store_down().then(|| "store_down".to_owned());
+    let store = supervisor.is_store_down().then(|| Cause::StoreDown.to_string());
     store.into_iter().chain(journal).chain(stopped).collect()
 }

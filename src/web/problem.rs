@@ -30,10 +30,10 @@ use crate::{
 /// assert_eq!(Problem::from(token_supervisor::Error::NotConnected).status_code(), 404);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem(Box<Refusal>);
+pub struct Problem(Box<ProblemParts>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
+struct ProblemParts {
     body: ProblemBody,
     code: Code,
     /// The methods that the path takes.
@@ -55,10 +55,10 @@ impl Problem {
 
     fn of_body(code: Code, body: ProblemBody) -> Self {
         let body = ProblemBody { request_id: request_id(), ..body };
-        Self(Box::new(Refusal { body, code, allow: None, key_error: None }))
+        Self(Box::new(ProblemParts { body, code, allow: None, key_error: None }))
     }
 
-    fn with(mut self, more: impl FnOnce(&mut Refusal)) -> Self {
+    fn with(mut self, more: impl FnOnce(&mut ProblemParts)) -> Self {
         more(&mut self.0);
         self
     }

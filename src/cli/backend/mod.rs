@@ -39,7 +39,7 @@ pub(crate) enum Verb {
 }
 
 /// Where to work.
-pub(crate) enum Place {
+pub(crate) enum Workplace {
     /// On the store of this configuration.
     Store(Box<Config>),
     /// On this server.
@@ -68,13 +68,13 @@ pub(crate) struct PlaceHealth {
 impl Backend {
     /// Opens the place, does `work` there, and closes it, also after a failure.
     pub(crate) async fn with<T>(
-        place: &Place,
+        place: &Workplace,
         work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
     ) -> Result<T, CliFailure> {
         let mut signals = Signals::listen()?;
         let backend = match place {
-            Place::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
-            Place::Server(address) => Self::Server(ServerBackend::new(address)?),
+            Workplace::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
+            Workplace::Server(address) => Self::Server(ServerBackend::new(address)?),
         };
         let ended = tokio::select! {
             ended = work(&backend) => ended,

@@ -4,7 +4,7 @@ use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duratio
 
 use reqwest::{Client, StatusCode, redirect};
 use token_supervisor::{
-    ClientSecret, Cursor, Generation, Revoke, TokenKey,
+    Cause, ClientSecret, Cursor, Generation, Revoke, TokenKey,
     api::{GrantQuery, IdpBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
 };
@@ -13,7 +13,7 @@ use url::Url;
 use super::{PlaceHealth, Verb};
 use crate::cli::{
     CliFailure, Exit,
-    body::{Revocation, VerbResult},
+    body::{RevocationProgress, VerbResult},
 };
 
 /// The address of a server.
@@ -117,11 +117,11 @@ impl ServerBackend {
     }
 
     /// How far a revocation is. Without the permission to list providers, the usual outcome is reported.
-    async fn revocation(&self, idp: &str) -> Revocation {
+    async fn revocation(&self, idp: &str) -> RevocationProgress {
         let idps = self.client.idps().await.unwrap_or_default();
         match idps.into_iter().find(|known| known.idp == idp) {
-            Some(IdpBody { revokes: false, .. }) => Revocation::NoEndpoint,
-            _ => Revocation::Queued,
+            Some(IdpBody { revokes: false, .. }) => RevocationProgress::NoEndpoint,
+            _ => RevocationProgress::Queued,
         }
     }
 
@@ -162,7 +162,7 @@ impl ServerBackend {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);
         let lacks = |what: &str| body.degraded.iter().any(|degraded| degraded == what);
-        let (store_ok, journal_pending) = (!lacks("store_down"), (!lacks("journal")).then_some(0));
+        let (store_ok, journal_pending) = (!lacks(Cause::StoreDown.as_str()), (!lacks("journal")).then_some(0));
         let draining = (body.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(body.degraded).collect();
         Ok(PlaceHealth { name: self.address.to_string(), store_ok, journal_pending, degraded, time })

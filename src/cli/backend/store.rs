@@ -16,7 +16,7 @@ use token_supervisor::{
 use super::{PlaceHealth, Verb};
 use crate::cli::{
     CliFailure,
-    body::{Revocation, VerbResult},
+    body::{RevocationProgress, VerbResult},
     exit::StartFailure,
     show::note,
     signals::{Signals, interrupted},
@@ -76,15 +76,15 @@ impl StoreBackend {
     }
 
     /// Sends the queued revocations. Returns how far the revocation at this identity provider is then.
-    async fn revocation(&self, idp: &str) -> Revocation {
+    async fn revocation(&self, idp: &str) -> RevocationProgress {
         if !self.revoking.contains(idp) {
-            return Revocation::NoEndpoint;
+            return RevocationProgress::NoEndpoint;
         }
         let all = tokio::select! {
             left = self.supervisor.revoke_queued() => left.is_ok_and(|left| left == 0),
             () = pause(REVOKED_WITHIN) => false,
         };
-        if all { Revocation::Done } else { Revocation::Queued }
+        if all { RevocationProgress::Done } else { RevocationProgress::Queued }
     }
 
     async fn call<C>(&self, key: &TokenKey, command: C) -> Result<VerbResult, CliFailure>
