@@ -91,7 +91,7 @@ impl StatusWords for StatusBody {
                 line("refresh", for_people(next));
             }
             if let Some(end) = self.refresh_token_expires_at {
-                line("consent", format!("ends {}", for_people(end)));
+                line("consent", format!("expires {}", for_people(end)));
             }
         }
         if let Some(evidence) = &self.evidence {

@@ -141,10 +141,14 @@ impl CliFailure {
                 format!("token-supervisor disconnect {}, or connect with another --account", named(key))
             }
             (Some(Code::UnknownIdp), Some(key)) => {
-                format!("add [idp.{}] to the configuration; its names: token-supervisor status", key.idp())
+                format!(
+                    "add [idp.{}] to the configuration, or use a name that token-supervisor status lists",
+                    key.idp()
+                )
             }
             (Some(Code::Unauthorized), _) => {
-                "set TOKEN_SUPERVISOR_API_KEY to a key of that server: token-supervisor apikey new NAME".to_owned()
+                "set TOKEN_SUPERVISOR_API_KEY to a key of the server; token-supervisor apikey new creates one"
+                    .to_owned()
             }
             (Some(Code::Forbidden), _) => {
                 "use an API key with the scope: token-supervisor apikey new --help".to_owned()
@@ -217,7 +221,7 @@ impl From<Error> for CliFailure {
         let failure = Self::of(None, ProblemBody::from(&error));
         let start = match error {
             Error::Configuration(_) => {
-                let next = "fix the configuration, then token-supervisor config check".into();
+                let next = "fix the configuration, then run token-supervisor config check".into();
                 return Self { exit: Exit::Usage, next, ..failure };
             }
             Error::StoreInUse(_) => StartFailure::StoreInUse,
@@ -238,9 +242,9 @@ impl From<Error> for CliFailure {
 impl From<ConfigError> for CliFailure {
     fn from(error: ConfigError) -> Self {
         let next = if error.is_missing() {
-            "token-supervisor init --idp github, or name the file by --config FILE"
+            "token-supervisor init --idp github, or give the file with --config FILE"
         } else {
-            "fix it, then token-supervisor config check"
+            "fix it, then run token-supervisor config check"
         };
         Self::usage(error.to_string(), next)
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use token_supervisor::config::{Log, LogFormat};
+use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{CliFailure, show::colours_wanted};
@@ -23,7 +24,8 @@ pub(crate) fn of_command(verbose: u8, json: bool) {
     }
 }
 
-/// Writes each line to the system's log, as `sudo` does; where there is none, to stderr if that is wanted.
+/// Writes each line to the system's log, as `sudo` does. Where there is none, lines of changes that were made go to stderr
+/// if that is wanted; a refused change is the command's error there.
 #[derive(Clone, Copy)]
 struct AuditLog {
     stderr: bool,
@@ -34,6 +36,10 @@ impl MakeWriter<'_> for AuditLog {
 
     fn make_writer(&self) -> Self {
         *self
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Self {
+        Self { stderr: self.stderr && *metadata.level() == Level::INFO }
     }
 }
 

@@ -210,6 +210,7 @@ impl Config {
             .keyring(self.read_keyring()?)
             .refresh(self.refresh.clone())
             .limits(self.limits)
+            .plain_users(self.log.user == LogUser::Plain)
             .tombstones_kept(days(self.retention.tombstone_days));
         Ok(self.idps().fold(builder, |builder, (name, idp)| builder.idp(name, idp.clone())))
     }

@@ -95,19 +95,18 @@ impl Ledger {
         if !by.is_audited_by_the_ledger() || !tracing::enabled!(target: "audit", tracing::Level::INFO) {
             return;
         }
-        tracing::info!(
-            target: "audit",
-            caller = by.to_string(),
-            action,
-            idp,
-            user = user.map(|user| match self.0.plain_users {
-                true => user.to_owned(),
-                false => self.0.keyring.pseudonym(user).to_string(),
-            }),
-            generation = outcome.ok().flatten().map(Generation::get),
-            outcome = outcome.err().unwrap_or("ok"),
-            "changed"
-        );
+        let user = user.map(|user| match self.0.plain_users {
+            true => user.to_owned(),
+            false => self.0.keyring.pseudonym(user).to_string(),
+        });
+        let caller = by.to_string();
+        match outcome {
+            Ok(generation) => {
+                let generation = generation.map(Generation::get);
+                tracing::info!(target: "audit", caller, action, idp, user, generation, outcome = "ok", "changed");
+            }
+            Err(outcome) => tracing::warn!(target: "audit", caller, action, idp, user, outcome, "refused"),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    Error, GetStatus,
+    By, Error, GetStatus,
     api::GrantContext,
     model::{BootTime, TokenKey},
 };
@@ -100,6 +100,7 @@ impl Call {
         if self.endpoint.changes() {
             self.body = self.read_body(request, payload).await?;
             self.began = self.api.supervisor.clock().read().boot;
+            self.api.supervisor = self.api.supervisor.acting_as(By::Http(self.principal.name().into()));
         }
         Ok(())
     }

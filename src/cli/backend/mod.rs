@@ -144,7 +144,7 @@ impl Backend {
             Self::Store(store) => store.reach().await,
             Self::Server(_) => Err(CliFailure::usage(
                 "--probe sends requests from this machine, not from the server's",
-                "run it where the server runs, with --config and without --server",
+                "run it on the server's machine, with --config and without --server",
             )),
         }
     }

@@ -192,7 +192,7 @@ impl ServerBackend {
         CliFailure::new(
             Exit::Later,
             format!("cannot reach {}: {why}", self.address),
-            "start it (token-supervisor serve), or name the right one by --server",
+            "start it (token-supervisor serve), or give its address with --server",
         )
     }
 

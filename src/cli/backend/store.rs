@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow, Release, Restore,
-    Revoke, State, Status, TokenKey, TokenSupervisor,
+    Acquire, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow, Release,
+    Restore, Revoke, State, Status, TokenKey, TokenSupervisor,
     api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, StatusBody, TokenBody},
     config::{Bind, Config},
 };
@@ -50,6 +50,10 @@ impl StoreBackend {
             signal = signals.next() => return Err(interrupted(signal)),
         };
         let revoking = config.idps().filter(|(_, idp)| idp.revokes()).map(|(name, _)| name.to_owned()).collect();
+        // The audit names the user whom the operating system knows, whatever the environment says.
+        let user = uzers::get_current_username()
+            .map_or_else(|| uzers::get_current_uid().to_string(), |name| name.to_string_lossy().into_owned());
+        let supervisor = supervisor.acting_as(By::SystemUser(user.into()));
         Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned), revoking })
     }
 

@@ -12,6 +12,22 @@ use crate::{
 };
 
 #[test]
+fn a_change_on_the_store_is_audited_with_the_user_of_the_system() {
+    let world = World::connected();
+    let held = world.run(&["hold", "gitlab", "alice", "--reason", "the audit"]);
+    // A machine with a system log has the line there.
+    if !std::path::Path::new("/dev/log").exists() {
+        for word in ["audit: changed", "caller=\"user:", "action=\"hold\"", "idp=\"gitlab\"", "outcome=\"ok\""] {
+            assert!(held.stderr.contains(word), "{word}: {held:?}");
+        }
+    }
+    assert!(!held.stderr.contains("alice"), "the user is a digest: {held:?}");
+    let quiet = world.run(&["hold", "gitlab", "alice", "--reason", "the audit", "--json"]);
+    assert_eq!(quiet.stderr, "", "with --json stderr is for errors");
+    assert_eq!(world.run(&["status", "gitlab", "alice"]).stderr, "", "reading is no change");
+}
+
+#[test]
 fn a_grant_is_held_released_disconnected_and_restored() {
     let world = World::connected();
     let held = world.json(&["hold", "gitlab", "alice", "--reason", "the audit"]);
