@@ -10,17 +10,13 @@ use hyper::{
 };
 use serde_json::{Map, Value};
 
-use super::{
-    Canned, Profile,
-    family::{Answer, Refusal},
-    timer::Timer,
-};
+use super::{Canned, Profile, family::IssuedTokens, refusal::Refusal, timer::Timer};
 use crate::model::WallTime;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A whole answer, before it is decided how it travels.
-pub(super) struct Page {
+pub(super) struct SimulatedResponse {
     pub(super) status: u16,
     content_type: &'static str,
     pub(super) body: Vec<u8>,
@@ -28,9 +24,9 @@ pub(super) struct Page {
     correlation: Option<&'static str>,
 }
 
-impl Page {
+impl SimulatedResponse {
     /// A successful refresh, of this subject if it is to be said.
-    pub(super) fn tokens(profile: &Profile, answer: &Answer, subject: Option<&str>) -> Self {
+    pub(super) fn tokens(profile: &Profile, answer: &IssuedTokens, subject: Option<&str>) -> Self {
         let wire = profile.wire;
         let mut fields = Map::new();
         let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);

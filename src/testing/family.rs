@@ -7,7 +7,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Fault, Kind, Outcome, Presentation, Profile, TokenId,
-    presentation::{Entry, Log},
+    presentation::{LogIndex, PresentationLog},
+    refusal::Refusal,
 };
 use crate::model::{AccessToken, RefreshToken, WallTime};
 
@@ -33,20 +34,9 @@ pub enum Standing {
     Revoked,
 }
 
-/// Why a refresh token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Unknown,
-    Reused,
-    Superseded,
-    FamilyDead,
-    Ended,
-    Revoked,
-}
-
 /// The tokens of an answer. Given again within a grace it is the same one, lifetime included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct IssuedTokens {
     pub(super) access: AccessToken,
     pub(super) refresh: Option<RefreshToken>,
     pub(super) issued: WallTime,
@@ -55,8 +45,8 @@ pub(super) struct Answer {
 /// A request that has arrived: its place in the log, and the token it presents if that is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    entry: Entry,
-    place: Option<Place>,
+    entry: LogIndex,
+    place: Option<TokenPlace>,
 }
 
 impl Ticket {
@@ -67,38 +57,38 @@ impl Ticket {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct TokenPlace {
     family: usize,
     serial: usize,
 }
 
 /// Every family, every token, and the log.
-pub(super) struct Ledger {
+pub(super) struct FamilyLedger {
     kind: Kind,
     access_lifetime: Duration,
     ends_old_access: bool,
     seed: u64,
     issued: u64,
     families: Vec<Family>,
-    refresh: HashMap<String, Place>,
+    refresh: HashMap<String, TokenPlace>,
     access: HashMap<String, Access>,
-    log: Log,
+    log: PresentationLog,
 }
 
 struct Family {
     user: Arc<str>,
-    tokens: Vec<Refresh>,
+    tokens: Vec<IssuedRefresh>,
     /// The access tokens that the next refresh ends; empty where old ones live on.
     ended_by_refresh: Vec<String>,
     end: Option<(WallTime, Refusal)>,
 }
 
-struct Refresh {
+struct IssuedRefresh {
     token: RefreshToken,
     /// The first use.
     spent: Option<WallTime>,
     superseded: bool,
-    answer: Option<Answer>,
+    answer: Option<IssuedTokens>,
 }
 
 struct Access {
@@ -106,7 +96,7 @@ struct Access {
     end: WallTime,
 }
 
-impl Ledger {
+impl FamilyLedger {
     pub(super) fn new(profile: &Profile, seed: u64) -> Self {
         Self {
             kind: profile.kind,
@@ -117,7 +107,7 @@ impl Ledger {
             families: Vec::new(),
             refresh: HashMap::new(),
             access: HashMap::new(),
-            log: Log::default(),
+            log: PresentationLog::default(),
         }
     }
 
@@ -126,11 +116,11 @@ impl Ledger {
     }
 
     /// Starts a family.
-    pub(super) fn consent(&mut self, user: &str, now: WallTime) -> Answer {
+    pub(super) fn consent(&mut self, user: &str, now: WallTime) -> IssuedTokens {
         let family = self.families.len();
         self.families.push(Family { user: user.into(), tokens: Vec::new(), ended_by_refresh: Vec::new(), end: None });
         let refresh = Some(self.new_refresh(family));
-        Answer { access: self.new_access(family, now), refresh, issued: now }
+        IssuedTokens { access: self.new_access(family, now), refresh, issued: now }
     }
 
     /// A refresh token has arrived; it is not processed yet.
@@ -146,7 +136,7 @@ impl Ledger {
     }
 
     /// Processes a token that has arrived. With `keep` a good one is answered without being spent.
-    pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: WallTime) -> Result<Answer, Refusal> {
+    pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: WallTime) -> Result<IssuedTokens, Refusal> {
         let duplicate = ticket.place.is_some_and(|place| self.token(place).spent.is_some());
         let (outcome, answer) = match ticket.place {
             Some(place) => self.spend(place, keep, now),
@@ -157,7 +147,7 @@ impl Ledger {
         answer
     }
 
-    fn spend(&mut self, place: Place, keep: bool, now: WallTime) -> (Outcome, Result<Answer, Refusal>) {
+    fn spend(&mut self, place: TokenPlace, keep: bool, now: WallTime) -> (Outcome, Result<IssuedTokens, Refusal>) {
         if let Some((_, why)) = self.families[place.family].end {
             return (Outcome::Refused, Err(why));
         }
@@ -168,7 +158,7 @@ impl Ledger {
         let Some(first_use) = token.spent else {
             if keep || self.kind == Kind::NotRotating {
                 let access = self.new_access(place.family, now);
-                return (Outcome::Renewed, Ok(Answer { access, refresh: None, issued: now }));
+                return (Outcome::Renewed, Ok(IssuedTokens { access, refresh: None, issued: now }));
             }
             return (Outcome::Rotated, Ok(self.rotate(place, now)));
         };
@@ -191,9 +181,9 @@ impl Ledger {
         }
     }
 
-    fn rotate(&mut self, place: Place, now: WallTime) -> Answer {
+    fn rotate(&mut self, place: TokenPlace, now: WallTime) -> IssuedTokens {
         let refresh = Some(self.new_refresh(place.family));
-        let answer = Answer { access: self.new_access(place.family, now), refresh, issued: now };
+        let answer = IssuedTokens { access: self.new_access(place.family, now), refresh, issued: now };
         let token = &mut self.families[place.family].tokens[place.serial];
         token.spent = token.spent.or(Some(now));
         token.answer = Some(answer.clone());
@@ -202,7 +192,7 @@ impl Ledger {
 
     /// Which token this is, if it was issued here.
     pub(super) fn id(&self, token: &str) -> Option<TokenId> {
-        let Place { family, serial } = *self.refresh.get(token)?;
+        let TokenPlace { family, serial } = *self.refresh.get(token)?;
         let user = Arc::clone(&self.families[family].user);
         Some(TokenId { user, family: family as u64 + 1, serial: serial as u64 + 1 })
     }
@@ -266,16 +256,16 @@ impl Ledger {
         self.log.duplicate_spends()
     }
 
-    fn token(&self, place: Place) -> &Refresh {
+    fn token(&self, place: TokenPlace) -> &IssuedRefresh {
         &self.families[place.family].tokens[place.serial]
     }
 
     fn new_refresh(&mut self, family: usize) -> RefreshToken {
         let token = self.new_secret("rt");
         let tokens = &mut self.families[family].tokens;
-        self.refresh.insert(token.clone(), Place { family, serial: tokens.len() });
+        self.refresh.insert(token.clone(), TokenPlace { family, serial: tokens.len() });
         let token = RefreshToken::from(token);
-        tokens.push(Refresh { token: token.clone(), spent: None, superseded: false, answer: None });
+        tokens.push(IssuedRefresh { token: token.clone(), spent: None, superseded: false, answer: None });
         token
     }
 

@@ -30,6 +30,7 @@ mod family;
 mod fault;
 mod presentation;
 mod profile;
+mod refusal;
 mod request;
 mod resource;
 mod server;
@@ -48,7 +49,7 @@ use std::{
 
 pub(crate) use self::control::Hooks;
 pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
-use self::{answer::Page, server::Server, state::Shared};
+use self::{answer::SimulatedResponse, server::IdpServer, state::IdpShared};
 pub use self::{
     family::Standing,
     fault::{Canned, Chaos, Fault},
@@ -64,7 +65,7 @@ use crate::{Idp, Rotation, presets};
 /// Its clock starts as the given one and goes on evenly: stepping the wall clock moves the machine
 /// under test, not the provider.
 #[derive(Clone)]
-pub struct SimulatedIdp(Arc<Server>);
+pub struct SimulatedIdp(Arc<IdpServer>);
 
 impl SimulatedIdp {
     /// Starts one that lives by the machine's clock.
@@ -72,7 +73,7 @@ impl SimulatedIdp {
     /// # Errors
     /// If the port, the thread or its runtime cannot be had.
     pub fn start(profile: Profile) -> io::Result<Self> {
-        Server::start(profile, None).map(Arc::new).map(Self)
+        IdpServer::start(profile, None).map(Arc::new).map(Self)
     }
 
     /// Starts one whose time passes only when `clock` is advanced.
@@ -82,7 +83,7 @@ impl SimulatedIdp {
     /// # Errors
     /// If the port, the thread or its runtime cannot be had.
     pub fn start_with_clock(profile: Profile, clock: &ManualClock) -> io::Result<Self> {
-        Server::start(profile, Some(clock)).map(Arc::new).map(Self)
+        IdpServer::start(profile, Some(clock)).map(Arc::new).map(Self)
     }
 
     /// The provider as a supervisor has to know it: the preset that fits, pointed here.
@@ -163,7 +164,7 @@ impl SimulatedIdp {
     pub fn consent_answer(&self, user: &str) -> Vec<u8> {
         let now = self.shared().now();
         let answer = self.shared().lock().ledger.consent(user, now);
-        Page::tokens(self.profile(), &answer, None).body
+        SimulatedResponse::tokens(self.profile(), &answer, None).body
     }
 
     /// An administrator ends every session of the user.
@@ -283,7 +284,7 @@ impl SimulatedIdp {
         format!("http://{}{path}", self.0.address)
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &IdpShared {
         &self.0.shared
     }
 }

@@ -59,22 +59,22 @@ pub enum Outcome {
 
 /// Where an outcome belongs in the log.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry(pub(super) usize);
+pub(super) struct LogIndex(pub(super) usize);
 
 #[derive(Default)]
-pub(super) struct Log {
+pub(super) struct PresentationLog {
     entries: Vec<Presentation>,
     duplicate_spends: u64,
 }
 
-impl Log {
+impl PresentationLog {
     pub(super) fn arrived(
         &mut self,
         token: Option<TokenId>,
         duplicate: bool,
         fault: Option<&Fault>,
         now: WallTime,
-    ) -> Entry {
+    ) -> LogIndex {
         self.entries.push(Presentation {
             token,
             at: now.into(),
@@ -85,12 +85,12 @@ impl Log {
             given: None,
             fault: fault.cloned(),
         });
-        Entry(self.entries.len() - 1)
+        LogIndex(self.entries.len() - 1)
     }
 
     pub(super) fn processed(
         &mut self,
-        Entry(index): Entry,
+        LogIndex(index): LogIndex,
         outcome: Outcome,
         duplicate: bool,
         given: Option<TokenId>,
@@ -105,7 +105,7 @@ impl Log {
         }
     }
 
-    pub(super) fn answered(&mut self, Entry(index): Entry, now: WallTime) {
+    pub(super) fn answered(&mut self, LogIndex(index): LogIndex, now: WallTime) {
         if let Some(entry) = self.entries.get_mut(index) {
             entry.answered_at = Some(now.into());
         }

@@ -11,7 +11,7 @@ use self::wire::{
     ATLASSIAN, BITBUCKET, BOX, DISCORD, ENTRA, GITHUB, GITLAB, GOOGLE, HUBSPOT, KEYCLOAK, OAUTH2, OKTA, SALESFORCE,
     SLACK, ZOOM,
 };
-pub(super) use self::wire::{ClientAuth, Wire};
+pub(super) use self::wire::{Wire, WireAuth};
 use crate::model::ClientSecret;
 
 /// What happens when a refresh token that was spent is presented again.

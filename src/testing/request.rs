@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-use super::{Profile, profile::ClientAuth};
+use super::{Profile, profile::WireAuth};
 use crate::model::ClientSecret;
 
 pub(super) struct Form {
@@ -39,9 +39,9 @@ impl Form {
             basic.is_some_and(|(id, secret)| right(id, secret) || right(&decoded(id), &decoded(secret)))
         };
         match profile.wire.auth {
-            ClientAuth::Params => by_params(),
-            ClientAuth::Basic => by_basic(),
-            ClientAuth::Either => by_basic() || by_params(),
+            WireAuth::Params => by_params(),
+            WireAuth::Basic => by_basic(),
+            WireAuth::Either => by_basic() || by_params(),
         }
     }
 }

@@ -9,27 +9,27 @@ use hyper::{
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Body, Page},
+    answer::{Body, SimulatedResponse},
     request::authorization,
-    state::Shared,
+    state::IdpShared,
 };
 
 pub(super) const USER: &str = "/user";
 pub(super) const REPOSITORIES: &str = "/user/repos";
 
 /// What one of these answers to the bearer of an access token.
-pub(super) fn resource(shared: &Shared, path: &str, headers: &HeaderMap) -> Response<Body> {
+pub(super) fn resource(shared: &IdpShared, path: &str, headers: &HeaderMap) -> Response<Body> {
     let Some(user) = bearer(shared, headers) else {
-        let mut response = Page::json(401, &json!({ "message": "Bad credentials" })).whole();
+        let mut response = SimulatedResponse::json(401, &json!({ "message": "Bad credentials" })).whole();
         let challenge = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         return response;
     };
     let answer = if path == REPOSITORIES { repositories(&user) } else { json!({ "user": &*user, "login": &*user }) };
-    Page::json(200, &answer).whole()
+    SimulatedResponse::json(200, &answer).whole()
 }
 
-fn bearer(shared: &Shared, headers: &HeaderMap) -> Option<Arc<str>> {
+fn bearer(shared: &IdpShared, headers: &HeaderMap) -> Option<Arc<str>> {
     let now = shared.now();
     authorization(headers, "Bearer").and_then(|token| shared.lock().ledger.user_of(token, now))
 }

@@ -31,20 +31,20 @@ use tokio::{
 use super::{
     ManualClock, Profile,
     answer::Body,
-    endpoint::{self, Reply},
-    state::Shared,
+    endpoint::{self, EndpointReply},
+    state::IdpShared,
 };
 use crate::clock::Clock;
 
 /// The running server. Dropping it closes every connection and waits for the thread.
-pub(super) struct Server {
+pub(super) struct IdpServer {
     pub(super) address: SocketAddr,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<IdpShared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
+impl IdpServer {
     /// Listens on a free port of 127.0.0.1. Without a manual clock, time is the machine's.
     pub(super) fn start(profile: Profile, clock: Option<&ManualClock>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -52,7 +52,7 @@ impl Server {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let clock = clock.map_or_else(|| Clock::system(runtime.handle().clone()), Clock::manual);
-        let shared = Arc::new(Shared::new(profile, clock));
+        let shared = Arc::new(IdpShared::new(profile, clock));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("simulated-idp".to_owned()).spawn({
             let shared = Arc::clone(&shared);
@@ -62,7 +62,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for IdpServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -72,7 +72,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+async fn accept(listener: TcpListener, shared: Arc<IdpShared>, mut stopped: oneshot::Receiver<()>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         let accepted = tokio::select! {
@@ -87,7 +87,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+async fn serve(stream: TcpStream, shared: Arc<IdpShared>) {
     let _ = stream.set_nodelay(true);
     let left = Arc::new(AtomicUsize::new(UNLIMITED));
     let io = TokioIo::new(Cut { stream, left: Arc::clone(&left) });
@@ -97,7 +97,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 /// One request. An error closes the connection without an answer.
-async fn one(request: Request<Incoming>, shared: Arc<Shared>, left: Arc<AtomicUsize>) -> io::Result<Response<Body>> {
+async fn one(request: Request<Incoming>, shared: Arc<IdpShared>, left: Arc<AtomicUsize>) -> io::Result<Response<Body>> {
     left.store(UNLIMITED, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     // An incomplete request ends here and counts for nothing.
@@ -109,12 +109,12 @@ async fn one(request: Request<Incoming>, shared: Arc<Shared>, left: Arc<AtomicUs
         response
     };
     match tokio::spawn(endpoint::handle(shared.clone(), head, body)).await {
-        Ok(Reply::Answer(response)) => Ok(dated(response)),
-        Ok(Reply::Cut(response, bytes)) => {
+        Ok(EndpointReply::Answer(response)) => Ok(dated(response)),
+        Ok(EndpointReply::Cut(response, bytes)) => {
             left.store(bytes, Ordering::Relaxed);
             Ok(dated(response))
         }
-        Ok(Reply::Close) | Err(_) => Err(closed()),
+        Ok(EndpointReply::Close) | Err(_) => Err(closed()),
     }
 }
 

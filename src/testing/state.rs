@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     Profile,
-    family::{Ledger, Ticket},
+    family::{FamilyLedger, Ticket},
     fault::{Fault, Faults},
 };
 use crate::{
@@ -14,26 +14,26 @@ use crate::{
     model::{Id, WallTime},
 };
 
-pub(super) struct Shared {
+pub(super) struct IdpShared {
     pub(super) profile: Profile,
     pub(super) clock: Clock,
     started: Reading,
     /// Requests that hang listen.
-    pub(super) released: watch::Sender<Release>,
-    state: Mutex<State>,
+    pub(super) released: watch::Sender<HangRelease>,
+    state: Mutex<IdpState>,
 }
 
 /// Which requests hang no longer, by how many tokens had been presented before: the later ones hang on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Release {
+pub(super) struct HangRelease {
     /// Below this they go on.
     pub(super) go: usize,
     /// Below this they are dropped where they are. Kept, because whoever hears late hears the latest alone.
     pub(super) abandoned: usize,
 }
 
-pub(super) struct State {
-    pub(super) ledger: Ledger,
+pub(super) struct IdpState {
+    pub(super) ledger: FamilyLedger,
     pub(super) faults: Faults,
     /// Complete POSTs to the token endpoint.
     pub(super) requests: u64,
@@ -43,18 +43,18 @@ pub(super) struct State {
     pub(super) revocation_status: Option<u16>,
 }
 
-impl Shared {
+impl IdpShared {
     pub(super) fn new(profile: Profile, clock: Clock) -> Self {
         // Two servers in one test must not give the same tokens.
         let seed = Id::random().0.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
-        let state = State {
-            ledger: Ledger::new(&profile, seed),
+        let state = IdpState {
+            ledger: FamilyLedger::new(&profile, seed),
             faults: Faults::default(),
             requests: 0,
             revocations: 0,
             revocation_status: None,
         };
-        let (started, (released, _)) = (clock.read(), watch::channel(Release::default()));
+        let (started, (released, _)) = (clock.read(), watch::channel(HangRelease::default()));
         Self { profile, clock, started, released, state: Mutex::new(state) }
     }
 
@@ -63,7 +63,7 @@ impl Shared {
         self.started.wall + self.clock.read().boot.since(self.started.boot)
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, IdpState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,10 +14,10 @@ use hyper::{
     header::CONTENT_LENGTH,
 };
 
-use super::{answer::Body, family::Ticket, state::Shared};
+use super::{answer::Body, family::Ticket, state::IdpShared};
 
 /// Logs when the answer is complete. A connection whose client is gone asks for no more of it.
-pub(super) fn watched(response: Response<Body>, ticket: Ticket, shared: Arc<Shared>) -> Response<Body> {
+pub(super) fn watched(response: Response<Body>, ticket: Ticket, shared: Arc<IdpShared>) -> Response<Body> {
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let left = length.or(response.body().size_hint().exact());
     response.map(|body| Watched { body, left, ticket, shared }.boxed_unsync())
@@ -28,7 +28,7 @@ struct Watched {
     /// Bytes to come, where that is known: hyper does not ask what comes after the last of them.
     left: Option<u64>,
     ticket: Ticket,
-    shared: Arc<Shared>,
+    shared: Arc<IdpShared>,
 }
 
 impl hyper::body::Body for Watched {

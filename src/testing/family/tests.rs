@@ -13,12 +13,12 @@ fn at(second: i64) -> WallTime {
     WallTime(second * 1_000)
 }
 
-fn ledger(kind: Kind) -> Ledger {
-    Ledger::new(&Profile::oauth2(kind).access_lifetime(Duration::from_secs(1_000)), 7)
+fn ledger(kind: Kind) -> FamilyLedger {
+    FamilyLedger::new(&Profile::oauth2(kind).access_lifetime(Duration::from_secs(1_000)), 7)
 }
 
 /// Plays the steps; the refresh and access tokens in the order they were made.
-fn play(ledger: &mut Ledger, steps: &[Step]) -> (Vec<String>, Vec<String>) {
+fn play(ledger: &mut FamilyLedger, steps: &[Step]) -> (Vec<String>, Vec<String>) {
     let first = ledger.consent("alice", at(0));
     let (mut refresh, mut access) = (vec![secret(&first)], vec![first.access.expose_secret().to_owned()]);
     for (index, &(second, token, outcome, given)) in steps.iter().enumerate() {
@@ -40,7 +40,7 @@ fn play(ledger: &mut Ledger, steps: &[Step]) -> (Vec<String>, Vec<String>) {
     (refresh, access)
 }
 
-fn secret(answer: &Answer) -> String {
+fn secret(answer: &IssuedTokens) -> String {
     answer.refresh.as_ref().unwrap().expose_secret().to_owned()
 }
 
@@ -130,7 +130,7 @@ fn each_kind_keeps_its_rules() {
 #[test]
 fn access_tokens_end_by_lifetime_rotation_or_family() {
     let profile = Profile::oauth2(Kind::Strict).access_lifetime(Duration::from_secs(100)).ends_old_access(true);
-    let mut ledger = Ledger::new(&profile, 7);
+    let mut ledger = FamilyLedger::new(&profile, 7);
     let (_, access) = play(&mut ledger, &[(10, 0, Outcome::Rotated, Some(1))]);
     assert_eq!(ledger.access_died_at(&access[0], at(10)), Some(at(10)));
     assert_eq!(ledger.access_died_at(&access[1], at(109)), None);
@@ -172,7 +172,7 @@ fn ended_revoked_and_unknown_tokens_are_told_apart() {
 fn a_provider_that_starts_to_rotate_spends_the_token_it_let_stay() {
     let mut ledger = ledger(Kind::NotRotating);
     let first = secret(&ledger.consent("alice", at(0)));
-    let refresh = |ledger: &mut Ledger| {
+    let refresh = |ledger: &mut FamilyLedger| {
         let ticket = ledger.arrived(&first, None, at(1));
         ledger.process(ticket, false, at(1)).map(|answer| answer.refresh.is_some())
     };
@@ -199,7 +199,7 @@ fn what_arrived_is_judged_when_it_is_processed() {
 #[test]
 fn secrets_are_unique_marked_and_not_shown() {
     let mut ledger = ledger(Kind::Strict);
-    let mut other = Ledger::new(&Profile::github(), 8);
+    let mut other = FamilyLedger::new(&Profile::github(), 8);
     let answers: Vec<_> = (0..50).flat_map(|_| [ledger.consent("a", at(0)), other.consent("a", at(0))]).collect();
     let unique: std::collections::HashSet<_> = answers.iter().map(secret).collect();
     assert_eq!(unique.len(), answers.len());

@@ -1,6 +1,6 @@
 //! What each provider's requests and answers look like, as data. Sources are with the presets.
 
-use crate::testing::family::Refusal;
+use crate::testing::refusal::Refusal;
 
 /// What an identity provider's requests and answers look like.
 #[derive(Debug)]
@@ -8,7 +8,7 @@ pub(in crate::testing) struct Wire {
     pub(in crate::testing) name: &'static str,
     /// Answers as `application/x-www-form-urlencoded` instead of JSON.
     pub(in crate::testing) form: bool,
-    pub(in crate::testing) auth: ClientAuth,
+    pub(in crate::testing) auth: WireAuth,
     pub(in crate::testing) token_type: &'static str,
     pub(in crate::testing) scope: &'static str,
     pub(in crate::testing) scope_field: &'static str,
@@ -40,7 +40,7 @@ pub(in crate::testing) struct Wire {
 
 /// Where the client's id and secret are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::testing) enum ClientAuth {
+pub(in crate::testing) enum WireAuth {
     Params,
     Basic,
     Either,
@@ -73,7 +73,7 @@ impl Reasons {
 pub(super) static OAUTH2: Wire = Wire {
     name: "oauth2",
     form: false,
-    auth: ClientAuth::Either,
+    auth: WireAuth::Either,
     token_type: "Bearer",
     scope: "read write",
     scope_field: "scope",
@@ -95,7 +95,7 @@ pub(super) static OAUTH2: Wire = Wire {
 pub(super) static GITHUB: Wire = Wire {
     name: "github",
     form: true,
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     token_type: "bearer",
     scope: "",
     refresh_lifetime: Some(("refresh_token_expires_in", 15_897_600)),
@@ -120,7 +120,7 @@ pub(super) static GITLAB: Wire = Wire {
 
 pub(super) static BITBUCKET: Wire = Wire {
     name: "bitbucket",
-    auth: ClientAuth::Basic,
+    auth: WireAuth::Basic,
     token_type: "bearer",
     scope: "account repository",
     scope_field: "scopes",
@@ -147,7 +147,7 @@ pub(super) static KEYCLOAK: Wire = Wire {
 
 pub(super) static GOOGLE: Wire = Wire {
     name: "google",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     scope: "https://www.googleapis.com/auth/drive.metadata.readonly",
     reasons: Reasons::one("Token has been expired or revoked."),
     wrong_client: (401, "invalid_client", "The OAuth client was not found."),
@@ -156,7 +156,7 @@ pub(super) static GOOGLE: Wire = Wire {
 
 pub(super) static ENTRA: Wire = Wire {
     name: "entra",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     scope: "https://graph.microsoft.com/User.Read",
     noise: &[("ext_expires_in", "3600"), ("refresh_in", "1800")],
     reasons: Reasons::one("AADSTS50173: The provided grant has expired due to it being revoked."),
@@ -175,7 +175,7 @@ pub(super) static ENTRA: Wire = Wire {
 
 pub(super) static OKTA: Wire = Wire {
     name: "okta",
-    auth: ClientAuth::Basic,
+    auth: WireAuth::Basic,
     scope: "openid offline_access",
     reasons: Reasons::one("The refresh token is invalid or expired."),
     wrong_client: (401, "invalid_client", "The client secret supplied for a confidential client is invalid."),
@@ -204,7 +204,7 @@ pub(super) static SLACK: Wire = Wire {
 
 pub(super) static SALESFORCE: Wire = Wire {
     name: "salesforce",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     scope: "api refresh_token",
     expires_in: false,
     noise: &[
@@ -220,7 +220,7 @@ pub(super) static SALESFORCE: Wire = Wire {
 
 pub(super) static HUBSPOT: Wire = Wire {
     name: "hubspot",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     token_type: "bearer",
     scope: "oauth crm.objects.contacts.read",
     repeats_refresh_token: true,
@@ -235,7 +235,7 @@ pub(super) static HUBSPOT: Wire = Wire {
 
 pub(super) static ATLASSIAN: Wire = Wire {
     name: "atlassian",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     scope: "read:jira-work offline_access",
     refusal: (403, "invalid_grant"),
     reasons: Reasons::one("Unknown or invalid refresh token."),
@@ -246,7 +246,7 @@ pub(super) static ATLASSIAN: Wire = Wire {
 
 pub(super) static BOX: Wire = Wire {
     name: "box",
-    auth: ClientAuth::Params,
+    auth: WireAuth::Params,
     token_type: "bearer",
     noise: &[("restricted_to", "[]")],
     reasons: Reasons {
@@ -264,7 +264,7 @@ pub(super) static DISCORD: Wire =
 
 pub(super) static ZOOM: Wire = Wire {
     name: "zoom",
-    auth: ClientAuth::Basic,
+    auth: WireAuth::Basic,
     token_type: "bearer",
     scope: "meeting:read",
     noise: &[("api_url", "https://api.zoom.us")],

@@ -58,7 +58,7 @@ impl Scene {
     async fn post(&self, url: &str, fields: &[(&str, &str)], secret: &str) -> Seen {
         let (profile, mut fields) = (self.idp.profile(), fields.to_vec());
         let mut request = self.http.post(url);
-        if profile.wire.auth == profile::ClientAuth::Basic {
+        if profile.wire.auth == profile::WireAuth::Basic {
             request = request.basic_auth(&profile.client_id, Some(secret));
         } else {
             fields.extend([("client_id", profile.client_id.as_str()), ("client_secret", secret)]);
