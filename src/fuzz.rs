@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     AccessToken, ErrorRule, Idp, Meaning, RefreshToken, Rotation, TokenKey,
-    idp::{Outcome, TokenResponse, outcome_of},
+    idp::{ResponseOutcome, TokenResponse, outcome_of},
     journal::{Journal, JournalEntry},
     keyring::{Field, Keyring},
     model::{Id, Sealed},
@@ -57,7 +57,7 @@ pub fn decode(data: &[u8]) {
         let complete = !cut && ((200..300).contains(&status) || ((400..500).contains(&status) && status != 408));
         let shown = format!("{outcome:?}");
         match &outcome {
-            Outcome::Refreshed(answer) => {
+            ResponseOutcome::Refreshed(answer) => {
                 assert!(complete && status < 300, "status {status} was accepted as a success, cut: {cut}");
                 assert!(answer.refresh_token.is_some() || idp.rotation != Rotation::Always);
                 sensible(answer, &shown);
@@ -65,15 +65,24 @@ pub fn decode(data: &[u8]) {
                 let body = body.trim_ascii();
                 if body.starts_with(b"{") {
                     let half = told(idp, &body[..body.len() / 2], false);
-                    assert!(!matches!(half, Outcome::Refreshed(_)), "half a response was accepted as a whole one");
+                    assert!(
+                        !matches!(half, ResponseOutcome::Refreshed(_)),
+                        "half a response was accepted as a whole one"
+                    );
                 }
             }
-            Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) => {
-                let known = complete || (status == 429 && matches!(outcome, Outcome::NotSpent(_)));
-                assert!(known || matches!(outcome, Outcome::Unknown(_)), "{status} decided about the grant");
+            ResponseOutcome::NotSpent(failure)
+            | ResponseOutcome::InvalidGrant(failure)
+            | ResponseOutcome::Unknown(failure) => {
+                let known = complete || (status == 429 && matches!(outcome, ResponseOutcome::NotSpent(_)));
+                assert!(known || matches!(outcome, ResponseOutcome::Unknown(_)), "{status} decided about the grant");
                 assert!(!shown.contains(SENT), "the refresh token that was sent is shown");
                 let dead = failure.meaning == Meaning::UserMustReconnect;
-                assert!(dead == matches!(outcome, Outcome::InvalidGrant(_)), "{:?} of {status}", failure.meaning);
+                assert!(
+                    dead == matches!(outcome, ResponseOutcome::InvalidGrant(_)),
+                    "{:?} of {status}",
+                    failure.meaning
+                );
                 for code in failure.evidence.detail.iter().chain([&failure.evidence.code]) {
                     assert!(code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic()));
                 }

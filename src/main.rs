@@ -39,7 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum CliCommand {
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use token_supervisor::{
     Reached,
     api::IdpBody,
-    config::{Config, Problem},
+    config::{Config, ConfigProblem},
 };
 
 use super::{
@@ -73,7 +73,8 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
                 Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
-                let wrong = |problem: &Problem| finding("configuration", CheckVerdict::Wrong, problem.to_string());
+                let wrong =
+                    |problem: &ConfigProblem| finding("configuration", CheckVerdict::Wrong, problem.to_string());
                 findings.extend(error.problems().iter().map(wrong));
                 None
             }

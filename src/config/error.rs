@@ -51,7 +51,7 @@ impl fmt::Display for Origin {
 /// One thing that is wrong. It never carries a value, nor anything else of the line, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where to look.
     pub origin: Origin,
     /// The setting, such as `idp.github.client_secret`; of one that is not known, its section.
@@ -60,7 +60,7 @@ pub struct Problem {
     pub text: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.origin != Origin::Default {
             write!(f, "{}: ", self.origin)?;
@@ -75,13 +75,13 @@ impl fmt::Display for Problem {
 /// A configuration that cannot be used, with everything that is wrong with it, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    problems: Vec<Problem>,
+    problems: Vec<ConfigProblem>,
     missing: bool,
 }
 
 impl ConfigError {
     /// What is wrong; at least one thing.
-    pub fn problems(&self) -> &[Problem] {
+    pub fn problems(&self) -> &[ConfigProblem] {
         &self.problems
     }
 
@@ -91,7 +91,7 @@ impl ConfigError {
     }
 
     /// Nothing, or what is wrong in the order of its places.
-    pub(super) fn unless_empty(mut problems: Vec<Problem>) -> Result<(), Self> {
+    pub(super) fn unless_empty(mut problems: Vec<ConfigProblem>) -> Result<(), Self> {
         problems.sort_by_key(|problem| match problem.origin {
             Origin::File { line, .. } => line,
             _ => usize::MAX,
@@ -100,7 +100,7 @@ impl ConfigError {
     }
 
     pub(super) fn one(origin: Origin, path: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { problems: vec![Problem { origin, path: path.into(), text: text.into() }], missing: false }
+        Self { problems: vec![ConfigProblem { origin, path: path.into(), text: text.into() }], missing: false }
     }
 
     /// There is no file.

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     Bind, LogFormat, LogUser, Migrate, Scope,
-    idp::Strategy,
+    idp::StrategyName,
     node::{Node, Value},
     schema::text as text_schema,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The type of a setting.
-pub(super) trait Field: Sized {
+pub(super) trait SettingType: Sized {
     /// # Errors
     /// What it must be; never what it is.
     fn read(value: &Value) -> Result<Self, Cow<'static, str>>;
@@ -29,7 +29,7 @@ pub(super) trait Field: Sized {
     fn schema() -> Json;
 }
 
-impl<T: Field> Field for Option<T> {
+impl<T: SettingType> SettingType for Option<T> {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         T::read(value).map(Some)
     }
@@ -43,7 +43,7 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
-impl Field for String {
+impl SettingType for String {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         text(value).map(str::to_owned)
     }
@@ -57,7 +57,7 @@ impl Field for String {
     }
 }
 
-impl Field for PathBuf {
+impl SettingType for PathBuf {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         match text(value)? {
             "" => Err("must be a path".into()),
@@ -74,7 +74,7 @@ impl Field for PathBuf {
     }
 }
 
-impl Field for ClientSecret {
+impl SettingType for ClientSecret {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         text(value).map(Self::from)
     }
@@ -88,7 +88,7 @@ impl Field for ClientSecret {
     }
 }
 
-impl Field for bool {
+impl SettingType for bool {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let wrong = "must be true or false";
         match value {
@@ -108,7 +108,7 @@ impl Field for bool {
 }
 
 /// Counts of things: none is a setting that would stop everything.
-impl Field for usize {
+impl SettingType for usize {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let count = match value {
             Value::Integer(number) => Self::try_from(*number).ok(),
@@ -127,7 +127,7 @@ impl Field for usize {
     }
 }
 
-impl Field for f64 {
+impl SettingType for f64 {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         number(value).ok_or("must be a number".into())
     }
@@ -141,7 +141,7 @@ impl Field for f64 {
     }
 }
 
-impl Field for Duration {
+impl SettingType for Duration {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let time = number(value).and_then(|seconds| Self::try_from_secs_f64(seconds).ok());
         time.filter(|time| *time <= LONGEST)
@@ -158,7 +158,7 @@ impl Field for Duration {
 }
 
 /// A single one may stand without brackets; in a variable they are separated by commas.
-impl<T: Field + FromStr<Err = &'static str>> Field for Vec<T> {
+impl<T: SettingType + FromStr<Err = &'static str>> SettingType for Vec<T> {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         match value {
             Value::List(items) => items.iter().map(|Node { value, .. }| T::read(value)).collect(),
@@ -181,9 +181,9 @@ impl<T: Field + FromStr<Err = &'static str>> Field for Vec<T> {
 
 /// The name of a configured identity provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct IdpName(pub(super) String);
+pub(super) struct ConfiguredIdp(pub(super) String);
 
-impl FromStr for IdpName {
+impl FromStr for ConfiguredIdp {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -191,7 +191,7 @@ impl FromStr for IdpName {
     }
 }
 
-impl std::fmt::Display for IdpName {
+impl std::fmt::Display for ConfiguredIdp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -200,7 +200,7 @@ impl std::fmt::Display for IdpName {
 /// Texts of a certain form.
 macro_rules! parsed {
     ($($type:ty),*) => {$(
-        impl Field for $type {
+        impl SettingType for $type {
             fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
                 text(value)?.parse().map_err(Cow::Borrowed)
             }
@@ -216,7 +216,7 @@ macro_rules! parsed {
     )*};
 }
 
-parsed!(Bind, IdpName, Scope);
+parsed!(Bind, ConfiguredIdp, Scope);
 
 /// One of a few words.
 trait Choice: Copy + PartialEq + 'static {
@@ -225,7 +225,7 @@ trait Choice: Copy + PartialEq + 'static {
     const LATER: &'static [&'static str] = &[];
 }
 
-impl<T: Choice> Field for T {
+impl<T: Choice> SettingType for T {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let text = text(value)?;
         T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
@@ -263,7 +263,7 @@ impl Choice for ClientAuth {
     const LATER: &'static [&'static str] = &["private_key_jwt"];
 }
 
-impl Choice for Strategy {
+impl Choice for StrategyName {
     const WORDS: &'static [(&'static str, Self)] = &[("refresh_token", Self::RefreshToken)];
     const LATER: &'static [&'static str] =
         &["client_credentials", "self_signed_jwt", "jwt_bearer", "token_exchange", "github_app", "broker", "custom"];

@@ -62,13 +62,13 @@ fn read_preset(section: &mut Section<'_, '_>) -> Idp {
         None => Idp::oauth2("", "", ""),
     };
     idp.params.extend(params);
-    section.read("strategy", &mut Strategy::RefreshToken);
+    section.read("strategy", &mut StrategyName::RefreshToken);
     idp
 }
 
 /// How a new access token comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Strategy {
+pub(super) enum StrategyName {
     RefreshToken,
 }
 

@@ -40,12 +40,12 @@ mod tests;
 use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf, time::Duration};
 
 pub use self::{
-    error::{ConfigError, Origin, Problem},
+    error::{ConfigError, ConfigProblem, Origin},
     reload::{Changes, Reloader},
-    server::{Bind, Server},
+    server::{Bind, ServerSettings},
 };
 use self::{
-    section::{Reading, Section},
+    section::{Section, SectionReading},
     source::{Environment, PLACES, Source, ValueFiles},
 };
 pub use crate::apikey::{ApiKey, Scope};
@@ -62,7 +62,7 @@ use crate::{
 pub struct Config {
     file: Option<PathBuf>,
     deployment: Option<String>,
-    server: Server,
+    server: ServerSettings,
     store: String,
     journal: PathBuf,
     keyring: PathBuf,
@@ -149,9 +149,9 @@ impl Config {
     fn read(source: &Source, text: &str) -> Result<Self, ConfigError> {
         let mut tree = node::parse(text, source.path.as_deref().unwrap_or(Path::new("")))?;
         node::override_by(&source.environment, &mut tree)?;
-        let mut reading = Reading::new(&source.environment);
+        let mut reading = SectionReading::new(&source.environment);
         let mut config = reading.read(tree, Self::read_all);
-        let Reading { files, problems, shown, .. } = reading;
+        let SectionReading { files, problems, shown, .. } = reading;
         ConfigError::unless_empty(problems)?;
         (config.file, config.shown, config.files) = (source.path.clone(), shown, files);
         Ok(config)
@@ -265,7 +265,7 @@ impl Config {
     }
 
     /// The server's settings.
-    pub fn server(&self) -> &Server {
+    pub fn server(&self) -> &ServerSettings {
         &self.server
     }
 

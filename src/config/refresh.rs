@@ -1,6 +1,6 @@
 //! `[refresh]`, and the same settings of one identity provider.
 
-use super::{field::Field, section::Section};
+use super::{field::SettingType, section::Section};
 use crate::{idp::Idp, supervisor::RefreshSettings};
 
 pub(super) fn read(section: &mut Section<'_, '_>) -> RefreshSettings {
@@ -53,7 +53,7 @@ pub(super) fn read_own(section: &mut Section<'_, '_>, idp: &mut Idp) {
 
 const NOT_ZERO: &str = "must be longer than 0";
 
-fn read_times<T: Field>(section: &mut Section<'_, '_>, into: [&mut T; 7]) {
+fn read_times<T: SettingType>(section: &mut Section<'_, '_>, into: [&mut T; 7]) {
     let keys = [
         "margin_seconds",
         "connect_timeout_seconds",

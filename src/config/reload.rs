@@ -10,7 +10,7 @@ use crate::supervisor::TokenSupervisor;
 
 /// A configuration, and how to read it again. A new one that is wrong is refused as a whole, and the old one stays.
 ///
-/// Reading takes as long as the files take: rather on a thread that may block.
+/// SectionReading takes as long as the files take: rather on a thread that may block.
 pub struct Reloader {
     source: Source,
     config: Config,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Config, node, section::Reading, source::Environment};
+use super::{Config, node, section::SectionReading, source::Environment};
 
 /// Whatever could be set. What is wrong with it does not matter: it is asked for all the same.
 const EVERYTHING: &str =
@@ -15,7 +15,7 @@ impl Config {
     pub fn schema() -> Value {
         let environment = Environment::new([]);
         let tree = node::parse(&EVERYTHING.replace("NAME", ANY), "".as_ref()).expect("it is TOML");
-        let mut reading = Reading::new(&environment);
+        let mut reading = SectionReading::new(&environment);
         reading.settings = Some(Vec::new());
         reading.read(tree, Self::read_all);
         let mut root = table();

@@ -1,6 +1,6 @@
 //! One section at a time: settings are asked for by name, and what nobody asked for is a mistake.
 //!
-//! Reading goes on after a problem, with what the setting was before: so all of them are told at once, and nobody sees
+//! SectionReading goes on after a problem, with what the setting was before: so all of them are told at once, and nobody sees
 //! the result.
 
 use std::{collections::BTreeMap, path::Path};
@@ -9,24 +9,24 @@ use serde_json::Value as Json;
 
 use super::{
     Shown,
-    error::{Origin, Problem},
-    field::{Field, HIDDEN},
+    error::{ConfigProblem, Origin},
+    field::{HIDDEN, SettingType},
     node::{Node, Table, Value},
     schema::ANY,
     source::{Environment, ValueFiles, value_in},
 };
 
 /// What comes up while a configuration is read.
-pub(super) struct Reading<'a> {
+pub(super) struct SectionReading<'a> {
     environment: &'a Environment,
     pub(super) files: ValueFiles,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ConfigProblem>,
     pub(super) shown: Vec<Shown>,
     /// The path of every setting that was asked for, and what it must be: for who wants to know that.
     pub(super) settings: Option<Vec<(String, Json)>>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> SectionReading<'a> {
     pub(super) fn new(environment: &'a Environment) -> Self {
         Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new(), settings: None }
     }
@@ -37,7 +37,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A value, how it is shown, and where it stands.
-    fn value<T: Field>(&mut self, node: Node) -> Result<(T, Option<String>, Origin), String> {
+    fn value<T: SettingType>(&mut self, node: Node) -> Result<(T, Option<String>, Origin), String> {
         let (node, elsewhere) = self.resolve(node)?;
         let value = T::read(&node.value)?;
         // What is kept out of the file is kept out of sight, too.
@@ -86,7 +86,7 @@ impl<'a> Reading<'a> {
 
 /// A table whose settings are being read.
 pub(super) struct Section<'r, 'a> {
-    reading: &'r mut Reading<'a>,
+    reading: &'r mut SectionReading<'a>,
     path: String,
     origin: Origin,
     /// Where its values come from when nobody set them.
@@ -100,7 +100,7 @@ pub(super) struct Section<'r, 'a> {
 }
 
 impl<'r, 'a> Section<'r, 'a> {
-    fn new(reading: &'r mut Reading<'a>, path: String, origin: Origin, rest: Table) -> Self {
+    fn new(reading: &'r mut SectionReading<'a>, path: String, origin: Origin, rest: Table) -> Self {
         let problems_before = reading.problems.len();
         Self { reading, path, origin, defaults: Origin::Default, rest, asked: BTreeMap::new(), problems_before }
     }
@@ -120,7 +120,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// Reads a setting if it is made.
-    pub(super) fn read<T: Field>(&mut self, key: &'static str, into: &mut T) {
+    pub(super) fn read<T: SettingType>(&mut self, key: &'static str, into: &mut T) {
         self.note::<T>(key, into.shown());
         if let Some(node) = self.take(key) {
             let origin = node.origin.clone();
@@ -189,7 +189,7 @@ impl<'r, 'a> Section<'r, 'a> {
             let path = format!("{}[{at}]", self.path_of(key));
             match value {
                 Value::Table(table) => Section::new(self.reading, path, origin, table).read_with(&mut read),
-                _ => self.reading.problems.push(Problem { origin, path, text: "must be a section".to_owned() }),
+                _ => self.reading.problems.push(ConfigProblem { origin, path, text: "must be a section".to_owned() }),
             }
         }
     }
@@ -243,7 +243,7 @@ impl<'r, 'a> Section<'r, 'a> {
     }
 
     /// Notes what a setting must be; and what it is unless it is made, where no preset says that.
-    fn note<T: Field>(&mut self, key: &str, default: Option<String>) {
+    fn note<T: SettingType>(&mut self, key: &str, default: Option<String>) {
         let path = self.path_of(key);
         let Some(settings) = &mut self.reading.settings else { return };
         let mut schema = T::schema();
@@ -269,7 +269,7 @@ impl<'r, 'a> Section<'r, 'a> {
 
     fn report(&mut self, origin: Origin, key: &str, text: String) {
         let path = self.path_of(key);
-        self.reading.problems.push(Problem { origin, path, text });
+        self.reading.problems.push(ConfigProblem { origin, path, text });
     }
 
     fn path_of(&self, key: &str) -> String {

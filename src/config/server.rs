@@ -10,13 +10,13 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{field::IdpName, section::Section};
+use super::{field::ConfiguredIdp, section::Section};
 use crate::{apikey::ApiKey, idp::loopback, model::ClientSecret};
 
 /// The server's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Server {
+pub struct ServerSettings {
     /// Where it listens (`127.0.0.1:8080`).
     pub bind: Vec<Bind>,
     /// What others call it.
@@ -25,7 +25,7 @@ pub struct Server {
     pub api_keys: Vec<ApiKey>,
 }
 
-impl Server {
+impl ServerSettings {
     /// An address on a network at which nobody could ask, because there is no API key.
     pub fn unguarded(&self) -> Option<&Bind> {
         self.bind.iter().find(|bind| self.api_keys.is_empty() && matches!(bind, Bind::Tcp(_)))
@@ -63,7 +63,7 @@ impl fmt::Display for Bind {
 }
 
 /// `known` says which identity providers there are.
-pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> Server {
+pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
     let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
     section.read("bind", &mut bind);
     if bind.is_empty() {
@@ -83,7 +83,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
         api_keys.push(api_key);
     });
     section.not_yet("jwt");
-    Server { bind, public_url, api_keys }
+    ServerSettings { bind, public_url, api_keys }
 }
 
 fn check_public_url(text: &str) -> Result<(), &'static str> {
@@ -107,7 +107,7 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     let (mut sha256, mut secret) = (None, None);
     section.read("sha256", &mut sha256);
     section.read("secret", &mut secret);
-    let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<IdpName>>, None::<String>);
+    let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<ConfiguredIdp>>, None::<String>);
     section.read("scopes", &mut scopes);
     section.read("idps", &mut idps);
     section.read("user_prefix", &mut user_prefix);
@@ -126,7 +126,7 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
         }
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
-    let idps = idps.map(|idps| idps.into_iter().map(|IdpName(name)| name).collect());
+    let idps = idps.map(|idps| idps.into_iter().map(|ConfiguredIdp(name)| name).collect());
     ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default() }
 }
 

@@ -18,7 +18,7 @@ use token_supervisor::{Error, Expiry, Freshness, Token};
 use tokio::task::JoinSet;
 
 use super::{
-    meter::Meter,
+    meter::DemoMeter,
     time::{Moment, pause},
     world::{Pair, World},
 };
@@ -26,7 +26,7 @@ use super::{
 /// Readers and panics at work.
 pub(super) struct Load {
     world: Arc<World>,
-    meter: Arc<Meter>,
+    meter: Arc<DemoMeter>,
     stopped: Arc<AtomicBool>,
     readers: JoinSet<()>,
     panics: JoinSet<()>,
@@ -52,7 +52,7 @@ const REGISTRY_PANICS_EVERY: Duration = Duration::from_secs(3);
 const SAME_ACTOR_PANICS_EVERY: Duration = Duration::from_secs(16);
 
 impl Load {
-    pub(super) fn start(world: &Arc<World>, meter: &Arc<Meter>, seed: u64) -> Self {
+    pub(super) fn start(world: &Arc<World>, meter: &Arc<DemoMeter>, seed: u64) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let (mut readers, mut panics) = (JoinSet::new(), JoinSet::new());
         for reader in 0..READERS {
@@ -83,7 +83,7 @@ impl Load {
 #[derive(Clone)]
 pub(super) struct Reader {
     pub(super) world: Arc<World>,
-    pub(super) meter: Arc<Meter>,
+    pub(super) meter: Arc<DemoMeter>,
 }
 
 async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
@@ -122,7 +122,7 @@ impl Reader {
     /// One read by a caller who waits for its answer, up to the default deadline.
     pub(super) async fn wait(self, pair: usize, sampled: bool) {
         let started = Moment::now();
-        let waiting = Waiting::new(self.world, pair);
+        let waiting = WaitingCaller::new(self.world, pair);
         let pair_waited_for = &waiting.world.pairs[pair];
         let answer = waiting.world.supervisor.token(&pair_waited_for.key).await;
         if sampled {
@@ -159,19 +159,19 @@ fn described(error: &Error) -> String {
 }
 
 /// Counts a caller for as long as it waits.
-struct Waiting {
+struct WaitingCaller {
     world: Arc<World>,
     pair: usize,
 }
 
-impl Waiting {
+impl WaitingCaller {
     fn new(world: Arc<World>, pair: usize) -> Self {
         world.pairs[pair].waiting.fetch_add(1, AcqRel);
         Self { world, pair }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingCaller {
     fn drop(&mut self) {
         self.world.pairs[self.pair].waiting.fetch_sub(1, AcqRel);
     }

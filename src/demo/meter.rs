@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Counters that many tasks add to.
-pub(super) struct Meter {
+pub(super) struct DemoMeter {
     reads: AtomicU64,
     /// Sampled times in buckets, eight for each power of two of nanoseconds.
     times: [AtomicU64; 64 * 8],
@@ -18,7 +18,7 @@ pub(super) struct Meter {
     errors: Mutex<BTreeMap<(usize, String), u64>>,
 }
 
-impl Meter {
+impl DemoMeter {
     pub(super) fn new() -> Self {
         Self { reads: AtomicU64::new(0), times: [const { AtomicU64::new(0) }; 64 * 8], errors: Mutex::default() }
     }
@@ -75,14 +75,14 @@ mod tests {
 
     #[test]
     fn the_99th_percentile_is_at_most_an_eighth_off() {
-        let meter = Meter::new();
+        let meter = DemoMeter::new();
         for nanos in 1..=10_000 {
             meter.add_time(Duration::from_nanos(nanos * 10));
         }
         let p99 = meter.p99();
         assert!((99.0..112.0).contains(&p99), "{p99}");
-        assert_eq!(Meter::new().p99(), 0.0);
-        let once = Meter::new();
+        assert_eq!(DemoMeter::new().p99(), 0.0);
+        let once = DemoMeter::new();
         once.add_time(Duration::from_nanos(500));
         assert!(once.p99() >= 0.5);
     }

@@ -1,12 +1,13 @@
-//! `demo`: the supervisor under load, against simulated identity providers that misbehave, and the proof that
-//! nothing was lost.
+//! `demo`: runs the supervisor under load against simulated identity providers that misbehave, and proves that no token
+//! was lost.
 //!
-//! To read: [`world`] (who is there, and what goes wrong), [`load`] (readers and panics), [`verdict`] (what the
-//! identity providers say about what is stored in the end), [`show`] (what people and programs see of it). Beside it:
-//! [`served`] (the HTTP API, for who wants to try it) and, if asked for, [`naive`] (what people write by hand).
+//! Read [`world`] (the providers, the grants and the faults), [`load`] (readers and panics), [`verdict`] (what the
+//! providers' ledgers say about the tokens that are stored in the end) and [`show`] (progress and result). [`served`] is the
+//! HTTP API over the same grants; [`naive`] is a client as it is often written by hand, for comparison.
 //!
-//! Invariant: the judges are the simulators' ledgers, never the supervisor's own view.
+//! Invariant: the simulators' ledgers judge, never the supervisor's own view.
 
+mod args;
 mod load;
 mod meter;
 mod naive;
@@ -17,14 +18,14 @@ mod verdict;
 mod words;
 mod world;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use clap::value_parser;
 use tokio::sync::watch;
 
+pub(crate) use self::args::DemoArgs;
 use self::{
     load::Load,
-    meter::Meter,
+    meter::DemoMeter,
     naive::Naive,
     served::Served,
     show::Show,
@@ -34,47 +35,17 @@ use self::{
 };
 use crate::{CliFailure, Exit, cli::signals::Signals};
 
-/// Shows the supervisor under load, against simulated identity providers that misbehave.
-///
-/// Nothing needs to be configured.
-///
-/// Exit code 0: no refresh token was spent twice, no rotation was lost, no caller saw an error.
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  token-supervisor demo --compare-naive\n  token-supervisor demo --pairs 200 --seconds 30 --json"
-)]
-pub(crate) struct Args {
-    /// How many grants: pairs of a user and an identity provider
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..=20_000))]
-    pairs: u32,
-    /// Ends by itself after so many seconds [default: at Ctrl-C]
-    #[arg(long, value_name = "S", value_parser = value_parser!(u32).range(1..=604_800))]
-    seconds: Option<u32>,
-    /// Runs a client without supervision beside it, under the same faults
-    #[arg(long)]
-    compare_naive: bool,
-    /// Where the HTTP API over these grants listens on 127.0.0.1 meanwhile; 0: any free port
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    port: u16,
-    /// Stores in a new file and keeps it: sqlite://PATH [default: a temporary one]
-    #[arg(long, value_name = "URL", value_parser = sqlite_path)]
-    db: Option<PathBuf>,
-    /// Draws the same faults as an earlier run
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-/// How long everything may take to become quiet once the faults are over.
+/// How long requests in flight may take to end once there are no more faults.
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
-pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, CliFailure> {
+pub(crate) async fn run(args: DemoArgs, json: bool, verbose: bool) -> Result<Exit, CliFailure> {
     load::count_injected_panics();
     let (tell, interrupted) = watch::channel(false);
     let mut signals = Signals::listen()?;
     let twice = async {
         signals.next().await;
         tell.send_replace(true);
-        // Some wrappers send the signal twice: that is still one wish.
+        // Some wrappers send the signal twice: within a second that counts once.
         time::pause(Duration::from_secs(1)).await;
         signals.next().await
     };
@@ -82,14 +53,14 @@ pub(crate) async fn run(args: Args, json: bool, verbose: bool) -> Result<Exit, C
         ended = show_all(args, json, verbose, interrupted) => ended,
         signal = twice => Err(CliFailure::new(
             Exit::Interrupted(signal),
-            "interrupted before the summary was there",
+            "interrupted before the summary was ready",
             "press Ctrl-C once and give it a few seconds",
         )),
     }
 }
 
 async fn show_all(
-    args: Args,
+    args: DemoArgs,
     json: bool,
     verbose: bool,
     interrupted: watch::Receiver<bool>,
@@ -97,7 +68,7 @@ async fn show_all(
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
     let listener = served::listen(args.port)?;
     let world = Arc::new(World::start(&args, seed).await?);
-    let meter = Arc::new(Meter::new());
+    let meter = Arc::new(DemoMeter::new());
     let show = Show::new(&args, json, verbose, &world, seed);
     world.connect().await?;
     let served = Served::start(listener, &world)?;
@@ -125,12 +96,4 @@ async fn show_all(
     let summary = Summary { server, naive: naive.as_ref().map(Compared::new), ..summary };
     show.summary(&summary)?;
     Ok(if summary.passed() { Exit::Done } else { Exit::Failed })
-}
-
-fn sqlite_path(url: &str) -> Result<PathBuf, String> {
-    let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        None | Some("" | ":memory:") => Err("write sqlite://PATH, such as sqlite://demo.db".to_owned()),
-        Some(path) => Ok(path.into()),
-    }
 }

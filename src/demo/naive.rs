@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     load::Random,
-    meter::Meter,
+    meter::DemoMeter,
     time::{Moment, pause},
     world::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, Pair, pairs_at, start_idps},
 };
@@ -43,7 +43,7 @@ struct App {
     pairs: Vec<Pair>,
     /// By the pair's number. No row: the user sees the sign-in page.
     sessions: Mutex<HashMap<usize, Session>>,
-    meter: Meter,
+    meter: DemoMeter,
 }
 
 #[derive(Clone)]
@@ -166,7 +166,7 @@ impl Naive {
         &self.app.pairs
     }
 
-    pub(super) fn meter(&self) -> &Meter {
+    pub(super) fn meter(&self) -> &DemoMeter {
         &self.app.meter
     }
 
@@ -194,7 +194,7 @@ impl App {
         // The providers are on this machine: no proxy, and no certificates, which it may not have.
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
         let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(ATTEMPT_TIMEOUT).build().map_err(io::Error::other)?;
-        Ok(Self { http, idps, pairs, sessions, meter: Meter::new() })
+        Ok(Self { http, idps, pairs, sessions, meter: DemoMeter::new() })
     }
 
     /// A caller, judged like ours: a token is right if it was alive when the caller asked. That users who are signed

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    Args,
-    meter::Meter,
+    DemoArgs,
+    meter::DemoMeter,
     naive::Naive,
     time::{Moment, pause},
     verdict::{Compared, Summary, duplicate_spends, faults},
@@ -25,12 +25,12 @@ use crate::{CliFailure, cli::coloured};
 pub(super) struct Show {
     json: bool,
     length: Option<Duration>,
-    progress: Progress,
+    progress: LiveProgress,
     head: String,
     seed: u64,
 }
 
-enum Progress {
+enum LiveProgress {
     Bar(ProgressBar),
     /// A line now and then, for logs.
     Lines,
@@ -42,11 +42,11 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 impl Show {
     /// Says what it is about.
-    pub(super) fn new(args: &Args, json: bool, verbose: bool, world: &World, seed: u64) -> Self {
+    pub(super) fn new(args: &DemoArgs, json: bool, verbose: bool, world: &World, seed: u64) -> Self {
         let progress = match (json, io::stderr().is_terminal()) {
-            (true, _) => Progress::None,
-            (false, true) if !verbose => Progress::Bar(bar(args.seconds)),
-            (false, _) => Progress::Lines,
+            (true, _) => LiveProgress::None,
+            (false, true) if !verbose => LiveProgress::Bar(bar(args.seconds)),
+            (false, _) => LiveProgress::Lines,
         };
         let names: Vec<_> = world.idps.iter().map(|(name, _)| *name).collect();
         let head = format!("{} · tokens live {} s · refresh tokens single use", names.join(" "), world.life.as_secs());
@@ -59,9 +59,9 @@ impl Show {
     /// A line for people who watch.
     pub(super) fn say(&self, line: &str) {
         match &self.progress {
-            Progress::Bar(bar) => bar.println(line),
-            Progress::Lines => drop(writeln!(io::stderr(), "{line}")),
-            Progress::None => {}
+            LiveProgress::Bar(bar) => bar.println(line),
+            LiveProgress::Lines => drop(writeln!(io::stderr(), "{line}")),
+            LiveProgress::None => {}
         }
     }
 
@@ -69,12 +69,12 @@ impl Show {
     pub(super) async fn until_over(
         &self,
         world: &World,
-        meter: &Meter,
+        meter: &DemoMeter,
         naive: Option<&Naive>,
         started: Moment,
         mut interrupted: watch::Receiver<bool>,
     ) {
-        let every = if matches!(self.progress, Progress::Bar(_)) { REDRAWN_EVERY } else { LINE_EVERY };
+        let every = if matches!(self.progress, LiveProgress::Bar(_)) { REDRAWN_EVERY } else { LINE_EVERY };
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let show = async {
@@ -94,24 +94,24 @@ impl Show {
             () = over => {}
             _ = interrupted.wait_for(|interrupted| *interrupted) => {}
         }
-        if let Progress::Bar(bar) = &self.progress {
+        if let LiveProgress::Bar(bar) = &self.progress {
             bar.finish_and_clear();
         }
     }
 
-    fn draw(&self, world: &World, meter: &Meter, naive: Option<&Naive>, elapsed: Duration) {
+    fn draw(&self, world: &World, meter: &DemoMeter, naive: Option<&Naive>, elapsed: Duration) {
         let line = || {
             let (pairs, requests) = (world.pairs.len() as u64, world.idps.iter().map(|(_, sim)| sim.requests()).sum());
             let reads = per_second(meter.reads() as f64, elapsed);
             format!("{} pairs  {} requests  reads {reads}", grouped(pairs), grouped(requests))
         };
         match &self.progress {
-            Progress::Bar(bar) => {
+            LiveProgress::Bar(bar) => {
                 bar.set_position(elapsed.as_secs());
                 bar.set_message(line());
                 bar.set_prefix(naive.map_or_else(String::new, |naive| format!("\n{}", compared(world, meter, naive))));
             }
-            Progress::Lines if elapsed >= Duration::from_secs(1) => {
+            LiveProgress::Lines if elapsed >= Duration::from_secs(1) => {
                 let length = self.length.map(|length| format!("/{}", length.as_secs())).unwrap_or_default();
                 self.say(&format!(
                     "{}{length} s  {}  {}",
@@ -123,7 +123,7 @@ impl Show {
                     self.say(&compared(world, meter, naive));
                 }
             }
-            Progress::Lines | Progress::None => {}
+            LiveProgress::Lines | LiveProgress::None => {}
         }
     }
 
@@ -199,7 +199,7 @@ fn bar(seconds: Option<u32>) -> ProgressBar {
 }
 
 /// So far, in two lines. What was lost without anybody noticing is found in the end.
-fn compared(world: &World, meter: &Meter, naive: &Naive) -> String {
+fn compared(world: &World, meter: &DemoMeter, naive: &Naive) -> String {
     let (ours, theirs) = (duplicate_spends(&world.idps), duplicate_spends(naive.idps()));
     let (out, of) = (naive.signed_out() as u64, naive.pairs().len() as u64);
     let [errors, their_errors] = [meter, naive.meter()].map(|meter| meter.errors().values().sum::<u64>());

@@ -9,9 +9,9 @@ use token_supervisor::{
 };
 
 use super::{
-    Args,
+    DemoArgs,
     load::{Reader, injected_panics},
-    meter::Meter,
+    meter::DemoMeter,
     naive::Naive,
     time::{Moment, pause},
     world::{Pair, World},
@@ -63,7 +63,7 @@ pub(super) struct Findings {
 }
 
 /// Waits until no grant is in doubt any more, and asks for every token once more.
-pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<Meter>, within: Duration) {
+pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, within: Duration) {
     let started = Moment::now();
     let mut restless: Vec<usize> = (0..world.pairs.len()).collect();
     while !restless.is_empty() && started.elapsed() < within {
@@ -82,7 +82,7 @@ pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<Meter>, within: D
 }
 
 /// Stops the supervisor and holds what it stored against the identity providers' ledgers.
-pub(super) async fn find(world: &World, meter: &Meter) -> Findings {
+pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     let mut findings = Findings::default();
     for ((pair, seen), times) in meter.errors() {
         findings.add(world, pair, &format!("callers saw: {seen}, {times} times"));
@@ -149,10 +149,10 @@ impl Findings {
 
 impl Summary {
     pub(super) fn new(
-        args: &Args,
+        args: &DemoArgs,
         seed: u64,
         world: &World,
-        meter: &Meter,
+        meter: &DemoMeter,
         elapsed: Duration,
         reads: u64,
         findings: Findings,

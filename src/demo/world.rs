@@ -14,7 +14,7 @@ use token_supervisor::{
     testing::{Chaos, Fault, Kind, Profile, SimulatedIdp},
 };
 
-use super::Args;
+use super::args::DemoArgs;
 use crate::{CliFailure, Exit};
 
 /// Everything that exists while the demo runs.
@@ -50,7 +50,7 @@ pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const PAIRS_PER_SECOND: u32 = 100;
 
 impl World {
-    pub(super) async fn start(args: &Args, seed: u64) -> Result<Self, CliFailure> {
+    pub(super) async fn start(args: &DemoArgs, seed: u64) -> Result<Self, CliFailure> {
         let life = Duration::from_secs(u64::from(args.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
         let (folder, store) = place(args)?;
         let keyring = Keyring::generate();
@@ -123,7 +123,7 @@ pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> V
 }
 
 /// Where to store. An existing file may be somebody's real store: it is left alone.
-fn place(args: &Args) -> Result<(TempDir, PathBuf), CliFailure> {
+fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
     let folder = tempfile::Builder::new().prefix("ts-demo-").tempdir()?;
     let Some(path) = &args.db else {
         let store = folder.path().join("tokens.db");

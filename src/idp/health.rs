@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     backoff::{BackoffPolicy, OPERATOR_BACKOFF, OUTAGE_BACKOFF, THROTTLE_BACKOFF},
-    outcome::{IdpFailure, Outcome},
+    outcome::{IdpFailure, ResponseOutcome},
     provider::Idp,
     rule::Meaning,
 };
@@ -47,11 +47,11 @@ pub(crate) enum Observation {
 
 impl Observation {
     /// Reads the outcome of a refresh.
-    pub(crate) fn of(outcome: &Outcome) -> Self {
+    pub(crate) fn of(outcome: &ResponseOutcome) -> Self {
         match outcome {
-            Outcome::Refreshed(_) | Outcome::InvalidGrant(_) => Self::Healthy,
-            Outcome::Unknown(failure) => Self::Unhealthy(failure.retry_after),
-            Outcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
+            ResponseOutcome::Refreshed(_) | ResponseOutcome::InvalidGrant(_) => Self::Healthy,
+            ResponseOutcome::Unknown(failure) => Self::Unhealthy(failure.retry_after),
+            ResponseOutcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
                 (Meaning::OperatorFault, _) => Self::ClientRefused,
                 (Meaning::Throttled, asked) | (_, asked @ Some(_)) => Self::Throttled(asked),
                 // The connection failed.
@@ -68,7 +68,7 @@ impl Observation {
             Err(failure) if failure.evidence.status.is_none_or(|status| status >= 500) => {
                 Self::Unhealthy(failure.retry_after)
             }
-            Err(failure) => Self::of(&Outcome::NotSpent(failure.clone())),
+            Err(failure) => Self::of(&ResponseOutcome::NotSpent(failure.clone())),
         }
     }
 }

@@ -47,7 +47,7 @@ async fn a_response_that_arrived_while_the_process_was_suspended_is_read() {
         };
         let (client, spent, params) = (client(&idp), SPENT.into(), BTreeMap::new());
         let (outcome, ()) = tokio::join!(client.refresh(&idp, 0, &spent, &params, patience), suspending);
-        assert!(matches!(outcome, Outcome::Refreshed(_)), "{at_once}: {outcome:?}");
+        assert!(matches!(outcome, ResponseOutcome::Refreshed(_)), "{at_once}: {outcome:?}");
         drop(provider.join().unwrap());
     }
 }

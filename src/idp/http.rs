@@ -29,7 +29,7 @@ use url::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    outcome::{IdpFailure, LONGEST_RETRY_AFTER, Outcome, RawResponse, classify, classify_revocation},
+    outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
     patience,
     provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
     rule::Meaning,
@@ -79,7 +79,7 @@ impl Client {
         refresh_token: &RefreshToken,
         params: &BTreeMap<String, String>,
         patience: Duration,
-    ) -> Outcome {
+    ) -> ResponseOutcome {
         let mut fields = BTreeMap::new();
         fields.extend(idp.scope.as_ref().map(|scope| ("scope", scope.as_str())));
         fields.extend(idp.params.iter().chain(params).map(|(name, value)| (name.as_str(), value.as_str())));
@@ -89,8 +89,8 @@ impl Client {
         let request = self.form(idp, credentials, &idp.token_url, own.into_iter().chain(fields));
         match self.send(idp, request, patience).await {
             Ok((response, cut)) => interpret(idp, &response, cut, secret),
-            Err(NoResponse::Unsent(failure)) => Outcome::NotSpent(failure),
-            Err(NoResponse::InDoubt(failure)) => Outcome::Unknown(failure),
+            Err(NoResponse::Unsent(failure)) => ResponseOutcome::NotSpent(failure),
+            Err(NoResponse::InDoubt(failure)) => ResponseOutcome::Unknown(failure),
         }
     }
 
@@ -227,9 +227,12 @@ impl Head<'_> {
 }
 
 /// Decides the outcome of the response to a request with `secret`, and removes `secret` from it.
-fn interpret(idp: &Idp, response: &RawResponse, cut: Option<EvidenceCode>, secret: &str) -> Outcome {
+fn interpret(idp: &Idp, response: &RawResponse, cut: Option<EvidenceCode>, secret: &str) -> ResponseOutcome {
     let mut outcome = with_reason(classify(idp, response), cut);
-    if let Outcome::NotSpent(failure) | Outcome::InvalidGrant(failure) | Outcome::Unknown(failure) = &mut outcome {
+    if let ResponseOutcome::NotSpent(failure)
+    | ResponseOutcome::InvalidGrant(failure)
+    | ResponseOutcome::Unknown(failure) = &mut outcome
+    {
         failure.remove_echoes(secret);
     }
     outcome
@@ -244,7 +247,7 @@ pub(crate) fn outcome_of(
     body: &[u8],
     cut: bool,
     secret: &str,
-) -> Outcome {
+) -> ResponseOutcome {
     let header = |(name, value): &(&[u8], &[u8])| {
         Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
     };
@@ -302,8 +305,8 @@ impl IdpFailure {
 }
 
 /// Replaces the code of an incomplete response by the known reason.
-fn with_reason(mut outcome: Outcome, cut: Option<EvidenceCode>) -> Outcome {
-    if let (Outcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
+fn with_reason(mut outcome: ResponseOutcome, cut: Option<EvidenceCode>) -> ResponseOutcome {
+    if let (ResponseOutcome::Unknown(failure), Some(reason)) = (&mut outcome, cut)
         && failure.evidence.code == EvidenceCode::IncompleteAnswer.as_str()
     {
         failure.evidence.code = reason.to_string();

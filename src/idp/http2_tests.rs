@@ -105,7 +105,7 @@ async fn http2_requests_are_sent_once_and_responses_read_to_their_end() {
     for (respond, expected) in cases {
         let (idp, client, posts) = http2_server(respond).await;
         match refresh_with(&client, &idp).await {
-            Outcome::Refreshed(_) => assert_eq!(expected, "refreshed"),
+            ResponseOutcome::Refreshed(_) => assert_eq!(expected, "refreshed"),
             outcome => assert_unknown(&outcome, expected),
         }
         assert_eq!(posts.load(Ordering::Relaxed), 1, "{expected}");

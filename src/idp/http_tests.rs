@@ -121,19 +121,19 @@ pub(super) fn client(idp: &Idp) -> Client {
     Client::new(idp, 5 * SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
 }
 
-pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> Outcome {
+pub(super) async fn refresh_with(client: &Client, idp: &Idp) -> ResponseOutcome {
     client.refresh(idp, 0, &SPENT.into(), &BTreeMap::new(), 10 * SECOND).await
 }
 
-async fn refresh(server: &TestServer) -> Outcome {
+async fn refresh(server: &TestServer) -> ResponseOutcome {
     let idp = server.idp();
     refresh_with(&client(&idp), &idp).await
 }
 
 #[track_caller]
-pub(super) fn assert_unknown(outcome: &Outcome, code: &str) {
+pub(super) fn assert_unknown(outcome: &ResponseOutcome, code: &str) {
     assert!(
-        matches!(outcome, Outcome::Unknown(failure) if failure.evidence.code == code),
+        matches!(outcome, ResponseOutcome::Unknown(failure) if failure.evidence.code == code),
         "{outcome:?}, expected {code}"
     );
     assert!(!format!("{outcome:?}").contains("127.0.0.1"), "{outcome:?}");
@@ -147,7 +147,7 @@ async fn the_request_follows_rfc_6749() {
     let grant = [("tenant", "two"), ("refresh_token", "ts-test-secret-other"), ("client_id", "other")];
     let grant = grant.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let outcome = client(&idp).refresh(&idp, 0, &SPENT.into(), &grant, SECOND).await;
-    let Outcome::Refreshed(tokens) = outcome else { panic!("{outcome:?}") };
+    let ResponseOutcome::Refreshed(tokens) = outcome else { panic!("{outcome:?}") };
     assert_eq!(tokens.refresh_token, Some("ts-test-secret-r".into()));
     let first = server.request(0).to_lowercase();
     let basic = STANDARD.encode("my+client:ts-test-secret-%2B%26");
@@ -167,7 +167,7 @@ async fn the_request_follows_rfc_6749() {
         (2, ClientAuth::None, "&client_id=my+client"),
     ] {
         let idp = server.idp().client_auth(auth);
-        assert!(matches!(refresh_with(&client(&idp), &idp).await, Outcome::Refreshed(_)));
+        assert!(matches!(refresh_with(&client(&idp), &idp).await, ResponseOutcome::Refreshed(_)));
         assert_eq!(
             body(&server, number),
             format!("grant_type=refresh_token&refresh_token=ts-test-secret-old{expected}")
@@ -190,7 +190,7 @@ async fn a_request_that_was_never_sent_does_not_spend_the_token() {
         };
         let outcome = refresh_with(&client, &idp).await;
         assert!(
-            matches!(&outcome, Outcome::NotSpent(failure) if failure.evidence.code == "connect_failed"),
+            matches!(&outcome, ResponseOutcome::NotSpent(failure) if failure.evidence.code == "connect_failed"),
             "{url} {outcome:?}"
         );
     }
@@ -246,7 +246,7 @@ async fn a_reused_connection_that_dies_is_in_doubt() {
         TestServer::start([Scripted::KeepAlive(response("200 OK", TOKENS)), Scripted::Close(Vec::new())]).await;
     let idp = server.idp();
     let client = client(&idp);
-    assert!(matches!(refresh_with(&client, &idp).await, Outcome::Refreshed(_)));
+    assert!(matches!(refresh_with(&client, &idp).await, ResponseOutcome::Refreshed(_)));
     assert_unknown(&refresh_with(&client, &idp).await, "connection_lost");
     assert_eq!((server.posts(), server.connections.load(Ordering::Relaxed)), (2, 1));
 }
@@ -260,8 +260,8 @@ async fn a_connection_closed_after_the_response_causes_no_second_request() {
         // The client may see the close before or after it writes the next request. Both orders are correct, and in
         // neither does the server receive a request twice.
         let outcome = refresh_with(&client, &idp).await;
-        let lost = matches!(&outcome, Outcome::Unknown(failure) if failure.evidence.code == "connection_lost");
-        assert!(matches!(outcome, Outcome::Refreshed(_)) || lost, "{outcome:?}");
+        let lost = matches!(&outcome, ResponseOutcome::Unknown(failure) if failure.evidence.code == "connection_lost");
+        assert!(matches!(outcome, ResponseOutcome::Refreshed(_)) || lost, "{outcome:?}");
         assert!(server.posts() <= sent);
     }
 }
@@ -283,7 +283,7 @@ async fn a_response_that_is_too_large_is_in_doubt() {
         "x".repeat(LARGEST_BODY - 100)
     );
     let server = TestServer::start([Scripted::Close(response("200 OK", &large))]).await;
-    assert!(matches!(refresh(&server).await, Outcome::Refreshed(_)));
+    assert!(matches!(refresh(&server).await, ResponseOutcome::Refreshed(_)));
 }
 
 #[tokio::test]
@@ -304,8 +304,8 @@ async fn a_response_cut_at_any_byte_is_in_doubt() {
             let server = TestServer::start([Scripted::Close(bytes.as_bytes()[..end].to_vec())]).await;
             let outcome = refresh(&server).await;
             let expected = end == bytes.len() && whole_is_read;
-            assert_eq!(matches!(outcome, Outcome::Refreshed(_)), expected, "{end} of {bytes}: {outcome:?}");
-            assert!(expected || matches!(outcome, Outcome::Unknown(_)), "{end} of {bytes}: {outcome:?}");
+            assert_eq!(matches!(outcome, ResponseOutcome::Refreshed(_)), expected, "{end} of {bytes}: {outcome:?}");
+            assert!(expected || matches!(outcome, ResponseOutcome::Unknown(_)), "{end} of {bytes}: {outcome:?}");
         }
     }
 }
@@ -316,7 +316,9 @@ async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
         Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nX-GitHub-Request-Id: 91B2:77AC";
     let server = TestServer::start([Scripted::Close(response(head, ""))]).await;
     let idp = preset::github("id", "ts-test-secret-client").token_url(&server.url);
-    let Outcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else { panic!("429 spends nothing") };
+    let ResponseOutcome::NotSpent(failure) = refresh_with(&client(&idp), &idp).await else {
+        panic!("429 spends nothing")
+    };
     assert_eq!(failure.retry_after, Some(7 * SECOND));
     assert_eq!(
         (failure.meaning, failure.evidence.code.as_str(), failure.evidence.status),
@@ -326,7 +328,7 @@ async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
 
     let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
     let server = TestServer::start([Scripted::Close(response(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
-    let Outcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error spends nothing") };
+    let ResponseOutcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error spends nothing") };
     assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("http_400", None));
 }
 
@@ -360,7 +362,7 @@ fn a_rate_limit_reset_counts_by_the_provider_s_own_clock() {
         let headers: [(&[u8], &[u8]); 2] =
             [(b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"), (b"x-rate-limit-reset", reset.as_bytes())];
         let outcome = outcome_of(&okta, (429, false), &headers, b"", false, SPENT);
-        let Outcome::NotSpent(failure) = outcome else { panic!("429 spends nothing") };
+        let ResponseOutcome::NotSpent(failure) = outcome else { panic!("429 spends nothing") };
         assert_eq!(failure.retry_after, expected.map(Duration::from_secs), "{reset}");
     }
 }

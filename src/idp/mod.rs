@@ -38,5 +38,5 @@ pub(crate) use self::{
     gate::{Gate, Priority, Slot},
     health::{GateClosed, HealthChange, Observation},
     http::Client,
-    outcome::{IdpFailure, Outcome, TokenResponse},
+    outcome::{IdpFailure, ResponseOutcome, TokenResponse},
 };

@@ -21,7 +21,7 @@ use crate::{
 
 /// The outcome of one refresh request.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum ResponseOutcome {
     /// New tokens. They exist nowhere else: the caller must store them.
     Refreshed(Box<TokenResponse>),
     /// The refresh token was not spent and is still valid.
@@ -48,7 +48,7 @@ pub(crate) struct TokenResponse {
     pub(crate) subject: Option<String>,
 }
 
-impl Outcome {
+impl ResponseOutcome {
     /// Returns why there are no new tokens.
     pub(crate) fn failure(&self) -> Option<&IdpFailure> {
         match self {
@@ -98,23 +98,25 @@ pub(crate) struct RawResponse {
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Decides the outcome of `response`. Every case that is not listed is in doubt.
-pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> Outcome {
+pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> ResponseOutcome {
     match response.status {
         // The body does not matter: an error code in it is no verdict.
-        429 => Outcome::NotSpent(response.throttled(idp)),
-        408 => Outcome::Unknown(response.status_error()),
+        429 => ResponseOutcome::NotSpent(response.throttled(idp)),
+        408 => ResponseOutcome::Unknown(response.status_error()),
         200..=299 | 400..=499 => match response.fields(idp) {
             Ok(fields) => classify_fields(idp, response, fields),
-            Err(EvidenceCode::UnreadableAnswer) if response.status >= 400 => Outcome::Unknown(response.status_error()),
-            Err(code) => Outcome::Unknown(response.failure(Meaning::Transient, code.as_str())),
+            Err(EvidenceCode::UnreadableAnswer) if response.status >= 400 => {
+                ResponseOutcome::Unknown(response.status_error())
+            }
+            Err(code) => ResponseOutcome::Unknown(response.failure(Meaning::Transient, code.as_str())),
         },
-        _ => Outcome::Unknown(response.status_error()),
+        _ => ResponseOutcome::Unknown(response.status_error()),
     }
 }
 
 /// Decides the outcome of a complete 2xx or 4xx response with fields.
-fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> Outcome {
-    let unknown = |code: EvidenceCode| Outcome::Unknown(response.failure(Meaning::Transient, code.as_str()));
+fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> ResponseOutcome {
+    let unknown = |code: EvidenceCode| ResponseOutcome::Unknown(response.failure(Meaning::Transient, code.as_str()));
     let success = response.status < 300;
     let denied = fields.has("ok", "false");
     let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, &fields));
@@ -124,31 +126,35 @@ fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> Out
         (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => {
             unknown(EvidenceCode::NoRefreshToken)
         }
-        (Some(access_token), refresh_token) if success && !denied => Outcome::Refreshed(Box::new(TokenResponse {
-            access_token,
-            refresh_token,
-            token_type: fields.token_type,
-            scope: fields.scope,
-            expires_in: fields.expires_in.or(idp.access_lifetime),
-            refresh_expires: fields.refresh_expires,
-            created_at: fields.created_at,
-            subject: subject.or(fields.subject),
-        })),
+        (Some(access_token), refresh_token) if success && !denied => {
+            ResponseOutcome::Refreshed(Box::new(TokenResponse {
+                access_token,
+                refresh_token,
+                token_type: fields.token_type,
+                scope: fields.scope,
+                expires_in: fields.expires_in.or(idp.access_lifetime),
+                refresh_expires: fields.refresh_expires,
+                created_at: fields.created_at,
+                subject: subject.or(fields.subject),
+            }))
+        }
         (None, None) if error => classify_error(idp, response, &fields, rule),
         // An error with a token contradicts itself.
         (Some(_), _) | (_, Some(_)) if error || denied => unknown(EvidenceCode::ContradictoryAnswer),
         _ if success => unknown(EvidenceCode::NoAccessToken),
-        _ => Outcome::Unknown(response.status_error()),
+        _ => ResponseOutcome::Unknown(response.status_error()),
     }
 }
 
 /// Decides the outcome of an error of the provider itself, by the rule that matches, if any.
-fn classify_error(idp: &Idp, response: &RawResponse, fields: &Fields, rule: Option<&ErrorRule>) -> Outcome {
+fn classify_error(idp: &Idp, response: &RawResponse, fields: &Fields, rule: Option<&ErrorRule>) -> ResponseOutcome {
     let failure = response.oauth_error(idp, fields, rule);
     match failure.meaning {
-        _ if rule.is_some_and(|rule| rule.in_doubt) => Outcome::Unknown(failure),
-        Meaning::UserMustReconnect => Outcome::InvalidGrant(failure),
-        Meaning::OperatorFault | Meaning::Throttled | Meaning::Race | Meaning::Transient => Outcome::NotSpent(failure),
+        _ if rule.is_some_and(|rule| rule.in_doubt) => ResponseOutcome::Unknown(failure),
+        Meaning::UserMustReconnect => ResponseOutcome::InvalidGrant(failure),
+        Meaning::OperatorFault | Meaning::Throttled | Meaning::Race | Meaning::Transient => {
+            ResponseOutcome::NotSpent(failure)
+        }
     }
 }
 

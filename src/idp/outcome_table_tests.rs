@@ -11,7 +11,7 @@ fn response(status: u16, body: &str) -> RawResponse {
 }
 
 /// Describes an outcome by its kind, and a failure by who can resolve it, its code, and its detail if there is one.
-fn described(outcome: &Outcome) -> String {
+fn described(outcome: &ResponseOutcome) -> String {
     let (kind, Some(failure)) = (tests::kind(outcome), outcome.failure()) else {
         return tests::kind(outcome).to_owned();
     };
@@ -213,7 +213,7 @@ fn salesforce() {
     check(&salesforce, table);
     let tokens =
         r#"{"access_token":"ts-test-secret-a","id":"https://login.salesforce.com/id/00D/005","issued_at":"1"}"#;
-    let Outcome::Refreshed(tokens) = classify(&salesforce, &response(200, tokens)) else { panic!("no tokens") };
+    let ResponseOutcome::Refreshed(tokens) = classify(&salesforce, &response(200, tokens)) else { panic!("no tokens") };
     assert_eq!(tokens.subject.as_deref(), Some("https://login.salesforce.com/id/00D/005"));
     assert_eq!(tokens.expires_in, Some(Duration::from_secs(7_200)));
 }
@@ -328,7 +328,9 @@ fn throttled_responses_take_the_time_to_retry_from_header_body_or_reset() {
     ] {
         let (retry_after, rate_limit_reset) = (header.map(seconds), reset.map(seconds));
         let outcome = classify(&okta, &RawResponse { retry_after, rate_limit_reset, ..response(status, body) });
-        let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = outcome else { panic!("{status} {body}") };
+        let (ResponseOutcome::NotSpent(failure) | ResponseOutcome::Unknown(failure)) = outcome else {
+            panic!("{status} {body}")
+        };
         assert_eq!(failure.retry_after, expected.map(seconds), "{status} {header:?} {reset:?} {body}");
     }
 }

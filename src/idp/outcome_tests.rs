@@ -29,22 +29,22 @@ fn idp(rotation: Rotation) -> Idp {
 }
 
 /// Returns the kind of an outcome.
-pub(super) fn kind(outcome: &Outcome) -> &'static str {
+pub(super) fn kind(outcome: &ResponseOutcome) -> &'static str {
     match outcome {
-        Outcome::Refreshed(tokens) if tokens.refresh_token.is_some() => "refreshed new",
-        Outcome::Refreshed(_) => "refreshed keep",
-        Outcome::NotSpent(_) => "not_spent",
-        Outcome::InvalidGrant(_) => "invalid_grant",
-        Outcome::Unknown(_) => "unknown",
+        ResponseOutcome::Refreshed(tokens) if tokens.refresh_token.is_some() => "refreshed new",
+        ResponseOutcome::Refreshed(_) => "refreshed keep",
+        ResponseOutcome::NotSpent(_) => "not_spent",
+        ResponseOutcome::InvalidGrant(_) => "invalid_grant",
+        ResponseOutcome::Unknown(_) => "unknown",
     }
 }
 
 /// Describes an outcome by its kind, and a failure by its cause (of an unknown outcome always `idp_down`) and code.
-fn described(outcome: &Outcome) -> String {
+fn described(outcome: &ResponseOutcome) -> String {
     let (kind, Some(failure)) = (kind(outcome), outcome.failure()) else { return kind(outcome).to_owned() };
     assert_eq!(failure.evidence.request_id.as_deref(), Some("91B2:77AC"));
     match outcome {
-        Outcome::Unknown(_) if failure.cause() == Cause::IdpDown => format!("{kind} {}", failure.evidence.code),
+        ResponseOutcome::Unknown(_) if failure.cause() == Cause::IdpDown => format!("{kind} {}", failure.evidence.code),
         _ => format!("{kind} {} {}", failure.cause(), failure.evidence.code),
     }
 }
@@ -168,7 +168,7 @@ fn a_response_cut_at_any_byte_is_in_doubt() {
                     for content_type in [JSON, FORM, "text/plain"] {
                         let response = RawResponse { complete, framed, ..response(status, content_type, &body[..end]) };
                         let outcome = classify(&idp(rotation), &response);
-                        assert!(matches!(outcome, Outcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
+                        assert!(matches!(outcome, ResponseOutcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
                     }
                 }
             }
@@ -177,7 +177,7 @@ fn a_response_cut_at_any_byte_is_in_doubt() {
     // The syntax of JSON shows its end even where the framing is wrong about it.
     for end in 0..TOKENS.len() {
         let outcome = classify(&idp(Rotation::Sometimes), &response(200, FORM, &TOKENS[..end]));
-        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+        assert!(matches!(outcome, ResponseOutcome::Unknown(_)), "{outcome:?}");
     }
 }
 
@@ -186,7 +186,7 @@ fn lifetimes_come_from_the_response_or_are_assumed() {
     let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
     for (field, expected) in [("60", 60), ("0", 3_600), ("null", 3_600)] {
         let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
-        let Outcome::Refreshed(tokens) = classify(&idp, &response(200, JSON, &body)) else { panic!("{body}") };
+        let ResponseOutcome::Refreshed(tokens) = classify(&idp, &response(200, JSON, &body)) else { panic!("{body}") };
         assert_eq!(tokens.expires_in, Some(Duration::from_secs(expected)));
     }
 }
@@ -196,7 +196,8 @@ fn failures_carry_the_time_to_retry() {
     let wait = Some(Duration::from_secs(9));
     for status in [429, 503, 400] {
         let response = RawResponse { retry_after: wait, ..response(status, JSON, r#"{"error":"slow_down"}"#) };
-        let (Outcome::NotSpent(failure) | Outcome::Unknown(failure)) = classify(&idp(Rotation::Always), &response)
+        let (ResponseOutcome::NotSpent(failure) | ResponseOutcome::Unknown(failure)) =
+            classify(&idp(Rotation::Always), &response)
         else {
             panic!("{status}")
         };
@@ -211,7 +212,7 @@ proptest! {
     ) {
         let response = RawResponse { complete, framed, body: body.into(), ..response(status, JSON, "") };
         let outcome = classify(&idp(Rotation::Sometimes), &response);
-        prop_assert!(!matches!(outcome, Outcome::Refreshed(_)));
+        prop_assert!(!matches!(outcome, ResponseOutcome::Refreshed(_)));
         let shown = format!("{response:?}");
         prop_assert!(!shown.contains("body"));
     }

@@ -25,4 +25,4 @@ pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
 pub(crate) use time::{BootTime, Expires, StoreTime, WallTime};
 pub use token::{Freshness, Token, Warning};
-pub(crate) use token::{Issued, Standing};
+pub(crate) use token::{Issued, TokenStanding};

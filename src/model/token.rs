@@ -168,7 +168,7 @@ pub(crate) struct Issued {
 /// The status of a published token. An atomic, so that it changes without a new publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Standing {
+pub(crate) enum TokenStanding {
     Good,
     /// Not to be handed out: the refresh that is running invalidates it, or a resource server rejected it.
     Withdrawn,
@@ -191,7 +191,7 @@ impl Issued {
         journaled: bool,
     ) -> Self {
         let (token_type, scope) = (token_type.into(), scope.into());
-        let (standing, used) = (AtomicU8::new(Standing::Good as u8), AtomicU32::new(0));
+        let (standing, used) = (AtomicU8::new(TokenStanding::Good as u8), AtomicU32::new(0));
         let [wall_end, due_at] = [expires.at(), due_at].map(|time| time.unwrap_or(WallTime::MAX));
         let boot_end = boot_end.unwrap_or(BootTime::MAX);
         Self {
@@ -209,19 +209,19 @@ impl Issued {
         }
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        const ALL: [Standing; 6] = [
-            Standing::Good,
-            Standing::Withdrawn,
-            Standing::Failing,
-            Standing::InDoubt,
-            Standing::ReconnectRequired,
-            Standing::Rejected,
+    pub(crate) fn standing(&self) -> TokenStanding {
+        const ALL: [TokenStanding; 6] = [
+            TokenStanding::Good,
+            TokenStanding::Withdrawn,
+            TokenStanding::Failing,
+            TokenStanding::InDoubt,
+            TokenStanding::ReconnectRequired,
+            TokenStanding::Rejected,
         ];
         ALL[usize::from(self.standing.load(Ordering::Acquire)) % ALL.len()]
     }
 
-    pub(crate) fn set_standing(&self, standing: Standing) {
+    pub(crate) fn set_standing(&self, standing: TokenStanding) {
         self.standing.store(standing as u8, Ordering::Release);
     }
 
@@ -233,13 +233,13 @@ impl Issued {
     /// Returns the token for a caller; `None` if it may not be handed out.
     pub(crate) fn hand_out(self: &Arc<Self>, wall: WallTime) -> Option<Token> {
         let grade = match self.standing() {
-            Standing::Good if self.due_at <= wall => Grade::Ageing,
-            Standing::Good => Grade::Fresh,
-            Standing::Withdrawn => return None,
-            Standing::Failing => Grade::LastGood(Warning::RefreshFailing),
-            Standing::InDoubt => Grade::LastGood(Warning::InDoubt),
-            Standing::ReconnectRequired => Grade::LastGood(Warning::ReconnectRequired),
-            Standing::Rejected => Grade::LastGood(Warning::Rejected),
+            TokenStanding::Good if self.due_at <= wall => Grade::Ageing,
+            TokenStanding::Good => Grade::Fresh,
+            TokenStanding::Withdrawn => return None,
+            TokenStanding::Failing => Grade::LastGood(Warning::RefreshFailing),
+            TokenStanding::InDoubt => Grade::LastGood(Warning::InDoubt),
+            TokenStanding::ReconnectRequired => Grade::LastGood(Warning::ReconnectRequired),
+            TokenStanding::Rejected => Grade::LastGood(Warning::Rejected),
         };
         Some(Token { issued: Arc::clone(self), grade })
     }

@@ -19,9 +19,9 @@ use super::{
 use crate::{
     code::EvidenceCode,
     error::Cause,
-    idp::{GateClosed, IdpFailure, Outcome, Priority, Slot, delay},
+    idp::{GateClosed, IdpFailure, Priority, ResponseOutcome, Slot, delay},
     metrics::count,
-    model::{BootTime, Evidence, Generation, Id, Issued, Row, Standing, TokenKey},
+    model::{BootTime, Evidence, Generation, Id, Issued, Row, TokenKey, TokenStanding},
     protocol::{
         AttemptFault, Change, ChangeReply,
         attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
@@ -255,7 +255,7 @@ impl Attempt {
             && let Some(issued) = self.ports.snapshot.current(&self.key)
             && issued.generation <= claimed.generation
         {
-            issued.set_standing(Standing::Withdrawn);
+            issued.set_standing(TokenStanding::Withdrawn);
         }
         let at = self.ports.clock.read();
         let renewal =
@@ -265,18 +265,18 @@ impl Attempt {
         renewal.abort();
         self.took(RefreshPhase::Idp, at.boot);
         self.heard = Some(Heard::of(&outcome, claimed.stays));
-        if let Outcome::Unknown(failure) = &outcome
+        if let ResponseOutcome::Unknown(failure) = &outcome
             && failure.evidence.status.is_none()
         {
             count(&self.counters.lost_responses);
         }
         let retry_at = observe(&self.ports, &self.key, provider, slot, &row, &outcome);
         let told = match outcome {
-            Outcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
+            ResponseOutcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
                 SendOutcome::Foreign { evidence: Evidence::ours(EvidenceCode::AccountMismatch) }
             }
-            Outcome::Refreshed(answer) => {
+            ResponseOutcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 let began = self.ports.clock.read().boot;
                 let landing = seal::land(&self.ports.keyring, provider, &sent, *answer);
@@ -288,9 +288,9 @@ impl Attempt {
                 self.ports.reach(Point::Answered);
                 SendOutcome::Tokens
             }
-            Outcome::NotSpent(failure) => SendOutcome::NotSpent { retry_at, fault: fault(failure) },
-            Outcome::Unknown(failure) => SendOutcome::Unknown { retry_at, fault: fault(failure) },
-            Outcome::InvalidGrant(failure) => SendOutcome::InvalidGrant { evidence: failure.evidence },
+            ResponseOutcome::NotSpent(failure) => SendOutcome::NotSpent { retry_at, fault: fault(failure) },
+            ResponseOutcome::Unknown(failure) => SendOutcome::Unknown { retry_at, fault: fault(failure) },
+            ResponseOutcome::InvalidGrant(failure) => SendOutcome::InvalidGrant { evidence: failure.evidence },
         };
         Some(AttemptEvent::Outcome(told))
     }

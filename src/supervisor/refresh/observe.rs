@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ports::Ports;
 use crate::{
-    idp::{Meaning, OPERATOR_BACKOFF, Observation, Outcome, Slot, delay},
+    idp::{Meaning, OPERATOR_BACKOFF, Observation, ResponseOutcome, Slot, delay},
     model::{Row, TokenKey, WallTime},
     supervisor::{jitter::random, provider::Provider},
 };
@@ -17,7 +17,7 @@ pub(super) fn observe(
     provider: &Provider,
     slot: Slot,
     row: &Row,
-    outcome: &Outcome,
+    outcome: &ResponseOutcome,
 ) -> WallTime {
     let (now, login, who) = (ports.clock.read(), slot.client_index(), key.stable_hash());
     let (notices, other_secret) = slot.report(Observation::of(outcome), who, now, random());

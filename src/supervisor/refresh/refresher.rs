@@ -102,7 +102,7 @@ mod tests {
 
     async fn end_of(mut progress: watch::Receiver<Progress>) -> End {
         let ended = progress.wait_for(|progress| progress.ended.is_some()).await.unwrap();
-        ended.ended.as_ref().unwrap().end.clone()
+        ended.ended.as_ref().unwrap().end
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::seal;
 use crate::{
-    idp::{Outcome, Slot},
+    idp::{ResponseOutcome, Slot},
     keyring::{Keyring, OpenError},
     model::{RefreshToken, Row},
     supervisor::provider::Provider,
@@ -26,7 +26,12 @@ pub(super) trait Request: Send {
     /// Writes the request at most once and waits for the response, for `patience` at most.
     ///
     /// The future must be polled to its end once it was polled: dropping it may lose a refresh token.
-    fn send<'a>(self: Box<Self>, provider: &'a Provider, slot: &'a Slot, patience: Duration) -> BoxFuture<'a, Outcome>;
+    fn send<'a>(
+        self: Box<Self>,
+        provider: &'a Provider,
+        slot: &'a Slot,
+        patience: Duration,
+    ) -> BoxFuture<'a, ResponseOutcome>;
 }
 
 /// Spends the row's refresh token (RFC 6749, section 6).
@@ -45,7 +50,12 @@ impl Strategy for RefreshTokenGrant {
 }
 
 impl Request for RefreshRequest {
-    fn send<'a>(self: Box<Self>, provider: &'a Provider, slot: &'a Slot, patience: Duration) -> BoxFuture<'a, Outcome> {
+    fn send<'a>(
+        self: Box<Self>,
+        provider: &'a Provider,
+        slot: &'a Slot,
+        patience: Duration,
+    ) -> BoxFuture<'a, ResponseOutcome> {
         Box::pin(async move {
             provider.client.refresh(&provider.idp, slot.credentials_index(), &self.token, &self.params, patience).await
         })

@@ -19,13 +19,13 @@ pub(super) enum Heard {
 
 impl Heard {
     /// `stays` if the refresh token is not spent by being sent.
-    pub(super) fn of(outcome: &idp::Outcome, stays: bool) -> Self {
+    pub(super) fn of(outcome: &idp::ResponseOutcome, stays: bool) -> Self {
         match outcome {
-            idp::Outcome::Refreshed(_) => Self::Token,
-            idp::Outcome::InvalidGrant(_) => Self::Refusal,
-            idp::Outcome::Unknown(_) if stays => Self::Failure(RefreshOutcome::Transient),
-            idp::Outcome::Unknown(_) => Self::Failure(RefreshOutcome::InDoubt),
-            idp::Outcome::NotSpent(failure) => Self::Failure(match failure.meaning {
+            idp::ResponseOutcome::Refreshed(_) => Self::Token,
+            idp::ResponseOutcome::InvalidGrant(_) => Self::Refusal,
+            idp::ResponseOutcome::Unknown(_) if stays => Self::Failure(RefreshOutcome::Transient),
+            idp::ResponseOutcome::Unknown(_) => Self::Failure(RefreshOutcome::InDoubt),
+            idp::ResponseOutcome::NotSpent(failure) => Self::Failure(match failure.meaning {
                 Meaning::UserMustReconnect => RefreshOutcome::User,
                 Meaning::OperatorFault => RefreshOutcome::Operator,
                 Meaning::Throttled => RefreshOutcome::Throttled,

@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{
     clock::{Clock, Reading},
-    model::{AccessToken, BootTime, Expires, Generation, Issued, Standing, Token, TokenKey, WallTime},
+    model::{AccessToken, BootTime, Expires, Generation, Issued, Token, TokenKey, TokenStanding, WallTime},
 };
 
 /// The published tokens of every key that has an actor.
@@ -81,7 +81,7 @@ impl Snapshot {
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
         let over = Expires::At(WallTime(0));
         let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
-        ended.set_standing(Standing::Withdrawn);
+        ended.set_standing(TokenStanding::Withdrawn);
         let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
         tokens.compute(key.clone(), |current| match current {
             Some((_, held)) if held.generation > generation => Operation::Abort(()),

@@ -33,7 +33,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
-    model::{BootTime, Row, Standing, State, Token, TokenKey, WallTime},
+    model::{BootTime, Row, State, Token, TokenKey, TokenStanding, WallTime},
     protocol::{Change, attempt::End},
     store::StoreError,
 };
@@ -197,14 +197,14 @@ impl TokenActor {
 
     /// Updates the standing of the published token. A token that a refresh under way may have ended stays withdrawn: this
     /// actor may be new, or have read the row while the attempt of its predecessor ran.
-    fn stand(&self, standing: Standing) {
+    fn stand(&self, standing: TokenStanding) {
         let Some(issued) = self.ports().snapshot.current(&self.key) else { return };
         issued.set_standing(standing);
         let ends = self.provider().is_some_and(|provider| provider.idp.rotation_ends_access_token);
         // Reads `sent` after it has set the standing: the attempt, on its own thread, sets `sent` before it withdraws the
         // token, so that the later of the two always withdraws.
         if ends && self.ports().attempts.sent(&self.key).is_some_and(|sent| issued.generation <= sent) {
-            issued.set_standing(Standing::Withdrawn);
+            issued.set_standing(TokenStanding::Withdrawn);
         }
     }
 

@@ -300,7 +300,7 @@ async fn a_made_up_answer_arrives_as_it_is() {
 }
 
 /// A refresh by the profile's own preset.
-async fn refreshed(scene: &Scene) -> idp::Outcome {
+async fn refreshed(scene: &Scene) -> idp::ResponseOutcome {
     let idp = scene.idp.idp();
     let client = idp::Client::new(&idp, Duration::from_secs(5), Clock::manual(&scene.clock)).unwrap();
     client.refresh(&idp, 0, &scene.first, &BTreeMap::new(), Duration::from_secs(20)).await
@@ -317,7 +317,7 @@ async fn each_way_to_say_when_to_ask_again_is_understood() {
         (Canned { body: Vec::new(), ..plain.clone() }.header("x-rate-limit-reset", "1767225609"), 9_000),
     ] {
         scene.idp.next(Fault::Answer(answer.clone()));
-        let idp::Outcome::NotSpent(failure) = refreshed(&scene).await else { panic!("429 is not spent") };
+        let idp::ResponseOutcome::NotSpent(failure) = refreshed(&scene).await else { panic!("429 is not spent") };
         assert_eq!(failure.retry_after, Some(Duration::from_millis(expected)), "{answer:?}");
     }
 }
@@ -339,10 +339,10 @@ async fn no_mad_answer_is_taken_for_a_token() {
         scene.idp.next(Fault::Answer(answer.clone()));
         let outcome = refreshed(&scene).await;
         assert!(
-            !matches!(outcome, idp::Outcome::Refreshed(_) | idp::Outcome::InvalidGrant(_)),
+            !matches!(outcome, idp::ResponseOutcome::Refreshed(_) | idp::ResponseOutcome::InvalidGrant(_)),
             "{answer:?}: {outcome:?}"
         );
     }
     assert_eq!((scene.idp.requests(), scene.idp.standing(&scene.first)), (200, Standing::Current));
-    assert!(matches!(refreshed(&scene).await, idp::Outcome::Refreshed(_)));
+    assert!(matches!(refreshed(&scene).await, idp::ResponseOutcome::Refreshed(_)));
 }

@@ -136,16 +136,16 @@ async fn introspection_tells_without_spending() {
 }
 
 /// What the profile's own preset makes of a refresh: the word for the outcome, the code and the detail.
-async fn taken(scene: &Scene, idp: &Idp, token: &RefreshToken) -> (idp::Outcome, String) {
+async fn taken(scene: &Scene, idp: &Idp, token: &RefreshToken) -> (idp::ResponseOutcome, String) {
     let client = Client::new(idp, Duration::from_secs(5), Clock::manual(&scene.clock)).unwrap();
     let outcome = client.refresh(idp, 0, token, &BTreeMap::new(), Duration::from_secs(20)).await;
     let word = match &outcome {
-        idp::Outcome::Refreshed(answer) if answer.refresh_token.as_ref() == Some(token) => "same",
-        idp::Outcome::Refreshed(answer) if answer.refresh_token.is_some() => "new",
-        idp::Outcome::Refreshed(_) => "keep",
-        idp::Outcome::NotSpent(_) => "not_spent",
-        idp::Outcome::InvalidGrant(_) => "invalid_grant",
-        idp::Outcome::Unknown(_) => "unknown",
+        idp::ResponseOutcome::Refreshed(answer) if answer.refresh_token.as_ref() == Some(token) => "same",
+        idp::ResponseOutcome::Refreshed(answer) if answer.refresh_token.is_some() => "new",
+        idp::ResponseOutcome::Refreshed(_) => "keep",
+        idp::ResponseOutcome::NotSpent(_) => "not_spent",
+        idp::ResponseOutcome::InvalidGrant(_) => "invalid_grant",
+        idp::ResponseOutcome::Unknown(_) => "unknown",
     };
     let evidence = outcome.failure().map(|failure| &failure.evidence);
     assert!(
@@ -196,7 +196,7 @@ async fn each_preset_understands_its_provider() {
 
         let (outcome, told) = taken(&scene, &idp, &scene.first).await;
         assert_eq!(told, success, "{name}");
-        let idp::Outcome::Refreshed(answer) = outcome else { panic!("{name} does not answer") };
+        let idp::ResponseOutcome::Refreshed(answer) = outcome else { panic!("{name} does not answer") };
         assert_eq!(answer.expires_in, Some(scene.idp.profile().access_lifetime), "{name}");
         assert_eq!(answer.scope.unwrap_or_default(), scene.idp.profile().scope(), "{name}");
         assert!(scene.user(answer.access_token.expose_secret()).await.status() == Some(200), "{name}");

@@ -13,7 +13,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
-    model::{BootTime, Generation, Issued, Row, Standing, Token, WallTime},
+    model::{BootTime, Generation, Issued, Row, Token, TokenStanding, WallTime},
     protocol::attempt::End,
 };
 
@@ -113,7 +113,7 @@ pub(super) enum Effect<W, R> {
     /// Hand out nothing of the key any more.
     Forget,
     /// Update the standing of the published token.
-    Stand(Standing),
+    Stand(TokenStanding),
     /// Join or start an attempt for a caller that saw this row.
     Start(Arc<Row>, Priority),
     /// A caller waits now for the attempt that runs.
@@ -362,8 +362,8 @@ impl Rejected {
         now >= self.from
     }
 
-    fn standing(&self, now: WallTime) -> Standing {
-        if self.counts(now) { Standing::Withdrawn } else { Standing::Rejected }
+    fn standing(&self, now: WallTime) -> TokenStanding {
+        if self.counts(now) { TokenStanding::Withdrawn } else { TokenStanding::Rejected }
     }
 }
 
@@ -377,14 +377,14 @@ fn counts_from(row: &Row) -> WallTime {
 }
 
 /// Returns the standing of the published token, judged by its row.
-fn standing(row: &Row) -> Standing {
+fn standing(row: &Row) -> TokenStanding {
     if row.verdict.is_some() {
-        Standing::ReconnectRequired
+        TokenStanding::ReconnectRequired
     } else if row.intent.is_some() {
-        Standing::InDoubt
+        TokenStanding::InDoubt
     } else if row.last_error.is_some() {
-        Standing::Failing
+        TokenStanding::Failing
     } else {
-        Standing::Good
+        TokenStanding::Good
     }
 }

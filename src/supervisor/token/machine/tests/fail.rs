@@ -21,7 +21,7 @@ fn a_failing_refresh_is_no_error_while_the_token_is_valid() {
     bench.watched = true;
     bench.feed(Event::Tick);
     bench.ends(End::Settled, failing(row(), bench.now.wall + seconds(60)));
-    assert_eq!(bench.standing(), Standing::Failing);
+    assert_eq!(bench.standing(), TokenStanding::Failing);
     assert!(bench.served());
     assert_eq!(bench.wake_at, Some(bench.now.wall + seconds(60)));
 }
@@ -46,7 +46,7 @@ fn a_doubt_is_waited_for_like_a_backoff() {
     }
     let mut valid = Bench::with(doubtful(row()));
     valid.ends(End::Until(WALL_NOW + seconds(30), Cause::InDoubt), doubtful(row()));
-    assert_eq!(valid.standing(), Standing::InDoubt);
+    assert_eq!(valid.standing(), TokenStanding::InDoubt);
     assert!(valid.served());
 }
 
@@ -70,7 +70,7 @@ fn a_throttled_provider_is_named_as_the_cause() {
 #[test]
 fn the_last_token_is_served_until_it_ends_and_then_the_user_must_reconnect() {
     let mut bench = Bench::with(Row { verdict: sample::verdict(VerdictBy::Idp), ..row() });
-    assert_eq!(bench.standing(), Standing::ReconnectRequired);
+    assert_eq!(bench.standing(), TokenStanding::ReconnectRequired);
     assert!(bench.served());
     bench.pass(seconds(3_600));
     let Some(Err(Error::ReconnectRequired { reason, .. })) = bench.ask(0) else { panic!("refused") };

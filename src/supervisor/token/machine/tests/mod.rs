@@ -14,7 +14,7 @@ use crate::{
     error::{Cause, Error},
     idp::{GateClosed, Priority},
     model::{
-        AccessToken, Attempted, BootTime, Expires, Generation, Issued, LastError, Row, Standing, Token, VerdictBy,
+        AccessToken, Attempted, BootTime, Expires, Generation, Issued, LastError, Row, Token, TokenStanding, VerdictBy,
         WallTime, Warning,
     },
     protocol::{
@@ -167,7 +167,7 @@ impl Bench {
         self.feed(Event::Ended(end, Some(Arc::new(row))));
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self) -> TokenStanding {
         self.published.as_ref().unwrap().standing()
     }
 }

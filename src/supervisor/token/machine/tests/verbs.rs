@@ -6,13 +6,13 @@ fn a_report_about_the_current_token_withdraws_it_and_starts_one_refresh() {
     for _ in 0..1_000 {
         bench.feed(Event::Rejected(row().generation));
     }
-    assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
+    assert_eq!((bench.started, bench.standing()), (1, TokenStanding::Withdrawn));
     assert!(bench.ask(0).is_none());
     bench.ends(End::Renewed, renewed(&row(), WALL_NOW));
-    assert_eq!(bench.standing(), Standing::Good);
+    assert_eq!(bench.standing(), TokenStanding::Good);
     assert_eq!(bench.answer(1).unwrap().unwrap().generation(), row().generation.next());
     bench.feed(Event::Rejected(row().generation));
-    assert_eq!((bench.started, bench.standing()), (1, Standing::Good), "that one is replaced already");
+    assert_eq!((bench.started, bench.standing()), (1, TokenStanding::Good), "that one is replaced already");
 }
 
 #[test]
@@ -22,13 +22,13 @@ fn a_report_about_an_unknown_generation_reads_again_and_refreshes_nothing() {
     assert_eq!(bench.log, ["read"]);
     bench.feed(Event::Row(Some(Arc::new(row()))));
     assert!(bench.served());
-    assert_eq!((bench.started, bench.standing()), (0, Standing::Good));
+    assert_eq!((bench.started, bench.standing()), (0, TokenStanding::Good));
 
     // Another replica stored that one some time ago, and it is what was rejected.
     let newer = renewed(&row(), WALL_NOW.minus(seconds(60)));
     bench.feed(Event::Rejected(newer.generation));
     bench.feed(Event::Row(Some(Arc::new(newer))));
-    assert_eq!((bench.started, bench.standing()), (1, Standing::Withdrawn));
+    assert_eq!((bench.started, bench.standing()), (1, TokenStanding::Withdrawn));
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_rejected_token_is_the_last_good_one_again_once_its_refresh_has_failed() {
     bench.feed(Event::Rejected(row().generation));
     assert!(bench.ask(0).is_none());
     bench.ends(End::Settled, failing(row(), WALL_NOW + seconds(60)));
-    assert_eq!(bench.standing(), Standing::Failing);
+    assert_eq!(bench.standing(), TokenStanding::Failing);
     assert!(bench.answer(1).unwrap().is_ok());
 }
 
@@ -48,11 +48,11 @@ fn a_new_token_that_is_refused_at_once_is_replaced_a_minute_later() {
         bench.feed(Event::Rejected(generation));
         (bench.started, bench.standing())
     };
-    assert_eq!(rejected(&mut bench, row().generation), (1, Standing::Withdrawn), "it came with a connect");
+    assert_eq!(rejected(&mut bench, row().generation), (1, TokenStanding::Withdrawn), "it came with a connect");
     let first = renewed(&row(), WALL_NOW);
     bench.ends(End::Renewed, first.clone());
     for _ in 0..1_000 {
-        assert_eq!(rejected(&mut bench, first.generation), (1, Standing::Rejected));
+        assert_eq!(rejected(&mut bench, first.generation), (1, TokenStanding::Rejected));
     }
     assert_eq!(bench.ask(0).unwrap().unwrap().warning(), Some(Warning::Rejected));
     assert_eq!(bench.wake_at, Some(WALL_NOW + seconds(60)));
@@ -62,7 +62,7 @@ fn a_new_token_that_is_refused_at_once_is_replaced_a_minute_later() {
     // A short life: a quarter of it.
     let short = Row { expires: Expires::At(bench.now.wall + seconds(20)), ..renewed(&first, bench.now.wall) };
     bench.ends(End::Renewed, Row { generation: first.generation.next(), ..short.clone() });
-    assert_eq!(rejected(&mut bench, first.generation.next()), (2, Standing::Rejected));
+    assert_eq!(rejected(&mut bench, first.generation.next()), (2, TokenStanding::Rejected));
     bench.pass(seconds(5));
     bench.feed(Event::Tick);
     assert_eq!(bench.started, 3);
