@@ -90,8 +90,8 @@ fn configuration(idp: Option<&str>, key: &NewApiKey) -> Result<String, CliFailur
     let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
     Ok(template.replacen("\n[server]\n", &format!("\n{deployment}\n[server]\n"), 1).replacen(
-        "\n# Where grants are kept",
-        &format!("\n{section}\n# Where grants are kept"),
+        "\n# Grants are stored here",
+        &format!("\n{section}\n# Grants are stored here"),
         1,
     ))
 }

@@ -1,32 +1,32 @@
-//! What is wrong with a configuration, and where each of its values came from.
+//! The problems of a configuration, and the origin of each of its values.
 
 use std::{fmt, path::PathBuf};
 
 use crate::error::Error;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default: the setting is not set.
     Default,
     /// The preset of an identity provider.
     Preset {
-        /// Its name.
+        /// The name.
         name: &'static str,
     },
     /// The configuration file.
     File {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// The character in the line, from 1.
+        /// The character in the line, counted from 1.
         column: usize,
     },
-    /// An environment variable: an override, or one that `{ env = "NAME" }` names.
+    /// An environment variable: an override, or the variable that `{ env = "NAME" }` names.
     Env {
-        /// Its name.
+        /// The name.
         name: String,
     },
     /// The file that `{ file = "PATH" }` names.
@@ -48,13 +48,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong. It never carries a value, nor anything else of the line, which may be a secret.
+/// A problem of one setting. It never carries a value, nor another part of the line, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigProblem {
-    /// Where to look.
+    /// Where the setting stands.
     pub origin: Origin,
-    /// The setting, such as `idp.github.client_secret`; of one that is not known, its section.
+    /// The setting, such as `idp.github.client_secret`; the section of an unknown setting.
     pub path: String,
     /// What is wrong and what to do.
     pub text: String,
@@ -72,7 +72,7 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it, a line each.
+/// The reasons why a configuration cannot be used: all problems, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<ConfigProblem>,
@@ -80,17 +80,17 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// What is wrong; at least one thing.
+    /// Returns the problems; there is at least one.
     pub fn problems(&self) -> &[ConfigProblem] {
         &self.problems
     }
 
-    /// Whether there is no file at all.
+    /// Whether there is no configuration file.
     pub fn is_missing(&self) -> bool {
         self.missing
     }
 
-    /// Nothing, or what is wrong in the order of its places.
+    /// Returns the error for these problems, in the order of their places; `Ok` if there are none.
     pub(super) fn unless_empty(mut problems: Vec<ConfigProblem>) -> Result<(), Self> {
         problems.sort_by_key(|problem| match problem.origin {
             Origin::File { line, .. } => line,
@@ -103,7 +103,7 @@ impl ConfigError {
         Self { problems: vec![ConfigProblem { origin, path: path.into(), text: text.into() }], missing: false }
     }
 
-    /// There is no file.
+    /// The error of a missing file.
     pub(super) fn missing(text: String) -> Self {
         Self { missing: true, ..Self::one(Origin::Default, "", text) }
     }

@@ -1,4 +1,4 @@
-//! What types settings have: how each is read, from the file or from a variable's text, and how it is shown.
+//! The types of settings: how each is read, from the file or from the text of a variable, and how it is shown.
 
 use std::{borrow::Cow, path::PathBuf, str::FromStr, time::Duration};
 
@@ -19,13 +19,13 @@ use crate::{
 /// The type of a setting.
 pub(super) trait SettingType: Sized {
     /// # Errors
-    /// What it must be; never what it is.
+    /// What the value must be. The message never repeats the value.
     fn read(value: &Value) -> Result<Self, Cow<'static, str>>;
 
-    /// How it is shown to people; none if it is not set.
+    /// Returns the value as it is shown to operators; `None` if it is not set.
     fn shown(&self) -> Option<String>;
 
-    /// What it must be, as JSON Schema.
+    /// Returns the JSON Schema of valid values.
     fn schema() -> Json;
 }
 
@@ -107,7 +107,7 @@ impl SettingType for bool {
     }
 }
 
-/// Counts of things: none is a setting that would stop everything.
+/// Counts: 0 is refused, because it would stop everything.
 impl SettingType for usize {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         let count = match value {
@@ -157,7 +157,7 @@ impl SettingType for Duration {
     }
 }
 
-/// A single one may stand without brackets; in a variable they are separated by commas.
+/// A list of one value may omit the brackets; in a variable, commas separate the values.
 impl<T: SettingType + FromStr<Err = &'static str>> SettingType for Vec<T> {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
         match value {
@@ -197,7 +197,7 @@ impl std::fmt::Display for ConfiguredIdp {
     }
 }
 
-/// Texts of a certain form.
+/// Texts with a syntax.
 macro_rules! parsed {
     ($($type:ty),*) => {$(
         impl SettingType for $type {
@@ -218,10 +218,10 @@ macro_rules! parsed {
 
 parsed!(Bind, ConfiguredIdp, Scope);
 
-/// One of a few words.
+/// One of several words.
 trait Choice: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
-    /// What a later version will know.
+    /// Words that only a later version supports.
     const LATER: &'static [&'static str] = &[];
 }
 
@@ -231,7 +231,7 @@ impl<T: Choice> SettingType for T {
         T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
             let words = T::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
             if T::LATER.contains(&text) {
-                format!("this version does not support that yet; it knows: {words}").into()
+                format!("this version does not support that yet; use one of: {words}").into()
             } else {
                 format!("must be one of: {words}").into()
             }
@@ -282,9 +282,9 @@ impl Choice for LogUser {
     const WORDS: &'static [(&'static str, Self)] = &[("hash", Self::Hash), ("plain", Self::Plain)];
 }
 
-/// What is shown instead of a secret.
+/// Shown instead of a secret.
 pub(super) const HIDDEN: &str = "***";
-/// A century: sums of times stay far from what a duration can hold.
+/// A century: sums of times stay far below what a duration can hold.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
 fn text(value: &Value) -> Result<&str, Cow<'static, str>> {
@@ -303,7 +303,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// URLs may have a password or a key within.
+/// Hides the credentials that a URL may contain.
 fn without_credentials(text: &str) -> String {
     if !text.contains("://") {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! `[idp.NAME]`: a preset, and what is different here.
+//! `[idp.NAME]`: a preset, and the settings that differ from it.
 
 use super::{Config, error::Origin, preset::Preset, refresh, section::Section};
 use crate::{
@@ -15,7 +15,7 @@ pub(super) fn valid_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
-/// An identity provider with its own times, or else those of `common`; checked, unless something is wrong anyway.
+/// Reads an identity provider with its own times, or else those of `common`, and checks it unless it has problems already.
 pub(super) fn read(section: &mut Section<'_, '_>, common: &RefreshSettings) -> Idp {
     let mut idp = read_preset(section);
     read_endpoints(section, &mut idp);
@@ -39,7 +39,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, common: &RefreshSettings) -> I
     idp
 }
 
-/// Of one that nobody knows everything else is still read, so that all that is wrong is told.
+/// Reads the preset. With an unknown preset the other settings are still read, so that all problems are reported.
 fn read_preset(section: &mut Section<'_, '_>) -> Idp {
     let mut name = String::new();
     section.read("preset", &mut name);
@@ -66,7 +66,7 @@ fn read_preset(section: &mut Section<'_, '_>) -> Idp {
     idp
 }
 
-/// How a new access token comes to be.
+/// How an access token is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StrategyName {
     RefreshToken,
@@ -89,7 +89,7 @@ fn read_client(section: &mut Section<'_, '_>, idp: &mut Idp) {
     if !section.has("clients") {
         idp.clients.push(read_credentials(section, public));
     } else if section.has("client_id") || section.has("client_secret") {
-        section.wrong("clients", "have either `client_id` and `client_secret`, or `clients`");
+        section.wrong("clients", "set either `client_id` and `client_secret`, or `clients`");
         read_credentials(section, public);
     } else if idp.clients.is_empty() && section.is_sound() {
         section.wrong("clients", "must have at least one client");

@@ -1,6 +1,6 @@
 //! The configuration of the program: a file, the environment over it, and checks of the whole.
 //!
-//! Whoever embeds the library needs none of it: [`Config::builder`] makes the [`Builder`] that embedders write down.
+//! Embedders do not need it: [`Config::builder`] returns the [`Builder`] that an embedder writes by hand.
 //!
 //! ```
 //! use token_supervisor::config::Config;
@@ -15,11 +15,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The way of a setting: `node` makes a tree in which each value knows its place, of the file and of the environment
-//! laid over it; `section` hands the values out by name, `field` reads each as its type; `server`, `idp` and
-//! `refresh` know the settings and check what belongs together. To add one: ask for it where its section is read.
+//! `node` turns the file, with the environment laid over it, into a tree in which each value knows its place; `section`
+//! returns the values by name, and `field` reads each as its type; `server`, `idp` and `refresh` know the settings and check
+//! those that depend on each other. To add a setting, read it where its section is read.
 //!
-//! Invariants: what nobody asks for is refused; all that is wrong is told together, with its place and without its
+//! Invariants: unknown settings are refused; all problems are reported together, each with its place and without its
 //! value; a [`Config`] that exists has passed every check that needs nothing but itself.
 
 mod error;
@@ -76,7 +76,7 @@ pub struct Config {
     files: ValueFiles,
 }
 
-/// A setting for people to see.
+/// A setting as it is shown to operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shown {
@@ -112,7 +112,7 @@ pub struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text.
     Text,
     /// For machines.
     Json,
@@ -259,7 +259,7 @@ impl Config {
         &self.shown
     }
 
-    /// The name of this installation, for people. Nothing is marked with it yet.
+    /// The name of this installation. Nothing is marked with it yet.
     pub fn deployment(&self) -> Option<&str> {
         self.deployment.as_deref()
     }

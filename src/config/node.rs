@@ -1,4 +1,4 @@
-//! A configuration as a tree in which every value knows where it stands: the file, with the environment laid over it.
+//! A configuration as a tree in which every value knows its place: the file, with the environment laid over it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -13,13 +13,13 @@ use super::{
     source::Environment,
 };
 
-/// A value and where it stands.
+/// A value and its place.
 pub(super) struct Node {
     pub(super) origin: Origin,
     pub(super) value: Value,
 }
 
-/// No `Debug`: any text may be a secret.
+/// Without `Debug`: any text may be a secret.
 pub(super) enum Value {
     Text(Zeroizing<String>),
     Integer(i64),
@@ -27,25 +27,25 @@ pub(super) enum Value {
     Boolean(bool),
     List(Vec<Node>),
     Table(Table),
-    /// What an environment variable says; the setting's type tells what it is.
+    /// The text of an environment variable; the type of the setting decides how it is read.
     Variable(Zeroizing<String>),
-    /// A date, or a number beyond 64 bits: no setting is one.
+    /// A date, or a number beyond 64 bits: no setting has such a value.
     Other,
 }
 
 pub(super) type Table = BTreeMap<String, Node>;
 
-/// The tree in the text of the file at `path`.
+/// Parses the text of the file at `path`.
 ///
 /// # Errors
-/// Where it is not TOML.
+/// Where the text is not TOML.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Table, ConfigError> {
     let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let file = File { path, text, line_starts };
     match DeTable::parse(text) {
         Ok(table) => Ok(file.table(table.into_inner())),
         Err(error) => {
-            // The parser's words are about the syntax and quote nothing; its `Display` would show the line.
+            // The parser's message describes the syntax and quotes nothing; its `Display` would show the line.
             let text = format!("not TOML: {}", error.message());
             let at = error.span().map_or(0, |span| span.start);
             Err(ConfigError::one(file.origin(at), "", text))
@@ -96,16 +96,16 @@ impl File<'_> {
     }
 }
 
-/// Before the names of settings in the environment; between them stands a double underscore, too.
+/// The prefix of settings in the environment; a double underscore also separates the parts of their names.
 const PREFIX: &str = "TOKEN_SUPERVISOR__";
 
-/// `idp.NAME.params.PARAMETER`: no setting lies deeper.
+/// `idp.NAME.params.PARAMETER`: no setting is nested deeper.
 const DEEPEST: usize = 4;
 
 /// Lays the settings in the environment over those of the file.
 ///
 /// # Errors
-/// One of them is not UTF-8.
+/// A variable is not UTF-8.
 pub(super) fn override_by(environment: &Environment, tree: &mut Table) -> Result<(), ConfigError> {
     for (name, path) in environment.below(PREFIX) {
         let origin = Origin::Env { name: name.to_owned() };
@@ -123,7 +123,7 @@ pub(super) fn overrides(environment: &Environment) -> bool {
 
 fn set(table: &mut Table, path: &[String], node: Node) {
     let Some((first, rest)) = path.split_first() else { return };
-    // A variable's name has no `-`; the name of an identity provider may.
+    // The name of an identity provider may contain `-`, the name of a variable may not.
     let known = |key: &&String| key.replace('-', "_") == *first;
     let key = if table.contains_key(first) { first } else { table.keys().find(known).unwrap_or(first) }.clone();
     if rest.is_empty() {
@@ -140,7 +140,7 @@ fn set(table: &mut Table, path: &[String], node: Node) {
 }
 
 impl Node {
-    /// A table that stands where this does.
+    /// Creates an empty table at the place of this value.
     fn below(&self) -> Self {
         Self { origin: self.origin.clone(), value: Value::Table(Table::new()) }
     }

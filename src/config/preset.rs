@@ -1,23 +1,23 @@
-//! The presets by their names in the file.
+//! The presets, by their names in the file.
 
 use std::collections::BTreeMap;
 
 use crate::{idp::Idp, presets};
 
-/// A preset, and what it must be told.
+/// A preset and its parameters.
 pub(super) struct Preset {
     pub(super) name: &'static str,
     params: &'static [Param],
-    /// Given the values of `params` in their order; without a client.
+    /// Creates the provider from the values of `params` in their order; without a client.
     make: fn(&[String]) -> Idp,
 }
 
-/// What a preset is told in `params`.
+/// A parameter of a preset, set in `params`.
 #[derive(Clone, Copy)]
 pub(super) enum Param {
-    /// It must be set, to something like this.
+    /// The parameter is required; the text is an example.
     Needed { name: &'static str, example: &'static str },
-    /// It is this unless it is set.
+    /// The parameter has this default.
     Usually { name: &'static str, default: &'static str },
 }
 
@@ -76,13 +76,13 @@ impl Preset {
         PRESETS.iter().find(|preset| preset.name == name)
     }
 
-    /// Whether it is told this, rather than its identity provider.
+    /// Whether the preset has this parameter; others belong to the identity provider.
     pub(super) fn takes(&self, param: &str) -> bool {
         let takes = |(Param::Needed { name, .. } | Param::Usually { name, .. }): &Param| *name == param;
         self.params.iter().any(takes)
     }
 
-    /// What it must be told: each with an example.
+    /// Returns the required parameters, each with an example.
     pub(super) fn needs(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.params.iter().filter_map(|param| match *param {
             Param::Needed { name, example } => Some((name, example)),
@@ -90,10 +90,10 @@ impl Preset {
         })
     }
 
-    /// Takes what it is told out of `params`.
+    /// Removes the preset's parameters from `params` and returns the provider.
     ///
     /// # Errors
-    /// What is missing.
+    /// The parameter that is missing.
     pub(super) fn make(&self, params: &mut BTreeMap<String, String>) -> Result<Idp, String> {
         let value = |param: &Param| match *param {
             Param::Needed { name, example } => params.remove(name).filter(|value| !value.is_empty()).ok_or_else(|| {

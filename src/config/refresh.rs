@@ -17,7 +17,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> RefreshSettings {
     ] {
         if time.is_zero() {
             section.wrong(key, NOT_ZERO);
-            // Not told once more of each identity provider.
+            // Reported once, not again for each identity provider.
             *time = default;
         }
     }

@@ -8,25 +8,25 @@ use super::{
 };
 use crate::supervisor::TokenSupervisor;
 
-/// A configuration, and how to read it again. A new one that is wrong is refused as a whole, and the old one stays.
+/// A configuration that can be read again. A new one with problems is refused as a whole, and the old one stays.
 ///
-/// SectionReading takes as long as the files take: rather on a thread that may block.
+/// Reading the files blocks: call it on a thread that may block.
 pub struct Reloader {
     source: Source,
     config: Config,
-    /// The files that values stand in, as they were when somebody last looked.
+    /// The files of `{ file = "PATH" }` values, as they were when they were last read.
     seen: ValueFiles,
 }
 
-/// What a new configuration changed.
+/// The changes of a new configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Changes {
     /// The identity providers that were added or have new settings. The supervisor has them already.
     pub idps: Vec<String>,
-    /// The server's address for others or its API keys, for the server to take over.
+    /// Whether the server must take over a new public URL or new API keys.
     pub server: bool,
-    /// The settings and sections that changed and wait for a restart.
+    /// The settings and sections that changed and need a restart.
     pub restart: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Reloader {
     /// Reads a configuration as [`Config::load`] does.
     ///
     /// # Errors
-    /// Everything that is wrong, each with its place.
+    /// All problems, each with its place.
     pub fn load(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -45,7 +45,7 @@ impl Reloader {
         Ok(Self { source, config, seen })
     }
 
-    /// The configuration as it was last accepted.
+    /// Returns the configuration that was last accepted.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -54,7 +54,7 @@ impl Reloader {
     /// change are left alone.
     ///
     /// # Errors
-    /// Everything that is wrong with the new configuration; the old one stays.
+    /// All problems of the new configuration; the old one stays.
     pub fn reload(&mut self, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
         let text = self.source.read()?;
         let config = Config::read(&self.source, &text)?;
@@ -63,11 +63,11 @@ impl Reloader {
         Ok(changes)
     }
 
-    /// Looks at the files that values stand in (`{ file = "PATH" }`) and, if one has changed, takes over what is in them
-    /// now. To be called every few seconds. The configuration file itself is not read: it may be half written.
+    /// Checks the files of `{ file = "PATH" }` values and, if one has changed, takes over the new values. Call it every few
+    /// seconds. The configuration file itself is not read: it may be half written.
     ///
     /// # Errors
-    /// What is wrong with the new values; the old ones stay. It is told once for each change.
+    /// The problems of the new values, reported once for each change; the old values stay.
     pub fn poll(&mut self, supervisor: &TokenSupervisor) -> Result<Option<Changes>, ConfigError> {
         let now = look_again(&self.seen);
         if now == self.seen {
@@ -81,10 +81,10 @@ impl Reloader {
     fn accept(&mut self, new: Config, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {
         let old = &self.config;
         if old.server.unguarded().is_none() && new.server.unguarded().is_some() {
-            let text = "the last API key must not go while it is served: put another one in its place";
+            let text = "the last API key cannot be removed while the server runs: add another one first";
             return Err(ConfigError::one(Origin::Default, "server.api_key", text.to_owned()));
         }
-        // All of them were checked. Should one be refused all the same, the next try starts from the old ones again.
+        // All providers were checked. If one is refused all the same, the next reload starts from the old settings again.
         let mut idps = Vec::new();
         for (name, idp) in new.idps.iter().filter(|(name, idp)| old.idps.get(*name) != Some(idp)) {
             supervisor
@@ -100,7 +100,7 @@ impl Reloader {
     }
 }
 
-/// What cannot change while the supervisor runs.
+/// Returns the settings that cannot change while the supervisor runs.
 fn waiting(old: &Config, new: &Config) -> Vec<String> {
     let fixed = [
         ("deployment", old.deployment != new.deployment),

@@ -1,13 +1,13 @@
-//! The JSON Schema of configurations, for editors: what is asked for while one is read that has a section of each kind.
+//! The JSON Schema of configurations, for editors: it records the settings that are read from a file with every section.
 
 use serde_json::{Map, Value, json};
 
 use super::{Config, node, section::SectionReading, source::Environment};
 
-/// Whatever could be set. What is wrong with it does not matter: it is asked for all the same.
+/// A configuration with every section. Its problems do not matter: the settings are read all the same.
 const EVERYTHING: &str =
     "[[server.api_key]]\n[idp.NAME]\npreset = \"oauth2\"\nclient_id = \"\"\n[[idp.NAME.clients]]\n";
-/// The name in it that is the user's to choose.
+/// Stands for a name that the operator chooses.
 pub(super) const ANY: &str = "any";
 
 impl Config {
@@ -33,7 +33,7 @@ impl Config {
     }
 }
 
-/// A text, or where it stands.
+/// A text, or a reference to one.
 pub(super) fn text(allowed: Value) -> Value {
     json!({ "anyOf": [allowed, { "$ref": "#/definitions/elsewhere" }] })
 }
@@ -47,7 +47,7 @@ fn elsewhere(kind: &str, description: &str) -> Value {
     })
 }
 
-/// A table that knows no key yet.
+/// A table without keys.
 fn table() -> Value {
     json!({ "type": "object", "properties": {}, "additionalProperties": false })
 }

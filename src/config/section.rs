@@ -1,7 +1,7 @@
-//! One section at a time: settings are asked for by name, and what nobody asked for is a mistake.
+//! Sections: settings are read by name, and a setting that is never read is a mistake.
 //!
-//! SectionReading goes on after a problem, with what the setting was before: so all of them are told at once, and nobody sees
-//! the result.
+//! Reading goes on after a problem, with the previous value of the setting, so that all problems are reported at once; the
+//! result is then discarded.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -16,13 +16,13 @@ use super::{
     source::{Environment, ValueFiles, value_in},
 };
 
-/// What comes up while a configuration is read.
+/// The results of reading a configuration.
 pub(super) struct SectionReading<'a> {
     environment: &'a Environment,
     pub(super) files: ValueFiles,
     pub(super) problems: Vec<ConfigProblem>,
     pub(super) shown: Vec<Shown>,
-    /// The path of every setting that was asked for, and what it must be: for who wants to know that.
+    /// The path of every setting that was read, with its JSON Schema; only collected for the schema.
     pub(super) settings: Option<Vec<(String, Json)>>,
 }
 
@@ -31,22 +31,22 @@ impl<'a> SectionReading<'a> {
         Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new(), settings: None }
     }
 
-    /// The whole of a configuration.
+    /// Returns the section of the whole configuration.
     pub(super) fn read<T>(&mut self, tree: Table, read: impl FnOnce(&mut Section<'_, 'a>) -> T) -> T {
         Section::new(self, String::new(), Origin::Default, tree).read_with(read)
     }
 
-    /// A value, how it is shown, and where it stands.
+    /// A value, how it is shown, and its place.
     fn value<T: SettingType>(&mut self, node: Node) -> Result<(T, Option<String>, Origin), String> {
         let (node, elsewhere) = self.resolve(node)?;
         let value = T::read(&node.value)?;
-        // What is kept out of the file is kept out of sight, too.
+        // A value that is kept out of the file is not shown either.
         let shown = if elsewhere { Some(HIDDEN.to_owned()) } else { value.shown() };
         Ok((value, shown, node.origin))
     }
 
-    /// `{ env = "NAME" }` and `{ file = "PATH" }` replaced by what they stand for, also in a list; and whether there
-    /// were any.
+    /// Replaces `{ env = "NAME" }` and `{ file = "PATH" }` by their values, also in a list. Returns whether there were
+    /// any.
     fn resolve(&mut self, node: Node) -> Result<(Node, bool), String> {
         match node.value {
             Value::Table(table) if matches!(table.keys().next().map(String::as_str), Some("env" | "file")) => {
@@ -75,9 +75,8 @@ impl<'a> SectionReading<'a> {
             (Origin::Env { name: name.to_string() }, self.environment.get(name)?)
         } else {
             let path = Path::new(name.as_str());
-            let text = value_in(path, &mut self.files).map_err(|error| {
-                format!("the file that it names cannot be read ({error}): check its path and its mode")
-            })?;
+            let text = value_in(path, &mut self.files)
+                .map_err(|error| format!("cannot read the file that it names ({error}): check its path and mode"))?;
             (Origin::FileValue { path: path.to_owned() }, text)
         };
         Ok(Node { origin, value: Value::Text(text) })
@@ -89,13 +88,13 @@ pub(super) struct Section<'r, 'a> {
     reading: &'r mut SectionReading<'a>,
     path: String,
     origin: Origin,
-    /// Where its values come from when nobody set them.
+    /// The origin of values that are not set.
     defaults: Origin,
-    /// What nobody has asked for yet.
+    /// The settings that were not read yet.
     rest: Table,
-    /// What has been asked for, and where it stands if somebody made it.
+    /// The settings that were read, with their places if they are set.
     asked: BTreeMap<&'static str, Option<Origin>>,
-    /// How many problems there were before it.
+    /// The number of problems before this section.
     problems_before: usize,
 }
 
@@ -114,12 +113,12 @@ impl<'r, 'a> Section<'r, 'a> {
         result
     }
 
-    /// The settings that nobody makes come from there.
+    /// Sets the origin of settings that are not set.
     pub(super) fn defaults_from(&mut self, origin: Origin) {
         self.defaults = origin;
     }
 
-    /// Reads a setting if it is made.
+    /// Reads a setting, if it is set.
     pub(super) fn read<T: SettingType>(&mut self, key: &'static str, into: &mut T) {
         self.note::<T>(key, into.shown());
         if let Some(node) = self.take(key) {
@@ -136,7 +135,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// Reads a section within this one; one that is not there has its defaults.
+    /// Reads a section within this one; a missing section has its defaults.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_, 'a>) -> T) -> T {
         let (origin, table) = match self.take(key) {
             Some(Node { origin, value: Value::Table(table) }) => (origin, table),
@@ -194,7 +193,7 @@ impl<'r, 'a> Section<'r, 'a> {
         }
     }
 
-    /// Reads a table of texts whose names are the user's; only those that are `plain` are shown.
+    /// Reads a table of texts with names that the operator chooses; only `plain` ones are shown.
     pub(super) fn texts(&mut self, key: &'static str, plain: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
         let mut texts = BTreeMap::new();
         self.section(key, |section| {
@@ -214,35 +213,35 @@ impl<'r, 'a> Section<'r, 'a> {
         texts
     }
 
-    /// What a later version will know. It is never just passed over.
+    /// Reports a setting that only a later version supports. It is never ignored.
     pub(super) fn not_yet(&mut self, key: &'static str) {
         if let Some(node) = self.take(key) {
-            self.report(node.origin, key, "this version does not support it yet: remove it".to_owned());
+            self.report(node.origin, key, "this version does not support this setting yet: remove it".to_owned());
         }
     }
 
-    /// Whether the setting is made.
+    /// Whether the setting is set.
     pub(super) fn has(&self, key: &str) -> bool {
         self.rest.contains_key(key) || self.asked.get(key).is_some_and(Option::is_some)
     }
 
-    /// Whether a setting is in sight as it is; what only follows from one that is not stays out of sight, too.
+    /// Whether a setting is shown as it is; a value that is derived from a hidden one is hidden, too.
     pub(super) fn is_shown(&self, path: &str, value: &str) -> bool {
         self.reading.shown.iter().any(|shown| shown.path == path && shown.value == value)
     }
 
-    /// Whether nothing is wrong with it so far.
+    /// Whether the section has no problem so far.
     pub(super) fn is_sound(&self) -> bool {
         self.reading.problems.len() == self.problems_before
     }
 
-    /// Says what is wrong with a setting, where it stands; of one that is not made, where the section does.
+    /// Reports a problem of a setting at its place, or at the place of the section if it is not set.
     pub(super) fn wrong(&mut self, key: &str, text: impl Into<String>) {
         let origin = self.asked.get(key).and_then(Option::as_ref).unwrap_or(&self.origin).clone();
         self.report(origin, key, text.into());
     }
 
-    /// Notes what a setting must be; and what it is unless it is made, where no preset says that.
+    /// Records the JSON Schema of a setting, and its default where no preset sets another.
     fn note<T: SettingType>(&mut self, key: &str, default: Option<String>) {
         let path = self.path_of(key);
         let Some(settings) = &mut self.reading.settings else { return };
@@ -284,10 +283,10 @@ impl<'r, 'a> Section<'r, 'a> {
 const FOR_THE_FILE: &str =
     "a list of sections cannot be set by a variable: write it into the file, its secrets as { env = \"NAME\" }";
 
-/// How alike two names must be for one to be meant by the other; as of command lines.
+/// The similarity from which a name is suggested for another, as clap has it.
 const ALIKE: f64 = 0.7;
 
-/// The key itself is not said: somebody may have written a secret in its place.
+/// The message does not repeat the key: an operator may have written a secret in its place.
 fn unknown(key: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
     let alike = known.clone().map(|name| (strsim::jaro(key, name), name)).filter(|(alike, _)| *alike > ALIKE);
     match alike.max_by(|(one, _), (other, _)| one.total_cmp(other)) {

@@ -1,4 +1,4 @@
-//! `[server]`: where it listens, and who may ask it for what.
+//! `[server]`: addresses and API keys.
 
 use std::{
     fmt,
@@ -13,32 +13,32 @@ use url::Url;
 use super::{field::ConfiguredIdp, section::Section};
 use crate::{apikey::ApiKey, idp::loopback, model::ClientSecret};
 
-/// The server's settings.
+/// The settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerSettings {
-    /// Where it listens (`127.0.0.1:8080`).
+    /// The addresses to listen on (`127.0.0.1:8080`).
     pub bind: Vec<Bind>,
-    /// What others call it.
+    /// The URL by which others reach the server.
     pub public_url: Option<String>,
-    /// Who may ask it. Several may have one name: so a key is replaced without downtime.
+    /// The API keys. Several keys may have the same name, so that one can be replaced without downtime.
     pub api_keys: Vec<ApiKey>,
 }
 
 impl ServerSettings {
-    /// An address on a network at which nobody could ask, because there is no API key.
+    /// Returns an address on a network that no caller could use, because there is no API key.
     pub fn unguarded(&self) -> Option<&Bind> {
         self.bind.iter().find(|bind| self.api_keys.is_empty() && matches!(bind, Bind::Tcp(_)))
     }
 }
 
-/// Where a server listens.
+/// An address of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Bind {
     /// `ADDRESS:PORT`.
     Tcp(SocketAddr),
-    /// `unix:/PATH`: a socket for this user alone, which needs no API key.
+    /// `unix:/PATH`: a socket that only this user of the system can open, and that needs no API key.
     Unix(PathBuf),
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Bind {
     }
 }
 
-/// `known` says which identity providers there are.
+/// `known` says whether an identity provider is configured.
 pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
     let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
     section.read("bind", &mut bind);
@@ -139,7 +139,7 @@ fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: 
         (None, Some("")) => section.wrong("secret", "must not be empty"),
         (None, Some(secret)) => return Sha256::digest(secret.as_bytes()).into(),
         (None, None) if !section.is_sound() => {}
-        _ => section.wrong("sha256", "have either `sha256` or `secret`"),
+        _ => section.wrong("sha256", "set either `sha256` or `secret`"),
     }
     [0; 32]
 }

@@ -1,4 +1,4 @@
-//! What a configuration is read from: a file, the environment, and the files that values stand in.
+//! The sources of a configuration: a file, the environment, and the files of `{ file = "PATH" }` values.
 
 use std::{
     collections::BTreeMap,
@@ -13,32 +13,32 @@ use zeroize::Zeroizing;
 
 use super::error::{ConfigError, Origin};
 
-/// Where a file is looked for when nobody says where it is.
+/// The paths where the configuration file is searched for.
 pub(super) const PLACES: [&str; 2] = ["token-supervisor.toml", "/etc/token-supervisor/config.toml"];
-/// Says where the file is.
+/// The variable that names the file.
 const VARIABLE: &str = "TOKEN_SUPERVISOR_CONFIG";
-/// Far more than any file that is meant to be read here.
+/// The largest size of a file: far more than any configuration needs.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The environment, given by whoever may read it.
+/// The environment, passed in by the program.
 pub(super) struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
     pub(super) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        // What is not UTF-8 is not one of our names.
+        // A name that is not UTF-8 is none of ours.
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         Self(variables.into_iter().filter_map(named).collect())
     }
 
     /// # Errors
-    /// It is not set, or no text; says so without its name, which stands where somebody may have put a secret.
+    /// The variable is not set, or not UTF-8. The message does not repeat its name: an operator may have put a secret there.
     pub(super) fn get(&self, name: &str) -> Result<Zeroizing<String>, &'static str> {
         let value = self.0.get(name).ok_or("the environment variable that it names is not set: set it")?;
-        let text = value.to_str().ok_or("the environment variable is not UTF-8: set it to a text")?;
+        let text = value.to_str().ok_or("the environment variable is not valid UTF-8: correct it")?;
         Ok(Zeroizing::new(text.to_owned()))
     }
 
-    /// The names that start with `prefix`, and what follows it.
+    /// Returns the variables that start with `prefix`, without it.
     pub(super) fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.keys().filter_map(move |name| Some((name.as_str(), name.strip_prefix(prefix)?)))
     }
@@ -46,27 +46,26 @@ impl Environment {
 
 /// The configuration file as it was read.
 pub(super) struct Source {
-    /// None: everything comes from the environment.
+    /// `None`: everything comes from the environment.
     pub(super) path: Option<PathBuf>,
     pub(super) text: Zeroizing<String>,
     pub(super) environment: Environment,
 }
 
 impl Source {
-    /// Reads the file at `path`, or else where the environment says, or else at the first of `places` where there is
-    /// one.
+    /// Reads the file at `path`, else the one that the environment names, else the first that exists among `places`.
     pub(super) fn find<'a>(
         path: Option<&'a Path>,
         environment: Environment,
         places: &[&'a str],
     ) -> Result<Self, ConfigError> {
         let named = environment.0.get(VARIABLE).filter(|path| !path.is_empty()).map(Path::new);
-        // One that may not be looked at is one that cannot be read, not one that is not there.
+        // A file that cannot be examined is unreadable, not missing.
         let usual = || places.iter().map(Path::new).find(|place| place.try_exists().unwrap_or(true));
         let path = path.or(named).or_else(usual).map(Path::to_owned);
         if path.is_none() && !super::node::overrides(&environment) {
             let text = format!(
-                "no configuration at {}, none named by --config or {VARIABLE}: write one with `token-supervisor init`",
+                "no configuration at {}, and --config and {VARIABLE} name none: create one with `token-supervisor init`",
                 places.join(" or ")
             );
             return Err(ConfigError::missing(text));
@@ -76,26 +75,28 @@ impl Source {
         Ok(source)
     }
 
-    /// The text of the file as it is now.
+    /// Reads the current text of the file.
     pub(super) fn read(&self) -> Result<Zeroizing<String>, ConfigError> {
         let Some(path) = &self.path else { return Ok(Zeroizing::default()) };
         read(path).map_err(|error| {
             let cannot = format!("cannot read the configuration file {}: {error}", path.display());
             match error.kind() {
-                io::ErrorKind::NotFound => {
-                    ConfigError::missing(format!("{cannot}; check the path, or write one with `token-supervisor init`"))
+                io::ErrorKind::NotFound => ConfigError::missing(format!(
+                    "{cannot}; check the path, or create one with `token-supervisor init`"
+                )),
+                io::ErrorKind::InvalidData => {
+                    ConfigError::one(Origin::Default, "", format!("{cannot}; it must be a UTF-8 text"))
                 }
-                io::ErrorKind::InvalidData => ConfigError::one(Origin::Default, "", format!("{cannot}; is it a text?")),
                 _ => ConfigError::one(Origin::Default, "", format!("{cannot}; check its path, owner and mode")),
             }
         })
     }
 }
 
-/// The files that values stand in, with the digest of each as it was read; none for one that could not be.
+/// The files of values, with the digest of each as it was read; `None` for an unreadable one.
 pub(super) type ValueFiles = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-/// A value that stands in a file of its own; the newline at its end is not part of it.
+/// Reads a value from its file; the newline at the end is not part of it.
 pub(super) fn value_in(path: &Path, files: &mut ValueFiles) -> io::Result<Zeroizing<String>> {
     let text = read(path);
     files.insert(path.to_owned(), digest(&text));
@@ -104,7 +105,7 @@ pub(super) fn value_in(path: &Path, files: &mut ValueFiles) -> io::Result<Zeroiz
     Ok(Zeroizing::new(end.to_owned()))
 }
 
-/// The same files as they are now.
+/// Reads the same files again.
 pub(super) fn look_again(files: &ValueFiles) -> ValueFiles {
     files.keys().map(|path| (path.clone(), digest(&read(path)))).collect()
 }
@@ -117,7 +118,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let length = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if length as u64 > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than a mebibyte"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
     }
     Ok(text)
 }

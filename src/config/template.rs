@@ -1,4 +1,4 @@
-//! The file that one starts with.
+//! The configuration file that `init` writes.
 
 use super::{
     Config,
@@ -6,13 +6,13 @@ use super::{
 };
 
 impl Config {
-    /// The names of the presets.
+    /// Returns the names of the presets.
     pub fn presets() -> impl Iterator<Item = &'static str> {
         PRESETS.into_iter().map(|preset| preset.name)
     }
 
-    /// A configuration file to start with: every section with a word about it, and an identity provider of that preset.
-    /// None if there is no preset of that name.
+    /// Returns a configuration file to start with: every section with a comment, and an identity provider with this preset;
+    /// `None` if there is no such preset.
     pub fn template(preset: Option<&str>) -> Option<String> {
         let idp = match preset {
             Some(name) => idp(Preset::find(name)?, ""),
@@ -21,7 +21,7 @@ impl Config {
         Some(format!("{TEMPLATE}{idp}"))
     }
 
-    /// What the template of this preset has an example for, that nothing works with: the settings to edit. None of most.
+    /// Returns the setting that must be edited in the template of this preset, because it is only an example; `None` for most.
     pub fn to_edit(preset: &str) -> Option<&'static str> {
         let preset = Preset::find(preset)?;
         match preset.needs().next() {
@@ -30,7 +30,7 @@ impl Config {
         }
     }
 
-    /// The identity providers that are still where the template's example is, and the setting to edit.
+    /// Returns the identity providers that still have the example of the template, with the setting to edit.
     pub fn unedited(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let shown =
             |path: String, example: &str| self.shown.iter().any(|shown| shown.path == path && shown.value == example);
@@ -44,7 +44,7 @@ impl Config {
     }
 }
 
-/// Where nobody's identity provider is.
+/// An example; no provider has this URL.
 const EXAMPLE: &str = "https://idp.example.com/oauth/token";
 
 fn idp(preset: &Preset, comment: &str) -> String {
@@ -64,18 +64,18 @@ fn idp(preset: &Preset, comment: &str) -> String {
     lines.into_iter().map(|line| format!("{comment}{line}\n")).collect()
 }
 
-const TEMPLATE: &str = r#"# The configuration of token-supervisor. What is commented out is the default, or an example.
+const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lines show defaults or examples.
 # Any string may also be { env = "NAME" } or { file = "PATH" }; a file is read again when it changes.
 # TOKEN_SUPERVISOR__SECTION__KEY in the environment overrides [section] key.
-# `token-supervisor config check` says what is wrong, `config show --origin` what is in effect.
+# `token-supervisor config check` lists problems, `config show --origin` the values in effect.
 
 [server]
-# Where it listens: an address, or a list of them. "unix:/run/token-supervisor.sock" is for this user alone.
+# Address to listen on, or a list. Only this user can open a socket such as "unix:/run/token-supervisor.sock".
 # bind = "127.0.0.1:8080"
-# What others call it.
+# URL by which others reach the server.
 # public_url = "https://tokens.example.com"
 
-# Who may ask: a section for each key, made by `token-supervisor apikey new NAME`.
+# API keys, a section each: `token-supervisor apikey new NAME` creates one.
 # [[server.api_key]]
 # name = "billing"
 # sha256 = "..."
@@ -83,30 +83,30 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. What is comme
 # idps = ["github"]         # default: all
 # user_prefix = "acme/"     # default: all users
 
-# Where grants are kept, sealed.
+# Grants are stored here, sealed.
 [store]
 # url = "sqlite://token-supervisor.db"
 
-# Answers that the store has not got yet: on a disk that survives the process.
+# Responses that the store does not have yet. Use a disk that survives the process.
 [journal]
 # dir = "token-supervisor.journal"
 
-# The keys that seal what is stored. Keep their backup apart from the store's.
+# The keys that seal stored tokens. Keep their backup apart from the backup of the store.
 [keyring]
 # file = "token-supervisor.keys"
 
-# When and how tokens are refreshed, in seconds. All of these also in [idp.NAME].
+# Times of refreshes. Each can also be set in [idp.NAME].
 [refresh]
-# margin_seconds = 300            # so long before its end; at most a quarter of its life
-# attempt_timeout_seconds = 15    # so long an answer is awaited;
-# patience_seconds = 120          # so long where a second request would end the grant
-# in_doubt = "ask"                # ask | try: of a refresh that nobody knows the outcome of
+# margin_seconds = 300            # refresh this long before expiry, at most a quarter of the lifetime
+# attempt_timeout_seconds = 15    # wait this long for a response,
+# patience_seconds = 120          # or this long where a second request would end the grant
+# in_doubt = "ask"                # ask | try: after a refresh whose outcome cannot be known
 
-# How much is done at a time.
+# Limits.
 [limits]
 # waiters_per_grant = 16384
 
-# For how long what is no longer needed is kept.
+# How long data of the past is kept.
 [retention]
 # timeline_days = 90
 # tombstone_days = 30
@@ -115,5 +115,5 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. What is comme
 # format = "text"                 # text | json
 # user = "hash"                   # hash | plain
 
-# The identity providers: [idp.NAME] has the name that keys and URLs use.
+# Identity providers. Keys and URLs use the NAME of [idp.NAME].
 "#;

@@ -68,11 +68,12 @@ fn a_later_versions_settings_are_refused_rather_than_passed_over() {
         ("[journal]\nkeep_hours = 48\n", "journal.keep_hours"),
     ] {
         let wrong = wrong(text, &[]);
-        let expected = format!(": {path}: this version does not support it yet: remove it");
+        let expected = format!(": {path}: this version does not support this setting yet: remove it");
         assert!(wrong.len() == 1 && wrong[0].ends_with(&expected), "{wrong:?}");
     }
     for key in ["introspection_url", "userinfo_url", "proxy", "tls_root_certificate"] {
-        let expected = format!("conf.toml:5:1: idp.github.{key}: this version does not support it yet: remove it");
+        let expected =
+            format!("conf.toml:5:1: idp.github.{key}: this version does not support this setting yet: remove it");
         assert_eq!(wrong(&format!("{IDP}{key} = \"https://x.example\"\n"), &[]), [expected]);
     }
     for (text, expected) in [
@@ -109,9 +110,9 @@ fn a_string_may_stand_in_a_variable_or_a_file() {
         assert!(wrong.len() == 1 && wrong[0].starts_with("conf.toml:4:1: idp.x.client_secret: "), "{wrong:?}");
         wrong[0]["conf.toml:4:1: idp.x.client_secret: ".len()..].to_owned()
     };
-    assert!(wrong_with(&in_file).starts_with("the file that it names cannot be read"));
+    assert!(wrong_with(&in_file).starts_with("cannot read the file that it names"));
     let absent = text("{ file = \"/nowhere/ts-test-secret-path\" }");
-    assert!(wrong_with(&absent).starts_with("the file that it names cannot be read"));
+    assert!(wrong_with(&absent).starts_with("cannot read the file that it names"));
     let unset = text("{ env = \"ts-test-secret-name\" }");
     assert_eq!(wrong_with(&unset), "the environment variable that it names is not set: set it");
     assert_eq!(wrong_with(&text("{ env = 1 }")), "`env` must be a string");

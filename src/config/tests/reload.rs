@@ -116,7 +116,7 @@ async fn a_changed_value_file_is_read_again_and_a_bad_one_refused() {
     assert!(stage.poll().unwrap_err().contains("idp.github.client_secret: must be set"));
     assert_eq!(stage.poll(), Ok(None));
     std::fs::remove_file(&file).unwrap();
-    assert!(stage.poll().unwrap_err().contains("cannot be read"));
+    assert!(stage.poll().unwrap_err().contains("cannot read the file"));
     assert_eq!(stage.secret(), "ts-test-secret-2");
 
     std::fs::write(&file, "ts-test-secret-3").unwrap();

@@ -161,7 +161,7 @@ async fn sighup_applies_a_valid_configuration_and_rejects_an_invalid_one() {
 
     fs::write(world.config(), without_key(&config)).unwrap();
     server.signal("HUP");
-    server.logs("the last API key must not go").await;
+    server.logs("the last API key cannot be removed").await;
     assert_eq!(server.status(TOKEN, second).await, StatusCode::OK);
     assert_eq!(server.status(TOKEN, first).await, StatusCode::OK);
     server.signal("TERM");

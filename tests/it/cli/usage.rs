@@ -104,7 +104,7 @@ fn every_command_names_a_missing_file() {
         world.run(&[command, &["--config", "broken.toml"]].concat()).failed(2, "broken.toml:1:");
         run(command).failed(2, "next: token-supervisor init");
         let unreadable = world.run(&[command, &["--config", "binary.toml"]].concat());
-        unreadable.failed(2, "is it a text?");
+        unreadable.failed(2, "it must be a UTF-8 text");
         assert!(!unreadable.stderr.contains("init"), "{unreadable:?}");
     }
     fs::rename(path("token-supervisor.keys"), path("elsewhere")).unwrap();
