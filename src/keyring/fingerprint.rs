@@ -21,7 +21,6 @@ impl FingerprintKey {
     }
 
     /// Returns a fingerprint of a user, which never equals that of a token.
-    #[cfg(feature = "web")]
     pub(super) fn of_user(&self, user: &str) -> Fingerprint {
         Fingerprint(self.mac(&[&[0xff; 8], b"token-supervisor/1 user", user.as_bytes()]))
     }

@@ -103,7 +103,6 @@ impl Keyring {
     }
 
     /// Returns a stable pseudonym of a user for logs. Only a holder of the keys can link it to the user.
-    #[cfg(feature = "web")]
     pub(crate) fn pseudonym(&self, user: &str) -> Fingerprint {
         self.keys.fingerprint.of_user(user)
     }

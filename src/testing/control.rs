@@ -1,9 +1,8 @@
-//! What tests do to a running supervisor: break its parts, turn its clock, look behind it.
+//! Control of a running supervisor by tests: break its parts, turn its clock, read what it stored.
 
 use std::{
-    fmt,
     path::Path,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
 };
 
 use tokio::runtime::Handle;
@@ -15,45 +14,10 @@ use crate::{
     journal::Journal,
     model::Spendable,
     protocol::Commit,
-    store::{self, Store, faulty::Faulty},
+    store::{self, faulty::Faulty},
     supervisor,
 };
 pub use crate::{store::faulty::StoreFault, supervisor::Point};
-
-/// What is set before the start.
-#[derive(Clone, Default)]
-pub(crate) struct Hooks {
-    clock: Option<ManualClock>,
-    point: Option<Arc<dyn Fn(Point) + Send + Sync>>,
-    store: Arc<OnceLock<Faulty>>,
-    journal: Arc<OnceLock<Weak<Journal>>>,
-}
-
-impl Hooks {
-    pub(crate) fn clock(&self, timers: &Handle) -> Clock {
-        self.clock.as_ref().map_or_else(|| Clock::system(timers.clone()), Clock::manual)
-    }
-
-    pub(crate) fn wrap(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(self.store.get_or_init(|| Faulty::new(store)).clone())
-    }
-
-    pub(crate) fn share(&self, journal: &Arc<Journal>) {
-        self.journal.set(Arc::downgrade(journal)).ok();
-    }
-
-    pub(crate) fn reach(&self, point: Point) {
-        if let Some(look) = &self.point {
-            look(point);
-        }
-    }
-}
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooks").field("clock", &self.clock).finish_non_exhaustive()
-    }
-}
 
 impl Builder {
     /// Takes time from this clock.

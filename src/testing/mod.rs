@@ -28,6 +28,7 @@ mod control;
 mod endpoint;
 mod family;
 mod fault;
+mod hooks;
 mod presentation;
 mod profile;
 mod refusal;
@@ -47,8 +48,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub(crate) use self::control::Hooks;
 pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
+pub(crate) use self::hooks::Hooks;
 use self::{answer::SimulatedResponse, server::IdpServer, state::IdpShared};
 pub use self::{
     family::Standing,

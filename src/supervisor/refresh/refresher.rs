@@ -85,6 +85,7 @@ impl Refresher {
         self.0.stopping.send_replace(true);
     }
 
+    #[cfg(any(test, feature = "web"))]
     pub(in crate::supervisor) fn is_stopping(&self) -> bool {
         *self.0.stopping.borrow()
     }
