@@ -8,7 +8,12 @@
 //! - `response.json` and similar files hold responses of the simulated providers' token endpoints.
 //! - The client is registered with the ID and secret that the pages use.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
@@ -62,9 +67,16 @@ impl Outside {
             'run --release -- demo'*) shift 3; exec token-supervisor \"$@\" --seconds 2 --pairs 8 ;;\n\
             *) echo \"this cargo does not know: $*\" >&2; exit 1 ;;\nesac\n";
         for (name, text) in [("token-supervisor", program.as_str()), ("cargo", cargo)] {
-            let path = folder.join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            // A child process writes the script. If this process did, a process that another thread starts in that moment
+            // would inherit the open file, and the script could not be executed ("text file busy").
+            let mut install = Command::new("install")
+                .args(["-m", "700", "/dev/stdin"])
+                .arg(folder.join(name))
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+            assert!(install.wait().unwrap().success());
         }
     }
 }
@@ -115,7 +127,7 @@ pub(super) fn follow(page: &Page) {
         .env("http_proxy", "http://127.0.0.1:9")
         .env("https_proxy", "http://127.0.0.1:9")
         .env("no_proxy", "127.0.0.1")
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .stdout(fs::File::create(&out).unwrap())
         .stderr(fs::File::create(&err).unwrap())
         .status()
