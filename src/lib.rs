@@ -1,9 +1,9 @@
 //! Keeps OAuth tokens alive and never loses one.
 //!
-//! **A rotated refresh token is never lost and never spent twice, whoever dies (caller, actor, process, database),
+//! **A rotated refresh token is never lost and never spent twice, even if its caller, actor, process or database dies,
 //! and a valid token costs nanoseconds.** Each (user, identity provider) pair gets a supervised actor that owns its
 //! token's state and serializes its refreshes; a registry routes requests and replaces actors that fail. What is
-//! promised exactly, and what no client can keep (an answer that never arrived, or that came in the instant in which its
+//! promised exactly, and what no client can keep (a response that never arrived, or that arrived at the moment in which its
 //! process died), is in `SEMANTICS.md`.
 //!
 //! ```text

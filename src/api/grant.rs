@@ -6,10 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{
-    rfc3339,
-    time::{LifetimeInput, TimeInput},
-};
+use super::time::{LifetimeInput, TimeInput, rfc3339};
 use crate::{Expiry, Grant, model::Lifetime};
 
 /// What the identity provider's token endpoint returned. Members that are not listed here belong into `extra`. A grant

@@ -12,9 +12,10 @@ mod requests;
 pub(crate) mod schema;
 mod secret;
 mod status;
-mod time;
+pub mod time;
 mod token;
 
+pub(crate) use self::requests::{ReasonBody, RejectedBody, Whole};
 #[cfg(feature = "web")]
 pub(crate) use self::{
     grant::GrantBody,
@@ -28,8 +29,4 @@ pub use self::{
     query::GrantQuery,
     status::{OffboardedBody, OffboardedGrant, PageBody, RefreshedBody, StatusBody},
     token::{TokenBody, TokenResult, TokensBody},
-};
-pub(crate) use self::{
-    requests::{ReasonBody, RejectedBody, Whole},
-    time::rfc3339,
 };

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::rfc3339;
+use super::time::rfc3339;
 use crate::{Cursor, Filter, State};
 
 /// Which grants to list: all conditions that are set must hold. Further conditions may be added: build it on the default.
@@ -15,19 +15,19 @@ use crate::{Cursor, Filter, State};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct GrantQuery {
-    /// At this identity provider, configured or not.
+    /// Only grants at this identity provider, configured or not.
     pub idp: Option<String>,
-    /// Of this user.
+    /// Only grants of this user.
     pub user: Option<String>,
-    /// Of users whose names start like this.
+    /// Only grants of users whose names begin with this prefix, such as a tenant's.
     pub user_prefix: Option<String>,
-    /// Of this account.
+    /// Only grants of this account; the empty account is that of keys without one.
     pub account: Option<String>,
-    /// In one of these states; empty for all but disconnected ones.
+    /// Only grants in one of these states. If empty, grants in every state but [`State::Revoked`].
     pub states: Vec<State>,
-    /// On hold, or not on hold.
+    /// Only grants that are on hold (`true`), or only those that are not (`false`).
     pub held: Option<bool>,
-    /// Only consent helps after an expiry before this time.
+    /// Only grants that need consent before this time: see [`Filter::expiring_before`].
     pub expiring_before: Option<SystemTime>,
     /// Where the page starts: `next` of the page before.
     pub after: Option<Cursor>,

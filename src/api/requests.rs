@@ -36,7 +36,7 @@ pub(crate) struct EmptyBody {}
 #[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Reason"))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReasonBody {
-    /// The reason, for people who meet the change.
+    /// The reason, shown wherever the state of the grant or identity provider is.
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::name"))]
     pub(crate) reason: String,
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::{ProblemBody, time};
-use crate::{Evidence, Expiry, Refreshed, State, Status, TokenKey, code::JUST_REFRESHED};
+use crate::{Evidence, Expiry, Refreshed, State, Status, TokenKey, code::texts::JUST_REFRESHED};
 
 /// The state of a grant.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]

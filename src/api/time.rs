@@ -1,4 +1,4 @@
-//! Times and lifetimes as members of bodies: RFC 3339 in UTC; read also as seconds since the epoch.
+//! Times and lifetimes as members of bodies: written as RFC 3339 in UTC, read also as seconds since the epoch.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,29 +6,39 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Returns the time as `2027-01-15T08:00:00Z`. A time after the year 9999 becomes the last moment of that year.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// A member that is a time or null.
-pub(super) mod optional {
+/// Returns the time that this text gives: RFC 3339, or seconds since the epoch.
+///
+/// # Errors
+/// What the text must be, without the text itself.
+pub fn parse(text: &str) -> Result<SystemTime, &'static str> {
+    TimeInput::Text(text.to_owned()).read()
+}
+
+/// A member that is a time or null, for `#[serde(with = "..")]`.
+pub mod optional {
     use std::time::SystemTime;
 
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
 
-    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
-    pub(in super::super) fn serialize<S: Serializer>(
-        time: &Option<SystemTime>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    /// Writes RFC 3339 or null.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
         time.map(super::rfc3339).serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<SystemTime>, D::Error> {
+    /// Reads null or what [`parse`](super::parse) reads.
+    ///
+    /// # Errors
+    /// Those of the deserializer, and what the text must be.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
         let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| super::TimeInput::Text(text).read()).transpose().map_err(D::Error::custom)
+        text.as_deref().map(super::parse).transpose().map_err(D::Error::custom)
     }
 }
 

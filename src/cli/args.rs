@@ -5,7 +5,7 @@ use std::{env, path::PathBuf, time::SystemTime};
 use clap::value_parser;
 use token_supervisor::{
     Cursor, State, TokenKey,
-    api::GrantQuery,
+    api::{GrantQuery, time::parse},
     config::{Config, ConfigError, Reloader},
 };
 
@@ -13,7 +13,6 @@ use super::{
     CliFailure,
     backend::{Address, Workplace},
     exit::quoted,
-    time,
 };
 
 /// The configuration to use.
@@ -108,7 +107,7 @@ pub(crate) struct GrantArgs {
     #[arg(long)]
     held: bool,
     /// Only grants whose refresh token expires before this time: RFC 3339 or epoch seconds
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    #[arg(long, value_name = "TIME", value_parser = parse)]
     expiring_before: Option<SystemTime>,
     /// Number of grants on a page: 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000))]

@@ -3,9 +3,11 @@
 use std::{borrow::Cow, process::ExitCode};
 
 use serde::Serialize;
-use token_supervisor::{Cause, Code, Error, TokenKey, api::ProblemBody, config::ConfigError};
-
-use super::time::rfc3339;
+use token_supervisor::{
+    Cause, Code, Error, TokenKey,
+    api::{ProblemBody, time::rfc3339},
+    config::ConfigError,
+};
 
 /// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

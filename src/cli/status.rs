@@ -95,10 +95,10 @@ struct IdpSummary {
     reconnect_required: u64,
     held_grants: u64,
     /// When the first valid token expires whose grant is on hold or fails to refresh.
-    #[serde(with = "time::optional")]
+    #[serde(with = "token_supervisor::api::time::optional")]
     first_impact_at: Option<SystemTime>,
     paused: Option<Cow<'static, str>>,
-    #[serde(with = "time::optional")]
+    #[serde(with = "token_supervisor::api::time::optional")]
     paused_until: Option<SystemTime>,
     held_reason: Option<String>,
 }

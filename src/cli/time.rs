@@ -1,42 +1,8 @@
-//! Parses and formats times.
+//! Times for people, and the clock that commands go by.
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-
-/// Formats the time as `2027-01-15T08:00:00Z`. Later times than the year 9999 are shown as its last second.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    Timestamp::try_from(time).unwrap_or(Timestamp::MAX).to_string()
-}
-
-/// Serializes an optional time of a body.
-pub(super) mod optional {
-    use std::time::SystemTime;
-
-    use serde::{Serialize as _, Serializer};
-
-    #[expect(clippy::ref_option, reason = "serde hands it over like this")]
-    pub(in super::super) fn serialize<S: Serializer>(
-        time: &Option<SystemTime>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(super::rfc3339).serialize(serializer)
-    }
-}
-
-/// Parses RFC 3339 or seconds since the epoch.
-pub(super) fn parse(text: &str) -> Result<SystemTime, &'static str> {
-    const FORM: &str = "must be RFC 3339 such as 2027-01-15T08:00:00Z, or seconds since the epoch";
-    // In seconds this is the year 5138, in milliseconds 1973.
-    const LOOKS_LIKE_MILLISECONDS: u64 = 100_000_000_000;
-    match text.parse::<Timestamp>() {
-        Ok(time) => Ok(time.into()),
-        Err(_) => match text.parse().map_err(|_| FORM)? {
-            LOOKS_LIKE_MILLISECONDS.. => Err("looks like milliseconds; use seconds since the epoch, or RFC 3339"),
-            seconds => Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
-        },
-    }
-}
+use token_supervisor::api::time::rfc3339;
 
 /// Formats the time to the second: `2027-01-15T08:00:00Z`.
 pub(super) fn to_the_second(time: SystemTime) -> String {
@@ -82,17 +48,6 @@ pub(super) async fn pause(duration: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn both_forms_of_time_are_parsed_and_milliseconds_are_rejected() {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        for text in ["1800000000", "2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00"] {
-            assert_eq!(parse(text), Ok(time), "{text}");
-        }
-        for text in ["1800000000000", "-1", "soon", ""] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn times_are_shown_with_their_distance_from_now() {

@@ -5,18 +5,19 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode,
+    Client, Method, RequestBuilder, StatusCode,
     header::{CONTENT_TYPE, DATE, IF_NONE_MATCH},
     redirect,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
+use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ProblemBody, ReasonBody, RefreshedBody, RejectedBody,
-        StatusBody, TokenBody, Whole, grant_body,
+        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ReasonBody, RefreshedBody, RejectedBody, StatusBody,
+        TokenBody, Whole, grant_body,
     },
 };
 
@@ -52,24 +53,6 @@ pub struct ApiClient {
     http: Client,
     key: Option<ClientSecret>,
     timeout: Option<Duration>,
-}
-
-/// Why a request to the HTTP API did not succeed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApiError {
-    /// The server refused the request: the problem says why, and what to do next.
-    #[error("{}", .0.detail)]
-    Problem(Box<ProblemBody>),
-    /// The server cannot be reached, or the connection was lost.
-    #[error("the server cannot be reached: check its URL, and that it runs")]
-    Transport(#[source] reqwest::Error),
-    /// The response is an error, but not one of a token-supervisor: check the URL, and any proxy in front of the server.
-    #[error("{0}, and not the response of a token-supervisor: check the URL, and any proxy in front of it")]
-    Foreign(StatusCode),
-    /// The body of the response cannot be read, or broke off.
-    #[error("the response cannot be read: check the URL, and the version of the server")]
-    Unreadable(#[source] reqwest::Error),
 }
 
 /// Whether a server is ready.
@@ -340,32 +323,6 @@ impl ApiClient {
 
 fn because(reason: &str) -> ReasonBody {
     ReasonBody { reason: reason.to_owned() }
-}
-
-/// Sends the request, and reads the body of a success.
-async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ApiError> {
-    body(send(request).await?).await
-}
-
-async fn send(request: RequestBuilder) -> Result<Response, ApiError> {
-    succeeded(request.send().await.map_err(transport)?).await
-}
-
-async fn succeeded(response: Response) -> Result<Response, ApiError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let problem = response.json().await.map_err(|_| ApiError::Foreign(status))?;
-    Err(ApiError::Problem(problem))
-}
-
-async fn body<T: DeserializeOwned>(response: Response) -> Result<T, ApiError> {
-    response.json().await.map_err(|error| ApiError::Unreadable(error.without_url()))
-}
-
-fn transport(error: reqwest::Error) -> ApiError {
-    ApiError::Transport(error.without_url())
 }
 
 /// Encodes a name as a segment of a path, also for proxies that decode `%2F`.

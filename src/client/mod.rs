@@ -3,8 +3,10 @@
 
 mod api;
 mod resource;
+mod response;
 
 pub use self::{
-    api::{ApiClient, ApiError, ServerHealth},
+    api::{ApiClient, ServerHealth},
     resource::{CallError, TokenClient},
+    response::ApiError,
 };

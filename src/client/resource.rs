@@ -33,7 +33,7 @@ pub struct TokenClient {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// There is no token: the error says what to do next.
+    /// No token was obtained, so nothing was sent to the resource server.
     #[error(transparent)]
     Token(#[from] Error),
     /// The request is for a host that the client was not given. Nothing was sent.

@@ -62,7 +62,7 @@ impl fmt::Display for Bind {
     }
 }
 
-/// `known` says whether an identity provider is configured.
+/// Reads `[server]`. `known` returns whether an identity provider of this name is configured.
 pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
     let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
     section.read("bind", &mut bind);

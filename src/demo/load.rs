@@ -69,9 +69,9 @@ impl Load {
         self.panics.shutdown().await;
         self.stopped.store(true, Relaxed);
         while self.readers.join_next().await.is_some() {}
-        let deadline = Moment::now();
+        let started = Moment::now();
         let waits = |pair: &Pair| pair.waiting.load(Acquire) > 0;
-        while self.world.pairs.iter().any(waits) && deadline.elapsed() < Duration::from_secs(12) {
+        while self.world.pairs.iter().any(waits) && started.elapsed() < Duration::from_secs(12) {
             pause(Duration::from_millis(20)).await;
         }
         for (pair, _) in self.world.pairs.iter().enumerate().filter(|(_, pair)| waits(pair)) {

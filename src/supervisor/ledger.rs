@@ -39,7 +39,8 @@ impl Ledger {
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
     ///
-    /// The store carries it out, and events are emitted, only while the future is polled to its end: spawn it where its
+    /// The first try starts at once, and runs to its end also if the future is dropped. Further tries after a
+    /// [`StoreError::Conflict`], the events and the audit line need the future to be polled to its end: spawn it where its
     /// caller may go away.
     pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> StoreFuture<Changed> {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());

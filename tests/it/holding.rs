@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use token_supervisor::{
     Cause, Error, Revoke, State, TokenKey, TokenSupervisor,
     testing::{Fault, Profile, Standing},
@@ -126,6 +127,17 @@ async fn whoever_waits_for_a_slot_of_an_idp_that_is_held_is_told_at_once() {
         within(caller).await.unwrap().unwrap();
     }
     assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_hold_of_an_idp_takes_effect_although_its_caller_is_gone() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    let held = || supervisor.idps().into_iter().any(|idp| idp.name == key.idp() && idp.held.is_some());
+    assert!(supervisor.hold_idp(key.idp(), "moving house").now_or_never().is_none(), "it is under way");
+    eventually("it is on hold", held).await;
+    assert!(supervisor.release_idp(key.idp()).now_or_never().is_none(), "it is under way");
+    eventually("it is not on hold", || !held()).await;
 }
 
 #[tokio::test]

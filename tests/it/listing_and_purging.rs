@@ -170,6 +170,36 @@ async fn a_purge_waits_for_an_answer_and_for_the_revocations() {
 }
 
 #[tokio::test]
+async fn a_purge_waits_for_the_attempt_that_runs() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.bare_builder().idp("idp", world.sim.idp().max_concurrency(1)).start().await.unwrap();
+    let (alice, bob) = (connect(&world, &supervisor, "alice").await, connect(&world, &supervisor, "bob").await);
+    let refresh = |key: &TokenKey| {
+        let (supervisor, key) = (supervisor.clone(), key.clone());
+        tokio::spawn(async move { supervisor.refresh_now(&key).await })
+    };
+    world.sim.next(Fault::HangAfter);
+    let has_the_only_slot = refresh(&bob);
+    eventually("the first request has left", || world.sim.requests() == 1).await;
+    let waits_for_it = refresh(&alice);
+    eventually("the second attempt runs", || supervisor.testing().attempts() == 2).await;
+    within(supervisor.disconnect(&alice, Revoke::No)).await.unwrap();
+    let purging = {
+        let (supervisor, alice) = (supervisor.clone(), alice.clone());
+        tokio::spawn(async move { supervisor.purge(&alice).await })
+    };
+    for _ in 0..50 {
+        assert_eq!(within(supervisor.status(&alice)).await.unwrap().state, State::Revoked);
+    }
+    world.sim.release();
+    assert_eq!(within(purging).await.unwrap().unwrap().state, State::Absent);
+    assert!(within(has_the_only_slot).await.unwrap().unwrap().refreshed);
+    within(waits_for_it).await.unwrap().unwrap_err();
+    eventually("both attempts end", || supervisor.testing().attempts() == 0).await;
+    assert_eq!(world.sim.requests(), 1);
+}
+
+#[tokio::test]
 async fn what_is_to_be_purged_goes_long_before_other_tombstones() {
     let world = World::new(Profile::gitlab());
     let (supervisor, alice) = world.connected().await;

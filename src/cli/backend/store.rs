@@ -36,7 +36,7 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(150);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// After this time a note says what the program waits for.
+/// If a command waits longer than this, it prints what it waits for.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// Limit for the response to a revocation.

@@ -15,7 +15,7 @@ use crate::cli::{
     CliFailure, Exit, Out,
     backend::Backend,
     show::note,
-    time::{self, for_people, pause},
+    time::{for_people, pause},
 };
 
 /// The pause before a failed request for a token is retried.
@@ -34,7 +34,7 @@ pub(super) struct TokenFile<'a, F> {
 struct Written<'a> {
     file: &'a Path,
     generation: u64,
-    #[serde(with = "time::optional")]
+    #[serde(with = "token_supervisor::api::time::optional")]
     expires_at: Option<SystemTime>,
 }
 

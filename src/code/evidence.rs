@@ -1,0 +1,95 @@
+//! What this program finds itself, without a token or a reason from the identity provider.
+
+use std::fmt;
+
+use super::{
+    error::{Cause, Code},
+    why::{Coded, Why, codes},
+};
+
+codes! {
+    /// What this program finds itself where an identity provider gave no token and no reason.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) enum EvidenceCode {
+        /// Nothing was sent.
+        ConnectFailed => Why::new(
+            "connect_failed",
+            "No connection to the identity provider could be made: nothing was sent.",
+            "Nothing: it is retried. If it persists, check the network, DNS and token_url.",
+        ),
+        ConnectionLost => Why::new(
+            "connection_lost",
+            "The connection was lost after the request may have been sent.",
+            "Nothing: it is settled automatically.",
+        ),
+        Timeout => Code::Timeout.why(),
+        Unanswered => Why::new(
+            "unanswered",
+            "The request was sent, and the process that sent it ended before a response arrived.",
+            "Nothing: it is settled automatically.",
+        ),
+        IncompleteAnswer => Why::new(
+            "incomplete_answer",
+            "The response broke off before its end.",
+            "Nothing: it is settled automatically.",
+        ),
+        UnreadableAnswer => Why::new(
+            "unreadable_answer",
+            "The response is neither JSON nor a form: usually it is the page of a proxy.",
+            "Check token_url, and any proxy between this machine and the provider.",
+        ),
+        AnswerTooLarge => Why::new(
+            "answer_too_large",
+            "The response is larger than any token response.",
+            "Check token_url.",
+        ),
+        NoAccessToken => Why::new(
+            "no_access_token",
+            "The response has no access token.",
+            "Check token_url, and the preset.",
+        ),
+        NoRefreshToken => Why::new(
+            "no_refresh_token",
+            "The response has no refresh token, although this identity provider issues a new one each time.",
+            "Check `rotation` in its section.",
+        ),
+        ContradictoryAnswer => Why::new(
+            "contradictory_answer",
+            "The response has both a token and an error.",
+            "Report it to the identity provider, with the request's id.",
+        ),
+        NoRevocationUrl => Why::new(
+            "no_revocation_url",
+            "The identity provider has no endpoint to revoke tokens.",
+            "Nothing: the tokens expire.",
+        ),
+        BadRequest => Why::new(
+            "bad_request",
+            "The request could not be built.",
+            "Check the URLs and params in its section.",
+        ),
+        DoesNotOpen => Why::new(
+            "does_not_open",
+            "The stored refresh token cannot be decrypted with the keys of the key file.",
+            "Start with the key file that it was sealed with; restore the file from its backup.",
+        ),
+        Unknown => Why::new(
+            "unknown",
+            "The identity provider gave a reason that cannot be shown, because it repeats a secret.",
+            "Check the HTTP status beside it.",
+        ),
+        AccountMismatch => Code::AccountMismatch.why(),
+        ClientUnknown => Cause::ClientUnknown.why(),
+        InDoubt => Cause::InDoubt.why(),
+    }
+}
+
+impl EvidenceCode {
+    /// Codes whose texts stand among the errors and their causes.
+    pub(super) const SHARED: [&str; 4] = [
+        Code::Timeout.as_str(),
+        Code::AccountMismatch.as_str(),
+        Cause::ClientUnknown.as_str(),
+        Cause::InDoubt.as_str(),
+    ];
+}

@@ -1,0 +1,118 @@
+//! Texts of the codes that are not of an enumeration here: notes, and the usual codes of identity providers.
+
+use super::why::Why;
+
+/// The reason beside `"refreshed": false`.
+pub(crate) const JUST_REFRESHED: Why = Why::new(
+    "just_refreshed",
+    "The grant has just been refreshed: another refresh would only burden the identity provider.",
+    "Nothing.",
+);
+
+/// Why nothing was changed ([`Unchanged`](crate::Unchanged)), and how good a token is ([`Warning`](crate::Warning)).
+pub(super) const NOTES: [Why; 6] = [
+    JUST_REFRESHED,
+    Why::new("already_connected", "The key already holds this refresh token.", "Nothing."),
+    Why::new(
+        "token_already_spent",
+        "This refresh token is an old copy: it was spent here before, and its outcome is stored.",
+        "Nothing; if the user has to be connected again, send the user through consent.",
+    ),
+    Why::new(
+        "refresh_in_flight",
+        "A refresh is under way or in doubt, and an access token without a refresh token does not replace it.",
+        "Nothing: the outcome of the refresh is stored.",
+    ),
+    Why::new(
+        "refresh_failing",
+        "The token is valid, but its refresh fails and is retried.",
+        "Nothing yet; `status` says why it fails.",
+    ),
+    Why::new(
+        "rejected",
+        "A resource server refused the token right after it was issued, so another token would probably be refused too.",
+        "Check what the token is allowed to do; it is replaced in a moment.",
+    ),
+];
+
+pub(super) const HTTP_STATUS: Why = Why::new(
+    "http_STATUS",
+    "The identity provider responded with this HTTP status, and with nothing more specific.",
+    "Nothing if it is a 5xx: it is retried. Otherwise check the URLs in its section.",
+);
+
+/// The error codes of OAuth (RFC 6749, section 5.2) and the most common ones of providers.
+pub(super) const PROVIDERS: [Why; 15] = [
+    Why::new(
+        "invalid_grant",
+        "The identity provider does not accept the refresh token: the user or an administrator revoked it, it has \
+         expired, or another program spent it.",
+        "Send the user through consent again. If it happens to many users: does another program spend the same grants?",
+    ),
+    Why::new(
+        "bad_refresh_token",
+        "GitHub's code for invalid_grant: the refresh token is revoked, expired or spent.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "invalid_client",
+        "The identity provider does not know our client, or its secret is wrong. No grant was changed.",
+        "Check client_id, client_secret and client_auth in its section.",
+    ),
+    Why::new(
+        "incorrect_client_credentials",
+        "GitHub's code for invalid_client.",
+        "Check client_id and client_secret in its section.",
+    ),
+    Why::new(
+        "unauthorized_client",
+        "The identity provider does not permit our client to do this. No grant was changed.",
+        "Allow the client refresh tokens there; check client_id.",
+    ),
+    Why::new(
+        "unsupported_grant_type",
+        "The identity provider does not support refresh tokens at this URL. No grant was changed.",
+        "Check token_url, and what the client is allowed to do there.",
+    ),
+    Why::new(
+        "invalid_scope",
+        "The identity provider does not grant the requested scope. No grant was changed.",
+        "Check `scope` in its section: usually it is best omitted.",
+    ),
+    Why::new(
+        "invalid_token",
+        "The identity provider does not know the token.",
+        "Nothing if it was to be revoked: it is already revoked. Otherwise send the user through consent again.",
+    ),
+    Why::new(
+        "interaction_required",
+        "The identity provider requires the user to interact with it again.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "consent_required",
+        "The user or an administrator must consent again.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "login_required",
+        "The identity provider requires the user to sign in again.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "access_denied",
+        "The user or an administrator refused.",
+        "Ask the user whether access is wanted; then send the user through consent again.",
+    ),
+    Why::new(
+        "temporarily_unavailable",
+        "The identity provider is overloaded or under maintenance.",
+        "Nothing: it is retried.",
+    ),
+    Why::new("server_error", "The identity provider reports an internal failure.", "Nothing: it is retried."),
+    Why::new(
+        "slow_down",
+        "The identity provider receives requests too often.",
+        "Nothing: it is retried later. If it happens often, lower requests_per_second.",
+    ),
+];
