@@ -1,15 +1,15 @@
-//! An actix-web application whose page lists the repositories of who is signed in.
+//! An actix-web application whose page lists the repositories of the signed-in user.
 //!
 //! ```sh
 //! cargo run --example actix_web_app
 //! ```
 //!
-//! Nothing has to be configured: GitHub is a simulated one, whose access tokens live for four seconds. Reload the page
-//! for a while: other tokens come and go, and nobody has to sign in again. The real one is
-//! `presets::github(client_id, client_secret)`, and its API `https://api.github.com`.
+//! The example needs no configuration: it simulates GitHub, with access tokens that live for four seconds. Reload the
+//! page for a while: the token changes, and you need not sign in again. For the real GitHub, use
+//! `presets::github(client_id, client_secret)` and the API `https://api.github.com`.
 //!
-//! Programs in other languages get the same tokens over HTTP, below `/tokens`, with the key that
-//! `TOKEN_SUPERVISOR_API_KEY` was when this was started: see `client.py`.
+//! Programs in other languages get the same tokens over HTTP, under `/tokens`, with an API key: set
+//! `TOKEN_SUPERVISOR_API_KEY` before you start the example, and see `client.py`.
 
 use std::{error::Error, time::Duration};
 
@@ -36,12 +36,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let supervisor = TokenSupervisor::builder()
         .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
-        .keyring(Keyring::generate()) // for this run alone; else Keyring::from_file
+        .keyring(Keyring::generate()) // for this run only; otherwise use Keyring::from_file
         .idp(GitHub::NAME, simulated.idp())
         .start()
         .await?;
     let tokens = api(supervisor.clone(), api_keys());
-    // The simulated one is on this machine: no proxy, and no certificates, which it may not have.
+    // The simulated GitHub is on this machine: the client needs no proxy, and no certificates, which may be missing.
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
     let github = Data::new(GitHub { http, url: simulated.api_url() });
     let (simulated, handle) = (Data::new(simulated), supervisor.clone());
@@ -71,15 +71,15 @@ impl IdpName for GitHub {
     const NAME: &'static str = "github";
 }
 
-/// This is no authentication: whoever says a name is believed. A real application looks into its sessions here.
+/// Returns the user that the cookie names, without authentication. A real application checks its sessions here.
 fn signed_in(request: &HttpRequest) -> Option<String> {
     let cookies = request.headers().get(header::COOKIE)?.to_str().ok()?;
     let user = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("user="))?;
     Some(user.to_owned())
 }
 
-/// Who may ask for tokens over HTTP: whoever shows this key. If it is not set, nobody.
-#[expect(clippy::disallowed_methods, reason = "the key must come from outside, and this has no configuration")]
+/// Returns the only API key that may request tokens over HTTP. If it is not set, no request is allowed.
+#[expect(clippy::disallowed_methods, reason = "the key is a secret, and the example has no configuration")]
 fn api_keys() -> ApiKeys {
     let key = std::env::var("TOKEN_SUPERVISOR_API_KEY").ok().filter(|key| !key.is_empty());
     ApiKeys::new(key.map(|key| ApiKey::from_secret("example", &key).scope(Scope::Token)))
@@ -91,7 +91,7 @@ struct Repository {
     description: Option<String>,
 }
 
-/// The page. A handler that answers programs would take an `IdpToken` as it is: whoever has none gets the problem
+/// Serves the page. A handler for programs would take an `IdpToken`, and callers without a token would get the problem
 /// document. Here they get a page, too.
 #[get("/")]
 async fn repositories(
@@ -113,7 +113,7 @@ async fn repositories(
 }
 
 impl GitHub {
-    /// A token that is refused all the same, because it was just replaced, is reported, and the request sent again.
+    /// If GitHub refuses the token, e.g. because it was just replaced, the client reports it and repeats the request.
     async fn repositories(&self, supervisor: &TokenSupervisor, key: &TokenKey) -> Result<Vec<Repository>, CallError> {
         let client = TokenClient::new(supervisor, key, &self.http).host(&self.url)?;
         let request = self.http.get(format!("{}/user/repos", self.url)).build()?;
@@ -121,7 +121,7 @@ impl GitHub {
     }
 }
 
-/// What the user sees instead of the page.
+/// An error, which the user sees as a page.
 #[derive(Debug)]
 enum NoPage {
     /// There is no token: the status of the problem says why.
@@ -183,13 +183,13 @@ async fn sign_in(Form(SignIn { user }): Form<SignIn>) -> HttpResponse {
     if user.is_empty() || !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return HttpResponse::BadRequest().body("a name is made of letters, digits and dashes");
     }
-    // Not sent along by the forms of other sites.
+    // With `SameSite`, the forms of other sites do not send the cookie.
     let cookie = format!("user={user}; HttpOnly; SameSite=Lax; Path=/");
     HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).insert_header((header::SET_COOKIE, cookie)).finish()
 }
 
-/// A real application sends the user to GitHub's consent page instead, and connects with what the code gives that they
-/// come back with. The simulated one consents at once.
+/// Connects the user. A real application first sends the user to GitHub's consent page, then exchanges the code for
+/// the tokens to connect. The simulated GitHub returns them at once.
 #[post("/connect")]
 async fn connect(
     request: HttpRequest,
@@ -211,7 +211,7 @@ fn page(body: &str) -> String {
     format!("<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Repositories</title>\n{body}\n")
 }
 
-/// Text as HTML. What comes from elsewhere may have any characters in it.
+/// Escapes text for HTML: descriptions from GitHub may have any characters.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -4,10 +4,10 @@
 //! cargo run --example actor_messages
 //! ```
 //!
-//! It knows no supervisor, only addresses: one that hands out tokens, and one that takes reports of refused tokens. What
-//! happens to its users' grants comes to it as messages, too: who must consent again is left alone until they have.
+//! The actor knows two addresses instead of the supervisor: one returns tokens, the other takes reports of refused
+//! tokens. Events of grants are messages, too: the actor skips users who must consent again until they have consented.
 //!
-//! Nothing has to be configured: GitHub is a simulated one, whose access tokens live for four seconds.
+//! The example needs no configuration: it simulates GitHub, with access tokens that live for four seconds.
 
 use std::{collections::HashSet, error::Error, time::Duration};
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let supervisor = TokenSupervisor::builder()
         .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
-        .keyring(Keyring::generate()) // for this run alone; else Keyring::from_file
+        .keyring(Keyring::generate()) // for this run only; otherwise use Keyring::from_file
         .idp("github", simulated.idp())
         .start()
         .await?;
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let github = GitHub {
         tokens: registry.recipient(),
         refused: registry.recipient(),
-        // The simulated one is on this machine: no proxy, and no certificates, which it may not have.
+        // The simulated GitHub is on this machine: the client needs no proxy and no certificates, which may be missing.
         http: reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?,
         url: simulated.api_url(),
     };
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 struct Mirror {
     github: GitHub,
     users: Vec<TokenKey>,
-    /// Until they have consented again.
+    /// Users who have not consented again yet.
     left_alone: HashSet<TokenKey>,
 }
 
@@ -80,7 +80,7 @@ impl Actor for Mirror {
 struct Pull(TokenKey);
 
 impl Handler<Pull> for Mirror {
-    /// The mailbox stays open: one user's slow answer keeps nobody else waiting.
+    /// The mailbox stays open: a slow response for one user does not delay the others.
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Pull(key): Pull, _: &mut Self::Context) -> Self::Result {
@@ -88,7 +88,7 @@ impl Handler<Pull> for Mirror {
         Box::pin(async move {
             match github.repositories(&key).await {
                 Ok((names, generation)) => println!("{}: {} (token {generation})", key.user(), names.join(", ")),
-                Err(error) => println!("{}: not now: {error}", key.user()),
+                Err(error) => println!("{}: copy failed: {error}", key.user()),
             }
         })
     }
@@ -126,13 +126,13 @@ struct Repository {
 }
 
 impl GitHub {
-    /// The names of the user's repositories, and which token it was.
+    /// Returns the names of the user's repositories, and the generation of the token.
     async fn repositories(&self, key: &TokenKey) -> Result<(Vec<String>, Generation), Box<dyn Error>> {
         let token = self.tokens.send(Acquire::new(key).min_ttl(Duration::from_millis(500))).await??;
         let bearer = token.access_token().expose_secret();
         let answer = self.http.get(format!("{}/user/repos", self.url)).bearer_auth(bearer).send().await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
-            // However many say so, it is refreshed once; the next round has the new one.
+            // Any number of reports cause one refresh; the next round gets the new token.
             self.refused.send(RejectToken::new(key, token.generation())).await??;
         }
         let repositories: Vec<Repository> = answer.error_for_status()?.json().await?;
@@ -141,8 +141,8 @@ impl GitHub {
     }
 }
 
-/// What a user does meanwhile: ends the application's access, and connects it again a few seconds after the application
-/// has noticed. Then nothing more, for ever.
+/// Plays a user who ends the application's access, and connects it again a few seconds after the application has
+/// noticed. Then the future never resolves.
 async fn bob_thinks_again(
     simulated: &SimulatedIdp,
     supervisor: &TokenSupervisor,
@@ -163,7 +163,7 @@ async fn bob_thinks_again(
 
 async fn pass_seconds(count: u32) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    // However slow the machine is, the mirror has its rounds meanwhile.
+    // With this behavior, the mirror gets its rounds meanwhile, even on a slow machine.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for _ in 0..=count {
         seconds.tick().await;

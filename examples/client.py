@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Calls an API with a user's token, which a token-supervisor hands out. The standard library suffices.
+"""Calls an API with a user's token from a token-supervisor server. The standard library suffices.
 
     export TOKEN_SUPERVISOR_SERVER=http://127.0.0.1:8080 TOKEN_SUPERVISOR_API_KEY=tsk_...
     python3 client.py github alice https://api.github.com/user/repos
 
-`UserToken` and `call` are there to be copied. Without a server: `token-supervisor demo` runs one, and names the file
-with its key.
+Copy `UserToken` and `call` into your program. If you have no server, `token-supervisor demo` runs one and prints the
+name of the file with its API key.
 """
 
 import json
@@ -18,11 +18,11 @@ from urllib.request import Request, urlopen
 
 
 class NoToken(Exception):
-    """There is none. `code` says what to do: `reconnect_required` and `not_connected`: send the user through consent;
-    `unavailable` and `busy`: come again in `retry_after` seconds; `timeout`: come again."""
+    """There is no token. `code` says what to do: `reconnect_required` and `not_connected`: send the user through
+    consent; `unavailable` and `busy`: retry after `retry_after` seconds; `timeout`: retry."""
 
     def __init__(self, problem, retry_after):
-        super().__init__(problem.get("detail", "the server did not say why"))
+        super().__init__(problem.get("detail", "the server gave no reason"))
         self.code = problem.get("code", "unavailable" if retry_after is not None else "internal")
         self.reason = problem.get("reason")
         self.retry_after = retry_after
@@ -34,11 +34,11 @@ class UserToken:
     def __init__(self, server, api_key, idp, user, account=""):
         self._grant = f"{server.rstrip('/')}/v1/grants/{quote(idp, safe='')}/{quote(user, safe='')}"
         self._api_key, self._account = api_key, account
-        self._known = None  # the server's last answer
+        self._known = None  # the server's last response
 
     def get(self, timeout=10):
-        """A valid token; waits up to `timeout` seconds for one. Ask each time: while the last one is good, the answer
-        is a mere 304."""
+        """Returns a valid token; waits up to `timeout` seconds for one. Call it before each request: while the last
+        token is valid, the response is a mere 304."""
         deadline = time.monotonic() + timeout
         while True:
             left = max(0, deadline - time.monotonic())
@@ -51,14 +51,15 @@ class UserToken:
                 time.sleep(error.retry_after)
 
     def rejected(self):
-        """The API refused the token: the next `get` waits for another one. Any number of reports make one refresh."""
+        """Reports a token that the API refused: the next `get` waits for another one. Any number of reports cause one
+        refresh."""
         if self._known:
             self._ask("/rejected", body={"generation": self._known["generation"]})
 
     def _ask(self, path, body=None, **query):
         query = {"account": self._account, **query}
         request = Request(f"{self._grant}{path}?{urlencode(query)}", data=body and json.dumps(body).encode())
-        # Unredirected: neither header follows to another server.
+        # Unredirected headers are not sent to the target of a redirect.
         request.add_unredirected_header("Authorization", f"Bearer {self._api_key}")
         if body is None and self._known:
             request.add_unredirected_header("If-None-Match", f'"g{self._known["generation"]}"')
@@ -72,7 +73,7 @@ class UserToken:
 
 
 def _problem(error):
-    """The problem document (RFC 9457) of a refusal; a proxy in between may have sent something else."""
+    """Returns the problem document (RFC 9457) and `Retry-After`; a proxy in between may have sent something else."""
     retry_after = error.headers.get("Retry-After", "")
     try:
         problem = json.load(error)
@@ -82,7 +83,7 @@ def _problem(error):
 
 
 def call(token, url):
-    """GET with the token. A refused one is reported, and the request sent once more with the next one."""
+    """Sends a GET with the token. Reports a refused token and sends the request once more with the next one."""
     for again in (True, False):
         request = Request(url)
         request.add_unredirected_header("Authorization", f"Bearer {token.get()}")
@@ -103,9 +104,9 @@ def main(idp, user, url):
         print(f"{error.code}: {error}", file=sys.stderr)
         if error.code in ("reconnect_required", "not_connected"):
             print(f"next: send {user} through consent", file=sys.stderr)
-        # As the program token-supervisor ends, so that scripts can tell.
+        # The exit codes are those of token-supervisor, so that scripts can tell the errors apart.
         return {"reconnect_required": 3, "unavailable": 4, "busy": 4, "timeout": 4, "not_connected": 5}.get(error.code, 1)
-    except OSError as error:  # the server's or the API's, if either cannot be asked, or the API refused
+    except OSError as error:  # the server or the API cannot be reached, or the API refused
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

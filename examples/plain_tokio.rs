@@ -5,8 +5,8 @@
 //! curl URL/alice/repositories
 //! ```
 //!
-//! Nothing has to be configured: GitHub is a simulated one, whose access tokens live for four seconds, and alice has
-//! connected it. Bob has not: what he is told says what to do.
+//! The example needs no configuration: it simulates GitHub, with access tokens that live for four seconds. Alice has
+//! connected it. Bob has not, so the response to him says what to do.
 
 use std::{error::Error, time::Duration};
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let supervisor = TokenSupervisor::builder()
         .store(format!("sqlite://{}", folder.path().join("tokens.db").display()))
-        .keyring(Keyring::generate()) // for this run alone; else Keyring::from_file
+        .keyring(Keyring::generate()) // for this run only; otherwise use Keyring::from_file
         .idp("github", simulated.idp())
         .start()
         .await?;
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     supervisor.connect(&alice, simulated.consent("alice")).await?;
     tokio::spawn(tell(supervisor.clone(), alice));
 
-    // The simulated one is on this machine: no proxy, and no certificates, which it may not have.
+    // The simulated GitHub is on this machine: the client needs no proxy, and no certificates, which may be missing.
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
     let github = GitHub { supervisor: supervisor.clone(), http, url: simulated.api_url() };
     let app = Router::new().route("/{user}/repositories", get(repositories)).with_state(github);
@@ -53,11 +53,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn stop() {
     if let Err(error) = tokio::signal::ctrl_c().await {
-        eprintln!("Ctrl-C cannot be heard, so it stops now: {error}");
+        eprintln!("cannot wait for Ctrl-C, so the server stops now: {error}");
     }
 }
 
-/// Says when there is another token. A watch is for who reads the token of one key often: each read is an atomic load.
+/// Prints each new token's generation. A watch is for callers that read one key often: each read is an atomic load.
 async fn tell(supervisor: TokenSupervisor, key: TokenKey) -> Result<(), token_supervisor::Error> {
     let mut watch = supervisor.watch(&key).await?;
     loop {
@@ -81,7 +81,7 @@ struct Repository {
     description: Option<String>,
 }
 
-/// This is no authentication: the path says who asks. A real application looks into its sessions.
+/// Takes the user from the path, without authentication. A real application checks its sessions.
 async fn repositories(
     State(github): State<GitHub>,
     Path(user): Path<String>,
@@ -90,7 +90,7 @@ async fn repositories(
 }
 
 impl GitHub {
-    /// A token that is refused all the same, because it was just replaced, is reported, and the request sent again.
+    /// If GitHub refuses the token, e.g. because it was just replaced, the client reports it and repeats the request.
     async fn repositories(&self, key: &TokenKey) -> Result<Vec<Repository>, CallError> {
         let client = TokenClient::new(&self.supervisor, key, &self.http).host(&self.url)?;
         let request = self.http.get(format!("{}/user/repos", self.url)).build()?;
@@ -98,7 +98,7 @@ impl GitHub {
     }
 }
 
-/// An error, as it is told to programs.
+/// An error, with a response for programs.
 struct Refused(CallError);
 
 impl From<CallError> for Refused {

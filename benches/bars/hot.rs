@@ -18,7 +18,7 @@ use crate::{
     harness::{each, row, shuffled, turns},
 };
 
-/// The hasher of the yardstick's map. As in the supervisor's map, keys bring their hash.
+/// The hasher of the yardstick's map. Keys have a precomputed hash, as in the supervisor's map.
 #[derive(Default)]
 struct KeyHasher(u64);
 

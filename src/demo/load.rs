@@ -1,4 +1,4 @@
-//! The load: readers that never stop asking, and panics that never stop coming.
+//! The load: readers that keep requesting tokens, and injected panics.
 
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ use super::{
     world::{Pair, World},
 };
 
-/// Readers and panics at work.
+/// The running readers and panics.
 pub(super) struct Load {
     world: Arc<World>,
     meter: Arc<DemoMeter>,
@@ -32,23 +32,23 @@ pub(super) struct Load {
     panics: JoinSet<()>,
 }
 
-/// Enough to be many, and far too few to keep the cores from the supervisor, however slow this machine or build is.
+/// Number of readers: too few to keep the CPU from the supervisor, even on a slow machine or in a debug build.
 const READERS: u64 = 16;
 const BURST: u64 = 256;
 const BETWEEN_BURSTS: Duration = Duration::from_millis(8);
-/// So many times as long as a burst took, a reader pauses at least.
+/// A reader pauses at least this many times as long as its burst took.
 const PAUSES_PER_BURST: u32 = 32;
 
-/// One read in so many is timed, and its token is shown to the identity provider.
+/// One read in `SAMPLE` is timed, and its token is checked with the provider.
 const SAMPLE: usize = 64;
 
-/// Callers that wait for one pair at a time; the readers go on with other pairs.
+/// Maximum number of callers that wait for one pair; the readers go on with other pairs.
 const WAITING: u32 = 8;
 
 const ACTOR_PANICS_EVERY: Duration = Duration::from_millis(300);
 const REGISTRY_PANICS_EVERY: Duration = Duration::from_secs(3);
 
-/// A key whose actor panics five times in a minute is left alone for a minute, as it should be.
+/// After five panics in a minute, the registry does not restart an actor for a minute; this pace stays below that.
 const SAME_ACTOR_PANICS_EVERY: Duration = Duration::from_secs(16);
 
 impl Load {
@@ -64,7 +64,7 @@ impl Load {
         Self { world: world.clone(), meter: meter.clone(), stopped, readers, panics }
     }
 
-    /// No more panics and reads. Whoever still waits gets an answer first; one that comes late counts as error.
+    /// Stops panics and reads, then waits for the waiting callers. A caller that still waits at the limit is an error.
     pub(super) async fn stop(mut self) {
         self.panics.shutdown().await;
         self.stopped.store(true, Relaxed);
@@ -75,7 +75,7 @@ impl Load {
             pause(Duration::from_millis(20)).await;
         }
         for (pair, _) in self.world.pairs.iter().enumerate().filter(|(_, pair)| waits(pair)) {
-            self.meter.add_error(pair, "no answer".to_owned());
+            self.meter.add_error(pair, "no response".to_owned());
         }
     }
 }
@@ -101,8 +101,8 @@ async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
                 started = Moment::now();
             }
             reads += 1;
-            // A caller that does not get its token at once gives up, and a patient one asks in its place: both
-            // sorts exist, and neither must disturb the refresh.
+            // A caller that does not get its token at once gives up, and another one asks in its place and waits:
+            // neither may disturb the refresh.
             match reader.world.supervisor.token(&reader.world.pairs[pair].key).now_or_never() {
                 Some(answer) => {
                     if sampled {
@@ -119,7 +119,7 @@ async fn read(reader: Reader, mut random: Random, stopped: Arc<AtomicBool>) {
 }
 
 impl Reader {
-    /// One read by a caller who waits for its answer, up to the default deadline.
+    /// Reads a token as a caller that waits up to the default deadline.
     pub(super) async fn wait(self, pair: usize, sampled: bool) {
         let started = Moment::now();
         let waiting = WaitingCaller::new(self.world, pair);
@@ -131,7 +131,7 @@ impl Reader {
         Self { world: waiting.world.clone(), meter: self.meter }.judge(pair, started, answer, true);
     }
 
-    /// Anything but a token that was valid when the caller asked is an error.
+    /// Counts an error unless the caller got a token that was valid when the caller asked.
     fn judge(&self, pair: usize, asked: Moment, answer: Result<Token, Error>, thoroughly: bool) {
         let wrong = match answer {
             Err(error) => described(&error),
@@ -148,7 +148,7 @@ impl Reader {
     }
 }
 
-/// Without the times in it, so that equal errors are counted together.
+/// Describes an error without its times, so that equal errors are counted together.
 fn described(error: &Error) -> String {
     match error {
         Error::Unavailable { cause, .. } => format!("{} ({cause})", error.code()),
@@ -177,7 +177,7 @@ impl Drop for WaitingCaller {
     }
 }
 
-/// One after the other, in a random order.
+/// Makes the actors panic one after the other, in a random order.
 async fn panic_actors(world: Arc<World>, mut random: Random) {
     let mut victims: Vec<usize> = (0..world.pairs.len()).collect();
     for last in (1..victims.len()).rev() {
@@ -201,7 +201,7 @@ async fn panic_registry(world: Arc<World>) {
 static ACTOR_PANICS: AtomicU64 = AtomicU64::new(0);
 static REGISTRY_PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts our own panics instead of printing them; all others are printed as ever.
+/// Counts injected panics instead of printing them; all others are printed as usual.
 pub(super) fn count_injected_panics() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| match injected(info.payload()) {
@@ -216,12 +216,12 @@ fn injected(payload: &(dyn Any + Send)) -> Option<&str> {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))?.strip_prefix("injected: ")
 }
 
-/// Actors, and the registry, that panicked so far.
+/// Returns how often actors and the registry were made to panic.
 pub(super) fn injected_panics() -> (u64, u64) {
     (ACTOR_PANICS.load(Relaxed), REGISTRY_PANICS.load(Relaxed))
 }
 
-/// Dice (Vigna's splitmix64).
+/// A small random number generator (Vigna's splitmix64).
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! What is counted while the load runs.
+//! Counters of the load.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ pub(super) struct DemoMeter {
     reads: AtomicU64,
     /// Sampled times in buckets, eight for each power of two of nanoseconds.
     times: [AtomicU64; 64 * 8],
-    /// How often a pair's callers saw what they should not.
+    /// How often a pair's callers saw an error.
     errors: Mutex<BTreeMap<(usize, String), u64>>,
 }
 
@@ -36,7 +36,7 @@ impl DemoMeter {
         self.times[bucket(nanos)].fetch_add(1, Relaxed);
     }
 
-    /// In microseconds: 99 of 100 sampled reads took less.
+    /// Returns the 99th percentile of the sampled reads, in microseconds.
     pub(super) fn p99(&self) -> f64 {
         let counts: Vec<u64> = self.times.iter().map(|count| count.load(Relaxed)).collect();
         let wanted = (counts.iter().sum::<u64>() * 99).div_ceil(100).max(1);

@@ -2,8 +2,8 @@
 //! was lost.
 //!
 //! Read [`world`] (the providers, the grants and the faults), [`load`] (readers and panics), [`verdict`] (what the
-//! providers' ledgers say about the tokens that are stored in the end) and [`show`] (progress and result). [`served`] is the
-//! HTTP API over the same grants; [`naive`] is a client as it is often written by hand, for comparison.
+//! providers' ledgers say about the tokens that are stored in the end) and [`show`] (progress and result). [`served`]
+//! is the HTTP API over the same grants; [`naive`] is a typical hand-written client, for comparison.
 //!
 //! Invariant: the simulators' ledgers judge, never the supervisor's own view.
 
@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{CliFailure, Exit, cli::signals::Signals};
 
-/// How long requests in flight may take to end once there are no more faults.
+/// How long requests in flight may take to finish once faults have stopped.
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: DemoArgs, json: bool, verbose: bool) -> Result<Exit, CliFailure> {
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: DemoArgs, json: bool, verbose: bool) -> Result<Exi
     let twice = async {
         signals.next().await;
         tell.send_replace(true);
-        // Some wrappers send the signal twice: within a second that counts once.
+        // Some wrappers send the signal twice: two signals within a second count as one.
         time::pause(Duration::from_secs(1)).await;
         signals.next().await
     };
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: DemoArgs, json: bool, verbose: bool) -> Result<Exi
         signal = twice => Err(CliFailure::new(
             Exit::Interrupted(signal),
             "interrupted before the summary was ready",
-            "press Ctrl-C once and give it a few seconds",
+            "press Ctrl-C once and wait a few seconds",
         )),
     }
 }
@@ -80,7 +80,7 @@ async fn show_all(
     let (load, started) = (Load::start(&world, &meter, seed), Moment::now());
     show.until_over(&world, &meter, naive.as_ref(), started, interrupted).await;
     let (elapsed, reads) = (started.elapsed(), meter.reads());
-    show.say("no more faults: waiting for what is under way");
+    show.say("stopping: waiting for requests in flight");
     tokio::join!(load.stop(), async {
         if let Some(naive) = &mut naive {
             naive.stop().await;

@@ -1,9 +1,9 @@
-//! What people write by hand: tokens in a table, a refresh when one has expired, retries when something fails.
+//! A typical hand-written client: tokens in a table, a refresh when a token has expired, retries after failures.
 //!
-//! It is no straw man. It keeps the new refresh token of every answer, counts a token's life from before the
-//! request, has our time-outs, and lets nobody who is signed out knock again. Its load is a small part of ours,
-//! and it never panics or dies. What it lacks: its workers do not know of each other's refreshes, a request
-//! without answer is taken for one that did nothing, and every `invalid_grant` for the end of the user's consent.
+//! The comparison is fair. The client keeps the new refresh token of every response, counts a token's lifetime
+//! from before the request, has our timeouts, and sends no request for signed-out users. Its load is a small part
+//! of ours, and it never panics or is killed. But its workers do not coordinate their refreshes, it assumes that a
+//! request without response had no effect, and it takes every `invalid_grant` for the end of the user's consent.
 
 use std::{
     collections::HashMap,
@@ -41,7 +41,7 @@ struct App {
     http: reqwest::Client,
     idps: Vec<(&'static str, SimulatedIdp)>,
     pairs: Vec<Pair>,
-    /// By the pair's number. No row: the user sees the sign-in page.
+    /// Sessions by the pair's number. A user without a session sees the sign-in page.
     sessions: Mutex<HashMap<usize, Session>>,
     meter: DemoMeter,
 }
@@ -54,26 +54,26 @@ struct Session {
     expires_in: Duration,
 }
 
-/// Why a refresh gave nothing.
+/// Why a refresh failed.
 enum Failed {
     /// `invalid_grant`.
     SignedOut,
-    /// Anything else: a retry may help.
+    /// Any other failure: a retry may help.
     Somehow,
 }
 
-/// Requests that the application's processes and threads handle at the same time.
+/// Concurrent requests, over all processes and threads of the application.
 const WORKERS: usize = 8;
 const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 const BETWEEN_VISITS: Duration = Duration::from_millis(2);
-/// One visit in so many opens a page that loads its parts at once; the others are a single request.
+/// One visit in `PAGE` opens a page that loads its parts at once; the others are a single request.
 const PAGE: usize = 4;
 const PARTS: usize = 3;
 
 impl App {
-    /// What the handling of every request begins with; `None` leads to the sign-in page.
+    /// Every request begins with this; `None` leads to the sign-in page.
     async fn token(&self, user: usize) -> Result<Option<AccessToken>, &'static str> {
         let Some(session) = self.sessions().get(&user).cloned() else { return Ok(None) };
         if session.since.elapsed() < session.expires_in {
@@ -131,7 +131,7 @@ impl From<reqwest::Error> for Failed {
     }
 }
 
-/// JSON, or a form as GitHub writes it.
+/// Parses JSON, or a form as GitHub sends it.
 fn fields(body: &str) -> HashMap<String, String> {
     let Ok(json) = serde_json::from_str::<Map<String, Value>>(body) else {
         return url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
@@ -141,8 +141,8 @@ fn fields(body: &str) -> HashMap<String, String> {
 }
 
 impl Naive {
-    /// Opens it to visitors: as many users as there are pairs, at identity providers like ours, whose faults are
-    /// drawn like ours.
+    /// Starts the application and its visitors: as many users as there are pairs, at providers of the same
+    /// profiles, with faults of the same seed.
     pub(super) fn start(pairs: usize, life: Duration, seed: u64) -> io::Result<Self> {
         let idps = start_idps(life, seed)?;
         let app = Arc::new(App::new(pairs_at(&idps, pairs), idps)?);
@@ -151,10 +151,10 @@ impl Naive {
         Ok(Self { app, visits, stopped })
     }
 
-    /// Lets nobody in any more. Whoever is there gets an answer first.
+    /// Stops new visits and completes open requests.
     pub(super) async fn stop(&mut self) {
         self.stopped.store(true, Relaxed);
-        // It fails if the application panicked, which was printed.
+        // This fails if the application panicked; the panic was printed.
         (&mut self.visits).await.ok();
     }
 
@@ -170,20 +170,20 @@ impl Naive {
         &self.app.meter
     }
 
-    /// What it stored for each pair.
+    /// Returns the stored refresh token of each pair.
     pub(super) fn stored(&self) -> Vec<Option<RefreshToken>> {
         let sessions = self.app.sessions();
         (0..self.app.pairs.len()).map(|user| sessions.get(&user).map(|session| session.refresh.clone())).collect()
     }
 
-    /// How many users it has told to sign in again.
+    /// Returns how many users must sign in again.
     pub(super) fn signed_out(&self) -> usize {
         self.app.pairs.len() - self.app.sessions().len()
     }
 }
 
 impl App {
-    /// Every user has signed in once. The refresh token was stored; the first request fetches an access token.
+    /// Signs in every user and stores the refresh token; the first request fetches an access token.
     fn new(pairs: Vec<Pair>, idps: Vec<(&'static str, SimulatedIdp)>) -> io::Result<Self> {
         let sessions = pairs.iter().enumerate().filter_map(|(user, Pair { key, sim, .. })| {
             sim.consent(key.user());
@@ -191,14 +191,14 @@ impl App {
             Some((user, Session { access: "".into(), refresh, since, expires_in: Duration::ZERO }))
         });
         let sessions = Mutex::new(sessions.collect());
-        // The providers are on this machine: no proxy, and no certificates, which it may not have.
+        // The providers are on this machine: the client needs no proxy, and no certificates, which may be missing.
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
         let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(ATTEMPT_TIMEOUT).build().map_err(io::Error::other)?;
         Ok(Self { http, idps, pairs, sessions, meter: DemoMeter::new() })
     }
 
-    /// A caller, judged like ours: a token is right if it was alive when the caller asked. That users who are signed
-    /// out see the sign-in page again and again is not held against it.
+    /// Runs one caller, judged like ours: a token is correct if it was valid when the caller asked. Each later
+    /// sign-in page of a signed-out user counts as success.
     async fn call(self: Arc<Self>, user: usize) {
         let asked = Moment::now();
         match self.token(user).await {
@@ -211,7 +211,7 @@ impl App {
     }
 }
 
-/// One visit after the other, each by any of the users.
+/// Starts one visit after the other, each by a random user.
 async fn visit(app: Arc<App>, mut random: Random, stopped: Arc<AtomicBool>) {
     let workers = Arc::new(Semaphore::new(WORKERS));
     let (mut visits, mut calls) = (interval(BETWEEN_VISITS), JoinSet::new());

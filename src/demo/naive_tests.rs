@@ -2,13 +2,13 @@ use token_supervisor::testing::{Fault, Kind, Profile, Standing};
 
 use super::*;
 
-/// One user, whose access tokens are over as they come: every request refreshes.
+/// Returns an app with one user whose access tokens expire at once: every request refreshes.
 fn app(profile: Profile) -> App {
     let idps = vec![("idp", SimulatedIdp::start(profile.access_lifetime(Duration::ZERO)).unwrap())];
     App::new(pairs_at(&idps, 1), idps).unwrap()
 }
 
-/// What the provider says of the refresh token in the table.
+/// Returns the standing of the stored refresh token at the provider.
 fn standing(app: &App) -> Option<Standing> {
     app.sessions().get(&0).map(|session| app.idps[0].1.standing(&session.refresh))
 }

@@ -1,4 +1,4 @@
-//! The HTTP API over the demo's grants, so that one can ask for their tokens while all this goes on.
+//! The HTTP API over the demo's grants, so that programs can request their tokens while the demo runs.
 
 use std::{
     io::{self, Write as _},
@@ -18,23 +18,23 @@ use crate::{
     cli::{apikey::NewApiKey, quoted},
 };
 
-/// The running server, and the file with the key that it takes.
+/// The running server, and the file with its API key.
 pub(super) struct Served {
     server: Server,
     address: SocketAddr,
     key_file: PathBuf,
-    /// A grant to ask for.
+    /// The grant of the printed request.
     grant: TokenKey,
 }
 
-/// Takes the port, before anything else is started. 0: one that is free.
+/// Opens the port before anything else is started; 0 means any free port.
 pub(super) fn listen(port: u16) -> Result<TcpListener, CliFailure> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => format!("port {port} of 127.0.0.1 is in use by another program"),
-            _ => format!("port {port} of 127.0.0.1 cannot be had: {error}"),
+            _ => format!("port {port} of 127.0.0.1 cannot be opened: {error}"),
         };
-        CliFailure::new(Exit::Failed, text, "name another one, or leave out --port for one that is free")
+        CliFailure::new(Exit::Failed, text, "choose another port, or omit --port for any free port")
     })
 }
 
@@ -53,7 +53,7 @@ impl Served {
         format!("http://{}", self.address)
     }
 
-    /// What people need to try it, ready to be pasted. The key itself stays in its file: this may end up in a log.
+    /// Returns a request to try, ready to paste. It names the key's file, not the key: the output may end up in a log.
     pub(super) fn lines(&self) -> String {
         let (url, key_file) = (self.url(), self.key_file.display().to_string());
         let (idp, user) = (self.grant.idp(), self.grant.user());
@@ -66,13 +66,13 @@ impl Served {
         )
     }
 
-    /// Answers what was asked, and no more.
+    /// Completes open requests and accepts no others.
     pub(super) async fn stop(self) -> Result<(), CliFailure> {
         Ok(self.server.stop().await?)
     }
 }
 
-/// Readable by its owner alone, as `tempfile` makes them.
+/// Writes the key to a file that only its owner can read, as `tempfile` creates it.
 fn write(key: &NewApiKey, folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("api.key");
     let mut file = NamedTempFile::new_in(folder)?;

@@ -1,4 +1,4 @@
-//! What is seen of it: progress on stderr, the summary on stdout.
+//! The demo's output: progress on stderr, the summary on stdout.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -32,7 +32,7 @@ pub(super) struct Show {
 
 enum LiveProgress {
     Bar(ProgressBar),
-    /// A line now and then, for logs.
+    /// A line every few seconds, for logs.
     Lines,
     None,
 }
@@ -41,7 +41,7 @@ const REDRAWN_EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 impl Show {
-    /// Says what it is about.
+    /// Prints the first line: the providers and the lifetime of tokens.
     pub(super) fn new(args: &DemoArgs, json: bool, verbose: bool, world: &World, seed: u64) -> Self {
         let progress = match (json, io::stderr().is_terminal()) {
             (true, _) => LiveProgress::None,
@@ -56,7 +56,7 @@ impl Show {
         show
     }
 
-    /// A line for people who watch.
+    /// Prints a line of progress, unless the output is JSON.
     pub(super) fn say(&self, line: &str) {
         match &self.progress {
             LiveProgress::Bar(bar) => bar.println(line),
@@ -65,7 +65,7 @@ impl Show {
         }
     }
 
-    /// Shows how it goes until the time is over or somebody has seen enough.
+    /// Shows progress until the time is over or the user interrupts.
     pub(super) async fn until_over(
         &self,
         world: &World,
@@ -127,10 +127,10 @@ impl Show {
         }
     }
 
-    /// Prints the summary. Nobody has to read it: a closed pipe is no failure.
+    /// Prints the summary. A closed pipe is no failure.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The summary cannot be written.
     pub(super) fn summary(&self, summary: &Summary) -> Result<(), CliFailure> {
         let text = if self.json {
             format!("{}\n", serde_json::to_string(summary).expect("plain structs have a JSON form"))
@@ -166,7 +166,7 @@ impl Show {
         ];
         lines.extend(summary.findings.iter().take(SHOWN).map(|finding| format!("        {finding}")));
         if summary.findings.len() > SHOWN {
-            lines.push(format!("        and {} more (all of them: --json)", summary.findings.len() - SHOWN));
+            lines.push(format!("        and {} more (--json lists all)", summary.findings.len() - SHOWN));
         }
         if let Some(Compared { duplicate_spends, logged_out, of, caller_errors, refreshes }) = summary.naive {
             let line = without_supervision(duplicate_spends, logged_out, of, caller_errors);
@@ -174,31 +174,31 @@ impl Show {
         }
         lines.push(if summary.passed() {
             format!(
-                "{}    next: watch it for longer, or break more: token-supervisor demo --help",
+                "{}    next: run the demo longer or with more grants: token-supervisor demo --help",
                 coloured("PASS", 32)
             )
         } else {
             let again = format!("token-supervisor demo -v --pairs {} --seed {}", summary.pairs, self.seed);
-            format!("{}    next: see why with {again}, and report what it says", coloured("FAIL", 31))
+            format!("{}    next: run {again}, and report its output", coloured("FAIL", 31))
         });
         lines.join("\n") + "\n"
     }
 }
 
-/// Findings that people are shown.
+/// Maximum number of findings in a summary in words.
 const SHOWN: usize = 20;
 
 fn bar(seconds: Option<u32>) -> ProgressBar {
     let (bar, template) = match seconds {
         Some(seconds) => (ProgressBar::new(u64::from(seconds)), "[{bar:14}] {pos}/{len} s  {msg}{prefix}"),
-        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C ends it){prefix}"),
+        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C stops it){prefix}"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style.progress_chars("##-"))
 }
 
-/// So far, in two lines. What was lost without anybody noticing is found in the end.
+/// Returns the figures of both clients so far, in two lines. Losses that no caller noticed are found at the end.
 fn compared(world: &World, meter: &DemoMeter, naive: &Naive) -> String {
     let (ours, theirs) = (duplicate_spends(&world.idps), duplicate_spends(naive.idps()));
     let (out, of) = (naive.signed_out() as u64, naive.pairs().len() as u64);

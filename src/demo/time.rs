@@ -1,18 +1,18 @@
-//! Time for measuring and pausing: the demo is the machine's, not the supervisor's.
+//! Time for measuring and pausing, by the system clock instead of the supervisor's.
 
 use std::{
     sync::OnceLock,
     time::{Duration, Instant, SystemTime},
 };
 
-/// A moment that can be measured from and compared with an identity provider's clock.
+/// A moment to measure from, and to compare with a provider's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment(Instant);
 
 static START: OnceLock<(Instant, SystemTime)> = OnceLock::new();
 
 impl Moment {
-    #[expect(clippy::disallowed_methods, reason = "the supervisor's clock is not to be trusted by who checks it")]
+    #[expect(clippy::disallowed_methods, reason = "the demo checks the supervisor, so it does not trust its clock")]
     pub(super) fn now() -> Self {
         let now = Instant::now();
         START.get_or_init(|| (now, SystemTime::now()));
@@ -23,13 +23,13 @@ impl Moment {
         self.0.elapsed()
     }
 
-    /// By a wall clock that nobody steps, like those of the simulated identity providers.
+    /// Returns the moment by a wall clock without steps, like those of the simulated providers.
     pub(super) fn wall(self) -> SystemTime {
         START.get().map_or(SystemTime::UNIX_EPOCH, |(start, wall)| *wall + self.0.saturating_duration_since(*start))
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the demo waits by the machine's time")]
+#[expect(clippy::disallowed_methods, reason = "the demo waits by the system clock")]
 pub(super) async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
 }

@@ -1,4 +1,4 @@
-//! The end: what the identity providers say about what was kept.
+//! The verdict: what the providers' ledgers say about the stored tokens.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use super::{
     world::{Pair, World},
 };
 
-/// What programs get, and people in other words.
+/// The result, printed as JSON or in words.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pub(super) pairs: u32,
     pub(super) seconds: f64,
     pub(super) seed: u64,
-    /// Where the HTTP API was.
+    /// The URL of the HTTP API.
     pub(super) server: String,
     pub(super) refreshes: u64,
     pub(super) refreshes_per_second: f64,
@@ -38,13 +38,13 @@ pub(super) struct Summary {
     pub(super) caller_errors: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) naive: Option<Compared>,
-    /// Which grants, and what was seen of them. Empty if all went well.
+    /// Each problem, with its grant. Empty if all went well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) findings: Vec<String>,
     pub(super) result: &'static str,
 }
 
-/// What became of the same grants without supervision. It decides nothing.
+/// The result of the client without supervision. It does not affect the verdict.
 #[derive(Debug, Serialize)]
 pub(super) struct Compared {
     pub(super) duplicate_spends: u64,
@@ -55,14 +55,14 @@ pub(super) struct Compared {
     pub(super) refreshes: u64,
 }
 
-/// What is wrong, counted and in words; empty and zero if nothing is.
+/// The problems, counted and in words; empty and zero if there are none.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     lost_rotations: u64,
     texts: Vec<String>,
 }
 
-/// Waits until no grant is in doubt any more, and asks for every token once more.
+/// Waits until no grant is in doubt or being refreshed, then reads every token once more.
 pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, within: Duration) {
     let started = Moment::now();
     let mut restless: Vec<usize> = (0..world.pairs.len()).collect();
@@ -81,7 +81,7 @@ pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, withi
     }
 }
 
-/// Stops the supervisor and holds what it stored against the identity providers' ledgers.
+/// Stops the supervisor and compares the stored tokens with the providers' ledgers.
 pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     let mut findings = Findings::default();
     for ((pair, seen), times) in meter.errors() {
@@ -99,7 +99,7 @@ pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     }
     let stopped = world.supervisor.shutdown(Duration::from_secs(15)).await;
     if stopped.abandoned > 0 {
-        findings.texts.push(format!("{} refreshes did not end", stopped.abandoned));
+        findings.texts.push(format!("{} refreshes did not finish", stopped.abandoned));
         return findings;
     }
     let keys: Vec<_> = world.pairs.iter().map(|pair| pair.key.clone()).collect();
@@ -117,7 +117,7 @@ pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     findings
 }
 
-/// The pairs whose stored refresh token is worth nothing, and what it is.
+/// Returns the pairs whose stored refresh token is unusable, with its standing.
 fn lost(pairs: &[Pair], stored: &[Option<RefreshToken>]) -> Vec<(usize, String)> {
     let standings = pairs.iter().zip(stored).map(|(pair, token)| token.as_ref().map(|token| pair.sim.standing(token)));
     let bad = standings.enumerate().filter_map(|(pair, standing)| match standing {
@@ -194,7 +194,7 @@ impl Summary {
     }
 }
 
-/// Refreshes that the identity providers processed with success.
+/// Returns how many refreshes the providers processed with success.
 fn refreshes(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
     let count = |sim: &SimulatedIdp| {
         let processed = |outcome| matches!(outcome, Outcome::Rotated | Outcome::Replayed);
@@ -203,12 +203,12 @@ fn refreshes(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
     idps.iter().map(|(_, sim)| count(sim)).sum()
 }
 
-/// Spent refresh tokens that were presented again, outside any grace.
+/// Returns how often a spent refresh token was presented again outside a grace period.
 pub(super) fn duplicate_spends(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
     idps.iter().map(|(_, sim)| sim.duplicate_spends()).sum()
 }
 
-/// How often each fault was injected, everywhere.
+/// Returns how often each fault was injected, over all providers.
 pub(super) fn faults(world: &World) -> BTreeMap<&'static str, u64> {
     let mut all = BTreeMap::new();
     for (name, times) in world.idps.iter().flat_map(|(_, sim)| sim.faults_injected()) {

@@ -1,10 +1,10 @@
-//! Figures as people read them.
+//! Formats figures for people.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::load::injected_panics;
 
-/// Faults and panics under the names that people use.
+/// Lists faults and panics under readable names.
 pub(super) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
     let (actors, registry) = injected_panics();
     let sum = |names: &[&str]| names.iter().filter_map(|name| faults.get(name)).sum();
@@ -15,7 +15,7 @@ pub(super) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
         ("slow", sum(&["delay", "slow_body"])),
         ("dropped", sum(&["drop_before"])),
         ("garbage", sum(&["garbage"])),
-        ("lost answer (grace)", sum(&["drop_after", "cut_at", "status_after", "late_processing"])),
+        ("lost response (grace)", sum(&["drop_after", "cut_at", "status_after", "late_processing"])),
         ("actor panic", actors),
         ("registry panic", registry),
     ];
@@ -24,7 +24,7 @@ pub(super) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
     if texts.is_empty() { vec!["none yet".to_owned()] } else { texts }
 }
 
-/// After a head, in as many lines as it takes.
+/// Appends the items to a head, in lines of at most [`COLUMNS`] if an item fits.
 pub(super) fn folded(head: &str, items: &[String]) -> String {
     let (mut text, mut width) = (head.to_owned(), head.len());
     for (place, item) in items.iter().enumerate() {
@@ -40,10 +40,10 @@ pub(super) fn folded(head: &str, items: &[String]) -> String {
     text
 }
 
-/// What fits on anybody's screen.
+/// The width of the output.
 const COLUMNS: usize = 100;
 
-/// `1284` as `1 284`.
+/// Formats `1284` as `1 284`.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -26,7 +26,7 @@ pub(super) struct World {
     pub(super) life: Duration,
     pub(super) store: PathBuf,
     pub(super) keyring: Keyring,
-    /// What need not last. Removed with everything in it when the world ends.
+    /// A temporary folder, removed when the world is dropped.
     pub(super) folder: TempDir,
 }
 
@@ -34,19 +34,19 @@ pub(super) struct World {
 pub(super) struct Pair {
     pub(super) key: TokenKey,
     pub(super) sim: SimulatedIdp,
-    /// Callers that wait for a token right now.
+    /// How many callers wait for a token.
     pub(super) waiting: AtomicU32,
 }
 
-/// Within it a refresh token may be used again, where anything like that is allowed: far beyond the times of
-/// [`settings`], which the supervisor checks.
+/// The grace period for reuse of a refresh token, where a profile has one. It is far longer than the times of
+/// [`settings`], as the supervisor requires.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How long any client waits here.
+/// Timeouts of all clients in the demo.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// More refreshes in a second are not attempted; with more pairs, tokens live longer instead.
+/// At most this many refreshes per second: with more pairs, tokens live longer.
 const PAIRS_PER_SECOND: u32 = 100;
 
 impl World {
@@ -80,14 +80,14 @@ impl World {
                 CliFailure::new(
                     Exit::Failed,
                     format!("a grant could not be connected: {error}"),
-                    "run it again with -v to see why",
+                    "run the demo again with -v to see why",
                 )
             })?;
         }
         Ok(())
     }
 
-    /// No more faults from here on.
+    /// Stops all faults.
     pub(super) fn calm(&self) {
         self.idps.iter().for_each(|(_, sim)| sim.chaos(Chaos::default()));
     }
@@ -95,13 +95,13 @@ impl World {
 
 impl Pair {
     pub(super) fn died_before(&self, token: &AccessToken, then: SystemTime) -> bool {
-        // Its clock and ours are read in whole milliseconds, one after the other.
+        // The provider's clock and ours are read one after the other, in whole milliseconds.
         const SLACK: Duration = Duration::from_millis(5);
         self.sim.access_died_at(token).is_some_and(|died| died + SLACK < then)
     }
 }
 
-/// One of each profile. Those of an equal seed draw the same faults.
+/// Starts one provider of each profile. Equal seeds draw equal faults.
 pub(super) fn start_idps(life: Duration, seed: u64) -> io::Result<Vec<(&'static str, SimulatedIdp)>> {
     let mut idps = Vec::new();
     for (name, profile) in profiles() {
@@ -112,7 +112,7 @@ pub(super) fn start_idps(life: Duration, seed: u64) -> io::Result<Vec<(&'static 
     Ok(idps)
 }
 
-/// So many users, dealt out evenly.
+/// Distributes `count` users evenly over the providers.
 pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> Vec<Pair> {
     let pairs = (0..count).zip(idps.iter().cycle()).map(|(number, (name, sim))| Pair {
         key: TokenKey::at(*name).user(format!("user-{number:04}")),
@@ -122,7 +122,7 @@ pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> V
     pairs.collect()
 }
 
-/// Where to store. An existing file may be somebody's real store: it is left alone.
+/// Returns where to store. An existing file is refused, because it may be a real store.
 fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
     let folder = tempfile::Builder::new().prefix("ts-demo-").tempdir()?;
     let Some(path) = &args.db else {
@@ -132,8 +132,8 @@ fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
     if path.exists() {
         return Err(CliFailure::new(
             Exit::Failed,
-            format!("{} exists, and the demo does not touch an existing store", path.display()),
-            "name a file that does not exist yet, or leave out --db for a temporary one",
+            format!("{} exists, and the demo does not use an existing store", path.display()),
+            "choose a file that does not exist, or omit --db for a temporary file",
         ));
     }
     Ok((folder, path.clone()))
@@ -141,11 +141,11 @@ fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
 
 fn unstarted(error: Error) -> CliFailure {
     let exit = if matches!(error, Error::Configuration(_)) { Exit::Usage } else { Exit::Failed };
-    let next = "name a place that can be written, as --db sqlite://PATH, or leave out --db for a temporary one";
+    let next = "choose a writable file with --db sqlite://PATH, or omit --db for a temporary file";
     CliFailure::new(exit, error.to_string(), next)
 }
 
-/// All four kinds: what a second use of a refresh token does.
+/// Profiles of all four kinds that rotate refresh tokens.
 fn profiles() -> [(&'static str, Profile); 6] {
     [
         ("github", Profile::github()),
@@ -157,7 +157,7 @@ fn profiles() -> [(&'static str, Profile); 6] {
     ]
 }
 
-/// The defaults are for tokens that live for hours; these live for seconds.
+/// Returns settings for tokens that live for seconds; the defaults are for hours.
 fn settings() -> RefreshSettings {
     RefreshSettings::default()
         .margin(Duration::from_secs(60))
@@ -169,8 +169,8 @@ fn settings() -> RefreshSettings {
         .lease(Duration::from_secs(2))
 }
 
-/// What goes wrong. Answers are lost only where a refresh token may be used again for a while: nobody can get
-/// back an answer that an identity provider without grace never delivered.
+/// Returns the mix of faults. Responses are lost only at providers with a grace period: without one, no client
+/// can recover a lost response.
 fn chaos(seed: u64, kind: Kind) -> Chaos {
     let millis = Duration::from_millis;
     let slow_down = Fault::Status(429, Some("1".to_owned()));

@@ -1,4 +1,4 @@
-//! Control of a running supervisor by tests: break its parts, turn its clock, read what it stored.
+//! Lets tests control a running supervisor: break its parts, advance its clock, read what it stored.
 
 use std::{
     path::Path,
@@ -20,32 +20,32 @@ use crate::{
 pub use crate::{store::faulty::StoreFault, supervisor::Point};
 
 impl Builder {
-    /// Takes time from this clock.
+    /// Takes the time from this clock.
     pub fn clock(mut self, clock: &ManualClock) -> Self {
         self.testing.clock = Some(clock.clone());
         self
     }
 
-    /// Calls `look` whenever an attempt reaches a point. It may block the attempt, panic, or end the process.
+    /// Calls `look` whenever an attempt reaches a point. `look` may block the attempt, panic, or end the process.
     pub fn at_points(mut self, look: impl Fn(Point) + Send + Sync + 'static) -> Self {
         self.testing.point = Some(Arc::new(look));
         self
     }
 }
 
-/// What tests can do to a running supervisor.
+/// Controls of a running supervisor, for tests.
 #[derive(Debug)]
 pub struct Control<'a>(&'a TokenSupervisor);
 
 impl TokenSupervisor {
-    /// What tests can do to it.
+    /// Returns the controls for tests.
     pub fn testing(&self) -> Control<'_> {
         Control(self)
     }
 }
 
 impl Control<'_> {
-    /// Makes the key's actor panic; one is started if there is none.
+    /// Makes the key's actor panic; starts the actor first if there is none.
     pub async fn panic_actor(&self, key: &TokenKey) {
         supervisor::testing::panic_actor(self.0, key).await;
     }
@@ -60,73 +60,73 @@ impl Control<'_> {
         supervisor::testing::crash_system(self.0);
     }
 
-    /// Makes the store fail like this from now on.
+    /// Injects this fault into the store until another one is set.
     pub fn store_fault(&self, fault: StoreFault) {
         if let Some(store) = supervisor::testing::hooks(self.0).store.get() {
             store.set(fault);
         }
     }
 
-    /// How often attempts asked to keep their leases.
+    /// Returns how often attempts asked to renew their leases.
     pub fn lease_renewals(&self) -> usize {
         supervisor::testing::hooks(self.0).store.get().map_or(0, Faulty::renewals)
     }
 
-    /// Makes the journal refuse entries, or take them again.
+    /// Makes the journal refuse entries, or accept them again.
     pub fn journal_fails(&self, fails: bool) {
         if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {
             journal.fail_appends(fails);
         }
     }
 
-    /// How many entries the journal has refused.
+    /// Returns how many entries the journal has refused.
     pub fn journal_failures(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
         journal.map_or(0, |journal| journal.failed_appends())
     }
 
-    /// How many journal entries wait for the store.
+    /// Returns how many journal entries wait for the store.
     pub fn journal_pending(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
         journal.map_or(0, |journal| journal.pending())
     }
 
-    /// The refresh token that the store holds for a key.
+    /// Returns the refresh token that the store holds for a key.
     ///
     /// # Errors
-    /// The store does not answer, or the token does not open.
+    /// The store does not respond, or the token cannot be opened.
     pub async fn stored_refresh_token(&self, key: &TokenKey) -> Result<Option<RefreshToken>, Error> {
         supervisor::testing::stored(self.0, key).await
     }
 
-    /// How many attempts run.
+    /// Returns how many attempts run.
     pub fn attempts(&self) -> usize {
         supervisor::testing::attempts(self.0)
     }
 
-    /// Whether something is published for the key: false while its actor sleeps.
+    /// Returns whether anything is published for the key: false while its actor sleeps.
     pub fn is_awake(&self, key: &TokenKey) -> bool {
         supervisor::testing::is_published(self.0, key)
     }
 }
 
-/// One refresh token that a process which has ended left on its disk.
+/// A refresh token that an ended process left on disk.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Kept {
-    /// The generation that it has, or will have once the store has it.
+    /// The generation that the token has, or will have once it is in the store.
     pub generation: Generation,
-    /// The token; `None` where the answer kept the one before.
+    /// The token; `None` if the response kept the previous one.
     pub refresh_token: Option<RefreshToken>,
-    /// Whether the journal has it, and not the store.
+    /// Whether the token is in the journal and not in the store.
     pub journaled: bool,
 }
 
-/// What is kept of each key: in the store, then in the journal beside it. Neither must be in use; copies of the
-/// files tell the same and leave them as they are.
+/// Returns what is kept of each key: in the store, then in the journal beside it. Neither may be in use; read copies
+/// of the files to leave the files unchanged.
 ///
 /// # Errors
-/// The store, the journal or something in them cannot be opened.
+/// The store, the journal or an entry in them cannot be opened.
 pub async fn kept(path: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Result<Vec<Vec<Kept>>, Error> {
     let clock = Clock::system(Handle::current());
     let unread = |error: store::StoreError| Error::Start(error.to_string());
@@ -152,10 +152,10 @@ pub async fn kept(path: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Result<V
     Ok(all)
 }
 
-/// The refresh token that a store holds for a key. The store must not be in use.
+/// Returns the refresh token that a store holds for each key. The store must not be in use.
 ///
 /// # Errors
-/// The store or its row cannot be opened.
+/// The store or one of its rows cannot be opened.
 pub async fn stored_refresh_token(
     path: &Path,
     keyring: &Keyring,

@@ -1,7 +1,7 @@
-//! Families of tokens and the rules of each [`Kind`]: what a presented refresh token does.
+//! Token families and the rules of each [`Kind`]: what a presented refresh token does.
 //!
-//! Pure: every call takes `now`. A family is what one consent started; its refresh tokens are numbered
-//! in the order they were made. At most one chain of them is alive: each stems from the one before.
+//! The module has no I/O: every call takes `now`. A family has the tokens of one consent; its refresh
+//! tokens are numbered in the order of issue. At most one chain of them is valid, each issued for the one before.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ use crate::model::{AccessToken, RefreshToken, WallTime};
 #[cfg(test)]
 mod tests;
 
-/// What a refresh token is worth.
+/// The state of a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
-    /// The newest of its family: it can be spent.
+    /// The token is the newest of its family and can be spent.
     Current,
-    /// Spent, but it would be answered once more.
+    /// The token is spent, but still accepted within its grace period.
     WithinGrace,
-    /// Spent.
+    /// The token is spent.
     Spent,
-    /// Never spent, but a later answer to its parent took its place.
+    /// A later response to an earlier token of the family replaced the token.
     Superseded,
-    /// Never issued here.
+    /// The token was never issued here.
     Unknown,
-    /// Its family was ended, by reuse or by an administrator.
+    /// The token's family was ended, by reuse or by an administrator.
     FamilyDead,
-    /// Its family was revoked by the client.
+    /// The client revoked the token's family.
     Revoked,
 }
 
-/// The tokens of an answer. Given again within a grace it is the same one, lifetime included.
+/// The tokens of a response. A response that is repeated within a grace period is the same, including the lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IssuedTokens {
     pub(super) access: AccessToken,
@@ -42,7 +42,7 @@ pub(super) struct IssuedTokens {
     pub(super) issued: WallTime,
 }
 
-/// A request that has arrived: its place in the log, and the token it presents if that is known.
+/// A request that has arrived: its place in the log, and the place of its token if the token is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     entry: LogIndex,
@@ -50,7 +50,7 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// How many tokens had been presented before.
+    /// Returns how many tokens were presented before.
     pub(super) fn number(self) -> usize {
         self.entry.0
     }
@@ -78,14 +78,14 @@ pub(super) struct FamilyLedger {
 struct Family {
     user: Arc<str>,
     tokens: Vec<IssuedRefresh>,
-    /// The access tokens that the next refresh ends; empty where old ones live on.
+    /// The access tokens that the next refresh ends; empty if old ones stay valid.
     ended_by_refresh: Vec<String>,
     end: Option<(WallTime, Refusal)>,
 }
 
 struct IssuedRefresh {
     token: RefreshToken,
-    /// The first use.
+    /// When the token was first used.
     spent: Option<WallTime>,
     superseded: bool,
     answer: Option<IssuedTokens>,
@@ -123,19 +123,19 @@ impl FamilyLedger {
         IssuedTokens { access: self.new_access(family, now), refresh, issued: now }
     }
 
-    /// A refresh token has arrived; it is not processed yet.
+    /// Logs a refresh token that has arrived and is not processed yet.
     pub(super) fn arrived(&mut self, token: &str, fault: Option<&Fault>, now: WallTime) -> Ticket {
         let place = self.refresh.get(token).copied();
         let duplicate = place.is_some_and(|place| self.token(place).spent.is_some());
         Ticket { entry: self.log.arrived(self.id(token), duplicate, fault, now), place }
     }
 
-    /// The whole answer to what has arrived was handed to the connection.
+    /// Logs that the whole response was handed to the connection.
     pub(super) fn answered(&mut self, ticket: Ticket, now: WallTime) {
         self.log.answered(ticket.entry, now);
     }
 
-    /// Processes a token that has arrived. With `keep` a good one is answered without being spent.
+    /// Processes a token that has arrived. With `keep`, a valid token is accepted without being spent.
     pub(super) fn process(&mut self, ticket: Ticket, keep: bool, now: WallTime) -> Result<IssuedTokens, Refusal> {
         let duplicate = ticket.place.is_some_and(|place| self.token(place).spent.is_some());
         let (outcome, answer) = match ticket.place {
@@ -166,13 +166,13 @@ impl FamilyLedger {
         match (self.kind, &token.answer) {
             (Kind::SamePair { .. }, Some(answer)) if in_grace => (Outcome::Replayed, Ok(answer.clone())),
             (Kind::LastWins { .. }, _) if in_grace => {
-                // Whatever was made later than this token stems from it.
+                // Every later token of the family descends from this one.
                 for later in self.families[place.family].tokens.iter_mut().skip(place.serial + 1) {
                     later.superseded = true;
                 }
                 (Outcome::Replayed, Ok(self.rotate(place, now)))
             }
-            // A token spent before the provider stopped rotating is no better for that.
+            // A token that was spent before the provider stopped rotating stays spent.
             (Kind::Reject | Kind::NotRotating, _) => (Outcome::Refused, Err(Refusal::Reused)),
             (Kind::Strict | Kind::SamePair { .. } | Kind::LastWins { .. }, _) => {
                 self.families[place.family].end = Some((now, Refusal::FamilyDead));
@@ -190,7 +190,7 @@ impl FamilyLedger {
         answer
     }
 
-    /// Which token this is, if it was issued here.
+    /// Returns the token's ID, if the token was issued here.
     pub(super) fn id(&self, token: &str) -> Option<TokenId> {
         let TokenPlace { family, serial } = *self.refresh.get(token)?;
         let user = Arc::clone(&self.families[family].user);
@@ -212,20 +212,20 @@ impl FamilyLedger {
         }
     }
 
-    /// The newest refresh token of the user's newest family, dead or alive.
+    /// Returns the newest refresh token of the user's newest family, valid or not.
     pub(super) fn newest(&self, user: &str) -> Option<RefreshToken> {
         let family = self.families.iter().rfind(|family| &*family.user == user)?;
         family.tokens.last().map(|newest| newest.token.clone())
     }
 
-    /// When the access token died; `None` if it is alive.
+    /// Returns when the access token became invalid; `None` if it is valid.
     pub(super) fn access_died_at(&self, token: &str, now: WallTime) -> Option<WallTime> {
         let Some(access) = self.access.get(token) else { return Some(WallTime(0)) };
         let family_end = self.families[access.family].end.map(|(at, _)| at);
         Some(family_end.map_or(access.end, |end| end.min(access.end))).filter(|end| *end <= now)
     }
 
-    /// Whose access token this is, if it is alive.
+    /// Returns the user of the access token, if the token is valid.
     pub(super) fn user_of(&self, access: &str, now: WallTime) -> Option<Arc<str>> {
         let alive = self.access_died_at(access, now).is_none();
         self.access.get(access).filter(|_| alive).map(|access| Arc::clone(&self.families[access.family].user))
@@ -238,7 +238,7 @@ impl FamilyLedger {
         }
     }
 
-    /// Revokes the family of a refresh or access token; whether there was one.
+    /// Revokes the family of a refresh or access token; returns whether there was one.
     pub(super) fn revoke(&mut self, token: &str, now: WallTime) -> bool {
         let by_refresh = self.refresh.get(token).map(|place| place.family);
         let family = by_refresh.or_else(|| self.access.get(token).map(|access| access.family));
@@ -282,7 +282,7 @@ impl FamilyLedger {
         token.into()
     }
 
-    /// Unique by the number, and not to be guessed from another by the rest.
+    /// Returns a secret: its number makes it unique, the rest cannot be guessed from another secret.
     fn new_secret(&mut self, sort: &str) -> String {
         self.issued += 1;
         let mut state = self.seed.wrapping_add(self.issued.wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -1,4 +1,4 @@
-//! The hooks by which a test reaches into a supervisor.
+//! Hooks through which a test controls a supervisor.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use crate::{
     supervisor::Point,
 };
 
-/// What a test sets before the start, and reaches afterwards.
+/// What a test sets before the start (`clock`, `point`) and controls afterwards (`store`, `journal`).
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
     pub(super) clock: Option<ManualClock>,

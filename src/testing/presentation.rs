@@ -1,4 +1,4 @@
-//! The log of refresh tokens that were presented: what tests judge a client by.
+//! The log of presented refresh tokens, by which tests judge a client.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -9,55 +9,55 @@ use crate::model::WallTime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presentation {
-    /// Which token; `None` if it was never issued here.
+    /// The token; `None` if it was never issued here.
     pub token: Option<TokenId>,
     /// When the request was complete.
     pub at: SystemTime,
-    /// When it was processed, if it was.
+    /// When the request was processed, if it was.
     pub processed_at: Option<SystemTime>,
-    /// When the last of its answer was handed to the connection, if it was: a client that is gone by then
-    /// was not answered. One that lives may still lose it.
+    /// When the last part of the response was handed to the connection; `None` e.g. if the client had
+    /// disconnected. A connected client may still lose the response.
     pub answered_at: Option<SystemTime>,
-    /// What became of it. It changes once more while a request waits (in a delay, for example).
+    /// The outcome. It changes once more if the request still waits (in a delay, for example).
     pub outcome: Outcome,
-    /// Whether the token was spent already, within a grace or not.
+    /// Whether the token was already spent, within a grace period or not.
     pub duplicate: bool,
-    /// The refresh token that was given for it, whoever got it.
+    /// The refresh token that was issued for it, even if the client did not receive it.
     pub given: Option<TokenId>,
-    /// What went wrong with the request.
+    /// The fault that was injected into the request.
     pub fault: Option<Fault>,
 }
 
-/// Names a refresh token without giving it away.
+/// Identifies a refresh token without revealing it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct TokenId {
-    /// Whose consent it stems from.
+    /// The user whose consent started the family.
     pub user: Arc<str>,
     /// The family, numbered from 1 in the order of consent.
     pub family: u64,
-    /// Its number within the family, from 1.
+    /// The token's number within the family, from 1.
     pub serial: u64,
 }
 
-/// What became of a presented refresh token.
+/// The outcome of presenting a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It was spent; a new pair was made.
+    /// The token was spent; a new pair was issued.
     Rotated,
-    /// It was good and stays so; an access token was made.
+    /// The token was valid and stays valid; an access token was issued.
     Renewed,
-    /// It was spent before, but within its grace: answered again.
+    /// The token was spent before, but was accepted again within its grace period.
     Replayed,
-    /// Refused; nothing changed.
+    /// The token was refused; nothing changed.
     Refused,
-    /// It was spent before, and ended its family.
+    /// The token was spent before; presenting it again ended its family.
     KilledFamily,
-    /// Not looked at, because of a fault or wrong client credentials, or not yet.
+    /// The token was not processed, because of a fault or wrong client credentials, or not yet.
     NotProcessed,
 }
 
-/// Where an outcome belongs in the log.
+/// The index of a presentation in the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogIndex(pub(super) usize);
 

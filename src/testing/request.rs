@@ -1,4 +1,4 @@
-//! A form posted by a client: its fields, and whether the client is who it says.
+//! A form posted by a client: its fields, and the client's authentication.
 
 use std::collections::BTreeMap;
 
@@ -27,13 +27,13 @@ impl Form {
         self.fields.get(name).map(String::as_str)
     }
 
-    /// Whether the client's id and secret are right and where this provider looks for them.
+    /// Returns whether the client's ID and secret are correct, and sent where this provider expects them.
     pub(super) fn authenticated(&self, profile: &Profile) -> bool {
         let right =
             |id: &str, secret: &str| id == profile.client_id && ClientSecret::from(secret) == profile.client_secret;
         let by_params =
             || self.field("client_id").zip(self.field("client_secret")).is_some_and(|(id, secret)| right(id, secret));
-        // Both halves are form-encoded first (RFC 6749, section 2.3.1); many clients forget.
+        // ID and secret are form-encoded first (RFC 6749, section 2.3.1); many clients omit this.
         let by_basic = || {
             let basic = self.basic.as_ref();
             basic.is_some_and(|(id, secret)| right(id, secret) || right(&decoded(id), &decoded(secret)))
@@ -46,7 +46,7 @@ impl Form {
     }
 }
 
-/// What follows this scheme in the `Authorization` header.
+/// Returns what follows this scheme in the `Authorization` header.
 pub(super) fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let (given, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     given.eq_ignore_ascii_case(scheme).then(|| rest.trim())

@@ -1,4 +1,4 @@
-//! A resource server beside the identity provider, in the manner of GitHub's: it answers who shows a live access token.
+//! A resource server beside the identity provider, like GitHub's API: it takes requests with a valid access token.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{
 pub(super) const USER: &str = "/user";
 pub(super) const REPOSITORIES: &str = "/user/repos";
 
-/// What one of these answers to the bearer of an access token.
+/// Returns the response of a resource to the bearer of an access token.
 pub(super) fn resource(shared: &IdpShared, path: &str, headers: &HeaderMap) -> Response<Body> {
     let Some(user) = bearer(shared, headers) else {
         let mut response = SimulatedResponse::json(401, &json!({ "message": "Bad credentials" })).whole();
@@ -34,9 +34,9 @@ fn bearer(shared: &IdpShared, headers: &HeaderMap) -> Option<Arc<str>> {
     authorization(headers, "Bearer").and_then(|token| shared.lock().ledger.user_of(token, now))
 }
 
-/// Everybody has the same, each their own.
+/// Returns the user's repositories; every user has three of the same names.
 fn repositories(user: &str) -> Value {
-    // The second is there for pages that forget to escape.
+    // The second description reveals pages that do not escape it.
     let all = [("notes", "What I read", true), ("site", "<b>My</b> pages & more", false), ("tools", "", false)];
     let repository = |(name, description, private)| {
         let full_name = format!("{user}/{name}");

@@ -1,5 +1,5 @@
-//! The HTTP/1.1 server: a thread with a small runtime of its own, so that whatever the program under
-//! test does to its runtimes (blocking them, stopping them) is nothing to the provider.
+//! The HTTP/1.1 server, on a thread with its own small runtime: the program under test may block or
+//! stop its runtimes without any effect on the provider.
 
 use std::{
     io,
@@ -45,7 +45,7 @@ pub(super) struct IdpServer {
 }
 
 impl IdpServer {
-    /// Listens on a free port of 127.0.0.1. Without a manual clock, time is the machine's.
+    /// Listens on a free port of 127.0.0.1. Without a manual clock, the server uses the system clock.
     pub(super) fn start(profile: Profile, clock: Option<&ManualClock>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
@@ -66,7 +66,7 @@ impl Drop for IdpServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic of the server has been printed, and tests fail by what it did not answer.
+            // A panic of the server was printed, and tests fail because a response is missing.
             let _ = thread.join();
         }
     }
@@ -81,7 +81,7 @@ async fn accept(listener: TcpListener, shared: Arc<IdpShared>, mut stopped: ones
         };
         match accepted {
             Ok((stream, _)) => drop(tokio::spawn(serve(stream, Arc::clone(&shared)))),
-            // The peer has gone, or the process has no descriptor left and others must have their turn.
+            // The peer has disconnected, or the process has no file descriptor left: let other tasks run.
             Err(_) => tokio::task::yield_now().await,
         }
     }
@@ -92,22 +92,22 @@ async fn serve(stream: TcpStream, shared: Arc<IdpShared>) {
     let left = Arc::new(AtomicUsize::new(UNLIMITED));
     let io = TokioIo::new(Cut { stream, left: Arc::clone(&left) });
     let service = service_fn(move |request| one(request, Arc::clone(&shared), Arc::clone(&left)));
-    // Fails when the client goes away, and on purpose when a fault closes the connection.
+    // This fails if the client disconnects, and on purpose if a fault closes the connection.
     let _ = http1::Builder::new().serve_connection(io, service).await;
 }
 
-/// One request. An error closes the connection without an answer.
+/// Handles one request. An error closes the connection without a response.
 async fn one(request: Request<Incoming>, shared: Arc<IdpShared>, left: Arc<AtomicUsize>) -> io::Result<Response<Body>> {
     left.store(UNLIMITED, Ordering::Relaxed);
     let (head, body) = request.into_parts();
-    // An incomplete request ends here and counts for nothing.
+    // An incomplete request ends here and is not counted.
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| closed())?.to_bytes();
-    // A task of its own: the request is processed even if the client hangs up meanwhile.
     let dated = |mut response: Response<Body>| {
         let date = httpdate::fmt_http_date(shared.now().into());
         response.headers_mut().entry(DATE).or_insert(HeaderValue::from_str(&date).expect("a date is plain ASCII"));
         response
     };
+    // On its own task, the request is processed even if the client disconnects meanwhile.
     match tokio::spawn(endpoint::handle(shared.clone(), head, body)).await {
         Ok(EndpointReply::Answer(response)) => Ok(dated(response)),
         Ok(EndpointReply::Cut(response, bytes)) => {
@@ -125,10 +125,10 @@ fn closed() -> io::Error {
 const MAX_BODY: usize = 1 << 20;
 const UNLIMITED: usize = usize::MAX;
 
-/// A stream that fails once so many bytes are written; hyper then closes it.
+/// A stream that fails after `left` more bytes are written; hyper then closes it.
 struct Cut {
     stream: TcpStream,
-    /// Set by the request that is being answered.
+    /// Set by the current request.
     left: Arc<AtomicUsize>,
 }
 

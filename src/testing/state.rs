@@ -1,4 +1,4 @@
-//! What the server's thread and the test share.
+//! State that the server's thread and the test share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,17 +18,17 @@ pub(super) struct IdpShared {
     pub(super) profile: Profile,
     pub(super) clock: Clock,
     started: Reading,
-    /// Requests that hang listen.
+    /// Hanging requests subscribe to it.
     pub(super) released: watch::Sender<HangRelease>,
     state: Mutex<IdpState>,
 }
 
-/// Which requests hang no longer, by how many tokens had been presented before: the later ones hang on.
+/// Which hanging requests go on or are dropped, by the number of tokens presented before them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HangRelease {
-    /// Below this they go on.
+    /// Requests below this number go on.
     pub(super) go: usize,
-    /// Below this they are dropped where they are. Kept, because whoever hears late hears the latest alone.
+    /// Requests below this number are dropped. It is kept, because a slow subscriber sees only the latest value.
     pub(super) abandoned: usize,
 }
 
@@ -39,13 +39,13 @@ pub(super) struct IdpState {
     pub(super) requests: u64,
     /// Complete POSTs to the revocation endpoint.
     pub(super) revocations: u64,
-    /// What the revocation endpoint answers instead of working.
+    /// The status with which the revocation endpoint responds instead of revoking.
     pub(super) revocation_status: Option<u16>,
 }
 
 impl IdpShared {
     pub(super) fn new(profile: Profile, clock: Clock) -> Self {
-        // Two servers in one test must not give the same tokens.
+        // Two servers in one test must not issue the same tokens.
         let seed = Id::random().0.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         let state = IdpState {
             ledger: FamilyLedger::new(&profile, seed),
@@ -58,7 +58,7 @@ impl IdpShared {
         Self { profile, clock, started, released, state: Mutex::new(state) }
     }
 
-    /// The provider's own wall clock. It does not notice when ours is stepped.
+    /// Returns the time of the provider's own wall clock, which does not follow steps of ours.
     pub(super) fn now(&self) -> WallTime {
         self.started.wall + self.clock.read().boot.since(self.started.boot)
     }
@@ -75,7 +75,7 @@ impl IdpShared {
         refresh_token.map(|token| state.ledger.arrived(token, fault, now))
     }
 
-    /// Logs that the whole answer was handed to the connection.
+    /// Logs that the whole response was handed to the connection.
     pub(super) fn answered(&self, ticket: Ticket) {
         let now = self.now();
         self.lock().ledger.answered(ticket, now);

@@ -1,4 +1,4 @@
-//! Timers that run from the moment they are made, not from the first time they are waited for.
+//! Timers that run from their creation, not from the first poll.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,10 +13,10 @@ use crate::clock::Clock;
 
 pub(super) type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The timers that a fault needs, started.
+/// Starts the timers that a fault needs.
 ///
-/// With a manual clock, whoever sees a request in the log may turn the clock at once; a timer that
-/// started only afterwards would then wait for a time that never comes.
+/// A test may advance a manual clock as soon as it sees a request in the log; a timer that started
+/// only afterwards would then wait for a time that never comes.
 pub(super) async fn start(clock: &Clock, fault: Option<&Fault>) -> Vec<Timer> {
     let durations = match fault {
         Some(Fault::Delay(duration) | Fault::LateProcessing(duration)) => vec![*duration],
@@ -33,5 +33,5 @@ pub(super) async fn start(clock: &Clock, fault: Option<&Fault>) -> Vec<Timer> {
     timers
 }
 
-/// Pieces of a slow body.
+/// Number of pieces of a slow body.
 const PIECES: u32 = 8;

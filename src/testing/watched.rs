@@ -1,4 +1,4 @@
-//! Bodies of answers, watched until the last of them is handed to the connection.
+//! Response bodies that are watched until their last part is handed to the connection.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use hyper::{
 
 use super::{answer::Body, family::Ticket, state::IdpShared};
 
-/// Logs when the answer is complete. A connection whose client is gone asks for no more of it.
+/// Logs the response once its body is handed over. If the client disconnects, the connection stops polling it.
 pub(super) fn watched(response: Response<Body>, ticket: Ticket, shared: Arc<IdpShared>) -> Response<Body> {
     let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let left = length.or(response.body().size_hint().exact());
@@ -25,7 +25,7 @@ pub(super) fn watched(response: Response<Body>, ticket: Ticket, shared: Arc<IdpS
 
 struct Watched {
     body: Body,
-    /// Bytes to come, where that is known: hyper does not ask what comes after the last of them.
+    /// Remaining bytes, if the length is known: hyper does not poll again after the last byte.
     left: Option<u64>,
     ticket: Ticket,
     shared: Arc<IdpShared>,

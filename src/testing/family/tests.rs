@@ -1,4 +1,4 @@
-//! By table: tokens are named by the order in which they were made, the first by consent.
+//! Tests the kinds by table. Tokens are numbered in the order of issue; consent issues the first.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const GRACE: Duration = Duration::from_secs(30);
 const SAME: Kind = Kind::SamePair { grace: GRACE };
 const LAST: Kind = Kind::LastWins { grace: GRACE };
 
-/// At this second this token is presented; this comes of it, with this refresh token in the answer.
+/// The second, the token that is presented, the outcome, and the refresh token in the response.
 type Step = (i64, usize, Outcome, Option<usize>);
 
 fn at(second: i64) -> WallTime {
@@ -17,7 +17,7 @@ fn ledger(kind: Kind) -> FamilyLedger {
     FamilyLedger::new(&Profile::oauth2(kind).access_lifetime(Duration::from_secs(1_000)), 7)
 }
 
-/// Plays the steps; the refresh and access tokens in the order they were made.
+/// Plays the steps; returns the refresh and access tokens in the order of issue.
 fn play(ledger: &mut FamilyLedger, steps: &[Step]) -> (Vec<String>, Vec<String>) {
     let first = ledger.consent("alice", at(0));
     let (mut refresh, mut access) = (vec![secret(&first)], vec![first.access.expose_secret().to_owned()]);
@@ -49,7 +49,7 @@ fn each_kind_keeps_its_rules() {
     use Outcome::*;
     use Standing::{Current, FamilyDead, Spent, Superseded, WithinGrace};
 
-    // Kind, what is presented, how the tokens stand at the end, duplicate spends.
+    // Kind, steps, standings of the tokens at the end, duplicate spends.
     let table: &[(Kind, &[Step], &[Standing], u64)] = &[
         (Kind::Strict, &[], &[Current], 0),
         (Kind::Strict, &[(1, 0, Rotated, Some(1))], &[Spent, Current], 0),
@@ -67,7 +67,7 @@ fn each_kind_keeps_its_rules() {
             &[Spent, Spent, Current],
             2,
         ),
-        // The same pair until the grace of its first use is over, also when the child is spent already.
+        // The response repeats the pair until the grace period is over, even if its refresh token is already spent.
         (SAME, &[(1, 0, Rotated, Some(1)), (30, 0, Replayed, Some(1))], &[WithinGrace, Current], 0),
         (
             SAME,
@@ -92,7 +92,7 @@ fn each_kind_keeps_its_rules() {
             &[FamilyDead, FamilyDead],
             1,
         ),
-        // Another pair within the grace; what came before it is worth nothing, its children included.
+        // Within the grace period another pair is issued; it replaces the earlier one and its descendants.
         (LAST, &[(1, 0, Rotated, Some(1)), (30, 0, Replayed, Some(2))], &[WithinGrace, Superseded, Current], 0),
         (
             LAST,
@@ -106,7 +106,7 @@ fn each_kind_keeps_its_rules() {
             &[WithinGrace, Superseded, Superseded, Current],
             0,
         ),
-        // The grace runs from the first use, not from the latest.
+        // The grace period runs from the first use, not from the latest.
         (
             LAST,
             &[(1, 0, Rotated, Some(1)), (30, 0, Replayed, Some(2)), (31, 0, KilledFamily, None)],

@@ -1,44 +1,44 @@
-//! What each provider's requests and answers look like, as data. Sources are with the presets.
+//! The format of each provider's requests and responses, as data. The presets name the sources.
 
 use crate::testing::refusal::Refusal;
 
-/// What an identity provider's requests and answers look like.
+/// The format of a provider's requests and responses.
 #[derive(Debug)]
 pub(in crate::testing) struct Wire {
     pub(in crate::testing) name: &'static str,
-    /// Answers as `application/x-www-form-urlencoded` instead of JSON.
+    /// Whether responses are `application/x-www-form-urlencoded` instead of JSON.
     pub(in crate::testing) form: bool,
     pub(in crate::testing) auth: WireAuth,
     pub(in crate::testing) token_type: &'static str,
     pub(in crate::testing) scope: &'static str,
     pub(in crate::testing) scope_field: &'static str,
-    /// Whether answers say how long the access token lives.
+    /// Whether responses state the lifetime of the access token.
     pub(in crate::testing) expires_in: bool,
     pub(in crate::testing) created_at: bool,
-    /// Whether an answer without a new refresh token repeats the old one.
+    /// Whether a response without a new refresh token repeats the old one.
     pub(in crate::testing) repeats_refresh_token: bool,
-    /// The field with the refresh token's lifetime in seconds (Keycloak's 0 means for ever).
+    /// The field with the refresh token's lifetime in seconds (Keycloak's 0 means unlimited).
     pub(in crate::testing) refresh_lifetime: Option<(&'static str, u64)>,
-    /// Fields of a success that mean nothing to a client but are there; JSON, or plain text.
+    /// Fields of a success that a client does not need; values are JSON or plain text.
     pub(in crate::testing) noise: &'static [(&'static str, &'static str)],
-    /// A refresh token that is refused: status and code.
+    /// Status and code for a refused refresh token.
     pub(in crate::testing) refusal: (u16, &'static str),
     pub(in crate::testing) reasons: Reasons,
-    /// A client that cannot prove itself: status, code and description.
+    /// Status, code and description for wrong client credentials.
     pub(in crate::testing) wrong_client: (u16, &'static str, &'static str),
-    /// The status of every error, for those that do not believe in statuses.
+    /// The status of every error, if the provider uses only one.
     pub(in crate::testing) error_status: Option<u16>,
-    /// Where an error's code and its description stand.
+    /// The names of the fields for an error's code and description.
     pub(in crate::testing) error_fields: (&'static str, Option<&'static str>),
-    /// Further fields of the errors with this code; of all errors where that is empty.
+    /// Further fields of errors with this code; an empty code stands for all errors.
     pub(in crate::testing) error_noise: &'static [(&'static str, &'static str, &'static str)],
-    /// The answer to the revocation of a token never issued.
+    /// The response body when a token is revoked that was never issued.
     pub(in crate::testing) unknown_revoked: &'static str,
-    /// The header that the provider's support asks for.
+    /// The header with the request ID, for the provider's support.
     pub(in crate::testing) correlation: &'static str,
 }
 
-/// Where the client's id and secret are accepted.
+/// Where the provider accepts the client's ID and secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::testing) enum WireAuth {
     Params,
@@ -46,7 +46,7 @@ pub(in crate::testing) enum WireAuth {
     Either,
 }
 
-/// The descriptions of a refusal.
+/// The description for each reason of a refusal.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::testing) struct Reasons {
     unknown: &'static str,
