@@ -109,9 +109,11 @@ impl Cause {
             Self::Held => "release the grant, then ",
             Self::IdpHeld => "release the identity provider, then ",
             Self::ClientRefused => "an operator must check the client's id, secret and scope; ",
+            Self::UnknownError => "an operator must say in the configuration what the provider's error code means; ",
             Self::ClientUnknown => "an operator must configure the client that the grant was issued to; ",
             Self::IdpThrottled
             | Self::IdpDown
+            | Self::RefusalSurge
             | Self::InDoubt
             | Self::StoreDown
             | Self::Stopping
@@ -191,6 +193,8 @@ pub(crate) mod tests {
             (Error::Busy { retry_after: second }, "busy", true, Some(second)),
             (unavailable(Cause::IdpThrottled), "unavailable", true, Some(second)),
             (unavailable(Cause::IdpDown), "unavailable", true, Some(second)),
+            (unavailable(Cause::RefusalSurge), "unavailable", true, Some(second)),
+            (unavailable(Cause::UnknownError), "unavailable", false, Some(second)),
             (unavailable(Cause::InDoubt), "unavailable", true, Some(second)),
             (unavailable(Cause::StoreDown), "unavailable", true, Some(second)),
             (unavailable(Cause::Revoking), "unavailable", true, Some(second)),

@@ -58,12 +58,15 @@ pub fn decode(data: &[u8]) {
         let shown = format!("{outcome:?}");
         match &outcome {
             ResponseOutcome::Refreshed(answer) => {
-                assert!(complete && status < 300, "status {status} was accepted as a success, cut: {cut}");
+                assert!(!cut, "a part of a response was accepted");
+                let success = complete && status < 300;
+                assert!(success || answer.access_token.is_err(), "status {status} was accepted as a success");
+                assert!(success || answer.refresh_token.is_some(), "status {status} brought nothing");
                 assert!(answer.refresh_token.is_some() || idp.rotation != Rotation::Always);
                 sensible(answer, &shown);
                 // A truncated body must not pass for a response without refresh token.
                 let body = body.trim_ascii();
-                if body.starts_with(b"{") {
+                if body.starts_with(b"{") && answer.oddities.flaw.is_none() {
                     let half = told(idp, &body[..body.len() / 2], false);
                     assert!(
                         !matches!(half, ResponseOutcome::Refreshed(_)),
@@ -179,16 +182,16 @@ fn assert_no_secret(value: &impl Debug, text: &str) {
 }
 
 fn sensible(answer: &TokenResponse, shown: &str) {
-    let access = AccessToken::expose_secret(&answer.access_token);
+    let access = answer.access_token.as_ref().map(AccessToken::expose_secret).ok();
     let refresh = answer.refresh_token.as_ref().map(RefreshToken::expose_secret);
     let open = [&answer.token_type, &answer.scope, &answer.subject].map(|text| text.as_deref().unwrap_or_default());
-    for secret in refresh.into_iter().chain([access]) {
+    for secret in refresh.into_iter().chain(access) {
         assert!(!secret.is_empty());
         // A provider may repeat a token in a field that is not secret; that is not checked.
         let repeated = open.iter().any(|text| format!("{text:?}").contains(secret));
         assert!(secret.len() < 24 || repeated || !shown.contains(secret), "a token is shown");
     }
-    assert!(answer.expires_in.is_none_or(|life| !life.is_zero() && life < Duration::from_secs(4_000_000_000)));
+    assert!(answer.expires_in.is_none_or(|life| life <= Duration::from_secs(400 * 24 * 3_600)));
     assert!(!open.iter().any(|text| text.chars().any(char::is_control)));
 }
 

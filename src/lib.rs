@@ -109,7 +109,7 @@ mod documentation {
 
 pub use code::{Cause, Code, Why};
 pub use error::Error;
-pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, Rotation, preset as presets};
+pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, ResponseField, Rotation, preset as presets};
 pub use keyring::Keyring;
 pub use metrics::{Metric, MetricKind, Sample};
 pub use model::{
@@ -120,5 +120,6 @@ pub use protocol::Unchanged;
 pub use supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
     Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
-    RequireReconnect, Restore, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
+    RequireReconnect, Restore, Retried, Retry, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor,
+    TokenWatch,
 };

@@ -11,7 +11,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind}
 
 use cli::{
     CliFailure, Exit, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
-    verbs::{DisconnectArgs, HoldArgs, PurgeArgs, RefreshArgs, ReleaseArgs, RestoreArgs},
+    verbs::{DisconnectArgs, HoldArgs, PurgeArgs, RefreshArgs, ReleaseArgs, RestoreArgs, RetryArgs},
     why,
 };
 
@@ -49,6 +49,7 @@ enum CliCommand {
     Status(status::StatusArgs),
     List(list::ListArgs),
     Refresh(RefreshArgs),
+    Retry(RetryArgs),
     Hold(HoldArgs),
     Release(ReleaseArgs),
     Disconnect(DisconnectArgs),
@@ -129,6 +130,7 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
         CliCommand::Status(args) => status::run(args, out).await,
         CliCommand::List(args) => list::run(args, out).await,
         CliCommand::Refresh(verb) => verb.run(out).await,
+        CliCommand::Retry(verb) => verb.run(out).await,
         CliCommand::Hold(verb) => verb.run(out).await,
         CliCommand::Release(verb) => verb.run(out).await,
         CliCommand::Disconnect(verb) => verb.run(out).await,

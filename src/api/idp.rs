@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::time;
-use crate::{Cause, Evidence, IdpStatus};
+use crate::{Cause, Evidence, IdpStatus, Retried};
 
 /// The state of an identity provider.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -66,6 +66,23 @@ impl IdpsBody {
     #[cfg(feature = "web")]
     pub(crate) fn of(idps: Vec<IdpStatus>) -> Self {
         Self { items: idps.into_iter().map(IdpBody::from).collect() }
+    }
+}
+
+/// How many refused grants of an identity provider are retried.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Retried"))]
+#[non_exhaustive]
+pub struct RetriedBody {
+    /// The number of grants whose refresh token is sent once more.
+    pub retried: u64,
+    /// Whether refused grants are left: request it again.
+    pub left: bool,
+}
+
+impl From<Retried> for RetriedBody {
+    fn from(Retried { retried, left }: Retried) -> Self {
+        Self { retried, left }
     }
 }
 

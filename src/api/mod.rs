@@ -24,7 +24,7 @@ pub(crate) use self::{
 };
 pub use self::{
     grant::grant_body,
-    idp::{HealthBody, IdpBody, IdpsBody},
+    idp::{HealthBody, IdpBody, IdpsBody, RetriedBody},
     problem::{GrantContext, ProblemBody},
     query::GrantQuery,
     status::{OffboardedBody, OffboardedGrant, PageBody, RefreshedBody, StatusBody},

@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody, ReasonBody,
-    RefreshedBody, RejectedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST, time::TimeInput,
+    RefreshedBody, RejectedBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST,
+    time::TimeInput,
 };
 use crate::{Code, Freshness, State, Unchanged, Warning};
 
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Map<String, Value> {
     sent.subschema_for::<TokensBody>();
     sent.subschema_for::<IdpBody>();
     sent.subschema_for::<IdpsBody>();
+    sent.subschema_for::<RetriedBody>();
     sent.subschema_for::<PageBody>();
     sent.subschema_for::<OffboardedBody>();
     sent.subschema_for::<HealthBody>();

@@ -30,6 +30,11 @@ pub struct TokenBody {
     pub expires_in: Option<u64>,
     /// Its scope, as the provider wrote it.
     pub scope: String,
+    /// Members of the provider's response that are needed to use the token, such as Salesforce's `instance_url`, if there are
+    /// any.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::object"))]
+    pub fields: serde_json::Map<String, serde_json::Value>,
     /// The generation of the grant that it belongs to.
     pub generation: u64,
     /// How it relates to its next refresh.
@@ -52,6 +57,7 @@ impl TokenBody {
             expires_at,
             expires_in: expires_at.map(|end| end.duration_since(now).unwrap_or_default().as_secs()),
             scope: token.scope().to_owned(),
+            fields: token.fields().cloned().unwrap_or_default(),
             generation: token.generation().get(),
             freshness: token.freshness().as_str().into(),
             warning: token.warning().map(|warning| warning.as_str().into()),

@@ -1,8 +1,8 @@
-//! The commands that change a grant: `refresh`, `hold`, `release`, `disconnect`, `restore`, `purge`.
+//! The commands that change a grant: `refresh`, `retry`, `hold`, `release`, `disconnect`, `restore`, `purge`.
 
 use token_supervisor::{
     Code, State, TokenKey,
-    api::{IdpBody, StatusBody},
+    api::{IdpBody, RetriedBody, StatusBody},
 };
 
 use super::{
@@ -22,6 +22,20 @@ use super::{
 pub(crate) struct RefreshArgs {
     #[command(flatten)]
     which: KeyArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Send refused refresh tokens once more: of a grant, or of all grants of a provider.
+///
+/// Use it if a provider refused tokens by mistake, for example while it restarted.
+///
+/// A grant whose user must reconnect for another reason is not changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor retry github\n  token-supervisor retry github alice --json")]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    what: OneOrAll,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -112,6 +126,35 @@ impl RefreshArgs {
     }
 }
 
+impl RetryArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
+        let OneOrAll { idp, user, account } = &self.what;
+        let Some(user) = user else {
+            let place = self.target.place()?;
+            let body = Backend::with(&place, async |backend| backend.retry_idp(idp).await).await?;
+            out.result(&body, || retried_in_words(idp, &body))?;
+            return Ok(Exit::Done);
+        };
+        let head = |retried: bool| match retried {
+            true => "Retried: the refresh token will be sent once more.",
+            false => "Nothing to retry: the provider did not refuse the refresh token.",
+        };
+        let required = |status: &StatusBody| status.state == State::ReconnectRequired;
+        let was = |before: &StatusBody, after: &StatusBody| required(before) && !required(after);
+        with_before(&key(idp, user, account)?, &self.target, Verb::Retry, out, was, head).await
+    }
+}
+
+fn retried_in_words(idp: &str, body: &RetriedBody) -> String {
+    let head = match body.retried {
+        0 => format!("Nothing to retry: {idp} refused no refresh token.\n"),
+        1 => format!("Retried 1 grant of {idp}: its refresh token will be sent once more.\n"),
+        many => format!("Retried {many} grants of {idp}: their refresh tokens will be sent once more.\n"),
+    };
+    let left = if body.left { "More refused grants are left: run the command again.\n" } else { "" };
+    head + left
+}
+
 impl HoldArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let reason = Some(self.reason.as_str());
@@ -149,7 +192,7 @@ impl OneOrAll {
         let key = key(&self.idp, user, &self.account)?;
         match reason {
             Some(_) => carry_out(&key, target, verb, out, |_| head(true)).await,
-            None => with_before(&key, target, verb, out, |before| before.held, head).await,
+            None => with_before(&key, target, verb, out, |before, _| before.held, head).await,
         }
     }
 }
@@ -171,7 +214,7 @@ impl DisconnectArgs {
 impl RestoreArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
         let head = |before: bool| if before { "Restored." } else { "Nothing to restore: not disconnected." };
-        let was = |before: &StatusBody| before.state == State::Revoked;
+        let was = |before: &StatusBody, _: &StatusBody| before.state == State::Revoked;
         with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
     }
 }
@@ -189,20 +232,21 @@ impl PurgeArgs {
     }
 }
 
-/// Carries the verb out and reports whether the grant `was` in the state that it ends. If the API key may not read the
-/// state, it is assumed to have been.
+/// Carries the verb out and reports whether the grant `was` in the state that it ends, by the state before and after it. If
+/// the API key may not read the state, it is assumed to have been.
 async fn with_before(
     key: &TokenKey,
     target: &TargetArgs,
     verb: Verb,
     out: Out,
-    was: impl Fn(&StatusBody) -> bool,
+    was: impl Fn(&StatusBody, &StatusBody) -> bool,
     head: impl Fn(bool) -> &'static str,
 ) -> Result<Exit, CliFailure> {
     let place = target.place()?;
     let done = Backend::with(&place, async |backend| {
         let before = backend.on(key, Verb::Status).await.ok();
-        Ok((before.as_ref().is_none_or(|before| was(&before.status)), backend.on(key, verb).await?))
+        let after = backend.on(key, verb).await?;
+        Ok((before.is_none_or(|before| was(&before.status, &after.status)), after))
     });
     let (before, body) = done.await?;
     out.result(&body, || format!("{}\n{}", head(before), body.status.in_words()))?;

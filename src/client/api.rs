@@ -16,8 +16,8 @@ use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ReasonBody, RefreshedBody, RejectedBody, StatusBody,
-        TokenBody, Whole, grant_body,
+        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ReasonBody, RefreshedBody, RejectedBody, RetriedBody,
+        StatusBody, TokenBody, Whole, grant_body,
     },
 };
 
@@ -210,6 +210,14 @@ impl ApiClient {
         read(self.grant(Method::POST, key, "/restore")).await
     }
 
+    /// Sends the grant's refused refresh token once more. Changes nothing unless the identity provider refused it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn retry(&self, key: &TokenKey) -> Result<StatusBody, ApiError> {
+        read(self.grant(Method::POST, key, "/retry")).await
+    }
+
     /// Deletes the stored data of a disconnected grant.
     ///
     /// # Errors
@@ -266,6 +274,14 @@ impl ApiClient {
     /// See [`ApiError`].
     pub async fn probe_idp(&self, idp: &str) -> Result<IdpBody, ApiError> {
         read(self.idp(idp, "probe")).await
+    }
+
+    /// Sends the refused refresh tokens of an identity provider once more, at most 1 000 in one request.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, ApiError> {
+        read(self.idp(idp, "retry")).await
     }
 
     /// Returns whether the server is ready. A server that is stopping is not an error.

@@ -139,6 +139,23 @@ codes! {
              whether it has recovered.",
             "Nothing, unless the provider is well: then check the network, and run `token-supervisor doctor`.",
         ),
+        /// The identity provider refuses unusually many refresh tokens. An operator should look.
+        RefusalSurge => Why::new(
+            "refusal_surge",
+            "The identity provider suddenly refused the refresh tokens of many users, as some do while they restart. \
+             Nothing more is sent but one request from time to time, so that no more users are sent through consent. When \
+             one is accepted, those that were refused are tried once more.",
+            "Check the identity provider. If the refusals are right, or it works again, release it: \
+             `token-supervisor release IDP`; retry single grants with `token-supervisor retry IDP USER`.",
+        ),
+        /// The identity provider refuses with a code that no rule knows. An operator must act.
+        UnknownError => Why::new(
+            "unknown_error",
+            "For a quarter of an hour the identity provider has refused with a code that neither RFC 6749 nor the preset \
+             knows, so it is not known who can help. It is retried.",
+            "Look at the code in the status, and say what it means: [[idp.NAME.errors]] with code = \"..\" and meaning = \
+             \"reconnect\" or \"operator\" or \"transient\".",
+        ),
         /// The grant is on hold.
         Held => Why::new(
             "held",

@@ -48,6 +48,17 @@ codes! {
             "The response has no access token.",
             "Check token_url, and the preset.",
         ),
+        BadRefreshToken => Why::new(
+            "bad_refresh_token_value",
+            "The response has a refresh token that cannot be one: it contains spaces, control characters or characters \
+             that cannot be read for certain.",
+            "Report it to the identity provider, with the request's id.",
+        ),
+        ExpiredAccessToken => Why::new(
+            "expired_access_token",
+            "The response has an access token that had expired already when it arrived. The refresh token is kept.",
+            "Nothing: it is retried. If it persists, check the clocks of this machine and of the provider.",
+        ),
         NoRefreshToken => Why::new(
             "no_refresh_token",
             "The response has no refresh token, although this identity provider issues a new one each time.",

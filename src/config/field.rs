@@ -12,7 +12,7 @@ use super::{
     schema::text as text_schema,
 };
 use crate::{
-    idp::{ClientAuth, InDoubt, Rotation},
+    idp::{ClientAuth, InDoubt, Meaning, Rotation},
     model::ClientSecret,
 };
 
@@ -76,7 +76,11 @@ impl SettingType for PathBuf {
 
 impl SettingType for ClientSecret {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
-        text(value).map(Self::from)
+        let secret = text(value)?;
+        if secret.chars().any(char::is_control) {
+            return Err("must not contain control characters: write the secret into one line".into());
+        }
+        Ok(Self::from(secret))
     }
 
     fn shown(&self) -> Option<String> {
@@ -171,7 +175,7 @@ impl<T: SettingType + FromStr<Err = &'static str>> SettingType for Vec<T> {
     }
 
     fn shown(&self) -> Option<String> {
-        Some(self.iter().filter_map(T::shown).collect::<Vec<_>>().join(", "))
+        (!self.is_empty()).then(|| self.iter().filter_map(T::shown).collect::<Vec<_>>().join(", "))
     }
 
     fn schema() -> Json {
@@ -179,11 +183,11 @@ impl<T: SettingType + FromStr<Err = &'static str>> SettingType for Vec<T> {
     }
 }
 
-/// The name of a configured identity provider.
+/// A text in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ConfiguredIdp(pub(super) String);
+pub(super) struct Word(pub(super) String);
 
-impl FromStr for ConfiguredIdp {
+impl FromStr for Word {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -191,9 +195,40 @@ impl FromStr for ConfiguredIdp {
     }
 }
 
-impl std::fmt::Display for ConfiguredIdp {
+impl std::fmt::Display for Word {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A text, a whole number or a flag, as text: a value that a provider's response is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ComparedValue(pub(super) String);
+
+impl FromStr for ComparedValue {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl SettingType for ComparedValue {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        match value {
+            Value::Text(text) | Value::Variable(text) => Ok(Self(text.to_string())),
+            Value::Integer(number) => Ok(Self(number.to_string())),
+            Value::Boolean(flag) => Ok(Self(flag.to_string())),
+            _ => Err("must be a string, a whole number, true or false".into()),
+        }
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+
+    fn schema() -> Json {
+        text_schema(json!({ "type": ["string", "integer", "boolean"] }))
     }
 }
 
@@ -216,7 +251,7 @@ macro_rules! parsed {
     )*};
 }
 
-parsed!(Bind, ConfiguredIdp, Scope);
+parsed!(Bind, Word, Scope);
 
 /// One of several words.
 trait Choice: Copy + PartialEq + 'static {
@@ -252,6 +287,16 @@ impl Choice for InDoubt {
     const WORDS: &'static [(&'static str, Self)] = &[("ask", Self::Ask), ("try", Self::Try)];
 }
 
+impl Choice for Meaning {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("reconnect", Self::UserMustReconnect),
+        ("operator", Self::OperatorFault),
+        ("throttled", Self::Throttled),
+        ("race", Self::Race),
+        ("transient", Self::Transient),
+    ];
+}
+
 impl Choice for Rotation {
     const WORDS: &'static [(&'static str, Self)] =
         &[("always", Self::Always), ("sometimes", Self::Sometimes), ("never", Self::Never)];
@@ -259,7 +304,7 @@ impl Choice for Rotation {
 
 impl Choice for ClientAuth {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("basic", Self::Basic), ("body", Self::Body), ("none", Self::None)];
+        &[("basic", Self::Basic), ("basic_and_id", Self::BasicAndId), ("body", Self::Body), ("none", Self::None)];
     const LATER: &'static [&'static str] = &["private_key_jwt"];
 }
 

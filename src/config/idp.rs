@@ -1,8 +1,17 @@
 //! `[idp.NAME]`: a preset, and the settings that differ from it.
 
-use super::{Config, error::Origin, preset::Preset, refresh, section::Section};
+use strum::IntoEnumIterator as _;
+
+use super::{
+    Config,
+    error::Origin,
+    field::{ComparedValue, Word},
+    preset::Preset,
+    refresh,
+    section::Section,
+};
 use crate::{
-    idp::{ClientAuth, Credentials, Idp},
+    idp::{ClientAuth, Credentials, ErrorRule, Idp, Meaning, ResponseField, path_of_pointer},
     model::{ClientSecret, valid_idp_name},
     supervisor::RefreshSettings,
 };
@@ -21,6 +30,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, common: &RefreshSettings) -> I
     read_endpoints(section, &mut idp);
     read_client(section, &mut idp);
     read_tokens(section, &mut idp);
+    read_responses(section, &mut idp);
+    read_errors(section, &mut idp);
     refresh::read_own(section, &mut idp);
     for later in ["introspection_url", "userinfo_url", "proxy", "tls_root_certificate"] {
         section.not_yet(later);
@@ -116,5 +127,90 @@ fn read_tokens(section: &mut Section<'_, '_>, idp: &mut Idp) {
     section.read("reuse_grace_seconds", &mut idp.reuse_grace);
     section.read("rotation_ends_access_token", &mut idp.rotation_ends_access_token);
     section.read("access_lifetime_seconds", &mut idp.access_lifetime);
+    section.read("access_lifetime_override_seconds", &mut idp.access_lifetime_override);
+    section.read("max_access_lifetime_seconds", &mut idp.max_access_lifetime);
     section.read("refresh_lifetime_seconds", &mut idp.refresh_lifetime);
+}
+
+/// Reads where responses have their fields, and which of them go out. The preset's own stay.
+fn read_responses(section: &mut Section<'_, '_>, idp: &mut Idp) {
+    section.section("response", |section| {
+        for field in ResponseField::iter() {
+            let mut pointer: Option<String> = None;
+            section.read(field.name(), &mut pointer);
+            match pointer.as_deref().map(path_of_pointer) {
+                Some(Ok(path)) => drop(idp.response_fields.insert(field, path)),
+                Some(Err(text)) => section.wrong(field.name(), text),
+                None => {}
+            }
+        }
+        let mut success: Vec<ComparedValue> = Vec::new();
+        section.read("success", &mut success);
+        idp.success_values.extend(success.into_iter().map(|value| value.0));
+    });
+    section.read("authorization_scheme", &mut idp.authorization_scheme);
+    let mut expose: Vec<Word> = Vec::new();
+    section.read("expose", &mut expose);
+    idp.expose.extend(expose.into_iter().map(|name| name.0));
+}
+
+/// Reads rules for error responses; they take precedence over those of the preset.
+fn read_errors(section: &mut Section<'_, '_>, idp: &mut Idp) {
+    section.listed("errors", |section| {
+        let (mut code, mut meaning, mut field) = (None::<ComparedValue>, None::<Meaning>, None::<String>);
+        section.read("code", &mut code);
+        section.read("meaning", &mut meaning);
+        section.read("field", &mut field);
+        let (mut status, mut in_doubt) = (None::<usize>, false);
+        section.read("status", &mut status);
+        section.read("in_doubt", &mut in_doubt);
+        let and = section.section("and", |and| {
+            let (mut field, mut value) = (None::<String>, None::<ComparedValue>);
+            and.read("field", &mut field);
+            and.read("value", &mut value);
+            match (field, value) {
+                (Some(field), Some(value)) => Some((field_path(and, field), value.0)),
+                (None, None) => None,
+                (Some(_), None) => {
+                    and.wrong("value", "must be set: the value that the field must have");
+                    None
+                }
+                (None, Some(_)) => {
+                    and.wrong("field", "must be set: the field that must have the value");
+                    None
+                }
+            }
+        });
+        let (Some(ComparedValue(code)), Some(meaning)) = (&code, meaning) else {
+            if section.is_sound() {
+                let missing = if code.is_none() { "code" } else { "meaning" };
+                section.wrong(missing, "must be set: a rule says what a code means");
+            }
+            return;
+        };
+        let mut rule = ErrorRule::new(code, meaning);
+        if let Some(field) = field {
+            rule = rule.field(field_path(section, field));
+        }
+        if let Some((field, value)) = and {
+            rule = rule.and(field, value);
+        }
+        match status.map(u16::try_from) {
+            Some(Ok(status @ 200..=499)) => rule = rule.status(status),
+            Some(_) => section.wrong("status", "must be from 200 to 499: no other response is a verdict"),
+            None => {}
+        }
+        idp.errors.push(if in_doubt { rule.in_doubt() } else { rule });
+    });
+}
+
+/// Reads the place of a field: a name, names with dots, or a JSON pointer.
+fn field_path(section: &mut Section<'_, '_>, field: String) -> String {
+    if !field.starts_with('/') {
+        return field;
+    }
+    path_of_pointer(&field).unwrap_or_else(|text| {
+        section.wrong("field", text);
+        field
+    })
 }

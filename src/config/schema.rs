@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{Config, node, section::SectionReading, source::Environment};
 
 /// A configuration with every section. Its problems do not matter: the settings are read all the same.
-const EVERYTHING: &str =
-    "[[server.api_key]]\n[idp.NAME]\npreset = \"oauth2\"\nclient_id = \"\"\n[[idp.NAME.clients]]\n";
+const EVERYTHING: &str = "[[server.api_key]]\n[idp.NAME]\npreset = \"oauth2\"\nclient_id = \"\"\n[[idp.NAME.clients]]\n\
+     [[idp.NAME.errors]]\n";
 /// Stands for a name that the operator chooses.
 pub(super) const ANY: &str = "any";
 

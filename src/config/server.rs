@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{field::ConfiguredIdp, section::Section};
+use super::{field::Word, section::Section};
 use crate::{apikey::ApiKey, idp::loopback, model::ClientSecret};
 
 /// The settings of the server.
@@ -107,7 +107,7 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     let (mut sha256, mut secret) = (None, None);
     section.read("sha256", &mut sha256);
     section.read("secret", &mut secret);
-    let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<ConfiguredIdp>>, None::<String>);
+    let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<Word>>, None::<String>);
     section.read("scopes", &mut scopes);
     section.read("idps", &mut idps);
     section.read("user_prefix", &mut user_prefix);
@@ -126,7 +126,7 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
         }
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
-    let idps = idps.map(|idps| idps.into_iter().map(|ConfiguredIdp(name)| name).collect());
+    let idps = idps.map(|idps| idps.into_iter().map(|Word(name)| name).collect());
     ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default() }
 }
 

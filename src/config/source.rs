@@ -96,13 +96,14 @@ impl Source {
 /// The files of values, with the digest of each as it was read; `None` for an unreadable one.
 pub(super) type ValueFiles = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-/// Reads a value from its file; the newline at the end is not part of it.
+/// Reads a value from its file. A byte order mark at the start and white space at the end are not part of it: editors and
+/// shells leave them there.
 pub(super) fn value_in(path: &Path, files: &mut ValueFiles) -> io::Result<Zeroizing<String>> {
     let text = read(path);
     files.insert(path.to_owned(), digest(&text));
     let text = text?;
-    let end = text.strip_suffix('\n').map_or(&**text, |text| text.strip_suffix('\r').unwrap_or(text));
-    Ok(Zeroizing::new(end.to_owned()))
+    let value = text.strip_prefix('\u{feff}').unwrap_or(&text).trim_end();
+    Ok(Zeroizing::new(value.to_owned()))
 }
 
 /// Reads the same files again.

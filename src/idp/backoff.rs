@@ -51,21 +51,18 @@ impl BackoffPolicy {
 }
 
 /// A retry after less than this is a busy loop.
-const SHORTEST_DELAY: Duration = Duration::from_millis(50);
+pub(crate) const SHORTEST_DELAY: Duration = Duration::from_millis(50);
 /// The longest `retry_after` that is followed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Returns the delay after `failures` consecutive failures (1 is the first).
 ///
-/// `retry_after` takes precedence, up to an hour. Otherwise the delay is spread by `random` below 1 s, 2 s, 4 s ... 5
-/// min, so that grants that failed together do not retry together. Example: after the third failure and with `random`
-/// in the middle of its range, 2 s.
+/// The delay is spread by `random` below 1 s, 2 s, 4 s ... 5 min, so that grants that failed together do not retry
+/// together. Example: after the third failure and with `random` in the middle of its range, 2 s. `retry_after` makes it
+/// longer, up to an hour, and never shorter: some providers ask for no wait at all, or for one in the past.
 pub(crate) fn delay(failures: u32, retry_after: Option<Duration>, random: u64) -> Duration {
-    let wait = match retry_after {
-        Some(asked) => asked.min(LONGEST_RETRY_AFTER),
-        None => fraction(GRANT_BACKOFF.ceiling(failures), random),
-    };
-    wait.max(SHORTEST_DELAY)
+    let own = fraction(GRANT_BACKOFF.ceiling(failures), random).max(SHORTEST_DELAY);
+    own.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
 }
 
 /// Returns `random / 2^64` of `whole`.
@@ -99,9 +96,17 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_takes_precedence_up_to_an_hour() {
-        for (asked, expected) in [(0, SHORTEST_DELAY), (7, Duration::from_secs(7)), (86_400, LONGEST_RETRY_AFTER)] {
-            assert_eq!(delay(9, Some(Duration::from_secs(asked)), u64::MAX), expected);
+    fn retry_after_makes_a_delay_longer_and_never_shorter() {
+        for (failures, random, asked, expected) in [
+            (1, 0, 0, SHORTEST_DELAY),
+            (1, 1 << 63, 0, Duration::from_millis(500)),
+            (9, 1 << 63, 0, Duration::from_secs(128)),
+            (9, 1 << 63, 7, Duration::from_secs(128)),
+            (9, 0, 7, Duration::from_secs(7)),
+            (1, u64::MAX, 600, Duration::from_secs(600)),
+            (9, u64::MAX, 86_400, LONGEST_RETRY_AFTER),
+        ] {
+            assert_eq!(delay(failures, Some(Duration::from_secs(asked)), random), expected, "{failures} {asked}");
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Only the requested paths are built in memory, with a limit; everything else is skipped.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
+
+use super::lifetime::{self, Promised};
 
 /// The scalars of a body by their path: `error`, or `errors.errorType` for that member of the object `errors`, or of
 /// each object in the list `errors`. A null or empty value is absent.
@@ -56,6 +59,11 @@ impl Scalars {
             self.0.retain(|old| old.path != name && !below(name, &old.path));
             self.0.extend(later.0);
         }
+    }
+
+    /// Whether there is any.
+    pub(super) fn any(&self) -> bool {
+        !self.0.is_empty()
     }
 
     /// Returns all scalars at `path` as text.
@@ -109,6 +117,29 @@ impl Scalars {
         (!words.is_empty()).then(|| words.join(" "))
     }
 
+    /// Takes the text at `path`, or the whole number as text.
+    pub(super) fn word(&mut self, path: &str) -> Option<Zeroizing<String>> {
+        match self.take(path)? {
+            Scalar::Text(text) => Some(text),
+            Scalar::Number(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(Zeroizing::new(text)),
+            Scalar::Number(_) | Scalar::Flag(_) => None,
+        }
+    }
+
+    /// Takes the lifetime or the point in time at `path`.
+    pub(super) fn ends(&mut self, path: &str, promised: Promised, longest: Duration) -> Option<lifetime::Read> {
+        match self.take(path)? {
+            Scalar::Text(text) => lifetime::of_text(&text, promised, longest),
+            Scalar::Number(text) => lifetime::of_text(&text, promised, longest),
+            Scalar::Flag(_) => None,
+        }
+    }
+
+    /// Returns whether `path` has the number 0, which may be written as text.
+    pub(super) fn is_zero(&self, path: &str) -> bool {
+        self.all(path).any(|text| text.trim().parse() == Ok(0.0))
+    }
+
     /// Takes the number at `path`, which may be written as text.
     pub(super) fn seconds(&mut self, path: &str) -> Option<f64> {
         let number = match self.take(path)? {
@@ -130,6 +161,63 @@ impl fmt::Debug for Scalars {
 /// Returns whether `path` leads into `outer`.
 fn below(outer: &str, path: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Returns whether `path` leads into an element of the list `outer`.
+fn index_below(outer: &str, path: &str) -> bool {
+    let rest = path.strip_prefix(outer).and_then(|rest| rest.strip_prefix('.'));
+    rest.is_some_and(|rest| rest.split('.').next().is_some_and(|first| first.parse::<u32>().is_ok()))
+}
+
+/// Returns the members of a JSON object that have one of these names. A member that is null is absent.
+pub(super) fn members(object: &[u8], names: &[String]) -> Map<String, Value> {
+    let mut found = Map::new();
+    if !names.is_empty() {
+        let mut json = serde_json::Deserializer::from_slice(object);
+        let read = MemberVisitor { names, found: &mut found }.deserialize(&mut json);
+        if read.is_err() {
+            found.clear();
+        }
+    }
+    found
+}
+
+/// Adds the members of an object with one of `names` to `found`.
+struct MemberVisitor<'a> {
+    names: &'a [String],
+    found: &'a mut Map<String, Value>,
+}
+
+impl<'de> DeserializeSeed<'de> for MemberVisitor<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MemberVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if !self.names.contains(&name) {
+                map.next_value::<IgnoredAny>()?;
+            } else if let value @ (Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_)) = map.next_value()?
+            {
+                self.found.insert(name, value);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Visits any JSON value at `path` and adds its wanted scalars to `found`.
@@ -199,6 +287,17 @@ impl<'de> Visitor<'de> for ScalarVisitor<'_> {
         if listed {
             // A list in a list has no meaning, and its depth must not use the stack.
             while list.next_element::<IgnoredAny>()?.is_some() {}
+        } else if wanted.iter().any(|wanted| index_below(path, wanted)) {
+            // A pointer names elements of this list by their numbers.
+            let mut number = 0;
+            loop {
+                let element = format!("{path}.{number}");
+                let seed = ScalarVisitor { wanted, path: &element, listed: false, found: &mut *found };
+                if list.next_element_seed(seed)?.is_none() {
+                    break;
+                }
+                number += 1;
+            }
         } else {
             while list.next_element_seed(ScalarVisitor { wanted, path, listed: true, found: &mut *found })?.is_some() {}
         }

@@ -4,7 +4,12 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::provider::{ClientAuth, Idp, RESERVED_PARAMS};
+use crate::model::is_token;
+
+use super::{
+    layout::ResponseField,
+    provider::{ClientAuth, Idp, RESERVED_PARAMS},
+};
 
 /// The fields of a response that are secret.
 const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
@@ -29,20 +34,51 @@ impl Idp {
         if let Some(name) = RESERVED_PARAMS.into_iter().find(|name| self.params.contains_key(*name)) {
             return Err(format!("params must not contain {name}: it is set by the request itself"));
         }
-        let paths = self.response_paths();
-        if paths.iter().any(|path| path.is_empty()) || self.errors.iter().any(|rule| rule.value.is_empty()) {
-            return Err("errors must not have an empty field or value, nor may error_detail or subject_field be empty"
-                .to_owned());
-        }
-        if let Some(name) = SECRET_FIELDS.into_iter().find(|name| paths.contains(name)) {
-            return Err(format!("errors, error_detail and subject_field must not read {name}: it is secret"));
-        }
+        self.check_response()?;
         if self.max_concurrency == 0 {
             return Err("max_concurrency must be at least 1".to_owned());
         }
         // A rate below one request a day is a mistake; a rate above the clock's milliseconds is no limit.
         if self.requests_per_second.is_some_and(|rate| !(1e-5..=1e3).contains(&rate)) {
             return Err("requests_per_second must be between 0.00001 and 1000".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Validates how responses are read.
+    fn check_response(&self) -> Result<(), String> {
+        let paths = self.layout().more;
+        if paths.iter().any(|path| path.is_empty()) || self.errors.iter().any(|rule| rule.value.is_empty()) {
+            return Err("errors must not have an empty field or value, nor may error_detail or subject_field be empty"
+                .to_owned());
+        }
+        if let Some((field, _)) = self.response_fields.iter().find(|(_, path)| path.is_empty()) {
+            return Err(format!("response.{} must be a JSON pointer such as /body/{0}", field.name()));
+        }
+        let tokens = [ResponseField::AccessToken, ResponseField::RefreshToken];
+        let own = |field: &ResponseField| self.response_fields.get(field).map(String::as_str);
+        let secret: Vec<_> = SECRET_FIELDS.into_iter().chain(tokens.iter().filter_map(own)).collect();
+        if let Some(name) = secret.iter().find(|name| paths.contains(name)) {
+            return Err(format!("errors, error_detail and subject_field must not read {name}: it is secret"));
+        }
+        let shown = self.response_fields.iter().filter(|(field, _)| !tokens.contains(field));
+        if let Some((field, _)) = shown.into_iter().find(|(_, path)| secret.contains(&path.as_str())) {
+            return Err(format!("response.{} must not be the place of a token", field.name()));
+        }
+        let holds_token = |name: &String| secret.iter().any(|path| path.split('.').next() == Some(name.as_str()));
+        if let Some(name) = self.expose.iter().find(|name| holds_token(name)) {
+            return Err(format!("expose must not contain {name}: it is a token, or contains one"));
+        }
+        if !self.success_values.is_empty() && !self.response_fields.contains_key(&ResponseField::Error) {
+            return Err("response.success needs response.error, the place of the value".to_owned());
+        }
+        if self.authorization_scheme.as_ref().is_some_and(|scheme| !is_token(scheme)) {
+            return Err("authorization_scheme must be a word such as Bearer".to_owned());
+        }
+        if self.max_access_lifetime.is_zero() || self.access_lifetime_override.is_some_and(|life| life.is_zero()) {
+            return Err(
+                "max_access_lifetime_seconds and access_lifetime_override_seconds must be more than 0".to_owned()
+            );
         }
         Ok(())
     }
@@ -116,6 +152,20 @@ mod tests {
             (good().error(ErrorRule::new("x", Meaning::Race).and("refresh_token", "x")), Some("errors, error_detail")),
             (good().subject_field("access_token"), Some("errors, error_detail")),
             (good().error_detail("id_token"), Some("errors, error_detail")),
+            (good().response_field(ResponseField::AccessToken, "/body/token").expose("team"), None),
+            (good().response_field(ResponseField::AccessToken, "body.token"), Some("response.access_token must be")),
+            (good().response_field(ResponseField::Scope, "/access_token"), Some("response.scope must not be")),
+            (
+                good().response_field(ResponseField::AccessToken, "/body/token").error_detail("body.token"),
+                Some("errors, error_detail"),
+            ),
+            (good().response_field(ResponseField::AccessToken, "/body/token").expose("body"), Some("expose")),
+            (good().expose("refresh_token"), Some("expose must not contain refresh_token")),
+            (good().authorization_scheme("Zoho-oauthtoken"), None),
+            (good().authorization_scheme("Bearer x"), Some("authorization_scheme")),
+            (good().success_value("0"), Some("response.success needs")),
+            (good().response_field(ResponseField::Error, "/status").success_value("0"), None),
+            (good().max_access_lifetime(std::time::Duration::ZERO), Some("max_access_lifetime_seconds")),
         ] {
             match (idp.validate(), expected) {
                 (Ok(()), None) => {}

@@ -1,6 +1,6 @@
 //! Reads the token response that ends a user's consent into a grant to connect.
 
-use super::decode::{RefreshLifetime, decode};
+use super::{decode::decode, layout::Layout, lifetime::Ends, provider::Idp};
 use crate::{
     error::Error,
     model::{Expiry, Grant, Lifetime},
@@ -20,13 +20,28 @@ impl Grant {
     /// # Errors
     /// [`Error::InvalidRequest`] with the reason why the response contains no grant. It never quotes the response.
     pub fn from_token_response(body: &[u8]) -> Result<Self, Error> {
-        let fields = decode(None, body, &[]).ok_or(Error::InvalidRequest(if body.trim_ascii().is_empty() {
+        Self::read(body, &Layout::standard(), None)
+    }
+
+    /// Reads the grant from the unchanged response of this provider, which may have its fields elsewhere than RFC 6749
+    /// says ([`Idp::response_field`]). Members that the provider's settings [expose](Idp::expose) are kept.
+    ///
+    /// # Errors
+    /// As [`from_token_response`](Self::from_token_response).
+    pub fn from_response_of(idp: &Idp, body: &[u8]) -> Result<Self, Error> {
+        Self::read(body, &idp.layout(), idp.subject_field.as_deref())
+    }
+
+    fn read(body: &[u8], layout: &Layout<'_>, subject_field: Option<&str>) -> Result<Self, Error> {
+        let mut fields = decode(None, body, layout).ok_or(Error::InvalidRequest(if body.trim_ascii().is_empty() {
             "the response is empty: pass the response of the token endpoint unchanged"
         } else {
             "the response is neither a JSON object nor a form: pass the response of the token endpoint unchanged"
         }))?;
         let denied = fields.error.is_some() || fields.has("ok", "false");
-        let grant = match (fields.access_token, fields.refresh_token) {
+        let grant = match (fields.access_token.take(), fields.refresh_token.take()) {
+            _ if fields.bad_access_token => Err("access_token must be printable ASCII characters without spaces"),
+            _ if fields.bad_refresh_token => Err("refresh_token must be printable ASCII characters without spaces"),
             (None, None) if denied => {
                 Err("the response has an error and no token: send the user through consent again")
             }
@@ -36,18 +51,28 @@ impl Grant {
             (Some(access), Some(refresh)) => Ok(Self::new(access).refresh_token(refresh)),
             (None, Some(refresh)) => Ok(Self::from_refresh_token(refresh)),
         };
+        let subject = subject_field.and_then(|path| fields.subject_in(path));
         let mut grant = grant.map_err(Error::InvalidRequest)?;
         grant.token_type = fields.token_type.unwrap_or(grant.token_type);
         grant.scope = fields.scope.unwrap_or_default();
-        grant.subject = fields.subject;
-        grant.expiry = fields.expires_in.map_or(grant.expiry, Lifetime::For);
-        grant.refresh_expiry = match fields.refresh_expires {
-            Some(RefreshLifetime::In(life)) => Lifetime::For(life),
-            Some(RefreshLifetime::Never) => Lifetime::Until(Expiry::Never),
+        grant.subject = subject.or(fields.subject);
+        grant.expiry = fields.expires.map_or(grant.expiry, until);
+        // A lifetime that counts from now and a point in time cannot be compared here: the first one counts.
+        grant.refresh_expiry = match fields.refresh_expires.first() {
+            Some(ends) => until(*ends),
+            None if fields.refresh_never_expires => Lifetime::Until(Expiry::Never),
             None => grant.refresh_expiry,
         };
+        grant.exposed = fields.exposed;
         grant.validate().map_err(Error::InvalidRequest)?;
         Ok(grant)
+    }
+}
+
+fn until(ends: Ends) -> Lifetime {
+    match ends {
+        Ends::In(lifetime) => Lifetime::For(lifetime),
+        Ends::At(time) => Lifetime::Until(Expiry::At(time.into())),
     }
 }
 
@@ -95,6 +120,7 @@ mod tests {
             ("error=bad_verification_code&error_description=ts-test-secret-x", "an error and no token"),
             (r#"{"error":"x","access_token":"ts-test-secret-a"}"#, "a token and an error"),
             (r#"{"access_token":"ts-test-secret a"}"#, "access_token must be"),
+            (r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret\n"}"#, "refresh_token must be"),
         ] {
             let error = Grant::from_token_response(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains("ts-test-secret"), "{body}: {error}");

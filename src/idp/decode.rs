@@ -10,22 +10,37 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::body::Scalars;
-use crate::model::{AccessToken, RefreshToken, WallTime};
+use super::{
+    body::{Scalars, members},
+    layout::{Layout, ResponseField},
+    lifetime::{Ends, LONGEST_REFRESH_LIFETIME, Promised},
+    tolerant::{self, Flaw, UNREADABLE},
+};
+use crate::model::{AccessToken, Exposed, RefreshToken, is_token};
 
 /// The fields of a response of a token endpoint. A field that is null, empty or of a meaningless type is absent.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     /// Whether the body was JSON, whose syntax shows that it is complete.
     pub(crate) json: bool,
+    /// What had to be tolerated to read the body.
+    pub(crate) flaw: Option<Flaw>,
     pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: Option<RefreshToken>,
+    /// There is an access token, but it cannot be read for certain, or is none (RFC 6749, appendix A.12).
+    pub(crate) bad_access_token: bool,
+    /// The same of the refresh token (appendix A.17).
+    pub(crate) bad_refresh_token: bool,
     pub(crate) token_type: Option<String>,
-    /// 0 or less is absent: it means that the token does not expire, because no provider issues an expired token. Taken
-    /// literally it would cause endless refreshes. If a resource server rejects the token, that causes a refresh.
-    pub(crate) expires_in: Option<Duration>,
-    pub(crate) refresh_expires: Option<RefreshLifetime>,
-    pub(crate) created_at: Option<WallTime>,
+    /// A lifetime of 0 or less is absent: no provider issues an expired token.
+    pub(crate) expires: Option<Ends>,
+    /// When the refresh token ends, at the earliest of what the response says.
+    pub(crate) refresh_expires: Vec<Ends>,
+    /// Keycloak sends a lifetime of 0 for a refresh token that does not expire. No provider issues an expired one, so 0
+    /// means this everywhere.
+    pub(crate) refresh_never_expires: bool,
+    /// The names of lifetimes that make no sense as such, and were read as what they plainly are.
+    pub(crate) senseless: Vec<&'static str>,
     pub(crate) scope: Option<String>,
     /// Only a single word, as OAuth error codes are: web frameworks send `{"error": "Not Found"}` on their own, before
     /// or after the provider processed the request.
@@ -35,82 +50,110 @@ pub(crate) struct Fields {
     pub(crate) subject: Option<String>,
     /// When to retry, as Discord sends it beside its `Retry-After` header.
     pub(crate) retry_after: Option<Duration>,
+    /// The members that callers get beside the token.
+    pub(crate) exposed: Exposed,
     /// The fields that error rules read. Values are compared, and shown only if they are codes.
     rest: Scalars,
 }
 
-/// The lifetime of a refresh token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RefreshLifetime {
-    In(Duration),
-    /// Keycloak sends 0 for this. No provider issues an expired refresh token, so 0 means this everywhere.
-    Never,
-}
-
-/// Returns the fields of a body, or `None` if it is neither a JSON object nor a form. `more` are the paths that the
-/// provider's [rules](super::ErrorRule) read.
-pub(crate) fn decode(content_type: Option<&str>, body: &[u8], more: &[&str]) -> Option<Fields> {
+/// Returns the fields of a body, or `None` if it is neither a JSON object nor a form.
+pub(crate) fn decode(content_type: Option<&str>, body: &[u8], layout: &Layout<'_>) -> Option<Fields> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
-    let wanted = [&NAMES, more].concat();
+    let wanted = layout.wanted();
     match body.first()? {
-        b'{' => Scalars::json(body, &wanted).map(|body| Fields::of(body, true)),
+        b'{' => Scalars::json(body, &wanted).map(|scalars| Fields::of(scalars, Some(body), layout)),
         b'[' | b'<' => None,
-        _ if is_form(content_type, body) => Some(Fields::of(Scalars::form(body, &wanted), false)),
+        _ if is_form(content_type, body) => Some(Fields::of(Scalars::form(body, &wanted), None, layout)),
         _ => None,
     }
+}
+
+/// Returns the fields of the JSON object in a body that is neither JSON nor a form. Call it only for a body that is
+/// certainly complete.
+///
+/// An object in the page of a proxy may have an `error`: beside other text only tokens count, unless the content type
+/// says that the body was meant as JSON.
+pub(crate) fn decode_tolerantly(content_type: Option<&str>, body: &[u8], layout: &Layout<'_>) -> Option<Fields> {
+    let wanted = layout.wanted();
+    let read = |json: &[u8]| Scalars::json(json, &wanted).map(|scalars| Fields::of(scalars, Some(json), layout));
+    let found = tolerant::object(body, |json| read(json).is_some_and(|fields| fields.has_token()))?;
+    let fields = read(&found.json)?;
+    let meant_as_json = found.flaw == Flaw::NotJson
+        || essence(content_type).is_some_and(|essence| {
+            essence.eq_ignore_ascii_case("application/json") || essence.to_ascii_lowercase().ends_with("+json")
+        });
+    (fields.has_token() || meant_as_json).then_some(Fields { flaw: Some(found.flaw), ..fields })
+}
+
+fn essence(content_type: Option<&str>) -> Option<&str> {
+    content_type.map(|text| text.split(';').next().unwrap_or_default().trim())
 }
 
 /// Returns whether the body is a form: the content type says so, or the body cannot be anything else. A page of HTML or
 /// a sentence may contain `&error=x` somewhere.
 fn is_form(content_type: Option<&str>, body: &[u8]) -> bool {
-    let declared = content_type.is_some_and(|text| {
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    });
+    let declared =
+        essence(content_type).is_some_and(|text| text.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"%+&=-._~*:/,!'()@$;".contains(byte);
     body.contains(&b'=') && (declared || body.iter().all(plain))
 }
 
-const REFRESH_LIFETIMES: [&str; 3] = ["refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in"];
-const NAMES: [&str; 15] = [
-    "access_token",
-    "refresh_token",
-    "token_type",
-    "expires_in",
-    REFRESH_LIFETIMES[0],
-    REFRESH_LIFETIMES[1],
-    REFRESH_LIFETIMES[2],
-    "created_at",
-    "scope",
-    "scopes",
-    "error",
-    "ok",
-    "retry_after",
-    "sub",
-    "id_token",
-];
-
 impl Fields {
-    fn of(mut body: Scalars, json: bool) -> Self {
+    /// `json` is the text of a JSON object.
+    fn of(mut body: Scalars, json: Option<&[u8]>, layout: &Layout<'_>) -> Self {
         let id_token = body.text("id_token");
-        let expires_in = body.seconds("expires_in").filter(|seconds| *seconds > 0.0).map(duration);
-        let refresh_expires = REFRESH_LIFETIMES.map(|name| body.seconds(name).and_then(refresh_life));
+        let access_token = layout.paths(ResponseField::AccessToken).find_map(|path| body.word(path));
+        let refresh_token = layout.paths(ResponseField::RefreshToken).find_map(|path| body.word(path));
+        let good = |token: &Zeroizing<String>| is_token(token);
+        let mut senseless = Vec::new();
+        let mut ends = |body: &mut Scalars, field: ResponseField, promised, longest| {
+            let mut read =
+                layout.paths(field).filter_map(|path| body.ends(path, promised, longest)).collect::<Vec<_>>();
+            if read.iter().any(|read| read.senseless) {
+                senseless.push(field.name());
+            }
+            read.drain(..).map(|read| read.ends).collect::<Vec<_>>()
+        };
+        let (lifetime, time) = (Promised::Lifetime, Promised::PointInTime);
+        let expires = ends(&mut body, ResponseField::ExpiresIn, lifetime, layout.longest).into_iter().next();
+        let expires =
+            expires.or_else(|| ends(&mut body, ResponseField::ExpiresAt, time, layout.longest).into_iter().next());
+        let refresh_never_expires = layout.paths(ResponseField::RefreshTokenExpiresIn).any(|path| body.is_zero(path));
+        let mut refresh_expires =
+            ends(&mut body, ResponseField::RefreshTokenExpiresIn, lifetime, LONGEST_REFRESH_LIFETIME);
+        refresh_expires.extend(ends(&mut body, ResponseField::RefreshTokenExpiresAt, time, LONGEST_REFRESH_LIFETIME));
+        let mut text = |field: ResponseField| layout.paths(field).find_map(|path| body.text_or_number(path));
+        let token_type = text(ResponseField::TokenType).filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+        let subject = text(ResponseField::Subject);
         Self {
-            json,
-            access_token: body.text("access_token").map(|mut text| std::mem::take(&mut *text).into()),
-            refresh_token: body.text("refresh_token").map(|mut text| std::mem::take(&mut *text).into()),
-            token_type: body
-                .text_or_number("token_type")
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic())),
-            expires_in,
-            refresh_expires: refresh_expires.into_iter().flatten().next(),
-            created_at: body.seconds("created_at").and_then(epoch),
-            scope: body.list("scope").or_else(|| body.list("scopes")).filter(|text| is_plain(text)),
+            json: json.is_some(),
+            flaw: None,
+            bad_access_token: access_token.as_ref().is_some_and(|token| !good(token)),
+            bad_refresh_token: refresh_token.as_ref().is_some_and(|token| !good(token)),
+            access_token: access_token.filter(good).map(|mut text| std::mem::take(&mut *text).into()),
+            refresh_token: refresh_token.filter(good).map(|mut text| std::mem::take(&mut *text).into()),
+            token_type,
+            expires,
+            refresh_expires,
+            refresh_never_expires,
+            senseless,
+            scope: layout.paths(ResponseField::Scope).find_map(|path| body.list(path)).filter(|text| is_plain(text)),
             retry_after: body.seconds("retry_after").filter(|seconds| *seconds >= 0.0).map(duration),
-            subject: body.text_or_number("sub").or_else(|| subject(&id_token?)).filter(|text| is_plain(text)),
-            error: body.single("error").filter(|text| is_code(text)).map(str::to_owned),
+            subject: subject.or_else(|| subject_of(&id_token?)).filter(|text| is_plain(text)),
+            error: error(&body, layout).filter(|text| is_code(text)),
+            exposed: Exposed(json.map(|json| members(json, layout.expose)).unwrap_or_default()),
             rest: body,
         }
+    }
+
+    /// Whether the fields are those of a token endpoint: a page of a proxy may look like a form.
+    pub(super) fn is_response(&self) -> bool {
+        self.has_token() || self.error.is_some() || self.rest.any()
+    }
+
+    /// Whether there is a token, readable or not.
+    fn has_token(&self) -> bool {
+        self.access_token.is_some() || self.refresh_token.is_some() || self.bad_refresh_token
     }
 
     /// Returns whether `path` has exactly this value, possibly among others in a list.
@@ -137,7 +180,7 @@ pub(super) fn is_code(text: &str) -> bool {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 16 * 1024 && !text.chars().any(char::is_control)
+    !text.is_empty() && text.len() <= 16 * 1024 && !text.chars().any(|c| c.is_control() || c == UNREADABLE)
 }
 
 fn duration(seconds: f64) -> Duration {
@@ -145,22 +188,17 @@ fn duration(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.clamp(0.0, CENTURY))
 }
 
-fn refresh_life(seconds: f64) -> Option<RefreshLifetime> {
-    match seconds {
-        seconds if seconds > 0.0 => Some(RefreshLifetime::In(duration(seconds))),
-        0.0 => Some(RefreshLifetime::Never),
-        _ => None,
+/// The error of a response: `error`, or what the provider's layout says.
+fn error(body: &Scalars, layout: &Layout<'_>) -> Option<String> {
+    let own = layout.own_path(ResponseField::Error).and_then(|path| body.all(path).next());
+    match own {
+        Some(value) if layout.success.iter().any(|success| success == value) => None,
+        Some(value) => Some(value.to_owned()),
+        None => body.single("error").map(str::to_owned),
     }
 }
 
-/// Reads seconds since 1970, or milliseconds where seconds would lie in the far future.
-fn epoch(number: f64) -> Option<WallTime> {
-    const YEAR_5000: f64 = 1e11;
-    let millis = if number < YEAR_5000 { number * 1_000.0 } else { number };
-    (1_000.0..YEAR_5000 * 1_000.0).contains(&millis).then_some(WallTime(millis as i64))
-}
-
-fn subject(id_token: &str) -> Option<String> {
+fn subject_of(id_token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct IdTokenClaims {
         sub: String,

@@ -1,11 +1,14 @@
 //! Quirks of real responses, and arbitrary values. `crate::fuzz` tests arbitrary bytes.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::WallTime;
 
 fn json(body: &str) -> Fields {
-    decode(Some("application/json;charset=UTF-8"), body.as_bytes(), &[])
+    decode(Some("application/json;charset=UTF-8"), body.as_bytes(), &Layout::standard())
         .unwrap_or_else(|| panic!("not decoded: {body}"))
 }
 
@@ -24,9 +27,8 @@ fn a_response_of_keycloak_and_gitlab() {
     assert!(fields.json);
     assert_eq!(exposed(&fields), (Some("ts-test-secret-a"), Some("ts-test-secret-r")));
     assert_eq!(fields.token_type.as_deref(), Some("Bearer"));
-    assert_eq!(fields.expires_in, Some(Duration::from_secs(7_200)));
-    assert_eq!(fields.refresh_expires, Some(RefreshLifetime::Never));
-    assert_eq!(fields.created_at, Some(WallTime(1_607_635_748_000)));
+    assert_eq!(fields.expires, Some(Ends::In(Duration::from_secs(7_200))));
+    assert!(fields.refresh_never_expires && fields.refresh_expires.is_empty());
     assert_eq!(fields.scope.as_deref(), Some("email profile"));
     assert_eq!((fields.error, fields.subject), (None, None));
 }
@@ -37,14 +39,14 @@ fn a_form_is_recognised_whatever_the_content_type_says() {
         refresh_token_expires_in=15811200&scope=&token_type=bearer\n";
     let types = [Some("application/x-www-form-urlencoded; charset=utf-8"), Some("text/plain"), None];
     for content_type in types.into_iter().chain([Some("application/json")]) {
-        let fields = decode(content_type, body, &[]).unwrap();
+        let fields = decode(content_type, body, &Layout::standard()).unwrap();
         assert!(!fields.json);
         assert_eq!(exposed(&fields), (Some("ts-test-secret-a+1"), Some("ts-test-secret-r")));
-        assert_eq!(fields.expires_in, Some(Duration::from_secs(28_800)));
-        assert_eq!(fields.refresh_expires, Some(RefreshLifetime::In(Duration::from_secs(15_811_200))));
+        assert_eq!(fields.expires, Some(Ends::In(Duration::from_secs(28_800))));
+        assert_eq!(fields.refresh_expires, [Ends::In(Duration::from_secs(15_811_200))]);
         assert_eq!(fields.scope, None);
     }
-    assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}", &[]).unwrap().json);
+    assert!(decode(Some("application/x-www-form-urlencoded"), b"{\"error\":\"x\"}", &Layout::standard()).unwrap().json);
 }
 
 #[test]
@@ -54,35 +56,139 @@ fn a_body_that_is_neither_json_object_nor_form_is_rejected() {
     let bodies: [&[u8]; 10] =
         [b"", b"  ", b"null", b"[{\"error\":\"x\"}]", b"{\"error\":\"x\"", b"{} {}", b"\"x=1\"", html, sentence, b"ok"];
     for body in bodies {
-        assert!(decode(Some("text/html"), body, &[]).is_none(), "{}", body.escape_ascii());
-        assert!(decode(None, body, &[]).is_none(), "{}", body.escape_ascii());
+        assert!(decode(Some("text/html"), body, &Layout::standard()).is_none(), "{}", body.escape_ascii());
+        assert!(decode(None, body, &Layout::standard()).is_none(), "{}", body.escape_ascii());
     }
 }
 
 #[test]
-fn numbers_come_in_many_forms() {
-    for (value, expected) in [
-        ("3600", Some(3_600.0)),
-        ("\"3600\"", Some(3_600.0)),
-        ("\" 3600 \"", Some(3_600.0)),
-        ("3599.5", Some(3_599.5)),
-        ("0", None),
-        ("\"0\"", None),
-        ("-5", None),
-        ("18446744073709551615", Some(3_155_760_000.0)),
-        ("1e300", Some(3_155_760_000.0)),
-        ("null", None),
-        ("\"\"", None),
-        ("\"soon\"", None),
-        ("\"inf\"", None),
-        ("\"NaN\"", None),
-        ("true", None),
-        ("{\"seconds\":1}", None),
-        ("[1]", None),
+fn a_lifetime_has_many_names_and_forms() {
+    let seconds = |seconds: u64| Some(Ends::In(Duration::from_secs(seconds)));
+    let at = Some(Ends::At(WallTime(1_795_946_400_000)));
+    for (members, expected, senseless) in [
+        (r#""expires_in":3600"#, seconds(3_600), None),
+        (r#""expires_in":"3600""#, seconds(3_600), None),
+        (r#""expires_in":"3600s""#, seconds(3_600), None),
+        (r#""expires_in":3599.0"#, seconds(3_599), None),
+        (r#""expires_at":1795946400"#, at, None),
+        (r#""expires_at":"2026-11-29T10:00:00Z""#, at, None),
+        (r#""expires_on":"1795946400""#, at, None),
+        (r#""expires":1795946400000"#, at, None),
+        (r#""expires":3600"#, seconds(3_600), Some("expires_at")),
+        (r#""expiry":"2026-11-29T10:00:00.000000000Z""#, at, None),
+        (r#""expires_in":60,"expires_at":1795946400"#, seconds(60), None),
+        (r#""expires_in":null,"expires_at":1795946400"#, at, None),
+        (r#""expires_in":0,"expires_on":1795946400"#, at, None),
+        (r#""expires_in":"soon","expiry":"2026-11-29T10:00:00Z""#, at, None),
+        (r#""expires_in":1795946400"#, at, Some("expires_in")),
+        (r#""expires_in":86400000"#, seconds(86_400), Some("expires_in")),
+        (r#""expires_in":18446744073709551615"#, seconds(34_560_000), Some("expires_in")),
+        (r#""expires_in":1e300"#, seconds(34_560_000), Some("expires_in")),
+        (r#""expires_in":0"#, None, None),
+        (r#""expires_in":-5"#, None, None),
+        (r#""expires_in":"""#, None, None),
+        (r#""expires_in":true"#, None, None),
+        (r#""expires_in":{"seconds":1}"#, None, None),
+        (r#""expires_in":[1]"#, None, None),
+        (r#""expiry":"0001-01-01T00:00:00Z""#, None, None),
     ] {
-        let fields = json(&format!(r#"{{"expires_in":{value},"access_token":"ts-test-secret-a"}}"#));
-        assert_eq!(fields.expires_in.map(|life| life.as_secs_f64()), expected, "{value}");
-        assert!(fields.access_token.is_some(), "{value}");
+        let fields = json(&format!(r#"{{{members},"access_token":"ts-test-secret-a"}}"#));
+        assert_eq!(fields.expires, expected, "{members}");
+        assert_eq!(fields.senseless.first().copied(), senseless, "{members}");
+        assert!(fields.access_token.is_some(), "{members}");
+    }
+}
+
+#[test]
+fn a_refresh_token_ends_at_the_earliest_of_what_is_said() {
+    let seconds = |seconds: u64| Ends::In(Duration::from_secs(seconds));
+    for (members, expected, never) in [
+        (r#""refresh_expires_in":1800"#, vec![seconds(1_800)], false),
+        (r#""refresh_token_expires_in":"1800""#, vec![seconds(1_800)], false),
+        (r#""x_refresh_token_expires_in":8640000"#, vec![seconds(8_640_000)], false),
+        (r#""refresh_token_timeout":600,"authorization_expires_in":900"#, vec![seconds(600), seconds(900)], false),
+        (r#""refresh_token_expires_at":1795946400"#, vec![Ends::At(WallTime(1_795_946_400_000))], false),
+        (r#""refresh_expires_in":315360000"#, vec![seconds(315_360_000)], false),
+        (r#""refresh_expires_in":0"#, vec![], true),
+        (r#""refresh_expires_in":"0""#, vec![], true),
+        (r#""refresh_expires_in":-1"#, vec![], false),
+        (r#""refresh_expires_in":null"#, vec![], false),
+    ] {
+        let fields = json(&format!(r#"{{{members},"refresh_token":"ts-test-secret-r"}}"#));
+        assert_eq!((fields.refresh_expires, fields.refresh_never_expires), (expected, never), "{members}");
+    }
+}
+
+#[test]
+fn fields_are_found_where_the_settings_say() {
+    let own = BTreeMap::from([
+        (ResponseField::AccessToken, "body.access_token".to_owned()),
+        (ResponseField::RefreshToken, "body.tokens.1.value".to_owned()),
+        (ResponseField::ExpiresIn, "body.ext".to_owned()),
+        (ResponseField::Error, "status".to_owned()),
+    ]);
+    let success = ["0".to_owned(), "ok".to_owned()];
+    let layout = Layout { success: &success, ..Layout::new(&own) };
+    let read = |body: &str| decode(None, body.as_bytes(), &layout).unwrap();
+    let body = r#"{"access_token":"ts-test-secret-a","tokens":[{"value":"x"},{"value":"ts-test-secret-r"}],"ext":60}"#;
+    for status in ["0", "\"0\"", "\"ok\""] {
+        let fields = read(&format!(r#"{{"status":{status},"body":{body}}}"#));
+        assert_eq!(exposed(&fields), (Some("ts-test-secret-a"), Some("ts-test-secret-r")), "{status}");
+        assert_eq!((fields.expires, fields.error), (Some(Ends::In(Duration::from_secs(60))), None), "{status}");
+    }
+    for (body, expected) in [
+        (r#"{"status":40101,"body":null}"#, Some("40101")),
+        (r#"{"status":"token_dead"}"#, Some("token_dead")),
+        (r#"{"status":"no such token, sorry"}"#, None),
+        (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
+        (r#"{"status":0,"error":"invalid_grant"}"#, None),
+    ] {
+        let fields = read(body);
+        assert_eq!((fields.error.as_deref(), exposed(&fields)), (expected, (None, None)), "{body}");
+    }
+    let plain = read(r#"{"access_token":"ts-test-secret-a","refresh_token":7}"#);
+    assert_eq!(exposed(&plain), (Some("ts-test-secret-a"), Some("7")), "otherwise as RFC 6749 has them");
+}
+
+#[test]
+fn only_the_named_members_are_exposed() {
+    let expose = ["instance_url", "team", "absent"].map(str::to_owned);
+    let layout = Layout { expose: &expose, ..Layout::standard() };
+    let body = br#"{"access_token":"ts-test-secret-a","instance_url":"https://eu1.example","team":{"id":"T1"},
+        "absent":null,"other":1}"#;
+    let fields = decode(None, body, &layout).unwrap();
+    let shown = serde_json::to_string(&fields.exposed).unwrap();
+    assert_eq!(shown, r#"{"instance_url":"https://eu1.example","team":{"id":"T1"}}"#);
+    assert!(!format!("{fields:?}").contains("eu1.example"));
+}
+
+#[test]
+fn a_token_with_anything_but_printable_ascii_is_none() {
+    for bad in [r"a\r\nX-Injected: 1", "a b", r"a\n", r"\u0000", "\u{e9}", r"a\t"] {
+        let fields = json(&format!(r#"{{"access_token":"{bad}","refresh_token":"ts-test-secret-r"}}"#));
+        assert_eq!((exposed(&fields), fields.bad_refresh_token), ((None, Some("ts-test-secret-r")), false), "{bad}");
+        let fields = json(&format!(r#"{{"access_token":"ts-test-secret-a","refresh_token":"{bad}"}}"#));
+        assert_eq!((exposed(&fields), fields.bad_refresh_token), ((Some("ts-test-secret-a"), None), true), "{bad}");
+    }
+}
+
+#[test]
+fn a_body_with_flaws_is_read_if_it_has_tokens_or_was_meant_as_json() {
+    let read = |content_type: &str, body: &[u8]| decode_tolerantly(Some(content_type), body, &Layout::standard());
+    let tokens = r#"{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r"}"#;
+    let dead = r#"{"error":"invalid_grant"}"#;
+    for (content_type, body, expected) in [
+        ("text/html", format!("<b>Notice</b>: x\n{tokens}"), Some(Flaw::TextAround)),
+        ("application/json", format!("{tokens}\0"), Some(Flaw::NotJson)),
+        ("application/json", format!("<b>Notice</b>: x\n{dead}"), Some(Flaw::TextAround)),
+        ("application/problem+json; charset=utf-8", format!("x {dead}"), Some(Flaw::TextAround)),
+        ("text/html", format!("<script>x = {dead}</script>"), None),
+        ("text/plain", dead.replace('}', ",\"x\":NaN}"), Some(Flaw::NotJson)),
+        ("text/html", format!("{tokens}{}", tokens.replace("-r", "-s")), None),
+        ("text/html", "<html></html>".to_owned(), None),
+    ] {
+        let flaw = read(content_type, body.as_bytes()).and_then(|fields| fields.flaw);
+        assert_eq!(flaw, expected, "{content_type} {body}");
     }
 }
 
@@ -131,14 +237,14 @@ fn the_subject_comes_from_sub_or_from_the_id_token() {
 fn deep_nesting_neither_overflows_nor_hides_other_fields() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     assert!(json(&format!(r#"{{"x":{deep},"access_token":"ts-test-secret-a"}}"#)).access_token.is_some());
-    let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes(), &[]);
-    let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes(), &[]);
+    let _ = decode(None, format!(r#"{{"scope":{deep}}}"#).as_bytes(), &Layout::standard());
+    let _ = decode(None, "{\"scope\":".repeat(100_000).as_bytes(), &Layout::standard());
 }
 
 #[test]
 fn fields_of_error_rules_are_found_by_their_path() {
-    let more = ["codes", "errors.errorType", "a.b.c", "flag", "text"];
-    let read = |body: &str| decode(None, body.as_bytes(), &more).unwrap_or_else(|| panic!("not decoded: {body}"));
+    let layout = Layout { more: vec!["codes", "errors.errorType", "a.b.c", "flag", "text"], ..Layout::standard() };
+    let read = |body: &str| decode(None, body.as_bytes(), &layout).unwrap_or_else(|| panic!("not decoded: {body}"));
     for (body, path, value, expected) in [
         (r#"{"codes":[50173,"x"]}"#, "codes", "50173", true),
         (r#"{"codes":[50173,"x"]}"#, "codes", "x", true),
@@ -180,7 +286,7 @@ proptest! {
     #[test]
     fn arbitrary_values_never_panic_and_debug_shows_no_secret(
         content_type in any_content_type(),
-        name in prop::sample::select(NAMES.to_vec()),
+        name in prop::sample::select(Layout::standard().wanted()),
         value in "[\\[\\]{}\",:0-9eE+.a-z\\\\-]{0,40}",
     ) {
         let token = "ts-test-secret-a";
@@ -189,7 +295,7 @@ proptest! {
             format!("access_token={token}&refresh_token={token}&id_token={token}&{name}={value}"),
         ];
         for body in bodies {
-            let fields = decode(content_type, body.as_bytes(), &[]);
+            let fields = decode(content_type, body.as_bytes(), &Layout::standard());
             let shown = format!("{fields:?}");
             prop_assert!(!shown.contains("ts-test-secret"));
         }

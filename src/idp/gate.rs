@@ -13,8 +13,10 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    health::{Admission, GateClosed, HealthChange, IdpHealth, Observation},
+    breaker::GateClosed,
+    health::{Admission, HealthChange, IdpHealth, Observation},
     provider::Idp,
+    surge::SurgeSight,
 };
 use crate::{
     clock::{Clock, Reading},
@@ -79,7 +81,7 @@ impl Gate {
         self.health().client_index(client_id)
     }
 
-    /// Waits for a slot. Dropping the future leaves the queue.
+    /// Waits for a slot for a request of `grant`. Dropping the future leaves the queue.
     ///
     /// # Errors
     /// [`GateClosed`] immediately, or after the wait if the gate was closed in the meantime.
@@ -87,33 +89,34 @@ impl Gate {
         self: &Arc<Self>,
         clock: &Clock,
         client: usize,
+        grant: u64,
         priority: Priority,
     ) -> Result<Slot, GateClosed> {
-        self.open_to(client, clock)?;
+        self.open_to(client, grant, clock)?;
         let _turn = match priority {
             Priority::Foreground => None,
             Priority::Background => Some(self.background.acquire().await.expect("the semaphore is never closed")),
         };
         let mut next = self.next.lock().await;
-        self.open_to(client, clock)?;
+        self.open_to(client, grant, clock)?;
         let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
         let early = next.since(clock.read().boot);
         if !early.is_zero() {
             clock.sleep(early).await;
         }
         let now = clock.read().boot;
-        let admission = self.health().admit(client, now)?;
+        let admission = self.health().admit(client, grant, now)?;
         *next = now + self.interval;
         Ok(Slot { gate: self.clone(), admission: Some(admission), _permit: permit })
     }
 
-    fn open_to(&self, client: usize, clock: &Clock) -> Result<(), GateClosed> {
-        self.health().closed_to(client, clock.read().boot).map_or(Ok(()), Err)
+    fn open_to(&self, client: usize, grant: u64, clock: &Clock) -> Result<(), GateClosed> {
+        self.health().closed_to(client, grant, clock.read().boot).map_or(Ok(()), Err)
     }
 
-    /// Returns why this client may not send a request now.
-    pub(crate) fn closed_to(&self, client: usize, now: Reading) -> Option<GateClosed> {
-        self.health().closed_to(client, now.boot)
+    /// Returns why this client may not send a request of this grant now.
+    pub(crate) fn closed_to(&self, client: usize, grant: u64, now: Reading) -> Option<GateClosed> {
+        self.health().closed_to(client, grant, now.boot)
     }
 
     /// Returns why no client may send a request now.
@@ -139,6 +142,21 @@ impl Gate {
     /// Lets the next request probe immediately: an operator says that the provider works again.
     pub(crate) fn probe_now(&self, now: Reading) {
         self.health().probe_now(now.boot);
+    }
+
+    /// Ends a surge of refusals because people say so. Returns whether there was one.
+    pub(crate) fn end_surge(&self) -> bool {
+        self.health().end_surge()
+    }
+
+    /// Returns the surge of refusals that lasts, if there is one.
+    pub(crate) fn surge(&self, now: Reading) -> Option<SurgeSight> {
+        self.health().surge(now.boot)
+    }
+
+    /// Takes the time since which refused grants are to be tried once more, because a surge is over.
+    pub(crate) fn take_refused_since(&self) -> Option<WallTime> {
+        self.health().take_refused_since()
     }
 
     /// Records why a refresh returned no token.

@@ -21,7 +21,7 @@ impl GateFixture {
     }
 
     async fn slot(&self, priority: Priority) -> Result<Slot, GateClosed> {
-        self.gate.slot(&self.clock, 0, priority).await
+        self.gate.slot(&self.clock, 0, 1, priority).await
     }
 
     async fn report(&self, observed: Observation) -> Vec<HealthChange> {
@@ -66,7 +66,7 @@ async fn the_rate_is_even_for_any_number_of_requests_due_at_once() {
             let (gate, clock, admitted) = (fixture.gate.clone(), fixture.clock.clone(), admitted.clone());
             let priority = if number % 100 == 0 { Priority::Foreground } else { Priority::Background };
             tokio::spawn(async move {
-                let slot = gate.slot(&clock, 0, priority).await.unwrap();
+                let slot = gate.slot(&clock, 0, 1, priority).await.unwrap();
                 admitted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 drop(slot);
             })

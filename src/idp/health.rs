@@ -1,42 +1,43 @@
 //! The health of a provider, learnt from its responses, and whether the next request may be sent. Pure; all times are
 //! boot time.
 //!
-//! Three conditions close the gate: the provider asked to slow down, it does not respond (an outage), or it refuses one
-//! of the configured clients (a pause of that client alone, because only an operator can resolve it). Outage and pause
-//! are circuit breakers: from time to time a single request probes, and a good response opens the gate for all.
+//! Four conditions close the gate: the provider asked to slow down, it does not respond (an outage), it refuses
+//! unusually many refresh tokens (a surge), or it refuses one of the configured clients (a pause of that client alone,
+//! because only an operator can resolve it). Outage, surge and pause are circuit breakers: from time to time a single
+//! request probes, and a good response opens the gate for all.
 
 use std::time::Duration;
 
 use super::{
-    backoff::{BackoffPolicy, OPERATOR_BACKOFF, OUTAGE_BACKOFF, THROTTLE_BACKOFF},
+    backoff::{OPERATOR_BACKOFF, OUTAGE_BACKOFF, THROTTLE_BACKOFF},
+    breaker::{Breaker, GateClosed, WHILE_PROBING},
     outcome::{IdpFailure, ResponseOutcome},
     provider::Idp,
     rule::Meaning,
+    surge::{Surge, SurgeSight},
+    suspects::Suspects,
 };
-use crate::{clock::Reading, error::Cause, model::BootTime};
+use crate::{
+    clock::Reading,
+    error::Cause,
+    model::{BootTime, WallTime},
+};
 
-/// Consecutive failures that make an outage. A single failure may concern one grant only.
-const OUTAGE_THRESHOLD: u32 = 5;
-
-/// The shortest wait that other requests are given while a request probes.
-const WHILE_PROBING: Duration = Duration::from_secs(1);
+/// If no other grant probes an outage for so long, one that is accused may.
+const ACCUSED_PROBES_AFTER: Duration = Duration::from_secs(30);
 
 /// The longest wait that a provider may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
-
-/// The gate is closed: no request may be sent now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GateClosed {
-    /// How long the gate stays closed, as far as known.
-    pub(crate) wait: Duration,
-    pub(crate) cause: Cause,
-}
 
 /// What a response says about the provider rather than about the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Observation {
     /// The provider responds and accepts the client.
     Healthy,
+    /// The provider gave tokens.
+    Renewed,
+    /// The provider accepts the client, and refuses the refresh token.
+    Refused,
     /// The provider refuses the client or what the client requests.
     ClientRefused,
     /// The provider asks to slow down, for this long if it says so.
@@ -46,10 +47,16 @@ pub(crate) enum Observation {
 }
 
 impl Observation {
-    /// Reads the outcome of a refresh.
-    pub(crate) fn of(outcome: &ResponseOutcome) -> Self {
+    /// Reads the outcome of a refresh. A refusal of a token that may have been spent before says nothing about others.
+    pub(crate) fn of(outcome: &ResponseOutcome, sent_before: bool) -> Self {
         match outcome {
-            ResponseOutcome::Refreshed(_) | ResponseOutcome::InvalidGrant(_) => Self::Healthy,
+            ResponseOutcome::Refreshed(tokens) => match &tokens.access_token {
+                Ok(_) => Self::Renewed,
+                Err(failure) if failure.evidence.status == Some(429) => Self::Throttled(failure.retry_after),
+                Err(_) => Self::Healthy,
+            },
+            ResponseOutcome::InvalidGrant(_) if sent_before => Self::Healthy,
+            ResponseOutcome::InvalidGrant(_) => Self::Refused,
             ResponseOutcome::Unknown(failure) => Self::Unhealthy(failure.retry_after),
             ResponseOutcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
                 (Meaning::OperatorFault, _) => Self::ClientRefused,
@@ -68,7 +75,7 @@ impl Observation {
             Err(failure) if failure.evidence.status.is_none_or(|status| status >= 500) => {
                 Self::Unhealthy(failure.retry_after)
             }
-            Err(failure) => Self::of(&ResponseOutcome::NotSpent(failure.clone())),
+            Err(failure) => Self::of(&ResponseOutcome::NotSpent(failure.clone()), false),
         }
     }
 }
@@ -90,6 +97,7 @@ pub(crate) struct Admission {
     /// The index of the client's credentials in [`Idp::clients`].
     pub(crate) credentials: usize,
     probes_outage: bool,
+    probes_surge: bool,
     probes_pause: bool,
 }
 
@@ -97,9 +105,11 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(super) struct IdpHealth {
     not_before: BootTime,
-    /// Consecutive requests to slow down that did not say for how long.
+    /// Consecutive requests to slow down.
     throttled: u32,
     outage: Breaker,
+    suspects: Suspects,
+    surge: Surge,
     clients: Vec<ClientHealth>,
     /// When the last pause or outage ended, or the settings changed.
     recovered: Option<Reading>,
@@ -139,15 +149,18 @@ impl IdpHealth {
                 None => clients.push(ClientHealth::new(credentials.client_id.clone(), index)),
             }
         }
-        let outage = Breaker::new(OUTAGE_THRESHOLD, OUTAGE_BACKOFF);
-        Self { not_before: BootTime(0), throttled: 0, outage, clients, recovered: None }
+        let outage = Breaker::new(OUTAGE_BACKOFF);
+        let (suspects, surge) = (Suspects::default(), Surge::new());
+        Self { not_before: BootTime(0), throttled: 0, outage, suspects, surge, clients, recovered: None }
     }
 
-    /// Returns the health under new settings. A wait that the provider asked for and an outage remain; pauses end,
-    /// because the operator may have corrected the client.
+    /// Returns the health under new settings. A wait that the provider asked for, an outage and a surge remain; the surge's
+    /// next canary and the clients that were paused are tried at once, because the operator may have corrected something.
     pub(super) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
         let Self { not_before, throttled, outage, .. } = *self;
-        Self { not_before, throttled, outage, recovered: Some(now), ..Self::new(idp) }
+        let (suspects, mut surge) = (self.suspects.clone(), self.surge.clone());
+        surge.probe_now(now.boot);
+        Self { not_before, throttled, outage, suspects, surge, recovered: Some(now), ..Self::new(idp) }
     }
 
     /// Returns the index of the client that a grant was issued to, or of the first client if that is not known.
@@ -170,7 +183,7 @@ impl IdpHealth {
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.outage.is_open() || self.is_paused()
+        self.outage.is_open() || self.surge.sight(BootTime(0)).is_some() || self.is_paused()
     }
 
     fn closed_for_all(&self, now: BootTime) -> Option<GateClosed> {
@@ -178,29 +191,37 @@ impl IdpHealth {
         if !asked.is_zero() {
             return Some(GateClosed { wait: asked, cause: Cause::IdpThrottled });
         }
-        self.outage.closed(now).map(|wait| GateClosed { wait, cause: Cause::IdpDown })
+        let outage = self.outage.closed(now).map(|wait| GateClosed { wait, cause: Cause::IdpDown });
+        outage.or(self.surge.closed(now))
     }
 
-    /// Returns why this client may not send a request now.
-    pub(super) fn closed_to(&self, client: usize, now: BootTime) -> Option<GateClosed> {
+    /// Returns why this client may not send a request of this grant now.
+    pub(super) fn closed_to(&self, client: usize, grant: u64, now: BootTime) -> Option<GateClosed> {
+        // A grant that is accused would be a probe that says nothing, unless no other comes.
+        let accused = self.outage.is_open() && self.suspects.is_accused(grant);
+        let accused = accused && self.outage.overdue(now) < ACCUSED_PROBES_AFTER;
+        let accused = accused.then_some(GateClosed { wait: WHILE_PROBING, cause: Cause::IdpDown });
         let paused =
             self.clients[client].pause.closed(now).map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
-        self.closed_for_all(now).or(paused)
+        self.closed_for_all(now).or(accused).or_else(|| self.surge.closed_to(grant, now)).or(paused)
     }
 
-    /// Admits one request of this client.
-    pub(super) fn admit(&mut self, client: usize, now: BootTime) -> Result<Admission, GateClosed> {
-        if let Some(closed) = self.closed_to(client, now) {
+    /// Admits one request of this client for this grant.
+    pub(super) fn admit(&mut self, client: usize, grant: u64, now: BootTime) -> Result<Admission, GateClosed> {
+        if let Some(closed) = self.closed_to(client, grant, now) {
             return Err(closed);
         }
-        let (probes_outage, health) = (self.outage.probe(), &mut self.clients[client]);
+        let (probes_outage, probes_surge) = (self.outage.probe(), self.surge.probe());
+        let health = &mut self.clients[client];
         let probes_pause = health.pause.probe();
-        Ok(Admission { client, credentials: health.secrets[health.current], probes_outage, probes_pause })
+        let credentials = health.secrets[health.current];
+        Ok(Admission { client, credentials, probes_outage, probes_surge, probes_pause })
     }
 
     /// Releases an admission whose request was not sent or shows nothing: another request may probe.
     pub(super) fn give_back(&mut self, admission: Admission) {
         self.outage.give_back(admission.probes_outage);
+        self.surge.give_back(admission.probes_surge);
         self.clients[admission.client].pause.give_back(admission.probes_pause);
     }
 
@@ -217,24 +238,28 @@ impl IdpHealth {
         let (mut changes, mut try_next_secret) = (Vec::new(), false);
         if let Observation::Unhealthy(asked) = observed {
             self.close(asked, now.boot);
-            if let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
+            let many_fail = self.suspects.fails(grant);
+            if many_fail && let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
                 changes.push(HealthChange::Paused { cause: Cause::IdpDown, wait });
             }
-            // The response says nothing about the client.
-            self.clients[admission.client].pause.give_back(admission.probes_pause);
+            // Otherwise the response says nothing about the provider, and in any case nothing about tokens and the client.
+            self.give_back(admission);
             return (changes, try_next_secret);
         }
+        self.suspects.succeeds(grant);
         if self.outage.succeed() {
             self.recovered = Some(now);
             changes.push(HealthChange::Recovered { cause: Cause::IdpDown });
         }
+        changes.extend(self.judge_token(admission, observed, grant, now, random));
         let client = &mut self.clients[admission.client];
         match observed {
             Observation::Throttled(asked) => {
                 client.pause.give_back(admission.probes_pause);
                 self.throttled = self.throttled.saturating_add(1);
-                let asked = asked.unwrap_or_else(|| THROTTLE_BACKOFF.half_jittered(self.throttled, random));
-                self.close(Some(asked), now.boot);
+                // What the provider asks for makes the wait longer, never shorter.
+                let own = THROTTLE_BACKOFF.half_jittered(self.throttled, random);
+                self.close(Some(asked.unwrap_or_default().max(own)), now.boot);
             }
             Observation::ClientRefused if client.faulty_grant == Some(grant) && !client.pause.is_open() => {}
             Observation::ClientRefused => {
@@ -250,7 +275,7 @@ impl IdpHealth {
                     changes.push(HealthChange::Paused { cause: Cause::ClientRefused, wait });
                 }
             }
-            Observation::Healthy | Observation::Unhealthy(_) => {
+            Observation::Healthy | Observation::Renewed | Observation::Refused | Observation::Unhealthy(_) => {
                 self.throttled = 0;
                 (client.refused, client.faulty_grant) = (0, client.faulty_grant.filter(|faulty| *faulty != grant));
                 match std::mem::replace(&mut client.refused_grants, RefusedGrants::None) {
@@ -266,9 +291,47 @@ impl IdpHealth {
         (changes, try_next_secret)
     }
 
+    /// Updates the surge by what the response says of the grant's refresh token.
+    fn judge_token(
+        &mut self,
+        admission: Admission,
+        observed: Observation,
+        grant: u64,
+        now: Reading,
+        random: u64,
+    ) -> Option<HealthChange> {
+        let cause = Cause::RefusalSurge;
+        match observed {
+            Observation::Refused => {
+                let wait = self.surge.refuses(grant, admission.probes_surge, now, random)?;
+                Some(HealthChange::Paused { cause, wait })
+            }
+            Observation::Renewed => self.surge.renews(grant, now).then_some(HealthChange::Recovered { cause }),
+            _ => {
+                self.surge.give_back(admission.probes_surge);
+                None
+            }
+        }
+    }
+
+    /// Ends a surge because people say so. Returns whether there was one.
+    pub(super) fn end_surge(&mut self) -> bool {
+        self.surge.end()
+    }
+
+    pub(super) fn surge(&self, now: BootTime) -> Option<SurgeSight> {
+        self.surge.sight(now)
+    }
+
+    /// Takes the time since which refused grants are to be tried once more.
+    pub(super) fn take_refused_since(&mut self) -> Option<WallTime> {
+        self.surge.take_over()
+    }
+
     /// Lets a request of every client probe now.
     pub(super) fn probe_now(&mut self, now: BootTime) {
         self.outage.probe_now(now);
+        self.surge.probe_now(now);
         self.clients.iter_mut().for_each(|client| client.pause.probe_now(now));
     }
 
@@ -286,7 +349,7 @@ impl IdpHealth {
 
 impl ClientHealth {
     fn new(client_id: String, credentials: usize) -> Self {
-        let (pause, refused_grants) = (Breaker::new(1, OPERATOR_BACKOFF), RefusedGrants::None);
+        let (pause, refused_grants) = (Breaker::new(OPERATOR_BACKOFF), RefusedGrants::None);
         Self {
             client_id,
             secrets: vec![credentials],
@@ -311,77 +374,6 @@ impl ClientHealth {
             self.refused = 0;
         }
         more
-    }
-}
-
-/// A circuit breaker that lets a single request probe.
-#[derive(Clone, Copy, Debug)]
-struct Breaker {
-    /// The number of consecutive failures that open it.
-    threshold: u32,
-    policy: BackoffPolicy,
-    failures: u32,
-    open: Option<OpenBreaker>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct OpenBreaker {
-    until: BootTime,
-    probing: bool,
-}
-
-impl Breaker {
-    const fn new(threshold: u32, policy: BackoffPolicy) -> Self {
-        Self { threshold, policy, failures: 0, open: None }
-    }
-
-    fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    /// Returns how long no request may pass.
-    fn closed(&self, now: BootTime) -> Option<Duration> {
-        let OpenBreaker { until, probing } = self.open?;
-        let wait = if probing { until.since(now).max(WHILE_PROBING) } else { until.since(now) };
-        (!wait.is_zero()).then_some(wait)
-    }
-
-    /// Lets a request pass. Returns whether it is the probe.
-    fn probe(&mut self) -> bool {
-        self.open.as_mut().is_some_and(|open| !std::mem::replace(&mut open.probing, true))
-    }
-
-    fn give_back(&mut self, probe: bool) {
-        if let Some(open) = self.open.as_mut().filter(|_| probe) {
-            open.probing = false;
-        }
-    }
-
-    fn probe_now(&mut self, now: BootTime) {
-        if let Some(open) = &mut self.open {
-            open.until = open.until.min(now);
-        }
-    }
-
-    /// Closes the breaker after a success. Returns whether it was open.
-    fn succeed(&mut self) -> bool {
-        self.failures = 0;
-        self.open.take().is_some()
-    }
-
-    /// Counts a failure. Returns the wait if the failure opens the breaker.
-    fn fail(&mut self, probe: bool, now: BootTime, random: u64) -> Option<Duration> {
-        if self.is_open() && !probe {
-            // The request was sent before the breaker opened.
-            return None;
-        }
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < self.threshold {
-            return None;
-        }
-        let wait = self.policy.half_jittered(self.failures - self.threshold + 1, random);
-        let before = self.open.replace(OpenBreaker { until: now + wait, probing: false });
-        before.is_none().then_some(wait)
     }
 }
 

@@ -22,7 +22,7 @@ type Reported = (Vec<HealthChange>, bool);
 
 /// One request of `grant`, from its admission to the report of its response.
 fn request(health: &mut IdpHealth, client: usize, grant: u64, observed: Observation, now: BootTime) -> Reported {
-    let admission = health.admit(client, now).unwrap();
+    let admission = health.admit(client, grant, now).unwrap();
     health.report(admission, observed, grant, at(now), 0)
 }
 
@@ -38,24 +38,25 @@ fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
     }
     // A good response in between: the count starts anew.
     request(&mut health, 0, 9, Healthy, T);
-    for grant in 0..4 {
+    // Who failed has a fault of its own, now that others get responses.
+    for grant in (0..4).chain(10..14) {
         request(&mut health, 0, grant, Unhealthy(None), T);
     }
     assert_eq!(cause(&health, T), None);
-    let before = health.admit(0, T).unwrap();
-    let (changes, _) = request(&mut health, 0, 4, Unhealthy(None), T);
+    let before = health.admit(0, 77, T).unwrap();
+    let (changes, _) = request(&mut health, 0, 14, Unhealthy(None), T);
     let wait = Duration::from_millis(500);
     assert_eq!(changes, [HealthChange::Paused { cause: Cause::IdpDown, wait }], "half of a second without jitter");
     assert_eq!(health.closed(T), Some(GateClosed { wait, cause: Cause::IdpDown }));
-    assert_eq!(health.admit(0, T).unwrap_err().cause, Cause::IdpDown);
+    assert_eq!(health.admit(0, 77, T).unwrap_err().cause, Cause::IdpDown);
     // A response to a request sent before the outage changes nothing.
     assert_eq!(health.report(before, Unhealthy(None), 5, at(T), 0), (vec![], false));
     assert_eq!(health.closed(T).unwrap().wait, wait);
     // One request probes, the others wait. The probe fails: the wait doubles, without a second alarm.
     let later = T + wait;
     assert_eq!(cause(&health, later), None);
-    let probe = health.admit(0, later).unwrap();
-    assert_eq!(health.admit(0, later).unwrap_err().wait, WHILE_PROBING);
+    let probe = health.admit(0, 77, later).unwrap();
+    assert_eq!(health.admit(0, 77, later).unwrap_err().wait, WHILE_PROBING);
     assert_eq!(health.report(probe, Unhealthy(None), 6, at(later), 0), (vec![], false));
     assert_eq!(health.closed(later).unwrap().wait, seconds(1));
     // The next probe gets a response, if only a refusal of its grant.
@@ -68,7 +69,7 @@ fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
 #[test]
 fn a_later_response_does_not_shorten_a_wait_that_was_asked_for() {
     let mut health = IdpHealth::new(&idp());
-    let slow = health.admit(0, T).unwrap();
+    let slow = health.admit(0, 77, T).unwrap();
     request(&mut health, 0, 1, Throttled(Some(seconds(60))), T);
     health.report(slow, Unhealthy(Some(seconds(5))), 2, at(T), 0);
     assert_eq!(health.closed(T), Some(GateClosed { wait: seconds(60), cause: Cause::IdpThrottled }));
@@ -97,13 +98,13 @@ fn throttling_without_a_time_doubles_until_a_good_response() {
 fn the_next_secret_is_tried_after_a_refused_client_and_the_accepted_one_is_kept() {
     let mut health = IdpHealth::new(&idp().client("old", "ts-test-secret-2").client("new", "ts-test-secret-3"));
     let credentials = |health: &mut IdpHealth, client| {
-        let admission = health.admit(client, T).unwrap();
+        let admission = health.admit(client, 77, T).unwrap();
         health.give_back(admission);
         admission.credentials
     };
     let indexes = [None, Some("new"), Some("old"), Some("another")].map(|id| health.client_index(id));
     assert_eq!(indexes, [Some(0), Some(0), Some(1), None]);
-    for observed in [Healthy, Unhealthy(None), Throttled(Some(Duration::ZERO))] {
+    for observed in [Healthy, Unhealthy(None)] {
         request(&mut health, 0, 1, observed, T);
         assert_eq!(credentials(&mut health, 0), 0, "{observed:?}");
     }
@@ -115,13 +116,13 @@ fn the_next_secret_is_tried_after_a_refused_client_and_the_accepted_one_is_kept(
     assert_eq!(request(&mut health, 0, 1, ClientRefused, T), (vec![], true));
     let (changes, try_next_secret) = request(&mut health, 0, 1, ClientRefused, T);
     assert!(matches!(changes[..], [HealthChange::Paused { cause: Cause::ClientRefused, .. }]) && !try_next_secret);
-    assert_eq!(health.closed_to(0, T).map(|closed| closed.cause), Some(Cause::ClientRefused));
+    assert_eq!(health.closed_to(0, 77, T).map(|closed| closed.cause), Some(Cause::ClientRefused));
     assert_eq!((credentials(&mut health, 1), cause(&health, T)), (1, None));
     // Each probe tries every secret before the next wait.
     let later = T + seconds(60);
     assert_eq!(request(&mut health, 0, 1, ClientRefused, later), (vec![], true));
     assert_eq!(request(&mut health, 0, 1, ClientRefused, later), (vec![], false), "one alarm");
-    assert_eq!(health.closed_to(0, later).unwrap().wait, seconds(60), "half of two minutes");
+    assert_eq!(health.closed_to(0, 77, later).unwrap().wait, seconds(60), "half of two minutes");
     let (changes, _) = request(&mut health, 0, 1, Healthy, later + seconds(60));
     assert_eq!(changes, [HealthChange::Recovered { cause: Cause::ClientRefused }]);
 }
@@ -143,8 +144,8 @@ fn a_fault_of_one_grant_ends_its_pause_with_the_next_good_response() {
 fn an_operator_can_start_a_probe() {
     let mut health = IdpHealth::new(&idp());
     request(&mut health, 0, 1, ClientRefused, T);
-    assert!(health.admit(0, T).is_err());
+    assert!(health.admit(0, 77, T).is_err());
     health.probe_now(T);
-    assert!(health.admit(0, T).is_ok());
-    assert!(health.admit(0, T).is_err(), "a single probe");
+    assert!(health.admit(0, 77, T).is_ok());
+    assert!(health.admit(0, 77, T).is_err(), "a single probe");
 }

@@ -18,7 +18,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
     RequestBuilder, Response, Version,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE},
+    header::{HeaderMap, HeaderName, HeaderValue},
     header::{RETRY_AFTER, TRANSFER_ENCODING},
 };
 use tokio::select;
@@ -29,6 +30,7 @@ use url::{
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
+    encoding::{self, TooLarge},
     outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
     patience,
     provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
@@ -42,6 +44,8 @@ use crate::{
 
 /// A larger body is not read: token responses have a few kilobytes.
 const LARGEST_BODY: usize = 1024 * 1024;
+/// More header lines are not read. Their bytes are limited by hyper.
+const MOST_HEADERS: usize = 1_000;
 /// The timeout of a revocation. No caller waits for it.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// The timeout of [`Client::reach`].
@@ -146,6 +150,10 @@ impl Client {
         let mut request = self.http.post(url).header(ACCEPT, "application/json");
         match idp.client_auth {
             ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(client_id, secret)),
+            ClientAuth::BasicAndId => {
+                request = request.header(AUTHORIZATION, basic(client_id, secret));
+                form.append_pair("client_id", client_id);
+            }
             ClientAuth::Body => {
                 form.append_pair("client_id", client_id).append_pair("client_secret", secret);
             }
@@ -183,7 +191,7 @@ impl Client {
             http2: response.version() >= Version::HTTP_2,
             headers: response.headers(),
         };
-        Ok((head.with_body(idp, body, cut.is_none(), self.clock.now()), cut))
+        Ok(head.with_body(idp, body, cut, self.clock.now()))
     }
 }
 
@@ -195,21 +203,42 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Adds the body, as far as it was read. Pure.
-    fn with_body(&self, idp: &Idp, body: Zeroizing<Vec<u8>>, complete: bool, now: WallTime) -> RawResponse {
+    /// Adds the body, as far as it was read, without its codings. Returns the code of the reason if it is incomplete. Pure.
+    fn with_body(
+        &self,
+        idp: &Idp,
+        body: Zeroizing<Vec<u8>>,
+        cut: Option<EvidenceCode>,
+        now: WallTime,
+    ) -> (RawResponse, Option<EvidenceCode>) {
         let text = |name: &HeaderName| self.headers.get(name).and_then(|value| value.to_str().ok());
         // Uses the date of the response if it has one, so that the difference of the clocks does not matter.
         let now = text(&DATE).and_then(date).unwrap_or(now);
-        RawResponse {
+        let (body, cut) = match cut {
+            None => match encoding::decoded(body, self.codings(), LARGEST_BODY) {
+                Ok(body) => (body, None),
+                Err(TooLarge) => (Zeroizing::default(), Some(EvidenceCode::AnswerTooLarge)),
+            },
+            cut => (body, cut),
+        };
+        let response = RawResponse {
             status: self.status,
-            complete,
+            complete: cut.is_none(),
             framed: self.framed(),
             content_type: text(&CONTENT_TYPE).map(str::to_owned),
             retry_after: text(&RETRY_AFTER).and_then(|value| retry_after(value, now)),
             rate_limit_reset: idp.rate_limit_reset_header.as_ref().and_then(|name| reset(self.headers, name, now)),
             correlation: correlation(self.headers, &idp.correlation_header),
+            now,
             body,
-        }
+        };
+        (response, cut)
+    }
+
+    /// The codings of the body in the order in which they were applied; those of the transfer came last.
+    fn codings(&self) -> impl Iterator<Item = &str> {
+        let headers = [CONTENT_ENCODING, TRANSFER_ENCODING];
+        headers.into_iter().flat_map(|name| self.headers.get_all(name)).filter_map(|value| value.to_str().ok())
     }
 
     fn framed(&self) -> bool {
@@ -228,11 +257,8 @@ impl Head<'_> {
 
 /// Decides the outcome of the response to a request with `secret`, and removes `secret` from it.
 fn interpret(idp: &Idp, response: &RawResponse, cut: Option<EvidenceCode>, secret: &str) -> ResponseOutcome {
-    let mut outcome = with_reason(classify(idp, response), cut);
-    if let ResponseOutcome::NotSpent(failure)
-    | ResponseOutcome::InvalidGrant(failure)
-    | ResponseOutcome::Unknown(failure) = &mut outcome
-    {
+    let mut outcome = with_reason(classify(idp, response, secret), cut);
+    if let Some(failure) = outcome.failure_mut() {
         failure.remove_echoes(secret);
     }
     outcome
@@ -256,8 +282,9 @@ pub(crate) fn outcome_of(
         map.append(name, value);
     }
     let head = Head { status, http2, headers: &map };
-    let response = head.with_body(idp, Zeroizing::new(body.to_vec()), !cut, WallTime(1_800_000_000_000));
-    interpret(idp, &response, cut.then_some(EvidenceCode::Timeout), secret)
+    let (body, cut) = (Zeroizing::new(body.to_vec()), cut.then_some(EvidenceCode::Timeout));
+    let (response, cut) = head.with_body(idp, body, cut, WallTime(1_800_000_000_000));
+    interpret(idp, &response, cut, secret)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -268,6 +295,11 @@ fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
         .retry(reqwest::retry::never())
         .referer(false)
         .no_proxy()
+        // A flaw in one header must not cost the tokens in the body.
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_max_headers(MOST_HEADERS)
         .connect_timeout(idp.timing.connect_timeout.unwrap_or(connect_timeout))
         .pool_idle_timeout(Duration::from_secs(1));
     if https(&idp.token_url) || idp.revocation_url.as_ref().is_some_and(https) {
@@ -287,8 +319,9 @@ enum NoResponse {
 }
 
 impl IdpFailure {
-    fn ours(code: EvidenceCode) -> Self {
-        Self { meaning: Meaning::Transient, evidence: Evidence::ours(code), retry_after: None }
+    pub(crate) fn ours(code: EvidenceCode) -> Self {
+        let (meaning, evidence) = (Meaning::Transient, Evidence::ours(code));
+        Self { meaning, evidence, retry_after: None, unknown: false }
     }
 
     /// Removes fields in which the provider repeated the secret.

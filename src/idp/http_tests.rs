@@ -279,7 +279,7 @@ async fn a_response_that_is_too_large_is_in_doubt() {
         assert_unknown(&refresh(&server).await, "answer_too_large");
     }
     let large = format!(
-        r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-{}"}}"#,
+        r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r{}"}}"#,
         "x".repeat(LARGEST_BODY - 100)
     );
     let server = TestServer::start([Scripted::Close(response("200 OK", &large))]).await;

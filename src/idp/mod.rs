@@ -1,9 +1,9 @@
 //! The port to identity providers: their description as data, the requests to them, and the meaning of their responses.
 //!
 //! An [`Idp`] is data ([`provider`]; [`check`] validates it); [`preset`] holds the known providers. A refresh passes
-//! through these files in order: [`gate`] (waits until a request may be sent; [`health`] decides), [`http`] (sends one
-//! request, written at most once), [`body`] and [`decode`] (bytes to fields), [`outcome`] (fields to an outcome, by the
-//! provider's [`rule`]s), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
+//! through these files in order: [`gate`] (waits until a request may be sent; [`health`] decides, with [`breaker`], [`suspects`] and [`surge`]), [`http`] (sends one
+//! request, written at most once), [`encoding`], [`body`], [`tolerant`], [`layout`], [`lifetime`] and [`decode`] (bytes
+//! to fields), [`outcome`] (fields to an outcome, by the provider's [`rule`]s), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
 //! grant.
 //!
 //! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone. `body`, `decode` and
@@ -12,31 +12,43 @@
 
 mod backoff;
 mod body;
+mod breaker;
 mod check;
 mod consent;
 mod decode;
+mod encoding;
 mod gate;
 mod health;
 mod http;
+mod layout;
+mod lifetime;
 mod outcome;
 mod patience;
 pub mod preset;
 mod provider;
 mod rule;
+mod surge;
+mod suspects;
+mod tolerant;
 
 #[cfg(any(feature = "config", feature = "client"))]
 pub(crate) use self::check::loopback;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::http::outcome_of;
+pub use self::layout::ResponseField;
+#[cfg(feature = "config")]
+pub(crate) use self::layout::path as path_of_pointer;
 #[cfg(feature = "config")]
 pub(crate) use self::provider::Credentials;
 pub use self::provider::{ClientAuth, Idp, InDoubt, Rotation};
 pub use self::rule::{ErrorRule, Meaning};
 pub(crate) use self::{
-    backoff::{OPERATOR_BACKOFF, delay},
-    decode::RefreshLifetime,
+    backoff::{OPERATOR_BACKOFF, SHORTEST_DELAY, delay},
+    breaker::GateClosed,
     gate::{Gate, Priority, Slot},
-    health::{GateClosed, HealthChange, Observation},
+    health::{HealthChange, Observation},
     http::Client,
-    outcome::{IdpFailure, ResponseOutcome, TokenResponse},
+    outcome::{IdpFailure, Oddities, RefreshLifetime, ResponseOutcome, TokenResponse},
+    surge::SurgeSight,
+    tolerant::Flaw,
 };

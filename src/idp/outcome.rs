@@ -9,14 +9,17 @@ use std::{fmt, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    decode::{Fields, RefreshLifetime, decode, is_code},
+    decode::{Fields, decode, decode_tolerantly, is_code},
+    layout::{CODES, ResponseField},
+    lifetime::Ends,
     provider::{Idp, Rotation},
     rule::{ErrorRule, Meaning},
+    tolerant::Flaw,
 };
 use crate::{
     Cause,
     code::EvidenceCode,
-    model::{AccessToken, Evidence, RefreshToken, WallTime},
+    model::{AccessToken, Evidence, Exposed, RefreshToken, WallTime},
 };
 
 /// The outcome of one refresh request.
@@ -35,24 +38,51 @@ pub(crate) enum ResponseOutcome {
 /// The tokens that the provider returned.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TokenResponse {
-    pub(crate) access_token: AccessToken,
+    /// The access token, or why there is none beside the new refresh token.
+    pub(crate) access_token: Result<AccessToken, IdpFailure>,
     /// `None` keeps the old refresh token.
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) token_type: Option<String>,
     pub(crate) scope: Option<String>,
-    /// From the response, otherwise as assumed for this provider. Zero means expired, not unknown.
+    /// As the response says, or as the provider's settings overrule it. Zero means expired, not unknown.
     pub(crate) expires_in: Option<Duration>,
+    /// Whether the lifetime was told, rather than assumed.
+    pub(crate) told_lifetime: bool,
     pub(crate) refresh_expires: Option<RefreshLifetime>,
-    /// When the provider issued the access token: earlier than now in a replayed response.
-    pub(crate) created_at: Option<WallTime>,
     pub(crate) subject: Option<String>,
+    pub(crate) exposed: Exposed,
+    /// What was odd about the response.
+    pub(crate) oddities: Oddities,
+}
+
+/// What was odd about a response that was understood all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Oddities {
+    /// What had to be tolerated to read it.
+    pub(crate) flaw: Option<Flaw>,
+    /// The fields whose lifetimes make no sense as such.
+    pub(crate) senseless: Vec<&'static str>,
+}
+
+/// The lifetime of a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefreshLifetime {
+    In(Duration),
+    Never,
 }
 
 impl ResponseOutcome {
-    /// Returns why there are no new tokens.
+    /// Returns why there is no new access token.
     pub(crate) fn failure(&self) -> Option<&IdpFailure> {
         match self {
-            Self::Refreshed(_) => None,
+            Self::Refreshed(tokens) => tokens.access_token.as_ref().err(),
+            Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
+        }
+    }
+
+    pub(super) fn failure_mut(&mut self) -> Option<&mut IdpFailure> {
+        match self {
+            Self::Refreshed(tokens) => tokens.access_token.as_mut().err(),
             Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
         }
     }
@@ -64,6 +94,8 @@ pub(crate) struct IdpFailure {
     pub(crate) meaning: Meaning,
     pub(crate) evidence: Evidence,
     pub(crate) retry_after: Option<Duration>,
+    /// The provider gave a reason that no rule knows.
+    pub(crate) unknown: bool,
 }
 
 impl IdpFailure {
@@ -72,6 +104,7 @@ impl IdpFailure {
         match self.meaning {
             Meaning::OperatorFault => Cause::ClientRefused,
             Meaning::Throttled => Cause::IdpThrottled,
+            _ if self.unknown => Cause::UnknownError,
             Meaning::UserMustReconnect | Meaning::Race | Meaning::Transient => Cause::IdpDown,
         }
     }
@@ -91,58 +124,78 @@ pub(crate) struct RawResponse {
     /// response, so it counts only if the request was throttled.
     pub(crate) rate_limit_reset: Option<Duration>,
     pub(crate) correlation: Option<String>,
+    /// The time of the response: by the provider's clock, if it says so.
+    pub(crate) now: WallTime,
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 /// The longest wait that a provider may ask for.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Decides the outcome of `response`. Every case that is not listed is in doubt.
-pub(crate) fn classify(idp: &Idp, response: &RawResponse) -> ResponseOutcome {
-    match response.status {
+/// Decides the outcome of `response` to a request with the refresh token `sent`. Every case that is not listed is in
+/// doubt.
+pub(crate) fn classify(idp: &Idp, response: &RawResponse, sent: &str) -> ResponseOutcome {
+    let fields = response.fields(idp).map(|fields| without_echo(fields, sent));
+    match (response.status, fields) {
+        // A new refresh token is kept, whatever else is wrong with the response: the old one is probably spent.
+        (200..=599, Ok(fields)) if fields.refresh_token.as_ref().is_some_and(|token| token.expose_secret() != sent) => {
+            delivered(idp, response, fields)
+        }
         // The body does not matter: an error code in it is no verdict.
-        429 => ResponseOutcome::NotSpent(response.throttled(idp)),
-        408 => ResponseOutcome::Unknown(response.status_error()),
-        200..=299 | 400..=499 => match response.fields(idp) {
-            Ok(fields) => classify_fields(idp, response, fields),
-            Err(EvidenceCode::UnreadableAnswer) if response.status >= 400 => {
-                ResponseOutcome::Unknown(response.status_error())
-            }
-            Err(code) => ResponseOutcome::Unknown(response.failure(Meaning::Transient, code.as_str())),
-        },
+        (429, _) => ResponseOutcome::NotSpent(response.throttled(idp)),
+        (408, _) => ResponseOutcome::Unknown(response.status_error()),
+        (200..=299 | 400..=499, Ok(fields)) => classify_fields(idp, response, fields),
+        (400..=499, Err(EvidenceCode::UnreadableAnswer)) => ResponseOutcome::Unknown(response.status_error()),
+        (200..=299 | 400..=499, Err(code)) => {
+            ResponseOutcome::Unknown(response.failure(Meaning::Transient, code.as_str()))
+        }
         _ => ResponseOutcome::Unknown(response.status_error()),
     }
 }
 
-/// Decides the outcome of a complete 2xx or 4xx response with fields.
+/// Removes a refresh token that only repeats the one that was sent, if there is no access token beside it.
+fn without_echo(mut fields: Fields, sent: &str) -> Fields {
+    if fields.access_token.is_none() {
+        fields.refresh_token.take_if(|token| token.expose_secret() == sent);
+    }
+    fields
+}
+
+/// Returns the tokens of a response with a new refresh token.
+fn delivered(idp: &Idp, response: &RawResponse, mut fields: Fields) -> ResponseOutcome {
+    let success = response.status < 300 && !fields.has("ok", "false");
+    let rule = idp.rule(response.status, &fields);
+    let ours = |code: EvidenceCode| response.failure(Meaning::Transient, code.as_str());
+    let access_token = match fields.access_token.take() {
+        Some(token) if success => Ok(token),
+        _ if rule.is_some() || fields.error.is_some() => Err(response.oauth_error(idp, &fields, rule)),
+        _ if response.status >= 300 => Err(response.status_error()),
+        Some(_) => Err(ours(EvidenceCode::ContradictoryAnswer)),
+        None => Err(ours(EvidenceCode::NoAccessToken)),
+    };
+    ResponseOutcome::Refreshed(Box::new(response.tokens(idp, access_token, fields)))
+}
+
+/// Decides the outcome of a complete 2xx or 4xx response with fields and without a new refresh token.
 fn classify_fields(idp: &Idp, response: &RawResponse, mut fields: Fields) -> ResponseOutcome {
     let unknown = |code: EvidenceCode| ResponseOutcome::Unknown(response.failure(Meaning::Transient, code.as_str()));
     let success = response.status < 300;
     let denied = fields.has("ok", "false");
-    let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, &fields));
+    let rule = idp.rule(response.status, &fields);
     let error = rule.is_some() || fields.error.is_some();
-    let subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
-    match (fields.access_token.take(), fields.refresh_token.take()) {
-        (Some(_), None) if success && !denied && idp.rotation == Rotation::Always => {
+    match fields.access_token.take() {
+        _ if fields.bad_refresh_token => unknown(EvidenceCode::BadRefreshToken),
+        Some(_) if success && !denied && idp.rotation == Rotation::Always && fields.refresh_token.is_none() => {
             unknown(EvidenceCode::NoRefreshToken)
         }
-        (Some(access_token), refresh_token) if success && !denied => {
-            ResponseOutcome::Refreshed(Box::new(TokenResponse {
-                access_token,
-                refresh_token,
-                token_type: fields.token_type,
-                scope: fields.scope,
-                expires_in: fields.expires_in.or(idp.access_lifetime),
-                refresh_expires: fields.refresh_expires,
-                created_at: fields.created_at,
-                subject: subject.or(fields.subject),
-            }))
+        Some(access_token) if success && !denied => {
+            ResponseOutcome::Refreshed(Box::new(response.tokens(idp, Ok(access_token), fields)))
         }
-        (None, None) if error => classify_error(idp, response, &fields, rule),
+        None if error => classify_error(idp, response, &fields, rule),
         // An error with a token contradicts itself.
-        (Some(_), _) | (_, Some(_)) if error || denied => unknown(EvidenceCode::ContradictoryAnswer),
+        Some(_) if error || denied => unknown(EvidenceCode::ContradictoryAnswer),
         _ if success => unknown(EvidenceCode::NoAccessToken),
-        _ => ResponseOutcome::Unknown(response.status_error()),
+        _ => ResponseOutcome::Unknown(response.unknown_refusal(&fields)),
     }
 }
 
@@ -167,7 +220,7 @@ pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse) -> Result<(
         (200..=299, None, _) | (200..=299 | 400, Some("invalid_token"), _) => Ok(()),
         (429, ..) => Err(response.throttled(idp)),
         (..=499, Some(_), Some(fields)) => {
-            let rule = idp.errors.iter().rev().find(|rule| rule.matches(response.status, fields));
+            let rule = idp.rule(response.status, fields);
             Err(response.oauth_error(idp, fields, rule))
         }
         _ => Err(response.status_error()),
@@ -180,11 +233,42 @@ impl RawResponse {
         if !self.complete {
             return Err(EvidenceCode::IncompleteAnswer);
         }
-        match decode(self.content_type.as_deref(), &self.body, &idp.response_paths()) {
-            Some(fields) if self.framed || fields.json => Ok(fields),
-            None if self.framed => Err(EvidenceCode::UnreadableAnswer),
-            // A form that ends with the connection may be cut off.
-            _ => Err(EvidenceCode::IncompleteAnswer),
+        let (content_type, layout) = (self.content_type.as_deref(), idp.layout());
+        match decode(content_type, &self.body, &layout) {
+            Some(fields) if fields.json || (self.framed && fields.is_response()) => Ok(fields),
+            // A form, or an object with flaws, that ends with the connection may be cut off.
+            _ if !self.framed => Err(EvidenceCode::IncompleteAnswer),
+            form => decode_tolerantly(content_type, &self.body, &layout).or(form).ok_or(EvidenceCode::UnreadableAnswer),
+        }
+    }
+
+    /// Returns the tokens, with the lifetimes that count from the response.
+    fn tokens(&self, idp: &Idp, access_token: Result<AccessToken, IdpFailure>, mut fields: Fields) -> TokenResponse {
+        let own_subject = idp.subject_field.as_ref().and_then(|path| fields.subject_in(path));
+        let left = |ends: Ends| match ends {
+            Ends::In(lifetime) => lifetime,
+            Ends::At(time) => time.since(self.now),
+        };
+        let mut senseless = fields.senseless;
+        let stated = fields.expires.map(left).map(|lifetime| {
+            if lifetime > idp.max_access_lifetime {
+                senseless.push(ResponseField::ExpiresAt.name());
+            }
+            lifetime.min(idp.max_access_lifetime)
+        });
+        let refresh_ends = fields.refresh_expires.into_iter().map(left).min().map(RefreshLifetime::In);
+        let expires_in = idp.access_lifetime_override.or(stated);
+        TokenResponse {
+            access_token,
+            refresh_token: fields.refresh_token,
+            token_type: fields.token_type,
+            scope: fields.scope,
+            expires_in,
+            told_lifetime: expires_in.is_some_and(|lifetime| !lifetime.is_zero()),
+            refresh_expires: refresh_ends.or(fields.refresh_never_expires.then_some(RefreshLifetime::Never)),
+            subject: own_subject.or(fields.subject),
+            exposed: fields.exposed,
+            oddities: Oddities { flaw: fields.flaw, senseless },
         }
     }
 
@@ -195,7 +279,16 @@ impl RawResponse {
             status: Some(self.status),
             request_id: self.correlation.clone(),
         };
-        IdpFailure { meaning, evidence, retry_after: self.retry_after }
+        IdpFailure { meaning, evidence, retry_after: self.retry_after, unknown: false }
+    }
+
+    /// Returns the failure for a refusal whose reason is not where RFC 6749 has it, with a code that may help people.
+    fn unknown_refusal(&self, fields: &Fields) -> IdpFailure {
+        let detail = CODES.into_iter().find_map(|path| fields.code(path)).map(str::to_owned);
+        let failure = self.status_error();
+        // A page that was not found is no refusal.
+        let unknown = detail.is_some() || matches!(self.status, 400 | 401 | 403);
+        IdpFailure { unknown, evidence: Evidence { detail, ..failure.evidence }, ..failure }
     }
 
     fn status_error(&self) -> IdpFailure {
@@ -217,6 +310,7 @@ impl RawResponse {
         let detail = second_value.or(value.filter(|value| *value != code));
         let detail = detail.or_else(|| fields.code(idp.error_detail.as_ref()?));
         let mut failure = self.failure(meaning, code);
+        failure.unknown = rule.is_none();
         failure.evidence.detail = detail.map(str::to_owned);
         self.with_retry_time(failure, Some(fields))
     }
@@ -241,6 +335,7 @@ impl fmt::Debug for RawResponse {
             .field("complete", &self.complete)
             .field("framed", &self.framed)
             .field("correlation", &self.correlation)
+            .field("now", &self.now)
             .finish_non_exhaustive()
     }
 }

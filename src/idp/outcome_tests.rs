@@ -20,9 +20,13 @@ pub(super) fn response(status: u16, content_type: &str, body: &str) -> RawRespon
         retry_after: None,
         rate_limit_reset: None,
         correlation: Some("91B2:77AC".to_owned()),
+        now: WallTime(1_800_000_000_000),
         body: body.as_bytes().to_vec().into(),
     }
 }
+
+/// The refresh token of the request.
+pub(super) const SENT: &str = "ts-test-secret-sent";
 
 fn idp(rotation: Rotation) -> Idp {
     Idp::oauth2("https://idp.example/token", "id", "ts-test-secret-client").rotation(rotation)
@@ -72,13 +76,13 @@ fn every_row_of_the_table() {
         (Always, 200, JSON, NO_REFRESH, "unknown no_refresh_token"),
         (Always, 200, JSON, r#"{"access_token":"ts-test-secret-a","error":"x"}"#, "unknown no_refresh_token"),
         (Sometimes, 200, JSON, "{}", "unknown no_access_token"),
-        (Sometimes, 200, JSON, r#"{"refresh_token":"ts-test-secret-r"}"#, "unknown no_access_token"),
+        (Sometimes, 200, JSON, r#"{"refresh_token":"ts-test-secret-sent"}"#, "unknown no_access_token"),
         (
             Sometimes,
-            200,
+            400,
             JSON,
-            r#"{"refresh_token":"ts-test-secret-r","error":"invalid_grant"}"#,
-            "unknown contradictory_answer",
+            r#"{"refresh_token":"ts-test-secret-sent","error":"invalid_grant"}"#,
+            "invalid_grant idp_down invalid_grant",
         ),
         (
             Sometimes,
@@ -87,14 +91,13 @@ fn every_row_of_the_table() {
             r#"{"access_token":"ts-test-secret-a","error":"invalid_grant"}"#,
             "unknown contradictory_answer",
         ),
-        (Sometimes, 400, JSON, TOKENS, "unknown http_400"),
         (Sometimes, 200, JSON, "", "unknown unreadable_answer"),
         (Sometimes, 204, JSON, "", "unknown unreadable_answer"),
         (Sometimes, 200, "text/html", "<html>sign in &error=x</html>", "unknown unreadable_answer"),
         // Not spent.
         (Always, 429, JSON, "", "not_spent idp_throttled http_429"),
         (Always, 429, JSON, DEAD, "not_spent idp_throttled http_429"),
-        (Always, 400, JSON, r#"{"error":"invalid_request"}"#, "not_spent idp_down invalid_request"),
+        (Always, 400, JSON, r#"{"error":"invalid_request"}"#, "not_spent unknown_error invalid_request"),
         (Always, 400, JSON, r#"{"error":"slow_down"}"#, "not_spent idp_throttled slow_down"),
         (Always, 401, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
         (Always, 200, JSON, r#"{"error":"invalid_client"}"#, "not_spent client_refused invalid_client"),
@@ -107,24 +110,115 @@ fn every_row_of_the_table() {
         (Always, 200, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
         (Never, 400, FORM, "error=invalid_grant", "invalid_grant idp_down invalid_grant"),
         // Unknown.
-        (Always, 302, JSON, TOKENS, "unknown http_302"),
+        (Always, 302, JSON, NO_REFRESH, "unknown http_302"),
         (Always, 304, JSON, DEAD, "unknown http_304"),
         (Always, 408, JSON, DEAD, "unknown http_408"),
         (Always, 500, JSON, DEAD, "unknown http_500"),
         (Always, 502, "text/html", "<html>bad gateway</html>", "unknown http_502"),
         (Always, 503, JSON, r#"{"error":"temporarily_unavailable"}"#, "unknown http_503"),
-        (Never, 503, JSON, TOKENS, "unknown http_503"),
         (Always, 599, JSON, DEAD, "unknown http_599"),
         (Always, 999, JSON, DEAD, "unknown http_999"),
         (Always, 101, JSON, DEAD, "unknown http_101"),
         (Always, 404, "text/html", "<html></html>", "unknown http_404"),
         (Always, 404, JSON, r#"{"status":404,"error":"Not Found"}"#, "unknown http_404"),
-        (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown http_400"),
+        (Always, 400, JSON, r#"{"error":{"code":"invalid_grant"}}"#, "unknown unknown_error http_400"),
         (Always, 403, "text/plain", "error code: 1020", "unknown http_403"),
     ] {
-        let outcome = classify(&idp(rotation), &response(status, content_type, body));
+        let outcome = classify(&idp(rotation), &response(status, content_type, body), SENT);
         assert_eq!(described(&outcome), expected, "{rotation:?} {status} {body}");
         assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{body}");
+    }
+}
+
+#[test]
+fn a_new_refresh_token_is_kept_whatever_else_is_wrong_with_the_response() {
+    let php = format!("<br />\n<b>Notice</b>: Undefined index: x in <b>/srv/a.php</b>\n{TOKENS}");
+    let latin = TOKENS.replace('}', ",\"name\":\"Andr\u{fffd}\"}").into_bytes();
+    let latin: Vec<u8> = latin.into_iter().filter(|byte| *byte != 0xbf).map(|byte| byte.min(0xef)).collect();
+    for (status, body, expected) in [
+        (200, r#"{"refresh_token":"ts-test-secret-r"}"#.as_bytes(), "refreshed new idp_down no_access_token"),
+        (200, br#"{"id_token":"x","refresh_token":"ts-test-secret-r"}"#, "refreshed new idp_down no_access_token"),
+        (
+            200,
+            br#"{"access_token":"a b","refresh_token":"ts-test-secret-r"}"#,
+            "refreshed new idp_down no_access_token",
+        ),
+        (200, br#"{"access_token":"","refresh_token":"ts-test-secret-r"}"#, "refreshed new idp_down no_access_token"),
+        (
+            200,
+            br#"{"refresh_token":"ts-test-secret-r","error":"temporarily_unavailable"}"#,
+            "refreshed new idp_down temporarily_unavailable",
+        ),
+        (
+            400,
+            br#"{"refresh_token":"ts-test-secret-r","error":"invalid_grant"}"#,
+            "refreshed new idp_down invalid_grant",
+        ),
+        (
+            200,
+            br#"{"ok":false,"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r"}"#,
+            "refreshed new idp_down contradictory_answer",
+        ),
+        (302, TOKENS.as_bytes(), "refreshed new idp_down http_302"),
+        (400, TOKENS.as_bytes(), "refreshed new idp_down http_400"),
+        (408, TOKENS.as_bytes(), "refreshed new idp_down http_408"),
+        (429, TOKENS.as_bytes(), "refreshed new idp_down http_429"),
+        (503, TOKENS.as_bytes(), "refreshed new idp_down http_503"),
+        (200, php.as_bytes(), "refreshed new"),
+        (200, &latin, "refreshed new"),
+        (200, b"{\"access_token\":\"ts-test-secret-a\",\"refresh_token\":\"ts-test-secret-r\"}\0", "refreshed new"),
+        (
+            200,
+            b"{\"x\":NaN,\"access_token\":\"ts-test-secret-a\",\"refresh_token\":\"ts-test-secret-r\"}",
+            "refreshed new",
+        ),
+        (200, b"access_token=&refresh_token=ts-test-secret-r", "refreshed new idp_down no_access_token"),
+        // A refresh token that cannot be read for certain leaves a doubt.
+        (200, br#"{"access_token":"ts-test-secret-a","refresh_token":"a b"}"#, "unknown bad_refresh_token_value"),
+        (200, b"{\"refresh_token\":\"r\xe9\"}", "unknown bad_refresh_token_value"),
+        (200, b"{\"refresh_token\":\"r1\"} {\"refresh_token\":\"r2\"}", "unknown unreadable_answer"),
+    ] {
+        let response = RawResponse { body: body.to_vec().into(), ..response(status, JSON, "") };
+        for rotation in [Rotation::Always, Rotation::Sometimes] {
+            let outcome = classify(&idp(rotation), &response, SENT);
+            assert_eq!(described(&outcome), expected, "{status} {}", body.escape_ascii());
+            assert!(!format!("{outcome:?}").contains("ts-test-secret"), "{}", body.escape_ascii());
+        }
+        // Half a token is worse than none.
+        for (complete, framed) in [(false, true), (true, false)] {
+            let body = &body[..body.len() - 4];
+            let cut = RawResponse { complete, framed, body: body.to_vec().into(), ..self::response(status, JSON, "") };
+            let outcome = classify(&idp(Rotation::Sometimes), &cut, SENT);
+            assert!(!matches!(outcome, ResponseOutcome::Refreshed(_)), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_odd_about_a_response_is_told() {
+    let idp = idp(Rotation::Sometimes).max_access_lifetime(Duration::from_secs(86_400));
+    let day = Some(Duration::from_secs(86_400));
+    for (members, expires_in, senseless) in [
+        (r#""expires_in":3600"#, Some(Duration::from_secs(3_600)), None),
+        (r#""expires_in":86400"#, day, None),
+        (r#""expires_in":3600000"#, Some(Duration::from_secs(3_600)), Some("expires_in")),
+        (r#""expires_in":1800003600"#, Some(Duration::from_secs(3_600)), Some("expires_in")),
+        (r#""expires_at":1800003600"#, Some(Duration::from_secs(3_600)), None),
+        (r#""expires_at":"2020-01-01T00:00:00Z""#, Some(Duration::ZERO), None),
+        (r#""expires_at":"2999-01-01T00:00:00Z""#, day, Some("expires_at")),
+        (r#""expires_in":999999999"#, day, Some("expires_in")),
+        (r#""scope":"api""#, None, None),
+    ] {
+        let body = format!(r#"{{"access_token":"ts-test-secret-a",{members}}}"#);
+        let ResponseOutcome::Refreshed(tokens) = classify(&idp, &response(200, JSON, &body), SENT) else {
+            panic!("{body}")
+        };
+        assert_eq!((tokens.expires_in, tokens.oddities.senseless.first().copied()), (expires_in, senseless), "{body}");
+        let overruled = idp.clone().access_lifetime_override(Duration::from_secs(600));
+        let ResponseOutcome::Refreshed(tokens) = classify(&overruled, &response(200, JSON, &body), SENT) else {
+            panic!("{body}")
+        };
+        assert_eq!(tokens.expires_in, Some(Duration::from_secs(600)), "{body}");
     }
 }
 
@@ -132,8 +226,8 @@ fn every_row_of_the_table() {
 fn an_error_code_of_another_provider_is_no_verdict() {
     let body = r#"{"error":"bad_refresh_token"}"#;
     assert_eq!(
-        described(&classify(&idp(Rotation::Always), &response(200, JSON, body))),
-        "not_spent idp_down bad_refresh_token"
+        described(&classify(&idp(Rotation::Always), &response(200, JSON, body), SENT)),
+        "not_spent unknown_error bad_refresh_token"
     );
 }
 
@@ -149,13 +243,14 @@ fn incomplete_responses_are_in_doubt() {
         (true, false, JSON, DEAD, "invalid_grant idp_down invalid_grant"),
     ] {
         for status in [200, 400] {
-            let expected = if status == 400 && body == TOKENS && complete { "unknown http_400" } else { expected };
+            let expected =
+                if status == 400 && body == TOKENS && complete { "refreshed new idp_down http_400" } else { expected };
             let response = RawResponse { complete, framed, ..response(status, content_type, body) };
-            assert_eq!(described(&classify(&idp, &response)), expected, "{status} {body}");
+            assert_eq!(described(&classify(&idp, &response, SENT)), expected, "{status} {body}");
         }
     }
     let throttled = RawResponse { complete: false, ..response(429, JSON, "") };
-    assert_eq!(described(&classify(&idp, &throttled)), "not_spent idp_throttled http_429");
+    assert_eq!(described(&classify(&idp, &throttled, SENT)), "not_spent idp_throttled http_429");
 }
 
 #[test]
@@ -167,7 +262,7 @@ fn a_response_cut_at_any_byte_is_in_doubt() {
                 {
                     for content_type in [JSON, FORM, "text/plain"] {
                         let response = RawResponse { complete, framed, ..response(status, content_type, &body[..end]) };
-                        let outcome = classify(&idp(rotation), &response);
+                        let outcome = classify(&idp(rotation), &response, SENT);
                         assert!(matches!(outcome, ResponseOutcome::Unknown(_)), "{} {outcome:?}", &body[..end]);
                     }
                 }
@@ -176,18 +271,8 @@ fn a_response_cut_at_any_byte_is_in_doubt() {
     }
     // The syntax of JSON shows its end even where the framing is wrong about it.
     for end in 0..TOKENS.len() {
-        let outcome = classify(&idp(Rotation::Sometimes), &response(200, FORM, &TOKENS[..end]));
+        let outcome = classify(&idp(Rotation::Sometimes), &response(200, FORM, &TOKENS[..end]), SENT);
         assert!(matches!(outcome, ResponseOutcome::Unknown(_)), "{outcome:?}");
-    }
-}
-
-#[test]
-fn lifetimes_come_from_the_response_or_are_assumed() {
-    let idp = idp(Rotation::Sometimes).access_lifetime(Duration::from_secs(3_600));
-    for (field, expected) in [("60", 60), ("0", 3_600), ("null", 3_600)] {
-        let body = format!(r#"{{"access_token":"ts-test-secret-a","expires_in":{field}}}"#);
-        let ResponseOutcome::Refreshed(tokens) = classify(&idp, &response(200, JSON, &body)) else { panic!("{body}") };
-        assert_eq!(tokens.expires_in, Some(Duration::from_secs(expected)));
     }
 }
 
@@ -197,7 +282,7 @@ fn failures_carry_the_time_to_retry() {
     for status in [429, 503, 400] {
         let response = RawResponse { retry_after: wait, ..response(status, JSON, r#"{"error":"slow_down"}"#) };
         let (ResponseOutcome::NotSpent(failure) | ResponseOutcome::Unknown(failure)) =
-            classify(&idp(Rotation::Always), &response)
+            classify(&idp(Rotation::Always), &response, SENT)
         else {
             panic!("{status}")
         };
@@ -211,7 +296,7 @@ proptest! {
         status in 100u16..1000, complete: bool, framed: bool, body in prop::collection::vec(any::<u8>(), 0..100),
     ) {
         let response = RawResponse { complete, framed, body: body.into(), ..response(status, JSON, "") };
-        let outcome = classify(&idp(Rotation::Sometimes), &response);
+        let outcome = classify(&idp(Rotation::Sometimes), &response, SENT);
         prop_assert!(!matches!(outcome, ResponseOutcome::Refreshed(_)));
         let shown = format!("{response:?}");
         prop_assert!(!shown.contains("body"));

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use url::Url;
 
-use super::rule::{self, ErrorRule};
+use super::{
+    decode::Fields,
+    layout::{self, LONGEST_ACCESS_LIFETIME, Layout, ResponseField},
+    rule::{self, ErrorRule},
+};
 use crate::model::ClientSecret;
 
 /// An identity provider: its endpoints, and how its refresh tokens behave.
@@ -33,6 +37,8 @@ pub struct Idp {
     pub(crate) rotation_ends_access_token: bool,
     pub(crate) revocation_hits_user: bool,
     pub(crate) access_lifetime: Option<Duration>,
+    pub(crate) access_lifetime_override: Option<Duration>,
+    pub(crate) max_access_lifetime: Duration,
     pub(crate) refresh_lifetime: Option<Duration>,
     pub(crate) allow_http: bool,
     pub(crate) max_concurrency: usize,
@@ -45,6 +51,16 @@ pub struct Idp {
     pub(crate) error_detail: Option<String>,
     /// The field that names the user, in addition to those of OpenID Connect.
     pub(crate) subject_field: Option<String>,
+    /// The places of fields in a response where they are not those of RFC 6749, as paths.
+    pub(crate) response_fields: BTreeMap<ResponseField, String>,
+    /// The values of the error field that mean success.
+    pub(crate) success_values: Vec<String>,
+    /// The members of a response that callers get beside the token.
+    pub(crate) expose: Vec<String>,
+    /// The scheme of `Authorization` headers, if it is not that of the token's type.
+    pub(crate) authorization_scheme: Option<String>,
+    /// The user's identifier is a URL whose host may change: its path names the user.
+    pub(crate) subject_is_url: bool,
     /// The response header with the request id for the provider's support.
     pub(crate) correlation_header: String,
     /// The response header with the time of the next permitted request, in seconds since 1970.
@@ -77,6 +93,8 @@ pub enum ClientAuth {
     /// Identifier and secret in the `Authorization` header.
     #[default]
     Basic,
+    /// The same, and the identifier as a form field beside it, for providers that want both.
+    BasicAndId,
     /// Identifier and secret as form fields.
     Body,
     /// A public client: its identifier as a form field, no secret.
@@ -129,6 +147,8 @@ impl Idp {
             rotation_ends_access_token: false,
             revocation_hits_user: false,
             access_lifetime: None,
+            access_lifetime_override: None,
+            max_access_lifetime: LONGEST_ACCESS_LIFETIME,
             refresh_lifetime: None,
             allow_http: false,
             max_concurrency: 16,
@@ -138,15 +158,27 @@ impl Idp {
             errors: rule::rfc_6749(),
             error_detail: None,
             subject_field: None,
+            response_fields: BTreeMap::new(),
+            success_values: Vec::new(),
+            expose: Vec::new(),
+            authorization_scheme: None,
+            subject_is_url: false,
             correlation_header: "x-request-id".to_owned(),
             rate_limit_reset_header: None,
         }
     }
 
-    /// Returns the fields of a response that only this provider has.
-    pub(super) fn response_paths(&self) -> Vec<&str> {
+    /// Returns where the responses have their fields.
+    pub(super) fn layout(&self) -> Layout<'_> {
         let own = [&self.error_detail, &self.subject_field].into_iter().flatten().map(String::as_str);
-        self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect()
+        let more = self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect();
+        let (success, expose) = (&self.success_values, &self.expose);
+        Layout { success, more, expose, longest: self.max_access_lifetime, ..Layout::new(&self.response_fields) }
+    }
+
+    /// Returns the rule that decides about an error response, if one does.
+    pub(super) fn rule(&self, status: u16, fields: &Fields) -> Option<&ErrorRule> {
+        self.errors.iter().rev().find(|rule| rule.matches(status, fields))
     }
 
     /// Returns whether tokens can be revoked, which requires a revocation endpoint.
@@ -227,6 +259,41 @@ impl Idp {
     /// Sets the lifetime of an access token if the response does not contain it.
     pub fn access_lifetime(mut self, lifetime: Duration) -> Self {
         self.access_lifetime = Some(lifetime);
+        self
+    }
+
+    /// Sets the lifetime of an access token, whatever the response says.
+    pub fn access_lifetime_override(mut self, lifetime: Duration) -> Self {
+        self.access_lifetime_override = Some(lifetime);
+        self
+    }
+
+    /// Sets the longest lifetime of an access token that is believed; 400 days unless set. A longer one is read as what
+    /// it plainly is (milliseconds, a point in time) or reduced to this one, and reported.
+    pub fn max_access_lifetime(mut self, lifetime: Duration) -> Self {
+        self.max_access_lifetime = lifetime;
+        self
+    }
+
+    /// Sets where responses have a field, as a JSON pointer (RFC 6901), for a provider that wraps its responses: such as
+    /// `/body/access_token`. If there is nothing, the field is read where RFC 6749 has it. [`validate`](Self::validate)
+    /// refuses what is not a pointer.
+    pub fn response_field(mut self, field: ResponseField, pointer: impl Into<String>) -> Self {
+        self.response_fields.insert(field, layout::path(&pointer.into()).unwrap_or_default());
+        self
+    }
+
+    /// Adds a value of the field [`Error`](ResponseField::Error) that means success, for a provider whose responses all
+    /// have a status: such as `0`.
+    pub fn success_value(mut self, value: impl Into<String>) -> Self {
+        self.success_values.push(value.into());
+        self
+    }
+
+    /// Adds a member of the response that callers need beside the token, such as `instance_url`: see
+    /// [`Token::field`](crate::Token::field). No other member goes out.
+    pub fn expose(mut self, member: impl Into<String>) -> Self {
+        self.expose.push(member.into());
         self
     }
 
@@ -322,6 +389,24 @@ impl Idp {
         self
     }
 
+    /// Sets whether the user's identifier is a URL of which only the path names the user. The default is `false`.
+    pub fn subject_is_url(mut self, is: bool) -> Self {
+        self.subject_is_url = is;
+        self
+    }
+
+    /// Returns whether two identifiers name the same user of this provider.
+    pub(crate) fn same_subject(&self, one: &str, other: &str) -> bool {
+        let path = |text: &str| Url::parse(text).ok().map(|url| url.path().trim_end_matches('/').to_owned());
+        one == other || (self.subject_is_url && path(one).is_some_and(|one| Some(one) == path(other)))
+    }
+
+    /// Sets the scheme of `Authorization` headers, for resource servers that want another one than `Bearer`.
+    pub fn authorization_scheme(mut self, scheme: impl Into<String>) -> Self {
+        self.authorization_scheme = Some(scheme.into());
+        self
+    }
+
     /// Sets the response header with the request id for the provider's support. The default is `x-request-id`.
     pub fn correlation_header(mut self, name: impl Into<String>) -> Self {
         self.correlation_header = name.into();
@@ -363,6 +448,24 @@ fn shown(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_user_may_have_two_urls() {
+        let idp = Idp::oauth2("https://idp.example/token", "client", "ts-test-secret-client");
+        let url = idp.clone().subject_is_url(true);
+        for (one, other, same, same_by_url) in [
+            ("42", "42", true, true),
+            ("42", "43", false, false),
+            ("https://login.sf.example/id/00D/005", "https://eu9.sf.example/id/00D/005", false, true),
+            ("https://login.sf.example/id/00D/005", "https://login.sf.example/id/00D/005/", false, true),
+            ("https://login.sf.example/id/00D/005", "https://login.sf.example/id/00D/006", false, false),
+            ("https://login.sf.example/id/00D/005", "https://login.sf.example/id/00E/005", false, false),
+            ("https://login.sf.example/id/00D/005", "005", false, false),
+        ] {
+            let found = (idp.same_subject(one, other), url.same_subject(one, other));
+            assert_eq!(found, (same, same_by_url), "{one} {other}");
+        }
+    }
 
     #[test]
     fn debug_is_redacted() {

@@ -76,8 +76,10 @@ impl ErrorRule {
 
     /// Returns whether the rule applies to this response.
     pub(super) fn matches(&self, status: u16, fields: &Fields) -> bool {
+        // The code may have another place in this provider's responses.
+        let has_code = self.field == "error" && fields.error.as_deref() == Some(&*self.value);
         self.status.is_none_or(|only| only == status)
-            && fields.has(&self.field, &self.value)
+            && (has_code || fields.has(&self.field, &self.value))
             && self.and.as_ref().is_none_or(|(path, value)| fields.has(path, value))
     }
 
@@ -92,7 +94,20 @@ impl ErrorRule {
 pub(super) fn rfc_6749() -> Vec<ErrorRule> {
     let refused = ["invalid_client", "unauthorized_client", "invalid_scope", "unsupported_grant_type"];
     let mut rules = refused.map(|error| ErrorRule::new(error, Meaning::OperatorFault)).to_vec();
-    rules.push(ErrorRule::new("invalid_grant", Meaning::UserMustReconnect));
+    // `invalid_grant` is the RFC's; the next four are OpenID Connect Core's, section 3.1.2.6; `invalid_token` RFC 6750's;
+    // `access_denied` the RFC's for the authorization endpoint: some providers send them from the token endpoint.
+    let ended = [
+        "invalid_grant",
+        "login_required",
+        "interaction_required",
+        "consent_required",
+        "account_selection_required",
+        "invalid_token",
+        "access_denied",
+    ];
+    rules.extend(ended.map(|error| ErrorRule::new(error, Meaning::UserMustReconnect)));
+    // RFC 6749, section 4.1.2.1: they pass by themselves.
+    rules.extend(["server_error", "temporarily_unavailable"].map(|error| ErrorRule::new(error, Meaning::Transient)));
     // RFC 8628, section 3.5.
     rules.push(ErrorRule::new("slow_down", Meaning::Throttled));
     rules

@@ -66,6 +66,7 @@ pub struct Grant {
     pub(crate) subject: Option<String>,
     pub(crate) params: BTreeMap<String, String>,
     pub(crate) extra: serde_json::Map<String, serde_json::Value>,
+    pub(crate) exposed: Exposed,
 }
 
 /// An expiration, either as a point in time or as a duration from the connect.
@@ -99,6 +100,7 @@ impl Grant {
             subject: None,
             params: BTreeMap::new(),
             extra: serde_json::Map::new(),
+            exposed: Exposed::default(),
         }
     }
 
@@ -167,8 +169,7 @@ impl Grant {
     /// # Errors
     /// Says which field is invalid, and what it must be.
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
-        let token =
-            |text: &str| !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|b| b.is_ascii_graphic());
+        let token = |text: &str| text.len() <= MAX_TOKEN && is_token(text);
         if self.access_token.as_ref().is_some_and(|access| !token(access.expose_secret())) {
             return Err("access_token must be 1 to 65536 printable ASCII characters without spaces");
         }
@@ -206,6 +207,24 @@ impl fmt::Debug for Grant {
             .field("expiry", &self.expiry)
             .field("refresh_expiry", &self.refresh_expiry)
             .finish_non_exhaustive()
+    }
+}
+
+/// Returns whether the text can be a token (RFC 6749, appendices A.12 and A.17) that fits into a header, where a space
+/// would end it.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Members of a token response that callers need beside the token, such as Salesforce's `instance_url`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Exposed(pub(crate) serde_json::Map<String, serde_json::Value>);
+
+impl fmt::Debug for Exposed {
+    /// Omits the values: the settings may name a member that is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

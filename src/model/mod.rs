@@ -13,8 +13,8 @@ mod time;
 mod token;
 
 pub use evidence::Evidence;
-pub(crate) use grant::Lifetime;
 pub use grant::{Expiry, Generation, Grant};
+pub(crate) use grant::{Exposed, Lifetime, is_token};
 pub(crate) use id::{Fingerprint, Id};
 pub(crate) use key::valid_idp_name;
 pub use key::{KeyAt, TokenKey};

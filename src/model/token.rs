@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use super::{AccessToken, BootTime, Expires, Expiry, Generation, WallTime};
+use zeroize::Zeroizing;
+
+use super::{AccessToken, BootTime, Expires, Expiry, Exposed, Generation, WallTime};
 
 /// A valid access token. Cloning costs one counter.
 #[derive(Clone)]
@@ -85,17 +87,32 @@ impl Token {
         &self.issued.token_type
     }
 
-    /// Returns the value of an `Authorization` header (RFC 6750). Some identity providers write `bearer`, which few
-    /// resource servers accept.
-    #[cfg(any(feature = "web", feature = "client"))]
-    pub(crate) fn authorization(&self) -> String {
-        let scheme = if self.token_type().eq_ignore_ascii_case("bearer") { "Bearer" } else { self.token_type() };
-        format!("{scheme} {}", self.access_token().expose_secret())
+    /// Returns the value of an `Authorization` header. The scheme is `Bearer` (RFC 6750), whatever word the provider has for
+    /// it (`bearer`, `bot`, `user`), unless the type is one that needs a proof as well, or the provider's settings name
+    /// [a scheme](crate::Idp::authorization_scheme).
+    pub fn authorization(&self) -> Zeroizing<String> {
+        // The registry of token types, and RFC 9449. `PoP` is Microsoft's.
+        const WITH_PROOF: [&str; 3] = ["DPoP", "MAC", "PoP"];
+        let own = self.issued.beside.as_ref().and_then(|beside| beside.scheme.as_deref());
+        let with_proof = WITH_PROOF.into_iter().find(|known| self.token_type().eq_ignore_ascii_case(known));
+        let scheme = own.or(with_proof).unwrap_or("Bearer");
+        Zeroizing::new(format!("{scheme} {}", self.access_token().expose_secret()))
     }
 
     /// Returns the granted scope, space-separated; empty if the identity provider did not say.
     pub fn scope(&self) -> &str {
         &self.issued.scope
+    }
+
+    /// Returns a member of the token response that is needed to use the token, such as Salesforce's `instance_url`, from
+    /// the newest response that had it. The provider's preset and [`Idp::expose`](crate::Idp::expose) say which there are.
+    pub fn field(&self, name: &str) -> Option<&serde_json::Value> {
+        self.fields()?.get(name)
+    }
+
+    /// Returns all such members, if there are any.
+    pub(crate) fn fields(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        self.issued.beside.as_deref().map(|beside| &beside.exposed.0)
     }
 
     /// Returns when the token expires.
@@ -163,6 +180,15 @@ pub(crate) struct Issued {
     pub(crate) access_token: AccessToken,
     pub(crate) token_type: Box<str>,
     pub(crate) scope: Box<str>,
+    /// What there is beside the token; most providers have nothing.
+    beside: Option<Box<Beside>>,
+}
+
+/// What callers need to use a token, beside the token.
+struct Beside {
+    exposed: Exposed,
+    /// The scheme of `Authorization` headers, where the provider has its own.
+    scheme: Option<Box<str>>,
 }
 
 /// The status of a published token. An atomic, so that it changes without a new publication.
@@ -206,7 +232,15 @@ impl Issued {
             access_token,
             token_type,
             scope,
+            beside: None,
         }
+    }
+
+    /// Adds what callers need beside the token.
+    pub(crate) fn beside(mut self, exposed: &Exposed, scheme: Option<&str>) -> Self {
+        let needed = !exposed.0.is_empty() || scheme.is_some();
+        self.beside = needed.then(|| Box::new(Beside { exposed: exposed.clone(), scheme: scheme.map(Box::from) }));
+        self
     }
 
     pub(crate) fn standing(&self) -> TokenStanding {

@@ -49,6 +49,8 @@ pub(crate) enum Change {
     },
     /// Undoes a disconnect.
     Restore,
+    /// Lifts the identity provider's refusal, so that the refresh token is sent once more.
+    Retry,
     /// Puts the row on hold: nothing is sent for it until its release.
     Hold {
         reason: String,
@@ -95,6 +97,7 @@ impl Change {
                 connect::verdict(row, Evidence::of(reason), VerdictBy::Application, now)
             }
             Self::Restore => connect::restore(row, found),
+            Self::Retry => connect::retry(row, now),
             Self::Hold { reason } => connect::hold(reason, row),
             Self::Release => connect::release(row),
             Self::Purge => connect::purge(row, found),

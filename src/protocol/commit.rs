@@ -2,6 +2,7 @@
 
 use super::{
     Applied, ChangeReply, Commit, LookupResult, Refuse, Side,
+    ending::failed,
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
@@ -81,7 +82,9 @@ fn store(commit: &Commit, row: &Row, generation: Generation, now: StoreTime) -> 
     (stored.issued_at, stored.expires, stored.due_at) = (commit.issued_at, commit.expires, commit.due_at);
     stored.refresh_expires = commit.refresh_expires.unwrap_or(row.refresh_expires);
     stored.notice_at = next_notice_at(row, stored.refresh_expires, commit.issued_at, now);
-    (stored.retry_at, stored.last_error, stored.changed_at) = (None, None, now);
+    stored.last_error =
+        commit.unfinished.as_ref().map(|left| failed(row.last_error.as_deref(), &left.fault, now).into());
+    (stored.retry_at, stored.changed_at) = (commit.unfinished.as_ref().map(|left| left.retry_at), now);
     stored
 }
 

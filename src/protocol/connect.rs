@@ -1,4 +1,4 @@
-//! Changes by operators and applications: connect, disconnect, restore, require a reconnect, hold, release, purge.
+//! Changes by operators and applications: connect, disconnect, restore, require a reconnect, retry, hold, release, purge.
 
 use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
@@ -132,15 +132,28 @@ fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     if connect.cancels_revocations { applied.with(Side::CancelRevocations) } else { applied }
 }
 
-/// The same refresh token again: consent returned it once more, or the user was enabled again. Lifts only the identity
-/// provider's own refusal. The incarnation stays, because a late response must still match.
+/// The same refresh token again: consent returned it once more, or the user was enabled again.
 fn again(row: &Row, now: StoreTime) -> Applied {
-    if row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp) {
+    lifted(row, now).unwrap_or_else(|| Applied::unchanged(ChangeReply::Unchanged(Unchanged::AlreadyConnected)))
+}
+
+/// Sends a refused refresh token once more: a token that was refused cannot be lost by that. Any other row stays as it is.
+pub(super) fn retry(row: &Row, now: StoreTime) -> Applied {
+    if row.tombstone.is_some() {
+        return Applied::refused();
+    }
+    lifted(row, now).unwrap_or_else(|| Applied::unchanged(ChangeReply::Done))
+}
+
+/// Lifts the identity provider's own refusal, and no other verdict; `None` if there is no such refusal. The incarnation and
+/// an intent stay, because a late response must still match.
+fn lifted(row: &Row, now: StoreTime) -> Option<Applied> {
+    let refused = row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp);
+    refused.then(|| {
         let due_at = Some(now.by_wall_clock());
         let row = Row { verdict: None, due_at, retry_at: None, last_error: None, changed_at: now, ..row.clone() };
-        return Applied::write(row, ChangeReply::Done);
-    }
-    Applied::unchanged(ChangeReply::Unchanged(Unchanged::AlreadyConnected))
+        Applied::write(row, ChangeReply::Done)
+    })
 }
 
 /// Stores an access token alone and keeps the refresh token. While that one is being spent nothing is stored: a new

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, ChangeReply};
+use super::{Applied, ChangeReply, fault::AttemptFault};
 use crate::{
     code::EvidenceCode,
     error::Cause,
@@ -18,13 +18,6 @@ pub(crate) struct Ending {
     /// The failure: written to the row unless the row has a newer token.
     pub(crate) error: Option<AttemptFault>,
     pub(crate) retry_at: Option<WallTime>,
-}
-
-/// The failure of an attempt, and what it means for callers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AttemptFault {
-    pub(crate) evidence: Evidence,
-    pub(crate) cause: Cause,
 }
 
 /// The token was not spent: removes the intent, unless an earlier sender's doubt remains.
@@ -69,8 +62,8 @@ fn ended(end: &Ending, row: &Row, now: StoreTime, change: impl Fn(&Intent) -> Op
         return Applied::unchanged(ChangeReply::Done);
     }
     let same = row.incarnation == end.incarnation && row.generation == end.generation;
-    if let Some(AttemptFault { evidence, cause }) = end.error.as_ref().filter(|_| same) {
-        left.last_error = Some(failed(row.last_error.as_deref(), evidence, *cause, now).into());
+    if let Some(fault) = end.error.as_ref().filter(|_| same) {
+        left.last_error = Some(failed(row.last_error.as_deref(), fault, now).into());
         left.retry_at = end.retry_at;
         left.changed_at = now;
     }
@@ -78,15 +71,18 @@ fn ended(end: &Ending, row: &Row, now: StoreTime, change: impl Fn(&Intent) -> Op
 }
 
 /// Returns the failure that follows `previous`.
-fn failed(previous: Option<&LastError>, evidence: &Evidence, cause: Cause, now: StoreTime) -> LastError {
+pub(super) fn failed(previous: Option<&LastError>, fault: &AttemptFault, now: StoreTime) -> LastError {
     let since = previous.map_or(now, LastError::since);
+    let alerted = previous.is_some_and(|error| error.alerted) || now.since(since) >= LONG;
+    // A code that nobody knows may pass by itself; after a while people have to look at it.
+    let cause = if fault.cause == Cause::UnknownError && !alerted { Cause::IdpDown } else { fault.cause };
     LastError {
-        evidence: evidence.clone(),
+        evidence: fault.evidence.clone(),
         cause,
         at: now,
         failures: previous.map_or(0, |error| error.failures).saturating_add(1),
         since: Some(since),
-        alerted: previous.is_some_and(|error| error.alerted) || now.since(since) >= LONG,
+        alerted,
     }
 }
 

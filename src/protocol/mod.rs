@@ -20,6 +20,7 @@ mod commit;
 mod connect;
 pub(crate) mod doubt;
 mod ending;
+mod fault;
 pub(crate) mod resolve;
 mod response;
 pub(crate) mod schedule;
@@ -34,6 +35,7 @@ pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult
 pub(crate) use change::Change;
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
-pub(crate) use ending::{AttemptFault, Ending};
-pub(crate) use response::{Commit, Refuse};
+pub(crate) use ending::Ending;
+pub(crate) use fault::AttemptFault;
+pub(crate) use response::{Commit, Refuse, Unfinished};
 pub(crate) use transition::Transition;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::AttemptFault;
 use crate::model::{Attempted, Evidence, Expires, Fingerprint, Generation, Id, Sealed, Spendable, VerdictBy, WallTime};
 
 /// A sealed response, with the claim that it belongs to. The journal stores this too.
@@ -24,6 +25,17 @@ pub(crate) struct Commit {
     pub(crate) due_at: Option<WallTime>,
     /// Whether the identity provider can revoke this token's family without the user's other families.
     pub(crate) revocable: bool,
+    /// Why the response has a new refresh token and no valid access token: the row keeps the access token that it had, as
+    /// long as that is valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unfinished: Option<Box<Unfinished>>,
+}
+
+/// What is to be tried again after a response without a valid access token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Unfinished {
+    pub(crate) fault: AttemptFault,
+    pub(crate) retry_at: WallTime,
 }
 
 /// A response that brought no token for this grant, with the claim that it belongs to. A retry would not help.

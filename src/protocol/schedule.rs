@@ -9,8 +9,18 @@ use crate::model::{Expires, Row, StoreTime, TokenKey, WallTime};
 /// It is the expiration, minus `margin` (at most a quarter of the lifetime), minus a jitter that is always the same for
 /// a key (below a minute and a tenth of the lifetime), so that a token is never due when just issued and a fleet does
 /// not act at the same moment. With a margin of 5 minutes, a token of 1 hour is due after 54 to 55 minutes, a token of
-/// 10 minutes after 6.5 to 7.5. Tokens without a known expiration are never due.
-pub(crate) fn due_at(key: &TokenKey, issued_at: WallTime, expires: Expires, margin: Duration) -> Option<WallTime> {
+/// 10 minutes after 6.5 to 7.5. Without a known expiration nothing is ever due. If the refresh token expires before the
+/// access token is due, the same counts for the refresh token.
+pub(crate) fn due_at(
+    key: &TokenKey,
+    issued_at: WallTime,
+    [expires, refresh_expires]: [Expires; 2],
+    margin: Duration,
+) -> Option<WallTime> {
+    [expires, refresh_expires].into_iter().filter_map(|expires| due_before(key, issued_at, expires, margin)).min()
+}
+
+fn due_before(key: &TokenKey, issued_at: WallTime, expires: Expires, margin: Duration) -> Option<WallTime> {
     let end = expires.at()?;
     let lifetime = end.since(issued_at);
     let widest = (lifetime / 10).min(Duration::from_secs(60)).as_millis().max(1) as u64;
@@ -92,10 +102,13 @@ mod tests {
             user in "[a-z]{1,8}", lifetime in 0_i64..100_000_000, margin in 0_u64..1_000_000,
         ) {
             let key = TokenKey::at("idp").user(user);
-            let due = due_at(&key, WallTime(5), Expires::At(WallTime(5 + lifetime)), Duration::from_secs(margin)).unwrap();
+            let (ends, margin) = (Expires::At(WallTime(5 + lifetime)), Duration::from_secs(margin));
+            let due = due_at(&key, WallTime(5), [ends, Expires::Never], margin).unwrap();
             prop_assert!(due.0 - 5 >= lifetime * 6 / 10);
             prop_assert!(due.0 - 5 <= lifetime);
-            prop_assert_eq!(due_at(&key, WallTime(5), Expires::Never, Duration::ZERO), None);
+            prop_assert_eq!(due_at(&key, WallTime(5), [Expires::Unknown, Expires::Never], Duration::ZERO), None);
+            let later = Expires::At(WallTime(5 + 2 * lifetime));
+            prop_assert_eq!(due_at(&key, WallTime(5), [later, ends], margin), Some(due), "the refresh token ends first");
         }
     }
 }

@@ -94,6 +94,12 @@ pub enum EventKind {
         /// Why its refreshes were paused.
         cause: Cause,
     },
+    /// Responses of the identity provider differ from what they should be: a lifetime makes no sense, for example. Emitted
+    /// once for each field while the process runs; the metric `preset_drift_total` counts all.
+    ResponseDrift {
+        /// The name of the field.
+        field: &'static str,
+    },
     /// This subscriber was too slow.
     Missed {
         /// The number of events that it missed.
@@ -113,6 +119,7 @@ impl EventKind {
             Self::ExpiringSoon { .. } => "expiring_soon",
             Self::IdpPaused { .. } => "idp_paused",
             Self::IdpRecovered { .. } => "idp_recovered",
+            Self::ResponseDrift { .. } => "response_drift",
             Self::Missed { .. } => "missed",
         }
     }

@@ -120,7 +120,9 @@ impl TokenSupervisor {
         self.set_hold(name, Some(reason)).await
     }
 
-    /// Releases an identity provider: refreshes that are due start with the next sweep. Not an error if it is not on hold.
+    /// Releases an identity provider: refreshes that are due start with the next sweep. Also ends a pause because of a
+    /// surge of refusals ([`Cause::RefusalSurge`]); who was refused is then tried once more. Not an error if there is
+    /// neither.
     ///
     /// Dropping the future does not undo the release: it may have been stored or not.
     ///
@@ -139,6 +141,9 @@ impl TokenSupervisor {
         let set = self.spawn(async move {
             let rooms = &supervisor.rooms;
             let set = rooms.providers.set_hold(&rooms.ledger, &name, reason.as_deref()).await;
+            if reason.is_none() {
+                rooms.providers.end_surge(&name);
+            }
             let set = set.map_err(|error| unavailable(&error));
             let action = if reason.is_some() { "hold_idp" } else { "release_idp" };
             let outcome = set.as_ref().map(|()| None).map_err(Error::code);

@@ -120,6 +120,7 @@ fn action(change: &Change) -> Option<&'static str> {
         Change::Hold { .. } => Some("hold"),
         Change::Release => Some("release"),
         Change::Restore => Some("restore"),
+        Change::Retry => Some("retry"),
         Change::Purge => Some("purge"),
         Change::Claim(_)
         | Change::Recover(_)

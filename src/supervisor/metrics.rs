@@ -2,7 +2,10 @@
 //!
 //! Nothing is counted where a valid token is handed out: that costs nanoseconds.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, atomic::Ordering},
+};
 
 use super::{TokenSupervisor, front::Front, provider::Providers, token::Surroundings};
 use crate::{
@@ -74,6 +77,9 @@ fn of_idps(providers: &Providers, now: Reading) -> Vec<Metric> {
         gauge("idp_breaker", "1 while the breaker lets one request at a time through as a probe, else 0.");
     let mut refreshes = counter("refreshes_total", "Refreshes by their result.");
     let mut seconds = Metric::new("refresh_seconds", MetricKind::Histogram, "Duration of the phases of refreshes.");
+    let mut tolerated = counter("tolerated_answers_total", "Responses that are not JSON, and were read all the same.");
+    let mut drift =
+        counter("preset_drift_total", "Fields of responses whose value makes no sense as what it should be.");
     let mut lost = counter("lost_answers_total", "Refreshes that were sent and brought no complete response.");
     for (idp, provider) in providers.all().iter().collect::<BTreeMap<_, _>>() {
         let (gate, counters) = (&provider.gate, &provider.counters);
@@ -89,8 +95,14 @@ fn of_idps(providers: &Providers, now: Reading) -> Vec<Metric> {
             seconds.push_histogram(&[("idp", idp), ("phase", phase.into())], took);
         }
         lost.push(&[("idp", idp)], load(&counters.lost_responses));
+        for (flaw, total) in &counters.tolerated {
+            tolerated.push(&[("idp", idp), ("reason", flaw.into())], load(total));
+        }
+        for (field, total) in counters.drift.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            drift.push(&[("idp", idp), ("field", field)], *total as f64);
+        }
     }
-    vec![paused, breaker, refreshes, seconds, lost]
+    vec![paused, breaker, refreshes, seconds, lost, tolerated, drift]
 }
 
 /// `stands_still` says of a provider whether nothing is sent there: it is on hold, or not configured any more.

@@ -30,6 +30,7 @@ mod provider;
 mod recipients;
 mod refresh;
 mod registry;
+mod retry_idp;
 mod router;
 mod runtime;
 mod settings;
@@ -46,7 +47,7 @@ pub use builder::Builder;
 pub use by::By;
 pub use command::{
     Acquire, Command, Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, Refreshed, RejectToken, Release,
-    RequireReconnect, Restore, Revoke,
+    RequireReconnect, Restore, Retry, Revoke,
 };
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::TokenSupervisor;
@@ -55,6 +56,7 @@ pub use list::{Cursor, Filter, Page};
 #[cfg(feature = "testing")]
 pub use point::Point;
 pub use recipients::Registry;
+pub use retry_idp::Retried;
 pub use runtime::Shutdown;
 #[cfg(feature = "config")]
 pub(crate) use settings::Limits;

@@ -4,7 +4,7 @@ use super::{
     Status, TokenSupervisor,
     command::{
         Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, Refreshed, RejectToken, Release, RequireReconnect,
-        Restore, Revoke,
+        Restore, Retry, Revoke,
     },
 };
 use crate::{
@@ -62,6 +62,15 @@ impl TokenSupervisor {
     /// [`Error::NotConnected`] if the grant cannot be restored: connect instead. Otherwise see [`Error`].
     pub async fn restore(&self, key: &TokenKey) -> Result<Status, Error> {
         self.call(Restore::new(key)).await
+    }
+
+    /// Sends a refused refresh token once more; see [`Retry`]. All refused grants of an identity provider:
+    /// [`retry_idp`](Self::retry_idp).
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] if nothing is stored for the key, or the grant is disconnected. Otherwise see [`Error`].
+    pub async fn retry(&self, key: &TokenKey) -> Result<Status, Error> {
+        self.call(Retry::new(key)).await
     }
 
     /// Deletes the row of a disconnected grant; see [`Purge`]. A later connect of the key starts above its generation.

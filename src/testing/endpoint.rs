@@ -1,4 +1,4 @@
-//! The endpoints: a complete request in, a reply out. Faults take effect here.
+//! The endpoints turn a complete request into a reply. Faults take effect here.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ pub(super) const TOKEN: &str = "/oauth/token";
 pub(super) const REVOKE: &str = "/oauth/revoke";
 pub(super) const INTROSPECT: &str = "/oauth/introspect";
 
-/// What goes back to the client.
+/// The reply to the client.
 pub(super) enum EndpointReply {
-    /// The connection is closed without an answer.
+    /// The connection is closed without a response.
     Close,
     Answer(Response<Body>),
-    /// The connection is closed after this many bytes of the answer.
+    /// The connection is closed after this many bytes of the response.
     Cut(Response<Body>, usize),
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn handle(shared: Arc<IdpShared>, head: Parts, body: Bytes) -> 
 
 async fn token(shared: Arc<IdpShared>, form: Form) -> EndpointReply {
     let fault = shared.lock().faults.take();
-    // Both before the request can be seen in the log; see `timer::start`.
+    // Both happen before the request appears in the log; see `timer::start`.
     let released = shared.released.subscribe();
     let timers = timer::start(&shared.clock, fault.as_ref()).await;
     let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
@@ -125,10 +125,10 @@ async fn reply(
     }
 }
 
-/// Resolves when the request is let go, or dropped (true).
+/// Waits until the request may go on (returns false) or is dropped (true).
 async fn abandoned(released: &mut watch::Receiver<HangRelease>, ticket: Option<Ticket>) -> bool {
     loop {
-        // The sender lives as long as the server, so it cannot fail.
+        // The sender lives as long as the server, so this cannot fail.
         let _ = released.changed().await;
         let HangRelease { go, abandoned } = *released.borrow();
         let below = |bound: usize| ticket.is_some_and(|ticket| ticket.number() < bound);
@@ -138,7 +138,7 @@ async fn abandoned(released: &mut watch::Receiver<HangRelease>, ticket: Option<T
     }
 }
 
-/// Does what the request asks for.
+/// Checks the client's credentials and processes the refresh.
 fn process(shared: &IdpShared, form: &Form, ticket: Option<Ticket>, fault: Option<&Fault>) -> SimulatedResponse {
     let (profile, now) = (&shared.profile, shared.now());
     if !form.authenticated(profile) {
@@ -162,13 +162,17 @@ fn process(shared: &IdpShared, form: &Form, ticket: Option<Ticket>, fault: Optio
                 Some(Fault::Subject(subject)) => Some(&**subject),
                 _ => None,
             };
-            SimulatedResponse::tokens(profile, &answer, subject)
+            let oddity = match fault {
+                Some(Fault::Odd(oddity)) => Some(*oddity),
+                _ => None,
+            };
+            SimulatedResponse::tokens(profile, &answer, subject, oddity)
         }
         Err(refusal) => SimulatedResponse::refused(profile, refusal),
     }
 }
 
-/// RFC 7009: the family of a refresh or access token ends; unknown tokens are no error.
+/// Revokes the family of a refresh or access token (RFC 7009); an unknown token is no error.
 fn revoke(shared: &IdpShared, form: &Form) -> SimulatedResponse {
     let (profile, now) = (&shared.profile, shared.now());
     let mut state = shared.lock();
@@ -188,7 +192,7 @@ fn revoke(shared: &IdpShared, form: &Form) -> SimulatedResponse {
     }
 }
 
-/// RFC 7662: whether a token is alive, without spending it.
+/// Reports whether a token is valid (RFC 7662), without spending it.
 fn introspect(shared: &IdpShared, form: &Form) -> SimulatedResponse {
     let (profile, now) = (&shared.profile, shared.now());
     if !form.authenticated(profile) {

@@ -1,4 +1,4 @@
-//! Faults: what can go wrong with one request, and which request it goes wrong with.
+//! Faults: what can go wrong with a request, and which requests are affected.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,74 +7,109 @@ use std::{
 
 /// What goes wrong with one refresh. "Processed" means that the refresh token is spent.
 ///
-/// A request that has arrived is processed even if its client does not wait for the answer.
+/// A request that has arrived is processed even if its client does not wait for the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Processed and answered after this time.
+    /// Processed after this time, then the response is sent.
     Delay(Duration),
-    /// Not processed; the connection is closed without an answer.
+    /// Not processed; the connection is closed without a response.
     DropBefore,
-    /// Processed; the connection is closed without an answer.
+    /// Processed; the connection is closed without a response.
     DropAfter,
-    /// Processed; the connection is closed after this many bytes of the answer, counted from its
-    /// status line. An answer that is no longer than this is complete.
+    /// Processed; the connection is closed after this many bytes of the response, counted from its
+    /// status line. A response that is not longer is sent completely.
     CutAt(usize),
-    /// Not processed; answered with this status and, if given, this `Retry-After`.
+    /// Not processed; the response has this status and, if given, this `Retry-After`.
     Status(u16, Option<String>),
-    /// Processed, but answered with this status, as by a proxy that lost patience.
+    /// Processed, but the response has this status, as from a proxy whose timeout is over.
     StatusAfter(u16),
-    /// Not processed; 200 with a web page.
+    /// Not processed; the response is a web page with status 200.
     Garbage,
-    /// Processed; the head of the answer comes at once, its body in pieces over this time.
+    /// Processed; the head of the response is sent at once, its body in pieces over this time.
     SlowBody(Duration),
-    /// The connection is closed at once without an answer; processed after this time all the same.
+    /// The connection is closed at once without a response; the request is still processed after this time.
     LateProcessing(Duration),
-    /// Processed; the answer has neither length nor chunks, its end is the end of the connection.
+    /// Processed; the response has neither length nor chunks, and ends with the connection.
     CloseDelimited,
     /// Like [`CloseDelimited`](Self::CloseDelimited), with only this many bytes of the body.
     CloseDelimitedCutAt(usize),
-    /// Not processed; 302 to another page.
+    /// Not processed; the response redirects to another page (302).
     Redirect,
-    /// Not processed; this status with a JSON body that has this `error`.
+    /// Not processed; the response has this status and a JSON body with this `error`.
     Error {
         /// The HTTP status.
         status: u16,
         /// The `error` in the body.
         code: String,
     },
-    /// Not processed; answered with exactly this.
+    /// Not processed; the response is exactly this one.
     Answer(Canned),
-    /// Processed, but answered with exactly this.
+    /// Processed, but the response is exactly this one.
     AnswerAfter(Canned),
-    /// Kept waiting, unprocessed, until [`release`](super::SimulatedIdp::release); then processed and
-    /// answered. Never processed if it is [abandoned](super::SimulatedIdp::abandon_first) or the server ends.
+    /// The request waits, unprocessed, until [`release`](super::SimulatedIdp::release). It is never processed
+    /// if it is [abandoned](super::SimulatedIdp::abandon_first) or the server stops.
     Hang,
-    /// Processed, then the answer is kept back until [`release`](super::SimulatedIdp::release). Never
-    /// answered if it is [abandoned](super::SimulatedIdp::abandon_first) or the server ends.
+    /// Processed; the response waits until [`release`](super::SimulatedIdp::release). It is never sent if the
+    /// request is [abandoned](super::SimulatedIdp::abandon_first) or the server stops.
     HangAfter,
-    /// Processed without rotation: the refresh token stays good, and the answer leaves it out.
+    /// Processed without rotation: the refresh token stays valid, and the response omits it.
     WithoutRefreshToken,
-    /// Processed with rotation, but the answer leaves the new refresh token out.
+    /// Processed with rotation, but the response omits the new refresh token.
     LostRefreshToken,
-    /// Processed with rotation, and the answer says that it belongs to this `sub`.
+    /// Processed with rotation, and the response has this `sub`.
     Subject(String),
+    /// The refresh is processed, and the complete response has this flaw.
+    Odd(Oddity),
 }
 
-/// An answer that a test makes up. How it is framed is left to the server.
+/// A flaw of a response that has everything a client needs. A provider that answers with forms has only those that forms
+/// can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Oddity {
+    /// The body is compressed, although no request asked for it.
+    Gzip,
+    /// The same, with zlib's format.
+    Deflate,
+    /// A notice of PHP before the JSON object.
+    NoticeBefore,
+    /// A comment after it.
+    CommentAfter,
+    /// A NUL after it.
+    NulAfter,
+    /// A member in Latin-1.
+    Latin1,
+    /// A member with a raw control character.
+    ControlCharacter,
+    /// A member with the value `NaN`.
+    NotANumber,
+    /// There is a refresh token and no access token.
+    WithoutAccessToken,
+    /// Nothing says how long the access token lives.
+    WithoutLifetime,
+    /// The access token lives for 0 seconds, which means nothing.
+    ZeroLifetime,
+    /// `expires_in` is a point in time.
+    LifetimeAsEpoch,
+    /// `expires_in` is a text with a unit.
+    LifetimeAsText,
+}
+
+/// A response that a test makes up. The server decides its framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Canned {
     /// The HTTP status.
     pub status: u16,
-    /// Names and values; what is no header, or is about framing, is left out.
+    /// Names and values; invalid headers and framing headers are omitted.
     pub headers: Vec<(String, String)>,
     /// The body, byte by byte.
     pub body: Vec<u8>,
 }
 
 impl Canned {
-    /// An answer without headers of its own.
+    /// Creates a response without headers.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
@@ -87,12 +122,12 @@ impl Canned {
 }
 
 impl Fault {
-    /// `Error` with this status and code.
+    /// Creates an [`Error`](Self::Error) with this status and code.
     pub fn error(status: u16, code: impl Into<String>) -> Self {
         Self::Error { status, code: code.into() }
     }
 
-    /// The name under which it is counted.
+    /// Returns the name under which the fault is counted.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Delay(_) => "delay",
@@ -118,10 +153,11 @@ impl Fault {
             Self::WithoutRefreshToken => "without_refresh_token",
             Self::LostRefreshToken => "lost_refresh_token",
             Self::Subject(_) => "subject",
+            Self::Odd(_) => "odd",
         }
     }
 
-    /// The same with its size or duration drawn anew, up to the given one.
+    /// Returns the fault with a random size or duration, up to the given one.
     fn drawn(self, random: &mut u64) -> Self {
         let mut up_to = |limit: u64| splitmix64(random) % limit.saturating_add(1).max(1);
         let mut some_of = |limit: Duration| Duration::from_millis(up_to(limit.as_millis().try_into().unwrap_or(0)));
@@ -138,7 +174,7 @@ impl Fault {
 
 /// A random mix of faults, the same for the same seed and order of requests.
 ///
-/// Sizes and durations are upper limits here: each fault draws its own. The default has no faults.
+/// Sizes and durations of the mix are upper limits: each fault gets a random one. The default has no faults.
 #[derive(Clone, Debug, Default)]
 pub struct Chaos {
     random: u64,
@@ -146,13 +182,13 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// A mix without faults, to be filled by [`with`](Self::with).
+    /// Creates a mix without faults, to be filled by [`with`](Self::with).
     pub fn new(seed: u64) -> Self {
         Self { random: seed, mix: Vec::new() }
     }
 
-    /// Adds a fault that befalls `per_mille` of a thousand requests. What exceeds a thousand in sum
-    /// never happens.
+    /// Adds a fault for `per_mille` of a thousand requests. Shares beyond a sum of one thousand have
+    /// no effect.
     pub fn with(mut self, fault: Fault, per_mille: u32) -> Self {
         self.mix.push((fault, per_mille));
         self
@@ -172,7 +208,7 @@ impl Chaos {
     }
 }
 
-/// What befalls the requests to come: the queue first, then the standing fault, then chaos.
+/// The faults of later requests: first the queue, then the permanent fault, then the random mix.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) queue: VecDeque<Fault>,
@@ -182,7 +218,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// The fault of the next request.
+    /// Takes the fault of the next request.
     pub(super) fn take(&mut self) -> Option<Fault> {
         let fault = self.queue.pop_front().or_else(|| self.always.clone()).or_else(|| self.chaos.draw());
         if let Some(fault) = &fault {
@@ -192,7 +228,7 @@ impl Faults {
     }
 }
 
-/// The next number of a small generator (Vigna's splitmix64): good enough for dice, not for keys.
+/// Returns the next number of a small generator (Vigna's splitmix64): good enough for tests, not for keys.
 pub(super) fn splitmix64(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,17 +1,17 @@
-//! For tests and demonstrations: an identity provider that behaves like the real ones, badly where
-//! they do, and a clock to turn by hand.
+//! Support for tests and demonstrations: a simulated identity provider with the quirks and faults of
+//! real ones, and a clock to advance by hand.
 //!
-//! [`SimulatedIdp`] speaks real HTTP/1.1 on a port of 127.0.0.1, from a thread of its own. A
-//! [`Profile`] says whom it resembles, a [`Kind`] what a second use of a refresh token does, a
-//! [`Fault`] what goes wrong. Afterwards [`SimulatedIdp::presentations`] tells what the client did,
-//! and [`SimulatedIdp::standing`] whether the tokens it kept are worth anything. Beside it there is a
-//! resource server to call with the tokens: [`SimulatedIdp::api_url`].
+//! [`SimulatedIdp`] serves HTTP/1.1 on a port of 127.0.0.1, from its own thread. A [`Profile`] says
+//! which provider it imitates, a [`Kind`] what a second use of a refresh token does, and a [`Fault`]
+//! what goes wrong. Afterwards, [`SimulatedIdp::presentations`] lists what the client sent, and
+//! [`SimulatedIdp::standing`] says whether the tokens that the client kept are still valid.
+//! [`SimulatedIdp::api_url`] is the URL of a resource server that takes the access tokens.
 //!
 //! ```
 //! use token_supervisor::testing::{Profile, SimulatedIdp, Standing};
 //!
 //! let idp = SimulatedIdp::start(Profile::gitlab())?;
-//! let grant = idp.consent("alice"); // to be connected
+//! let grant = idp.consent("alice"); // the grant to connect
 //! assert_eq!(idp.requests(), 0);
 //! # let _ = grant;
 //! # assert_eq!(idp.standing(&"made up".into()), Standing::Unknown);
@@ -20,8 +20,8 @@
 //!
 //! Every secret made here starts with `ts-test-secret-`, so that a test can look for leaks.
 //!
-//! To read: `family` (pure: kinds and their ledger), `fault`, `profile` (data), then `endpoint`.
-//! A new profile is a table in `profile::wire`; a new fault is a variant and its place in `endpoint`.
+//! Read `family` first (kinds and their ledger, without I/O), then `fault`, `profile` (data) and `endpoint`.
+//! A new profile is a table in `profile::wire`; a new fault is a variant that `endpoint` handles.
 
 mod answer;
 mod control;
@@ -53,7 +53,7 @@ pub(crate) use self::hooks::Hooks;
 use self::{answer::SimulatedResponse, server::IdpServer, state::IdpShared};
 pub use self::{
     family::Standing,
-    fault::{Canned, Chaos, Fault},
+    fault::{Canned, Chaos, Fault, Oddity},
     presentation::{Outcome, Presentation, TokenId},
     profile::{Kind, Profile},
 };
@@ -61,33 +61,33 @@ pub use crate::clock::ManualClock;
 use crate::model::{AccessToken, Expiry, Grant, RefreshToken};
 use crate::{Idp, Rotation, presets};
 
-/// A simulated identity provider. Clones are the same one; dropping the last stops the server.
+/// A simulated identity provider. Clones share one server; dropping the last clone stops it.
 ///
-/// Its clock starts as the given one and goes on evenly: stepping the wall clock moves the machine
-/// under test, not the provider.
+/// The provider's clock starts at the time of the given one and then runs evenly: a step of the wall
+/// clock affects the program under test, not the provider.
 #[derive(Clone)]
 pub struct SimulatedIdp(Arc<IdpServer>);
 
 impl SimulatedIdp {
-    /// Starts one that lives by the machine's clock.
+    /// Starts a provider that uses the system clock.
     ///
     /// # Errors
-    /// If the port, the thread or its runtime cannot be had.
+    /// The port cannot be opened, or the thread or its runtime cannot be created.
     pub fn start(profile: Profile) -> io::Result<Self> {
         IdpServer::start(profile, None).map(Arc::new).map(Self)
     }
 
-    /// Starts one whose time passes only when `clock` is advanced.
+    /// Starts a provider whose time passes only when `clock` is advanced.
     ///
-    /// A request that is in the log has its timers running: the clock may be advanced at once.
+    /// Once a request is in the log, its timers run: the clock may be advanced at once.
     ///
     /// # Errors
-    /// If the port, the thread or its runtime cannot be had.
+    /// The port cannot be opened, or the thread or its runtime cannot be created.
     pub fn start_with_clock(profile: Profile, clock: &ManualClock) -> io::Result<Self> {
         IdpServer::start(profile, Some(clock)).map(Arc::new).map(Self)
     }
 
-    /// The provider as a supervisor has to know it: the preset that fits, pointed here.
+    /// Returns the settings for a supervisor: the matching preset with the URLs of this server.
     pub fn idp(&self) -> Idp {
         let profile = self.profile();
         let (id, secret) = (profile.client_id.clone(), profile.client_secret.clone());
@@ -114,38 +114,38 @@ impl SimulatedIdp {
         idp.token_url(self.token_url()).revocation_url(self.revocation_url()).reuse_grace(grace)
     }
 
-    /// As it was started.
+    /// Returns the profile that the provider was started with.
     pub fn profile(&self) -> &Profile {
         &self.shared().profile
     }
 
-    /// The token endpoint (POST, `grant_type=refresh_token`).
+    /// Returns the URL of the token endpoint (POST, `grant_type=refresh_token`).
     pub fn token_url(&self) -> String {
         self.url(endpoint::TOKEN)
     }
 
-    /// The revocation endpoint (RFC 7009).
+    /// Returns the URL of the revocation endpoint (RFC 7009).
     pub fn revocation_url(&self) -> String {
         self.url(endpoint::REVOKE)
     }
 
-    /// The introspection endpoint (RFC 7662): `{"active": …}`, without spending anything.
+    /// Returns the URL of the introspection endpoint (RFC 7662): `{"active": …}`, without spending a token.
     pub fn introspection_url(&self) -> String {
         self.url(endpoint::INTROSPECT)
     }
 
-    /// A resource: `{"user": …, "login": …}` for a live access token, 401 for any other.
+    /// Returns the URL of a resource: `{"user": …, "login": …}` for a valid access token, 401 for any other.
     pub fn userinfo_url(&self) -> String {
         self.url(resource::USER)
     }
 
-    /// The root of a resource server in the manner of GitHub's: below it, `/user` says whose the access token is, and
-    /// `/user/repos` lists their repositories. 401 for a token that is dead or was never issued.
+    /// Returns the base URL of a resource server like GitHub's API: `/user` returns the user of the access token,
+    /// `/user/repos` the user's repositories. Both respond 401 to an invalid token.
     pub fn api_url(&self) -> String {
         self.url("")
     }
 
-    /// The user consents: a new family, and the grant that an application would connect.
+    /// Simulates a user's consent: starts a token family and returns the grant for an application to connect.
     pub fn consent(&self, user: &str) -> Grant {
         let (profile, now) = (self.profile(), self.shared().now());
         let answer = self.shared().lock().ledger.consent(user, now);
@@ -161,40 +161,40 @@ impl SimulatedIdp {
         }
     }
 
-    /// The user consents: a new family, and the answer of the token endpoint, as it comes.
+    /// Simulates a user's consent: starts a token family and returns the raw body of the token response.
     pub fn consent_answer(&self, user: &str) -> Vec<u8> {
         let now = self.shared().now();
         let answer = self.shared().lock().ledger.consent(user, now);
-        SimulatedResponse::tokens(self.profile(), &answer, None).body
+        SimulatedResponse::tokens(self.profile(), &answer, None, None).body
     }
 
-    /// An administrator ends every session of the user.
+    /// Ends every token family of the user, as an administrator does.
     pub fn end_family(&self, user: &str) {
         let now = self.shared().now();
         self.shared().lock().ledger.end_family(user, now);
     }
 
-    /// From now on it is of another kind, e.g. one that starts to rotate.
+    /// Changes the kind, e.g. to a provider that starts to rotate.
     pub fn set_kind(&self, kind: Kind) {
         self.shared().lock().ledger.set_kind(kind);
     }
 
-    /// The next refresh that no earlier call has claimed meets this fault.
+    /// Injects this fault into the next refresh that no earlier call has claimed.
     pub fn next(&self, fault: Fault) {
         self.shared().lock().faults.queue.push_back(fault);
     }
 
-    /// Every refresh meets this fault until changed, except those that [`next`](Self::next) claims.
+    /// Injects this fault into every refresh until changed, except those that [`next`](Self::next) claims.
     pub fn always(&self, fault: Option<Fault>) {
         self.shared().lock().faults.always = fault;
     }
 
-    /// Refreshes that neither [`next`](Self::next) nor [`always`](Self::always) claims meet this mix.
+    /// Injects this mix into refreshes that neither [`next`](Self::next) nor [`always`](Self::always) claims.
     pub fn chaos(&self, chaos: Chaos) {
         self.shared().lock().faults.chaos = chaos;
     }
 
-    /// No request meets a fault any more, unless new ones are asked for.
+    /// Removes all faults that were set so far.
     pub fn forget_faults(&self) {
         let mut shared = self.shared().lock();
         shared.faults.queue.clear();
@@ -202,80 +202,81 @@ impl SimulatedIdp {
         shared.faults.chaos = Chaos::default();
     }
 
-    /// Lets the requests go that hang now.
+    /// Lets the requests proceed that hang now.
     pub fn release(&self) {
         let presented = self.shared().lock().ledger.presentations().len();
         self.release_first(presented);
     }
 
-    /// The same for those of the first `presented` [`presentations`](Self::presentations) alone.
+    /// Like [`release`](Self::release), for requests among the first `presented`
+    /// [`presentations`](Self::presentations) only.
     pub fn release_first(&self, presented: usize) {
         self.shared().released.send_modify(|release| release.go = release.go.max(presented));
     }
 
-    /// Drops those of the first `presented` [`presentations`](Self::presentations) that hang now: their
-    /// connections are closed without an answer, and what was not processed never is.
+    /// Drops the requests among the first `presented` [`presentations`](Self::presentations) that hang now:
+    /// closes their connections without a response, and never processes those that were not processed yet.
     pub fn abandon_first(&self, presented: usize) {
         self.shared().released.send_modify(|release| release.abandoned = release.abandoned.max(presented));
     }
 
-    /// The revocation endpoint answers with this status instead of working, until changed.
+    /// Makes the revocation endpoint respond with this status instead of revoking, until changed.
     pub fn fail_revocations(&self, status: Option<u16>) {
         self.shared().lock().revocation_status = status;
     }
 
-    /// How often each fault was injected.
+    /// Returns how often each fault was injected.
     pub fn faults_injected(&self) -> BTreeMap<&'static str, u64> {
         self.shared().lock().faults.injected.clone()
     }
 
-    /// Complete POSTs to the token endpoint, processed or not.
+    /// Returns the number of complete POSTs to the token endpoint, processed or not.
     pub fn requests(&self) -> u64 {
         self.shared().lock().requests
     }
 
-    /// Complete POSTs to the revocation endpoint.
+    /// Returns the number of complete POSTs to the revocation endpoint.
     pub fn revocations(&self) -> u64 {
         self.shared().lock().revocations
     }
 
-    /// Every refresh token presented so far, in the order of arrival.
+    /// Returns every refresh token presented so far, in the order of arrival.
     ///
     /// The log is kept for as long as the server runs.
     pub fn presentations(&self) -> Vec<Presentation> {
         self.presentations_after(0)
     }
 
-    /// The same without the first `known` of them.
+    /// Returns the presentations after the first `known`.
     pub fn presentations_after(&self, known: usize) -> Vec<Presentation> {
         self.shared().lock().ledger.presentations().get(known..).unwrap_or_default().to_vec()
     }
 
-    /// Which token this is; `None` if it was never issued here.
+    /// Returns the token's ID; `None` if the token was never issued here.
     pub fn token_id(&self, refresh_token: &RefreshToken) -> Option<TokenId> {
         self.shared().lock().ledger.id(refresh_token.expose_secret())
     }
 
-    /// How often a spent token was presented outside a grace and processed: at a strict provider each
-    /// of these costs a family.
+    /// Returns how often a spent token was presented outside a grace period and processed: at a strict
+    /// provider, each time ends a family.
     pub fn duplicate_spends(&self) -> u64 {
         self.shared().lock().ledger.duplicate_spends()
     }
 
-    /// What this refresh token is worth now.
+    /// Returns the current standing of this refresh token.
     pub fn standing(&self, refresh_token: &RefreshToken) -> Standing {
         let now = self.shared().now();
         self.shared().lock().ledger.standing(refresh_token.expose_secret(), now)
     }
 
-    /// The newest refresh token of the user's latest consent, dead or alive: what a client that lost
-    /// nothing holds, if it has seen the latest answer.
+    /// Returns the newest refresh token of the user's latest consent, valid or not: the one that a client
+    /// holds if it received every response.
     pub fn newest(&self, user: &str) -> Option<RefreshToken> {
         self.shared().lock().ledger.newest(user)
     }
 
-    /// When this access token died by its lifetime, a refresh or the end of its family; the epoch if it
-    /// was never issued here, `None` if it is alive.
+    /// Returns when this access token became invalid by expiry, a refresh or the end of its family; the
+    /// epoch if it was never issued here, `None` if it is valid.
     pub fn access_died_at(&self, access_token: &AccessToken) -> Option<SystemTime> {
         let now = self.shared().now();
         self.shared().lock().ledger.access_died_at(access_token.expose_secret(), now).map(SystemTime::from)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Cause, Command, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
-    RequireReconnect, Restore, Revoke, State, Status, TokenKey,
+    RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey,
     api::{EmptyBody, GrantBody, ReasonBody, RefreshedBody, RejectedBody, StatusBody},
 };
 
@@ -50,6 +50,11 @@ pub(super) async fn release(call: &Call) -> Result<ApiResponse, Problem> {
 /// `POST .../restore`.
 pub(super) async fn restore(call: &Call) -> Result<ApiResponse, Problem> {
     change(call, |key, EmptyBody {}, left| Restore::new(key).timeout(left)).await
+}
+
+/// `POST .../retry`.
+pub(super) async fn retry(call: &Call) -> Result<ApiResponse, Problem> {
+    change(call, |key, EmptyBody {}, left| Retry::new(key).timeout(left)).await
 }
 
 /// `POST .../purge`.

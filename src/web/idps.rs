@@ -1,7 +1,15 @@
 //! The identity providers: their state, and what operators do about it.
 
-use super::{call::Call, problem::Problem, response::ApiResponse};
-use crate::api::{EmptyBody, IdpBody, IdpsBody, ReasonBody};
+use super::{
+    audit,
+    call::Call,
+    problem::Problem,
+    response::{ApiResponse, Granted},
+};
+use crate::{
+    Error, Status, TokenKey,
+    api::{EmptyBody, IdpBody, IdpsBody, ReasonBody, RetriedBody},
+};
 
 /// `GET /v1/idps`: the providers that the caller's key reaches.
 pub(super) async fn list(call: &Call) -> Result<ApiResponse, Problem> {
@@ -32,8 +40,20 @@ pub(super) async fn probe(call: &Call) -> Result<ApiResponse, Problem> {
     described(call)
 }
 
+/// `POST /v1/idps/{idp}/retry`.
+pub(super) async fn retry(call: &Call) -> Result<ApiResponse, Problem> {
+    call.json::<EmptyBody>()?;
+    let idp = call.idp()?;
+    let record = |key: &TokenKey, ended: &Result<Status, Error>| {
+        let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
+        audit::record(call, "retry", Some(idp), Some(key.user()), outcome.map_err(Error::code));
+    };
+    let retried = call.api.supervisor.retry_refused(idp, None, record).await?;
+    Ok(ApiResponse::json(&RetriedBody::from(retried)))
+}
+
 fn described(call: &Call) -> Result<ApiResponse, Problem> {
     let (idp, supervisor) = (call.idp()?, &call.api.supervisor);
-    let status = supervisor.idps().into_iter().find(|status| status.name == idp).ok_or(crate::Error::UnknownIdp)?;
+    let status = supervisor.idps().into_iter().find(|status| status.name == idp).ok_or(Error::UnknownIdp)?;
     Ok(ApiResponse::json(&IdpBody::from(status)))
 }

@@ -147,6 +147,11 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
         problems: CHANGED, audit: Some("restore"),
     } => grants::restore
+    POST "/v1/grants/{idp}/{user}/retry"
+    "Sends the grant's refused refresh token once more. Changes nothing unless the provider refused it." {
+        scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
+        problems: CHANGED, audit: Some("retry"),
+    } => grants::retry
     POST "/v1/grants/{idp}/{user}/purge"
     "Deletes the stored data of a disconnected grant. This cannot be reversed." {
         scopes: &[Grant], query: OF_A_GRANT, responses: &[(200, "Status")],
@@ -179,6 +184,10 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
     "Lets the next request to a paused identity provider through: its response decides whether the pause ends." {
         scopes: &[Admin], responses: &[(200, "Idp")], audit: Some("probe_idp"),
     } => idps::probe
+    POST "/v1/idps/{idp}/retry"
+    "Sends the refused refresh tokens of an identity provider once more, at most 1000 in one request." {
+        scopes: &[Admin], responses: &[(200, "Retried")], problems: ASKED, audit: Some("retry_idp"),
+    } => idps::retry
     GET "/livez" "Whether the process responds." { responses: &[(200, "Health")] } => health::livez
     GET "/readyz"
     "Whether valid tokens can be served; not while the server drains." {

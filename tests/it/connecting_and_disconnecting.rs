@@ -324,6 +324,76 @@ async fn a_grant_whose_refresh_was_under_way_when_it_was_disconnected_is_not_res
 }
 
 #[tokio::test]
+async fn a_refused_refresh_token_is_sent_once_more() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    world.sim.next(Fault::error(400, "invalid_grant"));
+    world.clock.advance(LIFE);
+    let refused = within(supervisor.token(&key)).await.unwrap_err();
+    assert!(matches!(refused, Error::ReconnectRequired { .. }), "{refused}");
+    assert_eq!(world.sim.requests(), 1);
+    assert_eq!(within(supervisor.retry(&key)).await.unwrap().state, State::Due);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    eventually("the refresh ends", || supervisor.testing().attempts() == 0).await;
+    assert_eq!(within(supervisor.retry(&key)).await.unwrap().state, State::Fresh, "nothing was refused");
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (2, 0));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_retry_lifts_no_reconnect_that_the_application_required_and_no_disconnect() {
+    let world = World::new(Profile::gitlab());
+    let (supervisor, key) = world.connected().await;
+    within(supervisor.require_reconnect(&key, "more_scope")).await.unwrap();
+    let status = within(supervisor.retry(&key)).await.unwrap();
+    assert_eq!((status.state, status.reason.as_deref()), (State::ReconnectRequired, Some("more_scope")));
+    assert_eq!(within(supervisor.retry_idp("idp")).await.unwrap().retried, 0);
+    within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
+    assert_eq!(within(supervisor.retry(&key)).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.retry(&TokenKey::at("idp").user("nobody"))).await.unwrap_err(), Error::NotConnected);
+    assert_eq!(within(supervisor.retry(&TokenKey::at("nowhere").user("alice"))).await.unwrap_err(), Error::UnknownIdp);
+    assert_eq!(within(supervisor.retry_idp("nowhere")).await.unwrap_err(), Error::UnknownIdp);
+    assert_eq!(world.sim.requests(), 0);
+}
+
+#[tokio::test]
+async fn the_refused_grants_of_a_provider_are_retried_together() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.start().await;
+    let keys = ["alice", "bob", "carol", "dave"].map(|user| TokenKey::at("idp").user(user));
+    for key in &keys {
+        within(supervisor.connect(key, world.sim.consent(key.user()))).await.unwrap();
+    }
+    let [alice, bob, carol, dave] = &keys;
+    for key in [alice, bob] {
+        world.sim.next(Fault::error(400, "invalid_grant"));
+        let refused = within(supervisor.refresh_now(key)).await.unwrap_err();
+        assert!(matches!(refused, Error::ReconnectRequired { .. }), "{refused}");
+    }
+    within(supervisor.require_reconnect(carol, "more_scope")).await.unwrap();
+    let done = within(supervisor.retry_idp("idp")).await.unwrap();
+    assert_eq!((done.retried, done.left), (2, false));
+    eventually("both are refreshed", || {
+        world.clock.advance(Duration::from_millis(10));
+        world.sim.requests() == 4 && supervisor.testing().attempts() == 0
+    })
+    .await;
+    for (key, generation, state) in [
+        (alice, 2, State::Fresh),
+        (bob, 2, State::Fresh),
+        (carol, 1, State::ReconnectRequired),
+        (dave, 1, State::Fresh),
+    ] {
+        let status = within(supervisor.status(key)).await.unwrap();
+        assert_eq!((status.generation.get(), status.state), (generation, state), "{key:?}");
+    }
+    let done = within(supervisor.retry_idp("idp")).await.unwrap();
+    assert_eq!((done.retried, done.left), (0, false));
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (4, 0));
+    stop(supervisor).await;
+}
+
+#[tokio::test]
 async fn an_import_that_is_run_again_brings_nothing_back_after_a_disconnect() {
     let world = World::new(Profile::keycloak());
     let supervisor = world.start().await;

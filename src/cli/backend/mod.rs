@@ -1,8 +1,8 @@
 //! Where commands work: on the store itself, as one more process with the same lease and the same code path, or on a
 //! running server.
 //!
-//! A backend does five things: a [`Verb`] on a grant, a token and the next one, lists of grants, the state of the identity
-//! providers, and a hold of one of them.
+//! A backend does six things: a [`Verb`] on a grant, a token and the next one, lists of grants, the state of the identity
+//! providers, a hold of one of them, and a retry of its refused grants.
 
 mod server;
 mod store;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
     Cursor, Grant, Reached, TokenKey,
-    api::{GrantQuery, IdpBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
     config::Config,
 };
 
@@ -35,6 +35,7 @@ pub(crate) enum Verb {
     Release,
     Disconnect { revoke: bool },
     Restore,
+    Retry,
     Purge,
 }
 
@@ -135,6 +136,14 @@ impl Backend {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
+        }
+    }
+
+    /// Retries the refused grants of an identity provider.
+    pub(crate) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {
+        match self {
+            Self::Store(store) => store.retry_idp(idp).await,
+            Self::Server(server) => server.retry_idp(idp).await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duratio
 use reqwest::{Client, StatusCode, redirect};
 use token_supervisor::{
     Cause, ClientSecret, Cursor, Generation, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
 };
 use url::Url;
@@ -104,6 +104,7 @@ impl ServerBackend {
             Verb::Hold(reason) => client.hold(key, &reason).await?,
             Verb::Release => client.release(key).await?,
             Verb::Restore => client.restore(key).await?,
+            Verb::Retry => client.retry(key).await?,
             Verb::Purge => client.purge(key).await?,
             Verb::Disconnect { revoke } => {
                 // The server responds before anything is revoked, and without a body: the status is read next.
@@ -156,6 +157,10 @@ impl ServerBackend {
             None => self.client.release_idp(idp).await,
         };
         body.map_err(|error| self.failure(None, error))
+    }
+
+    pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {
+        self.client.retry_idp(idp).await.map_err(|error| self.failure(None, error))
     }
 
     pub(super) async fn health(&self) -> Result<PlaceHealth, CliFailure> {

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use token_supervisor::{
     Acquire, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow, Release,
-    Restore, Revoke, State, Status, TokenKey, TokenSupervisor,
-    api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, StatusBody, TokenBody},
+    Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
+    api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, RetriedBody, StatusBody, TokenBody},
     config::{Bind, Config},
 };
 
@@ -64,6 +64,7 @@ impl StoreBackend {
             Verb::Hold(reason) => self.call(key, Hold::new(key, reason)).await,
             Verb::Release => self.call(key, Release::new(key)).await,
             Verb::Restore => self.call(key, Restore::new(key)).await,
+            Verb::Retry => self.call(key, Retry::new(key)).await,
             Verb::Purge => self.call(key, Purge::new(key)).await,
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
@@ -177,6 +178,10 @@ impl StoreBackend {
         }
         let found = self.idps().into_iter().find(|known| known.idp == idp);
         Ok(found.ok_or(Error::UnknownIdp)?)
+    }
+
+    pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {
+        Ok(self.supervisor.retry_idp(idp).await?.into())
     }
 
     /// Sends each provider an empty request, in the order of their names.

@@ -95,15 +95,24 @@ fn a_string_may_stand_in_a_variable_or_a_file() {
     let file = folder.path().join("secret");
     let text = |value: &str| format!("[idp.x]\npreset = \"github\"\nclient_id = \"id\"\nclient_secret = {value}\n");
     let in_file = text(&format!("{{ file = '{}' }}", file.display()));
-    for (written, expected) in
-        [("ts-test-secret-a\n", "ts-test-secret-a"), ("ts-test-secret-b\r\n", "ts-test-secret-b"), (" c \n\n", " c \n")]
-    {
+    for (written, expected) in [
+        ("ts-test-secret-a", "ts-test-secret-a"),
+        ("ts-test-secret-a\n", "ts-test-secret-a"),
+        ("ts-test-secret-b\r\n", "ts-test-secret-b"),
+        ("ts-test-secret-c\n\n\n", "ts-test-secret-c"),
+        ("ts-test-secret-d \t\r\n", "ts-test-secret-d"),
+        ("\u{feff}ts-test-secret-e\n", "ts-test-secret-e"),
+        (" f g\n", " f g"),
+    ] {
         std::fs::write(&file, written).unwrap();
         let config = load(&in_file, &[]).unwrap();
         assert_eq!(config.idps["x"].clients[0].client_secret.expose_secret(), expected);
         let origin = format!("file {}", file.display());
         assert_eq!(shown(&config, "idp.x.client_secret"), Some(("***", origin)));
     }
+    std::fs::write(&file, "ts-test-secret-a\nts-test-secret-b").unwrap();
+    let two_lines = wrong(&in_file, &[]);
+    assert!(two_lines.len() == 1 && two_lines[0].contains("control characters"), "{two_lines:?}");
     std::fs::write(&file, [0xff]).unwrap();
     let wrong_with = |text: &str| {
         let wrong = wrong(text, &[]);

@@ -33,6 +33,9 @@ pub fn slack(client_id: impl Into<String>, client_secret: impl Into<ClientSecret
         // [D] "oauth.v2.exchange", errors.
         .error(operator("bad_client_secret"))
         .error(operator("invalid_client_id"))
+        // [D] "oauth.v2.access": the workspace and the app that the token belongs to.
+        .expose("team")
+        .expose("app_id")
         // [S] Recorded responses in tests of clients.
         .correlation_header("x-slack-req-id")
 }
@@ -68,6 +71,10 @@ pub fn salesforce_at(
         .error(operator("invalid_client_id"))
         // [D] "Identity URLs": `https://login.salesforce.com/id/<organization>/<user>`.
         .subject_field("id")
+        // [I] SalesforceMobileSDK: the host in `id` depends on the login host and on migrations of the organization.
+        .subject_is_url(true)
+        // [D] "OAuth 2.0 Refresh Token Flow": where the API of the organization is; it may change.
+        .expose("instance_url")
 }
 
 fn race(description: &str) -> ErrorRule {

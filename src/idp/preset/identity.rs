@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{days, segment, user};
+use super::{days, segment};
 use crate::{
     idp::{
         provider::{ClientAuth, Idp, Rotation},
@@ -45,7 +45,6 @@ pub fn entra(tenant: impl AsRef<str>, client_id: impl Into<String>, client_secre
         .reuse_grace(days(1))
         .refresh_lifetime(days(90))
         // [D] "Handling error codes in your application": `error` decides, the numbers are for people to read.
-        .error(user("interaction_required"))
         .error_detail("error_codes")
         // [I] MSAL.PS#10: 50196 means throttling, whatever `error` says.
         .error(ErrorRule::new("50196", Meaning::Throttled).field("error_codes"))

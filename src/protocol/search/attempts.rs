@@ -12,7 +12,7 @@ use crate::{
     error::Cause,
     model::{Evidence, Expires, Id, Row, Sealed, StoreTime, WallTime},
     protocol::{
-        AttemptFault, Change, ChangeReply, Commit,
+        AttemptFault, Change, ChangeReply, Commit, Unfinished,
         attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
     },
 };
@@ -134,7 +134,14 @@ impl ModelWorld {
         broken.map_or(Ok(()), Err)
     }
 
-    pub(super) fn receive(&mut self, process: u8, parent: TokenIndex, response: ModelResponse, setting: &Setting) {
+    pub(super) fn receive(
+        &mut self,
+        process: u8,
+        parent: TokenIndex,
+        response: ModelResponse,
+        unfinished: Option<Box<Unfinished>>,
+        setting: &Setting,
+    ) {
         let ModelResponse::Token(new) = response else {
             self.idp.tokens[usize::from(parent)].refused = true;
             return self
@@ -156,6 +163,7 @@ impl ModelWorld {
                 refresh_expires: None,
                 due_at: None,
                 revocable: !setting.revokes_user,
+                unfinished,
             };
             self.attempt(process).commit = Some(Rc::new(commit));
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     model::{Evidence, Expires, Id, Sealed, WallTime},
     protocol::{
-        Change, ConnectChange, DisconnectChange, Expected,
+        Change, ConnectChange, DisconnectChange, Expected, Unfinished,
         attempt::{AttemptEvent, SendOutcome},
     },
 };
@@ -37,7 +37,15 @@ impl ModelWorld {
             Move::Respond(request) => {
                 let Request { attempt, token, response, .. } = self.idp.requests.remove(request.into());
                 if let (Some(process), Some(response)) = (self.process_of(attempt), response) {
-                    self.receive(process, token, response, setting);
+                    self.receive(process, token, response, None, setting);
+                }
+            }
+            Move::WithoutAccessToken(request) => {
+                self.left.faults -= 1;
+                let Request { attempt, token, response, .. } = self.idp.requests.remove(request.into());
+                if let (Some(process), Some(response)) = (self.process_of(attempt), response) {
+                    let unfinished = Unfinished { fault: fault(), retry_at: WallTime(0) };
+                    self.receive(process, token, response, Some(Box::new(unfinished)), setting);
                 }
             }
             Move::Foreign(request) => {
@@ -110,6 +118,7 @@ impl ModelWorld {
             | Move::Disconnect
             | Move::Restore
             | Move::RequireReconnect
+            | Move::Retry
             | Move::Hold => {
                 self.left.orders -= 1;
                 let change = self.order(chosen, setting);
@@ -220,6 +229,7 @@ impl ModelWorld {
             Move::Disconnect => return Change::Disconnect(DisconnectChange { revoke: true, purge: false }),
             Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
+            Move::Retry => return Change::Retry,
             Move::Hold => return Change::Hold { reason: String::new() },
             Move::Connect => Some(self.idp.consent()),
             Move::ConnectAgain(token) => Some(token),

@@ -8,7 +8,7 @@ use super::{
     world::{ATTEMPT, ModelAttempt, ModelWorld, Setting},
 };
 use crate::{
-    model::{Id, Lease},
+    model::{Id, Lease, VerdictBy},
     protocol::attempt::AttemptEffect,
 };
 
@@ -30,6 +30,8 @@ pub(super) enum Move {
     Respond(u8),
     /// The response arrives, with the tokens of another subject.
     Foreign(u8),
+    /// The response arrives, with a new refresh token alone.
+    WithoutAccessToken(u8),
     /// The sender gets a timeout, a broken connection or a 5xx; the request may be processed nevertheless.
     Unknown(u8),
     /// The provider rejects the request without processing it.
@@ -49,6 +51,8 @@ pub(super) enum Move {
     Disconnect,
     Restore,
     RequireReconnect,
+    /// A token that the provider refused is sent once more.
+    Retry,
     Hold,
     /// Costs no budget: a hold always ends.
     Release,
@@ -106,7 +110,9 @@ impl ModelWorld {
             match request.response {
                 Some(response) if heard => {
                     moves.push(Move::Respond(place));
-                    moves.extend((faulty && response != ModelResponse::InvalidGrant).then_some(Move::Foreign(place)));
+                    if faulty && response != ModelResponse::InvalidGrant {
+                        moves.extend([Move::Foreign(place), Move::WithoutAccessToken(place)]);
+                    }
                 }
                 Some(_) => {}
                 None => {
@@ -129,6 +135,8 @@ impl ModelWorld {
             moves.extend(self.current().filter(|current| *current != 0).map(Move::ConnectAgain));
             moves.extend([Move::Disconnect, Move::RequireReconnect]);
             moves.extend(self.row.tombstone.map(|_| Move::Restore));
+            let refused = self.row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp);
+            moves.extend((refused && self.row.tombstone.is_none()).then_some(Move::Retry));
             moves.extend(self.row.held.is_none().then_some(Move::Hold));
         }
         moves.extend(self.row.held.is_some().then_some(Move::Release));

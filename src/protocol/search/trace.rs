@@ -61,6 +61,7 @@ fn describe_move(world: &ModelWorld, chosen: Move) -> String {
         Move::Respond(at) => {
             format!("{} gets its response: {:?}", request(at), world.idp.requests[usize::from(at)].response)
         }
+        Move::WithoutAccessToken(at) => format!("{} gets a refresh token alone", request(at)),
         Move::Foreign(at) => format!("{} gets another subject's tokens", request(at)),
         Move::Unknown(at) => format!("{} gets no response (timeout, reset, 5xx)", request(at)),
         Move::Decline(at) => format!("{} is rejected without being processed", request(at)),
@@ -75,6 +76,7 @@ fn describe_move(world: &ModelWorld, chosen: Move) -> String {
         Move::Disconnect => "the user disconnects".to_owned(),
         Move::Restore => "the disconnect is undone".to_owned(),
         Move::RequireReconnect => "the application requires a reconnect".to_owned(),
+        Move::Retry => "the refused token is retried".to_owned(),
         Move::Hold => "the grant is put on hold".to_owned(),
         Move::Release => "the grant is released".to_owned(),
         Move::Revoke(at) => {

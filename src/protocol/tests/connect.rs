@@ -112,6 +112,44 @@ fn a_connect_with_the_same_refresh_token_lifts_the_providers_refusal_and_keeps_t
 }
 
 #[test]
+fn a_retry_lifts_only_the_providers_own_refusal() {
+    let late = NOW + seconds(30);
+    let failed = Row { retry_at: Some(WALL_NOW + seconds(900)), last_error: Some(last_error(NOW)), ..row() };
+    for (why, before) in
+        [("nothing pending", failed.clone()), ("an intent stays", Row { alt: alt(5, 6, 7), ..claimed_row(&[1, 2]) })]
+    {
+        let refused = Row { verdict: verdict(VerdictBy::Idp), ..before.clone() };
+        let (left, reply, sides) = taken(&Change::Retry, &refused, late);
+        let due_at = Some(late.by_wall_clock());
+        let expected = Row { due_at, retry_at: None, last_error: None, changed_at: late, ..before };
+        assert_eq!((left, reply, sides), (expected, ChangeReply::Done, vec![]), "{why}");
+    }
+    for (why, verdict) in [
+        ("no verdict", None),
+        ("a doubt", verdict(VerdictBy::Doubt)),
+        ("another subject", verdict(VerdictBy::Subject)),
+        ("the application", verdict(VerdictBy::Application)),
+    ] {
+        let applied = apply(&Change::Retry, &Row { verdict, ..failed.clone() }, late);
+        assert_eq!((applied.row, applied.reply, applied.sides), (None, ChangeReply::Done, vec![]), "{why}");
+    }
+    for verdict in [None, verdict(VerdictBy::Idp)] {
+        refused(&Change::Retry, &Row { verdict, tombstone: tombstone(false), ..row() }, late);
+    }
+    let nobody = Change::Retry.apply(found(None, LookupResult::New, 0));
+    assert_eq!((nobody.row, nobody.reply), (None, ChangeReply::Refused));
+}
+
+#[test]
+fn a_retry_does_what_a_connect_with_the_same_refresh_token_does() {
+    let refused = Row { verdict: verdict(VerdictBy::Idp), ..claimed_row(&[1, 2]) };
+    let again = connected(Some(1)).apply(found(Some(&refused), LookupResult::Spent, 0));
+    let retried = Change::Retry.apply(found(Some(&refused), LookupResult::New, 0));
+    assert_eq!((retried.row, retried.reply, retried.sides), (again.row, again.reply, again.sides));
+    assert_eq!(retried.transitions, again.transitions);
+}
+
+#[test]
 fn a_connect_without_a_refresh_token_keeps_the_stored_one() {
     let applied = connected(None).apply(found(Some(&row()), LookupResult::New, 0));
     let stored = applied.row.unwrap();

@@ -138,6 +138,7 @@ pub(crate) fn commit(attempt: u8, row: &Row, new: u8) -> Commit {
         refresh_expires: None,
         due_at: Some(WALL_NOW + seconds(6_000)),
         revocable: true,
+        unfinished: None,
     }
 }
 

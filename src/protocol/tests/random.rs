@@ -30,6 +30,7 @@ enum RandomStep {
     Disconnect,
     Restore,
     RequireReconnect,
+    Retry,
     Hold,
     Release,
     Pass(u64),
@@ -54,6 +55,7 @@ fn step() -> impl Strategy<Value = RandomStep> {
         1 => Just(RandomStep::Disconnect),
         2 => Just(RandomStep::Restore),
         1 => Just(RandomStep::RequireReconnect),
+        2 => Just(RandomStep::Retry),
         1 => Just(RandomStep::Hold),
         2 => Just(RandomStep::Release),
         6 => (1..100_u64).prop_map(RandomStep::Pass),
@@ -155,6 +157,12 @@ impl RandomWorld {
         self.maybe_spent.retain(|(by, _)| *by != attempt);
     }
 
+    /// A token that was refused may be sent again, unless an attempt may still be sending it.
+    fn may_be_sent_again(&mut self, refused: Fingerprint) {
+        let open: Vec<u8> = self.running.iter().flatten().map(|sending| sending.id).collect();
+        self.maybe_spent.retain(|(by, token)| *token != refused || open.contains(by));
+    }
+
     fn play(&mut self, step: RandomStep) {
         let spendable = self.row.refresh_token.clone();
         match step {
@@ -231,10 +239,8 @@ impl RandomWorld {
                 let Some(held) = spendable else { return };
                 let again = ConnectChange { token: Some(held.clone()), ..connect(None, 0) };
                 if self.change(&Change::Connect(Box::new(again)), LookupResult::Spent) == ChangeReply::Done {
-                    // The provider refused the token and then issued it once more: it is valid again, unless an attempt
-                    // may still be sending it.
-                    let open: Vec<u8> = self.running.iter().flatten().map(|sending| sending.id).collect();
-                    self.maybe_spent.retain(|(by, token)| *token != held.fingerprint || open.contains(by));
+                    // The provider refused the token and then issued it once more.
+                    self.may_be_sent_again(held.fingerprint);
                 }
             }
             RandomStep::ConnectAccessToken => {
@@ -251,6 +257,16 @@ impl RandomWorld {
             }
             RandomStep::RequireReconnect => {
                 self.change(&Change::RequireReconnect { reason: "left".to_owned() }, LookupResult::New);
+            }
+            RandomStep::Retry => {
+                let gone = self.row.tombstone.is_some();
+                let lifts = !gone && self.row.verdict.as_ref().is_some_and(|verdict| verdict.by == VerdictBy::Idp);
+                let reply = self.change(&Change::Retry, LookupResult::New);
+                assert_eq!(reply, if gone { ChangeReply::Refused } else { ChangeReply::Done });
+                if let Some(held) = spendable.filter(|_| lifts) {
+                    // The provider refused the token: there is nothing left to lose.
+                    self.may_be_sent_again(held.fingerprint);
+                }
             }
             RandomStep::Hold => {
                 self.change(&Change::Hold { reason: "by hand".to_owned() }, LookupResult::New);

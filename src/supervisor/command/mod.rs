@@ -18,6 +18,7 @@ use crate::{
 };
 pub use verbs::{
     Acquire, Connect, Disconnect, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release, RequireReconnect, Restore,
+    Retry,
 };
 
 /// A request about one key. Sent with [`TokenSupervisor::call`](super::TokenSupervisor::call), or as an actix
@@ -214,6 +215,6 @@ mod tests {
     fn only_what_ends_a_grant_works_at_a_provider_that_is_not_configured() {
         let key = TokenKey::at("gone").user("alice");
         assert!(!Disconnect::new(&key, Revoke::No).needs_idp() && !Purge::new(&key).needs_idp());
-        assert!(Acquire::new(&key).needs_idp() && Restore::new(&key).needs_idp());
+        assert!(Acquire::new(&key).needs_idp() && Restore::new(&key).needs_idp() && Retry::new(&key).needs_idp());
     }
 }

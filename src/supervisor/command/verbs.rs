@@ -266,6 +266,27 @@ command! {
 }
 
 command! {
+    /// Sends a refused refresh token once more: providers have refused every token while they restarted. The refresh starts
+    /// at once, and if the provider refuses the token again, the user must reconnect as before. Lifts only the provider's
+    /// own refusal: a grant whose reconnect has another reason, or that was not refused, stays as it is, which is no error.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, simulated| {
+    /// use token_supervisor::State;
+    ///
+    /// # simulated.next(token_supervisor::testing::Fault::error(400, "invalid_grant"));
+    /// # supervisor.refresh_now(&alice).await.unwrap_err();
+    /// assert_eq!(supervisor.status(&alice).await?.state, State::ReconnectRequired);
+    /// let status = supervisor.retry(&alice).await?; // or `call(Retry::new(&alice))`
+    /// assert_eq!(status.state, State::Due);
+    /// # Ok(()) });
+    /// ```
+    Retry -> Status {}
+    change |_this| { Change::Retry }
+}
+
+command! {
     /// Deletes the row of a disconnected grant; its fingerprints stay, so that a replayed connect brings nothing back.
     /// RefusedToken if the grant is connected ([`Error::InvalidRequest`]: disconnect it first), and while a refresh is in doubt
     /// or a revocation is queued ([`Error::Unavailable`]: retry later). Not an error if nothing is stored.
@@ -387,6 +408,13 @@ impl Release {
 
 impl Restore {
     /// Restores this key.
+    pub fn new(key: &TokenKey) -> Self {
+        Self { key: key.clone(), timeout: TIMEOUT }
+    }
+}
+
+impl Retry {
+    /// Retries this key.
     pub fn new(key: &TokenKey) -> Self {
         Self { key: key.clone(), timeout: TIMEOUT }
     }

@@ -8,7 +8,8 @@ use super::{Provider, holds::Holds};
 use crate::{
     clock::Clock,
     error::{Cause, Error},
-    idp::{HealthChange, Idp, IdpFailure},
+    idp::{HealthChange, Idp, IdpFailure, Oddities},
+    metrics::count,
     model::{Evidence, valid_idp_name},
     store::StoreError,
     supervisor::{
@@ -108,6 +109,13 @@ impl Providers {
         self.holds.set(ledger, name, reason).await
     }
 
+    /// Ends a surge of refusals because people say so.
+    pub(in crate::supervisor) fn end_surge(&self, name: &str) {
+        if self.get(name).is_some_and(|provider| provider.gate.end_surge()) {
+            self.announce(name, vec![HealthChange::Recovered { cause: Cause::RefusalSurge }], None);
+        }
+    }
+
     /// Whether nothing is sent to this provider whatever the grant: it is on hold, or not configured any more.
     pub(in crate::supervisor) fn stands_still(&self, name: &str) -> bool {
         self.get(name).is_none() || self.held(name).is_some()
@@ -117,6 +125,30 @@ impl Providers {
     pub(in crate::supervisor) fn is_open(&self, name: &str) -> bool {
         let open = |provider: Arc<Provider>| provider.gate.closed(self.clock.read()).is_none();
         self.get(name).is_some_and(open) && self.held(name).is_none()
+    }
+
+    /// Logs, counts and emits what was odd about a response that brought tokens all the same.
+    pub(in crate::supervisor) fn report_oddities(&self, idp: &str, provider: &Provider, oddities: &Oddities) {
+        if let Some(flaw) = oddities.flaw {
+            count(&provider.counters.tolerated[flaw]);
+            tracing::warn!(
+                idp,
+                flaw = <&str>::from(flaw),
+                "the response with the tokens is not JSON: it was read all the same; report it to the identity provider"
+            );
+        }
+        for field in &oddities.senseless {
+            if provider.counters.drifted(field) {
+                tracing::warn!(
+                    idp,
+                    field,
+                    "the response states a lifetime that makes no sense: it was read as what it plainly is, or reduced; \
+                     set access_lifetime_override_seconds, or max_access_lifetime_seconds if it is right"
+                );
+                let kind = EventKind::ResponseDrift { field };
+                self.events.emit(TokenEvent::of_idp(idp, self.clock.now(), kind));
+            }
+        }
     }
 
     /// Logs and emits what follows from a response of the provider; `failure` is the response, if it was a failure.
@@ -148,6 +180,11 @@ fn log(idp: &str, notice: HealthChange, failure: Option<&IdpFailure>) {
             idp,
             evidence,
             "the provider refuses our client: its refreshes are paused, no grant is changed; check client_id and client_secret"
+        ),
+        HealthChange::Paused { cause: Cause::RefusalSurge, .. } => tracing::error!(
+            idp,
+            evidence,
+            "the provider suddenly refuses the refresh tokens of many users: its refreshes are paused, and one request at a time checks; check the provider, then release it"
         ),
         HealthChange::Paused { cause, .. } => tracing::error!(
             idp,

@@ -7,9 +7,12 @@ mod counters;
 mod holds;
 mod map;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 pub(super) use self::{
@@ -32,6 +35,8 @@ pub(super) struct Provider {
     pub(super) counters: Arc<IdpCounters>,
     /// The provider has rotated a refresh token although its settings promise that it never does.
     rotates: AtomicBool,
+    /// The lifetime of an access token in milliseconds that a response told last; 0 if none did.
+    told_lifetime: AtomicU64,
 }
 
 impl Provider {
@@ -52,7 +57,22 @@ impl Provider {
             Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.reconfigured(&idp, clock.read())));
         let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
         let counters = before.map_or_else(Arc::default, |before| before.counters.clone());
-        Ok(Self { idp, times, client, gate, counters, rotates })
+        let told_lifetime = AtomicU64::new(before.map_or(0, |before| before.told_lifetime.load(Ordering::Relaxed)));
+        Ok(Self { idp, times, client, gate, counters, rotates, told_lifetime })
+    }
+
+    /// Records the lifetime of an access token that a response told.
+    pub(super) fn saw_lifetime(&self, told: Duration) {
+        if !told.is_zero() {
+            self.told_lifetime.store(told.as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the lifetime of an access token of which nothing else is known: as the settings assume it, otherwise as another
+    /// grant of the provider was told.
+    pub(super) fn usual_lifetime(&self) -> Option<Duration> {
+        let told = Duration::from_millis(self.told_lifetime.load(Ordering::Relaxed));
+        self.idp.access_lifetime.or((!told.is_zero()).then_some(told))
     }
 
     fn has_rotated(&self) -> bool {
@@ -95,6 +115,20 @@ mod tests {
         assert!(!first.rules().never_rotates);
         let second = provider(idp(), Some(&first)).unwrap();
         assert!(!second.rules().never_rotates && Arc::ptr_eq(&second.counters, &first.counters));
+    }
+
+    #[test]
+    fn a_lifetime_that_nobody_tells_is_the_assumed_one_or_that_of_another_grant() {
+        let idp = || presets::oauth2("https://acme.example/token", "id", "ts-test-secret-x");
+        let first = provider(idp(), None).unwrap();
+        assert_eq!(first.usual_lifetime(), None);
+        first.saw_lifetime(Duration::from_secs(600));
+        first.saw_lifetime(Duration::ZERO);
+        assert_eq!(first.usual_lifetime(), Some(Duration::from_secs(600)));
+        let second = provider(idp(), Some(&first)).unwrap();
+        assert_eq!(second.usual_lifetime(), Some(Duration::from_secs(600)), "also after a reload");
+        let third = provider(idp().access_lifetime(Duration::from_secs(60)), Some(&first)).unwrap();
+        assert_eq!(third.usual_lifetime(), Some(Duration::from_secs(60)));
     }
 
     #[test]

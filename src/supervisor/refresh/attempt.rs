@@ -148,8 +148,7 @@ impl Attempt {
             && matches!(self.resolved, Some(Resolution::Own | Resolution::Replace))
             && row.commit.is_some_and(|by| by.attempt == self.id)
         {
-            let issued = Arc::new(landing.issued(row.generation, false));
-            self.publish(&issued);
+            self.publish(landing.issued(row.generation, false));
         }
         self.slot = None;
         let answer = self.landing.as_ref().map(|landing| &landing.commit).zip(self.resolved);
@@ -163,8 +162,9 @@ impl Attempt {
         self.counters.took(phase, self.ports.clock.read().boot.since(began));
     }
 
-    fn publish(&self, issued: &Arc<Issued>) {
-        self.ports.snapshot.publish(&self.key, issued);
+    fn publish(&self, issued: Option<Issued>) {
+        let Some(issued) = issued.map(Arc::new) else { return };
+        self.ports.snapshot.publish(&self.key, &issued);
         self.progress.send_modify(|progress| progress.published += 1);
     }
 
@@ -193,6 +193,7 @@ impl Attempt {
             // Nothing will be sent: the claim is there to say so in the row.
             return Some(AttemptEvent::Slot(row));
         };
+        let grant = self.key.stable_hash();
         let slot = loop {
             let lane = if *self.wanted.borrow_and_update() { Priority::Foreground } else { Priority::Background };
             tokio::select! {
@@ -200,7 +201,7 @@ impl Attempt {
                 biased;
                 () = self.ports.providers.until_held(self.key.idp()) => return None,
                 () = self.ports.stopped() => return None,
-                slot = provider.gate.slot(&self.ports.clock, login, lane) => break slot,
+                slot = provider.gate.slot(&self.ports.clock, login, grant, lane) => break slot,
                 Ok(()) = self.wanted.changed(), if lane == Priority::Background => {}
             }
         };
@@ -261,8 +262,11 @@ impl Attempt {
         let renewal =
             self.ports.runtime.spawn(renew(self.ports.clone(), self.key.clone(), self.id, provider.times.rules.lease));
         let patience = provider.times.rules.patience;
-        let outcome = request.send(provider, &slot, patience).await;
+        let mut outcome = request.send(provider, &slot, patience).await;
         renewal.abort();
+        if let ResponseOutcome::Refreshed(answer) = &mut outcome {
+            seal::complete(&self.ports.keyring, provider, &row, at.wall, answer);
+        }
         self.took(RefreshPhase::Idp, at.boot);
         self.heard = Some(Heard::of(&outcome, claimed.stays));
         if let ResponseOutcome::Unknown(failure) = &outcome
@@ -270,16 +274,16 @@ impl Attempt {
         {
             count(&self.counters.lost_responses);
         }
-        let retry_at = observe(&self.ports, &self.key, provider, slot, &row, &outcome);
+        let retry_at = observe(&self.ports, &self.key, provider, slot, &row, claimed.first_sent.is_some(), &outcome);
         let told = match outcome {
-            ResponseOutcome::Refreshed(answer) if self.is_foreign(&row, answer.subject.as_deref()) => {
+            ResponseOutcome::Refreshed(answer) if self.is_foreign(provider, &row, answer.subject.as_deref()) => {
                 self.heard = Some(Heard::Refusal);
                 SendOutcome::Foreign { evidence: Evidence::ours(EvidenceCode::AccountMismatch) }
             }
             ResponseOutcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
                 let began = self.ports.clock.read().boot;
-                let landing = seal::land(&self.ports.keyring, provider, &sent, *answer);
+                let landing = seal::land(&self.ports.keyring, provider, &sent, *answer, retry_at);
                 self.took(RefreshPhase::Seal, began);
                 let landing = self.landing.insert(landing);
                 if landing.commit.child() != claimed.fingerprint {
@@ -296,9 +300,10 @@ impl Attempt {
     }
 
     /// Whether a response belongs to another user of the provider than the grant; false where either is not known.
-    fn is_foreign(&self, row: &Row, subject: Option<&str>) -> bool {
+    fn is_foreign(&self, provider: &Provider, row: &Row, subject: Option<&str>) -> bool {
         let Some(subject) = subject else { return false };
-        let foreign = seal::subject(&self.ports.keyring, row).is_some_and(|known| known != subject);
+        let known = seal::subject(&self.ports.keyring, row);
+        let foreign = known.is_some_and(|known| !provider.idp.same_subject(&known, subject));
         if foreign {
             // The tokens are neither stored nor revoked: they are another user's.
             tracing::error!(
@@ -373,8 +378,7 @@ impl Attempt {
         self.journaled = matches!(written, Ok(Ok(())));
         if self.journaled {
             self.ports.reach(Point::Journaled);
-            let issued = Arc::new(landing.issued(landing.commit.generation.next(), true));
-            self.publish(&issued);
+            self.publish(landing.issued(landing.commit.generation.next(), true));
         } else {
             tracing::error!("a response can be written neither to the store nor to the journal: free some disk space");
         }

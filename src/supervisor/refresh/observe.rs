@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ports::Ports;
 use crate::{
-    idp::{Meaning, OPERATOR_BACKOFF, Observation, ResponseOutcome, Slot, delay},
+    idp::{Meaning, OPERATOR_BACKOFF, Observation, ResponseOutcome, SHORTEST_DELAY, Slot, delay},
     model::{Row, TokenKey, WallTime},
     supervisor::{jitter::random, provider::Provider},
 };
@@ -17,10 +17,14 @@ pub(super) fn observe(
     provider: &Provider,
     slot: Slot,
     row: &Row,
+    sent_before: bool,
     outcome: &ResponseOutcome,
 ) -> WallTime {
     let (now, login, who) = (ports.clock.read(), slot.client_index(), key.stable_hash());
-    let (notices, other_secret) = slot.report(Observation::of(outcome), who, now, random());
+    let (notices, other_secret) = slot.report(Observation::of(outcome, sent_before), who, now, random());
+    if let ResponseOutcome::Refreshed(answer) = outcome {
+        ports.providers.report_oddities(key.idp(), provider, &answer.oddities);
+    }
     let failure = outcome.failure();
     ports.providers.announce(key.idp(), notices, failure);
     let Some(failure) = failure else { return now.wall };
@@ -32,16 +36,16 @@ pub(super) fn observe(
         idp.code = failure.evidence.code,
         idp.detail = failure.evidence.detail,
         idp.request_id = failure.evidence.request_id,
-        "a refresh brought no token"
+        "a refresh brought no access token"
     );
     let wait = if other_secret {
-        delay(0, Some(Duration::ZERO), 0)
-    } else if let Some(closed) = provider.gate.closed_to(login, now) {
+        SHORTEST_DELAY
+    } else if let Some(closed) = provider.gate.closed_to(login, who, now) {
         closed.wait
     } else if failure.meaning == Meaning::OperatorFault {
         operator_delay(row)
     } else {
-        delay(failures(row), failure.retry_after, random())
+        delay(failures(row) + 1, failure.retry_after, random())
     };
     now.wall + wait
 }
@@ -51,6 +55,7 @@ pub(super) fn operator_delay(row: &Row) -> Duration {
     OPERATOR_BACKOFF.half_jittered(failures(row) + 1, random())
 }
 
+/// The failures before this one.
 fn failures(row: &Row) -> u32 {
     row.last_error.as_ref().map_or(0, |error| error.failures)
 }

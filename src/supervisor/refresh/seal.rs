@@ -7,14 +7,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     clock::Reading,
+    code::EvidenceCode,
     error::Error,
-    idp::{RefreshLifetime, TokenResponse},
+    idp::{IdpFailure, RefreshLifetime, TokenResponse},
     keyring::{Field, Keyring, OpenError},
     model::{
-        AccessToken, BootTime, Expires, Expiry, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row, Sealed,
-        Spendable, TokenKey, WallTime,
+        AccessToken, BootTime, Expires, Expiry, Exposed, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row,
+        Sealed, Spendable, TokenKey, WallTime,
     },
-    protocol::{Commit, ConnectChange, Expected, attempt::Claimed, schedule::due_at},
+    protocol::{AttemptFault, Commit, ConnectChange, Expected, Unfinished, attempt::Claimed, schedule::due_at},
     supervisor::provider::Provider,
 };
 
@@ -31,6 +32,19 @@ struct GrantDocument {
     params: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     extra: serde_json::Map<String, serde_json::Value>,
+    /// What callers get beside the token, from the newest response that had it.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    exposed: Exposed,
+    /// The scheme of `Authorization` headers, where the provider has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<String>,
+    /// The lifetime of the access token in milliseconds, as a response stated it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_lifetime: Option<u64>,
+}
+
+fn is_empty(exposed: &Exposed) -> bool {
+    exposed.0.is_empty()
 }
 
 impl Drop for GrantDocument {
@@ -42,17 +56,20 @@ impl Drop for GrantDocument {
 /// A response as it is stored, and as it can be published.
 pub(super) struct Landing {
     pub(super) commit: Commit,
-    access_token: AccessToken,
+    /// Absent if the response has no valid access token.
+    access_token: Option<AccessToken>,
     token_type: String,
     scope: String,
+    exposed: Exposed,
+    scheme: Option<String>,
     boot_end: Option<BootTime>,
 }
 
 impl Landing {
     /// Returns the token, to be published at `generation`.
-    pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Issued {
-        Issued::new(
-            self.access_token.clone(),
+    pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Option<Issued> {
+        let issued = Issued::new(
+            self.access_token.clone()?,
             &self.token_type,
             &self.scope,
             self.commit.expires,
@@ -60,7 +77,8 @@ impl Landing {
             self.commit.due_at,
             self.boot_end,
             journaled,
-        )
+        );
+        Some(issued.beside(&self.exposed, self.scheme.as_deref()))
     }
 }
 
@@ -75,27 +93,90 @@ pub(super) struct Sent<'a> {
     pub(super) row: &'a Row,
 }
 
-/// Seals a response.
+/// Completes a response by what is known of the grant: the lifetime of the access token, if the response does not say it.
+/// An access token that has expired already counts as none.
+///
+/// A lifetime that is missing is the one that this grant was last told; otherwise the one of the provider's settings;
+/// otherwise the one that another grant of the provider was told; otherwise an hour. The same access token as before keeps
+/// its end.
+pub(super) fn complete(keyring: &Keyring, provider: &Provider, row: &Row, now: WallTime, answer: &mut TokenResponse) {
+    if let Some(told) = answer.expires_in {
+        provider.saw_lifetime(told);
+    } else {
+        let old = open_document(keyring, row).ok();
+        let same = old.as_ref().zip(answer.access_token.as_ref().ok());
+        let same = same.is_some_and(|(old, new)| old.access_token == new.expose_secret());
+        let told = old.as_ref().and_then(|old| old.told_lifetime).map(Duration::from_millis);
+        answer.expires_in = match row.expires {
+            Expires::At(end) if same => Some(end.since(now)),
+            _ => Some(told.unwrap_or_else(|| provider.usual_lifetime().unwrap_or(HOUR))),
+        };
+    }
+    if answer.expires_in.is_some_and(|life| life.is_zero()) && answer.access_token.is_ok() {
+        answer.access_token = Err(IdpFailure::ours(EvidenceCode::ExpiredAccessToken));
+    }
+}
+
+/// The lifetime of an access token of which nothing is known, beside a refresh token.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Seals a response; `retry_at` is when to try again if it has no access token.
 ///
 /// The lifetime counts from the moment of sending, by the boot-time clock too; if the token had been sent
 /// before, the response may be a replay, and the lifetime counts from the first time.
-pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answer: TokenResponse) -> Landing {
+pub(super) fn land(
+    keyring: &Keyring,
+    provider: &Provider,
+    sent: &Sent<'_>,
+    answer: TokenResponse,
+    retry_at: WallTime,
+) -> Landing {
     let Sent { key, attempt, claimed, at, row } = sent;
-    let issued_at = claimed.first_sent.map_or(at.wall, |first| first.by_wall_clock().min(at.wall));
-    let lifetime = answer.expires_in.or(provider.idp.access_lifetime);
-    let expires = lifetime.map_or(Expires::Unknown, |life| end(issued_at, life));
+    let answered_at = claimed.first_sent.map_or(at.wall, |first| first.by_wall_clock().min(at.wall));
     // A row that does not open loses its extra fields, not its new tokens.
     let old = open_document(keyring, row).ok();
-    let token_type = answer.token_type.unwrap_or_else(|| "Bearer".to_owned());
-    let scope = answer.scope.or(old.as_ref().map(|old| old.scope.clone())).unwrap_or_default();
-    let document = GrantDocument {
-        access_token: answer.access_token.expose_secret().to_owned(),
-        token_type: token_type.clone(),
-        scope: scope.clone(),
+    let told_lifetime = answer.expires_in.filter(|_| answer.told_lifetime).map(|life| life.as_millis() as u64);
+    let mut document = GrantDocument {
+        access_token: String::new(),
+        token_type: answer.token_type.unwrap_or_else(|| "Bearer".to_owned()),
+        scope: answer.scope.or(old.as_ref().map(|old| old.scope.clone())).unwrap_or_default(),
         subject: old.as_ref().and_then(|old| old.subject.clone()).or(answer.subject),
         params: old.as_ref().map(|old| old.params.clone()).unwrap_or_default(),
         extra: old.as_ref().map(|old| old.extra.clone()).unwrap_or_default(),
+        exposed: old.as_ref().map(|old| old.exposed.clone()).unwrap_or_default(),
+        scheme: provider.idp.authorization_scheme.clone(),
+        told_lifetime: told_lifetime.or(old.as_ref().and_then(|old| old.told_lifetime)),
     };
+    document.exposed.0.extend(answer.exposed.0);
+    let refresh_expires = match answer.refresh_expires {
+        Some(RefreshLifetime::In(life)) => Some(Expires::At(answered_at + life)),
+        Some(RefreshLifetime::Never) => Some(Expires::Never),
+        // An expiry that the provider stated is not moved by an assumed one.
+        None => provider.idp.refresh_lifetime.and_then(|life| {
+            let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);
+            assumed.then(|| end(answered_at, life))
+        }),
+    };
+    let (issued_at, expires, unfinished) = match &answer.access_token {
+        Ok(token) => {
+            token.expose_secret().clone_into(&mut document.access_token);
+            (answered_at, answer.expires_in.map_or(Expires::Unknown, |life| end(answered_at, life)), None)
+        }
+        Err(failure) => {
+            let fault = AttemptFault { cause: failure.cause(), evidence: failure.evidence.clone() };
+            let unfinished = Some(Box::new(Unfinished { fault, retry_at }));
+            // The old access token goes on as long as it is valid, unless the refresh has ended it.
+            match old.as_ref().filter(|_| !provider.idp.rotation_ends_access_token) {
+                Some(old) => {
+                    document.access_token.clone_from(&old.access_token);
+                    document.token_type.clone_from(&old.token_type);
+                    (row.issued_at, row.expires, unfinished)
+                }
+                None => (answered_at, Expires::At(answered_at), unfinished),
+            }
+        }
+    };
+    let ends = [expires, refresh_expires.unwrap_or(row.refresh_expires)];
     let commit = Commit {
         attempt: *attempt,
         epoch: claimed.epoch,
@@ -106,20 +187,20 @@ pub(super) fn land(keyring: &Keyring, provider: &Provider, sent: &Sent<'_>, answ
         document: seal_document(keyring, key, &document),
         issued_at,
         expires,
-        refresh_expires: match answer.refresh_expires {
-            Some(RefreshLifetime::In(life)) => Some(Expires::At(issued_at + life)),
-            Some(RefreshLifetime::Never) => Some(Expires::Never),
-            // An expiry that the provider stated is not moved by an assumed one.
-            None => provider.idp.refresh_lifetime.and_then(|life| {
-                let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);
-                assumed.then(|| end(issued_at, life))
-            }),
+        refresh_expires,
+        // Without an access token the next refresh is due as soon as the backoff is over.
+        due_at: if unfinished.is_some() {
+            Some(answered_at)
+        } else {
+            due_at(key, issued_at, ends, provider.times.margin)
         },
-        due_at: due_at(key, issued_at, expires, provider.times.margin),
         revocable: provider.idp.revocable_alone(),
+        unfinished,
     };
     let boot_end = expires.at().map(|end| at.boot + end.since(at.wall));
-    Landing { commit, access_token: answer.access_token, token_type, scope, boot_end }
+    let (token_type, scope) = (document.token_type.clone(), document.scope.clone());
+    let (exposed, scheme) = (document.exposed.clone(), document.scheme.clone());
+    Landing { commit, access_token: answer.access_token.ok(), token_type, scope, exposed, scheme, boot_end }
 }
 
 /// Seals a grant from the user's consent, with the state that its key must be in.
@@ -134,8 +215,14 @@ pub(in crate::supervisor) fn connecting(
     let expires = match ends(grant.expiry, now) {
         // The grant is due at once.
         _ if grant.access_token.is_none() => Expires::At(now),
+        // A grant that can be refreshed never lasts for ever because its response forgot a field.
+        Expires::Unknown if grant.refresh_token.is_some() => end(now, provider.usual_lifetime().unwrap_or(HOUR)),
         Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
         known => known,
+    };
+    let told_lifetime = match grant.expiry {
+        Lifetime::For(life) => Some(life.as_millis() as u64),
+        Lifetime::Until(_) => None,
     };
     let refresh_expires = match ends(grant.refresh_expiry, now) {
         Expires::Unknown if grant.refresh_token.is_some() => {
@@ -150,6 +237,9 @@ pub(in crate::supervisor) fn connecting(
         subject: grant.subject,
         params: grant.params,
         extra: grant.extra,
+        exposed: grant.exposed,
+        scheme: provider.idp.authorization_scheme.clone(),
+        told_lifetime,
     };
     ConnectChange {
         key: key.clone(),
@@ -160,7 +250,7 @@ pub(in crate::supervisor) fn connecting(
         issued_at: now,
         expires,
         refresh_expires,
-        due_at: due_at(key, now, expires, provider.times.margin),
+        due_at: due_at(key, now, [expires, refresh_expires], provider.times.margin),
         cancels_revocations: !provider.idp.revocable_alone(),
         only,
         compared,
@@ -173,7 +263,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
     // A missing token was never valid, wherever the wall clock is stepped.
     let boot_end = if document.access_token.is_empty() { Some(BootTime(0)) } else { boot_end };
-    Ok(Issued::new(
+    let token = Issued::new(
         AccessToken::new(document.access_token.clone()),
         &document.token_type,
         &document.scope,
@@ -182,7 +272,8 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
         row.due_at,
         boot_end,
         false,
-    ))
+    );
+    Ok(token.beside(&document.exposed, document.scheme.as_deref()))
 }
 
 /// Opens the row's refresh token and the parameters to send with it.

@@ -134,7 +134,8 @@ async fn connect(
             let read = ports.ledger.store().read(key).await.map_err(|error| unstored(&error))?;
             let row = read.row.filter(|row| row.tombstone.is_none());
             let known = row.as_ref().and_then(|row| seal::subject(&ports.keyring, row));
-            if known.as_ref().zip(given.as_ref()).is_some_and(|(known, given)| known != given) {
+            if known.as_ref().zip(given.as_ref()).is_some_and(|(known, given)| !provider.idp.same_subject(known, given))
+            {
                 let mismatch = Error::AccountMismatch;
                 ports.ledger.audit(&by, "connect", key.idp(), Some(key.user()), Err(mismatch.code()));
                 return Err(mismatch);

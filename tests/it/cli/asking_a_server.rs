@@ -83,6 +83,17 @@ async fn every_command_does_the_same_on_a_server_as_on_the_store() {
     let next = remote.json(&["list", "--after", page["next"].as_str().unwrap()]);
     assert_eq!((next["items"].as_array().unwrap().len(), &next["next"]), (1, &Value::Null));
 
+    world.sim.next(Fault::error(400, "invalid_grant"));
+    assert_eq!(remote.run(&["refresh", "gitlab", "~carol", "--json"]).code, 3);
+    let retried = remote.run(&["retry", "gitlab"]).stdout;
+    assert_eq!(retried, "Retried 1 grant of gitlab: its refresh token will be sent once more.\n");
+    let again = remote.run(&["retry", "gitlab", "~carol"]).stdout;
+    assert!(again.starts_with("Nothing to retry: the provider did not refuse"), "{again}");
+    eventually("it is refreshed without a connect", || {
+        remote.json(&["status", "gitlab", "~carol"])["generation"].as_u64() == Some(2)
+    })
+    .await;
+
     remote.run(&["purge", "gitlab", "alice"]).failed(2, "disconnect");
     assert_eq!(remote.json(&["disconnect", "gitlab", "alice"])["state"], "revoked");
     assert_ne!(remote.json(&["restore", "gitlab", "alice"])["state"], "revoked");

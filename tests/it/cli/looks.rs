@@ -136,11 +136,11 @@ fn settings_and_findings_are_shown() {
     );
     let settings = shown(&world, &["config", "show", "--origin"]);
     for line in [
-        "refresh.margin_seconds                 300                       # default",
-        "journal.dir                            token-supervisor.journal  # default",
+        "refresh.margin_seconds                  300                       # default",
+        "journal.dir                             token-supervisor.journal  # default",
         "    # environment variable TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL",
-        "idp.gitlab.client_secret               ***",
-        "server.api_key[0].sha256               ***",
+        "idp.gitlab.client_secret                ***",
+        "server.api_key[0].sha256                ***",
     ] {
         assert!(settings.lines().any(|setting| setting.starts_with(line)), "{line}: {settings}");
     }

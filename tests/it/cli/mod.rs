@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "demo",
     "init",
     "serve",
@@ -40,6 +40,7 @@ const COMMANDS: [&str; 18] = [
     "status",
     "list",
     "refresh",
+    "retry",
     "hold",
     "release",
     "disconnect",
@@ -51,13 +52,15 @@ const COMMANDS: [&str; 18] = [
 ];
 
 /// Each command that reads or changes grants, in its shortest form.
-const ON_GRANTS: [&[&str]; 11] = [
+const ON_GRANTS: [&[&str]; 13] = [
     &["connect", "gitlab", "alice", "--stdin"],
     &["token", "gitlab", "alice"],
     &["status"],
     &["status", "gitlab", "alice"],
     &["list"],
     &["refresh", "gitlab", "alice"],
+    &["retry", "gitlab"],
+    &["retry", "gitlab", "alice"],
     &["hold", "gitlab", "alice", "--reason", "x"],
     &["release", "gitlab", "alice"],
     &["disconnect", "gitlab", "alice"],

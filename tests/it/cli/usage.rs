@@ -54,6 +54,8 @@ fn every_command_reports_wrong_usage() {
         &["list", "--expiring-before", "1800000000000"],
         &["list", "--after", "x"],
         &["refresh"],
+        &["retry"],
+        &["retry", "gitlab", "--account", "work"],
         &["hold", "gitlab", "alice"],
         &["release"],
         &["hold", "gitlab"],

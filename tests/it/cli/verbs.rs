@@ -81,6 +81,41 @@ fn a_grant_is_held_released_disconnected_and_restored() {
 }
 
 #[test]
+fn a_refused_refresh_token_is_retried() {
+    let world = World::connected();
+    for user in ["bob", "carol"] {
+        world.connect(user);
+    }
+    let refused = |user: &str| {
+        world.sim.next(Fault::error(400, "invalid_grant"));
+        world.run(&["refresh", "gitlab", user]).failed(3, "invalid_grant");
+    };
+    let retried = |args: &[&str], head: &str| {
+        let ran = world.run(&[&["retry"], args].concat());
+        assert!(ran.code == 0 && ran.stdout.starts_with(head), "{head}: {ran:?}");
+    };
+    refused("alice");
+    assert_eq!(world.json(&["status", "gitlab", "alice"])["state"], "reconnect_required");
+    retried(&["gitlab", "alice"], "Retried: the refresh token will be sent once more.\ngitlab / alice ");
+    let refreshed = world.json(&["refresh", "gitlab", "alice"]);
+    assert!(refreshed["generation"].as_u64() >= Some(2), "no connect was necessary: {refreshed}");
+    retried(&["gitlab", "alice"], "Nothing to retry: the provider did not refuse the refresh token.\n");
+    retried(&["gitlab"], "Nothing to retry: gitlab refused no refresh token.\n");
+    for user in ["bob", "carol"] {
+        refused(user);
+    }
+    retried(&["gitlab"], "Retried 2 grants of gitlab: their refresh tokens will be sent once more.\n");
+    for user in ["bob", "carol"] {
+        assert!(world.json(&["refresh", "gitlab", user])["generation"].as_u64() >= Some(2), "{user}");
+    }
+    let all = world.json(&["retry", "gitlab"]);
+    assert_eq!(all, serde_json::json!({"retried": 0, "left": false}));
+    world.run(&["retry", "gitlab", "nobody"]).failed(5, "not connected");
+    world.run(&["retry", "github"]).failed(2, "unknown_idp");
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[test]
 fn a_revocation_that_fails_is_reported_as_queued() {
     let world = World::connected();
     world.sim.fail_revocations(Some(503));

@@ -107,6 +107,11 @@ fn completed(piece: &str, folder: &Path) -> (String, Vec<String>) {
         let start = format!("{of} = \"");
         piece.split(&start).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
     };
+    for file in values("client_secret = { file") {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x\n").unwrap();
+    }
     // Files for other values also get the text of a key file, which any of them accepts.
     for file in values("file").iter().map(String::as_str).chain(["token-supervisor.keys"]) {
         let path = folder.join(file);

@@ -59,7 +59,8 @@ fn every_command_and_option_is_in_its_section() {
 /// Returns the known keys of each section, from the errors for unknown keys.
 fn settings() -> BTreeMap<&'static str, Vec<String>> {
     const EACH: &str = "q = 1\n[server]\nq = 1\n[[server.api_key]]\nq = 1\n[store]\nq = 1\n[journal]\nq = 1\n[keyring]\nq = 1\n\
-        [refresh]\nq = 1\n[limits]\nq = 1\n[retention]\nq = 1\n[log]\nq = 1\n[idp.NAME]\nq = 1\n[[idp.NAME.clients]]\nq = 1\n";
+        [refresh]\nq = 1\n[limits]\nq = 1\n[retention]\nq = 1\n[log]\nq = 1\n[idp.NAME]\nq = 1\n[[idp.NAME.clients]]\nq = 1\n\
+        [[idp.NAME.errors]]\nq = 1\n[idp.NAME.response]\nq = 1\n";
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("token-supervisor.toml"), EACH.replace("NAME", "x")).unwrap();
     let printed = text(program(folder.path(), &["config", "check"]).output().unwrap());
@@ -67,7 +68,7 @@ fn settings() -> BTreeMap<&'static str, Vec<String>> {
     let known = known.map(|names| names.split(", ").map(str::to_owned).collect::<Vec<_>>());
     let sections = EACH.lines().filter(|line| line.starts_with('['));
     let all: BTreeMap<_, _> = std::iter::once("").chain(sections).zip(known).collect();
-    assert_eq!(all.len(), 12, "{printed}");
+    assert_eq!(all.len(), 14, "{printed}");
     all
 }
 

@@ -44,6 +44,7 @@ async fn a_grant_is_connected_served_changed_and_disconnected() {
     assert_eq!(rejected, within(client.rejected_token(&key, &token.access_token)).await.unwrap());
     assert_eq!(within(client.hold(&key, "moving")).await.unwrap().held_reason.as_deref(), Some("moving"));
     assert!(!within(client.release(&key)).await.unwrap().held);
+    assert_eq!(within(client.retry(&key)).await.unwrap().generation, 2, "it was not refused");
 
     within(client.disconnect(&key, Revoke::No)).await.unwrap();
     assert_ne!(within(client.restore(&key)).await.unwrap().state, State::Revoked);
@@ -74,6 +75,8 @@ async fn lists_and_providers_are_read_and_held() {
     assert_eq!(within(client.health()).await.unwrap().body.degraded, ["idp_held:other"]);
     assert!(!within(client.release_idp("other")).await.unwrap().held);
     within(client.probe_idp("other")).await.unwrap();
+    let retried = within(client.retry_idp("other")).await.unwrap();
+    assert_eq!((retried.retried, retried.left), (0, false));
     assert_eq!(within(client.idps()).await.unwrap().len(), 2);
     stage.stop().await;
 }

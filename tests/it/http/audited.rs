@@ -98,6 +98,8 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     said(status, &["action=\"token\" outcome=\"ok\"", "action=\"token\" outcome=\"not_connected\""]);
     let hold = ask("POST", &format!("{alice}/hold"), &[bearer], json!({"reason": "x"})).await;
     said(hold, &["action=\"hold\" outcome=\"ok\" generation=1"]);
+    let retry = ask("POST", &format!("{alice}/retry"), &[bearer], Value::Null).await;
+    said(retry, &["action=\"retry\" outcome=\"ok\" generation=1"]);
     let wrong = ask("PUT", alice, &[bearer], json!({"access_token": 1})).await;
     said(wrong, &["action=\"connect\" outcome=\"invalid_request\""]);
     said(ask("DELETE", alice, &[bearer], Value::Null).await, &["action=\"disconnect\" outcome=\"ok\" generation=2"]);
@@ -114,6 +116,8 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     said(refused, &["action=\"token\" user= outcome=\"invalid_request\"", "idp=\"idp\" outcome=\"invalid_request\""]);
     let hold = ask("POST", "/v1/idps/idp/hold", &[bearer], json!({"reason": "x"})).await;
     said(hold, &["action=\"hold_idp\" idp=\"idp\" outcome=\"ok\""]);
+    let retry = ask("POST", "/v1/idps/idp/retry", &[bearer], Value::Null).await;
+    said(retry, &["action=\"retry_idp\" idp=\"idp\" outcome=\"ok\""]);
     stop(supervisor).await;
 }
 

@@ -1,10 +1,13 @@
 //! What changes a grant, over HTTP.
 
 use serde_json::{Value, json};
-use token_supervisor::{testing::StoreFault, web::Server};
+use token_supervisor::{
+    testing::{Fault, StoreFault},
+    web::Server,
+};
 
 use super::stage::{Answer, Stage, exchange};
-use crate::support::{LIFE, within};
+use crate::support::{LIFE, eventually, within};
 
 const ALICE: &str = "/v1/grants/idp/alice";
 
@@ -85,7 +88,8 @@ async fn ends_are_given_as_lifetimes_or_times_and_milliseconds_are_refused() {
         assert_eq!(at("expires_at", value.clone()).await.status / 100, 2);
         let body = at("refresh_token_expires_at", value).await;
         let body: Value = serde_json::from_slice(&body.body).unwrap();
-        assert_eq!((&body["expiry"], &body["expires_at"]), (&json!("unknown"), &Value::Null));
+        // Nobody said how long the access token lives, so an hour is assumed.
+        assert_eq!((&body["expiry"], &body["expires_at"]), (&json!("at"), &json!("2027-01-15T09:00:00Z")));
         assert_eq!(body["refresh_token_expires_at"], "2027-01-15T09:00:00Z");
     }
     assert_eq!(at("refresh_token_expires_in", json!("3600")).await.status, 200);
@@ -142,6 +146,39 @@ async fn the_verbs_are_those_of_the_library() {
     stage.ask(&format!("DELETE {ALICE}?revoke=true"), &[], None).await.granted(204);
     assert_eq!(stage.ask(&format!("PUT {ALICE}"), &[], consent(&stage)).await.granted(201)["state"], "fresh");
     assert_eq!(within(stage.supervisor.status(&key)).await.unwrap().state, token_supervisor::State::Fresh);
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_is_sent_once_more() {
+    let (stage, _) = Stage::connected().await;
+    let sim = &stage.world.sim;
+    let refreshed = async |requests| {
+        eventually("it is refreshed", || sim.requests() == requests && stage.supervisor.testing().attempts() == 0)
+            .await;
+    };
+    sim.next(Fault::error(400, "invalid_grant"));
+    post(&stage, "refresh", None).await.problem(409, "reconnect_required");
+    assert_eq!(post(&stage, "retry", None).await.granted(200)["state"], "due");
+    refreshed(2).await;
+    let body = post(&stage, "retry", None).await.granted(200);
+    assert_eq!((&body["state"], &body["generation"]), (&json!("fresh"), &json!(2)), "nothing was refused");
+
+    sim.next(Fault::error(400, "invalid_grant"));
+    stage.world.clock.advance(LIFE);
+    post(&stage, "refresh", None).await.problem(409, "reconnect_required");
+    let retried = async |idp: &str| stage.ask(&format!("POST /v1/idps/{idp}/retry"), &[], None).await.granted(200);
+    assert_eq!(retried("other").await, json!({"retried": 0, "left": false}));
+    assert_eq!(retried("idp").await, json!({"retried": 1, "left": false}));
+    refreshed(4).await;
+    assert_eq!(retried("idp").await, json!({"retried": 0, "left": false}));
+
+    post(&stage, "reconnect", json!({"reason": "asked to"})).await.granted(200);
+    assert_eq!(post(&stage, "retry", None).await.granted(200)["reason"], "asked to");
+    assert_eq!(retried("idp").await["retried"], 0);
+    stage.ask(&format!("DELETE {ALICE}"), &[], None).await.granted(204);
+    post(&stage, "retry", None).await.problem(404, "not_connected");
+    assert_eq!((sim.requests(), sim.duplicate_spends()), (4, 0));
     stage.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use token_supervisor::testing::{Fault, StoreFault};
+use token_supervisor::testing::{Fault, Oddity, StoreFault};
 
 use crate::support::LIFE;
 
@@ -130,8 +130,25 @@ fn step(random: &mut Random) -> Step {
     }
 }
 
+const ODDITIES: [Oddity; 13] = [
+    Oddity::Gzip,
+    Oddity::Deflate,
+    Oddity::NoticeBefore,
+    Oddity::CommentAfter,
+    Oddity::NulAfter,
+    Oddity::Latin1,
+    Oddity::ControlCharacter,
+    Oddity::NotANumber,
+    Oddity::WithoutAccessToken,
+    Oddity::WithoutLifetime,
+    Oddity::ZeroLifetime,
+    Oddity::LifetimeAsEpoch,
+    Oddity::LifetimeAsText,
+];
+
 fn fault(random: &mut Random) -> Fault {
     let cut = random.below(700) as usize;
+    let odd = [random.of(&ODDITIES), random.of(&ODDITIES)].map(Fault::Odd);
     random.of(&[
         Fault::DropBefore,
         Fault::DropAfter,
@@ -149,6 +166,8 @@ fn fault(random: &mut Random) -> Fault {
         Fault::WithoutRefreshToken,
         Fault::error(400, "invalid_client"),
         Fault::error(503, "invalid_grant"),
+        odd[0].clone(),
+        odd[1].clone(),
         Fault::Hang,
         Fault::HangAfter,
     ])
@@ -172,7 +191,7 @@ fn scene(random: &mut Random) -> Vec<Step> {
         Step::ConnectWithoutRefreshToken,
         Step::ConnectElsewhere,
     ]);
-    match random.below(11) {
+    match random.below(12) {
         // Disconnect and connect around a late answer.
         0 => vec![hang, Step::RefreshNow, Step::Disconnect { revoke }, connect, Step::RefreshElsewhere, Step::Release],
         // A connect crosses `invalid_grant`, or any other answer.
@@ -207,6 +226,12 @@ fn scene(random: &mut Random) -> Vec<Step> {
             let held = held(random);
             let later = Step::Advance(LIFE);
             vec![hang, Step::RefreshNow, Step::Hold(held), Step::Release, later, Step::RefreshNow, Step::LetGo(held)]
+        }
+        // A provider that answers oddly for a while.
+        10 => {
+            let odd = || [Step::Advance(LIFE), Step::Ask { min_ttl: Duration::ZERO }, Step::RefreshNow];
+            let faults: Vec<_> = (0..4).map(|_| Step::Fault(Fault::Odd(random.of(&ODDITIES)))).collect();
+            faults.into_iter().chain(odd()).chain(odd()).collect()
         }
         // A resource server that refuses every token.
         _ => {

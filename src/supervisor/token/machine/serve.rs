@@ -27,7 +27,11 @@ impl<W, R> Machine<W, R> {
                     self.refreshers.push((who, before));
                     continue;
                 }
-                (Some(row), Some(before)) if row.tombstone.is_none() && row.generation > before => Ok(true),
+                (Some(row), Some(before))
+                    if row.tombstone.is_none() && row.generation > before && row.last_error.is_none() =>
+                {
+                    Ok(true)
+                }
                 (Some(row), _) if row.tombstone.is_none() => {
                     Err(self.hindrance(row, now).unwrap_or(Error::Unavailable {
                         retry_after: SOON,
@@ -151,6 +155,7 @@ impl<W, R> Machine<W, R> {
         let backoff = self.backs_off(row).zip(row.last_error.as_ref()).map(|(until, error)| (until, error.cause));
         let pause = self.pause().map(|pause| (pause.until, pause.cause));
         let gate = self.gate.closed.map(|closed| (now + closed.wait, closed.cause));
+        let gate = gate.into_iter().chain(too_soon(row, now).map(|until| (until, Cause::IdpDown)));
         let (until, cause) = pause.into_iter().chain(backoff).chain(gate).max_by_key(|(time, _)| *time)?;
         (until > now).then(|| Error::Unavailable { retry_after: until.since(now), cause })
     }
@@ -181,6 +186,7 @@ impl<W, R> Machine<W, R> {
             }
         };
         let waits = self.gate.closed.is_some() || self.pause().is_some_and(|pause| pause.until > now);
+        let waits = waits || (row.intent.is_none() && too_soon(row, now).is_some());
         let backs_off = self.backs_off(row).is_some_and(|until| until > now) && row.sendable();
         // A doubt about a token that the row no longer spends is cleared in any case: nothing is sent for it.
         let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
@@ -214,7 +220,7 @@ impl<W, R> Machine<W, R> {
         let mut wake = now.wall + idle_left.max(SOON);
         if let Some(row) = self.row() {
             let due = self.rejected.map(|rejected| rejected.from).or(row.due_at);
-            let next = due.max(self.backs_off(row)).filter(|_| row.sendable());
+            let next = due.max(self.backs_off(row)).max(too_soon(row, now.wall)).filter(|_| row.sendable());
             let gate = self.gate.closed.map(|closed| now.wall + closed.wait);
             let next = next.max(self.pause().map(|pause| pause.until)).max(gate);
             wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
@@ -235,4 +241,14 @@ impl<W, R> Machine<W, R> {
             }
         }
     }
+}
+
+/// Returns until when no refresh starts because the last one brought a token with a very short life: a provider gets at
+/// most two requests a second for a grant.
+fn too_soon(row: &Row, now: WallTime) -> Option<WallTime> {
+    const INTERVAL: Duration = Duration::from_millis(500);
+    let short = row.commit.is_some() && row.lifetime().is_some_and(|life| life < 4 * INTERVAL);
+    // A wall clock that was stepped back says nothing.
+    let until = row.issued_at + INTERVAL;
+    (short && (row.issued_at..until).contains(&now)).then_some(until)
 }
