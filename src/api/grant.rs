@@ -2,58 +2,59 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
+#[cfg(feature = "web")]
+use serde::Deserialize;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::time::{LifetimeInput, TimeInput, rfc3339};
+use super::time::{TimeInput, rfc3339};
 use crate::{Expiry, Grant, model::Lifetime};
 
-/// What the identity provider's token endpoint returned. Members that are not listed here belong into `extra`. A grant
-/// without an access token is refreshed at once, and nothing is served before.
-#[derive(Deserialize, Serialize)]
+/// What the identity provider's token endpoint returned, unchanged, with members of this API beside it. Other members are
+/// read as the provider's settings say, or ignored. A grant without an access token is refreshed at once, and nothing is
+/// served before.
+#[derive(Serialize)]
 #[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Grant", transform = super::schema::grant))]
-#[serde(deny_unknown_fields)]
 pub(crate) struct GrantBody<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     access_token: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     refresh_token: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     token_type: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::text_or_null"))]
     scope: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::moment_or_null"))]
     expires_at: Option<TimeInput>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::lifetime_or_null"))]
-    expires_in: Option<LifetimeInput>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A lifetime in any form that providers use. What cannot be read says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::anything"))]
+    expires_in: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::moment_or_null"))]
     refresh_token_expires_at: Option<TimeInput>,
-    /// 0 means that the refresh token does not expire.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::refresh_lifetime_or_null"))]
-    refresh_token_expires_in: Option<LifetimeInput>,
+    /// The same; 0 means that the refresh token does not expire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::anything"))]
+    refresh_token_expires_in: Option<f64>,
     /// The client it was issued to; the configured one unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::word_or_null"))]
     client_id: Option<Cow<'a, str>>,
     /// The user's identifier at the identity provider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::word_or_null"))]
     subject: Option<Cow<'a, str>>,
-    /// Parameters that are sent with every refresh.
-    #[serde(default)]
+    /// Parameters of the provider's endpoints, such as a tenant, for this grant alone.
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::params"))]
     params: Cow<'a, BTreeMap<String, String>>,
     /// Kept beside the tokens, sealed with them; at most 64 KiB.
-    #[serde(default)]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::object"))]
     extra: Cow<'a, Map<String, Value>>,
 }
@@ -63,7 +64,7 @@ pub(crate) struct GrantBody<'a> {
 pub fn grant_body(grant: &Grant) -> Zeroizing<Vec<u8>> {
     let (expires_in, expires_at) = expiry_members(grant.expiry);
     let (refresh_token_expires_in, refresh_token_expires_at) = match grant.refresh_expiry {
-        Lifetime::Until(Expiry::Never) => (Some(LifetimeInput::Number(0.0)), None),
+        Lifetime::Until(Expiry::Never) => (Some(0.0), None),
         expiry => expiry_members(expiry),
     };
     let body = GrantBody {
@@ -83,59 +84,63 @@ pub fn grant_body(grant: &Grant) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(serde_json::to_vec(&body).expect("texts and numbers have a JSON form"))
 }
 
-fn expiry_members(expiry: Lifetime) -> (Option<LifetimeInput>, Option<TimeInput>) {
+fn expiry_members(expiry: Lifetime) -> (Option<f64>, Option<TimeInput>) {
     match expiry {
-        Lifetime::For(lifetime) => (Some(LifetimeInput::Number(lifetime.as_secs_f64())), None),
+        Lifetime::For(lifetime) => (Some(lifetime.as_secs_f64()), None),
         Lifetime::Until(Expiry::At(time)) => (None, Some(TimeInput::Text(rfc3339(time)))),
         Lifetime::Until(Expiry::Never | Expiry::Unknown) => (None, None),
     }
 }
 
+/// The members of that body that this API defines. All others are the provider's, and read like a response.
 #[cfg(feature = "web")]
-impl GrantBody<'_> {
-    /// Returns the grant, handed in at this time.
+#[derive(Deserialize)]
+pub(crate) struct OwnMembers<'a> {
+    #[serde(borrow)]
+    access_token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    refresh_token: Option<Cow<'a, str>>,
+    token_type: Option<String>,
+    scope: Option<String>,
+    expires_at: Option<TimeInput>,
+    refresh_token_expires_at: Option<TimeInput>,
+    client_id: Option<String>,
+    subject: Option<String>,
+    #[serde(default)]
+    params: BTreeMap<String, String>,
+    #[serde(default)]
+    extra: Map<String, Value>,
+}
+
+#[cfg(feature = "web")]
+impl OwnMembers<'_> {
+    /// Returns the grant that was read from the body, with these members.
     ///
     /// # Errors
     /// Which member is wrong, and what it must be.
-    pub(crate) fn grant(self, now: std::time::SystemTime) -> Result<Grant, &'static str> {
-        let mut grant = match (self.access_token, &self.refresh_token) {
-            (Some(token), _) => Grant::new(token.into_owned()),
-            (None, Some(token)) => Grant::from_refresh_token(token.clone().into_owned()),
-            (None, None) => return Err("give access_token, refresh_token or both"),
-        };
-        grant = match (self.expires_in, self.expires_at) {
-            (Some(_), Some(_)) => return Err("give expires_in or expires_at, not both"),
-            (Some(lifetime), None) => {
-                let lifetime = lifetime.read()?;
-                if lifetime < std::time::Duration::from_millis(1) {
-                    return Err("expires_in must be more than 0: omit it if the lifetime is not known");
-                }
-                grant.expires_in(lifetime)
-            }
-            (None, Some(time)) => grant.expiry(Expiry::At(time.read()?)),
-            (None, None) => grant,
-        };
-        grant = match (self.refresh_token_expires_in, self.refresh_token_expires_at) {
-            (Some(_), Some(_)) => return Err("give refresh_token_expires_in or refresh_token_expires_at, not both"),
-            (Some(lifetime), None) => match lifetime.read()? {
-                // Keycloak writes 0 for refresh tokens that do not expire.
-                zero if zero.is_zero() => grant.refresh_expiry(Expiry::Never),
-                lifetime => grant.refresh_expiry(Expiry::At(now + lifetime)),
-            },
-            (None, Some(time)) => grant.refresh_expiry(Expiry::At(time.read()?)),
-            (None, None) => grant,
-        };
-        let set = |grant, value: Option<Cow<'_, str>>, setter: fn(Grant, String) -> Grant| match value {
-            Some(value) => setter(grant, value.into_owned()),
-            None => grant,
-        };
-        grant = set(grant, self.refresh_token, Grant::refresh_token);
-        grant = set(grant, self.token_type, Grant::token_type);
-        grant = set(grant, self.scope, Grant::scope);
-        grant = set(grant, self.client_id, Grant::client_id);
-        grant = set(grant, self.subject, Grant::subject);
-        grant = self.params.into_owned().into_iter().fold(grant, |grant, (name, value)| grant.param(name, value));
-        Ok(self.extra.into_owned().into_iter().fold(grant, |grant, (name, value)| grant.extra(name, value)))
+    pub(crate) fn complete(self, mut grant: Grant) -> Result<Grant, &'static str> {
+        if self.access_token.is_some_and(|token| token.is_empty()) {
+            return Err("access_token must not be empty: omit it if there is none");
+        }
+        if self.refresh_token.is_some_and(|token| token.is_empty()) {
+            return Err("refresh_token must not be empty: omit it if there is none");
+        }
+        let (expires_at, refresh_expires_at) = (self.expires_at, self.refresh_token_expires_at);
+        if let Some(time) = expires_at {
+            let end = Expiry::At(time.read()?);
+            // `expires_in` comes first, as in a response.
+            grant = if matches!(grant.expiry, Lifetime::For(_)) { grant } else { grant.expiry(end) };
+        }
+        if let Some(time) = refresh_expires_at {
+            let end = Expiry::At(time.read()?);
+            grant = if matches!(grant.refresh_expiry, Lifetime::For(_)) { grant } else { grant.refresh_expiry(end) };
+        }
+        grant.token_type = self.token_type.unwrap_or(grant.token_type);
+        grant.scope = self.scope.unwrap_or(grant.scope);
+        grant.client_id = self.client_id;
+        grant.subject = self.subject.or(grant.subject);
+        (grant.params, grant.extra) = (self.params, self.extra);
+        Ok(grant)
     }
 }
 
@@ -159,8 +164,8 @@ mod tests {
             plain.expiry(Expiry::At(end)).refresh_expiry(Expiry::At(end)),
         ] {
             let body = grant_body(&grant);
-            let read: GrantBody<'_> = serde_json::from_slice(&body).unwrap();
-            let read = read.grant(now).unwrap();
+            let own: OwnMembers<'_> = serde_json::from_slice(&body).unwrap();
+            let read = own.complete(Grant::from_token_response(&body).unwrap()).unwrap();
             assert_eq!(grant_body(&read), body);
             assert_eq!(format!("{read:?}"), format!("{grant:?}"));
         }

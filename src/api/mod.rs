@@ -16,12 +16,6 @@ pub mod time;
 mod token;
 
 pub(crate) use self::requests::{ReasonBody, RejectedBody, Whole};
-#[cfg(feature = "web")]
-pub(crate) use self::{
-    grant::GrantBody,
-    requests::{BatchBody, BatchItem, EmptyBody},
-    time::TimeInput,
-};
 pub use self::{
     grant::grant_body,
     idp::{HealthBody, IdpBody, IdpsBody, RetriedBody},
@@ -29,4 +23,10 @@ pub use self::{
     query::GrantQuery,
     status::{OffboardedBody, OffboardedGrant, PageBody, RefreshedBody, StatusBody},
     token::{TokenBody, TokenResult, TokensBody},
+};
+#[cfg(feature = "web")]
+pub(crate) use self::{
+    grant::{GrantBody, OwnMembers},
+    requests::{BatchBody, BatchItem, EmptyBody},
+    time::TimeInput,
 };

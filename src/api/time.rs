@@ -50,20 +50,8 @@ pub(crate) enum TimeInput {
     Text(String),
 }
 
-/// A lifetime as providers write it: a number, or a number as text.
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-pub(crate) enum LifetimeInput {
-    Number(f64),
-    Text(String),
-}
-
 /// As seconds, the year 5138; as milliseconds, 1973.
 const LOOKS_LIKE_MILLISECONDS: f64 = 100_000_000_000.0;
-
-/// In seconds: some three thousand years.
-#[cfg(feature = "web")]
-const LONGEST: f64 = 100_000_000_000.0;
 
 impl TimeInput {
     /// # Errors
@@ -85,20 +73,6 @@ impl TimeInput {
     }
 }
 
-#[cfg(feature = "web")]
-impl LifetimeInput {
-    /// # Errors
-    /// What the lifetime must be.
-    pub(crate) fn read(&self) -> Result<Duration, &'static str> {
-        const FORM: &str = "a lifetime is a number of seconds, from 0 to 100000000000";
-        let seconds = match self {
-            Self::Number(seconds) => *seconds,
-            Self::Text(text) => text.parse().map_err(|_| FORM)?,
-        };
-        if seconds > LONGEST { Err(FORM) } else { Duration::try_from_secs_f64(seconds).map_err(|_| FORM) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,16 +90,5 @@ mod tests {
         assert_eq!(rfc3339(time), "2027-01-15T08:00:00Z");
         assert_eq!(rfc3339(time + Duration::from_millis(120)), "2027-01-15T08:00:00.12Z");
         assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50)), "9999-12-30T22:00:00.999999999Z");
-    }
-
-    #[cfg(feature = "web")]
-    #[test]
-    fn lifetimes_are_numbers_of_seconds() {
-        let read = |json: &str| serde_json::from_str::<LifetimeInput>(json).unwrap().read();
-        assert_eq!(read("3600"), Ok(Duration::from_secs(3_600)));
-        assert_eq!(read("\"3600\""), Ok(Duration::from_secs(3_600)));
-        for json in ["-1", "\"\"", "\"x\"", "\"NaN\"", "1e300", "1e12"] {
-            assert!(read(json).is_err(), "{json}");
-        }
     }
 }

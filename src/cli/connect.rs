@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal as _, Read as _};
 
-use token_supervisor::Grant;
 use zeroize::Zeroizing;
 
 use super::{
@@ -36,10 +35,7 @@ pub(crate) async fn run(args: ConnectArgs, out: Out) -> Result<Exit, CliFailure>
     let (key, place) = (args.which.key()?, args.target.place()?);
     // The input is read before the store is opened: a user who types must not lock out other processes.
     let response = read()?;
-    let grant = Grant::from_token_response(&response).map_err(|error| {
-        CliFailure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
-    })?;
-    let verb = Verb::Connect(Box::new(grant));
+    let verb = Verb::Connect(response);
     let body = Backend::with(&place, async |backend| backend.on(&key, verb).await).await?.status;
     out.result(&body, || {
         let head = match &body.unchanged {

@@ -11,6 +11,7 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
@@ -150,6 +151,15 @@ impl ApiClient {
         let request = self.grant(Method::PUT, key, "").header(CONTENT_TYPE, "application/json");
         // The body itself: a copy would not be wiped.
         read(request.body(Bytes::from_owner(grant_body(grant)))).await
+    }
+
+    /// Connects the unchanged response of a token endpoint, a JSON object, which the server reads by the provider's settings.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn connect_response(&self, key: &TokenKey, body: Zeroizing<Vec<u8>>) -> Result<StatusBody, ApiError> {
+        let request = self.grant(Method::PUT, key, "").header(CONTENT_TYPE, "application/json");
+        read(request.body(Bytes::from_owner(body))).await
     }
 
     /// Refreshes although the token is not due.

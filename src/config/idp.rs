@@ -11,7 +11,7 @@ use super::{
     section::Section,
 };
 use crate::{
-    idp::{ClientAuth, Credentials, ErrorRule, Idp, Meaning, ResponseField, path_of_pointer},
+    idp::{ClientAuth, Credentials, ErrorRule, Idp, Meaning, ResponseField, parameters_of, path_of_pointer},
     model::{ClientSecret, valid_idp_name},
     supervisor::RefreshSettings,
 };
@@ -28,6 +28,7 @@ pub(super) fn valid_name(name: &str) -> Result<(), &'static str> {
 pub(super) fn read(section: &mut Section<'_, '_>, common: &RefreshSettings) -> Idp {
     let mut idp = read_preset(section);
     read_endpoints(section, &mut idp);
+    read_endpoint_params(section, &mut idp);
     read_client(section, &mut idp);
     read_tokens(section, &mut idp);
     read_responses(section, &mut idp);
@@ -90,6 +91,21 @@ fn read_endpoints(section: &mut Section<'_, '_>, idp: &mut Idp) {
     section.read("allow_http", &mut idp.allow_http);
     section.read("max_concurrency", &mut idp.max_concurrency);
     section.read("requests_per_second", &mut idp.requests_per_second);
+}
+
+/// Reads the parameters of the endpoints: what stands in braces there is no form field.
+fn read_endpoint_params(section: &mut Section<'_, '_>, idp: &mut Idp) {
+    for (name, values) in section.texts("allowed_params", |_| true) {
+        idp.endpoint_params.entry(name).or_default().allowed = values.split_whitespace().map(str::to_owned).collect();
+    }
+    for template in [Some(&idp.token_url), idp.revocation_url.as_ref()].into_iter().flatten() {
+        for name in parameters_of(template) {
+            let param = idp.endpoint_params.entry(name.clone()).or_default();
+            if let Some(value) = idp.params.remove(&name) {
+                param.default = Some(value);
+            }
+        }
+    }
 }
 
 fn read_client(section: &mut Section<'_, '_>, idp: &mut Idp) {

@@ -7,6 +7,7 @@ use url::{Host, Url};
 use crate::model::is_token;
 
 use super::{
+    endpoint::{self, EndpointParam},
     layout::ResponseField,
     provider::{ClientAuth, Idp, RESERVED_PARAMS},
 };
@@ -20,9 +21,9 @@ impl Idp {
     /// # Errors
     /// The name of the wrong setting, and what it must be; never its value.
     pub fn validate(&self) -> Result<(), String> {
-        self.check_url("token_url", &self.token_url)?;
+        self.check_template("token_url", &self.token_url)?;
         if let Some(url) = &self.revocation_url {
-            self.check_url("revocation_url", url)?;
+            self.check_template("revocation_url", url)?;
         }
         if self.clients.iter().any(|client| client.client_id.is_empty()) {
             return Err("client_id is empty".to_owned());
@@ -83,6 +84,19 @@ impl Idp {
         Ok(())
     }
 
+    /// Checks an endpoint with its parameters.
+    fn check_template(&self, name: &str, template: &str) -> Result<(), String> {
+        endpoint::check(template, &self.endpoint_params).map_err(|text| format!("{name} {text}"))?;
+        // A parameter without a default gets any value.
+        let any = |(name, param): (&String, &EndpointParam)| {
+            let value = param.default.as_ref().or(param.allowed.first()).map_or("x", String::as_str);
+            (name.clone(), value.to_owned())
+        };
+        let values = self.endpoint_params.iter().map(any).collect();
+        let url = endpoint::render(template, &self.endpoint_params, &values).map_err(str::to_owned)?;
+        self.check_url(name, &url)
+    }
+
     fn check_url(&self, name: &str, url: &str) -> Result<(), String> {
         let Ok(url) = Url::parse(url) else { return Err(format!("{name} is not a URL")) };
         if !url.username().is_empty() || url.password().is_some() {
@@ -137,6 +151,12 @@ mod tests {
             (Idp::oauth2("https://idp.example/token", "", "ts-test-secret-x"), Some("client_id")),
             (Idp::oauth2("https://idp.example/token", "client", ""), Some("client_secret")),
             (Idp::oauth2("https://idp.example/token", "client", "").client_auth(ClientAuth::None), None),
+            (at("https://idp.example/{realm}/token").endpoint_param("realm", "app"), None),
+            (at("https://idp.example/{realm}/token"), Some("token_url has the parameter {realm}, which is not")),
+            (at("https://idp.example/{realm/token"), Some("token_url has braces that enclose no name")),
+            (at("https://{dc}/token").endpoint_param("dc", "com"), Some("token_url has {dc} at the end of its host")),
+            (at("https://a.{dc}/token").allowed_params("dc", ["com", "eu"]), None),
+            (at("https://idp.example/{realm}").endpoint_param("realm", ".."), Some("params: the value")),
             (good().param("refresh_token", "x"), Some("params must not contain refresh_token")),
             (good().max_concurrency(0), Some("max_concurrency")),
             (good().requests_per_second(0.5), None),

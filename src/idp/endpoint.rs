@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::preset::segment;
-
 /// The parameters of a provider's endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EndpointParam {
@@ -36,6 +34,12 @@ pub(super) fn names(template: &str) -> Result<Vec<&str>, &'static str> {
         rest = left;
     }
     if rest.contains('}') { Err(WRONG) } else { Ok(names) }
+}
+
+/// Returns the names of the parameters in a template; none if it is wrong.
+#[cfg(feature = "config")]
+pub(crate) fn parameters_of(template: &str) -> Vec<String> {
+    names(template).unwrap_or_default().into_iter().map(str::to_owned).collect()
 }
 
 /// Returns the part of a template in which the host and the port are.
@@ -83,14 +87,18 @@ pub(super) fn render(
     let mut url = template.to_owned();
     for name in names(template)? {
         let param = params.get(name).ok_or("params: the endpoint has a parameter that is not declared")?;
-        let value = values.get(name).or(param.default.as_ref()).ok_or("params: the endpoint needs one more parameter")?;
+        let value =
+            values.get(name).or(param.default.as_ref()).ok_or("params: the endpoint needs one more parameter")?;
         let placeholder = format!("{{{name}}}");
         if !param.allowed.is_empty() && !param.allowed.contains(value) {
             return Err("params: the value of a parameter is not among those that the settings allow");
         }
         let label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let allowed = param.allowed.contains(value);
-        if host.contains(&placeholder) && !allowed && !(value.len() <= 63 && !value.is_empty() && value.bytes().all(label)) {
+        if host.contains(&placeholder)
+            && !allowed
+            && !(value.len() <= 63 && !value.is_empty() && value.bytes().all(label))
+        {
             return Err("params: the value of a parameter in the host must be letters, digits and hyphens");
         }
         // The segments `.` and `..` would lead out of the path.
@@ -101,6 +109,11 @@ pub(super) fn render(
         url = url.replace(&placeholder, &encoded);
     }
     Ok(url)
+}
+
+/// Encodes one segment of a path.
+fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 #[cfg(test)]

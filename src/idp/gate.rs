@@ -33,6 +33,8 @@ pub(crate) struct Gate {
     next: tokio::sync::Mutex<BootTime>,
     /// The shortest time between two requests.
     interval: Duration,
+    /// When this process began to use the provider.
+    opened: Reading,
     health: Mutex<IdpHealth>,
     /// The last reason for a refresh without a token, and when it was recorded.
     last_error: Mutex<Option<(Evidence, WallTime)>>,
@@ -56,21 +58,22 @@ pub(crate) struct Slot {
 }
 
 impl Gate {
-    pub(crate) fn new(idp: &Idp) -> Self {
-        Self::with(idp, IdpHealth::new(idp))
+    pub(crate) fn new(idp: &Idp, now: Reading) -> Self {
+        Self::with(idp, IdpHealth::new(idp), now)
     }
 
     /// Returns the gate under new settings of the same provider.
     pub(crate) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
-        Self::with(idp, self.health().reconfigured(idp, now))
+        Self::with(idp, self.health().reconfigured(idp, now), self.opened)
     }
 
-    fn with(idp: &Idp, health: IdpHealth) -> Self {
+    fn with(idp: &Idp, health: IdpHealth, opened: Reading) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS))),
             background: Semaphore::new(1),
             next: tokio::sync::Mutex::new(BootTime(0)),
             interval: idp.requests_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
+            opened,
             health: Mutex::new(health),
             last_error: Mutex::default(),
         }
@@ -132,6 +135,11 @@ impl Gate {
     /// Returns whether requests are held back until a probe succeeds.
     pub(crate) fn is_broken(&self) -> bool {
         self.health().is_broken()
+    }
+
+    /// Returns when this process began to use the provider.
+    pub(crate) fn opened(&self) -> Reading {
+        self.opened
     }
 
     /// Returns when the last outage or pause ended, or the settings changed.

@@ -17,7 +17,9 @@ impl GateFixture {
     fn new(idp: &Idp) -> Self {
         let manual = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
         manual.advance(Duration::from_secs(1_000));
-        Self { clock: Clock::manual(&manual), manual, gate: Arc::new(Gate::new(idp)) }
+        let clock = Clock::manual(&manual);
+        let gate = Arc::new(Gate::new(idp, clock.read()));
+        Self { clock, manual, gate }
     }
 
     async fn slot(&self, priority: Priority) -> Result<Slot, GateClosed> {

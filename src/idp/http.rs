@@ -23,10 +23,7 @@ use reqwest::{
     header::{RETRY_AFTER, TRANSFER_ENCODING},
 };
 use tokio::select;
-use url::{
-    Url,
-    form_urlencoded::{Serializer, byte_serialize},
-};
+use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
@@ -72,7 +69,7 @@ impl Client {
     }
 
     /// Spends `refresh_token`: sends one request with the credentials at the index `credentials` and returns its
-    /// outcome. `params` are the grant's own form fields; they replace the provider's fields of the same name.
+    /// outcome. `params` are the grant's own parameters of the endpoint.
     ///
     /// Once polled, the future must run to its end: dropping it closes the connection, and a rotated token on its way
     /// is lost. `patience` is the time from now until the last byte of the response.
@@ -86,11 +83,16 @@ impl Client {
     ) -> ResponseOutcome {
         let mut fields = BTreeMap::new();
         fields.extend(idp.scope.as_ref().map(|scope| ("scope", scope.as_str())));
-        fields.extend(idp.params.iter().chain(params).map(|(name, value)| (name.as_str(), value.as_str())));
+        // Grants of older versions may have form fields of their own.
+        let own = params.iter().filter(|(name, _)| !idp.endpoint_params.contains_key(*name));
+        fields.extend(idp.params.iter().chain(own).map(|(name, value)| (name.as_str(), value.as_str())));
         fields.retain(|name, _| !RESERVED_PARAMS.contains(name));
         let secret = refresh_token.expose_secret();
         let own = [("grant_type", "refresh_token"), ("refresh_token", secret)];
-        let request = self.form(idp, credentials, &idp.token_url, own.into_iter().chain(fields));
+        let Ok(url) = idp.token_endpoint(params) else {
+            return ResponseOutcome::NotSpent(IdpFailure::ours(EvidenceCode::BadRequest));
+        };
+        let request = self.form(idp, credentials, &url, own.into_iter().chain(fields));
         match self.send(idp, request, patience).await {
             Ok((response, cut)) => interpret(idp, &response, cut, secret),
             Err(NoResponse::Unsent(failure)) => ResponseOutcome::NotSpent(failure),
@@ -98,12 +100,19 @@ impl Client {
         }
     }
 
-    /// Revokes `token` (RFC 7009).
+    /// Revokes `token` (RFC 7009) of a grant with these parameters.
     ///
     /// # Errors
     /// Why the token may not have been revoked. Repeating is harmless.
-    pub(crate) async fn revoke(&self, idp: &Idp, credentials: usize, token: &RefreshToken) -> Result<(), IdpFailure> {
-        let Some(url) = &idp.revocation_url else { return Err(IdpFailure::ours(EvidenceCode::NoRevocationUrl)) };
+    pub(crate) async fn revoke(
+        &self,
+        idp: &Idp,
+        credentials: usize,
+        token: &RefreshToken,
+        params: &BTreeMap<String, String>,
+    ) -> Result<(), IdpFailure> {
+        let url = idp.revocation_endpoint(params).map_err(|_| IdpFailure::ours(EvidenceCode::BadRequest))?;
+        let Some(url) = &url else { return Err(IdpFailure::ours(EvidenceCode::NoRevocationUrl)) };
         let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
         let request = self.form(idp, credentials, url, own);
         let (response, _) = self
@@ -121,7 +130,10 @@ impl Client {
     /// # Errors
     /// The code of the reason why there is no response.
     pub(crate) async fn reach(&self, idp: &Idp) -> Result<(u16, Option<WallTime>), Evidence> {
-        match self.http.get(&idp.token_url).timeout(REACH_TIMEOUT).send().await {
+        let Ok(url) = idp.token_endpoint(&BTreeMap::new()) else {
+            return Err(Evidence::ours(EvidenceCode::BadRequest));
+        };
+        match self.http.get(&url).timeout(REACH_TIMEOUT).send().await {
             Ok(response) => {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
@@ -288,7 +300,7 @@ pub(crate) fn outcome_of(
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
-    let https = |url: &String| Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+    let https = |url: &String| url.starts_with("https:");
     let builder = reqwest::Client::builder()
         .user_agent(concat!("token-supervisor/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())

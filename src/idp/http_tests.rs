@@ -393,12 +393,15 @@ async fn revocation_succeeds_when_the_token_is_gone() {
     ] {
         let server = TestServer::start([Scripted::Close(response(head, body))]).await;
         let idp = server.idp().revocation_url(&server.url);
-        let result = client(&idp).revoke(&idp, 0, &SPENT.into()).await;
+        let result = client(&idp).revoke(&idp, 0, &SPENT.into(), &BTreeMap::new()).await;
         let result = result.map_err(|failure| (failure.meaning, failure.evidence.code));
         let expected = expected.map_err(|(meaning, code): (Meaning, &str)| (meaning, code.to_owned()));
         assert_eq!(result, expected, "{head} {body}");
         assert!(server.request(0).ends_with("\r\n\r\ntoken=ts-test-secret-old&token_type_hint=refresh_token"));
     }
     let idp = TestServer::start([]).await.idp();
-    assert_eq!(client(&idp).revoke(&idp, 0, &SPENT.into()).await.unwrap_err().evidence.code, "no_revocation_url");
+    assert_eq!(
+        client(&idp).revoke(&idp, 0, &SPENT.into(), &BTreeMap::new()).await.unwrap_err().evidence.code,
+        "no_revocation_url"
+    );
 }

@@ -17,6 +17,7 @@ mod check;
 mod consent;
 mod decode;
 mod encoding;
+mod endpoint;
 mod gate;
 mod health;
 mod http;
@@ -33,6 +34,8 @@ mod tolerant;
 
 #[cfg(any(feature = "config", feature = "client"))]
 pub(crate) use self::check::loopback;
+#[cfg(feature = "config")]
+pub(crate) use self::endpoint::parameters_of;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::http::outcome_of;
 pub use self::layout::ResponseField;

@@ -250,11 +250,14 @@ impl RawResponse {
             Ends::At(time) => time.since(self.now),
         };
         let mut senseless = fields.senseless;
-        let stated = fields.expires.map(left).map(|lifetime| {
-            if lifetime > idp.max_access_lifetime {
-                senseless.push(ResponseField::ExpiresAt.name());
+        let stated = fields.expires.map(|ends| {
+            let (lifetime, longest) = (left(ends), idp.max_access_lifetime);
+            if lifetime > longest && senseless.is_empty() {
+                let relative = matches!(ends, Ends::In(_));
+                let field = if relative { ResponseField::ExpiresIn } else { ResponseField::ExpiresAt };
+                senseless.push(field.name());
             }
-            lifetime.min(idp.max_access_lifetime)
+            lifetime.min(longest)
         });
         let refresh_ends = fields.refresh_expires.into_iter().map(left).min().map(RefreshLifetime::In);
         let expires_in = idp.access_lifetime_override.or(stated);

@@ -201,7 +201,8 @@ fn what_is_odd_about_a_response_is_told() {
     for (members, expires_in, senseless) in [
         (r#""expires_in":3600"#, Some(Duration::from_secs(3_600)), None),
         (r#""expires_in":86400"#, day, None),
-        (r#""expires_in":3600000"#, Some(Duration::from_secs(3_600)), Some("expires_in")),
+        (r#""expires_in":3600000"#, day, Some("expires_in")),
+        (r#""expires_in":36000000"#, Some(Duration::from_secs(36_000)), Some("expires_in")),
         (r#""expires_in":1800003600"#, Some(Duration::from_secs(3_600)), Some("expires_in")),
         (r#""expires_at":1800003600"#, Some(Duration::from_secs(3_600)), None),
         (r#""expires_at":"2020-01-01T00:00:00Z""#, Some(Duration::ZERO), None),

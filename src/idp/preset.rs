@@ -95,7 +95,7 @@ pub fn bitbucket(client_id: impl Into<String>, client_secret: impl Into<ClientSe
         .refresh_lifetime(days(90))
 }
 
-/// The realm `realm` of a Keycloak at `base`: `https://sso.example.com`, or with `/auth` on servers that still use it.
+/// The realm `realm` of a Keycloak (a grant may name another one, as its parameter `realm`) at `base`: `https://sso.example.com`, or with `/auth` on servers that still use it.
 pub fn keycloak(
     base: impl AsRef<str>,
     realm: impl AsRef<str>,
@@ -103,8 +103,9 @@ pub fn keycloak(
     client_secret: impl Into<ClientSecret>,
 ) -> Idp {
     let base = base.as_ref().trim_end_matches('/');
-    let endpoint = format!("{base}/realms/{}/protocol/openid-connect", segment(realm.as_ref()));
+    let endpoint = format!("{base}/realms/{{realm}}/protocol/openid-connect");
     Idp::oauth2(format!("{endpoint}/token"), client_id, client_secret)
+        .endpoint_param("realm", realm.as_ref())
         // [seen] 26.4.0 and 26.7.3: refresh tokens are single-use only with the realm's "revoke refresh token", and
         // then reuse ends the client session; the old access token stays valid. A wrong secret yields
         // `unauthorized_client`, a disabled user `invalid_grant`.
@@ -114,11 +115,6 @@ pub fn keycloak(
         // [S] TokenRevocationEndpoint.revokeClient: revokes consent, offline token and every session of the user with
         // this client.
         .revocation_hits_user(true)
-}
-
-/// Encodes one segment of a path.
-fn segment(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 #[cfg(test)]
@@ -176,7 +172,9 @@ mod tests {
             (zoom("id", secret), "https://zoom.us/oauth/token", None),
         ] {
             idp.validate().unwrap();
-            assert_eq!((idp.token_url.as_str(), idp.revocation_url.as_deref()), (token_url, revocation_url));
+            let none = std::collections::BTreeMap::new();
+            let endpoints = (idp.token_endpoint(&none).unwrap(), idp.revocation_endpoint(&none).unwrap());
+            assert_eq!((endpoints.0.as_str(), endpoints.1.as_deref()), (token_url, revocation_url));
         }
     }
 }

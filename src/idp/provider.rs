@@ -6,6 +6,7 @@ use url::Url;
 
 use super::{
     decode::Fields,
+    endpoint::{self, EndpointParams},
     layout::{self, LONGEST_ACCESS_LIFETIME, Layout, ResponseField},
     rule::{self, ErrorRule},
 };
@@ -32,6 +33,8 @@ pub struct Idp {
     pub(crate) client_auth: ClientAuth,
     pub(crate) scope: Option<String>,
     pub(crate) params: BTreeMap<String, String>,
+    /// The parameters in braces in the endpoints.
+    pub(crate) endpoint_params: EndpointParams,
     pub(crate) rotation: Rotation,
     pub(crate) reuse_grace: Duration,
     pub(crate) rotation_ends_access_token: bool,
@@ -142,6 +145,7 @@ impl Idp {
             client_auth: ClientAuth::Basic,
             scope: None,
             params: BTreeMap::new(),
+            endpoint_params: EndpointParams::new(),
             rotation: Rotation::Sometimes,
             reuse_grace: Duration::ZERO,
             rotation_ends_access_token: false,
@@ -173,12 +177,57 @@ impl Idp {
         let own = [&self.error_detail, &self.subject_field].into_iter().flatten().map(String::as_str);
         let more = self.errors.iter().flat_map(ErrorRule::paths).chain(own).collect();
         let (success, expose) = (&self.success_values, &self.expose);
-        Layout { success, more, expose, longest: self.max_access_lifetime, ..Layout::new(&self.response_fields) }
+        Layout {
+            success,
+            more,
+            expose,
+            longest: LONGEST_ACCESS_LIFETIME.max(self.max_access_lifetime),
+            ..Layout::new(&self.response_fields)
+        }
     }
 
     /// Returns the rule that decides about an error response, if one does.
     pub(super) fn rule(&self, status: u16, fields: &Fields) -> Option<&ErrorRule> {
         self.errors.iter().rev().find(|rule| rule.matches(status, fields))
+    }
+
+    /// Returns the token endpoint of a grant with these parameters of its own.
+    ///
+    /// # Errors
+    /// Why a parameter cannot be used.
+    pub(crate) fn token_endpoint(&self, params: &BTreeMap<String, String>) -> Result<String, &'static str> {
+        endpoint::render(&self.token_url, &self.endpoint_params, params)
+    }
+
+    /// Returns the revocation endpoint of such a grant, if there is one.
+    ///
+    /// # Errors
+    /// Why a parameter cannot be used.
+    pub(super) fn revocation_endpoint(
+        &self,
+        params: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, &'static str> {
+        let render = |url: &String| endpoint::render(url, &self.endpoint_params, params);
+        self.revocation_url.as_ref().map(render).transpose()
+    }
+
+    /// Checks the parameters that a grant brings.
+    ///
+    /// # Errors
+    /// Why one cannot be used: the endpoints have no such parameter, or not with this value.
+    pub(crate) fn check_grant_params(&self, params: &BTreeMap<String, String>) -> Result<(), &'static str> {
+        if params.keys().any(|name| !self.endpoint_params.contains_key(name)) {
+            return Err("params: the endpoints of this provider have no such parameter");
+        }
+        self.token_endpoint(params)?;
+        self.revocation_endpoint(params).map(drop)
+    }
+
+    /// Returns whether a refresh token of one provider could be spent at the other: it has the same token endpoint and one
+    /// of the clients.
+    pub(crate) fn shares_tokens_with(&self, other: &Self) -> bool {
+        let known = |client: &Credentials| other.clients.iter().any(|its| its.client_id == client.client_id);
+        self.token_url == other.token_url && self.clients.iter().any(known)
     }
 
     /// Returns whether tokens can be revoked, which requires a revocation endpoint.
@@ -191,7 +240,8 @@ impl Idp {
         self.revocation_url.is_some() && !self.revocation_hits_user
     }
 
-    /// Sets the token endpoint, for example to point a preset at a simulator.
+    /// Sets the token endpoint, for example to point a preset at a simulator. A name in braces is a
+    /// [parameter](Self::endpoint_param): `https://sso.example/realms/{realm}/token`.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();
         self
@@ -222,6 +272,24 @@ impl Idp {
     /// Sets the scope to request with every refresh. By default none is sent, which requests the granted scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
+        self
+    }
+
+    /// Declares a parameter of the endpoints, with the value for grants that have none of their own
+    /// ([`Grant::param`](crate::Grant::param)). A value is one segment of the path, or one label of the host.
+    pub fn endpoint_param(mut self, name: impl Into<String>, default: impl Into<String>) -> Self {
+        self.endpoint_params.entry(name.into()).or_default().default = Some(default.into());
+        self
+    }
+
+    /// Declares a parameter of the endpoints that may have only these values. A parameter at the end of the host needs
+    /// this, because its value decides who gets the tokens: `https://accounts.zoho.{dc}/oauth/v2/token`.
+    pub fn allowed_params<V: Into<String>>(
+        mut self,
+        name: impl Into<String>,
+        values: impl IntoIterator<Item = V>,
+    ) -> Self {
+        self.endpoint_params.entry(name.into()).or_default().allowed = values.into_iter().map(V::into).collect();
         self
     }
 

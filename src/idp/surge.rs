@@ -133,7 +133,8 @@ impl Surge {
     }
 
     pub(super) fn sight(&self, now: BootTime) -> Option<SurgeSight> {
-        let canary = self.pause.closed(now).is_none() && !self.others_turn;
+        let turn = !self.others_turn || self.pause.overdue(now) >= ANYBODY;
+        let canary = self.pause.closed(now).is_none() && turn;
         self.began.map(|began| SurgeSight { began, canary })
     }
 
@@ -221,7 +222,9 @@ mod tests {
         surge.refuses(0, true, later, 0);
         // Perhaps those tokens are dead: the next canary may be anyone.
         let later = at(400);
-        assert!(!surge.sight(later.boot).unwrap().canary && surge.closed_to(99, later.boot).is_none());
+        assert!(surge.sight(later.boot).unwrap().canary, "nobody else came for long");
+        let soon = at(110);
+        assert!(!surge.sight(soon.boot).unwrap().canary && surge.closed_to(99, soon.boot).is_none());
         assert!(surge.probe());
         surge.refuses(99, true, later, 0);
         let later = at(600);

@@ -16,10 +16,12 @@ pub(crate) struct ChangeInput<'a> {
 }
 
 /// What a store must look up before it applies a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// What the history of this key and the others says about a refresh token.
     Token(Fingerprint),
+    /// The same, and whether the token is live or spent at another provider, where it has one of these fingerprints.
+    TokenAnywhere(Fingerprint, Vec<Fingerprint>),
     /// What became of the row's refresh tokens since the disconnect.
     Restorable,
     /// Whether tokens of the key are queued for revocation.

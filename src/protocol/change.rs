@@ -92,7 +92,7 @@ impl Change {
             Self::Clear { incarnation, intent } => ending::clear(*incarnation, intent, row),
             Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
             Self::Connect(connect) => connect::connect(connect, found),
-            Self::Disconnect(disconnect) => connect::disconnect(*disconnect, row, now),
+            Self::Disconnect(disconnect) => connect::disconnect(disconnect, row, now),
             Self::RequireReconnect { reason } => {
                 connect::verdict(row, Evidence::of(reason), VerdictBy::Application, now)
             }
@@ -109,7 +109,9 @@ impl Change {
     pub(crate) fn looks_up(&self, stored: bool) -> Option<Lookup> {
         match self {
             Self::Commit(commit) if !stored => commit.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
-            Self::Connect(connect) => connect.token.as_ref().map(|token| Lookup::Token(token.fingerprint)),
+            Self::Connect(connect) => {
+                connect.token.as_ref().map(|token| Lookup::TokenAnywhere(token.fingerprint, connect.elsewhere.clone()))
+            }
             Self::Restore => Some(Lookup::Restorable),
             Self::Purge => Some(Lookup::Revocations),
             _ => None,

@@ -2,8 +2,8 @@
 
 use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
-    Evidence, Expires, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict, VerdictBy,
-    WallTime,
+    Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict,
+    VerdictBy, WallTime,
 };
 
 /// A grant from the user's consent, sealed.
@@ -14,6 +14,8 @@ pub(crate) struct ConnectChange {
     pub(crate) incarnation: Id,
     pub(crate) client_id: Option<String>,
     pub(crate) token: Option<Spendable>,
+    /// The fingerprints of the refresh token at other providers that have the same token endpoint and client.
+    pub(crate) elsewhere: Vec<Fingerprint>,
     pub(crate) document: Sealed,
     pub(crate) issued_at: WallTime,
     pub(crate) expires: Expires,
@@ -48,12 +50,14 @@ impl Expected {
 }
 
 /// Ends a grant at the application's request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DisconnectChange {
     /// Whether to revoke the tokens at the identity provider.
     pub(crate) revoke: bool,
     /// Whether to purge the tombstone as soon as nothing of the grant is pending.
     pub(crate) purge: bool,
+    /// The access token of a grant without a refresh token, to be revoked instead.
+    pub(crate) access_token: Option<Spendable>,
 }
 
 pub(super) fn connect(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
@@ -180,7 +184,7 @@ fn access_token_only(connect: &ConnectChange, row: &Row, found: ChangeInput<'_>)
 }
 
 /// Writes the tombstone immediately. If a request is in flight, tokens are revoked after it has settled.
-pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime) -> Applied {
+pub(super) fn disconnect(disconnect: &DisconnectChange, row: &Row, now: StoreTime) -> Applied {
     if let Some(tombstone) = row.tombstone {
         if tombstone.purge || !disconnect.purge {
             return Applied::unchanged(ChangeReply::Done);
@@ -188,8 +192,9 @@ pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime
         let tombstone = Some(Tombstone { purge: true, ..tombstone });
         return Applied::write(Row { tombstone, ..row.clone() }, ChangeReply::Done);
     }
-    let DisconnectChange { revoke, purge } = disconnect;
-    let restorable = row.verdict.is_none() && row.intent.is_none();
+    let DisconnectChange { revoke, purge, ref access_token } = *disconnect;
+    let lone = access_token.as_ref().filter(|_| revoke && row.refresh_token.is_none());
+    let restorable = row.verdict.is_none() && row.intent.is_none() && lone.is_none();
     let tombstone = Some(Tombstone { at: now, revoke, restorable, purge });
     let generation = row.generation.next();
     let mut applied =
@@ -200,7 +205,10 @@ pub(super) fn disconnect(disconnect: DisconnectChange, row: &Row, now: StoreTime
     {
         applied = applied.with(Side::Spent(token.fingerprint));
     }
-    if disconnect.revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
+    if let Some(token) = lone {
+        applied = applied.with(Side::Revoke(token.clone()));
+    }
+    if revoke && row.intent.is_none() { applied.revoking(row) } else { applied }
 }
 
 /// Undoes a disconnect, unless a token of the grant is, or may be, revoked, spent or another key's by now.

@@ -191,7 +191,12 @@ mod tests {
         change(&bench, &key("asked"), Change::RequireReconnect { reason: "more_scope".to_owned() }).await;
         refused(&bench, &key("foreign"), VerdictBy::Subject).await;
         refused(&bench, &key("gone"), VerdictBy::Idp).await;
-        change(&bench, &key("gone"), Change::Disconnect(DisconnectChange { revoke: false, purge: false })).await;
+        change(
+            &bench,
+            &key("gone"),
+            Change::Disconnect(DisconnectChange { revoke: false, purge: false, access_token: None }),
+        )
+        .await;
         refused(&bench, &TokenKey::at("other").user("alice"), VerdictBy::Idp).await;
 
         let first = refused(&bench, &key("zoe"), VerdictBy::Idp).await;

@@ -24,6 +24,16 @@ impl TokenSupervisor {
         self.call(Connect::new(key, grant)).await
     }
 
+    /// Reads a grant from the unchanged response of this provider's token endpoint, by the provider's settings: see
+    /// [`Grant::from_response_of`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownIdp`], or [`Error::InvalidRequest`] with the reason why the response contains no grant.
+    pub fn grant_from_response(&self, idp: &str, body: &[u8]) -> Result<Grant, Error> {
+        let provider = self.rooms.providers.get(idp).ok_or(Error::UnknownIdp)?;
+        Grant::from_response_of(&provider.idp, body)
+    }
+
     /// Refreshes although the token is not due; see [`RefreshNow`].
     ///
     /// # Errors

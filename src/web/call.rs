@@ -11,7 +11,7 @@ use futures_util::{
     StreamExt as _,
     future::{Either, select},
 };
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 use super::{
     Api,
@@ -302,8 +302,13 @@ impl Call {
         self.given_flag(parameter).unwrap_or_default()
     }
 
+    /// The body as it came.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Reads the body, a JSON object; an empty body counts as `{}`. Errors give the position only: the text may be secret.
-    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    pub(super) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
         let body: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
         // Serde would accept a list as an object.
         if body.trim_ascii_start().first() != Some(&b'{') {

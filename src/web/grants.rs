@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Cause, Command, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
     RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey,
-    api::{EmptyBody, GrantBody, ReasonBody, RefreshedBody, RejectedBody, StatusBody},
+    api::{EmptyBody, OwnMembers, ReasonBody, RefreshedBody, RejectedBody, StatusBody},
 };
 
 /// Carries out the command that follows from the body and the time that is left, and responds with the grant's status.
@@ -86,7 +86,9 @@ fn connected(key: &TokenKey, status: &Status) -> Result<ApiResponse, Problem> {
 /// `PUT .../{user}`: stores the tokens from the user's consent.
 pub(super) async fn connect(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
-    let grant = call.json::<GrantBody<'_>>()?.grant(supervisor.clock().now().into()).map_err(Problem::invalid)?;
+    let own: OwnMembers<'_> = call.json()?;
+    let read = supervisor.grant_from_response(key.idp(), call.body())?;
+    let grant = own.complete(read).map_err(Problem::invalid)?;
     let connect = expecting(call, Connect::new(key, grant))?;
     // Decides between 200 and 201 alone: another caller may connect in between.
     let before = status_of(call).await?;

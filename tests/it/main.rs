@@ -33,11 +33,13 @@ mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+mod odd_responses;
 #[cfg(feature = "cli")]
 mod oidc_provider;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
 mod random_histories;
+mod raw;
 mod real_time;
 mod refreshed_ahead_of_need;
 mod rows_belong_to_their_key;

@@ -10,10 +10,11 @@ mod store;
 use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
-    Cursor, Grant, Reached, TokenKey,
+    Cursor, Error, Reached, TokenKey,
     api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
     config::Config,
 };
+use zeroize::Zeroizing;
 
 pub(crate) use self::{
     server::Address,
@@ -29,11 +30,14 @@ use super::{
 /// What a command does with a grant, beside printing its token. The result is the state of the grant afterwards.
 pub(crate) enum Verb {
     Status,
-    Connect(Box<Grant>),
+    /// Connects the response of a token endpoint.
+    Connect(Zeroizing<Vec<u8>>),
     Refresh,
     Hold(String),
     Release,
-    Disconnect { revoke: bool },
+    Disconnect {
+        revoke: bool,
+    },
     Restore,
     Retry,
     Purge,
@@ -164,4 +168,9 @@ impl Backend {
             Self::Server(server) => server.health().await,
         }
     }
+}
+
+/// Reports a response that contains no grant.
+fn unread(error: &Error) -> CliFailure {
+    CliFailure::usage(error.to_string(), "nothing was stored: fix the input, then run connect again")
 }

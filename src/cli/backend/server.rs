@@ -4,13 +4,14 @@ use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duratio
 
 use reqwest::{Client, StatusCode, redirect};
 use token_supervisor::{
-    Cause, ClientSecret, Cursor, Generation, Revoke, TokenKey,
+    Cause, ClientSecret, Cursor, Generation, Grant, Revoke, TokenKey,
     api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
+    web::grant_body,
 };
 use url::Url;
 
-use super::{PlaceHealth, Verb};
+use super::{PlaceHealth, Verb, unread};
 use crate::cli::{
     CliFailure, Exit,
     body::{RevocationProgress, VerbResult},
@@ -92,6 +93,14 @@ impl ServerBackend {
     }
 
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
+        // The API takes JSON alone.
+        let verb = match verb {
+            Verb::Connect(body) if !body.trim_ascii_start().starts_with(b"{") => {
+                let grant = Grant::from_token_response(&body).map_err(|error| unread(&error))?;
+                Verb::Connect(grant_body(&grant))
+            }
+            verb => verb,
+        };
         self.carry_out(key, verb).await.map_err(|error| self.failure(Some(key), error))
     }
 
@@ -99,7 +108,7 @@ impl ServerBackend {
         let client = self.client.clone().timeout(PATIENCE);
         let status = match verb {
             Verb::Status => self.client.status(key).await?,
-            Verb::Connect(grant) => client.connect(key, &grant).await?,
+            Verb::Connect(body) => client.connect_response(key, body).await?,
             Verb::Refresh => return client.refresh(key).await.map(VerbResult::from),
             Verb::Hold(reason) => client.hold(key, &reason).await?,
             Verb::Release => client.release(key).await?,

@@ -13,7 +13,7 @@ use token_supervisor::{
     config::{Bind, Config},
 };
 
-use super::{PlaceHealth, Verb};
+use super::{PlaceHealth, Verb, unread};
 use crate::cli::{
     CliFailure,
     body::{RevocationProgress, VerbResult},
@@ -60,7 +60,14 @@ impl StoreBackend {
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match verb {
             Verb::Status => self.status(key).await.map(VerbResult::from),
-            Verb::Connect(grant) => self.call(key, Connect::new(key, *grant)).await,
+            Verb::Connect(body) => {
+                let grant = self.supervisor.grant_from_response(key.idp(), &body);
+                let grant = match grant {
+                    Err(error @ Error::InvalidRequest(_)) => return Err(unread(&error)),
+                    grant => self.with_context(key, grant).await?,
+                };
+                self.call(key, Connect::new(key, grant)).await
+            }
             Verb::Hold(reason) => self.call(key, Hold::new(key, reason)).await,
             Verb::Release => self.call(key, Release::new(key)).await,
             Verb::Restore => self.call(key, Restore::new(key)).await,

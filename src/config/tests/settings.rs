@@ -171,7 +171,8 @@ fn parameters_of_a_preset_shape_it_and_others_are_sent() {
                 params = { base = \"https://sso.example/\", realm = \"app\", audience = \"ts-test-secret-p\" }\n";
     let config = load(file, &[("TOKEN_SUPERVISOR__IDP__SSO__PARAMS__REALM", "other")]).unwrap();
     let idp = &config.idps["sso"];
-    assert_eq!(idp.token_url, "https://sso.example/realms/other/protocol/openid-connect/token");
+    let endpoint = idp.token_endpoint(&std::collections::BTreeMap::new()).unwrap();
+    assert_eq!(endpoint, "https://sso.example/realms/other/protocol/openid-connect/token");
     assert_eq!(idp.params.iter().collect::<Vec<_>>(), [(&"audience".to_owned(), &"ts-test-secret-p".to_owned())]);
     assert_eq!(shown(&config, "idp.sso.params.audience"), Some(("***", "conf.toml:5:58".to_owned())));
     assert_eq!(shown(&config, "idp.sso.params.base"), Some(("https://sso.example/", "conf.toml:5:12".to_owned())));

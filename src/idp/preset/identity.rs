@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{days, segment};
+use super::days;
 use crate::{
     idp::{
         provider::{ClientAuth, Idp, Rotation},
@@ -30,12 +30,14 @@ pub fn google(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
         .error_detail("error_subtype")
 }
 
-/// Microsoft Entra ID. `tenant` is a directory's identifier or domain, `organizations`, `consumers` or `common`.
+/// Microsoft Entra ID. `tenant` is a directory's identifier or domain, `organizations`, `consumers` or `common`; a
+/// grant may name another one, as its parameter `tenant`.
 ///
 /// Revocation is not set: instead of RFC 7009, Microsoft Graph has `revokeSignInSessions`, which ends all sessions.
 pub fn entra(tenant: impl AsRef<str>, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Idp {
-    let tenant = segment(tenant.as_ref());
-    Idp::oauth2(format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token"), client_id, client_secret)
+    let token_url = "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token";
+    Idp::oauth2(token_url, client_id, client_secret)
+        .endpoint_param("tenant", tenant.as_ref())
         // [D] "Microsoft identity platform and OAuth 2.0 authorization code flow": `client_secret` as a parameter.
         .client_auth(ClientAuth::Body)
         // [D] "Refresh tokens in the Microsoft identity platform": they "replace themselves with a fresh token upon

@@ -226,7 +226,9 @@ impl ModelWorld {
 
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
-            Move::Disconnect => return Change::Disconnect(DisconnectChange { revoke: true, purge: false }),
+            Move::Disconnect => {
+                return Change::Disconnect(DisconnectChange { revoke: true, purge: false, access_token: None });
+            }
             Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },
             Move::Retry => return Change::Retry,
@@ -244,6 +246,7 @@ impl ModelWorld {
             incarnation,
             client_id: None,
             token: token.map(spendable),
+            elsewhere: Vec::new(),
             document: Sealed(Vec::new()),
             issued_at: WallTime(0),
             expires: Expires::Unknown,

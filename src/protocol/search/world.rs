@@ -183,7 +183,11 @@ impl ModelWorld {
             self.revocations.iter().any(|queued| queued.token == token(held.fingerprint) && !queued.begun)
         };
         let known = match change.looks_up(true) {
-            Some(Lookup::Token(looked_up)) if self.known & 1 << token(looked_up) != 0 => LookupResult::Spent,
+            Some(Lookup::Token(looked_up) | Lookup::TokenAnywhere(looked_up, _))
+                if self.known & 1 << token(looked_up) != 0 =>
+            {
+                LookupResult::Spent
+            }
             Some(Lookup::Restorable) if self.row.refresh_tokens().all(waits) => LookupResult::Unrevoked,
             _ => LookupResult::New,
         };

@@ -171,6 +171,7 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> ConnectChange {
         incarnation: id(incarnation),
         client_id: Some("client".to_owned()),
         token: new.map(token),
+        elsewhere: Vec::new(),
         document: document(new.unwrap_or(99)),
         issued_at: WALL_NOW + seconds(20),
         expires: Expires::At(WALL_NOW + seconds(3_620)),
@@ -183,7 +184,7 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> ConnectChange {
 }
 
 pub(crate) fn disconnecting(revoke: bool) -> Change {
-    Change::Disconnect(DisconnectChange { revoke, purge: false })
+    Change::Disconnect(DisconnectChange { revoke, purge: false, access_token: None })
 }
 
 /// The third failure in a row, since then.

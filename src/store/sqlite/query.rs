@@ -54,6 +54,10 @@ pub(super) fn change(
     let id = stored.as_ref().map(|stored| stored.id);
     let known = match (change.looks_up(stored.is_some()), &stored) {
         (Some(Lookup::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
+        (Some(Lookup::TokenAnywhere(fingerprint, elsewhere)), _) => match known(connection, key, fingerprint, id)? {
+            LookupResult::New if known_as_any(connection, &elsewhere)? => LookupResult::Elsewhere,
+            found => found,
+        },
         (Some(Lookup::Revocations), _) => revoking_any(connection, key)?,
         (Some(Lookup::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
         (Some(Lookup::Restorable), None) | (None, _) => LookupResult::New,
@@ -93,6 +97,19 @@ fn known(
     let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
     let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
     Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
+}
+
+/// Returns whether a token with one of these fingerprints is live or spent.
+fn known_as_any(connection: &mut SqliteConnection, fingerprints: &[Fingerprint]) -> QueryResult<bool> {
+    for Fingerprint(fingerprint) in fingerprints {
+        let live = held_elsewhere(fingerprint, 0).filter(grants::tombstone.is_null());
+        if diesel::select(exists(live)).get_result(connection)?
+            || diesel::select(exists(spent_elsewhere(fingerprint, 0))).get_result(connection)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Looks up the tokens of a disconnected row. Another tombstone that holds one of them may be revoking it.

@@ -53,8 +53,9 @@ impl Provider {
         idp.validate()?;
         let times = Times::of(&idp, refresh)?;
         let client = Client::new(&idp, times.connect_timeout, clock.clone())?;
-        let gate =
-            Arc::new(before.map_or_else(|| Gate::new(&idp), |before| before.gate.reconfigured(&idp, clock.read())));
+        let gate = Arc::new(
+            before.map_or_else(|| Gate::new(&idp, clock.read()), |before| before.gate.reconfigured(&idp, clock.read())),
+        );
         let rotates = AtomicBool::new(before.is_some_and(Self::has_rotated));
         let counters = before.map_or_else(Arc::default, |before| before.counters.clone());
         let told_lifetime = AtomicU64::new(before.map_or(0, |before| before.told_lifetime.load(Ordering::Relaxed)));

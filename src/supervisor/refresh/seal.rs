@@ -151,6 +151,7 @@ pub(super) fn land(
     let refresh_expires = match answer.refresh_expires {
         Some(RefreshLifetime::In(life)) => Some(Expires::At(answered_at + life)),
         Some(RefreshLifetime::Never) => Some(Expires::Never),
+        None if answer.access_token.is_err() => None,
         // An expiry that the provider stated is not moved by an assumed one.
         None => provider.idp.refresh_lifetime.and_then(|life| {
             let assumed = [Expires::Unknown, end(row.issued_at, life)].contains(&row.refresh_expires);
@@ -246,6 +247,7 @@ pub(in crate::supervisor) fn connecting(
         incarnation: Id::random(),
         client_id: grant.client_id.or_else(|| Some(provider.idp.clients[0].client_id.clone())),
         token: grant.refresh_token.map(|token| seal_refresh_token(keyring, key, &token)),
+        elsewhere: Vec::new(),
         document: seal_document(keyring, key, &document),
         issued_at: now,
         expires,
@@ -287,6 +289,17 @@ pub(super) fn spendable(keyring: &Keyring, row: &Row) -> Result<(RefreshToken, B
 /// Returns the subject of the row's grant, where it is known.
 pub(in crate::supervisor) fn subject(keyring: &Keyring, row: &Row) -> Option<String> {
     open_document(keyring, row).ok()?.subject.clone()
+}
+
+/// Returns the row's access token, sealed like a refresh token that is to be revoked; `None` if there is none.
+pub(in crate::supervisor) fn lone_access_token(keyring: &Keyring, row: &Row) -> Option<Spendable> {
+    let document = open_document(keyring, row).ok().filter(|document| !document.access_token.is_empty())?;
+    Some(seal_refresh_token(keyring, &row.key, &document.access_token.as_str().into()))
+}
+
+/// Returns the parameters of the row's endpoints; none if the row does not open.
+pub(in crate::supervisor) fn params(keyring: &Keyring, row: &Row) -> BTreeMap<String, String> {
+    open_document(keyring, row).map(|document| document.params.clone()).unwrap_or_default()
 }
 
 /// Opens a sealed refresh token.

@@ -52,8 +52,20 @@ impl TokenActor {
             }
             _ => {}
         }
-        let changed = self.ports().ledger.change(&self.key, by, what);
-        self.carry_out_change(async { changed.await.map_err(|error| unstored(&error)) }, reply, context);
+        let (refresher, key) = (self.around.refresher.clone(), self.key.clone());
+        let changed = async move {
+            let ports = refresher.ports();
+            if let Change::Disconnect(disconnect) = &mut what
+                && disconnect.revoke
+            {
+                // A grant without a refresh token ends with its access token.
+                let read = ports.ledger.store().read(&key).await.map_err(|error| unstored(&error))?;
+                let row = read.row.filter(|row| row.refresh_token.is_none());
+                disconnect.access_token = row.and_then(|row| seal::lone_access_token(&ports.keyring, &row));
+            }
+            ports.ledger.change(&key, by, what).await.map_err(|error| unstored(&error))
+        };
+        self.carry_out_change(changed, reply, context);
     }
 
     /// Whether a purge waits for the end of the attempt that runs: a tombstone that does not wait for it in turn would be
@@ -127,8 +139,20 @@ async fn connect(
 ) -> Result<Changed, Error> {
     let ports = refresher.ports();
     let provider = ports.providers.get(key.idp()).ok_or(Error::UnknownIdp)?;
+    provider.idp.check_grant_params(&grant.params).map_err(Error::InvalidRequest)?;
     let keeps = grant.refresh_token.is_none();
     let given = grant.subject.clone();
+    // One refresh token under two sections for the same client would be spent twice, like one under two keys.
+    let elsewhere: Vec<_> = match &grant.refresh_token {
+        Some(token) => {
+            let all = ports.providers.all();
+            let alike = all
+                .iter()
+                .filter(|(name, other)| name.as_str() != key.idp() && provider.idp.shares_tokens_with(&other.idp));
+            alike.map(|(name, _)| ports.keyring.fingerprint(name, token)).collect()
+        }
+        None => Vec::new(),
+    };
     for _ in 0..TRIES {
         let compared = if given.is_some() || keeps {
             let read = ports.ledger.store().read(key).await.map_err(|error| unstored(&error))?;
@@ -148,7 +172,8 @@ async fn connect(
             Expected::Anything
         };
         let now = ports.clock.now();
-        let connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), (only, compared), now);
+        let mut connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), (only, compared), now);
+        connect.elsewhere.clone_from(&elsewhere);
         let changed = ports.ledger.change(key, by.clone(), Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
             Changed { reply: ChangeReply::Moved, .. } => {}

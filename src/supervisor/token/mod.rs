@@ -139,6 +139,7 @@ impl TokenActor {
         self.provider().map_or_else(GateSight::default, |provider| GateSight {
             closed: held.or_else(|| provider.gate.closed(now)),
             recovered: provider.gate.recovered().map(|at| at.wall),
+            opened: Some(provider.gate.opened().wall),
         })
     }
 

@@ -90,6 +90,7 @@ impl Revoker {
         };
         // By the client that the token was issued to, as far as that is known.
         let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
+        let params = row.as_ref().map(|row| seal::params(&ports.keyring, row)).unwrap_or_default();
         let login = provider.gate.client_index(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
         let slot =
             match provider.gate.slot(&ports.clock, login, revocation.key.stable_hash(), Priority::Foreground).await {
@@ -105,7 +106,7 @@ impl Revoker {
         let (done, response) = oneshot::channel();
         ports.runtime.spawn(async move {
             let ports = refresher.ports();
-            let revoked = provider.client.revoke(&provider.idp, slot.credentials_index(), &token).await;
+            let revoked = provider.client.revoke(&provider.idp, slot.credentials_index(), &token, &params).await;
             let said = Observation::of_revocation(&revoked);
             let (notices, _) = slot.report(said, key.stable_hash(), ports.clock.read(), random());
             ports.providers.announce(key.idp(), notices, revoked.as_ref().err());
@@ -149,7 +150,7 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let key = TokenKey::at("idp").user("alice");
         bench.connect(&key, "ts-test-secret-1").await;
-        let end = Change::Disconnect(DisconnectChange { revoke: true, purge: false });
+        let end = Change::Disconnect(DisconnectChange { revoke: true, purge: false, access_token: None });
         bench.ledger.change(&key, By::Application, end).await.unwrap();
         let (_, front, ..) = bench.assembled();
         let revoker = Revoker::new(bench.refresher.clone(), front, Duration::from_secs(5));

@@ -8,6 +8,7 @@ mod interrupted;
 mod keeping_a_file;
 mod looks;
 #[cfg(unix)]
+mod odd_providers;
 mod paused;
 #[cfg(unix)]
 mod schemathesis;

@@ -92,15 +92,25 @@ async fn ends_are_given_as_lifetimes_or_times_and_milliseconds_are_refused() {
         assert_eq!((&body["expiry"], &body["expires_at"]), (&json!("at"), &json!("2027-01-15T09:00:00Z")));
         assert_eq!(body["refresh_token_expires_at"], "2027-01-15T09:00:00Z");
     }
-    assert_eq!(at("refresh_token_expires_in", json!("3600")).await.status, 200);
+    // What a provider wrote is read like its response: what cannot be read says nothing.
     for (field, value) in [
-        ("expires_at", json!(1_800_003_600_000_i64)),
-        ("expires_at", json!("tomorrow")),
+        ("refresh_token_expires_in", json!("3600")),
+        ("refresh_token_expires_in", json!("x")),
+        ("expires_in", json!("3600s")),
         ("expires_in", json!(0)),
         ("expires_in", json!(-1)),
         ("expires_in", json!(true)),
-        ("refresh_token_expires_in", json!("x")),
-        ("refresh_tokn", json!("ts-test-secret-typo")),
+        ("instance_url", json!("https://eu1.example")),
+    ] {
+        assert_eq!(at(field, value.clone()).await.status, 200, "{field} {value}");
+    }
+    for (field, value) in [
+        ("expires_at", json!(1_800_003_600_000_i64)),
+        ("expires_at", json!("tomorrow")),
+        ("client_id", json!(7)),
+        ("params", json!({"tenant": "ts-test-secret-x"})),
+        ("access_token", json!("ts-test-secret a")),
+        ("access_token", json!("")),
     ] {
         let problem = at(field, value).await.problem(400, "invalid_request");
         assert!(!problem.to_string().contains("ts-test-secret"), "{problem}");

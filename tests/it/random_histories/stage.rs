@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use token_supervisor::{
     Acquire, Command, Connect, Disconnect, Error, Generation, Grant, Hold, RefreshNow, RejectToken, Release,
-    RequireReconnect, Restore, Revoke, TokenKey, TokenSupervisor,
+    RequireReconnect, Restore, Retry, Revoke, TokenKey, TokenSupervisor,
     testing::{Fault, Kind, Outcome, Presentation, StoreFault},
 };
 
@@ -171,6 +171,7 @@ impl Stage {
             Step::RequireReconnect => {
                 plot.act(self, DeedKind::RequireReconnect, RequireReconnect::new(&key, "asked")).await;
             }
+            Step::Retry => plot.ask_for(self, What::Refresh, Retry::new(&key)).await,
             Step::Restore => plot.act(self, DeedKind::Restore, Restore::new(&key)).await,
             Step::Hold(Held::Grant) => plot.ask_for(self, What::Hold, Hold::new(&key, "by hand")).await,
             Step::LetGo(Held::Grant) => plot.ask_for(self, What::Hold, Release::new(&key)).await,

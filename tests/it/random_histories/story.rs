@@ -50,6 +50,8 @@ pub(super) enum Step {
         fail: bool,
     },
     RequireReconnect,
+    /// Sends a refused refresh token once more.
+    Retry,
     /// Takes a disconnect back, if there was one.
     Restore,
     Hold(Held),
@@ -89,7 +91,8 @@ fn step(random: &mut Random) -> Step {
         16 => Step::Restore,
         17 => Step::Hold(held(random)),
         18 => Step::LetGo(held(random)),
-        19..23 => Step::AskAndVanish,
+        19 => Step::Retry,
+        20..23 => Step::AskAndVanish,
         23..28 => Step::RefreshNow,
         28..32 => Step::Reject { back: random.below(3), reporters: random.of(&[1, 1, 10]) },
         32..55 => Step::Advance(random.of(&[
@@ -158,7 +161,10 @@ fn fault(random: &mut Random) -> Fault {
         Fault::Delay(seconds(3)),
         Fault::SlowBody(seconds(3)),
         Fault::Status(429, Some("3".to_owned())),
+        Fault::Status(429, Some("0".to_owned())),
         Fault::Status(502, None),
+        Fault::Status(503, Some("Thu, 01 Jan 1970 00:00:00 GMT".to_owned())),
+        Fault::error(400, "E17"),
         Fault::StatusAfter(502),
         Fault::Garbage,
         Fault::Redirect,

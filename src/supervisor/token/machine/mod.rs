@@ -70,6 +70,8 @@ pub(super) struct GateSight {
     pub(super) closed: Option<GateClosed>,
     /// When the last outage or pause ended, by the wall clock: earlier failures say nothing any more.
     pub(super) recovered: Option<WallTime>,
+    /// When this process began to use the provider, by the wall clock: a refusal of the client before that may be mended.
+    pub(super) opened: Option<WallTime>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -173,7 +173,8 @@ impl<W, R> Machine<W, R> {
 
     fn is_over(&self, cause: Cause, since: WallTime) -> bool {
         let of_the_provider = matches!(cause, Cause::IdpDown | Cause::IdpThrottled | Cause::ClientRefused);
-        of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since)
+        let mended = cause == Cause::ClientRefused && self.gate.opened.is_some_and(|opened| opened > since);
+        mended || (of_the_provider && self.gate.recovered.is_some_and(|recovered| recovered > since))
     }
 
     /// Whether an attempt is to be started although no caller waits.

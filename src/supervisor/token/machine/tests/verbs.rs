@@ -73,6 +73,7 @@ fn a_closed_gate_starts_nothing_and_is_told() {
     let closed = |seconds_left, cause| GateSight {
         closed: Some(GateClosed { wait: seconds(seconds_left), cause }),
         recovered: None,
+        opened: None,
     };
     let mut bench = Bench::with(expired());
     let before = bench.started;
@@ -184,8 +185,11 @@ fn refresh_now_of_a_cold_grant_that_fails_is_not_called_a_success() {
 
 #[test]
 fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_is_released() {
-    let people_hold =
-        GateSight { closed: Some(GateClosed { wait: seconds(60), cause: Cause::IdpHeld }), recovered: None };
+    let people_hold = GateSight {
+        closed: Some(GateClosed { wait: seconds(60), cause: Cause::IdpHeld }),
+        recovered: None,
+        opened: None,
+    };
     let held = |row: Row| {
         let mut bench = Bench::new();
         bench.gate = people_hold;

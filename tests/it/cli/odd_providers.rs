@@ -1,0 +1,114 @@
+//! Providers that answer in a way of their own, described in the configuration.
+
+use std::{fs, time::Duration};
+
+use super::{Ran, World, program};
+use crate::raw::{RawIdp, json};
+
+const SETTINGS: &str = r#"
+[idp.acme]
+preset = "oauth2"
+token_url = "URL/{tenant}/token"
+params = { tenant = "main" }
+client_id = "acme"
+client_secret = { file = "acme-secret" }
+client_auth = "basic_and_id"
+expose = ["region"]
+
+[idp.acme.response]
+access_token = "/body/access_token"
+refresh_token = "/body/refresh_token"
+expires_in = "/body/ext"
+error = "/status"
+success = 0
+
+[[idp.acme.errors]]
+code = 40101
+meaning = "reconnect"
+
+[[idp.acme.errors]]
+code = "E17"
+field = "/error/code"
+status = 403
+meaning = "reconnect"
+"#;
+
+fn wrapped(name: &str) -> String {
+    format!(
+        r#"{{"status":0,"region":"eu","body":{{"access_token":"ts-test-secret-a{name}","refresh_token":"ts-test-secret-r{name}","ext":"7200s"}}}}"#
+    )
+}
+
+/// Runs a command on the folder of the world, in which acme is configured, on another thread than the provider's.
+async fn run(world: &World, args: &'static [&'static str], input: Option<String>) -> Ran {
+    let mut command = world.command(args);
+    let done = tokio::task::spawn_blocking(move || match input {
+        Some(input) => {
+            let mut child = super::started(command);
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+            child.wait_with_output().unwrap()
+        }
+        None => command.output().unwrap(),
+    });
+    Ran::new(done.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_provider_that_wraps_its_responses_is_described_in_the_configuration() {
+    let raw = RawIdp::start(|number, _| match number {
+        0 => json(200, &wrapped("1")),
+        _ => json(200, r#"{"status":40101}"#),
+    })
+    .await;
+    let world = World::new(Duration::from_secs(7_200));
+    let settings = SETTINGS.replace("URL", &format!("http://{}", raw.address));
+    let path = world.folder.path().join("token-supervisor.toml");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + &settings).unwrap();
+    fs::write(world.folder.path().join("acme-secret"), "\u{feff}ts-test-secret-acme \t\r\n\n").unwrap();
+    let checked = run(&world, &["config", "check"], None).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+
+    let connected = run(&world, &["connect", "acme", "alice", "--stdin"], Some(wrapped("0"))).await.without_secrets();
+    assert_eq!(connected.code, 0, "{connected:?}");
+    let token = run(&world, &["token", "acme", "alice", "--format", "json"], None).await.stdout;
+    assert!(token.contains("ts-test-secret-a0") && token.contains(r#""region":"eu""#), "{token}");
+    let refreshed = run(&world, &["refresh", "acme", "alice"], None).await.without_secrets();
+    assert_eq!(refreshed.code, 0, "{refreshed:?}");
+    let request = &raw.log()[0];
+    assert_eq!((request.path(), request.field("refresh_token")), ("/main/token", Some("ts-test-secret-r0")));
+    assert_eq!((request.field("client_id"), request.field("tenant")), (Some("acme"), None));
+    let token = run(&world, &["token", "acme", "alice"], None).await.stdout;
+    assert_eq!(token.trim(), "ts-test-secret-a1");
+}
+
+#[test]
+fn settings_of_responses_and_errors_are_checked() {
+    let world = World::new(Duration::from_secs(7_200));
+    let path = world.folder.path().join("token-supervisor.toml");
+    let base = fs::read_to_string(&path).unwrap();
+    fs::write(world.folder.path().join("acme-secret"), "ts-test-secret-acme").unwrap();
+    let good = SETTINGS.replace("URL", "https://acme.example");
+    for (from, to, word) in [
+        ("\"/body/access_token\"", "\"body.access_token\"", "JSON pointer"),
+        ("\"/body/access_token\"", "\"\"", "JSON pointer"),
+        ("meaning = \"reconnect\"", "meaning = \"logout\"", "must be one of: reconnect, operator"),
+        ("meaning = \"reconnect\"", "", "must be set"),
+        ("status = 403", "status = 503", "from 200 to 499"),
+        ("error = \"/status\"\n", "", "needs response.error"),
+        ("expose = [\"region\"]", "expose = [\"body\"]", "must not contain body"),
+        ("/{tenant}/token", "/{tenant/token", "braces"),
+        ("URL/{tenant}", "https://{tenant}", "allowed_params"),
+        ("https://acme.example/{tenant}", "https://acme.{tenant}", "allowed_params"),
+        ("code = 40101", "code = 40101\nmeening = \"x\"", "did you mean"),
+    ] {
+        let settings = good.replacen(from, to, 1);
+        if settings == good {
+            continue;
+        }
+        fs::write(&path, base.clone() + &settings).unwrap();
+        let mut check = program(world.folder.path(), &["config", "check"]);
+        check.env("GITLAB_CLIENT_ID", "x").env("GITLAB_CLIENT_SECRET", "x");
+        let ran = Ran::new(check.output().unwrap());
+        assert!(ran.code == 2 && ran.stderr.contains(word), "{to}: {ran:?}");
+    }
+}
