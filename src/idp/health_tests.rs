@@ -1,5 +1,5 @@
 use super::{
-    Observation::{ClientRefused, Healthy, Throttled, Unhealthy},
+    Observation::{ClientRefused, Healthy, Refused, Renewed, Throttled, Unhealthy},
     *,
 };
 use crate::model::WallTime;
@@ -64,6 +64,44 @@ fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
     let (changes, _) = request(&mut health, 0, 7, Healthy, later);
     assert_eq!(changes, [HealthChange::Recovered { cause: Cause::IdpDown }]);
     assert_eq!((cause(&health, later), health.recovered().unwrap().wall), (None, at(later).wall));
+}
+
+#[test]
+fn a_grant_with_a_fault_of_its_own_does_not_probe_an_outage() {
+    let mut health = IdpHealth::new(&idp());
+    request(&mut health, 0, 1, Unhealthy(None), T);
+    request(&mut health, 0, 9, Renewed, T);
+    for grant in [1, 10, 11, 12, 13, 1] {
+        request(&mut health, 0, grant, Unhealthy(None), T);
+    }
+    assert_eq!(cause(&health, T), None, "four grants fail, and one that is accused");
+    request(&mut health, 0, 14, Unhealthy(None), T);
+    let later = T + seconds(1);
+    assert_eq!(health.admit(0, 1, later).unwrap_err().cause, Cause::IdpDown);
+    let probe = health.admit(0, 2, later).unwrap();
+    health.give_back(probe);
+    // If nobody else comes, it may.
+    health.admit(0, 1, later + ACCUSED_PROBES_AFTER).unwrap();
+}
+
+#[test]
+fn a_surge_of_refusals_closes_the_gate_and_a_canary_opens_it() {
+    let mut health = IdpHealth::new(&idp());
+    let mut changes = Vec::new();
+    for grant in 0..5 {
+        changes.extend(request(&mut health, 0, grant, Refused, T).0);
+    }
+    let wait = seconds(30);
+    assert_eq!(changes, [HealthChange::Paused { cause: Cause::RefusalSurge, wait }]);
+    assert_eq!((cause(&health, T), health.is_broken(), health.is_paused()), (Some(Cause::RefusalSurge), true, false));
+    let later = T + wait;
+    assert_eq!(health.admit(0, 99, later).unwrap_err().cause, Cause::RefusalSurge, "it is a refused grant's turn");
+    let canary = health.admit(0, 3, later).unwrap();
+    assert!(health.admit(0, 4, later).is_err(), "one at a time");
+    let (changes, _) = health.report(canary, Renewed, 3, at(later), 0);
+    assert_eq!(changes, [HealthChange::Recovered { cause: Cause::RefusalSurge }]);
+    assert_eq!((cause(&health, later), health.take_refused_since()), (None, Some(at(T).wall)));
+    health.admit(0, 99, later).unwrap();
 }
 
 #[test]

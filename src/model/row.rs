@@ -312,11 +312,11 @@ impl Row {
         self.lease.is_some_and(|lease| lease.until > now)
     }
 
-    /// Returns the access token's lifetime, if it is known. A token that came with a connect may have been expired or
-    /// missing: a lifetime of zero says nothing about later tokens then.
+    /// Returns the access token's lifetime, if it is known. A token may have been expired or missing: a lifetime of zero
+    /// says nothing about later tokens.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
         let lifetime = self.expires.at()?.since(self.issued_at);
-        (self.commit.is_some() || !lifetime.is_zero()).then_some(lifetime)
+        (!lifetime.is_zero()).then_some(lifetime)
     }
 
     /// Returns whether a refresh token may be sent for this row, lease and intent aside.

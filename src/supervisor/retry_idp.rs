@@ -51,20 +51,19 @@ impl TokenSupervisor {
     /// # Errors
     /// [`Error::UnknownIdp`]; [`Error::Unavailable`] if the store does not list the grants; or why no grant could be retried.
     pub async fn retry_idp(&self, idp: &str) -> Result<Retried, Error> {
-        self.retry_refused(idp, None, |_, _| {}).await
+        self.retry_refused(idp, |_, _| {}).await
     }
 
-    /// The same for grants that were refused at `since` or later; calls `ended` for each grant.
+    /// The same; calls `ended` for each grant.
     pub(crate) async fn retry_refused(
         &self,
         idp: &str,
-        since: Option<StoreTime>,
         ended: impl Fn(&TokenKey, &Result<Status, Error>) + Send + Sync,
     ) -> Result<Retried, Error> {
         if self.rooms.providers.get(idp).is_none() {
             return Err(Error::UnknownIdp);
         }
-        let retried = self.retry_each(idp, since, ended).await;
+        let retried = self.retry_each(idp, ended).await;
         let outcome = retried.as_ref().map(|_| None).map_err(Error::code);
         self.rooms.ledger.audit(self.by(), "retry_idp", idp, None, outcome);
         retried
@@ -73,10 +72,9 @@ impl TokenSupervisor {
     async fn retry_each(
         &self,
         idp: &str,
-        since: Option<StoreTime>,
         ended: impl Fn(&TokenKey, &Result<Status, Error>) + Send + Sync,
     ) -> Result<Retried, Error> {
-        let refused = refused_keys(self.rooms.ledger.store(), idp, since, AT_MOST).await;
+        let refused = refused_keys(self.rooms.ledger.store(), idp, None, AT_MOST).await;
         let (keys, left) = refused.map_err(|error| unavailable(&error))?;
         let ended = &ended;
         let retries = keys.into_iter().map(|key| async move {

@@ -96,6 +96,25 @@ pub enum Oddity {
     LifetimeAsText,
 }
 
+impl Oddity {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Gzip,
+        Self::Deflate,
+        Self::NoticeBefore,
+        Self::CommentAfter,
+        Self::NulAfter,
+        Self::Latin1,
+        Self::ControlCharacter,
+        Self::NotANumber,
+        Self::WithoutAccessToken,
+        Self::WithoutLifetime,
+        Self::ZeroLifetime,
+        Self::LifetimeAsEpoch,
+        Self::LifetimeAsText,
+    ];
+}
+
 /// A response that a test makes up. The server decides its framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -48,7 +48,7 @@ pub(super) async fn retry(call: &Call) -> Result<ApiResponse, Problem> {
         let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
         audit::record(call, "retry", Some(idp), Some(key.user()), outcome.map_err(Error::code));
     };
-    let retried = call.api.supervisor.retry_refused(idp, None, record).await?;
+    let retried = call.api.supervisor.retry_refused(idp, record).await?;
     Ok(ApiResponse::json(&RetriedBody::from(retried)))
 }
 

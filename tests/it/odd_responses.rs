@@ -313,6 +313,33 @@ async fn a_refresh_is_due_before_the_refresh_token_ends() {
 }
 
 #[tokio::test]
+async fn a_token_of_2020_is_not_fresh() {
+    let world = World::new(Profile::github());
+    let raw = RawIdp::start(|_, _| json(200, TOKENS)).await;
+    let supervisor = world.bare_builder().idp("idp", idp(&raw)).start().await.unwrap();
+    for (number, member) in [
+        r#""expires_at":1577836800"#,
+        r#""expires_at":"2020-01-01T00:00:00Z""#,
+        r#""expires_on":"1577836800""#,
+        r#""expires":1577836800000"#,
+        r#""expiry":"2020-01-01T01:00:00.5+01:00""#,
+        r#""expires_in":1577836800"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let response =
+            format!(r#"{{"access_token":"ts-test-secret-old","refresh_token":"ts-test-secret-{number}",{member}}}"#);
+        let grant = Grant::from_token_response(response.as_bytes()).unwrap();
+        let key = TokenKey::at("idp").user(format!("user-{number}"));
+        let status = within(supervisor.connect(&key, grant)).await.unwrap();
+        assert!(matches!(status.state, State::Due | State::Refreshing), "{member}: {status:?}");
+        assert_eq!(within(supervisor.token(&key)).await.unwrap().access_token().expose_secret(), "ts-test-secret-a1");
+    }
+    stop(supervisor).await;
+}
+
+#[tokio::test]
 async fn dead_grants_do_not_close_the_provider_for_others() {
     for dead in [
         json(401, r#"{"error":{"code":"token_expired"}}"#),
@@ -669,21 +696,7 @@ async fn a_user_of_salesforce_is_known_by_organization_and_user_not_by_the_host(
 
 #[tokio::test]
 async fn every_oddity_of_the_simulator_is_survived() {
-    for oddity in [
-        Oddity::Gzip,
-        Oddity::Deflate,
-        Oddity::NoticeBefore,
-        Oddity::CommentAfter,
-        Oddity::NulAfter,
-        Oddity::Latin1,
-        Oddity::ControlCharacter,
-        Oddity::NotANumber,
-        Oddity::WithoutAccessToken,
-        Oddity::WithoutLifetime,
-        Oddity::ZeroLifetime,
-        Oddity::LifetimeAsEpoch,
-        Oddity::LifetimeAsText,
-    ] {
+    for oddity in Oddity::ALL {
         let world = World::new(Profile::oauth2(Kind::Strict));
         let (supervisor, key) = world.connected().await;
         world.sim.next(Fault::Odd(oddity));

@@ -107,6 +107,10 @@ pub(super) fn complete(keyring: &Keyring, provider: &Provider, row: &Row, now: W
         let same = old.as_ref().zip(answer.access_token.as_ref().ok());
         let same = same.is_some_and(|(old, new)| old.access_token == new.expose_secret());
         let told = old.as_ref().and_then(|old| old.told_lifetime).map(Duration::from_millis);
+        // Documents of older versions do not say it. An end is rounded down to a second.
+        let before =
+            || row.commit.and(row.lifetime()).map(|life| Duration::from_secs(life.as_secs_f64().ceil() as u64));
+        let told = told.or_else(before);
         answer.expires_in = match row.expires {
             Expires::At(end) if same => Some(end.since(now)),
             _ => Some(told.unwrap_or_else(|| provider.usual_lifetime().unwrap_or(HOUR))),

@@ -133,25 +133,9 @@ fn step(random: &mut Random) -> Step {
     }
 }
 
-const ODDITIES: [Oddity; 13] = [
-    Oddity::Gzip,
-    Oddity::Deflate,
-    Oddity::NoticeBefore,
-    Oddity::CommentAfter,
-    Oddity::NulAfter,
-    Oddity::Latin1,
-    Oddity::ControlCharacter,
-    Oddity::NotANumber,
-    Oddity::WithoutAccessToken,
-    Oddity::WithoutLifetime,
-    Oddity::ZeroLifetime,
-    Oddity::LifetimeAsEpoch,
-    Oddity::LifetimeAsText,
-];
-
 fn fault(random: &mut Random) -> Fault {
     let cut = random.below(700) as usize;
-    let odd = [random.of(&ODDITIES), random.of(&ODDITIES)].map(Fault::Odd);
+    let odd = [random.of(&Oddity::ALL), random.of(&Oddity::ALL)].map(Fault::Odd);
     random.of(&[
         Fault::DropBefore,
         Fault::DropAfter,
@@ -236,7 +220,7 @@ fn scene(random: &mut Random) -> Vec<Step> {
         // A provider that answers oddly for a while.
         10 => {
             let odd = || [Step::Advance(LIFE), Step::Ask { min_ttl: Duration::ZERO }, Step::RefreshNow];
-            let faults: Vec<_> = (0..4).map(|_| Step::Fault(Fault::Odd(random.of(&ODDITIES)))).collect();
+            let faults: Vec<_> = (0..4).map(|_| Step::Fault(Fault::Odd(random.of(&Oddity::ALL)))).collect();
             faults.into_iter().chain(odd()).chain(odd()).collect()
         }
         // A resource server that refuses every token.
