@@ -122,6 +122,13 @@ impl Gate {
         self.health().closed_to(client, grant, now.boot)
     }
 
+    /// Returns why no client may send a request of this grant now.
+    pub(crate) fn closed_to_grant(&self, grant: impl FnOnce() -> u64, now: Reading) -> Option<GateClosed> {
+        let health = self.health();
+        // Which grant it is matters only while something is wrong.
+        if health.is_broken() { health.closed_to_grant(grant(), now.boot) } else { health.closed(now.boot) }
+    }
+
     /// Returns why no client may send a request now.
     pub(crate) fn closed(&self, now: Reading) -> Option<GateClosed> {
         self.health().closed(now.boot)

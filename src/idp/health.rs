@@ -171,11 +171,20 @@ impl IdpHealth {
         }
     }
 
-    /// Returns why no client may send a request now.
+    /// Returns why no client may send a request now, of a grant of which nothing is known.
     pub(super) fn closed(&self, now: BootTime) -> Option<GateClosed> {
+        self.closed_to_all_clients(None, now)
+    }
+
+    /// Returns why no client may send a request of this grant now.
+    pub(super) fn closed_to_grant(&self, grant: u64, now: BootTime) -> Option<GateClosed> {
+        self.closed_to_all_clients(Some(grant), now)
+    }
+
+    fn closed_to_all_clients(&self, grant: Option<u64>, now: BootTime) -> Option<GateClosed> {
         let pauses = self.clients.iter().map(|client| client.pause.closed(now));
         let paused = pauses.min().flatten().map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
-        self.closed_for_all(now).or(paused)
+        self.closed_for(grant, now).or(paused)
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -186,24 +195,25 @@ impl IdpHealth {
         self.outage.is_open() || self.surge.sight(BootTime(0)).is_some() || self.is_paused()
     }
 
-    fn closed_for_all(&self, now: BootTime) -> Option<GateClosed> {
+    /// Returns why no request of this grant, or of one of which nothing is known, may be sent now, whatever its client.
+    fn closed_for(&self, grant: Option<u64>, now: BootTime) -> Option<GateClosed> {
         let asked = self.not_before.since(now).min(LONGEST_ASKED);
         if !asked.is_zero() {
             return Some(GateClosed { wait: asked, cause: Cause::IdpThrottled });
         }
-        let outage = self.outage.closed(now).map(|wait| GateClosed { wait, cause: Cause::IdpDown });
-        outage.or(self.surge.closed(now))
+        // A grant that is accused would be a probe that says nothing, unless no other comes.
+        let accused = self.outage.is_open() && grant.is_some_and(|grant| self.suspects.is_accused(grant));
+        let accused = accused && self.outage.overdue(now) < ACCUSED_PROBES_AFTER;
+        let outage = self.outage.closed(now).or(accused.then_some(WHILE_PROBING));
+        let outage = outage.map(|wait| GateClosed { wait, cause: Cause::IdpDown });
+        outage.or_else(|| self.surge.closed_to(grant, now))
     }
 
     /// Returns why this client may not send a request of this grant now.
     pub(super) fn closed_to(&self, client: usize, grant: u64, now: BootTime) -> Option<GateClosed> {
-        // A grant that is accused would be a probe that says nothing, unless no other comes.
-        let accused = self.outage.is_open() && self.suspects.is_accused(grant);
-        let accused = accused && self.outage.overdue(now) < ACCUSED_PROBES_AFTER;
-        let accused = accused.then_some(GateClosed { wait: WHILE_PROBING, cause: Cause::IdpDown });
         let paused =
             self.clients[client].pause.closed(now).map(|wait| GateClosed { wait, cause: Cause::ClientRefused });
-        self.closed_for_all(now).or(accused).or_else(|| self.surge.closed_to(grant, now)).or(paused)
+        self.closed_for(Some(grant), now).or(paused)
     }
 
     /// Admits one request of this client for this grant.

@@ -70,20 +70,12 @@ impl Surge {
         Self { results, pause, began: None, over: None, refused, others_turn: false }
     }
 
-    /// Returns why no grant may send a request now.
-    pub(super) fn closed(&self, now: BootTime) -> Option<GateClosed> {
-        self.pause.closed(now).map(|wait| GateClosed { wait, cause: Cause::RefusalSurge })
-    }
-
-    /// Returns why this grant may not send a request now.
-    pub(super) fn closed_to(&self, grant: u64, now: BootTime) -> Option<GateClosed> {
-        let waits_for_others = self.pause.is_open() && !self.may_be_canary(grant) && self.pause.overdue(now) < ANYBODY;
-        let turn = GateClosed { wait: WHILE_PROBING * 5, cause: Cause::RefusalSurge };
-        self.closed(now).or(waits_for_others.then_some(turn))
-    }
-
-    fn may_be_canary(&self, grant: u64) -> bool {
-        self.others_turn || self.refused.contains(&grant)
+    /// Returns why this grant, or one of which nothing is known, may not send a request now.
+    pub(super) fn closed_to(&self, grant: Option<u64>, now: BootTime) -> Option<GateClosed> {
+        let its_turn = self.others_turn || grant.is_some_and(|grant| self.refused.contains(&grant));
+        let waits_for_others = self.pause.is_open() && !its_turn && self.pause.overdue(now) < ANYBODY;
+        let wait = self.pause.closed(now).or(waits_for_others.then_some(WHILE_PROBING * 5))?;
+        Some(GateClosed { wait, cause: Cause::RefusalSurge })
     }
 
     /// Lets a request pass. Returns whether it is the canary.
@@ -214,24 +206,24 @@ mod tests {
     fn canaries_are_grants_that_were_refused_and_others_in_turn() {
         let mut surge = surging();
         assert_eq!(surge.sight(at(5).boot), Some(SurgeSight { began: at(0).wall, canary: false }));
-        assert!(surge.closed_to(0, at(5).boot).is_some());
+        assert!(surge.closed_to(Some(0), at(5).boot).is_some());
         let later = at(40);
-        assert!(surge.closed(later.boot).is_none() && surge.sight(later.boot).unwrap().canary);
-        assert!(surge.closed_to(0, later.boot).is_none() && surge.closed_to(99, later.boot).is_some());
+        assert!(surge.closed_to(None, later.boot).is_some() && surge.sight(later.boot).unwrap().canary);
+        assert!(surge.closed_to(Some(0), later.boot).is_none() && surge.closed_to(Some(99), later.boot).is_some());
         assert!(surge.probe() && !surge.probe());
         surge.refuses(0, true, later, 0);
         // Perhaps those tokens are dead: the next canary may be anyone.
         let later = at(400);
         assert!(surge.sight(later.boot).unwrap().canary, "nobody else came for long");
         let soon = at(110);
-        assert!(!surge.sight(soon.boot).unwrap().canary && surge.closed_to(99, soon.boot).is_none());
+        assert!(!surge.sight(soon.boot).unwrap().canary && surge.closed_to(None, soon.boot).is_none());
         assert!(surge.probe());
         surge.refuses(99, true, later, 0);
         let later = at(600);
-        assert!(surge.closed_to(100, later.boot).is_some() && surge.closed_to(99, later.boot).is_none());
-        assert!(surge.closed_to(100, at(1_000).boot).is_none(), "if no refused grant is left, anyone");
+        assert!(surge.closed_to(Some(100), later.boot).is_some() && surge.closed_to(Some(99), later.boot).is_none());
+        assert!(surge.closed_to(Some(100), at(1_000).boot).is_none(), "if no refused grant is left, anyone");
         assert!(surge.probe() && surge.renews(99, at(1_000)));
-        assert_eq!((surge.sight(at(1_000).boot), surge.closed_to(100, at(1_000).boot)), (None, None));
+        assert_eq!((surge.sight(at(1_000).boot), surge.closed_to(Some(100), at(1_000).boot)), (None, None));
         assert_eq!((surge.take_over(), surge.take_over()), (Some(at(0).wall), None));
     }
 
@@ -240,6 +232,6 @@ mod tests {
         let mut surge = surging();
         assert!(surge.end() && !surge.end());
         assert_eq!(surge.take_over(), Some(at(0).wall));
-        assert!(surge.closed_to(99, at(5).boot).is_none());
+        assert!(surge.closed_to(None, at(5).boot).is_none());
     }
 }

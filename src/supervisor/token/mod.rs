@@ -137,7 +137,7 @@ impl TokenActor {
         let held =
             self.ports().providers.held(self.key.idp()).map(|_| GateClosed { wait: HELD, cause: Cause::IdpHeld });
         self.provider().map_or_else(GateSight::default, |provider| GateSight {
-            closed: held.or_else(|| provider.gate.closed(now)),
+            closed: held.or_else(|| provider.gate.closed_to_grant(|| self.key.stable_hash(), now)),
             recovered: provider.gate.recovered().map(|at| at.wall),
             opened: Some(provider.gate.opened().wall),
         })
