@@ -68,8 +68,8 @@ pub(crate) async fn run(size: Size) {
     supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
-/// Polls a ready future as `.await` does.
-#[inline]
+/// Polls a ready future as `.await` does, which is part of the function that it stands in.
+#[inline(always)]
 fn at_first_poll<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -90,6 +90,7 @@ impl Clock {
     }
 
     /// Reads both clocks for the hot path: no system call, and never earlier than the precise reading.
+    #[inline]
     pub(crate) fn coarse(&self) -> Reading {
         match &self.0 {
             ClockSource::System(system) => os::coarse(system.suspended.load(Ordering::Relaxed)),

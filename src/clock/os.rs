@@ -22,6 +22,7 @@ mod clocks {
         Reading { wall, boot: BootTime(millis(clock_gettime(ClockId::Boottime))) }
     }
 
+    #[inline]
     pub(in crate::clock) fn coarse(suspended: i64) -> Reading {
         let wall = WallTime(millis(clock_gettime(ClockId::RealtimeCoarse)) + TICK_MILLIS);
         Reading { wall, boot: BootTime(millis(clock_gettime(ClockId::MonotonicCoarse)) + suspended + TICK_MILLIS) }

@@ -243,6 +243,7 @@ impl Issued {
         self
     }
 
+    #[inline]
     pub(crate) fn standing(&self) -> TokenStanding {
         const ALL: [TokenStanding; 6] = [
             TokenStanding::Good,
@@ -260,11 +261,13 @@ impl Issued {
     }
 
     /// Returns whether the token is valid at these times; both clocks must agree.
+    #[inline]
     pub(crate) fn valid_at(&self, wall: WallTime, boot: BootTime) -> bool {
         wall < self.wall_end && boot < self.boot_end
     }
 
     /// Returns the token for a caller; `None` if it may not be handed out.
+    #[inline]
     pub(crate) fn hand_out(self: &Arc<Self>, wall: WallTime) -> Option<Token> {
         let grade = match self.standing() {
             TokenStanding::Good if self.due_at <= wall => Grade::Ageing,
@@ -280,6 +283,7 @@ impl Issued {
 
     /// Records a use in this tick. Written only once a tick, so that readers on many cores do not contend for the cache
     /// line.
+    #[inline]
     pub(crate) fn mark_used(&self, tick: u32) {
         if self.used.load(Ordering::Relaxed) != tick {
             self.used.store(tick, Ordering::Relaxed);

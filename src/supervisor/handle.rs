@@ -318,6 +318,9 @@ impl Future for Asking<'_> {
 }
 
 impl Asking<'_> {
+    /// Not inlined: a read of a valid token must be so short that the processor works on two of them at a time.
+    #[cold]
+    #[inline(never)]
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<Token, Error>> {
         let (supervisor, key) = (self.supervisor, self.key);
         self.waiting.get_or_insert_with(|| Box::pin(supervisor.call(Acquire::new(key)))).as_mut().poll(context)

@@ -38,7 +38,8 @@ impl Snapshot {
     }
 
     /// Returns the key's token, if it is valid for at least `min_ttl` from now.
-    #[inline]
+    ///
+    /// Not inlined into callers, so that they keep the token in registers; what it calls is inlined here.
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
         let tokens = self.tokens.pin();
         let issued = tokens.get(key)?;
