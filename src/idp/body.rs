@@ -8,7 +8,10 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::lifetime::{self, Promised};
+use super::{
+    lifetime::{self, Promised},
+    tolerant::UNREADABLE,
+};
 
 /// The scalars of a body by their path: `error`, or `errors.errorType` for that member of the object `errors`, or of
 /// each object in the list `errors`. A null or empty value is absent.
@@ -26,6 +29,8 @@ struct PathScalar {
 enum Scalar {
     Text(Zeroizing<String>),
     Number(String),
+    /// A number that JSON may not carry exactly.
+    Float(String),
     Flag(bool),
 }
 
@@ -70,7 +75,7 @@ impl Scalars {
     pub(super) fn all(&self, path: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |found| found.path == path).map(|found| match &found.value {
             Scalar::Text(text) => text.as_str(),
-            Scalar::Number(text) => text,
+            Scalar::Number(text) | Scalar::Float(text) => text,
             Scalar::Flag(true) => "true",
             Scalar::Flag(false) => "false",
         })
@@ -80,7 +85,7 @@ impl Scalars {
     pub(super) fn single(&self, path: &str) -> Option<&str> {
         self.0.iter().filter(|found| found.path == path && !found.listed).find_map(|found| match &found.value {
             Scalar::Text(text) => Some(text.as_str()),
-            Scalar::Number(_) | Scalar::Flag(_) => None,
+            Scalar::Number(_) | Scalar::Float(_) | Scalar::Flag(_) => None,
         })
     }
 
@@ -94,7 +99,7 @@ impl Scalars {
     pub(super) fn text(&mut self, path: &str) -> Option<Zeroizing<String>> {
         match self.take(path)? {
             Scalar::Text(text) => Some(text),
-            Scalar::Number(_) | Scalar::Flag(_) => None,
+            Scalar::Number(_) | Scalar::Float(_) | Scalar::Flag(_) => None,
         }
     }
 
@@ -102,7 +107,7 @@ impl Scalars {
     pub(super) fn text_or_number(&mut self, path: &str) -> Option<String> {
         match self.take(path)? {
             Scalar::Text(text) => Some(text.to_string()),
-            Scalar::Number(text) => Some(text),
+            Scalar::Number(text) | Scalar::Float(text) => Some(text),
             Scalar::Flag(_) => None,
         }
     }
@@ -111,26 +116,30 @@ impl Scalars {
     pub(super) fn list(&self, path: &str) -> Option<String> {
         let words = self.0.iter().filter(|found| found.path == path).filter_map(|found| match &found.value {
             Scalar::Text(text) => Some(text.as_str()),
-            Scalar::Number(_) | Scalar::Flag(_) => None,
+            Scalar::Number(_) | Scalar::Float(_) | Scalar::Flag(_) => None,
         });
         let words: Vec<_> = words.collect();
         (!words.is_empty()).then(|| words.join(" "))
     }
 
-    /// Takes the text at `path`, or the whole number as text.
+    /// Takes the token at `path`: a text, or a whole number. Another number cannot be read for certain. 0 and words that
+    /// stand for a value that is not shown are absent.
     pub(super) fn word(&mut self, path: &str) -> Option<Zeroizing<String>> {
-        match self.take(path)? {
-            Scalar::Text(text) => Some(text),
-            Scalar::Number(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Some(Zeroizing::new(text)),
-            Scalar::Number(_) | Scalar::Flag(_) => None,
-        }
+        const NONE: [&str; 8] = ["0", "null", "undefined", "none", "nil", "[FILTERED]", "[REDACTED]", "***"];
+        let word = match self.take(path)? {
+            Scalar::Text(text) => text,
+            Scalar::Number(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Zeroizing::new(text),
+            Scalar::Number(_) | Scalar::Float(_) => Zeroizing::new(UNREADABLE.to_string()),
+            Scalar::Flag(_) => return None,
+        };
+        (!NONE.iter().any(|none| word.eq_ignore_ascii_case(none))).then_some(word)
     }
 
     /// Takes the lifetime or the point in time at `path`.
     pub(super) fn ends(&mut self, path: &str, promised: Promised, longest: Duration) -> Option<lifetime::Read> {
         match self.take(path)? {
             Scalar::Text(text) => lifetime::of_text(&text, promised, longest),
-            Scalar::Number(text) => lifetime::of_text(&text, promised, longest),
+            Scalar::Number(text) | Scalar::Float(text) => lifetime::of_text(&text, promised, longest),
             Scalar::Flag(_) => None,
         }
     }
@@ -144,7 +153,7 @@ impl Scalars {
     pub(super) fn seconds(&mut self, path: &str) -> Option<f64> {
         let number = match self.take(path)? {
             Scalar::Text(text) => text.trim().parse::<f64>(),
-            Scalar::Number(text) => text.parse(),
+            Scalar::Number(text) | Scalar::Float(text) => text.parse(),
             Scalar::Flag(_) => return None,
         };
         number.ok().filter(|seconds| seconds.is_finite())
@@ -269,7 +278,7 @@ impl<'de> Visitor<'de> for ScalarVisitor<'_> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.add(Scalar::Number(number.to_string()));
+        self.add(Scalar::Float(number.to_string()));
         Ok(())
     }
 

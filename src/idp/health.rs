@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     clock::Reading,
+    code::EvidenceCode,
     error::Cause,
     model::{BootTime, WallTime},
 };
@@ -32,6 +33,8 @@ const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 /// What a response says about the provider rather than about the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Observation {
+    /// Nothing was sent, for a reason of the grant's.
+    Nothing,
     /// The provider responds and accepts the client.
     Healthy,
     /// The provider gave tokens.
@@ -59,6 +62,7 @@ impl Observation {
             ResponseOutcome::InvalidGrant(_) => Self::Refused,
             ResponseOutcome::Unknown(failure) => Self::Unhealthy(failure.retry_after),
             ResponseOutcome::NotSpent(failure) => match (failure.meaning, failure.retry_after) {
+                _ if failure.evidence.code == EvidenceCode::BadRequest.as_str() => Self::Nothing,
                 (Meaning::OperatorFault, _) => Self::ClientRefused,
                 (Meaning::Throttled, asked) | (_, asked @ Some(_)) => Self::Throttled(asked),
                 // The connection failed.
@@ -157,8 +161,11 @@ impl IdpHealth {
     /// Returns the health under new settings. A wait that the provider asked for, an outage and a surge remain; the surge's
     /// next canary and the clients that were paused are tried at once, because the operator may have corrected something.
     pub(super) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
-        let Self { not_before, throttled, outage, .. } = *self;
+        let Self { not_before, throttled, mut outage, .. } = *self;
         let (suspects, mut surge) = (self.suspects.clone(), self.surge.clone());
+        // The response to a probe that is under way is reported to the old gate.
+        outage.give_back(true);
+        surge.forget_canary();
         surge.probe_now(now.boot);
         Self { not_before, throttled, outage, suspects, surge, recovered: Some(now), ..Self::new(idp) }
     }
@@ -246,10 +253,15 @@ impl IdpHealth {
         random: u64,
     ) -> (Vec<HealthChange>, bool) {
         let (mut changes, mut try_next_secret) = (Vec::new(), false);
+        if observed == Observation::Nothing {
+            self.give_back(admission);
+            return (changes, try_next_secret);
+        }
         if let Observation::Unhealthy(asked) = observed {
             self.close(asked, now.boot);
-            let many_fail = self.suspects.fails(grant);
-            if many_fail && let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
+            // A probe that fails counts, whoever sent it.
+            let counts = self.suspects.fails(grant) || admission.probes_outage;
+            if counts && let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
                 changes.push(HealthChange::Paused { cause: Cause::IdpDown, wait });
             }
             // Otherwise the response says nothing about the provider, and in any case nothing about tokens and the client.
@@ -285,7 +297,11 @@ impl IdpHealth {
                     changes.push(HealthChange::Paused { cause: Cause::ClientRefused, wait });
                 }
             }
-            Observation::Healthy | Observation::Renewed | Observation::Refused | Observation::Unhealthy(_) => {
+            Observation::Nothing
+            | Observation::Healthy
+            | Observation::Renewed
+            | Observation::Refused
+            | Observation::Unhealthy(_) => {
                 self.throttled = 0;
                 (client.refused, client.faulty_grant) = (0, client.faulty_grant.filter(|faulty| *faulty != grant));
                 match std::mem::replace(&mut client.refused_grants, RefusedGrants::None) {

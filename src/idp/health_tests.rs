@@ -85,6 +85,18 @@ fn a_grant_with_a_fault_of_its_own_does_not_probe_an_outage() {
 }
 
 #[test]
+fn new_settings_do_not_wait_for_a_probe_of_the_old_ones() {
+    let mut health = IdpHealth::new(&idp());
+    for grant in 0..5 {
+        request(&mut health, 0, grant, Unhealthy(None), T);
+    }
+    let later = T + seconds(1);
+    let _under_way = health.admit(0, 5, later).unwrap();
+    let mut health = health.reconfigured(&idp(), at(later));
+    health.admit(0, 6, later).unwrap();
+}
+
+#[test]
 fn a_surge_of_refusals_closes_the_gate_and_a_canary_opens_it() {
     let mut health = IdpHealth::new(&idp());
     let mut changes = Vec::new();

@@ -259,7 +259,9 @@ impl RawResponse {
             }
             lifetime.min(longest)
         });
-        let refresh_ends = fields.refresh_expires.into_iter().map(left).min().map(RefreshLifetime::In);
+        // No provider issues an expired refresh token: such an end is an error of a clock.
+        let refresh_ends = fields.refresh_expires.into_iter().map(left).filter(|left| !left.is_zero()).min();
+        let refresh_ends = refresh_ends.map(RefreshLifetime::In);
         let expires_in = idp.access_lifetime_override.or(stated);
         TokenResponse {
             access_token,

@@ -44,6 +44,8 @@ pub(super) struct Surge {
     over: Option<WallTime>,
     /// The grants that were refused in this surge.
     refused: HashSet<u64>,
+    /// The grants that were refused in an earlier surge, and have not got tokens since: another refusal is no news.
+    known: HashSet<u64>,
     /// Whether the next canary may be a grant that was not refused: the last one was refused once more.
     others_turn: bool,
 }
@@ -65,9 +67,9 @@ pub(crate) struct SurgeSight {
 
 impl Surge {
     pub(super) fn new() -> Self {
-        let (results, refused) = (VecDeque::new(), HashSet::new());
+        let (results, refused, known) = (VecDeque::new(), HashSet::new(), HashSet::new());
         let pause = Breaker::new(OPERATOR_BACKOFF);
-        Self { results, pause, began: None, over: None, refused, others_turn: false }
+        Self { results, pause, began: None, over: None, refused, known, others_turn: false }
     }
 
     /// Returns why this grant, or one of which nothing is known, may not send a request now.
@@ -87,6 +89,11 @@ impl Surge {
         self.pause.give_back(canary);
     }
 
+    /// Forgets a canary whose response goes elsewhere.
+    pub(super) fn forget_canary(&mut self) {
+        self.pause.give_back(true);
+    }
+
     pub(super) fn probe_now(&mut self, now: BootTime) {
         self.pause.probe_now(now);
     }
@@ -97,6 +104,9 @@ impl Surge {
             self.others_turn = canary && self.refused.contains(&grant);
             self.remember(grant);
             return self.pause.fail(canary, now.boot, random);
+        }
+        if self.known.contains(&grant) {
+            return None;
         }
         self.record(RefreshResult { at: now, grant, refused: true });
         let refused = self.results.iter().filter(|result| result.refused);
@@ -113,6 +123,8 @@ impl Surge {
 
     /// Records that a grant got its tokens. Returns whether that ends a surge.
     pub(super) fn renews(&mut self, grant: u64, now: Reading) -> bool {
+        self.known.remove(&grant);
+        self.refused.remove(&grant);
         self.record(RefreshResult { at: now, grant, refused: false });
         self.end()
     }
@@ -120,7 +132,8 @@ impl Surge {
     /// Ends the surge. Returns whether there was one.
     pub(super) fn end(&mut self) -> bool {
         self.over = self.began.take().or(self.over);
-        self.refused.clear();
+        let room = MOST_REFUSED.saturating_sub(self.known.len());
+        self.known.extend(self.refused.drain().take(room));
         self.pause.succeed()
     }
 
@@ -225,6 +238,19 @@ mod tests {
         assert!(surge.probe() && surge.renews(99, at(1_000)));
         assert_eq!((surge.sight(at(1_000).boot), surge.closed_to(Some(100), at(1_000).boot)), (None, None));
         assert_eq!((surge.take_over(), surge.take_over()), (Some(at(0).wall), None));
+    }
+
+    #[test]
+    fn tokens_that_are_dead_cause_no_second_surge() {
+        let mut surge = surging();
+        surge.renews(99, at(40));
+        for grant in 0..5 {
+            assert_eq!(surge.refuses(grant, false, at(41), 0), None, "it is tried once more, and refused again");
+        }
+        // New ones count, and so does one that has got tokens in between.
+        surge.renews(0, at(50));
+        assert!((10..14).all(|grant| surge.refuses(grant, false, at(51), 0).is_none()));
+        assert!(surge.refuses(0, false, at(52), 0).is_some());
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(super) const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
 /// Objects and lists in one another beyond this depth are not read.
 const DEEPEST: usize = 64;
 
+/// How often the bytes of a body may be read, on average, before it is given up.
+const AGAIN: usize = 32;
+
 /// What had to be tolerated; the name is that of logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -49,12 +52,21 @@ pub(super) fn object(body: &[u8], counts: impl Fn(&[u8]) -> bool) -> Option<Foun
         return None;
     }
     let around = [&body[..first.start], &body[first.end..]];
+    if around.iter().any(|text| is_page(text)) {
+        return None;
+    }
     let flaw = if around.iter().all(|text| text.iter().all(|byte| is_space(*byte))) {
         Flaw::NotJson
     } else {
         Flaw::TextAround
     };
     Some(Found { json: first.json.clone(), flaw })
+}
+
+/// Whether this is the text of a page of HTML, whose objects are scripts and examples.
+fn is_page(text: &[u8]) -> bool {
+    let has = |tag: &[u8]| text.windows(tag.len()).any(|window| window.eq_ignore_ascii_case(tag));
+    has(b"<html") || has(b"<!doctype") || has(b"<script")
 }
 
 struct Object {
@@ -69,7 +81,12 @@ fn objects(body: &[u8]) -> Option<Vec<Object>> {
     const TOKEN: &[u8] = b"_token\"";
     let last_token = body.windows(TOKEN.len()).rposition(|window| window == TOKEN);
     // Written once, so that the buffer does not grow: a text becomes at most three times as long.
-    let mut scan = Scan { body, at: 0, json: Zeroizing::new(Vec::with_capacity(3 * body.len())) };
+    let mut scan = Scan {
+        body,
+        at: 0,
+        json: Zeroizing::new(Vec::with_capacity(3 * body.len())),
+        budget: AGAIN * (body.len() + 1),
+    };
     let (mut found, mut at) = (Vec::new(), 0);
     while let Some(open) = body[at..].iter().position(|byte| *byte == b'{').map(|found| at + found) {
         (scan.at, at) = (open, open + 1);
@@ -77,10 +94,12 @@ fn objects(body: &[u8]) -> Option<Vec<Object>> {
         if !scan.begins_object() {
             continue;
         }
-        if scan.object(0).is_some() {
+        let whole = scan.object(0).is_some();
+        scan.budget = scan.budget.saturating_sub(scan.at - open);
+        if whole {
             at = scan.at;
             found.push(Object { start: open, end: at, json: Zeroizing::new(scan.json.to_vec()) });
-        } else if last_token.is_some_and(|last| last >= open) {
+        } else if scan.budget == 0 || last_token.is_some_and(|last| last >= open) {
             return None;
         }
     }
@@ -96,17 +115,15 @@ struct Scan<'a> {
     body: &'a [u8],
     at: usize,
     json: Zeroizing<Vec<u8>>,
+    /// How many more bytes may be read again.
+    budget: usize,
 }
 
 impl Scan<'_> {
     /// Whether a member's name follows the brace: text of other kinds contains braces, too.
-    fn begins_object(&mut self) -> bool {
-        let open = self.at;
-        self.at += 1;
-        self.spaces();
-        let begins = self.peek() == Some(b'"');
-        self.at = open;
-        begins
+    fn begins_object(&self) -> bool {
+        let next = self.body[self.at + 1..].iter().find(|byte| !is_space(**byte));
+        next == Some(&b'"')
     }
 
     fn peek(&self) -> Option<u8> {
@@ -131,7 +148,9 @@ impl Scan<'_> {
             } else {
                 None
             };
-            match length {
+            let searched = if rest.starts_with(b"/") { length.unwrap_or(rest.len()) } else { 0 };
+            self.budget = self.budget.saturating_sub(searched);
+            match length.filter(|_| self.budget > 0) {
                 Some(length) => self.at += length,
                 None => return,
             }
@@ -229,8 +248,16 @@ impl Scan<'_> {
             return None;
         }
         self.at += length;
-        let json = serde_json::from_slice::<serde_json::Value>(word).is_ok();
-        self.json.extend_from_slice(if json { word } else { b"null" });
+        // Literals of other languages that mean no value.
+        const NO_VALUE: [&[u8]; 8] =
+            [b"NaN", b"Infinity", b"-Infinity", b"undefined", b"None", b"nil", b"NULL", b"Null"];
+        if serde_json::from_slice::<serde_json::Value>(word).is_ok() {
+            self.json.extend_from_slice(word);
+        } else if NO_VALUE.contains(&word) {
+            self.json.extend_from_slice(b"null");
+        } else {
+            self.write(&UNREADABLE.to_string());
+        }
         Some(())
     }
 
@@ -358,7 +385,10 @@ mod tests {
                 "{\"x\":\"a\u{fffd}b\u{fffd}c\",\"refresh_token\":\"r1\"}",
             ),
             (b"{\"x\":NaN,\"y\":-Infinity,\"refresh_token\":\"r1\"}", r#"{"x":null,"y":null,"refresh_token":"r1"}"#),
-            (b"{\"x\":undefined,\"y\":1.,\"refresh_token\":\"r1\",}", r#"{"x":null,"y":null,"refresh_token":"r1"}"#),
+            (
+                b"{\"x\":undefined,\"y\":1.,\"refresh_token\":\"r1\",}",
+                "{\"x\":null,\"y\":\"\u{fffd}\",\"refresh_token\":\"r1\"}",
+            ),
             (b"{\"x\":[1,2,],/* c */\"refresh_token\":\"r1\"}", r#"{"x":[1,2],"refresh_token":"r1"}"#),
             (
                 b"{\"x\":\"it\\'s \\x41\",\"refresh_token\":\"r1\"}",
@@ -380,13 +410,16 @@ mod tests {
             &b"{\"refresh_token\":\"r\xe9\"}"[..],
             b"{\"refresh_token\":\"r\n1\"}",
             b"{\"refresh_token\":\"r\\x1\"}",
+            b"{\"access_token\":\"a1\",\"refresh_token\":r1}",
             b"{\"x\":NaN,\"refresh_token\":\"r1\",\"refresh_token\":\"r2\"}",
         ] {
             let (json, _) = read(body).unwrap();
             assert!(json.contains(UNREADABLE), "{json}");
         }
         for body in [
-            &b"{\"refresh_token\":\"r1\"}{\"refresh_token\":\"r2\"}"[..],
+            &b"<!DOCTYPE html><p>Such as {\"refresh_token\":\"r1\"}"[..],
+            b"{\"refresh_token\":\"r1\"}<SCRIPT>x</SCRIPT>",
+            b"{\"refresh_token\":\"r1\"}{\"refresh_token\":\"r2\"}",
             b"{\"refresh_token\":\"r1\"",
             b"{\"refresh_token\":\"r1",
             b"{\"refresh_token\":\"r1\\\"}",
@@ -399,7 +432,9 @@ mod tests {
         ] {
             assert_eq!(read(body), None, "{}", body.escape_ascii());
         }
-        assert!(object(&b"{\"x ".repeat(200_000), |_| true).is_none(), "in linear time");
+        for endless in [&b"{\"x "[..], b"{/*", b"{//", b"{\"a\"/*", b"{\"a\"//", b"{\"a\":[", b"{\"a\":{\"a\":1,"] {
+            assert!(object(&endless.repeat(200_000), |_| true).is_none(), "in linear time");
+        }
         let deep = ["{\"x\":".repeat(100).as_bytes(), b"1", "}".repeat(100).as_bytes()].concat();
         assert!(read(&deep).is_none_or(|(json, _)| json.len() < deep.len()));
     }

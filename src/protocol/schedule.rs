@@ -10,13 +10,14 @@ use crate::model::{Expires, Row, StoreTime, TokenKey, WallTime};
 /// a key (below a minute and a tenth of the lifetime), so that a token is never due when just issued and a fleet does
 /// not act at the same moment. With a margin of 5 minutes, a token of 1 hour is due after 54 to 55 minutes, a token of
 /// 10 minutes after 6.5 to 7.5. Without a known expiration nothing is ever due. If the refresh token expires before the
-/// access token is due, the same counts for the refresh token.
+/// access token is due, the same counts for the refresh token; an end of it that is over already says nothing.
 pub(crate) fn due_at(
     key: &TokenKey,
     issued_at: WallTime,
     [expires, refresh_expires]: [Expires; 2],
     margin: Duration,
 ) -> Option<WallTime> {
+    let refresh_expires = refresh_expires.at().filter(|end| *end > issued_at).map_or(Expires::Unknown, Expires::At);
     [expires, refresh_expires].into_iter().filter_map(|expires| due_before(key, issued_at, expires, margin)).min()
 }
 
@@ -108,7 +109,10 @@ mod tests {
             prop_assert!(due.0 - 5 <= lifetime);
             prop_assert_eq!(due_at(&key, WallTime(5), [Expires::Unknown, Expires::Never], Duration::ZERO), None);
             let later = Expires::At(WallTime(5 + 2 * lifetime));
-            prop_assert_eq!(due_at(&key, WallTime(5), [later, ends], margin), Some(due), "the refresh token ends first");
+            let first = due_at(&key, WallTime(5), [later, ends], margin);
+            prop_assert!(first == Some(due) || lifetime == 0, "the refresh token ends first");
+            let over = Expires::At(WallTime(4));
+            prop_assert_eq!(due_at(&key, WallTime(5), [Expires::Never, over], margin), None);
         }
     }
 }

@@ -1,19 +1,15 @@
 //! Whatever a provider answers, in whatever order: no grant is deleted, nobody waits for ever, and a refresh token
 //! that an answer has replaced is not sent again.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use token_supervisor::{Acquire, Error, Grant, Idp, RefreshToken, State, TokenKey, TokenSupervisor, testing::Profile};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
 
-use crate::support::{LIFE, World, passing, stop, within};
+use crate::{
+    raw::{RawIdp, with_head},
+    support::{LIFE, World, passing, stop, within},
+};
 
 /// One answer to one refresh.
 #[derive(Clone, Debug)]
@@ -64,71 +60,21 @@ fn mad() -> impl Strategy<Value = Mad> {
     ]
 }
 
-/// A token endpoint that answers by a script, and well after its end; and what it was sent.
-#[derive(Clone)]
-struct Endpoint {
-    script: Arc<Vec<Mad>>,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Endpoint {
-    async fn start(script: Vec<Mad>) -> (Self, String) {
-        let endpoint = Self { script: Arc::new(script), log: Arc::default() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/token", listener.local_addr().unwrap());
-        let serving = endpoint.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let endpoint = serving.clone();
-                tokio::spawn(async move { endpoint.serve(stream).await });
-            }
-        });
-        (endpoint, url)
-    }
-
-    /// One request, one answer, the end.
-    async fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let mut request = Vec::new();
-        let form = loop {
-            stream.read_buf(&mut request).await.ok().filter(|read| *read > 0)?;
-            let text = String::from_utf8_lossy(&request).into_owned();
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head
-                .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
-            if length.is_some_and(|length: usize| body.len() >= length) {
-                break body.to_owned();
-            }
-        };
-        let token =
-            url::form_urlencoded::parse(form.as_bytes()).find(|(name, _)| name == "refresh_token")?.1.into_owned();
-        let number = {
-            let mut log = self.log.lock().unwrap();
-            log.push(token);
-            log.len() - 1
-        };
-        stream.write_all(&answer(self.script.get(number).unwrap_or(&Mad::Good), number)).await.ok()
-    }
-
-    /// What was sent again although an answer had replaced it.
-    fn sent_again(&self) -> Option<String> {
-        let log = self.log.lock().unwrap();
-        let replaced = |number: usize| matches!(self.script.get(number), None | Some(Mad::Good));
-        log.iter().enumerate().find_map(|(number, token)| {
-            (replaced(number) && log[number + 1..].contains(token)).then(|| format!("{token} after answer {number}"))
-        })
-    }
+/// The refresh token that was sent again although a response had replaced it.
+fn sent_again(raw: &RawIdp, script: &[Mad]) -> Option<String> {
+    let log: Vec<_> =
+        raw.log().iter().filter_map(|request| request.field("refresh_token").map(str::to_owned)).collect();
+    let replaced = |number: usize| matches!(script.get(number), None | Some(Mad::Good));
+    log.iter().enumerate().find_map(|(number, token)| {
+        (replaced(number) && log[number + 1..].contains(token)).then(|| format!("{token} after answer {number}"))
+    })
 }
 
 fn answer(mad: &Mad, number: usize) -> Vec<u8> {
     let tokens = format!(
         r#"{{"access_token":"ts-test-secret-a{number}","refresh_token":"ts-test-secret-r{number}","expires_in":3600}}"#
     );
-    let whole = |status: u16, body: &[u8]| {
-        let head =
-            format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
-        [head.as_bytes(), body].concat()
-    };
+    let whole = |status: u16, body: &[u8]| with_head(status, "Content-Type: application/json\r\n", body);
     match mad {
         Mad::Good => whole(200, tokens.as_bytes()),
         Mad::GoodCut => {
@@ -160,8 +106,10 @@ async fn stored(supervisor: &TokenSupervisor, key: &TokenKey) -> Option<RefreshT
 /// Plays the script; whoever waits for a token is answered, and the grant is there, whatever happens.
 async fn play(script: Vec<Mad>) -> Result<(), String> {
     let world = World::new(Profile::github());
-    let (endpoint, url) = Endpoint::start(script.clone()).await;
-    let idp = Idp::oauth2(url, "client", "ts-test-secret-client");
+    let answers = script.clone();
+    // After the end of the script the provider is well again.
+    let raw = RawIdp::start(move |number, _| answer(answers.get(number).unwrap_or(&Mad::Good), number)).await;
+    let idp = Idp::oauth2(raw.url(), "client", "ts-test-secret-client");
     let supervisor = world.bare_builder().idp("idp", idp).start().await.unwrap();
     let key = TokenKey::at("idp").user("alice");
     connect(&supervisor, &key, 0).await;
@@ -184,7 +132,7 @@ async fn play(script: Vec<Mad>) -> Result<(), String> {
         if matches!(state, State::Absent | State::Revoked) || stored(&supervisor, &key).await.is_none() {
             return Err(format!("the grant is gone: {state}"));
         }
-        if let Some(what) = endpoint.sent_again() {
+        if let Some(what) = sent_again(&raw, &script) {
             return Err(format!("sent again: {what}"));
         }
     }

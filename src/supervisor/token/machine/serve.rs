@@ -248,7 +248,8 @@ impl<W, R> Machine<W, R> {
 /// most two requests a second for a grant.
 fn too_soon(row: &Row, now: WallTime) -> Option<WallTime> {
     const INTERVAL: Duration = Duration::from_millis(500);
-    let short = row.commit.is_some() && row.lifetime().is_some_and(|life| life < 4 * INTERVAL);
+    let due = row.due_at.map(|due| due.since(row.issued_at));
+    let short = row.commit.is_some() && [row.lifetime(), due].into_iter().flatten().any(|life| life < 4 * INTERVAL);
     // A wall clock that was stepped back says nothing.
     let until = row.issued_at + INTERVAL;
     (short && (row.issued_at..until).contains(&now)).then_some(until)
