@@ -26,8 +26,9 @@ pub(crate) struct GrantBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::secret_or_null"))]
     token_type: Option<Cow<'a, str>>,
+    /// A text, or a list of texts as some providers send it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::text_or_null"))]
+    #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::anything"))]
     scope: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::moment_or_null"))]
@@ -101,7 +102,6 @@ pub(crate) struct OwnMembers<'a> {
     #[serde(borrow)]
     refresh_token: Option<Cow<'a, str>>,
     token_type: Option<String>,
-    scope: Option<String>,
     expires_at: Option<TimeInput>,
     refresh_token_expires_at: Option<TimeInput>,
     client_id: Option<String>,
@@ -136,7 +136,6 @@ impl OwnMembers<'_> {
             grant = if matches!(grant.refresh_expiry, Lifetime::For(_)) { grant } else { grant.refresh_expiry(end) };
         }
         grant.token_type = self.token_type.unwrap_or(grant.token_type);
-        grant.scope = self.scope.unwrap_or(grant.scope);
         grant.client_id = self.client_id;
         grant.subject = self.subject.or(grant.subject);
         (grant.params, grant.extra) = (self.params, self.extra);

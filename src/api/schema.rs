@@ -205,10 +205,6 @@ pub(super) fn secret_or_null(_: &mut SchemaGenerator) -> Schema {
     or_null(secret())
 }
 
-pub(super) fn text_or_null(_: &mut SchemaGenerator) -> Schema {
-    or_null(plain(0))
-}
-
 pub(super) fn word_or_null(_: &mut SchemaGenerator) -> Schema {
     or_null(plain(1))
 }

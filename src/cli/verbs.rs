@@ -151,7 +151,11 @@ fn retried_in_words(idp: &str, body: &RetriedBody) -> String {
         1 => format!("Retried 1 grant of {idp}: its refresh token will be sent once more.\n"),
         many => format!("Retried {many} grants of {idp}: their refresh tokens will be sent once more.\n"),
     };
-    let left = if body.left { "More refused grants are left: run the command again.\n" } else { "" };
+    let left = if body.left {
+        "More refused grants are left. Look at the first results, then run the command again.\n"
+    } else {
+        ""
+    };
     head + left
 }
 

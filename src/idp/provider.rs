@@ -227,7 +227,9 @@ impl Idp {
     /// of the clients.
     pub(crate) fn shares_tokens_with(&self, other: &Self) -> bool {
         let known = |client: &Credentials| other.clients.iter().any(|its| its.client_id == client.client_id);
-        self.token_url == other.token_url && self.clients.iter().any(known)
+        let url = |idp: &Self| reqwest::Url::parse(&idp.token_endpoint(&BTreeMap::new()).ok()?).ok();
+        let same_url = || url(self).is_some_and(|its| url(other) == Some(its));
+        (self.token_url == other.token_url || same_url()) && self.clients.iter().any(known)
     }
 
     /// Returns whether tokens can be revoked, which requires a revocation endpoint.

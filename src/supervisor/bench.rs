@@ -117,7 +117,7 @@ impl Bench {
             .expires_in(Duration::from_secs(3_600));
         let keyring = &self.refresher.ports().keyring;
         let any = (Expected::Anything, Expected::Anything);
-        let connect = seal::connecting(keyring, &provider, key, grant, any, self.clock.now());
+        let connect = seal::connecting(keyring, &provider, key, grant, None, any, self.clock.now());
         let change = Change::Connect(Box::new(connect));
         self.ledger.change(key, By::Attempt, change).await.unwrap().row.unwrap()
     }

@@ -558,9 +558,88 @@ async fn a_grants_parameters_decide_where_its_token_is_sent() {
 }
 
 #[tokio::test]
+async fn an_access_token_alone_goes_on_with_all_that_belongs_to_the_refresh_token() {
+    let world = World::new(Profile::github());
+    let raw = RawIdp::start(|_, _| json(200, &TOKENS.replace('{', r#"{"instance_url":"https://eu1.example","#))).await;
+    let base = format!("http://{}", raw.address);
+    let keycloak = presets::keycloak(&base, "app", "client", "ts-test-secret-client").expose("instance_url");
+    let supervisor = world.bare_builder().idp("idp", keycloak).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    let own = Grant::from_refresh_token("ts-test-secret-b").param("realm", "tenant-b");
+    within(supervisor.connect(&key, own)).await.unwrap();
+    within(supervisor.token(&key)).await.unwrap();
+    let alone = || Grant::new("ts-test-secret-a9");
+    let refused = within(supervisor.connect(&key, alone().param("realm", "tenant-c"))).await.unwrap_err();
+    assert!(matches!(refused, Error::InvalidRequest(_)), "{refused}");
+    for grant in [alone(), alone().param("realm", "tenant-b")] {
+        within(supervisor.connect(&key, grant)).await.unwrap();
+        let token = within(supervisor.token(&key)).await.unwrap();
+        assert_eq!(token.access_token().expose_secret(), "ts-test-secret-a9");
+        assert_eq!(token.field("instance_url").unwrap(), "https://eu1.example");
+        // It can be refreshed, and so it is due like every other one.
+        assert!(matches!(within(supervisor.status(&key)).await.unwrap().expiry, Expiry::At(_)));
+    }
+    world.clock.advance(LIFE / 2);
+    within(supervisor.refresh_now(&key)).await.unwrap();
+    let paths: Vec<_> = raw.log().iter().map(|request| request.path().to_owned()).collect();
+    assert_eq!(paths, ["/realms/tenant-b/protocol/openid-connect/token"; 2]);
+    stop(supervisor).await;
+}
+
+#[tokio::test]
+async fn the_same_access_token_again_keeps_only_an_end_that_was_stated() {
+    let silent = r#"{"access_token":"ts-test-secret-a0"}"#;
+    for (grant, state) in [
+        // Nobody said when it ends: an assumed hour is assumed anew.
+        (Grant::new("ts-test-secret-a0").refresh_token("ts-test-secret-r0"), State::Fresh),
+        (grant().expires_in(Duration::from_secs(3_600)), State::Backoff),
+    ] {
+        let world = World::new(Profile::github());
+        let raw = RawIdp::start(move |_, _| json(200, silent)).await;
+        let supervisor = world.bare_builder().idp("idp", idp(&raw)).start().await.unwrap();
+        let key = TokenKey::at("idp").user("alice");
+        within(supervisor.connect(&key, grant)).await.unwrap();
+        world.clock.advance(Duration::from_secs(3_700));
+        within(supervisor.refresh_now(&key)).await.ok();
+        let status = within(supervisor.status(&key)).await.unwrap();
+        assert_eq!(status.state, state, "{status:?}");
+        stop(supervisor).await;
+    }
+}
+
+#[tokio::test]
+async fn the_settings_bound_a_lifetime_at_connect_too() {
+    let override_600 = (|idp: Idp| idp.access_lifetime_override(Duration::from_secs(600))) as fn(Idp) -> Idp;
+    let at_most_600 = (|idp: Idp| idp.max_access_lifetime(Duration::from_secs(600))) as fn(Idp) -> Idp;
+    let soon = |world: &World| grant().expiry(Expiry::At(world.clock.now() + Duration::from_secs(60)));
+    let hour = |_: &World| grant().expires_in(Duration::from_secs(3_600));
+    let silent = |_: &World| Grant::new("ts-test-secret-a0").refresh_token("ts-test-secret-r0");
+    type Given = fn(&World) -> Grant;
+    for (settings, given, expected) in [
+        (override_600, hour as Given, 600),
+        (override_600, silent as Given, 600),
+        (override_600, soon as Given, 60),
+        (at_most_600, hour as Given, 600),
+        (at_most_600, soon as Given, 60),
+    ] {
+        let world = World::new(Profile::github());
+        let idp = settings(Idp::oauth2("http://127.0.0.1:9/token", "client", "ts-test-secret-client"));
+        let supervisor = world.bare_builder().idp("idp", idp).start().await.unwrap();
+        let key = TokenKey::at("idp").user("alice");
+        within(supervisor.connect(&key, given(&world))).await.unwrap();
+        let end = within(supervisor.status(&key)).await.unwrap().expiry;
+        let Expiry::At(end) = end else { panic!("{end:?}") };
+        let left = end.duration_since(world.clock.now()).unwrap().as_secs_f64().ceil() as u64;
+        assert_eq!(left, expected);
+        stop(supervisor).await;
+    }
+}
+
+#[tokio::test]
 async fn one_refresh_token_belongs_to_one_section() {
     let world = World::new(Profile::gitlab());
-    let builder = world.builder().idp("again", world.sim.idp());
+    let builder =
+        world.builder().idp("again", world.sim.idp().token_url(world.sim.token_url().replace("http", "HTTP")));
     let other = world.sim.idp().token_url("http://127.0.0.1:9/token");
     let supervisor = builder.idp("elsewhere", other).start().await.unwrap();
     let grant = world.sim.consent("alice");

@@ -41,6 +41,9 @@ struct GrantDocument {
     /// The lifetime of the access token in milliseconds, as a response stated it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told_lifetime: Option<u64>,
+    /// Whether the end of the access token was stated, not assumed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    told_end: bool,
 }
 
 fn is_empty(exposed: &Exposed) -> bool {
@@ -98,27 +101,28 @@ pub(super) struct Sent<'a> {
 ///
 /// A lifetime that is missing is the one that this grant was last told; otherwise the one of the provider's settings;
 /// otherwise the one that another grant of the provider was told; otherwise an hour. The same access token as before keeps
-/// its end.
+/// the end that was stated for it.
 pub(super) fn complete(keyring: &Keyring, provider: &Provider, row: &Row, now: WallTime, answer: &mut TokenResponse) {
     if let Some(told) = answer.expires_in {
         provider.saw_lifetime(told);
     } else {
         let old = open_document(keyring, row).ok();
-        let same = old.as_ref().zip(answer.access_token.as_ref().ok());
-        let same = same.is_some_and(|(old, new)| old.access_token == new.expose_secret());
         let told = old.as_ref().and_then(|old| old.told_lifetime).map(Duration::from_millis);
-        // Documents of older versions do not say it. An end is rounded down to a second.
-        let before =
-            || row.commit.and(row.lifetime()).map(|life| Duration::from_secs(life.as_secs_f64().ceil() as u64));
-        let told = told.or_else(before);
         answer.expires_in = match row.expires {
-            Expires::At(end) if same => Some(end.since(now)),
+            Expires::At(end) if keeps_told_end(old.as_ref(), answer) => Some(end.since(now)),
             _ => Some(told.unwrap_or_else(|| provider.usual_lifetime().unwrap_or(HOUR))),
         };
     }
     if answer.expires_in.is_some_and(|life| life.is_zero()) && answer.access_token.is_ok() {
         answer.access_token = Err(IdpFailure::ours(EvidenceCode::ExpiredAccessToken));
     }
+}
+
+/// Returns whether a response without a lifetime repeats an access token whose end was stated.
+fn keeps_told_end(old: Option<&GrantDocument>, answer: &TokenResponse) -> bool {
+    let new = answer.access_token.as_ref().ok();
+    let same = old.zip(new).filter(|(old, new)| old.access_token == new.expose_secret());
+    same.is_some_and(|(old, _)| old.told_end)
 }
 
 /// The lifetime of an access token of which nothing is known, beside a refresh token.
@@ -140,6 +144,7 @@ pub(super) fn land(
     // A row that does not open loses its extra fields, not its new tokens.
     let old = open_document(keyring, row).ok();
     let told_lifetime = answer.expires_in.filter(|_| answer.told_lifetime).map(|life| life.as_millis() as u64);
+    let told_end = answer.told_lifetime || keeps_told_end(old.as_ref(), &answer);
     let mut document = GrantDocument {
         access_token: String::new(),
         token_type: answer.token_type.unwrap_or_else(|| "Bearer".to_owned()),
@@ -150,6 +155,7 @@ pub(super) fn land(
         exposed: old.as_ref().map(|old| old.exposed.clone()).unwrap_or_default(),
         scheme: provider.idp.authorization_scheme.clone(),
         told_lifetime: told_lifetime.or(old.as_ref().and_then(|old| old.told_lifetime)),
+        told_end,
     };
     document.exposed.0.extend(answer.exposed.0);
     let refresh_expires = match answer.refresh_expires {
@@ -175,6 +181,7 @@ pub(super) fn land(
                 Some(old) => {
                     document.access_token.clone_from(&old.access_token);
                     document.token_type.clone_from(&old.token_type);
+                    document.told_end = old.told_end;
                     (row.issued_at, row.expires, unfinished)
                 }
                 None => (answered_at, Expires::At(answered_at), unfinished),
@@ -208,43 +215,44 @@ pub(super) fn land(
     Landing { commit, access_token: answer.access_token.ok(), token_type, scope, exposed, scheme, boot_end }
 }
 
-/// Seals a grant from the user's consent, with the state that its key must be in.
+/// Seals a grant from the user's consent, with the state that its key must be in. A grant without a refresh token goes on
+/// with that of `kept`, if there is one, and with what belongs to it.
 pub(in crate::supervisor) fn connecting(
     keyring: &Keyring,
     provider: &Provider,
     key: &TokenKey,
     grant: Grant,
+    kept: Option<&Row>,
     (only, compared): (Expected, Expected),
     now: WallTime,
 ) -> ConnectChange {
-    let expires = match ends(grant.expiry, now) {
-        // The grant is due at once.
-        _ if grant.access_token.is_none() => Expires::At(now),
-        // A grant that can be refreshed never lasts for ever because its response forgot a field.
-        Expires::Unknown if grant.refresh_token.is_some() => end(now, provider.usual_lifetime().unwrap_or(HOUR)),
-        Expires::Unknown => provider.idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
-        known => known,
-    };
+    let kept = kept.filter(|row| grant.refresh_token.is_none() && row.refresh_token.is_some());
+    let old = kept.and_then(|row| open_document(keyring, row).ok());
+    let expires = connected_end(provider, &grant, kept.is_some(), now);
     let told_lifetime = match grant.expiry {
         Lifetime::For(life) => Some(life.as_millis() as u64),
-        Lifetime::Until(_) => None,
+        Lifetime::Until(_) => old.as_ref().and_then(|old| old.told_lifetime),
     };
     let refresh_expires = match ends(grant.refresh_expiry, now) {
+        _ if kept.is_some() => kept.map_or(Expires::Unknown, |row| row.refresh_expires),
         Expires::Unknown if grant.refresh_token.is_some() => {
             provider.idp.refresh_lifetime.map_or(Expires::Unknown, |life| end(now, life))
         }
         known => known,
     };
+    let mut exposed = old.as_ref().map(|old| old.exposed.clone()).unwrap_or_default();
+    exposed.0.extend(grant.exposed.0);
     let document = GrantDocument {
         access_token: grant.access_token.map_or_else(String::new, |token| token.expose_secret().to_owned()),
         token_type: grant.token_type,
         scope: grant.scope,
-        subject: grant.subject,
-        params: grant.params,
+        subject: grant.subject.or(old.as_ref().and_then(|old| old.subject.clone())),
+        params: old.as_ref().map_or(grant.params, |old| old.params.clone()),
         extra: grant.extra,
-        exposed: grant.exposed,
+        exposed,
         scheme: provider.idp.authorization_scheme.clone(),
         told_lifetime,
+        told_end: !matches!(grant.expiry, Lifetime::Until(Expiry::Unknown)),
     };
     ConnectChange {
         key: key.clone(),
@@ -261,6 +269,31 @@ pub(in crate::supervisor) fn connecting(
         only,
         compared,
     }
+}
+
+/// When the access token of a grant from the user's consent expires; `kept` if the grant goes on with a refresh token that
+/// is stored.
+fn connected_end(provider: &Provider, grant: &Grant, kept: bool, now: WallTime) -> Expires {
+    let (idp, refreshable) = (&provider.idp, kept || grant.refresh_token.is_some());
+    let expires = match ends(grant.expiry, now) {
+        // The grant is due at once.
+        _ if grant.access_token.is_none() => return Expires::At(now),
+        // A grant that can be refreshed never lasts for ever because its response forgot a field.
+        Expires::Unknown if refreshable => end(now, provider.usual_lifetime().unwrap_or(HOUR)),
+        Expires::Unknown => idp.access_lifetime.map_or(Expires::Unknown, |life| end(now, life)),
+        known => known,
+    };
+    match (expires, idp.access_lifetime_override, grant.expiry) {
+        // An end may be that of a token that is not new: it is only moved forward in time by the settings.
+        (Expires::At(at), Some(life), Lifetime::Until(Expiry::At(_))) => earlier(at, end(now, life)),
+        (_, Some(life), Lifetime::For(_) | Lifetime::Until(Expiry::Unknown)) => end(now, life),
+        (Expires::At(at), None, _) if refreshable => earlier(at, end(now, idp.max_access_lifetime)),
+        _ => expires,
+    }
+}
+
+fn earlier(at: WallTime, other: Expires) -> Expires {
+    Expires::At(other.at().map_or(at, |other| other.min(at)))
 }
 
 /// Opens the row's token for publication.

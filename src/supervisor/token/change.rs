@@ -134,7 +134,7 @@ async fn connect(
     refresher: &Refresher,
     key: &TokenKey,
     by: By,
-    mut grant: Grant,
+    grant: Grant,
     only: Expected,
 ) -> Result<Changed, Error> {
     let ports = refresher.ports();
@@ -154,9 +154,11 @@ async fn connect(
         None => Vec::new(),
     };
     for _ in 0..TRIES {
+        let mut kept = None;
         let compared = if given.is_some() || keeps {
             let read = ports.ledger.store().read(key).await.map_err(|error| unstored(&error))?;
             let row = read.row.filter(|row| row.tombstone.is_none());
+            kept = row.clone().filter(|row| keeps && row.refresh_token.is_some());
             let known = row.as_ref().and_then(|row| seal::subject(&ports.keyring, row));
             if known.as_ref().zip(given.as_ref()).is_some_and(|(known, given)| !provider.idp.same_subject(known, given))
             {
@@ -164,15 +166,17 @@ async fn connect(
                 ports.ledger.audit(&by, "connect", key.idp(), Some(key.user()), Err(mismatch.code()));
                 return Err(mismatch);
             }
-            if keeps && row.as_ref().is_some_and(|row| row.refresh_token.is_some()) {
-                grant.subject = given.clone().or(known);
+            let moves = |row: &Row| grant.params != seal::params(&ports.keyring, row);
+            if !grant.params.is_empty() && kept.as_ref().is_some_and(moves) {
+                return Err(Error::InvalidRequest(OTHER_PARAMS));
             }
             row.map_or(Expected::Nothing, |row| Expected::At(row.generation))
         } else {
             Expected::Anything
         };
         let now = ports.clock.now();
-        let mut connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), (only, compared), now);
+        let expected = (only, compared);
+        let mut connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), kept.as_ref(), expected, now);
         connect.elsewhere.clone_from(&elsewhere);
         let changed = ports.ledger.change(key, by.clone(), Change::Connect(Box::new(connect))).await;
         match changed.map_err(|error| unstored(&error))? {
@@ -182,6 +186,9 @@ async fn connect(
     }
     Err(STORE_DOWN)
 }
+
+const OTHER_PARAMS: &str = "params: the refresh token that is kept was issued with other parameters: omit params, or \
+                            connect with the refresh token that belongs to them";
 
 fn unstored(error: &StoreError) -> Error {
     tracing::warn!(error = %error, "a change of a grant was not stored");
