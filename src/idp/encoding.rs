@@ -76,7 +76,7 @@ fn recognised(body: &[u8]) -> Option<Coding> {
 /// Undoes one coding. Reads one byte more than `limit` at most.
 fn undo(coding: Coding, coded: &[u8], limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     match coding {
-        Coding::Gzip => read(flate2::read::MultiGzDecoder::new(coded), limit),
+        Coding::Gzip => read(flate2::read::MultiGzDecoder::new(coded), limit).or_else(|_| padded_gzip(coded, limit)),
         Coding::Deflate => read(flate2::read::ZlibDecoder::new(coded), limit)
             .or_else(|_| read(flate2::read::DeflateDecoder::new(coded), limit)),
         Coding::Brotli => read(brotli_decompressor::Decompressor::new(coded, 4_096), limit),
@@ -85,6 +85,14 @@ fn undo(coding: Coding, coded: &[u8], limit: usize) -> io::Result<Zeroizing<Vec<
             read(decoder, limit)
         }
     }
+}
+
+/// Undoes gzip with zeros behind its end, as files of whole blocks have them.
+fn padded_gzip(coded: &[u8], limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut decoder = flate2::bufread::GzDecoder::new(coded);
+    let plain = read(&mut decoder, limit)?;
+    let padding = decoder.into_inner();
+    if padding.iter().all(|byte| *byte == 0) { Ok(plain) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 fn read(decoder: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -136,7 +144,7 @@ pub(super) mod tests {
     #[test]
     fn every_coding_is_undone() {
         let plain = br#"{"error":"invalid_grant"}"#;
-        let table: [(&[&str], Vec<u8>); 15] = [
+        let table: [(&[&str], Vec<u8>); 16] = [
             (&[], plain.to_vec()),
             (&["identity"], plain.to_vec()),
             (&["gzip"], gzip(plain)),
@@ -155,6 +163,7 @@ pub(super) mod tests {
             (&["identity"], zstd(plain)),
             // Two members of one gzip file.
             (&["gzip"], [gzip(&plain[..9]), gzip(&plain[9..])].concat()),
+            (&["gzip"], [gzip(plain), vec![0; 7]].concat()),
         ];
         for (header, body) in table {
             assert_eq!(undone(&body, header).unwrap(), plain, "{header:?}");

@@ -284,7 +284,7 @@ fn connected_end(provider: &Provider, grant: &Grant, kept: bool, now: WallTime) 
         known => known,
     };
     match (expires, idp.access_lifetime_override, grant.expiry) {
-        // An end may be that of a token that is not new: it is only moved forward in time by the settings.
+        // It may be the end of a token that is not new: the settings only bring it nearer.
         (Expires::At(at), Some(life), Lifetime::Until(Expiry::At(_))) => earlier(at, end(now, life)),
         (_, Some(life), Lifetime::For(_) | Lifetime::Until(Expiry::Unknown)) => end(now, life),
         (Expires::At(at), None, _) if refreshable => earlier(at, end(now, idp.max_access_lifetime)),
