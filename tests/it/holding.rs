@@ -134,9 +134,10 @@ async fn a_hold_of_an_idp_takes_effect_although_its_caller_is_gone() {
     let world = World::new(Profile::gitlab());
     let (supervisor, key) = world.connected().await;
     let held = || supervisor.idps().into_iter().any(|idp| idp.name == key.idp() && idp.held.is_some());
-    assert!(supervisor.hold_idp(key.idp(), "moving house").now_or_never().is_none(), "it is under way");
+    // Polled once: on a busy machine it may be done by then.
+    drop(supervisor.hold_idp(key.idp(), "moving house").now_or_never());
     eventually("it is on hold", held).await;
-    assert!(supervisor.release_idp(key.idp()).now_or_never().is_none(), "it is under way");
+    drop(supervisor.release_idp(key.idp()).now_or_never());
     eventually("it is not on hold", || !held()).await;
 }
 
