@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The example needs no configuration: it simulates GitHub, with access tokens that live for four seconds. Alice has
-//! connected it. Bob has not, so the response to him says what to do.
+//! connected it. Bob has not: his response is the error `not_connected`, with the next step.
 
 use std::{error::Error, time::Duration};
 

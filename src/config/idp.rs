@@ -200,7 +200,7 @@ fn read_errors(section: &mut Section<'_, '_>, idp: &mut Idp) {
         let (Some(ComparedValue(code)), Some(meaning)) = (&code, meaning) else {
             if section.is_sound() {
                 let missing = if code.is_none() { "code" } else { "meaning" };
-                section.wrong(missing, "must be set: a rule says what a code means");
+                section.wrong(missing, "must be set: each rule gives the meaning of one error code");
             }
             return;
         };

@@ -259,7 +259,7 @@ impl IdpHealth {
         }
         if let Observation::Unhealthy(asked) = observed {
             self.close(asked, now.boot);
-            // A probe that fails counts, whoever sent it.
+            // A failed probe counts also if its grant is a suspect.
             let counts = self.suspects.fails(grant) || admission.probes_outage;
             if counts && let Some(wait) = self.outage.fail(admission.probes_outage, now.boot, random) {
                 changes.push(HealthChange::Paused { cause: Cause::IdpDown, wait });

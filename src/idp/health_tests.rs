@@ -38,7 +38,7 @@ fn five_consecutive_failures_are_an_outage_and_one_response_ends_it() {
     }
     // A good response in between: the count starts anew.
     request(&mut health, 0, 9, Healthy, T);
-    // Who failed has a fault of its own, now that others get responses.
+    // The grants that failed have faults of their own, now that other grants get responses.
     for grant in (0..4).chain(10..14) {
         request(&mut health, 0, grant, Unhealthy(None), T);
     }

@@ -46,7 +46,7 @@ pub(crate) struct TokenResponse {
     pub(crate) scope: Option<String>,
     /// As the response says, or as the provider's settings overrule it. Zero means expired, not unknown.
     pub(crate) expires_in: Option<Duration>,
-    /// Whether the lifetime was told, rather than assumed.
+    /// Whether the provider or the settings state the lifetime; otherwise it is assumed.
     pub(crate) told_lifetime: bool,
     pub(crate) refresh_expires: Option<RefreshLifetime>,
     pub(crate) subject: Option<String>,

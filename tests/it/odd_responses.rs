@@ -31,11 +31,20 @@ async fn stored(supervisor: &TokenSupervisor, key: &TokenKey) -> String {
 
 /// Connects alice at a provider that answers her first refresh so, and every later one with good tokens.
 async fn refreshed(world: &World, answer: Vec<u8>, settings: fn(Idp) -> Idp) -> (RawIdp, TokenSupervisor, TokenKey) {
-    let raw = RawIdp::start(move |number, _| match number {
+    let answer = move |number| match number {
         0 => answer.clone(),
         _ => json(200, &TOKENS.replace("-a1", &format!("-a{number}x")).replace("-r1", &format!("-r{number}x"))),
-    })
-    .await;
+    };
+    asked_once(world, answer, settings).await
+}
+
+/// Connects alice at a provider that answers the refreshes by their numbers, and refreshes once.
+async fn asked_once(
+    world: &World,
+    answer: impl Fn(usize) -> Vec<u8> + Send + Sync + 'static,
+    settings: fn(Idp) -> Idp,
+) -> (RawIdp, TokenSupervisor, TokenKey) {
+    let raw = RawIdp::start(move |number, _| answer(number)).await;
     let supervisor = world.bare_builder().idp("idp", settings(idp(&raw))).start().await.unwrap();
     let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, grant())).await.unwrap();
@@ -275,16 +284,12 @@ async fn a_lifetime_that_makes_no_sense_is_told() {
 #[tokio::test]
 async fn tokens_of_a_second_are_refreshed_at_most_twice_a_second() {
     let world = World::new(Profile::github());
-    let raw = RawIdp::start(|number, _| {
+    let short = |number| {
         let tokens =
             TOKENS.replace("3600", "1").replace("-a1", &format!("-a{number}")).replace("-r1", &format!("-r{number}n"));
         json(200, &tokens)
-    })
-    .await;
-    let supervisor = world.bare_builder().idp("idp", idp(&raw)).start().await.unwrap();
-    let key = TokenKey::at("idp").user("alice");
-    within(supervisor.connect(&key, grant())).await.unwrap();
-    within(supervisor.refresh_now(&key)).await.unwrap();
+    };
+    let (raw, supervisor, key) = asked_once(&world, short, |idp| idp).await;
     let before = raw.log().len();
     for _ in 0..100 {
         drop(tokio::spawn(supervisor.call(Acquire::new(&key))));
@@ -298,15 +303,11 @@ async fn tokens_of_a_second_are_refreshed_at_most_twice_a_second() {
 #[tokio::test]
 async fn a_refresh_is_due_before_the_refresh_token_ends() {
     let world = World::new(Profile::github());
-    let raw = RawIdp::start(|number, _| {
+    let six_seconds = |number| {
         let tokens = TOKENS.replace('}', r#","refresh_expires_in":6}"#).replace("-r1", &format!("-r{number}n"));
         json(200, &tokens)
-    })
-    .await;
-    let supervisor = world.bare_builder().idp("idp", idp(&raw)).start().await.unwrap();
-    let key = TokenKey::at("idp").user("alice");
-    within(supervisor.connect(&key, grant())).await.unwrap();
-    within(supervisor.refresh_now(&key)).await.unwrap();
+    };
+    let (raw, supervisor, _) = asked_once(&world, six_seconds, |idp| idp).await;
     pass(&world, &supervisor, Duration::from_secs(5), Duration::from_millis(500)).await;
     eventually("it is refreshed before six seconds are over", || raw.log().len() == 2).await;
     stop(supervisor).await;
