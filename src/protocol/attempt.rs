@@ -77,7 +77,7 @@ pub(crate) enum AttemptEvent {
     },
     /// The slot is granted, for the row that was read last.
     Slot(Row),
-    /// No request may be sent to the identity provider before this time.
+    /// No request may be sent to the identity provider before this time; of a claim: it was not made.
     NotBefore(WallTime, Cause),
     /// The store replied to a claim, `elapsed` after it was issued.
     Claimed {
@@ -187,7 +187,9 @@ impl AttemptMachine {
             (AttemptPhase::Slot, AttemptEvent::Slot(row)) => {
                 (AttemptPhase::Claiming, AttemptEffect::Claim(self.claim(&row)))
             }
-            (AttemptPhase::Slot, AttemptEvent::NotBefore(time, cause)) => end(End::Until(time, cause)),
+            (AttemptPhase::Slot | AttemptPhase::Claiming, AttemptEvent::NotBefore(time, cause)) => {
+                end(End::Until(time, cause))
+            }
             (AttemptPhase::Claiming, AttemptEvent::NoReply) => (AttemptPhase::Claiming, AttemptEffect::RepeatClaim),
             (
                 AttemptPhase::Claiming,

@@ -31,6 +31,7 @@ pub(crate) struct Meters {
     clock: Clock,
     ops: EnumMap<Op, Meter>,
     down: AtomicBool,
+    full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -55,12 +56,17 @@ enum Op {
 
 impl Meters {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, ops: EnumMap::default(), down: AtomicBool::new(false) }
+        Self { clock, ops: EnumMap::default(), down: AtomicBool::new(false), full: AtomicBool::new(false) }
     }
 
     /// Returns whether the last operation failed because the store is unavailable.
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the last operation failed because the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn metrics(&self) -> [Metric; 2] {
@@ -86,6 +92,7 @@ impl Meters {
                 count(&meter.errors);
             }
             meters.down.store(matches!(result, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+            meters.full.store(matches!(result, Err(StoreError::Full)), Ordering::Relaxed);
             result
         })
     }

@@ -169,6 +169,9 @@ pub(crate) enum StoreError {
     /// The operation was not carried out, or its outcome is unknown: retry.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The disk is full: the operation was not carried out. Free some space, and retry.
+    #[error("the disk of the store is full: free some space")]
+    Full,
     /// Another change was written between this change's read and write, so that nothing of this one was stored: retry at
     /// once.
     #[error("the row was changed by another writer at the same time")]

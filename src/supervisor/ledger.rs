@@ -177,6 +177,7 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) fn unavailable(error: &StoreError) -> Error {
     match error {
         StoreError::Unavailable(_) => STORE_DOWN,
+        StoreError::Full => Error::Unavailable { retry_after: SOON, cause: Cause::DiskFull },
         StoreError::Conflict => Error::Busy { retry_after: SOON },
         StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
     }

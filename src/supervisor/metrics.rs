@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{PoisonError, atomic::Ordering},
 };
 
@@ -11,6 +12,7 @@ use super::{TokenSupervisor, front::Front, provider::Providers, token::Surroundi
 use crate::{
     clock::Reading,
     error::Cause,
+    journal,
     metrics::{Metric, MetricKind, load},
     model::State,
     store::{Census, Counted},
@@ -30,13 +32,30 @@ impl TokenSupervisor {
             metrics.extend(of_census(&census, |idp| providers.stands_still(idp)));
         }
         metrics.extend(rooms.meters.metrics());
+        let full = f64::from(u8::from(self.is_disk_full()));
+        metrics.push(gauge("disk_full", "1 while the disk of the store or of the journal is full.").of(full));
         metrics.extend(of_process(&rooms.around, &rooms.front));
         metrics
     }
 
-    /// Whether the store's last operation failed because the store did not respond.
+    /// Whether the store's last operation failed because the store did not respond, or the journal cannot be written.
     pub fn is_store_down(&self) -> bool {
-        self.rooms.meters.is_down()
+        self.rooms.meters.is_down() || self.journal_trouble() == Some(Cause::StoreDown)
+    }
+
+    /// Whether the disk of the store or of the journal is full. Asks the journal's disk for room.
+    pub fn is_disk_full(&self) -> bool {
+        self.rooms.meters.is_full() || self.journal_trouble() == Some(Cause::DiskFull)
+    }
+
+    /// Returns the files of damaged journals that were set aside at a start. Responses in their damaged parts are lost
+    /// unless a good copy of the file is put back; their grants are in doubt.
+    pub fn damaged_journals(&self) -> Vec<PathBuf> {
+        self.rooms.refresher.ports().journal.damaged()
+    }
+
+    fn journal_trouble(&self) -> Option<Cause> {
+        self.rooms.refresher.ports().journal.reserve().err().map(|error| journal::cause(&error))
     }
 }
 

@@ -79,6 +79,13 @@ impl Control<'_> {
         }
     }
 
+    /// Makes the journal's disk look full before a claim, or free again.
+    pub fn disk_full(&self, full: bool) {
+        if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {
+            journal.fill(full);
+        }
+    }
+
     /// Returns how many entries the journal has refused.
     pub fn journal_failures(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);

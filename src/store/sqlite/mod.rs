@@ -25,7 +25,7 @@ use crate::{
     model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
-use files::{LockFile, lock, private, refused, unopened};
+use files::{LockFile, OpenFiles, lock, refused, unopened};
 #[cfg(feature = "config")]
 pub(super) use migrate::pending;
 use threads::Jobs;
@@ -46,15 +46,15 @@ impl SqliteStore {
         let lock = Arc::new(lock);
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
         let counter = vec![connect(path)?];
+        let files = OpenFiles::of(&lock).map_err(|error| unopened(path, &error))?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
-        Ok(Self { writer: threads::writer(writer, &lock), readers, counter, clock })
+        Ok(Self { writer: threads::writer(writer, files, &lock), readers, counter, clock })
     }
 }
 
 /// Opens or creates the file with its lock, and brings its schema up to date.
 fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
     let lock = lock(path)?;
-    create(path).map_err(|error| unopened(path, &error))?;
     let mut connection = connect(path)?;
     migrate::run(&mut connection).map_err(|error| unopened(path, &error))?;
     Ok((connection, lock))
@@ -153,8 +153,3 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
 }
 
 const NOT_UTF_8: &str = "its path is not UTF-8: set store.url to another path";
-
-/// Creates the file, readable only by its owner; SQLite creates its companion files with the same mode.
-fn create(path: &Path) -> std::io::Result<()> {
-    private().append(true).open(path).map(drop)
-}

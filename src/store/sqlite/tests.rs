@@ -59,6 +59,36 @@ async fn a_second_process_is_refused_with_the_id_of_the_first() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn another_name_of_the_file_does_not_get_round_the_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    std::os::unix::fs::symlink("tokens.db", folder.path().join("link.db")).unwrap();
+    let first = open(&url("tokens.db"), &clock()).unwrap();
+    std::fs::hard_link(folder.path().join("tokens.db"), folder.path().join("hard.db")).unwrap();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    for name in ["link.db", "hard.db", "sub/../tokens.db", "./link.db"] {
+        let error = open(&url(name), &clock()).err().unwrap();
+        assert!(matches!(error, Error::StoreInUse(_)), "{name}: {error}");
+    }
+    first.close().await.unwrap();
+    open(&url("link.db"), &clock()).unwrap().close().await.unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_file_that_is_a_link_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, victim) = (folder.path().join("tokens.db"), folder.path().join("victim"));
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, folder.path().join("tokens.db.lock")).unwrap();
+    let error = open(&format!("sqlite://{}", path.display()), &clock()).err().unwrap().to_string();
+    assert!(error.contains("tokens.db.lock is a symbolic link: remove the link"), "{error}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(!path.exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();

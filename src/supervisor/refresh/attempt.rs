@@ -20,6 +20,7 @@ use crate::{
     code::EvidenceCode,
     error::Cause,
     idp::{GateClosed, IdpFailure, Priority, ResponseOutcome, Slot, delay},
+    journal::{self, Reserved},
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, TokenKey, TokenStanding},
     protocol::{
@@ -47,6 +48,8 @@ pub(super) struct Attempt {
     wanted: watch::Receiver<bool>,
     row: Option<Row>,
     slot: Option<Slot>,
+    /// Room in the journal for the response.
+    room: Option<Reserved>,
     claim: Option<(Change, BootTime)>,
     landing: Option<seal::Landing>,
     commit: Option<StoreFuture<Changed>>,
@@ -72,7 +75,7 @@ enum Try {
 impl Attempt {
     pub(super) fn new(ports: Arc<Ports>, key: TokenKey, basis: (Id, Generation), entry: NewAttempt) -> Self {
         let NewAttempt { id, progress, wanted } = entry;
-        let (row, slot, claim, landing, commit) = (None, None, None, None, None);
+        let (row, slot, room, claim, landing, commit) = (None, None, None, None, None, None);
         let (journaled, resolved, heard) = (false, None, None);
         let counters = ports.providers.get(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
         Self {
@@ -84,6 +87,7 @@ impl Attempt {
             wanted,
             row,
             slot,
+            room,
             claim,
             landing,
             commit,
@@ -207,6 +211,12 @@ impl Attempt {
         };
         match slot {
             Ok(slot) => {
+                if self.room.is_none() {
+                    match self.ports.journal.reserve() {
+                        Ok(room) => self.room = Some(room),
+                        Err(error) => return Some(self.not_now(journal::cause(&error))),
+                    }
+                }
                 self.slot = Some(slot);
                 Some(AttemptEvent::Slot(row))
             }
@@ -226,9 +236,15 @@ impl Attempt {
                 let elapsed = self.ports.clock.read().boot.since(issued);
                 Some(AttemptEvent::Claimed { reply, row, now, elapsed })
             }
+            Err(StoreError::Full) => Some(self.not_now(Cause::DiskFull)),
             Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(AttemptEvent::NoReply),
             Err(error) => self.corrupt(&error),
         }
+    }
+
+    /// The response could not be kept: nothing is sent before the disk was looked at again.
+    fn not_now(&self, cause: Cause) -> AttemptEvent {
+        AttemptEvent::NotBefore(self.ports.clock.now() + PAUSE, cause)
     }
 
     /// Sends the request. From here on the response is awaited, whoever is gone.
