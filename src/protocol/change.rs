@@ -1,8 +1,8 @@
 //! The changes of a row, and the one function through which every store applies them.
 
 use super::{
-    Applied, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending, Lookup, Recover, Refuse,
-    claim, commit, connect, ending, transition::transitions,
+    Applied, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending, Lookup, LookupResult,
+    Recover, Refuse, claim, commit, connect, ending, transition::transitions,
 };
 use crate::model::{Evidence, Generation, Id, Intent, VerdictBy};
 
@@ -81,6 +81,8 @@ impl Change {
         };
         let now = found.now;
         let applied = match self {
+            // A recovery knows that the token may be spent, and has decided.
+            Self::Claim(claim) if found.known == LookupResult::Spent => ending::put_back(claim, row, now),
             Self::Claim(claim) => claim::claim(claim, row, now),
             Self::Recover(recover) => claim::recover(recover, row, now),
             Self::Renew { attempt, lease } => claim::renew(*attempt, *lease, row, now),
@@ -105,6 +107,11 @@ impl Change {
         applied.revoking_what_waited(row)
     }
 
+    /// Returns whether the change needs nothing of a row that cannot be read, and may take its place.
+    pub(crate) fn replaces(&self) -> bool {
+        matches!(self, Self::Connect(connect) if connect.token.is_some())
+    }
+
     /// Returns what the store must look up first, depending on whether the key has a row.
     pub(crate) fn looks_up(&self, stored: bool) -> Option<Lookup> {
         match self {
@@ -112,6 +119,7 @@ impl Change {
             Self::Connect(connect) => {
                 connect.token.as_ref().map(|token| Lookup::TokenAnywhere(token.fingerprint, connect.elsewhere.clone()))
             }
+            Self::Claim(_) => Some(Lookup::Current),
             Self::Restore => Some(Lookup::Restorable),
             Self::Purge => Some(Lookup::Revocations),
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, ChangeReply, fault::AttemptFault};
+use super::{Applied, ChangeReply, Claim, fault::AttemptFault};
 use crate::{
     code::EvidenceCode,
     error::Cause,
@@ -101,6 +101,17 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
     let intent = Intent { generation: seen, since, settle_from: now, recovered: false, senders };
     let raised = Row { generation: seen, intent: Some(intent), lease: None, changed_at: now, ..row.clone() };
     Applied::write(raised, ChangeReply::Done)
+}
+
+/// The row holds a refresh token that the key has spent: it was put back to an earlier generation. What the spent token
+/// brought is not known here, so this is a doubt of another process: it waits for that response, and nothing is sent.
+pub(super) fn put_back(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
+    if row.intent.is_some() || !row.sendable() || row.lease_live(now) {
+        return Applied::refused();
+    }
+    // The incarnation stands for the unknown attempt: it is the id of none.
+    let Applied { row: raised, .. } = raise(claim.incarnation, claim.generation.next(), row.incarnation, row, now);
+    raised.map_or_else(Applied::refused, |raised| Applied::write(raised, ChangeReply::Refused))
 }
 
 /// Ends a doubt about a token that the row no longer spends: the request can no longer be processed.

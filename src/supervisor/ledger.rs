@@ -179,7 +179,8 @@ pub(super) fn unavailable(error: &StoreError) -> Error {
         StoreError::Unavailable(_) => STORE_DOWN,
         StoreError::Full => Error::Unavailable { retry_after: SOON, cause: Cause::DiskFull },
         StoreError::Conflict => Error::Busy { retry_after: SOON },
-        StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
+        // Only an operator can help, or a new consent.
+        StoreError::Corrupt { .. } => Error::Unavailable { retry_after: LATER, cause: Cause::StoreDown },
     }
 }
 

@@ -193,7 +193,7 @@ impl TokenSupervisor {
         let mut chunk = filter.limit + 1;
         while left > 0 {
             let listed = store.list(&filter.names, after, chunk).await.map_err(|error| unavailable(&error))?;
-            let complete = listed.grants.len() < chunk as usize;
+            let complete = listed.complete;
             after = listed.grants.last().map(|(key, _)| key.clone());
             for (key, row) in listed.grants {
                 match row {

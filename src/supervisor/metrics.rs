@@ -33,6 +33,10 @@ impl TokenSupervisor {
         }
         metrics.extend(rooms.meters.metrics());
         let full = f64::from(u8::from(self.is_disk_full()));
+        metrics.push(
+            gauge("unreadable_rows", "Stored grants that cannot be read: damaged, or changed by another program.")
+                .of(self.unreadable_rows() as f64),
+        );
         metrics.push(gauge("disk_full", "1 while the disk of the store or of the journal is full.").of(full));
         metrics.extend(of_process(&rooms.around, &rooms.front));
         metrics
@@ -46,6 +50,12 @@ impl TokenSupervisor {
     /// Whether the disk of the store or of the journal is full. Asks the journal's disk for room.
     pub fn is_disk_full(&self) -> bool {
         self.rooms.meters.is_full() || self.journal_trouble() == Some(Cause::DiskFull)
+    }
+
+    /// Returns how many of the stored grants that were read since the start cannot be read: they are damaged, or were changed
+    /// by another program.
+    pub fn unreadable_rows(&self) -> usize {
+        self.rooms.ledger.store().unreadable()
     }
 
     /// Returns the files of damaged journals that were set aside at a start. Responses in their damaged parts are lost

@@ -31,5 +31,6 @@ fn degraded(call: &Call) -> Vec<String> {
     let store = supervisor.is_store_down().then(|| Cause::StoreDown.to_string());
     let disk = supervisor.is_disk_full().then(|| Cause::DiskFull.to_string());
     let damaged = (!supervisor.damaged_journals().is_empty()).then(|| "journal_damaged".to_owned());
-    store.into_iter().chain(disk).chain(journal).chain(damaged).chain(stopped).collect()
+    let unreadable = (supervisor.unreadable_rows() > 0).then(|| "unreadable_rows".to_owned());
+    store.into_iter().chain(disk).chain(unreadable).chain(journal).chain(damaged).chain(stopped).collect()
 }

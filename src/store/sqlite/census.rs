@@ -2,7 +2,7 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Bool, Nullable, Text},
+    sql_types::{BigInt, Binary, Bool, Nullable},
 };
 
 use super::threads::JobError;
@@ -14,8 +14,9 @@ use crate::{
 /// Rows that are alike in everything that determines their state.
 #[derive(QueryableByName)]
 struct Alike {
-    #[diesel(sql_type = Text)]
-    idp: String,
+    /// As bytes: a name that is no text must not fail the count.
+    #[diesel(sql_type = Binary)]
+    idp: Vec<u8>,
     #[diesel(sql_type = Bool)]
     ended: bool,
     #[diesel(sql_type = Bool)]
@@ -56,7 +57,7 @@ const COUNT: &str = "
 pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Result<Census, JobError> {
     let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
     let counted = |alike: Alike| Counted {
-        idp: alike.idp,
+        idp: String::from_utf8_lossy(&alike.idp).into_owned(),
         marks: Marks {
             ended: alike.ended,
             required: alike.required,

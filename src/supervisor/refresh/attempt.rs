@@ -377,6 +377,8 @@ impl Attempt {
                 }
                 Some(AttemptEvent::Changed { reply })
             }
+            // The journal keeps the response until the row can be read.
+            Err(error @ StoreError::Corrupt { .. }) if self.journaled => self.corrupt(&error),
             Err(error) => {
                 tracing::warn!(error = %error, "the store did not take a response: it is stored again soon");
                 Some(AttemptEvent::Silent)
