@@ -21,7 +21,7 @@ pub(super) fn document<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) ->
         "info": {
             "title": "token-supervisor",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Keeps OAuth tokens alive and never loses one. All paths are relative to where the API is mounted.",
+            "description": "Keeps OAuth tokens valid, through crashes and outages. All paths are relative to where the API is mounted.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "paths": paths,
