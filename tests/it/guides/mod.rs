@@ -17,6 +17,7 @@ mod follow;
 mod links;
 mod page;
 mod references;
+mod unit;
 
 use std::{
     fs,
