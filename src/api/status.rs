@@ -148,7 +148,7 @@ pub struct OffboardedBody {
 
 /// A grant of a user who leaves: its state, or why it was not disconnected.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(inline))]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct OffboardedGrant {
     /// The identity provider.

@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(unix)]
+mod generated_clients;
 mod getting_started;
 mod interrupted;
 #[cfg(unix)]
