@@ -65,7 +65,7 @@ fn finding(what: impl Into<String>, verdict: CheckVerdict, text: impl Into<Strin
 pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> {
     let mut findings = Vec::new();
     let place = match args.target.server()? {
-        Some(address) => Some(Workplace::Server(address)),
+        Some(server) => Some(Workplace::Server(server)),
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
@@ -133,8 +133,8 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
     match (failure.start, place) {
         // A running server has the store open, which is normal.
         (Some(StartFailure::StoreInUse), Workplace::Store(config)) => {
-            let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
-            let next = format!("token-supervisor doctor --server {server}");
+            let server = server_of(config).unwrap_or_else(|| "--server URL".to_owned());
+            let next = format!("token-supervisor doctor {server}");
             (finding("store", CheckVerdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
         (Some(StartFailure::Journal), _) => (finding("journal", CheckVerdict::Wrong, &failure.text), None),

@@ -16,11 +16,11 @@ use token_supervisor::{
 };
 use zeroize::Zeroizing;
 
+use self::{server::ServerBackend, store::StoreBackend};
 pub(crate) use self::{
-    server::Address,
+    server::{Address, ProxyUrl, ServerTarget},
     store::{DRAIN, server_of},
 };
-use self::{server::ServerBackend, store::StoreBackend};
 use super::{
     CliFailure,
     body::VerbResult,
@@ -48,7 +48,7 @@ pub(crate) enum Workplace {
     /// On the store of this configuration.
     Store(Box<Config>),
     /// On this server.
-    Server(Address),
+    Server(ServerTarget),
 }
 
 /// An opened place.
@@ -79,7 +79,7 @@ impl Backend {
         let mut signals = Signals::listen()?;
         let backend = match place {
             Workplace::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
-            Workplace::Server(address) => Self::Server(ServerBackend::new(address)?),
+            Workplace::Server(server) => Self::Server(ServerBackend::new(server)?),
         };
         let ended = tokio::select! {
             ended = work(&backend) => ended,

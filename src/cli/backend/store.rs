@@ -236,20 +236,23 @@ fn unopened(error: Error, config: &Config) -> CliFailure {
     let failure = CliFailure::from(error);
     match server_of(config) {
         Some(server) if failure.start == Some(StartFailure::StoreInUse) => {
-            let next = "if that is the server, use it: add --server";
+            let next = "if that is the server, use it: add";
             failure.then(format!("{next} {server}; otherwise wait until it has ended"))
         }
         _ => failure,
     }
 }
 
-/// The address of the server of this configuration.
+/// The options that select the server of this configuration.
 pub(crate) fn server_of(config: &Config) -> Option<String> {
     config.server().bind.iter().find_map(|bind| match bind {
         Bind::Tcp(address) if address.port() == 0 => None,
-        Bind::Tcp(address) if address.ip().is_unspecified() => Some(format!("http://127.0.0.1:{}", address.port())),
-        bind @ Bind::Tcp(_) => Some(format!("http://{bind}")),
-        bind => Some(bind.to_string()),
+        Bind::Tcp(address) if address.ip().is_unspecified() => {
+            Some(format!("--server http://127.0.0.1:{}", address.port()))
+        }
+        Bind::Tcp(address) if !address.ip().is_loopback() => Some(format!("--server http://{bind} --allow-http")),
+        bind @ Bind::Tcp(_) => Some(format!("--server http://{bind}")),
+        bind => Some(format!("--server {bind}")),
     })
 }
 

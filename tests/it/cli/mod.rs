@@ -6,6 +6,8 @@ mod getting_started;
 mod interrupted;
 #[cfg(unix)]
 mod keeping_a_file;
+#[cfg(unix)]
+mod key_stays_here;
 mod looks;
 #[cfg(unix)]
 mod odd_providers;
