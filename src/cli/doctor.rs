@@ -19,8 +19,8 @@ use super::{
     coloured,
     config::{in_words, unedited},
     exit::StartFailure,
-    show::{beside, folded},
-    time::{now, rough, to_the_second},
+    show::{beside, folded, visible},
+    time::{for_people, now, rough, to_the_second},
 };
 
 /// Check the installation without using any refresh token.
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
-                findings.extend([fits, keys(&config), clock(&config)]);
+                findings.extend([fits, keys(&config), api_keys(&config), clock(&config)]);
                 Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
@@ -146,7 +146,7 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
 fn not_looked_at(place: Option<&Workplace>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
-    let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
+    let mut all: Vec<_> = ["keys", "api keys", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
         Some(Workplace::Server(_)) => return Vec::new(),
         Some(Workplace::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
@@ -165,6 +165,37 @@ fn keys(config: &Config) -> CheckFinding {
         }
         Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
+}
+
+/// Checks that the server has an API key that is still valid for a while, if it needs one.
+fn api_keys(config: &Config) -> CheckFinding {
+    const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+    let (keys, now) = (&config.server().api_keys, now());
+    let what = "api keys";
+    if let Some(bind) = config.server().unguarded() {
+        let text = format!("serve needs an API key to listen on {bind}; next: token-supervisor apikey new NAME");
+        return finding(what, CheckVerdict::Wrong, text);
+    }
+    let expired: Vec<_> = keys.iter().filter(|key| key.expiry().is_some_and(|end| end <= now)).collect();
+    let ends = keys.iter().filter_map(|key| Some((key.name(), key.expiry()?)));
+    let ends: Vec<_> = ends.filter(|(_, end)| *end <= now + SOON).map(|(name, end)| expires(name, end, now)).collect();
+    let (verdict, text) = match (ends.as_slice(), keys.len()) {
+        ([], 0) => (CheckVerdict::Ok, "none; the server listens on Unix sockets only".to_owned()),
+        ([], 1) => (CheckVerdict::Ok, "1 is valid".to_owned()),
+        ([], many) => (CheckVerdict::Ok, format!("{many} are valid")),
+        (ends, many) => {
+            let verdict = if expired.len() == many { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+            let next = "next: token-supervisor apikey new NAME, then replace the sections";
+            (verdict, format!("{}; {next}", ends.join("; ")))
+        }
+    };
+    finding(what, verdict, text)
+}
+
+/// Returns in words that an API key has expired, or will soon.
+fn expires(name: &str, end: SystemTime, now: SystemTime) -> String {
+    let verb = if end <= now { "expired" } else { "expires" };
+    format!("{} {verb} {}", visible(name), for_people(end))
 }
 
 /// Checks that no file of the installation has a modification time in the future.

@@ -87,7 +87,7 @@ fn configuration(idp: Option<&str>, key: &NewApiKey) -> Result<String, CliFailur
     let template =
         Config::template(idp).ok_or_else(|| CliFailure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
-    let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
+    let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None, None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
     Ok(template.replacen("\n[server]\n", &format!("\n{deployment}\n[server]\n"), 1).replacen(
         "\n# Grants are stored here",

@@ -82,6 +82,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # scopes = ["token"]        # token, grant, admin, metrics
 # idps = ["github"]         # default: all
 # user_prefix = "acme/"     # default: all users
+# expires_at = "2027-01-15T08:00:00Z"   # default: never
 
 # Grants are stored here, sealed.
 [store]

@@ -151,6 +151,7 @@ fn settings_and_findings_are_shown() {
     let expected = "\
 ok     configuration  token-supervisor.toml: configuration is valid. Providers: gitlab
 ok     keys           token-supervisor.keys
+ok     api keys       1 is valid
 ok     clock          TIME later than every stored file
 ok     store          opens with these keys, and its schema is up to date
 ok     journal        empty: the store has every response

@@ -1,5 +1,6 @@
 //! The commands: the program runs on its own files against a simulated identity provider.
 
+mod api_keys;
 #[cfg(unix)]
 mod asking_a_server;
 mod getting_started;

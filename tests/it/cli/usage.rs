@@ -122,7 +122,7 @@ fn every_command_names_a_missing_file() {
         let found = |at: usize| (report["findings"][at]["what"].as_str(), report["findings"][at]["verdict"].as_str());
         assert_eq!((doctor.code, &report["ok"]), (2, &false.into()), "{report}");
         assert_eq!(found(0), (Some("configuration"), Some("wrong")), "{report}");
-        assert_eq!(found(3), (Some("store"), Some("not_looked_at")), "{report}");
+        assert_eq!(found(4), (Some("store"), Some("not_looked_at")), "{report}");
     }
 }
 
