@@ -1,6 +1,9 @@
 //! `apikey new`: creates an API key for a program that calls the server.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -14,6 +17,7 @@ use zeroize::Zeroizing;
 use super::{
     CliFailure, Exit, Out,
     args::key as grant_key,
+    private_file,
     time::{lifetime, now, whole_seconds},
 };
 
@@ -55,6 +59,9 @@ struct NewKeyArgs {
     /// Time from which the key is refused: RFC 3339 or epoch seconds
     #[arg(long, value_name = "TIME", value_parser = parse)]
     expires_at: Option<SystemTime>,
+    /// New file to write the key to, readable only by you
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
@@ -81,8 +88,16 @@ pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
     }
     let (key, scopes, idps) = (NewApiKey::new()?, once(&new.scopes), once(&new.idps));
     let section = key.section(&new.name, &scopes, &idps, new.user_prefix.as_deref(), expires_at);
-    out.result(&NewKeyJson { key: &key.text, section: &section, expires_at }, || {
-        format!("{}\n\nThis key is shown only once. Add this section to the configuration:\n\n{section}", &*key.text)
+    if let Some(path) = &new.output {
+        private_file::create(path, Zeroizing::new(format!("{}\n", &*key.text)).as_bytes())?;
+    }
+    let (shown, file) = if new.output.is_some() { (None, new.output.as_deref()) } else { (Some(&**key.text), None) };
+    out.result(&NewKeyJson { key: shown, file, section: &section, expires_at }, || {
+        let head = match file {
+            Some(path) => format!("The key is in {}.", path.display()),
+            None => format!("{}\n\nThis key is shown only once.", &*key.text),
+        };
+        format!("{head} Add this section to the configuration:\n\n{section}")
     })?;
     Ok(Exit::Done)
 }
@@ -90,7 +105,10 @@ pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
 /// The result, as programs read it.
 #[derive(Serialize)]
 struct NewKeyJson<'a> {
-    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a Path>,
     section: &'a str,
     #[serde(with = "token_supervisor::api::time::optional")]
     expires_at: Option<SystemTime>,

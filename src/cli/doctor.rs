@@ -9,7 +9,7 @@ use serde::Serialize;
 use token_supervisor::{
     Reached,
     api::IdpBody,
-    config::{Config, ConfigProblem},
+    config::{Config, ConfigProblem, ExposedFile},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     args::TargetArgs,
     backend::{Backend, PlaceHealth, Workplace, server_of},
     coloured,
-    config::{in_words, unedited},
+    config::{exposure, in_words, unedited},
     exit::StartFailure,
     show::{beside, folded, visible},
     time::{for_people, now, rough, to_the_second},
@@ -69,7 +69,9 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
-                findings.extend([fits, keys(&config), api_keys(&config), clock(&config)]);
+                findings.extend([fits, keys(&config), api_keys(&config)]);
+                findings.extend(files(&config));
+                findings.push(clock(&config));
                 Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
@@ -82,7 +84,8 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
     };
     let mut next = format!("token-supervisor status{}", args.target.again());
     // The store cannot be opened without valid keys.
-    if let Some(place) = place.as_ref().filter(|_| !any_wrong(&findings)) {
+    let opens = !findings.iter().any(|finding| finding.what == "keys" && finding.verdict == CheckVerdict::Wrong);
+    if let Some(place) = place.as_ref().filter(|_| opens) {
         match look(place, args.probe).await {
             Ok(found) => findings.extend(found),
             Err(failure) if failure.exit == Exit::Usage && args.probe => return Err(failure),
@@ -146,7 +149,7 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
 fn not_looked_at(place: Option<&Workplace>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
-    let mut all: Vec<_> = ["keys", "api keys", "clock", "store", "journal"].map(str::to_owned).into();
+    let mut all: Vec<_> = ["keys", "api keys", "files", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
         Some(Workplace::Server(_)) => return Vec::new(),
         Some(Workplace::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
@@ -160,11 +163,21 @@ fn keys(config: &Config) -> CheckFinding {
     let path = config.keyring().display();
     match config.check() {
         Err(error) => finding("keys", CheckVerdict::Wrong, error.to_string()),
-        Ok(()) if config.is_keyring_exposed() => {
-            finding("keys", CheckVerdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
-        }
         Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
+}
+
+/// Checks that only the owner can read or change the files of the installation.
+fn files(config: &Config) -> Vec<CheckFinding> {
+    let exposed = config.exposed_files();
+    if exposed.is_empty() {
+        return vec![finding("files", CheckVerdict::Ok, "no other user can read or change them")];
+    }
+    let found = |file: &ExposedFile| {
+        let verdict = if file.is_serious { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+        finding("files", verdict, exposure(file))
+    };
+    exposed.iter().map(found).collect()
 }
 
 /// Checks that the server has an API key that is still valid for a while, if it needs one.

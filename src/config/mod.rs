@@ -23,6 +23,7 @@
 //! value; a [`Config`] that exists has passed every check that needs nothing but itself.
 
 mod error;
+mod exposure;
 mod field;
 mod idp;
 mod node;
@@ -41,6 +42,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf, 
 
 pub use self::{
     error::{ConfigError, ConfigProblem, Origin},
+    exposure::ExposedFile,
     reload::{Changes, Reloader},
     server::{Bind, ServerSettings},
 };
@@ -52,7 +54,7 @@ pub use crate::apikey::{ApiKey, Scope};
 use crate::{
     error::Error,
     idp::Idp,
-    keyring::{self, Keyring},
+    keyring::Keyring,
     store,
     supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
 };
@@ -287,12 +289,6 @@ impl Config {
     /// The key file.
     pub fn keyring(&self) -> &Path {
         &self.keyring
-    }
-
-    /// Whether every user of this machine may read the key file. Its group may: that is how orchestrators hand out
-    /// secrets.
-    pub fn is_keyring_exposed(&self) -> bool {
-        keyring::is_exposed(&self.keyring)
     }
 
     /// For how long what is no longer needed is kept.

@@ -25,8 +25,6 @@ use crate::{
     model::{Fingerprint, RefreshToken, Sealed, TokenKey},
 };
 
-#[cfg(feature = "config")]
-pub(crate) use file::is_exposed;
 use fingerprint::FingerprintKey;
 use key::{KeyId, Secret, random};
 pub(crate) use seal::{Field, OpenError};

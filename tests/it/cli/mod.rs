@@ -3,6 +3,8 @@
 mod api_keys;
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(unix)]
+mod exposed_files;
 mod getting_started;
 mod interrupted;
 #[cfg(unix)]
