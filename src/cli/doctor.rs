@@ -1,7 +1,7 @@
 //! `doctor`: checks the installation without using any refresh token.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use token_supervisor::{
 use super::{
     CliFailure, Exit, Out,
     args::TargetArgs,
-    backend::{Backend, PlaceHealth, Workplace, server_of},
+    backend::{Backend, PlaceHealth, Workplace, is_new, server_of},
     coloured,
     config::{exposure, in_words, unedited},
     exit::StartFailure,
@@ -115,12 +115,16 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
 }
 
 async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
-    let looked = Backend::with(place, async |backend| {
+    let looked = async |backend: &Backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
         Ok((backend.health().await?, backend.idps().await, reached))
-    });
-    let (health, idps, reached) = looked.await?;
-    let mut findings = found(place, &health, idps);
+    };
+    let ((health, idps, reached), is_new) = match place {
+        // Nothing is created before the first user is connected.
+        Workplace::Store(config) if is_new(config) => (Backend::on_trial(config, looked).await?, true),
+        place => (Backend::with(place, looked).await?, false),
+    };
+    let mut findings = found(place, &health, idps, is_new);
     findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
     Ok(findings)
 }
@@ -242,8 +246,18 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
+fn found(
+    place: &Workplace,
+    health: &PlaceHealth,
+    idps: Result<Vec<IdpBody>, CliFailure>,
+    is_new: bool,
+) -> Vec<CheckFinding> {
     let mut findings = match place {
+        Workplace::Store(config) if is_new => {
+            let path = config.store_file().unwrap_or(Path::new("")).display();
+            let text = format!("there is none at {path} yet: connect or serve creates it, and its journal");
+            vec![finding("store", CheckVerdict::Warning, text)]
+        }
         Workplace::Store(_) => {
             vec![finding("store", CheckVerdict::Ok, "opens with these keys, and its schema is up to date")]
         }
@@ -251,6 +265,7 @@ fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Cli
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
+        _ if is_new => finding("journal", CheckVerdict::Ok, "none yet"),
         0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),
         _ => finding(
             "journal",

@@ -54,6 +54,7 @@ pub use crate::apikey::{ApiKey, Scope};
 use crate::{
     error::Error,
     idp::Idp,
+    journal,
     keyring::Keyring,
     store,
     supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
@@ -135,7 +136,7 @@ impl Config {
     /// `/etc/token-supervisor/config.toml`, and what `environment` says instead of it
     /// (`TOKEN_SUPERVISOR__SECTION__KEY`). Without a file the environment alone may say everything.
     ///
-    /// Paths within are relative to the working directory.
+    /// Paths in the file are relative to its folder, those in the environment to the working directory.
     ///
     /// # Errors
     /// Everything that is wrong, each with its place.
@@ -151,7 +152,8 @@ impl Config {
     fn read(source: &Source, text: &str) -> Result<Self, ConfigError> {
         let mut tree = node::parse(text, source.path.as_deref().unwrap_or(Path::new("")))?;
         node::override_by(&source.environment, &mut tree)?;
-        let mut reading = SectionReading::new(&source.environment);
+        let folder = source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let mut reading = SectionReading::new(&source.environment, folder);
         let mut config = reading.read(tree, Self::read_all);
         let SectionReading { files, problems, shown, .. } = reading;
         ConfigError::unless_empty(problems)?;
@@ -166,13 +168,18 @@ impl Config {
         let beside = Path::new(store::sqlite_path(&store).unwrap_or_default()).with_extension("journal");
         let mut journal = all.is_shown("store.url", &store).then(|| beside.clone());
         all.section("journal", |section| {
-            section.read("dir", &mut journal);
+            if section.has("dir") {
+                section.read_path("dir", &mut journal, |folder, dir| dir.as_ref().map(|dir| folder.join(dir)));
+            } else {
+                // Beside the store.
+                section.read("dir", &mut journal);
+            }
             section.not_yet("keep_hours");
         });
         let journal = journal.unwrap_or(beside);
         let keyring = all.section("keyring", |section| {
             let mut file = PathBuf::from("token-supervisor.keys");
-            section.read("file", &mut file);
+            section.read_path("file", &mut file, |folder, file| folder.join(file));
             file
         });
         let refresh = all.section("refresh", refresh::read);
@@ -243,12 +250,14 @@ impl Config {
         store::pending_migrations(&self.store)
     }
 
-    /// Brings the store's schema up to date, as a supervisor does when it starts. Blocks.
+    /// Brings the store's schema up to date, as a supervisor does when it starts, and creates a store and a journal that do
+    /// not exist. Blocks.
     ///
     /// # Errors
-    /// The store cannot be opened, or a process has it.
+    /// The store or the journal cannot be opened, or a process has it.
     pub fn migrate(&self) -> Result<(), Error> {
-        store::migrate(&self.store)
+        store::migrate(&self.store)?;
+        Ok(journal::create_folder(&self.journal)?)
     }
 
     /// The file that was read; none if everything came from the environment.
@@ -309,7 +318,7 @@ impl Config {
 
 fn read_store(section: &mut Section<'_, '_>) -> String {
     let mut url = "sqlite://token-supervisor.db".to_owned();
-    section.read("url", &mut url);
+    section.read_path("url", &mut url, |folder, url| store::sqlite_url_within(folder, url));
     if matches!(store::sqlite_path(&url), None | Some("" | ":memory:")) {
         section.wrong("url", "must be sqlite://PATH, such as sqlite://token-supervisor.db");
     }

@@ -65,6 +65,7 @@ fn idp(preset: &Preset, comment: &str) -> String {
 }
 
 const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lines show defaults or examples.
+# Paths are relative to the folder of this file.
 # Any string may also be { env = "NAME" } or { file = "PATH" }; a file is read again when it changes.
 # TOKEN_SUPERVISOR__SECTION__KEY in the environment overrides [section] key.
 # `token-supervisor config check` lists problems, `config show --origin` the values in effect.

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use self::{server::ServerBackend, store::StoreBackend};
 pub(crate) use self::{
     server::{Address, ProxyUrl, ServerTarget},
-    store::{DRAIN, server_of},
+    store::{DRAIN, is_new, server_of},
 };
 use super::{
     CliFailure,
@@ -71,16 +71,49 @@ pub(crate) struct PlaceHealth {
 }
 
 impl Backend {
-    /// Opens the place, does `work` there, and closes it, also after a failure.
+    /// Opens the place, does `work` there, and closes it, also after a failure. A store that does not exist is not created:
+    /// most commands are about grants that are there.
     pub(crate) async fn with<T>(
         place: &Workplace,
         work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
     ) -> Result<T, CliFailure> {
-        let mut signals = Signals::listen()?;
-        let backend = match place {
-            Workplace::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
-            Workplace::Server(server) => Self::Server(ServerBackend::new(server)?),
+        if let Workplace::Store(config) = place {
+            store::check_presence(config)?;
+        }
+        Self::creating(place, work).await
+    }
+
+    /// The same, and creates a store that does not exist.
+    pub(crate) async fn creating<T>(
+        place: &Workplace,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let open = async |signals: &mut Signals| match place {
+            Workplace::Store(config) => Ok(Self::Store(StoreBackend::open(config, config.builder()?, signals).await?)),
+            Workplace::Server(server) => Ok(Self::Server(ServerBackend::new(server)?)),
         };
+        Self::run(open, work).await
+    }
+
+    /// The same on an empty store that is deleted afterwards.
+    pub(crate) async fn on_trial<T>(
+        config: &Config,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("trial.db");
+        let builder =
+            config.builder()?.store(format!("sqlite://{}", path.display())).journal(folder.path().join("journal"));
+        let open = async |signals: &mut Signals| Ok(Self::Store(StoreBackend::open(config, builder, signals).await?));
+        Self::run(open, work).await
+    }
+
+    async fn run<T>(
+        open: impl AsyncFnOnce(&mut Signals) -> Result<Self, CliFailure>,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let mut signals = Signals::listen()?;
+        let backend = open(&mut signals).await?;
         let ended = tokio::select! {
             ended = work(&backend) => ended,
             signal = signals.next() => Err(interrupted(signal)),

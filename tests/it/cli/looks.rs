@@ -85,6 +85,7 @@ next: token-supervisor list --idp gitlab --state reconnect_required
 #[test]
 fn grants_are_listed_in_pages() {
     let world = World::new(Duration::from_secs(7_200));
+    world.run(&["migrate"]);
     assert_eq!(shown(&world, &["list"]), "No grant matches.\n");
     let long = "a-user-whose-name-is-longer-than-a-column@example.com";
     for user in ["alice", long] {

@@ -14,6 +14,8 @@ mod key_stays_here;
 mod looks;
 #[cfg(unix)]
 mod odd_providers;
+#[cfg(unix)]
+mod paths;
 mod paused;
 #[cfg(unix)]
 mod schemathesis;
