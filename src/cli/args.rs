@@ -1,6 +1,10 @@
 //! Arguments that commands share.
 
-use std::{env, path::PathBuf, time::SystemTime};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use clap::value_parser;
 use token_supervisor::{
@@ -24,6 +28,11 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Returns the file that the command line names, if it names one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), env::vars_os())
     }

@@ -17,8 +17,8 @@ use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ReasonBody, RefreshedBody, RejectedBody, RetriedBody,
-        StatusBody, TokenBody, Whole, grant_body,
+        GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody, RejectedBody,
+        RetriedBody, StatusBody, TokenBody, Whole, grant_body,
     },
     idp::loopback,
 };
@@ -259,6 +259,15 @@ impl ApiClient {
     pub async fn disconnect(&self, key: &TokenKey, revoke: Revoke) -> Result<(), ApiError> {
         let revoke = matches!(revoke, Revoke::Yes);
         send(self.grant(Method::DELETE, key, "").query(&[("revoke", revoke)])).await.map(drop)
+    }
+
+    /// Disconnects all grants of a user. Each has its own result.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; nothing was disconnected then.
+    pub async fn offboard(&self, user: &str, revoke: Revoke) -> Result<OffboardedBody, ApiError> {
+        let revoke = if matches!(revoke, Revoke::Yes) { "true" } else { "false" };
+        read(self.request(Method::DELETE, "/v1/grants").query(&[("user", user), ("revoke", revoke)])).await
     }
 
     /// Returns a page of grants.

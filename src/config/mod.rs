@@ -148,6 +148,17 @@ impl Config {
         Self::read(&source, &source.text)
     }
 
+    /// Returns the file that [`load`](Self::load) reads, without reading it; `None` if everything comes from the environment.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn find(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(Source::find(path, Environment::new(environment), &PLACES)?.path)
+    }
+
     /// Reads `text` as if it stood in the file of `source`.
     fn read(source: &Source, text: &str) -> Result<Self, ConfigError> {
         let mut tree = node::parse(text, source.path.as_deref().unwrap_or(Path::new("")))?;

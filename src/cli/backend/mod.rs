@@ -1,8 +1,8 @@
 //! Where commands work: on the store itself, as one more process with the same lease and the same code path, or on a
 //! running server.
 //!
-//! A backend does six things: a [`Verb`] on a grant, a token and the next one, lists of grants, the state of the identity
-//! providers, a hold of one of them, and a retry of its refused grants.
+//! A backend does a [`Verb`] on a grant, gets a token and the next one, lists grants, disconnects those of a user, and knows
+//! the state of the identity providers: it holds or probes one of them, and retries its refused grants.
 
 mod server;
 mod store;
@@ -10,8 +10,8 @@ mod store;
 use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
-    Cursor, Error, Reached, TokenKey,
-    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
+    Cursor, Error, Reached, Revoke, TokenKey,
+    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
     config::Config,
 };
 use zeroize::Zeroizing;
@@ -40,7 +40,16 @@ pub(crate) enum Verb {
     },
     Restore,
     Retry,
+    Reconnect(String),
     Purge,
+}
+
+/// What a probe of an identity provider did.
+pub(crate) enum Probed {
+    /// Its token endpoint responded to an empty request, or not.
+    Reached(Reached),
+    /// The next request is let through; the state of the provider before it.
+    Passes(Box<IdpBody>),
 }
 
 /// Where to work.
@@ -173,6 +182,24 @@ impl Backend {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
+        }
+    }
+
+    /// Disconnects all grants of a user. Returns one result for each.
+    pub(crate) async fn offboard(&self, user: &str, revoke: bool) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let ends = if revoke { Revoke::Yes } else { Revoke::No };
+        match self {
+            Self::Store(store) => store.offboard(user, ends).await,
+            Self::Server(server) => server.offboard(user, ends).await,
+        }
+    }
+
+    /// Lets a server's next request to a paused provider through. On the store, where no pause outlives its process, sends
+    /// the provider an empty request instead.
+    pub(crate) async fn probe_idp(&self, idp: &str) -> Result<Probed, CliFailure> {
+        match self {
+            Self::Store(store) => store.reach_one(idp).await.map(Probed::Reached),
+            Self::Server(server) => server.probe_idp(idp).await.map(|idp| Probed::Passes(Box::new(idp))),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duratio
 use reqwest::{Proxy, StatusCode};
 use token_supervisor::{
     Cause, ClientSecret, Cursor, Generation, Grant, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
     web::grant_body,
 };
@@ -170,6 +170,7 @@ impl ServerBackend {
             Verb::Release => client.release(key).await?,
             Verb::Restore => client.restore(key).await?,
             Verb::Retry => client.retry(key).await?,
+            Verb::Reconnect(reason) => client.reconnect(key, &reason).await?,
             Verb::Purge => client.purge(key).await?,
             Verb::Disconnect { revoke } => {
                 // The server responds before anything is revoked, and without a body: the status is read next.
@@ -222,6 +223,18 @@ impl ServerBackend {
             None => self.client.release_idp(idp).await,
         };
         body.map_err(|error| self.failure(None, error))
+    }
+
+    pub(super) async fn offboard(&self, user: &str, revoke: Revoke) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let body = self.client.offboard(user, revoke).await;
+        body.map(|body| body.items).map_err(|error| self.failure(None, error))
+    }
+
+    /// Returns the state before the probe: afterwards a pause does not show.
+    pub(super) async fn probe_idp(&self, idp: &str) -> Result<IdpBody, CliFailure> {
+        let before = self.client.idps().await.unwrap_or_default().into_iter().find(|known| known.idp == idp);
+        let after = self.client.probe_idp(idp).await.map_err(|error| self.failure(None, error))?;
+        Ok(before.unwrap_or(after))
     }
 
     pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {

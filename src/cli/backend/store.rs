@@ -14,8 +14,11 @@ use std::{
 use futures_util::future::join_all;
 use token_supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
-    Release, Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
-    api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, RetriedBody, StatusBody, TokenBody},
+    Release, RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
+    api::{
+        GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, RetriedBody, StatusBody,
+        TokenBody,
+    },
     config::{Bind, Config},
 };
 
@@ -78,6 +81,7 @@ impl StoreBackend {
             Verb::Release => self.call(key, Release::new(key)).await,
             Verb::Restore => self.call(key, Restore::new(key)).await,
             Verb::Retry => self.call(key, Retry::new(key)).await,
+            Verb::Reconnect(reason) => self.call(key, RequireReconnect::new(key, reason)).await,
             Verb::Purge => self.call(key, Purge::new(key)).await,
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
@@ -131,7 +135,8 @@ impl StoreBackend {
     async fn status(&self, key: &TokenKey) -> Result<StatusBody, CliFailure> {
         let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
         let missing = || if known() { Error::NotConnected } else { Error::UnknownIdp };
-        self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))
+        let found = self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))?;
+        Ok(found.with_user_hash(self.supervisor.pseudonym(key.user())))
     }
 
     /// Reads the grant from the store: asking its actor would refresh a token that is due.
@@ -191,6 +196,24 @@ impl StoreBackend {
         }
         let found = self.idps().into_iter().find(|known| known.idp == idp);
         Ok(found.ok_or(Error::UnknownIdp)?)
+    }
+
+    pub(super) async fn offboard(&self, user: &str, revoke: Revoke) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let ended = self.supervisor.disconnect_user(user, revoke).await?;
+        if matches!(revoke, Revoke::Yes) {
+            tokio::select! {
+                _ = self.supervisor.revoke_queued() => {}
+                () = pause(REVOKED_WITHIN) => {}
+            }
+        }
+        let result = |(key, ended): &(TokenKey, Result<Status, Error>)| {
+            OffboardedGrant::of(key, ended.as_ref().map_err(ProblemBody::from))
+        };
+        Ok(ended.iter().map(result).collect())
+    }
+
+    pub(super) async fn reach_one(&self, idp: &str) -> Result<Reached, CliFailure> {
+        Ok(self.supervisor.reach_idp(idp).await?)
     }
 
     pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {

@@ -12,6 +12,7 @@ mod keeping_a_file;
 #[cfg(unix)]
 mod key_stays_here;
 mod looks;
+mod more_commands;
 #[cfg(unix)]
 mod odd_providers;
 #[cfg(unix)]
@@ -37,43 +38,54 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 25] = [
     "demo",
     "init",
     "serve",
     "config",
+    "idp",
+    "keys",
     "apikey",
     "connect",
     "token",
     "status",
+    "id",
     "list",
     "refresh",
     "retry",
     "hold",
     "release",
+    "probe",
+    "reconnect",
     "disconnect",
     "restore",
     "purge",
+    "offboard",
     "migrate",
     "doctor",
     "why",
 ];
 
 /// Each command that reads or changes grants, in its shortest form.
-const ON_GRANTS: [&[&str]; 13] = [
+const ON_GRANTS: [&[&str]; 18] = [
     &["connect", "gitlab", "alice", "--stdin"],
     &["token", "gitlab", "alice"],
     &["status"],
+    &["status", "gitlab"],
     &["status", "gitlab", "alice"],
+    &["id", "gitlab", "alice"],
     &["list"],
     &["refresh", "gitlab", "alice"],
     &["retry", "gitlab"],
     &["retry", "gitlab", "alice"],
     &["hold", "gitlab", "alice", "--reason", "x"],
     &["release", "gitlab", "alice"],
+    &["probe", "gitlab"],
+    &["reconnect", "gitlab", "alice", "--reason", "x"],
     &["disconnect", "gitlab", "alice"],
     &["restore", "gitlab", "alice"],
     &["purge", "gitlab", "alice"],
+    &["offboard", "alice"],
 ];
 
 /// A folder in which `init --idp gitlab` was run, and the identity provider.

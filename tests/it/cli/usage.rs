@@ -14,7 +14,14 @@ fn run(args: &[&str]) -> Ran {
 #[test]
 fn every_help_ends_with_two_examples() {
     let of = |command: &'static str| vec![command];
-    let subcommands = [vec!["config", "check"], vec!["config", "show"], vec!["apikey", "new"], vec![]];
+    let subcommands = [
+        vec!["config", "check"],
+        vec!["config", "show"],
+        vec!["apikey", "new"],
+        vec!["keys", "new"],
+        vec!["idp", "add"],
+        vec![],
+    ];
     for command in COMMANDS.map(of).into_iter().chain(subcommands) {
         let ran = run(&[&*command, &["--help"]].concat());
         assert_eq!(ran.code, 0, "{command:?}");
@@ -48,7 +55,14 @@ fn every_command_reports_wrong_usage() {
         &["token", "gitlab", "alice", "--format", "xml"],
         &["token", "gitlab", "alice", "--format", "netrc"],
         &["token", "gitlab", "alice", "--min-ttl", "-1"],
-        &["status", "gitlab"],
+        &["status", "gitlab", "--account", "x"],
+        &["reconnect", "gitlab", "alice"],
+        &["offboard"],
+        &["probe"],
+        &["id", "gitlab"],
+        &["keys", "new"],
+        &["idp", "add"],
+        &["idp", "add", "nothing"],
         &["list", "--state", "lost"],
         &["list", "--limit", "0"],
         &["list", "--expiring-before", "1800000000000"],
