@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde_json::json;
-use token_supervisor::config::{Config, Shown};
+use token_supervisor::config::{Config, ExposedFile, Shown};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     CliFailure, Exit, Out,
     args::SourceArgs,
+    exit::quoted,
     show::{COLUMNS, note},
 };
 
@@ -86,6 +87,12 @@ pub(crate) fn run(args: &ConfigArgs, out: Out) -> Result<Exit, CliFailure> {
 /// Describes a setting of an identity provider that still has the example value of `init`.
 pub(super) fn unedited(setting: &str) -> String {
     format!("{setting} is still the example that init wrote; next: replace it with your own")
+}
+
+/// Describes a file that other users can read or change.
+pub(super) fn exposure(file: &ExposedFile) -> String {
+    let path = file.path.display().to_string();
+    format!("{path}: {}; next: chmod {} {}", file.finding, file.mode, quoted(&path))
 }
 
 /// Returns one line with the file of the configuration and the names of its providers.

@@ -1,7 +1,7 @@
 //! `doctor`: checks the installation without using any refresh token.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -9,18 +9,18 @@ use serde::Serialize;
 use token_supervisor::{
     Reached,
     api::IdpBody,
-    config::{Config, ConfigProblem},
+    config::{Config, ConfigProblem, ExposedFile},
 };
 
 use super::{
     CliFailure, Exit, Out,
     args::TargetArgs,
-    backend::{Backend, PlaceHealth, Workplace, server_of},
+    backend::{Backend, PlaceHealth, Workplace, is_new, server_of},
     coloured,
-    config::{in_words, unedited},
+    config::{exposure, in_words, unedited},
     exit::StartFailure,
-    show::{beside, folded},
-    time::{now, rough, to_the_second},
+    show::{beside, folded, visible},
+    time::{for_people, now, rough, to_the_second},
 };
 
 /// Check the installation without using any refresh token.
@@ -65,11 +65,13 @@ fn finding(what: impl Into<String>, verdict: CheckVerdict, text: impl Into<Strin
 pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> {
     let mut findings = Vec::new();
     let place = match args.target.server()? {
-        Some(address) => Some(Workplace::Server(address)),
+        Some(server) => Some(Workplace::Server(server)),
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
-                findings.extend([fits, keys(&config), clock(&config)]);
+                findings.extend([fits, keys(&config), api_keys(&config)]);
+                findings.extend(files(&config));
+                findings.push(clock(&config));
                 Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
@@ -81,8 +83,11 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
         },
     };
     let mut next = format!("token-supervisor status{}", args.target.again());
-    // The store cannot be opened without valid keys.
-    if let Some(place) = place.as_ref().filter(|_| !any_wrong(&findings)) {
+    // The store cannot be opened without valid keys, and nothing is done by a wrong clock.
+    let stops =
+        |finding: &CheckFinding| ["keys", "clock"].contains(&&*finding.what) && finding.verdict == CheckVerdict::Wrong;
+    let opens = !findings.iter().any(stops);
+    if let Some(place) = place.as_ref().filter(|_| opens) {
         match look(place, args.probe).await {
             Ok(found) => findings.extend(found),
             Err(failure) if failure.exit == Exit::Usage && args.probe => return Err(failure),
@@ -112,12 +117,16 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
 }
 
 async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
-    let looked = Backend::with(place, async |backend| {
+    let looked = async |backend: &Backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
         Ok((backend.health().await?, backend.idps().await, reached))
-    });
-    let (health, idps, reached) = looked.await?;
-    let mut findings = found(place, &health, idps);
+    };
+    let ((health, idps, reached), is_new) = match place {
+        // Nothing is created before the first user is connected.
+        Workplace::Store(config) if is_new(config) => (Backend::on_trial(config, looked).await?, true),
+        place => (Backend::with(place, looked).await?, false),
+    };
+    let mut findings = found(place, &health, idps, is_new);
     findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
     Ok(findings)
 }
@@ -133,8 +142,8 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
     match (failure.start, place) {
         // A running server has the store open, which is normal.
         (Some(StartFailure::StoreInUse), Workplace::Store(config)) => {
-            let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
-            let next = format!("token-supervisor doctor --server {server}");
+            let server = server_of(config).unwrap_or_else(|| "--server URL".to_owned());
+            let next = format!("token-supervisor doctor {server}");
             (finding("store", CheckVerdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
         (Some(StartFailure::Journal), _) => (finding("journal", CheckVerdict::Wrong, &failure.text), None),
@@ -146,7 +155,7 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
 fn not_looked_at(place: Option<&Workplace>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
-    let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
+    let mut all: Vec<_> = ["keys", "api keys", "files", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
         Some(Workplace::Server(_)) => return Vec::new(),
         Some(Workplace::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
@@ -160,11 +169,52 @@ fn keys(config: &Config) -> CheckFinding {
     let path = config.keyring().display();
     match config.check() {
         Err(error) => finding("keys", CheckVerdict::Wrong, error.to_string()),
-        Ok(()) if config.is_keyring_exposed() => {
-            finding("keys", CheckVerdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
-        }
         Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
+}
+
+/// Checks that only the owner can read or change the files of the installation.
+fn files(config: &Config) -> Vec<CheckFinding> {
+    let exposed = config.exposed_files();
+    if exposed.is_empty() {
+        return vec![finding("files", CheckVerdict::Ok, "no other user can read or change them")];
+    }
+    let found = |file: &ExposedFile| {
+        let verdict = if file.is_serious { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+        finding("files", verdict, exposure(file))
+    };
+    exposed.iter().map(found).collect()
+}
+
+/// Checks that the server has an API key that is still valid for a while, if it needs one.
+fn api_keys(config: &Config) -> CheckFinding {
+    const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+    let (keys, now) = (&config.server().api_keys, now());
+    let what = "api keys";
+    if let Some(bind) = config.server().unguarded() {
+        let text = format!("serve needs an API key to listen on {bind}; next: token-supervisor apikey new NAME");
+        return finding(what, CheckVerdict::Wrong, text);
+    }
+    let expired: Vec<_> = keys.iter().filter(|key| key.expiry().is_some_and(|end| end <= now)).collect();
+    let ends = keys.iter().filter_map(|key| Some((key.name(), key.expiry()?)));
+    let ends: Vec<_> = ends.filter(|(_, end)| *end <= now + SOON).map(|(name, end)| expires(name, end, now)).collect();
+    let (verdict, text) = match (ends.as_slice(), keys.len()) {
+        ([], 0) => (CheckVerdict::Ok, "none; the server listens on Unix sockets only".to_owned()),
+        ([], 1) => (CheckVerdict::Ok, "1 is valid".to_owned()),
+        ([], many) => (CheckVerdict::Ok, format!("{many} are valid")),
+        (ends, many) => {
+            let verdict = if expired.len() == many { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+            let next = "next: token-supervisor apikey new NAME, then replace the sections";
+            (verdict, format!("{}; {next}", ends.join("; ")))
+        }
+    };
+    finding(what, verdict, text)
+}
+
+/// Returns in words that an API key has expired, or will soon.
+fn expires(name: &str, end: SystemTime, now: SystemTime) -> String {
+    let verb = if end <= now { "expired" } else { "expires" };
+    format!("{} {verb} {}", visible(name), for_people(end))
 }
 
 /// Checks that no file of the installation has a modification time in the future.
@@ -198,8 +248,18 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
+fn found(
+    place: &Workplace,
+    health: &PlaceHealth,
+    idps: Result<Vec<IdpBody>, CliFailure>,
+    is_new: bool,
+) -> Vec<CheckFinding> {
     let mut findings = match place {
+        Workplace::Store(config) if is_new => {
+            let path = config.store_file().unwrap_or(Path::new("")).display();
+            let text = format!("there is none at {path} yet: connect or serve creates it, and its journal");
+            vec![finding("store", CheckVerdict::Warning, text)]
+        }
         Workplace::Store(_) => {
             vec![finding("store", CheckVerdict::Ok, "opens with these keys, and its schema is up to date")]
         }
@@ -207,6 +267,7 @@ fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Cli
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
+        _ if is_new => finding("journal", CheckVerdict::Ok, "none yet"),
         0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),
         _ => finding(
             "journal",

@@ -38,7 +38,7 @@ impl Exit {
     }
 
     /// The outcome of a command that fails with this code; `None` for the code of a newer server.
-    fn of(code: Option<Code>) -> Self {
+    pub(super) fn of(code: Option<Code>) -> Self {
         let known = [Self::Usage, Self::Reconnect, Self::Later, Self::NotConnected];
         let same = |exit: &Self| code.is_some_and(|code| code.exit_code() == exit.code());
         known.into_iter().find(same).unwrap_or(Self::Failed)

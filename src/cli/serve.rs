@@ -21,6 +21,7 @@ use super::{
     CliFailure, Exit, Out,
     args::SourceArgs,
     backend::DRAIN,
+    config::exposure,
     log,
     signals::{Hangup, Signals, interrupted},
     time::pause,
@@ -53,6 +54,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
         ));
     }
     log::of_server(config.log(), verbose)?;
+    warn_of_exposed_files(config);
     let builder = config.builder()?;
     let listeners = Listeners::bind(&config.server().bind)?;
     let addresses = listeners.addresses()?;
@@ -131,6 +133,13 @@ fn keys_of(config: &Config) -> Vec<ApiKey> {
     config.server().api_keys.clone()
 }
 
+/// Logs which files other users can read or change. The key file is logged where it is read.
+fn warn_of_exposed_files(config: &Config) {
+    for file in config.exposed_files().iter().filter(|file| file.path != config.keyring()) {
+        tracing::warn!("{}", exposure(file));
+    }
+}
+
 /// Applies the server's part of a new configuration and logs the result.
 fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
     match changes {
@@ -140,6 +149,7 @@ fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader
                 keys.replace(keys_of(reloader.config()));
             }
             tracing::info!(idps = ?changes.idps, api_keys = changes.server, "configuration reloaded");
+            warn_of_exposed_files(reloader.config());
             if !changes.restart.is_empty() {
                 tracing::warn!(settings = ?changes.restart, "these changes take effect after a restart");
             }

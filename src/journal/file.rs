@@ -308,7 +308,7 @@ fn header(owner: Id) -> Vec<u8> {
     [&MAGIC[..], &owner.0].concat()
 }
 
-fn create_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }

@@ -67,6 +67,16 @@ pub(crate) struct JournalEntry {
     pub(crate) payload: Vec<u8>,
 }
 
+/// Creates the folder of journals, if it does not exist.
+///
+/// # Errors
+/// It cannot be created.
+#[cfg(feature = "config")]
+pub(crate) fn create_folder(directory: &Path) -> Result<(), JournalError> {
+    let failed = |cause| JournalError::Io { doing: "create", path: directory.to_owned(), cause };
+    file::create_directory(directory).map_err(failed)
+}
+
 impl Journal {
     /// Locks every journal of the directory that no living process holds, and reads their pending entries. Sets a damaged
     /// one aside, after its readable entries are in this process's own.

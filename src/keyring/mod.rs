@@ -27,8 +27,6 @@ use crate::{
 };
 
 pub(crate) use check::CheckedRows;
-#[cfg(feature = "config")]
-pub(crate) use file::is_exposed;
 use fingerprint::FingerprintKey;
 use key::{KeyId, Secret, random};
 pub(crate) use row_code::{RowCode, RowCodes};

@@ -246,6 +246,17 @@ pub(crate) fn migrate(url: &str) -> Result<(), Error> {
     sqlite::migrate(path.as_ref())
 }
 
+/// Returns the URL with its path put into this folder, unless the path is absolute or no path of a file.
+#[cfg(feature = "config")]
+pub(crate) fn sqlite_url_within(folder: &std::path::Path, url: &str) -> String {
+    match sqlite_path(url) {
+        Some(path) if !matches!(path, "" | ":memory:") && !folder.as_os_str().is_empty() => {
+            format!("sqlite://{}", folder.join(path).display())
+        }
+        _ => url.to_owned(),
+    }
+}
+
 /// Returns the path in a `sqlite:` URL.
 pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
     let path = url.strip_prefix("sqlite:")?;

@@ -63,8 +63,12 @@ impl Status {
         let live = row.tombstone.is_none();
         // A disconnected grant is not refreshed any more.
         let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref().filter(|_| live));
+        let state = row.state(now);
+        // A doubt began when the token was sent, whatever was written to the row since.
+        let doubt = row.intent.as_ref().filter(|_| state == State::InDoubt).map(|intent| intent.since);
+        let since = verdict.map(|verdict| verdict.since).or(doubt).unwrap_or(row.changed_at);
         Self {
-            state: row.state(now),
+            state,
             grant_id: row.grant_id.clone(),
             generation: row.generation,
             held: row.held.clone(),
@@ -79,7 +83,7 @@ impl Status {
             reason: verdict.map(|verdict| verdict.evidence.code.clone()),
             evidence: verdict.map(|verdict| &verdict.evidence).or(error.map(|error| &error.evidence)).cloned(),
             failing_since: error.map(|error| error.since().into()),
-            since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
+            since: Some(since.into()),
             unchanged,
         }
     }

@@ -75,7 +75,12 @@ async fn status_of(call: &Call) -> Result<Status, Problem> {
 
 /// `GET .../{user}`: the state of the grant.
 pub(super) async fn status(call: &Call) -> Result<ApiResponse, Problem> {
-    connected(call.key()?, &status_of(call).await?)
+    let (key, status) = (call.key()?, status_of(call).await?);
+    if status.state == State::Absent {
+        return Err(Error::NotConnected.into());
+    }
+    let body = StatusBody::of(key, &status).with_user_hash(call.api.supervisor.pseudonym(key.user()));
+    Ok(ApiResponse::json(&body).generation(status.generation))
 }
 
 /// Responds with the status of a grant that is not absent.

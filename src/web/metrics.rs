@@ -4,10 +4,14 @@
 use std::fmt::Write as _;
 
 use super::{call::Call, problem::Problem, response::ApiResponse};
-use crate::{Metric, MetricKind, Sample};
+use crate::{Metric, MetricKind, Sample, apikey::ApiKey};
 
 /// `GET /metrics`.
 pub(super) async fn metrics(call: &Call) -> Result<ApiResponse, Problem> {
+    if call.principal().key().is_some_and(ApiKey::is_limited) {
+        let detail = "metrics cover all identity providers and users, and the API key is limited to some of them";
+        return Err(Problem::forbidden(detail));
+    }
     let mut build = Metric::new("build_info", MetricKind::Gauge, "Which version runs.");
     build.push(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let mut metrics = vec![build];

@@ -50,6 +50,8 @@ mod running;
 mod served;
 mod shutdown_stores_what_is_in_flight;
 mod skip;
+#[cfg(all(unix, any(feature = "cli", all(feature = "web", feature = "client"))))]
+mod stranger;
 mod support;
 mod the_journal_holds_what_the_store_does_not;
 mod the_status_says_what_comes_next;
