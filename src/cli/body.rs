@@ -7,7 +7,7 @@ use token_supervisor::{
 };
 
 use super::{
-    show::visible,
+    show::{folded, visible},
     time::{for_people, to_the_second},
 };
 
@@ -98,6 +98,9 @@ impl StatusWords for StatusBody {
             let head = if self.reason.is_some() { "reason" } else { "error" };
             let since = self.failing_since.map(|since| format!(", since {}", for_people(since))).unwrap_or_default();
             line(head, visible(&format!("{evidence}{since}")));
+            if let Some(description) = &evidence.description {
+                line("", folded(&format!("provider: {}", visible(description)), 10).trim_start().to_owned());
+            }
         }
         lines.join("\n") + "\n"
     }

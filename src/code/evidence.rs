@@ -84,10 +84,10 @@ codes! {
             "The stored refresh token cannot be decrypted with the keys of the key file.",
             "Start with the key file that it was sealed with; restore the file from its backup.",
         ),
-        Unknown => Why::new(
-            "unknown",
-            "The identity provider gave a reason that cannot be shown, because it repeats a secret.",
-            "Check the HTTP status beside it.",
+        InvalidErrorCode => Why::new(
+            "invalid_error_code",
+            "The identity provider gave an error code that is not shown, because it repeats a secret.",
+            "Check the HTTP status beside it. Change the secret at the provider if its responses may be logged elsewhere.",
         ),
         AccountMismatch => Code::AccountMismatch.why(),
         ClientUnknown => Cause::ClientUnknown.why(),
