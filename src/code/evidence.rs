@@ -14,8 +14,9 @@ codes! {
         /// Nothing was sent.
         ConnectFailed => Why::new(
             "connect_failed",
-            "No connection to the identity provider could be made: nothing was sent.",
-            "Nothing: it is retried. If it persists, check the network, DNS and token_url.",
+            "No connection to the identity provider could be made: nothing was sent. The detail says why: dns, tls, refused, \
+             unreachable or connect_timeout.",
+            "Nothing: it is retried. If it persists, run `why` with the detail; check the network, DNS and token_url.",
         ),
         ConnectionLost => Why::new(
             "connection_lost",
@@ -103,4 +104,40 @@ impl EvidenceCode {
         Cause::ClientUnknown.as_str(),
         Cause::InDoubt.as_str(),
     ];
+}
+
+codes! {
+    /// Why there is no connection to an identity provider: the detail beside `connect_failed`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) enum ConnectFault {
+        Dns => Why::new(
+            "dns",
+            "The name of the identity provider's host could not be resolved: nothing was sent.",
+            "Check the host in token_url, and the DNS of this machine (/etc/resolv.conf).",
+        ),
+        Tls => Why::new(
+            "tls",
+            "The host of the identity provider was reached, but the TLS handshake failed: its certificate is expired, is for \
+             another name, or comes from a CA that this machine does not trust; or what responds there speaks no TLS. \
+             Nothing was sent.",
+            "Check the host and the port in token_url, the clock, and the CA certificates of this machine (package \
+             ca-certificates).",
+        ),
+        Refused => Why::new(
+            "refused",
+            "The host of the identity provider refused the connection: nothing listens at the port, or a firewall rejects \
+             it. Nothing was sent.",
+            "Check the host and the port in token_url, and the firewall.",
+        ),
+        Unreachable => Why::new(
+            "unreachable",
+            "There is no route to the host of the identity provider. Nothing was sent.",
+            "Check the network of this machine, and whether it has IPv6 if the host has no IPv4 address.",
+        ),
+        ConnectTimeout => Why::new(
+            "connect_timeout",
+            "The host of the identity provider did not accept the connection in time, TLS included. Nothing was sent.",
+            "Check the firewall and the network; raise connect_timeout_seconds if the provider is far away.",
+        ),
+    }
 }

@@ -26,6 +26,7 @@ use url::form_urlencoded::Serializer;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
+    connecting::fault_of,
     encoding::{self, TooLarge},
     outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
     patience,
@@ -134,7 +135,7 @@ impl Client {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
             }
-            Err(error) if error.is_connect() => Err(Evidence::ours(EvidenceCode::ConnectFailed)),
+            Err(error) if error.is_connect() => Err(connect_failed(&error)),
             Err(error) if error.is_timeout() => Err(Evidence::ours(EvidenceCode::Timeout)),
             Err(_) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
         }
@@ -188,7 +189,7 @@ impl Client {
             biased;
             response = http.execute(request) => response.map_err(|error| match () {
                 // Name resolution, connection or TLS failed: no byte of the request was written.
-                () if error.is_connect() => unsent(EvidenceCode::ConnectFailed),
+                () if error.is_connect() => NoResponse::Unsent(IdpFailure::of(connect_failed(&error))),
                 () => NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::ConnectionLost)),
             })?,
             () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::Timeout))),
@@ -319,9 +320,19 @@ enum NoResponse {
 
 impl IdpFailure {
     pub(crate) fn ours(code: EvidenceCode) -> Self {
-        let (meaning, evidence) = (Meaning::Transient, Evidence::ours(code));
-        Self { meaning, evidence, retry_after: None, unknown: false }
+        Self::of(Evidence::ours(code))
     }
+
+    fn of(evidence: Evidence) -> Self {
+        Self { meaning: Meaning::Transient, evidence, retry_after: None, unknown: false }
+    }
+}
+
+/// Returns the evidence that no connection could be made, with the reason if that is known.
+fn connect_failed(error: &reqwest::Error) -> Evidence {
+    let tls = error.url().is_some_and(|url| url.scheme() == "https");
+    let fault = fault_of(error, error.is_timeout(), tls);
+    Evidence { detail: fault.map(|fault| fault.to_string()), ..Evidence::ours(EvidenceCode::ConnectFailed) }
 }
 
 /// Replaces the code of an incomplete response by the known reason.

@@ -183,17 +183,31 @@ async fn a_request_that_was_never_sent_does_not_spend_the_token() {
     let refused = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
     let plain = TestServer::start([]).await;
-    for url in [refused, plain.url.replace("http:", "https:"), "http://no-such-host.invalid/token".to_owned()] {
+    let mail = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_tls = format!("https://{}/token", mail.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = mail.accept().await {
+            stream.write_all(b"220 mail ready\r\n").await.ok();
+        }
+    });
+    // The kernel accepts the connection, and nobody begins TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for (url, detail) in [
+        (refused, "refused"),
+        (no_tls, "tls"),
+        (plain.url.replace("http:", "https:"), "connect_timeout"),
+        (format!("https://{}/token", silent.local_addr().unwrap()), "connect_timeout"),
+        ("http://no-such-host.invalid/token?key=ts-test-secret-key".to_owned(), "dns"),
+    ] {
         let idp = Idp::oauth2(&url, "id", "ts-test-secret-client").connect_timeout(SECOND);
         let Ok(client) = Client::new(&idp, SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))) else {
             assert!(url.starts_with("https:"), "only TLS needs certificates");
             continue;
         };
         let outcome = refresh_with(&client, &idp).await;
-        assert!(
-            matches!(&outcome, ResponseOutcome::NotSpent(failure) if failure.evidence.code == "connect_failed"),
-            "{url} {outcome:?}"
-        );
+        let ResponseOutcome::NotSpent(failure) = outcome else { panic!("{url} {outcome:?}") };
+        assert_eq!(failure.evidence.to_string(), format!("connect_failed {detail}"), "{url}");
+        assert_eq!(client.reach(&idp).await.unwrap_err().to_string(), format!("connect_failed {detail}"), "{url}");
     }
     assert_eq!(plain.posts(), 0);
 }

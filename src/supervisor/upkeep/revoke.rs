@@ -118,6 +118,7 @@ impl Revoker {
                 tracing::warn!(
                     idp,
                     idp.code = failure.evidence.code,
+                    idp.detail = failure.evidence.detail,
                     "a refresh token was not revoked yet: it is retried"
                 );
                 Revoked::Later(failure.retry_after)

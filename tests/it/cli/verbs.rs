@@ -241,4 +241,7 @@ fn an_unreachable_identity_provider_is_reported() {
     Ran::new(command.output().unwrap()).without_secrets().failed(4, "idp_down");
     let status = world.json(&["status", "gitlab", "alice"]);
     assert_eq!((&status["generation"], &status["last_error"]), (&1.into(), &"connect_failed".into()), "{status}");
+    assert_eq!(status["evidence"]["detail"], "refused", "{status}");
+    assert!(world.run(&["status", "gitlab", "alice"]).stdout.contains("connect_failed refused"));
+    assert!(world.run(&["why", "refused"]).stdout.contains("nothing listens at the port"));
 }
