@@ -178,6 +178,16 @@ pub(crate) enum StoreError {
     Corrupt { grant_id: String, column: &'static str },
 }
 
+impl StoreError {
+    /// Returns the grant that the error is about, if it is about one.
+    pub(crate) fn grant_id(&self) -> Option<&str> {
+        match self {
+            Self::Corrupt { grant_id, .. } => Some(grant_id),
+            Self::Unavailable(_) | Self::Conflict => None,
+        }
+    }
+}
+
 /// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that
 /// another change was stored; after eight in a row the caller has to wait.
 pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + Send + 'static) -> StoreFuture<T> {

@@ -203,7 +203,9 @@ impl TokenSupervisor {
                         let status = self.rooms.refresher.status(&key, Some(&row), listed.now, None);
                         items.push((key, status));
                     }
-                    Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
+                    Err(error) => {
+                        tracing::error!(grant.id = error.grant_id(), error = %error, "a grant cannot be listed")
+                    }
                 }
             }
             if complete {

@@ -59,6 +59,7 @@ impl Drop for GrantDocument {
 /// A response as it is stored, and as it can be published.
 pub(super) struct Landing {
     pub(super) commit: Commit,
+    grant_id: String,
     /// Absent if the response has no valid access token.
     access_token: Option<AccessToken>,
     token_type: String,
@@ -72,6 +73,7 @@ impl Landing {
     /// Returns the token, to be published at `generation`.
     pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Option<Issued> {
         let issued = Issued::new(
+            &self.grant_id,
             self.access_token.clone()?,
             &self.token_type,
             &self.scope,
@@ -212,7 +214,8 @@ pub(super) fn land(
     let boot_end = expires.at().map(|end| at.boot + end.since(at.wall));
     let (token_type, scope) = (document.token_type.clone(), document.scope.clone());
     let (exposed, scheme) = (document.exposed.clone(), document.scheme.clone());
-    Landing { commit, access_token: answer.access_token.ok(), token_type, scope, exposed, scheme, boot_end }
+    let (grant_id, access_token) = (row.grant_id.clone(), answer.access_token.ok());
+    Landing { commit, grant_id, access_token, token_type, scope, exposed, scheme, boot_end }
 }
 
 /// Seals a grant from the user's consent, with the state that its key must be in. A grant without a refresh token goes on
@@ -303,6 +306,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     // A missing token was never valid, wherever the wall clock is stepped.
     let boot_end = if document.access_token.is_empty() { Some(BootTime(0)) } else { boot_end };
     let token = Issued::new(
+        &row.grant_id,
         AccessToken::new(document.access_token.clone()),
         &document.token_type,
         &document.scope,
