@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use token_supervisor::{
-    State,
+    State, Warning,
     api::{RefreshedBody, StatusBody},
 };
 
@@ -89,6 +89,10 @@ impl StatusWords for StatusBody {
             line("expires", expires);
             if let Some(next) = self.next_refresh_at {
                 line("refresh", for_people(next));
+            }
+            if self.warning.as_deref() == Some(Warning::NoRefreshToken.as_str()) {
+                let text = "no refresh token: the user must consent again when the access token expires";
+                line(&super::coloured("warning   ", 33), text.to_owned());
             }
             if let Some(end) = self.refresh_token_expires_at {
                 line("consent", format!("expires {}", for_people(end)));

@@ -62,8 +62,11 @@ codes! {
         ),
         NoRefreshToken => Why::new(
             "no_refresh_token",
-            "The response has no refresh token, although this identity provider issues a new one each time.",
-            "Check `rotation` in its section.",
+            "There is no refresh token. As the reason of reconnect_required, and as a warning: the grant was connected without \
+             one, so it ends with its access token. As the error of a refresh: the response has none, although this \
+             identity provider issues a new one each time.",
+            "Send the user through consent again, and ask the provider for a refresh token there (often the scope \
+             offline_access). As the error of a refresh: check `rotation` in the section of the provider.",
         ),
         ContradictoryAnswer => Why::new(
             "contradictory_answer",

@@ -55,7 +55,13 @@ mod tests {
             assert_eq!(Why::of(code.as_str()), Some(code.why()));
         }
         let unchanged = [Unchanged::AlreadyConnected, Unchanged::TokenAlreadySpent, Unchanged::RefreshInFlight];
-        let warnings = [Warning::RefreshFailing, Warning::InDoubt, Warning::ReconnectRequired, Warning::Rejected];
+        let warnings = [
+            Warning::RefreshFailing,
+            Warning::InDoubt,
+            Warning::ReconnectRequired,
+            Warning::Rejected,
+            Warning::NoRefreshToken,
+        ];
         for code in unchanged.map(Unchanged::as_str).into_iter().chain(warnings.map(Warning::as_str)) {
             assert!(Why::of(code).is_some(), "{code}");
         }

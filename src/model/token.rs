@@ -51,6 +51,9 @@ pub enum Warning {
     /// A resource server rejected this token right after it was issued, so that it would probably reject a new one too:
     /// the token is replaced a little later, not immediately.
     Rejected,
+    /// The grant has no refresh token: it ends with its access token. A warning of the grant's
+    /// [status](crate::Status::warning), not of a token.
+    NoRefreshToken,
 }
 
 impl Freshness {
@@ -72,6 +75,7 @@ impl Warning {
             Self::InDoubt => "in_doubt",
             Self::ReconnectRequired => "reconnect_required",
             Self::Rejected => "rejected",
+            Self::NoRefreshToken => "no_refresh_token",
         }
     }
 }

@@ -102,13 +102,13 @@ pub(crate) struct DuePage {
     pub(crate) next: Option<DueCursor>,
 }
 
-/// A grant whose refresh token expires.
+/// A grant whose refresh token expires, or the access token of a grant without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expiring {
     id: i64,
     pub(crate) key: TokenKey,
     pub(crate) grant_id: String,
-    pub(crate) refresh_expires: Expires,
+    pub(crate) consent_expires: Expires,
 }
 
 /// Selects grants by their names; a grant must match every field that is set.

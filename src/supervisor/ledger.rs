@@ -167,7 +167,8 @@ fn action(change: &Change) -> Option<&'static str> {
         | Change::Close(_)
         | Change::Raise { .. }
         | Change::Clear { .. }
-        | Change::GiveUp { .. } => None,
+        | Change::GiveUp { .. }
+        | Change::RunOut { .. } => None,
     }
 }
 

@@ -304,14 +304,14 @@ pub(super) fn expiring(
         .select((
             (grants::id, grants::idp, grants::user_id, grants::account),
             grants::grant_id,
-            grants::refresh_expires_at,
+            (grants::fingerprint.is_null(), grants::expires_at, grants::refresh_expires_at),
         ))
-        .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
-    let expiring = |((id, idp, user, account), grant_id, expires_at)| Expiring {
+        .load::<((i64, String, String, String), String, (bool, Option<i64>, Option<i64>))>(connection)?;
+    let expiring = |((id, idp, user, account), grant_id, (alone, access, refresh))| Expiring {
         id,
         key: TokenKey::at(idp).user(user).account(account),
         grant_id,
-        refresh_expires: expires(expires_at),
+        consent_expires: expires(if alone { access } else { refresh }),
     };
     Ok(found.into_iter().map(expiring).collect())
 }

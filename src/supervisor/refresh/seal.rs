@@ -231,7 +231,8 @@ pub(in crate::supervisor) fn connecting(
 ) -> ConnectChange {
     let kept = kept.filter(|row| grant.refresh_token.is_none() && row.refresh_token.is_some());
     let old = kept.and_then(|row| open_document(keyring, row).ok());
-    let expires = connected_end(provider, &grant, kept.is_some(), now);
+    let refreshable = kept.is_some() || grant.refresh_token.is_some();
+    let expires = connected_end(provider, &grant, refreshable, now);
     let told_lifetime = match grant.expiry {
         Lifetime::For(life) => Some(life.as_millis() as u64),
         Lifetime::Until(_) => old.as_ref().and_then(|old| old.told_lifetime),
@@ -267,17 +268,17 @@ pub(in crate::supervisor) fn connecting(
         issued_at: now,
         expires,
         refresh_expires,
-        due_at: due_at(key, now, [expires, refresh_expires], provider.times.margin),
+        due_at: due_at(key, now, [expires, refresh_expires], provider.times.margin).filter(|_| refreshable),
         cancels_revocations: !provider.idp.revocable_alone(),
         only,
         compared,
     }
 }
 
-/// When the access token of a grant from the user's consent expires; `kept` if the grant goes on with a refresh token that
-/// is stored.
-fn connected_end(provider: &Provider, grant: &Grant, kept: bool, now: WallTime) -> Expires {
-    let (idp, refreshable) = (&provider.idp, kept || grant.refresh_token.is_some());
+/// When the access token of a grant from the user's consent expires; `refreshable` if the grant brings a refresh token, or
+/// goes on with one that is stored.
+fn connected_end(provider: &Provider, grant: &Grant, refreshable: bool, now: WallTime) -> Expires {
+    let idp = &provider.idp;
     let expires = match ends(grant.expiry, now) {
         // The grant is due at once.
         _ if grant.access_token.is_none() => return Expires::At(now),
