@@ -245,7 +245,11 @@ impl AttemptMachine {
         if let (Some(Doubt::Clear), Some(intent)) = (doubt, &row.intent) {
             return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
         }
-        if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
+        let basis = (row.incarnation, row.generation) == (incarnation, generation);
+        if basis && row.verdict.is_none() && row.has_run_out(now.by_wall_clock()) {
+            return adjust(Change::RunOut { incarnation, generation });
+        }
+        if !basis || !row.sendable() {
             let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
                 Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => wait(time, Cause::InDoubt),

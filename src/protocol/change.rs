@@ -42,6 +42,11 @@ pub(crate) enum Change {
         incarnation: Id,
         intent: Intent,
     },
+    /// Ends a grant whose access token has expired and cannot be replaced.
+    RunOut {
+        incarnation: Id,
+        generation: Generation,
+    },
     Connect(Box<ConnectChange>),
     Disconnect(DisconnectChange),
     RequireReconnect {
@@ -93,6 +98,7 @@ impl Change {
             Self::Raise { incarnation, seen, unknown } => ending::raise(*incarnation, *seen, *unknown, row, now),
             Self::Clear { incarnation, intent } => ending::clear(*incarnation, intent, row),
             Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
+            Self::RunOut { incarnation, generation } => ending::run_out(*incarnation, *generation, row, now),
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(disconnect, row, now),
             Self::RequireReconnect { reason } => {

@@ -133,3 +133,15 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTim
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, ChangeReply::Done)
 }
+
+/// Requires consent: the access token has expired, and there is no refresh token.
+pub(super) fn run_out(incarnation: Id, generation: Generation, row: &Row, now: StoreTime) -> Applied {
+    let same = (row.incarnation, row.generation) == (incarnation, generation) && row.verdict.is_none();
+    match row.required(now.by_wall_clock()).filter(|_| same) {
+        Some((evidence, since)) => {
+            let verdict = Box::new(Verdict { evidence: evidence.into_owned(), since, by: VerdictBy::Expiry });
+            Applied::write(Row { verdict: Some(verdict), changed_at: now, ..row.clone() }, ChangeReply::Done)
+        }
+        None => Applied::refused(),
+    }
+}

@@ -111,13 +111,13 @@ pub(crate) struct DuePage {
     pub(crate) next: Option<DueCursor>,
 }
 
-/// A grant whose refresh token expires.
+/// A grant whose refresh token expires, or the access token of a grant without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expiring {
     id: i64,
     pub(crate) key: TokenKey,
     pub(crate) grant_id: String,
-    pub(crate) refresh_expires: Expires,
+    pub(crate) consent_expires: Expires,
 }
 
 /// Selects grants by their names; a grant must match every field that is set.
@@ -194,6 +194,16 @@ pub(crate) enum StoreError {
          restore it, or connect the grant again, which replaces it"
     )]
     Corrupt { grant_id: String, column: &'static str },
+}
+
+impl StoreError {
+    /// Returns the grant that the error is about, if it is about one.
+    pub(crate) fn grant_id(&self) -> Option<&str> {
+        match self {
+            Self::Corrupt { grant_id, .. } => Some(grant_id),
+            Self::Unavailable(_) | Self::Full | Self::Conflict => None,
+        }
+    }
 }
 
 /// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that

@@ -126,11 +126,16 @@ impl From<&Row> for GrantRecord {
     }
 }
 
-/// Returns when the row needs attention without a caller's request: when it is due, or when its doubt settles.
+/// Returns when the row needs attention without a caller's request: when it is due, when its doubt settles, or when it
+/// ends by itself.
 fn wake_at(row: &Row) -> Option<WallTime> {
     if let Some(intent) = &row.intent {
         let moot = row.tombstone.is_none() && !row.sendable() && intent.generation == row.generation;
         return (!moot).then_some(intent.settle_from.by_wall_clock());
+    }
+    if row.refresh_token.is_none() {
+        // Then the user must consent again, which is to be reported.
+        return row.expires.at().filter(|_| row.tombstone.is_none() && row.verdict.is_none());
     }
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }

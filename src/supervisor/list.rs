@@ -158,7 +158,7 @@ impl Filter {
     fn fits(&self, row: &Row, now: StoreTime) -> bool {
         let state = row.state(now);
         let wanted = if self.states.is_empty() { state != State::Revoked } else { self.states.contains(&state) };
-        let end = if row.refresh_token.is_some() { row.refresh_expires } else { row.expires }.at();
+        let end = row.consent_expires().at();
         wanted
             && self.expiring_before.is_none_or(|before| end.is_some_and(|end| end < before))
             && self.held.is_none_or(|held| row.held.is_some() == held)
@@ -203,7 +203,9 @@ impl TokenSupervisor {
                         let status = self.rooms.refresher.status(&key, Some(&row), listed.now, None);
                         items.push((key, status));
                     }
-                    Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
+                    Err(error) => {
+                        tracing::error!(grant.id = error.grant_id(), error = %error, "a grant cannot be listed")
+                    }
                 }
             }
             if complete {

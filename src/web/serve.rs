@@ -75,7 +75,9 @@ fn audited(call: &Call, response: Result<ApiResponse, Problem>) -> Result<ApiRes
     if let Some(action) = call.endpoint.audit
         && (idp.is_some() || response.is_err())
     {
-        audit::record(call, action, idp, user, response.as_ref().map(ApiResponse::granted).map_err(Problem::code));
+        let grant_id = response.as_ref().map_or_else(Problem::grant_id, ApiResponse::grant_id);
+        let outcome = response.as_ref().map(ApiResponse::granted).map_err(Problem::code);
+        audit::record(call, action, (idp, user), grant_id, outcome);
     }
     response
 }

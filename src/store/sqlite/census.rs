@@ -45,9 +45,11 @@ struct Alike {
 
 /// The largest integer means "never".
 const COUNT: &str = "
-    SELECT idp, tombstone IS NOT NULL AS ended, verdict IS NOT NULL AS required,
+    SELECT idp, tombstone IS NOT NULL AS ended, 
+        verdict IS NOT NULL OR (refresh_token IS NULL AND coalesce(expires_at <= ?1, FALSE)) AS required,
         coalesce(lease_until > ?1, FALSE) AS leased, intent IS NOT NULL AS doubted,
-        coalesce(retry_at > ?1, FALSE) AS waits, coalesce(due_at <= ?1, FALSE) AS due,
+        coalesce(retry_at > ?1, FALSE) AS waits, 
+        refresh_token IS NOT NULL AND coalesce(due_at <= ?1, FALSE) AS due,
         last_error IS NOT NULL AS failing, held IS NOT NULL AS held, refresh_token IS NOT NULL AS refreshable,
         count(*) AS grants, min(due_at) AS first_due,
         min(CASE WHEN expires_at > ?1 AND expires_at < 9223372036854775807 THEN expires_at END) AS first_end

@@ -351,7 +351,9 @@ diesel::table! {
         account -> Binary,
         grant_id -> Binary,
         wake_at -> Nullable<BigInt>,
+        fingerprint -> Nullable<Binary>,
         notice_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
         refresh_expires_at -> Nullable<BigInt>,
         tombstone -> Nullable<Binary>,
         verdict -> Nullable<Binary>,
@@ -390,14 +392,19 @@ pub(super) fn expiring(
             .filter(named::verdict.is_null())
             .order(named::id)
             .limit(i64::from(limit) - all.len() as i64)
-            .select((named::id, NAMES, named::grant_id, named::refresh_expires_at))
-            .load::<(i64, NameBytes, Vec<u8>, Option<i64>)>(connection)?;
+            .select((
+                named::id,
+                NAMES,
+                named::grant_id,
+                (named::fingerprint.is_null(), named::expires_at, named::refresh_expires_at),
+            ))
+            .load::<(i64, NameBytes, Vec<u8>, (bool, Option<i64>, Option<i64>))>(connection)?;
         let Some((id, ..)) = found.last() else { break };
         last = *id;
-        all.extend(found.into_iter().filter_map(|(id, names, grant_id, expires_at)| {
+        all.extend(found.into_iter().filter_map(|(id, names, grant_id, (alone, access, refresh))| {
             let key = key_of(reader, id, names)?;
             let grant_id = String::from_utf8_lossy(&grant_id).into_owned();
-            Some(Expiring { id, key, grant_id, refresh_expires: expires(expires_at) })
+            Some(Expiring { id, key, grant_id, consent_expires: expires(if alone { access } else { refresh }) })
         }));
     }
     Ok(all)
