@@ -18,6 +18,7 @@ use super::{
     endpoint::{Endpoint, PROXIED},
     parameters::{ParameterValue, QueryParameter, TIMEOUT},
     path,
+    peer::BodyRead,
     principal::Principal,
     problem::Problem,
 };
@@ -214,7 +215,7 @@ impl Call {
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(Problem::too_large());
         }
-        let mut body = BytesMut::new();
+        let (mut body, read) = (BytesMut::new(), BodyRead::begin(request));
         let reading = async {
             while let Some(chunk) = payload.next().await {
                 let chunk = chunk.map_err(|_| Problem::invalid("the body ended early"))?;
@@ -222,6 +223,9 @@ impl Call {
                     return Err(Problem::too_large());
                 }
                 body.extend_from_slice(&chunk);
+            }
+            if let Some(read) = &read {
+                read.is_complete();
             }
             Ok(())
         };

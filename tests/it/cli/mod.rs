@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(target_os = "linux")]
+mod attacked;
 mod getting_started;
 mod interrupted;
 #[cfg(unix)]
