@@ -82,7 +82,7 @@ fn of_process(around: &Surroundings, front: &Front) -> Vec<Metric> {
     let mut actors = gauge("actors", "Actors that are awake, and refreshes that run.");
     actors.push(&[("state", "awake")], around.awake.load(Ordering::Relaxed) as f64);
     actors.push(&[("state", "refreshing")], ports.attempts.len() as f64);
-    let mut shed = counter("shed_total", "Requests that were told to slow down.");
+    let mut shed = counter("shed_total", "Requests that were told to slow down, and connections that were closed.");
     for (bound, total) in &around.shed.0 {
         shed.push(&[("reason", bound.into())], load(total));
     }

@@ -3,6 +3,8 @@
 mod api_keys;
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(target_os = "linux")]
+mod attacked;
 #[cfg(unix)]
 mod exposed_files;
 #[cfg(unix)]

@@ -18,7 +18,7 @@ impl World {
         Served::start(self.serving("127.0.0.1:0")).unwrap()
     }
 
-    fn serving(&self, bind: &str) -> std::process::Command {
+    pub(super) fn serving(&self, bind: &str) -> std::process::Command {
         let mut command = self.command(&["serve", "--json"]);
         command.env("TOKEN_SUPERVISOR__SERVER__BIND", bind);
         command
