@@ -41,7 +41,7 @@ pub(crate) async fn run(args: OffboardArgs, out: Out) -> Result<Exit, CliFailure
     })?;
     // The command can be repeated after a failure: what is disconnected stays so.
     let failed = items.iter().find_map(|item| item.problem.as_ref());
-    Ok(failed.map_or(Exit::Done, |problem| Exit::of(problem.code())))
+    Ok(failed.map_or(Exit::Done, Exit::of))
 }
 
 fn row(item: &OffboardedGrant, revoke: bool) -> Vec<String> {
