@@ -11,7 +11,7 @@
 //! Programs in other languages get the same tokens over HTTP, under `/tokens`, with an API key: set
 //! `TOKEN_SUPERVISOR_API_KEY` before you start the example, and see `client.py`.
 
-use std::{error::Error, time::Duration};
+use std::{collections::HashMap, error::Error, sync::Mutex, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, ResponseError, get,
@@ -44,13 +44,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The simulated GitHub is on this machine: the client needs no proxy, and no certificates, which may be missing.
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build()?;
     let github = Data::new(GitHub { http, url: simulated.api_url() });
-    let (simulated, handle) = (Data::new(simulated), supervisor.clone());
+    let (simulated, sessions) = (Data::new(simulated), Data::new(Sessions::default()));
+    let handle = supervisor.clone();
     let app = move || {
         App::new()
             .app_data(handle.clone())
             .app_data(Caller::by(signed_in))
             .app_data(github.clone())
             .app_data(simulated.clone())
+            .app_data(sessions.clone())
             .service((repositories, sign_in, connect))
             .service(web::scope("/tokens").service(tokens.clone()))
     };
@@ -71,11 +73,15 @@ impl IdpName for GitHub {
     const NAME: &'static str = "github";
 }
 
-/// Returns the user that the cookie names, without authentication. A real application checks its sessions here.
+/// Who is signed in, by the random value of the session cookie.
+#[derive(Default)]
+struct Sessions(Mutex<HashMap<String, String>>);
+
+/// Returns the user of the request's session. With actix-session, that is `request.get_session().get("user").ok()?`.
 fn signed_in(request: &HttpRequest) -> Option<String> {
     let cookies = request.headers().get(header::COOKIE)?.to_str().ok()?;
-    let user = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("user="))?;
-    Some(user.to_owned())
+    let session = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session="))?;
+    request.app_data::<Data<Sessions>>()?.0.lock().ok()?.get(session).cloned()
 }
 
 /// Returns the only API key that may request tokens over HTTP. If it is not set, no request is allowed.
@@ -178,13 +184,18 @@ struct SignIn {
     user: String,
 }
 
+/// Starts a session, without a password: anybody may be anybody here. A real application authenticates the user first.
 #[post("/sign-in")]
-async fn sign_in(Form(SignIn { user }): Form<SignIn>) -> HttpResponse {
+async fn sign_in(Form(SignIn { user }): Form<SignIn>, sessions: Data<Sessions>) -> HttpResponse {
     if user.is_empty() || !user.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return HttpResponse::BadRequest().body("a name is made of letters, digits and dashes");
     }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the operating system provides random bytes");
+    let session = format!("{:032x}", u128::from_ne_bytes(random));
     // With `SameSite`, the forms of other sites do not send the cookie.
-    let cookie = format!("user={user}; HttpOnly; SameSite=Lax; Path=/");
+    let cookie = format!("session={session}; HttpOnly; SameSite=Lax; Path=/");
+    sessions.0.lock().expect("no thread panics with the lock").insert(session, user);
     HttpResponse::SeeOther().insert_header((header::LOCATION, "/")).insert_header((header::SET_COOKIE, cookie)).finish()
 }
 

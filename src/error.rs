@@ -116,6 +116,7 @@ impl Cause {
             | Self::RefusalSurge
             | Self::InDoubt
             | Self::StoreDown
+            | Self::DiskFull
             | Self::Stopping
             | Self::Revoking
             | Self::Failing => "",

@@ -1,10 +1,11 @@
-//! Keeps OAuth tokens alive and never loses one.
+//! Keeps OAuth tokens valid, through crashes and outages.
 //!
-//! **A rotated refresh token is never lost and never spent twice, even if its caller, actor, process or database dies,
-//! and a valid token costs nanoseconds.** Each (user, identity provider) pair gets a supervised actor that owns its
-//! token's state and serializes its refreshes; a registry routes requests and replaces actors that fail. What is
-//! promised exactly, and what no client can keep (a response that never arrived, or that arrived at the moment in which its
-//! process died), is in `SEMANTICS.md`.
+//! **Each grant has at most one refresh at a time. A new refresh token is on disk before any caller sees the access token that
+//! came with it. From then on it is not lost, and the one before it is not sent again, even if a caller vanishes, an actor
+//! panics, the process is killed or the database is down. A valid token costs nanoseconds.** Each (user, identity
+//! provider) pair gets a supervised actor that owns its token's state and serializes its refreshes; a registry routes
+//! requests and replaces actors that fail. After a request without a response, the refresh token is sent again, but not at
+//! once: when, and what no client can keep, is in `SEMANTICS.md`.
 //!
 //! ```text
 //! caller -- token(key) --> TokenSupervisor -- good? --> snapshot --> token     no message, no lock, no allocation
@@ -80,6 +81,7 @@ mod clock;
 mod code;
 #[cfg(feature = "config")]
 pub mod config;
+mod disk;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

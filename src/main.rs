@@ -18,7 +18,7 @@ use cli::{
     why,
 };
 
-/// Keeps OAuth tokens valid and never loses one.
+/// Keeps OAuth tokens valid, through crashes and outages.
 ///
 /// Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the user must reconnect,
 /// 4 try again later (it passes by itself), 5 not connected.

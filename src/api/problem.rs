@@ -109,7 +109,7 @@ impl ProblemBody {
     /// Returns how much this problem reports of the grant that the request was about: see
     /// [`about_grant`](Self::about_grant).
     pub fn grant_context(&self) -> GrantContext {
-        let in_trouble = [Cause::StoreDown, Cause::Stopping, Cause::Failing];
+        let in_trouble = [Cause::StoreDown, Cause::DiskFull, Cause::Stopping, Cause::Failing];
         match self.code() {
             Some(Code::Busy | Code::Timeout) => GrantContext::InMemory,
             Some(Code::Unavailable)

@@ -68,9 +68,9 @@ pub(crate) struct BatchBody {
     pub(crate) items: Vec<BatchItem>,
 }
 
+/// The grant of a token.
 #[cfg(feature = "web")]
 #[derive(Deserialize, schemars::JsonSchema)]
-#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchItem {
     idp: String,

@@ -44,7 +44,7 @@ pub(crate) fn all() -> Map<String, Value> {
     received.subschema_for::<BatchBody>();
     let mut all = sent.take_definitions(true);
     all.extend(received.take_definitions(true));
-    all.insert("Document".to_owned(), json!({"type": "object"}));
+    all.insert("Document".to_owned(), any_object());
     all.insert("Metrics".to_owned(), text());
     all
 }
@@ -60,16 +60,16 @@ impl Transform for Tidy {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
         schema.remove("default");
-        // No counter exceeds what a JSON number holds exactly.
+        // No counter exceeds what a JSON number holds exactly. OpenAPI knows no unsigned numbers.
         if schema.get("format").is_some_and(|format| format.as_str().is_some_and(|format| format.starts_with("uint"))) {
-            schema.remove("format");
+            schema.insert("format".to_owned(), "int64".into());
             schema.insert("maximum".to_owned(), LARGEST.into());
-        } else if schema.get("format").is_some_and(|format| format == "int64") {
-            schema.remove("format");
         }
         if self.sent {
             // Responses may get further members.
-            schema.remove("additionalProperties");
+            if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
+                schema.remove("additionalProperties");
+            }
             let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
             let members = schema.get_mut("properties").and_then(Value::as_object_mut);
             let members = members.into_iter().flatten();
@@ -109,22 +109,27 @@ pub(crate) fn idp_name() -> Value {
     json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"})
 }
 
-/// No control characters.
-const PLAIN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// Control characters, in a class of a regular expression.
+const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
+
+/// The pattern of a text without control characters.
+fn without_control() -> String {
+    format!("^[^{CONTROL}]*$")
+}
 
 /// A user: at most 255 bytes.
 pub(crate) fn user() -> Value {
-    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN})
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": without_control()})
 }
 
 /// A user as a segment of a path: a name that starts with `~` is encoded.
 pub(crate) fn user_in_path() -> Value {
-    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN.replacen('^', "^(?!~)", 1)})
+    json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": format!("^[^~{CONTROL}][^{CONTROL}]*$")})
 }
 
 /// An account: at most 255 bytes.
 pub(crate) fn account() -> Value {
-    json!({"type": "string", "maxLength": 255, "pattern": PLAIN})
+    json!({"type": "string", "maxLength": 255, "pattern": without_control()})
 }
 
 /// Several states, separated by commas.
@@ -133,13 +138,15 @@ pub(crate) fn states() -> Value {
     json!({"type": "string", "pattern": format!("^({one})(,({one}))*$")})
 }
 
-/// A time as a caller may write it.
+/// A time in a query: RFC 3339, or seconds since the epoch.
 pub(crate) fn moment() -> Value {
-    TimeInput::json_schema(&mut SchemaGenerator::default()).to_value()
+    let rfc3339 = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
+    let seconds = r"[0-9]{1,11}(\.[0-9]+)?";
+    json!({"type": "string", "pattern": format!("^({rfc3339}|{seconds})$")})
 }
 
 pub(super) fn name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": PLAIN})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": without_control()})
 }
 
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
@@ -151,40 +158,45 @@ pub(super) fn some_time(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn timeout(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 60}, {"type": "null"}]})
+    json_schema!({"type": ["integer", "null"], "minimum": 0, "maximum": 60})
+}
+
+/// One of these words. Without the type, generators do not know that they are words.
+fn one_of(words: &[&str]) -> Schema {
+    json_schema!({"type": "string", "enum": words})
 }
 
 pub(super) fn expiry(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"enum": ["at", "never", "unknown"]})
+    one_of(&["at", "never", "unknown"])
 }
 
 pub(super) fn health(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"enum": ["ok", "degraded", "draining"]})
+    one_of(&["ok", "degraded", "draining"])
 }
 
 pub(super) fn state(_: &mut SchemaGenerator) -> Schema {
     let states: Vec<_> = [State::Absent].into_iter().chain(State::ALL).map(State::as_str).collect();
-    json_schema!({"enum": states})
+    one_of(&states)
 }
 
 pub(super) fn code(_: &mut SchemaGenerator) -> Schema {
     let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
-    json_schema!({"enum": codes})
+    one_of(&codes)
 }
 
 pub(super) fn freshness(_: &mut SchemaGenerator) -> Schema {
     let all = [Freshness::Fresh, Freshness::Ageing, Freshness::LastGood];
-    json_schema!({"enum": all.map(Freshness::as_str)})
+    one_of(&all.map(Freshness::as_str))
 }
 
 pub(super) fn warning(_: &mut SchemaGenerator) -> Schema {
     let all = [Warning::RefreshFailing, Warning::InDoubt, Warning::ReconnectRequired, Warning::Rejected];
-    json_schema!({"enum": all.map(Warning::as_str)})
+    one_of(&all.map(Warning::as_str))
 }
 
 pub(super) fn unchanged(_: &mut SchemaGenerator) -> Schema {
     let all = [Unchanged::AlreadyConnected, Unchanged::TokenAlreadySpent, Unchanged::RefreshInFlight];
-    json_schema!({"enum": all.map(Unchanged::as_str)})
+    one_of(&all.map(Unchanged::as_str))
 }
 
 /// A token, or a word like one.
@@ -194,23 +206,25 @@ fn secret() -> Value {
 
 /// A text of at most 16 KiB.
 fn plain(least: u64) -> Value {
-    json!({"type": "string", "minLength": least, "maxLength": 16_384, "pattern": PLAIN})
+    json!({"type": "string", "minLength": least, "maxLength": 16_384, "pattern": without_control()})
 }
 
-fn or_null(schema: Value) -> Schema {
-    json_schema!({"anyOf": [schema, {"type": "null"}]})
+fn text_or_null(mut schema: Value) -> Schema {
+    schema["type"] = json!(["string", "null"]);
+    Schema::try_from(schema).expect("a schema is an object")
 }
 
 pub(super) fn secret_or_null(_: &mut SchemaGenerator) -> Schema {
-    or_null(secret())
+    text_or_null(secret())
 }
 
 pub(super) fn word_or_null(_: &mut SchemaGenerator) -> Schema {
-    or_null(plain(1))
+    text_or_null(plain(1))
 }
 
 pub(super) fn moment_or_null(generator: &mut SchemaGenerator) -> Schema {
-    or_null(TimeInput::json_schema(generator).to_value())
+    let moment = generator.subschema_for::<TimeInput>();
+    json_schema!({"anyOf": [moment, {"type": "null"}]})
 }
 
 /// A lifetime as some provider writes it.
@@ -223,24 +237,39 @@ pub(super) fn params(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object"})
+    Schema::try_from(any_object()).expect("a schema is an object")
 }
 
-/// Which members a grant needs. A provider's settings may say that they stand elsewhere.
+/// An object with any members. Generators take one that says nothing of its members for an empty one.
+fn any_object() -> Value {
+    json!({"type": "object", "additionalProperties": true})
+}
+
+/// Which members a grant needs: one of its tokens. Generators make an alternative of `anyOf` a type of its own, and ignore
+/// `if`. A provider's settings may say that the tokens stand elsewhere.
 pub(super) fn grant(schema: &mut Schema) {
     let with = |token: &str| json!({"required": [token], "properties": {token: secret()}});
-    schema.insert("anyOf".to_owned(), json!([with("access_token"), with("refresh_token")]));
+    schema.remove("required");
+    schema.insert("if".to_owned(), with("access_token"));
+    schema.insert("else".to_owned(), with("refresh_token"));
+    schema.insert("additionalProperties".to_owned(), true.into());
+}
+
+/// One result of many: its members exclude each other.
+pub(super) fn result(schema: &mut Schema) {
+    let choices = schema.remove("oneOf");
+    let members = |choice: &Value| choice.get("properties").and_then(Value::as_object).cloned();
+    let choices = choices.as_ref().and_then(Value::as_array).into_iter().flatten();
+    let members: Map<_, _> = choices.filter_map(members).flatten().collect();
+    schema.insert("type".to_owned(), "object".into());
+    schema.insert("properties".to_owned(), members.into());
 }
 
 /// A refreshed grant is a status with one more member.
 pub(super) fn refreshed(schema: &mut Schema) {
     let (about, member) = (schema.get("description").cloned(), schema.pointer("/properties/refreshed").cloned());
-    *schema = json_schema!({
-        "description": about,
-        "allOf": [{"$ref": "#/components/schemas/Status"}],
-        "properties": {"refreshed": member},
-        "required": ["refreshed"],
-    });
+    let more = json!({"type": "object", "properties": {"refreshed": member}, "required": ["refreshed"]});
+    *schema = json_schema!({"description": about, "allOf": [{"$ref": "#/components/schemas/Status"}, more]});
 }
 
 impl JsonSchema for Whole {
@@ -253,27 +282,19 @@ impl JsonSchema for Whole {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "integer", "minimum": 0, "maximum": LARGEST})
+        json_schema!({"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST})
     }
 }
 
 impl JsonSchema for TimeInput {
-    fn inline_schema() -> bool {
-        true
-    }
-
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "TimeInput".into()
+        "Time".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "RFC 3339, or seconds since the epoch.",
-            "anyOf": [
-                {"type": "string", "format": "date-time"},
-                {"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000_000_u64},
-                {"type": "string", "pattern": r"^[0-9]{1,11}(\.[0-9]+)?$"},
-            ],
+            "anyOf": [moment(), {"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000_000_u64}],
         })
     }
 }
@@ -284,18 +305,19 @@ impl JsonSchema for RejectedBody {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = |given: &str, schema: Value, other: &str| {
-            json!({
-                "type": "object",
-                "properties": {given: schema, other: {"type": "null"}},
-                "required": [given],
-                "additionalProperties": false,
-            })
-        };
-        let generation = Whole::json_schema(generator).to_value();
+        let mut generation = Whole::json_schema(generator).to_value();
+        generation["type"] = json!(["integer", "null"]);
+        let absent = |member: &str| json!({"properties": {member: {"type": "null"}}});
+        let given = |member: &str, kind: &str| json!({"required": [member], "properties": {member: {"type": kind}}});
         json_schema!({
-            "description": "Which token a resource server refused: its generation, or the token itself.",
-            "oneOf": [one("generation", generation, "access_token"), one("access_token", text(), "generation")],
+            "description": "Which token a resource server refused: its generation, or the token itself, not both.",
+            "type": "object",
+            "properties": {"generation": generation, "access_token": {"type": ["string", "null"]}},
+            "additionalProperties": false,
+            // As in `grant`.
+            "if": given("generation", "integer"),
+            "then": absent("access_token"),
+            "else": given("access_token", "string"),
         })
     }
 }

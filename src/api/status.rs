@@ -59,6 +59,9 @@ pub struct StatusBody {
     /// What the identity provider said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// What will need the user although nothing is wrong now: `no_refresh_token` if the grant ends with its access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<Cow<'static, str>>,
     /// Since when refreshes have failed.
     #[serde(default, with = "time::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::time"))]
@@ -94,6 +97,7 @@ impl StatusBody {
             last_error: status.last_error.clone(),
             reason: status.reason.clone().map(Cow::Owned),
             evidence: status.evidence.clone(),
+            warning: status.warning.map(|warning| warning.as_str().into()),
             failing_since: status.failing_since,
             since: status.since,
             unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
@@ -158,7 +162,7 @@ pub struct OffboardedBody {
 
 /// A grant of a user who leaves: its state, or why it was not disconnected.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(inline))]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct OffboardedGrant {
     /// The identity provider.

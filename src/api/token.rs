@@ -76,7 +76,7 @@ pub struct TokensBody {
 
 /// A token, or why there is none.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(inline))]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(transform = super::schema::result))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TokenResult {

@@ -5,6 +5,7 @@
 //!
 //! Invariants: nothing listens on a network without an API key; an invalid new configuration changes nothing.
 
+mod descriptors;
 mod listen;
 
 use std::{convert::Infallible, time::Duration};
@@ -55,6 +56,15 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
     }
     log::of_server(config.log(), verbose)?;
     warn_of_exposed_files(config);
+    let (wanted, descriptors) = (config.server().max_connections, descriptors::raise());
+    let connections = descriptors::for_connections(wanted, descriptors);
+    if connections < wanted {
+        tracing::warn!(
+            connections,
+            descriptors,
+            "fewer connections than server.max_connections: raise the limit of file descriptors (LimitNOFILE)"
+        );
+    }
     let builder = config.builder()?;
     let listeners = Listeners::bind(&config.server().bind)?;
     let addresses = listeners.addresses()?;
@@ -64,7 +74,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
         signal = signals.next() => return Err(interrupted(signal)),
     };
     let keys = ApiKeys::new(keys_of(config));
-    let mut api = api(supervisor.clone(), keys.clone());
+    let mut api = api(supervisor.clone(), keys.clone()).max_connections(connections);
     if config.log().user == LogUser::Plain {
         api = api.plain_users();
     }

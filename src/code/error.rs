@@ -196,6 +196,13 @@ codes! {
             "The store does not respond, or its rows cannot be decrypted with the keys.",
             "Check the database, its disk and the key file.",
         ),
+        /// There is no space left for the response to a refresh.
+        DiskFull => Why::new(
+            "disk_full",
+            "The disk of the store or of the journal is full. No refresh token is sent, because its response could not be \
+             stored; valid tokens are served.",
+            "Free some space on that disk: refreshes go on by themselves.",
+        ),
         /// The supervisor is shutting down.
         Stopping => Why::new("stopping", "The process is shutting down.", "Retry in a moment: the next process responds."),
         /// Tokens of the grant wait for their revocation at the identity provider.

@@ -13,7 +13,10 @@ pub use self::{
     error::{Cause, Code},
     why::Why,
 };
-pub(crate) use self::{evidence::EvidenceCode, why::Coded};
+pub(crate) use self::{
+    evidence::{ConnectFault, EvidenceCode},
+    why::Coded,
+};
 
 impl Why {
     /// Returns the text of a code or a state of this program, or of a code of OAuth (RFC 6749); `None` for a provider's own
@@ -30,7 +33,8 @@ impl Why {
         let reasons = Code::ALL.iter().map(|code| code.why()).chain(Cause::ALL.iter().map(|cause| cause.why()));
         let own =
             EvidenceCode::ALL.iter().map(|code| code.why()).filter(|why| !EvidenceCode::SHARED.contains(&why.code));
-        reasons.chain(NOTES).chain(STATES).chain([HTTP_STATUS]).chain(own).chain(PROVIDERS)
+        let connecting = ConnectFault::ALL.iter().map(|fault| fault.why());
+        reasons.chain(NOTES).chain(STATES).chain([HTTP_STATUS]).chain(own).chain(connecting).chain(PROVIDERS)
     }
 }
 
@@ -52,7 +56,13 @@ mod tests {
             assert_eq!(Why::of(code.as_str()), Some(code.why()));
         }
         let unchanged = [Unchanged::AlreadyConnected, Unchanged::TokenAlreadySpent, Unchanged::RefreshInFlight];
-        let warnings = [Warning::RefreshFailing, Warning::InDoubt, Warning::ReconnectRequired, Warning::Rejected];
+        let warnings = [
+            Warning::RefreshFailing,
+            Warning::InDoubt,
+            Warning::ReconnectRequired,
+            Warning::Rejected,
+            Warning::NoRefreshToken,
+        ];
         for code in unchanged.map(Unchanged::as_str).into_iter().chain(warnings.map(Warning::as_str)) {
             assert!(Why::of(code).is_some(), "{code}");
         }

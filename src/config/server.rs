@@ -26,6 +26,8 @@ pub struct ServerSettings {
     pub bind: Vec<Bind>,
     /// The URL by which others reach the server.
     pub public_url: Option<String>,
+    /// How many connections may be open at once (1 024).
+    pub max_connections: usize,
     /// The API keys. Several keys may have the same name, so that one can be replaced without downtime.
     pub api_keys: Vec<ApiKey>,
 }
@@ -67,6 +69,8 @@ impl fmt::Display for Bind {
     }
 }
 
+const MAX_CONNECTIONS: usize = 1_024;
+
 /// Reads `[server]`. `known` returns whether an identity provider of this name is configured.
 pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
     let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
@@ -79,6 +83,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
     if let Some(Err(text)) = public_url.as_deref().map(check_public_url) {
         section.wrong("public_url", text);
     }
+    let mut max_connections = MAX_CONNECTIONS;
+    section.read("max_connections", &mut max_connections);
     let mut api_keys: Vec<ApiKey> = Vec::new();
     section.listed("api_key", |key| {
         let api_key = read_api_key(key, &known);
@@ -88,7 +94,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
         api_keys.push(api_key);
     });
     section.not_yet("jwt");
-    ServerSettings { bind, public_url, api_keys }
+    ServerSettings { bind, public_url, max_connections, api_keys }
 }
 
 fn check_public_url(text: &str) -> Result<(), &'static str> {

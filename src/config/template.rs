@@ -120,6 +120,8 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # bind = "127.0.0.1:8080"
 # URL by which others reach the server.
 # public_url = "https://tokens.example.com"
+# Connections that may be open at once.
+# max_connections = 1024
 
 # API keys, a section each: `token-supervisor apikey new NAME` creates one.
 # [[server.api_key]]

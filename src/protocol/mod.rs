@@ -1,4 +1,4 @@
-//! The rules by which a refresh token is spent without being lost or spent twice, as pure functions.
+//! The rules by which a refresh token is spent, kept, sent again or given up, as pure functions.
 //!
 //! * [`change`]: what each operation does to a row (claim, commit, connect, ...). A store reads the row, calls
 //!   [`Change::apply`], writes the result with compare and swap, and decides nothing itself.

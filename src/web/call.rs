@@ -21,6 +21,7 @@ use super::{
     endpoint::{Endpoint, PROXIED},
     parameters::{ParameterValue, QueryParameter, TIMEOUT},
     path,
+    peer::BodyRead,
     principal::Principal,
     problem::Problem,
 };
@@ -226,7 +227,7 @@ impl Call {
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(Problem::too_large());
         }
-        let mut body = BytesMut::new();
+        let (mut body, read) = (BytesMut::new(), BodyRead::begin(request));
         let reading = async {
             while let Some(chunk) = payload.next().await {
                 let chunk = chunk.map_err(|_| Problem::invalid("the body ended early"))?;
@@ -234,6 +235,9 @@ impl Call {
                     return Err(Problem::too_large());
                 }
                 body.extend_from_slice(&chunk);
+            }
+            if let Some(read) = &read {
+                read.is_complete();
             }
             Ok(())
         };

@@ -10,6 +10,8 @@ pub(super) struct Endpoint {
     pub(super) method: Method,
     /// Below the path at which the API is mounted. `{idp}` and `{user}` are whole segments.
     pub(super) path: &'static str,
+    /// Its `operationId` in `openapi.json`: generated clients have a function of this name, so it never changes.
+    pub(super) name: &'static str,
     pub(super) about: &'static str,
     /// The key needs one of these; none for an open endpoint.
     pub(super) scopes: &'static [Scope],
@@ -48,6 +50,7 @@ impl Endpoint {
     pub(super) const OPEN: Self = Self {
         method: Method::GET,
         path: "",
+        name: "",
         about: "",
         scopes: &[],
         query: &[],

@@ -27,7 +27,8 @@ impl FromRequest for TokenSupervisor {
 /// ```
 /// use token_supervisor::web::Caller;
 ///
-/// // Where a proxy in front has signed the user in, and nobody else can reach the application:
+/// // Trusts a header: only where a proxy in front has signed the user in and sets this header itself, and nobody else can
+/// // reach the application. Otherwise, read the session.
 /// let caller = Caller::by(|request| Some(request.headers().get("x-user")?.to_str().ok()?.to_owned()));
 /// ```
 #[derive(Clone)]

@@ -17,6 +17,9 @@ pub(super) async fn metrics(call: &Call) -> Result<ApiResponse, Problem> {
     let mut metrics = vec![build];
     metrics.extend(call.api.counters.metrics());
     metrics.extend(call.api.supervisor.metrics().await);
+    if let Some(shed) = metrics.iter_mut().find(|metric| metric.name == "shed_total") {
+        call.api.connections.count_in(shed);
+    }
     Ok(ApiResponse::text(CONTENT_TYPE, metrics.iter().map(text).collect::<String>()))
 }
 

@@ -21,7 +21,7 @@ pub(super) fn document<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) ->
         "info": {
             "title": "token-supervisor",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Keeps OAuth tokens alive and never loses one. All paths are relative to where the API is mounted.",
+            "description": "Keeps OAuth tokens valid, through crashes and outages. All paths are relative to where the API is mounted.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "paths": paths,
@@ -37,7 +37,8 @@ fn operation(endpoint: &Endpoint) -> Value {
         .chain(endpoint.query.iter().map(parameter))
         .chain(endpoint.preconditions.iter().map(precondition));
     let mut operation = json!({
-        "operationId": operation_id(endpoint),
+        "operationId": endpoint.name,
+        "tags": [tag(endpoint.path)],
         "description": endpoint.about,
         "parameters": parameters.collect::<Vec<_>>(),
         "responses": responses(endpoint),
@@ -53,10 +54,9 @@ fn operation(endpoint: &Endpoint) -> Value {
     operation
 }
 
-/// Such as `get_grants_idp_user_token`.
-pub(super) fn operation_id(endpoint: &Endpoint) -> String {
-    let path = endpoint.path.trim_start_matches("/v1").replace(['{', '}'], "").replace(['/', '.'], "_");
-    format!("{}{path}", endpoint.method.as_str().to_lowercase())
+/// The group of an operation, such as `grants`.
+fn tag(path: &str) -> &str {
+    path.strip_prefix("/v1/").and_then(|path| path.split('/').next()).unwrap_or("server")
 }
 
 fn precondition(precondition: &Precondition) -> Value {
@@ -90,11 +90,16 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
 
 fn parameter(param: &QueryParameter) -> Value {
     let schema = match param.kind {
-        ParameterKind::Flag => json!({"enum": [true, false, ""]}),
+        ParameterKind::Flag => json!({"type": "boolean"}),
+        // A bound that no number of the languages of generated clients can hold is none.
+        ParameterKind::Number(least, u64::MAX) => json!({"type": "integer", "format": "int64", "minimum": least}),
         ParameterKind::Number(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
         ParameterKind::Text(schema) => schema(),
     };
     let mut parameter = json!({"name": param.name, "in": "query", "description": param.about, "schema": schema});
+    if let ParameterKind::Flag = param.kind {
+        parameter["allowEmptyValue"] = true.into();
+    }
     if param.required {
         parameter["required"] = true.into();
     }
@@ -106,7 +111,9 @@ fn responses(endpoint: &Endpoint) -> Value {
     for (status, schema) in endpoint.responses {
         let mut response = json!({"description": "Granted.", "headers": headers(endpoint, schema)});
         if !schema.is_empty() {
-            response["content"] = content(endpoint.content_type, schema);
+            // Without parameters such as a version, by which generated clients would not know it.
+            let (kind, _) = endpoint.content_type.split_once(';').unwrap_or((endpoint.content_type, ""));
+            response["content"] = content(kind, schema);
         }
         responses.insert(status.to_string(), response);
     }

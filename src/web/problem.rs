@@ -109,6 +109,10 @@ impl Problem {
         self.0.code.as_str()
     }
 
+    pub(super) fn grant_id(&self) -> Option<&str> {
+        self.0.body.grant_id.as_deref()
+    }
+
     /// How much it reports of the grant that the request was about.
     pub(super) fn grant_context(&self) -> GrantContext {
         self.0.body.grant_context()

@@ -33,6 +33,7 @@ mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+mod nothing_is_sent_whose_response_could_not_be_kept;
 mod odd_responses;
 #[cfg(feature = "cli")]
 mod oidc_provider;

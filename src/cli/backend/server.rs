@@ -245,7 +245,8 @@ impl ServerBackend {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);
         let lacks = |what: &str| body.degraded.iter().any(|degraded| degraded == what);
-        let (store_ok, journal_pending) = (!lacks(Cause::StoreDown.as_str()), (!lacks("journal")).then_some(0));
+        let store_ok = ![Cause::StoreDown, Cause::DiskFull].iter().any(|cause| lacks(cause.as_str()));
+        let journal_pending = (!lacks("journal")).then_some(0);
         let draining = (body.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(body.degraded).collect();
         Ok(PlaceHealth { name: self.target.address.to_string(), store_ok, journal_pending, degraded, time })

@@ -232,7 +232,7 @@ impl StoreBackend {
     pub(super) fn health(&self) -> PlaceHealth {
         PlaceHealth {
             name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
-            store_ok: !self.supervisor.is_store_down(),
+            store_ok: !self.supervisor.is_store_down() && !self.supervisor.is_disk_full(),
             journal_pending: Some(self.supervisor.journal_pending()),
             degraded: Vec::new(),
             time: None,

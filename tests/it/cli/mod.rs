@@ -3,8 +3,12 @@
 mod api_keys;
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(target_os = "linux")]
+mod attacked;
 #[cfg(unix)]
 mod exposed_files;
+#[cfg(unix)]
+mod generated_clients;
 mod getting_started;
 mod interrupted;
 #[cfg(unix)]

@@ -14,17 +14,17 @@ use crate::{
 struct Browser {
     http: Client,
     url: String,
-    cookie: &'static str,
+    cookie: String,
 }
 
 impl Browser {
     async fn get(&self) -> (u16, String) {
-        page(within(self.http.get(&self.url).header("cookie", self.cookie).send()).await.unwrap()).await
+        page(within(self.http.get(&self.url).header("cookie", &self.cookie).send()).await.unwrap()).await
     }
 
     async fn post(&self, form: &str, fields: &[(&str, &str)]) -> Response {
         let url = format!("{}{form}", self.url);
-        within(self.http.post(url).header("cookie", self.cookie).form(fields).send()).await.unwrap()
+        within(self.http.post(url).header("cookie", &self.cookie).form(fields).send()).await.unwrap()
     }
 }
 
@@ -37,15 +37,21 @@ async fn page(response: Response) -> (u16, String) {
 #[tokio::test]
 async fn a_page_lists_repositories_past_any_number_of_tokens() {
     let Some(mut running) = example("actix_web_app") else { return };
-    let mut browser = Browser { http: browser(), url: running.url("serving").await, cookie: "" };
+    let mut browser = Browser { http: browser(), url: running.url("serving").await, cookie: String::new() };
 
     let (status, body) = browser.get().await;
     assert!(status == 401 && body.contains(r#"action="/sign-in""#), "{status} {body}");
     let answer = browser.post("/sign-in", &[("user", "alice")]).await;
     let cookie = answer.headers()["set-cookie"].to_str().unwrap();
-    assert!(answer.status() == 303 && cookie.starts_with("user=alice; HttpOnly; SameSite=Lax"), "{cookie}");
+    let (session, attributes) = cookie.split_once("; ").unwrap();
+    assert!(answer.status() == 303 && attributes.starts_with("HttpOnly; SameSite=Lax"), "{attributes}");
     assert_eq!(browser.post("/sign-in", &[("user", "alice; <b>")]).await.status(), 400);
-    browser.cookie = "theme=dark; user=alice";
+    // A name that nobody signed in with is none, in whatever form it comes.
+    for made_up in ["user=alice", "session=alice", "session=", "session=00000000000000000000000000000000"] {
+        browser.cookie = made_up.to_owned();
+        assert_eq!(browser.get().await.0, 401);
+    }
+    browser.cookie = format!("theme=dark; {session}");
 
     let (status, body) = browser.get().await;
     assert!(status == 404 && body.contains(r#"action="/connect""#), "{status} {body}");

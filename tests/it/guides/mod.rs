@@ -1,4 +1,4 @@
-//! README.md and every page of docs/ are followed to the letter, and their lists are compared with the program.
+//! README.md, SECURITY.md and every page of docs/ are followed to the letter, and their lists are compared with the program.
 //!
 //! The fence of a block selects its check. An unknown fence fails:
 //!
@@ -17,6 +17,7 @@ mod follow;
 mod links;
 mod page;
 mod references;
+mod unit;
 
 use std::{
     fs,
@@ -35,12 +36,12 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns README.md and the pages of docs/.
+/// Returns README.md, SECURITY.md and the pages of docs/.
 fn pages() -> Vec<Page> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
     paths.sort();
-    paths.insert(0, root().join("README.md"));
+    paths.extend(["README.md", "SECURITY.md"].map(|name| root().join(name)));
     paths.iter().map(|path| Page::read(path)).collect()
 }
 
