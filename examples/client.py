@@ -25,6 +25,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 urlopen = build_opener(ProxyHandler({})).open
 
 
+# Reasons that do not pass before an operator acts.
+OPERATOR = ("held", "idp_held", "client_refused", "client_unknown", "unknown_error")
+
+
 class Exposed(Exception):
     """A secret would be readable on the network; nothing was sent."""
 
@@ -131,6 +135,8 @@ def main(idp, user, url, allow_http):
         if error.code in ("reconnect_required", "not_connected"):
             print(f"next: send {user} through consent", file=sys.stderr)
         # The exit codes are those of token-supervisor, so that scripts can tell the errors apart.
+        if error.reason in OPERATOR:
+            return 1
         return {"reconnect_required": 3, "unavailable": 4, "busy": 4, "timeout": 4, "not_connected": 5}.get(error.code, 1)
     except Exposed as error:
         print(f"error: {error}", file=sys.stderr)

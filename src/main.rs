@@ -21,7 +21,7 @@ use cli::{
 /// Keeps OAuth tokens valid, through crashes and outages.
 ///
 /// Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the user must reconnect,
-/// 4 try again later, 5 not connected.
+/// 4 try again later (it passes by itself), 5 not connected.
 #[derive(Debug, Parser)]
 #[command(
     name = "token-supervisor",
@@ -120,7 +120,7 @@ fn misused(error: &clap::Error) -> CliFailure {
         _ => {
             let told = error.to_string();
             let first = told.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-            first.split_whitespace().collect::<Vec<_>>().join(" ")
+            first.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches("...").to_owned()
         }
     };
     CliFailure::usage(text, format!("{help} --help"))

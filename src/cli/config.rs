@@ -10,7 +10,7 @@ use super::{
     CliFailure, Exit, Out,
     args::SourceArgs,
     exit::quoted,
-    show::{COLUMNS, note},
+    show::{columns, note},
 };
 
 /// Check and show the settings
@@ -122,7 +122,7 @@ fn show(config: &Config, origin: bool, out: Out) -> Result<(), CliFailure> {
         let line = |Shown { path, value, origin: from, .. }: &Shown| {
             let setting = format!("{path:names$}  {value}");
             let column = names + 2 + values;
-            let fits = column + from.to_string().width() + "  # ".len() <= COLUMNS;
+            let fits = column + from.to_string().width() + "  # ".len() <= columns();
             let missing = column.checked_sub(setting.width()).filter(|_| fits);
             match (origin, missing) {
                 (false, _) => format!("{setting}\n"),

@@ -1,14 +1,15 @@
 //! `doctor`: checks the installation without using any refresh token.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 use token_supervisor::{
-    Reached,
-    api::IdpBody,
+    Cause, Reached, State,
+    api::{GrantQuery, IdpBody},
     config::{Config, ConfigProblem, ExposedFile},
 };
 
@@ -29,7 +30,7 @@ use super::{
 ///
 /// With --server, checks whether the server is ready, its clock, and the state of its providers.
 ///
-/// Exit code 1 if anything is wrong, 2 if the configuration is wrong.
+/// Exit code 1 if anything is wrong or an operator must act, 2 if the configuration is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
@@ -119,16 +120,58 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
 async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
     let looked = async |backend: &Backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
-        Ok((backend.health().await?, backend.idps().await, reached))
+        Ok((backend.health().await?, backend.idps().await, reached, failing(backend).await))
     };
-    let ((health, idps, reached), is_new) = match place {
+    let ((health, idps, reached, failing), is_new) = match place {
         // Nothing is created before the first user is connected.
         Workplace::Store(config) if is_new(config) => (Backend::on_trial(config, looked).await?, true),
         place => (Backend::with(place, looked).await?, false),
     };
     let mut findings = found(place, &health, idps, is_new);
+    findings.extend(failing);
     findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
     Ok(findings)
+}
+
+/// The codes of refreshes that fail until an operator acts, also where no process knows of a pause.
+const OPERATOR_CODES: [&str; 13] = [
+    "invalid_client",
+    "incorrect_client_credentials",
+    "bad_client_secret",
+    "invalid_client_id",
+    "redirect_uri_mismatch",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_request",
+    "client_unknown",
+    "unknown_error",
+    "does_not_open",
+    "bad_request",
+];
+
+/// Finds grants whose refresh fails until an operator acts: one finding for each provider and code.
+async fn failing(backend: &Backend) -> Vec<CheckFinding> {
+    let mut query = GrantQuery { limit: Some(1_000), states: vec![State::Backoff], ..GrantQuery::default() };
+    let mut counts = BTreeMap::<(String, String), usize>::new();
+    // A key that may not list grants has a finding of its own.
+    while let Ok((grants, next)) = backend.list(&query).await {
+        for grant in grants {
+            if let Some(code) = grant.last_error.filter(|code| OPERATOR_CODES.contains(&code.as_str())) {
+                *counts.entry((grant.idp, code)).or_default() += 1;
+            }
+        }
+        match next {
+            Some(_) => query.after = next,
+            None => break,
+        }
+    }
+    let found = |((idp, code), count): ((String, String), usize)| {
+        let grants = if count == 1 { "1 grant is".to_owned() } else { format!("{count} grants are") };
+        let text = format!("{grants} not refreshed: {code}; next: token-supervisor why {code}");
+        finding(format!("idp.{idp}"), CheckVerdict::Wrong, text)
+    };
+    counts.into_iter().map(found).collect()
 }
 
 impl CliFailure {
@@ -285,7 +328,10 @@ fn found(
 fn server(health: &PlaceHealth) -> CheckFinding {
     match health.degraded.as_slice() {
         [] => finding("server", CheckVerdict::Ok, format!("{} is ready", health.name)),
-        degraded => finding("server", CheckVerdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),
+        degraded => {
+            let verdict = if health.store_ok { CheckVerdict::Warning } else { CheckVerdict::Wrong };
+            finding("server", verdict, format!("{}: {}", health.name, degraded.join(", ")))
+        }
     }
 }
 
@@ -308,7 +354,10 @@ fn of_idp(place: &Workplace, idp: &IdpBody) -> CheckFinding {
     match (&idp.held_reason, &idp.paused, place) {
         (Some(reason), _, _) => finding(&name, CheckVerdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
-            finding(&name, CheckVerdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
+            // A limited rate passes by itself; for the rest somebody should look.
+            let passes = *cause == Cause::IdpThrottled.as_str();
+            let verdict = if passes { CheckVerdict::Warning } else { CheckVerdict::Wrong };
+            finding(&name, verdict, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
         (None, None, Workplace::Server(_)) => finding(&name, CheckVerdict::Ok, format!("not paused{last}")),
         (None, None, Workplace::Store(config)) => {

@@ -8,7 +8,7 @@ use super::{
     backend::{Backend, Verb},
 };
 
-/// Show the ID of a grant and the hash of its user, which logs have instead of the user's name.
+/// Show the ID of a grant and the hash of its user, as logs have them.
 ///
 /// Search the log for the grant ID, and the audit log for the user hash.
 #[derive(Debug, clap::Args)]

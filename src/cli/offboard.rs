@@ -7,7 +7,7 @@ use super::{
     CliFailure, Exit, Out,
     args::{TargetArgs, key},
     backend::Backend,
-    show::{table, visible},
+    show::{RowTable, visible},
 };
 
 /// Disconnect all grants of a user, at every provider.
@@ -35,13 +35,12 @@ pub(crate) async fn run(args: OffboardArgs, out: Out) -> Result<Exit, CliFailure
         if items.is_empty() {
             return format!("Nothing to disconnect: {} has no grant.\n", visible(&args.user));
         }
-        let mut rows = vec![["idp", "account", "result"].map(str::to_owned).to_vec()];
-        rows.extend(items.iter().map(|item| row(item, args.revoke)));
-        table(&rows)
+        let rows = items.iter().map(|item| row(item, args.revoke));
+        RowTable::new(&["idp", "account", "result"], &[0, 1]).rows(rows).text()
     })?;
     // The command can be repeated after a failure: what is disconnected stays so.
     let failed = items.iter().find_map(|item| item.problem.as_ref());
-    Ok(failed.map_or(Exit::Done, |problem| Exit::of(problem.code())))
+    Ok(failed.map_or(Exit::Done, Exit::of))
 }
 
 fn row(item: &OffboardedGrant, revoke: bool) -> Vec<String> {

@@ -15,7 +15,7 @@ use super::{
     backend::{Backend, PlaceHealth, Verb},
     body::StatusWords as _,
     coloured,
-    show::{beside, cut, table, visible},
+    show::{RowTable, beside, cut, terminal_width, visible},
     time::{self, for_people, rough, to_the_second},
 };
 
@@ -74,15 +74,17 @@ async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
         "idps": summary,
     });
     out.result(&json, || {
-        let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
-        let mut rows = vec![names.map(str::to_owned).to_vec()];
-        rows.extend(summary.iter().map(IdpSummary::row));
+        let table = RowTable::new(&HEADER, &[0]).short(&SHORT_HEADER).rows(summary.iter().map(IdpSummary::row));
         head(&health)
-            + &table(&rows)
+            + &table.text()
             + &summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect::<String>()
     })?;
     Ok(Exit::Done)
 }
+
+const HEADER: [&str; 8] = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
+/// For terminals of 80 columns.
+const SHORT_HEADER: [&str; 8] = ["idp", "grants", "fresh", "backoff", "doubt", "reconn.", "impact", "health"];
 
 fn head(health: &PlaceHealth) -> String {
     let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
@@ -175,9 +177,11 @@ impl IdpSummary {
     fn row(&self) -> Vec<String> {
         let counts = [self.grants, self.fresh, self.backoff, self.in_doubt, self.reconnect_required];
         let impact = self.first_impact_at.map(|at| at.duration_since(time::now()).map_or("now".to_owned(), rough));
-        let mut row = vec![cut(&self.idp, 16)];
+        let mut row = vec![self.idp.clone()];
         row.extend(counts.map(|count| count.to_string()));
-        row.extend([impact.unwrap_or_else(|| "-".to_owned()), self.health()]);
+        // A reason is cut where it would break the table, a name never is.
+        let widest = terminal_width().map(|_| 18);
+        row.extend([impact.unwrap_or_else(|| "-".to_owned()), self.health(widest)]);
         row
     }
 
@@ -186,7 +190,7 @@ impl IdpSummary {
         let Self { grants, fresh, backoff, in_doubt, reconnect_required, held_grants, .. } = self;
         let mut text = String::new();
         let mut line = |head: &str, words: String| text += &(beside(&format!("{head:12}"), 12, &words) + "\n");
-        line(&self.idp, self.health());
+        line(&self.idp, self.health(None));
         if let Some(until) = self.paused_until.filter(|_| self.paused.is_some()) {
             line("", format!("until {} at least", for_people(until)));
         }
@@ -208,10 +212,14 @@ impl IdpSummary {
         text + &self.next_steps(again).concat()
     }
 
-    fn health(&self) -> String {
+    fn health(&self, widest_reason: Option<usize>) -> String {
         match (&self.held_reason, &self.paused) {
             _ if !self.configured => coloured("NOT CONFIGURED", 31),
-            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(&visible(reason), 18)),
+            (Some(reason), _) => {
+                let reason = visible(reason);
+                let reason = widest_reason.map_or_else(|| reason.clone(), |widest| cut(&reason, widest));
+                format!("{} {reason}", coloured("HELD", 33))
+            }
             (None, Some(cause)) => format!("{} {cause}", coloured("PAUSED", 31)),
             (None, None) if self.held_grants > 0 => format!("{}, {} held", coloured("ok", 32), self.held_grants),
             (None, None) => coloured("ok", 32),
@@ -255,7 +263,7 @@ mod tests {
             ..IdpSummary::default()
         };
         assert_eq!(
-            (&*held.health(), held.next_steps("").concat()),
+            (&*held.health(Some(18)), held.next_steps("").concat()),
             ("HELD their incident of…", format!("next: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
@@ -268,7 +276,8 @@ mod tests {
             held_grants: 1,
             ..IdpSummary::default()
         };
-        assert_eq!(paused.health(), "PAUSED client_unknown");
+        assert_eq!(held.health(None), "HELD their incident of today");
+        assert_eq!(paused.health(None), "PAUSED client_unknown");
         let expected = "\
 next: token-supervisor why client_unknown   (a-name-of-16-char is paused until 2027-01-15T08:00:00Z)
 next: token-supervisor list --idp a-name-of-16-char --state in_doubt

@@ -21,7 +21,7 @@ pub struct ExposedFile {
 
 /// What a file has, and so who may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileContent {
+enum FileFileContent {
     /// This program creates the file, for its owner alone.
     Own,
     /// The journal's folder.
@@ -39,26 +39,26 @@ impl Config {
     /// lock file, configuration, and the files of `{ file = ".." }` values. Looks at their modes, now; a file that does not
     /// exist is not exposed. Empty on systems without modes.
     pub fn exposed_files(&self) -> Vec<ExposedFile> {
-        let mut all = vec![(self.keyring.clone(), FileContent::Provided)];
-        all.extend(self.files.keys().map(|path| (path.clone(), FileContent::Provided)));
-        let content = if self.has_inline_secret() { FileContent::Provided } else { FileContent::Settings };
+        let mut all = vec![(self.keyring.clone(), FileFileContent::Provided)];
+        all.extend(self.files.keys().map(|path| (path.clone(), FileFileContent::Provided)));
+        let content = if self.has_inline_secret() { FileFileContent::Provided } else { FileFileContent::Settings };
         all.extend(self.file.clone().map(|path| (path, content)));
         for end in ["", "-wal", "-shm", ".lock"] {
             let named = |file: &std::path::Path| {
                 let mut name = file.as_os_str().to_owned();
                 name.push(end);
-                (PathBuf::from(name), FileContent::Own)
+                (PathBuf::from(name), FileFileContent::Own)
             };
             all.extend(self.store_file().map(named));
         }
         let within = self.journal.read_dir().into_iter().flatten().filter_map(Result::ok);
-        let mut within: Vec<_> = within.map(|entry| (entry.path(), FileContent::Own)).collect();
+        let mut within: Vec<_> = within.map(|entry| (entry.path(), FileFileContent::Own)).collect();
         within.sort_by(|(one, _), (other, _)| one.cmp(other));
         let folders: BTreeSet<_> =
-            all.iter().chain([&(self.journal.clone(), FileContent::OwnFolder)]).map(folder_of).collect();
-        all.push((self.journal.clone(), FileContent::OwnFolder));
+            all.iter().chain([&(self.journal.clone(), FileFileContent::OwnFolder)]).map(folder_of).collect();
+        all.push((self.journal.clone(), FileFileContent::OwnFolder));
         all.extend(within);
-        all.extend(folders.into_iter().map(|folder| (folder, FileContent::Around)));
+        all.extend(folders.into_iter().map(|folder| (folder, FileFileContent::Around)));
         all.into_iter().filter_map(|(path, content)| exposed(path, content)).collect()
     }
 
@@ -71,43 +71,45 @@ impl Config {
     }
 }
 
-fn folder_of((path, _): &(PathBuf, FileContent)) -> PathBuf {
+fn folder_of((path, _): &(PathBuf, FileFileContent)) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or_else(|| ".".into(), Into::into)
 }
 
 #[cfg(unix)]
-fn exposed(path: PathBuf, content: FileContent) -> Option<ExposedFile> {
+fn exposed(path: PathBuf, content: FileFileContent) -> Option<ExposedFile> {
     use std::os::unix::fs::MetadataExt as _;
     const STICKY: u32 = 0o1000;
     let found = path.metadata().ok()?;
     let (mode, is_folder) = (found.mode(), found.is_dir());
-    if is_folder != matches!(content, FileContent::OwnFolder | FileContent::Around) {
+    if is_folder != matches!(content, FileFileContent::OwnFolder | FileFileContent::Around) {
         // The start says what is wrong with it.
         return None;
     }
     let (finding, is_serious) = match content {
         // In a folder with the sticky bit, others cannot replace files.
-        FileContent::Around if mode & 0o002 == 0 || mode & STICKY != 0 => return None,
-        FileContent::Around => ("every user can replace files in it", true),
+        FileFileContent::Around if mode & 0o002 == 0 || mode & STICKY != 0 => return None,
+        FileFileContent::Around => ("every user can replace files in it", true),
         _ if mode & 0o002 != 0 => ("every user can change it", true),
         _ if mode & 0o020 != 0 => ("its group can change it", true),
-        FileContent::Settings => return None,
+        FileFileContent::Settings => return None,
         _ if mode & 0o007 != 0 => ("every user can read it", true),
         _ if mode & 0o070 == 0 => return None,
-        FileContent::Own | FileContent::OwnFolder => ("its group can read it", true),
-        FileContent::Provided => ("its group can read it, which is right only if the server reads it that way", false),
+        FileFileContent::Own | FileFileContent::OwnFolder => ("its group can read it", true),
+        FileFileContent::Provided => {
+            ("its group can read it, which is right only if the server reads it that way", false)
+        }
     };
     let mode = match content {
-        FileContent::Around => "o-w",
-        FileContent::Settings => "go-w",
-        FileContent::OwnFolder => "700",
-        FileContent::Own | FileContent::Provided => "600",
+        FileFileContent::Around => "o-w",
+        FileFileContent::Settings => "go-w",
+        FileFileContent::OwnFolder => "700",
+        FileFileContent::Own | FileFileContent::Provided => "600",
     };
     Some(ExposedFile { path, finding, mode, is_serious })
 }
 
 #[cfg(not(unix))]
-fn exposed(_: PathBuf, _: FileContent) -> Option<ExposedFile> {
+fn exposed(_: PathBuf, _: FileFileContent) -> Option<ExposedFile> {
     None
 }

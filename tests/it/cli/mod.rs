@@ -28,6 +28,7 @@ mod schemathesis;
 mod serving;
 mod usage;
 mod verbs;
+mod who_must_act;
 
 use std::{
     fs,

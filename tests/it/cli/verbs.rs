@@ -34,10 +34,10 @@ fn a_grant_is_held_released_disconnected_and_restored() {
     assert_eq!((&held["held"], &held["held_reason"]), (&true.into(), &"the audit".into()), "{held}");
     let refused = world.run(&["refresh", "gitlab", "alice"]);
     refused.failed(
-        4,
+        1,
         "unavailable (held): release the grant, then try again in 60 s; the current token is valid until 20",
     );
-    refused.failed(4, "next: token-supervisor release gitlab alice\n");
+    refused.failed(1, "next: token-supervisor release gitlab alice\n");
     let report: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
     assert_eq!((&report["generation"], &report["grant_id"]), (&1.into(), &held["grant_id"]), "{report}");
     assert_eq!((&report["valid_until"], report.get("max_ttl")), (&held["expires_at"], None), "{report}");

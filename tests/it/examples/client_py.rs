@@ -74,7 +74,7 @@ async fn it_calls_with_a_token_and_says_what_to_do_if_there_is_none() {
     within(stage.supervisor.hold(&key, "a test")).await.unwrap();
     stage.world.clock.advance(LIFE);
     let (code, _, stderr) = call(&stage, "alice", &url).await;
-    assert!(code == Some(4) && stderr.starts_with("unavailable: "), "{code:?} {stderr}");
+    assert!(code == Some(1) && stderr.starts_with("unavailable: "), "{code:?} {stderr}");
     within(stage.supervisor.require_reconnect(&key, "a test")).await.unwrap();
     let (code, _, stderr) = call(&stage, "alice", &url).await;
     assert!(code == Some(3) && stderr.starts_with("reconnect_required: "), "{code:?} {stderr}");
