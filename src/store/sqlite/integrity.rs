@@ -9,7 +9,7 @@ use diesel::{
 
 use super::{
     NOT_UTF_8,
-    files::{refused, unopened},
+    files::{is_foreign, refused, unopened},
     log, query,
     unreadable::{RowReader, is_undecodable},
 };
@@ -27,6 +27,10 @@ const FINDINGS: usize = 20;
 pub(in crate::store) fn integrity(path: &Path, codes: RowCodes) -> Result<Vec<String>, Error> {
     let failed = |error: &dyn std::fmt::Display| unopened(path, error);
     let mut findings = Vec::new();
+    // What is no database at all is found by opening it.
+    if is_foreign(path) {
+        return Ok(findings);
+    }
     let real = path.canonicalize().map_err(|error| failed(&error))?;
     findings.extend(log::check(&real).map_err(|error| failed(&error))?.err().map(|damaged| damaged.to_string()));
     let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
