@@ -4,17 +4,45 @@
     export TOKEN_SUPERVISOR_SERVER=http://127.0.0.1:8080 TOKEN_SUPERVISOR_API_KEY=tsk_...
     python3 client.py github alice https://api.github.com/user/repos
 
-Copy `UserToken` and `call` into your program. If you have no server, `token-supervisor demo` runs one and prints the
-name of the file with its API key.
+Copy `UserToken`, `call` and what they use into your program. If you have no server, `token-supervisor demo` runs one and
+prints the name of the file with its API key.
+
+Keys and tokens go to the servers that you name and to nobody else: redirects do not get them, the proxies in the environment
+(`http_proxy` and the like) are ignored, and plain http is refused except on loopback. `--allow-http` permits it.
 """
 
+import ipaddress
 import json
 import os
 import sys
 import time
 from urllib.error import HTTPError
-from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+# To go through a proxy, name it here: ProxyHandler({"https": "http://proxy.example.com:3128"}). `urlopen` itself would take
+# the proxies in the environment, also for a server on loopback.
+urlopen = build_opener(ProxyHandler({})).open
+
+
+# Reasons that do not pass before an operator acts.
+OPERATOR = ("held", "idp_held", "client_refused", "client_unknown", "unknown_error")
+
+
+class Exposed(Exception):
+    """A secret would be readable on the network; nothing was sent."""
+
+
+def check(url, allow_http=False):
+    """Returns the URL if others on the network cannot read what is sent there: https, or http on loopback."""
+    parts = urlsplit(url)
+    try:
+        loopback = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        loopback = False
+    if parts.scheme == "https" or parts.scheme == "http" and (loopback or allow_http):
+        return url
+    raise Exposed(f"{parts.scheme}://{parts.hostname}: use https, or allow plain http if you trust the network between")
 
 
 class NoToken(Exception):
@@ -31,8 +59,8 @@ class NoToken(Exception):
 class UserToken:
     """The token of one user at one identity provider."""
 
-    def __init__(self, server, api_key, idp, user, account=""):
-        self._grant = f"{server.rstrip('/')}/v1/grants/{quote(idp, safe='')}/{quote(user, safe='')}"
+    def __init__(self, server, api_key, idp, user, account="", allow_http=False):
+        self._grant = f"{check(server, allow_http).rstrip('/')}/v1/grants/{quote(idp, safe='')}/{quote(user, safe='')}"
         self._api_key, self._account = api_key, account
         self._known = None  # the server's last response
 
@@ -70,6 +98,8 @@ class UserToken:
             if error.code == 304:
                 return None
             raise NoToken(*_problem(error)) from None
+        except ValueError:
+            raise NoToken({"detail": "the response is not JSON: check the server's URL"}, None) from None
 
 
 def _problem(error):
@@ -82,10 +112,10 @@ def _problem(error):
     return problem, int(retry_after) if retry_after.isdigit() else None
 
 
-def call(token, url):
+def call(token, url, allow_http=False):
     """Sends a GET with the token. Reports a refused token and sends the request once more with the next one."""
     for again in (True, False):
-        request = Request(url)
+        request = Request(check(url, allow_http))
         request.add_unredirected_header("Authorization", f"Bearer {token.get()}")
         try:
             with urlopen(request, timeout=30) as answer:
@@ -96,16 +126,21 @@ def call(token, url):
             token.rejected()
 
 
-def main(idp, user, url):
+def main(idp, user, url, allow_http):
     server, api_key = os.environ["TOKEN_SUPERVISOR_SERVER"], os.environ["TOKEN_SUPERVISOR_API_KEY"]
     try:
-        print(call(UserToken(server, api_key, idp, user), url))
+        print(call(UserToken(server, api_key, idp, user, allow_http=allow_http), url, allow_http))
     except NoToken as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         if error.code in ("reconnect_required", "not_connected"):
             print(f"next: send {user} through consent", file=sys.stderr)
         # The exit codes are those of token-supervisor, so that scripts can tell the errors apart.
+        if error.reason in OPERATOR:
+            return 1
         return {"reconnect_required": 3, "unavailable": 4, "busy": 4, "timeout": 4, "not_connected": 5}.get(error.code, 1)
+    except Exposed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:  # the server or the API cannot be reached, or the API refused
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -113,6 +148,7 @@ def main(idp, user, url):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: client.py IDP USER URL")
-    sys.exit(main(*sys.argv[1:]))
+    arguments = [argument for argument in sys.argv[1:] if argument != "--allow-http"]
+    if len(arguments) != 3:
+        sys.exit("usage: client.py [--allow-http] IDP USER URL")
+    sys.exit(main(*arguments, allow_http="--allow-http" in sys.argv))

@@ -1,6 +1,6 @@
 //! API keys: what the configuration defines and the server checks.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
@@ -54,16 +54,19 @@ pub struct ApiKey {
     pub(crate) scopes: Vec<Scope>,
     pub(crate) idps: Option<Vec<String>>,
     pub(crate) user_prefix: String,
+    pub(crate) expires_at: Option<SystemTime>,
 }
 
 impl ApiKey {
     /// Creates a key from its SHA-256. `name` identifies the caller in the audit log; several keys may share a name, so that
     /// a key can be rotated without a gap.
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
-        Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
+        let (scopes, idps, user_prefix, expires_at) = (Vec::new(), None, String::new(), None);
+        Self { name: name.into(), sha256, scopes, idps, user_prefix, expires_at }
     }
 
-    /// Creates a key from its text, of which only the digest is kept; see [`new`](Self::new).
+    /// Creates a key from its text, of which only the digest is kept; see [`new`](Self::new). A text that is shorter than 32
+    /// random bytes could be guessed.
     pub fn from_secret(name: impl Into<String>, secret: &str) -> Self {
         Self::new(name, Sha256::digest(secret).into())
     }
@@ -85,6 +88,32 @@ impl ApiKey {
         self.user_prefix = prefix.into();
         self
     }
+
+    /// Refuses the key from this time on; it never expires unless set.
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.expires_at = Some(time);
+        self
+    }
+
+    /// Returns the name of the caller.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns when the key expires; `None` if it never does.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// Whether the key has expired by `now`.
+    pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// Whether the key is limited to some identity providers or users.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.idps.is_some() || !self.user_prefix.is_empty()
+    }
 }
 
 impl fmt::Debug for ApiKey {
@@ -95,6 +124,7 @@ impl fmt::Debug for ApiKey {
             .field("scopes", &self.scopes)
             .field("idps", &self.idps)
             .field("user_prefix", &self.user_prefix)
+            .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }
 }

@@ -116,6 +116,7 @@ impl Cause {
             | Self::RefusalSurge
             | Self::InDoubt
             | Self::StoreDown
+            | Self::DiskFull
             | Self::Stopping
             | Self::Revoking
             | Self::Failing => "",
@@ -123,7 +124,7 @@ impl Cause {
     }
 
     /// Whether it passes without an operator.
-    fn is_transient(self) -> bool {
+    pub fn is_transient(self) -> bool {
         self.remedy().is_empty()
     }
 }

@@ -81,6 +81,7 @@ mod clock;
 mod code;
 #[cfg(feature = "config")]
 pub mod config;
+mod disk;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -10,15 +10,18 @@ use std::process::ExitCode;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use cli::{
-    CliFailure, Exit, Out, apikey, config, connect, doctor, init, list, migrate, serve, status, token,
-    verbs::{DisconnectArgs, HoldArgs, PurgeArgs, RefreshArgs, ReleaseArgs, RestoreArgs, RetryArgs},
+    CliFailure, Exit, Out, apikey, config, connect, doctor, id, idp, init, keys, list, migrate, offboard, serve,
+    status, token,
+    verbs::{
+        DisconnectArgs, HoldArgs, ProbeArgs, PurgeArgs, ReconnectArgs, RefreshArgs, ReleaseArgs, RestoreArgs, RetryArgs,
+    },
     why,
 };
 
 /// Keeps OAuth tokens valid, through crashes and outages.
 ///
 /// Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 the user must reconnect,
-/// 4 try again later, 5 not connected.
+/// 4 try again later (it passes by itself), 5 not connected.
 #[derive(Debug, Parser)]
 #[command(
     name = "token-supervisor",
@@ -43,18 +46,24 @@ enum CliCommand {
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
+    Idp(idp::IdpArgs),
+    Keys(keys::KeysArgs),
     Apikey(apikey::ApikeyArgs),
     Connect(connect::ConnectArgs),
     Token(token::TokenArgs),
     Status(status::StatusArgs),
+    Id(id::IdArgs),
     List(list::ListArgs),
     Refresh(RefreshArgs),
     Retry(RetryArgs),
     Hold(HoldArgs),
     Release(ReleaseArgs),
+    Probe(ProbeArgs),
+    Reconnect(ReconnectArgs),
     Disconnect(DisconnectArgs),
     Restore(RestoreArgs),
     Purge(PurgeArgs),
+    Offboard(offboard::OffboardArgs),
     Migrate(migrate::MigrateArgs),
     Doctor(doctor::DoctorArgs),
     Why(why::WhyArgs),
@@ -111,7 +120,7 @@ fn misused(error: &clap::Error) -> CliFailure {
         _ => {
             let told = error.to_string();
             let first = told.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-            first.split_whitespace().collect::<Vec<_>>().join(" ")
+            first.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches("...").to_owned()
         }
     };
     CliFailure::usage(text, format!("{help} --help"))
@@ -124,18 +133,24 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
         CliCommand::Init(args) => init::run(&args, out),
         CliCommand::Serve(args) => serve::run(&args, cli.verbose, out).await,
         CliCommand::Config(args) => config::run(&args, out),
+        CliCommand::Idp(args) => idp::run(&args, out),
+        CliCommand::Keys(args) => keys::run(&args, out),
         CliCommand::Apikey(args) => apikey::run(&args, out),
         CliCommand::Connect(args) => connect::run(args, out).await,
         CliCommand::Token(args) => token::run(args, out).await,
         CliCommand::Status(args) => status::run(args, out).await,
+        CliCommand::Id(args) => id::run(args, out).await,
         CliCommand::List(args) => list::run(args, out).await,
         CliCommand::Refresh(verb) => verb.run(out).await,
         CliCommand::Retry(verb) => verb.run(out).await,
         CliCommand::Hold(verb) => verb.run(out).await,
         CliCommand::Release(verb) => verb.run(out).await,
+        CliCommand::Probe(verb) => verb.run(out).await,
+        CliCommand::Reconnect(verb) => verb.run(out).await,
         CliCommand::Disconnect(verb) => verb.run(out).await,
         CliCommand::Restore(verb) => verb.run(out).await,
         CliCommand::Purge(verb) => verb.run(out).await,
+        CliCommand::Offboard(args) => offboard::run(args, out).await,
         CliCommand::Migrate(args) => migrate::run(&args, out),
         CliCommand::Doctor(args) => doctor::run(args, out).await,
         CliCommand::Why(args) => why::run(&args, out),

@@ -94,7 +94,7 @@ pub struct HealthBody {
     /// `ok`, or why it is not ready.
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::health"))]
     pub status: Cow<'static, str>,
-    /// What is degraded: `store_down`, `journal`, and `REASON:PROVIDER` for each provider that nothing is sent to.
+    /// What is degraded: `store_down`, `disk_full`, `unreadable_rows`, `journal`, `journal_damaged`, and `REASON:PROVIDER` for each provider that nothing is sent to.
     pub degraded: Vec<String>,
 }
 

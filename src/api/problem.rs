@@ -91,10 +91,25 @@ impl ProblemBody {
         Code::ALL.iter().copied().find(|code| code.as_str() == self.code)
     }
 
+    /// Returns why there is no valid token now; `None` for other problems, and for a cause that only a newer version knows.
+    pub fn cause(&self) -> Option<Cause> {
+        let reason = self.reason.as_deref().filter(|_| self.code() == Some(Code::Unavailable))?;
+        Cause::ALL.iter().copied().find(|cause| cause.as_str() == reason)
+    }
+
+    /// Returns the exit code of a command that fails with this problem: 4 only for what passes without an operator. `None`
+    /// for the code of a newer server.
+    pub fn exit_code(&self) -> Option<u8> {
+        match self.cause() {
+            Some(cause) if !cause.is_transient() => Some(1),
+            _ => self.code().map(Code::exit_code),
+        }
+    }
+
     /// Returns how much this problem reports of the grant that the request was about: see
     /// [`about_grant`](Self::about_grant).
     pub fn grant_context(&self) -> GrantContext {
-        let in_trouble = [Cause::StoreDown, Cause::Stopping, Cause::Failing];
+        let in_trouble = [Cause::StoreDown, Cause::DiskFull, Cause::Stopping, Cause::Failing];
         match self.code() {
             Some(Code::Busy | Code::Timeout) => GrantContext::InMemory,
             Some(Code::Unavailable)

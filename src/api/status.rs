@@ -29,6 +29,10 @@ pub struct StatusBody {
     /// Why the grant is on hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_reason: Option<String>,
+    /// The name that stands for the user in the audit log, unless that names users as they are. Only in the response to a
+    /// request for the state of one grant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_hash: Option<String>,
     /// Grows by one with every stored grant of the key.
     pub generation: u64,
     /// Whether the expiry of the access token is known.
@@ -55,6 +59,9 @@ pub struct StatusBody {
     /// What the identity provider said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// What will need the user although nothing is wrong now: `no_refresh_token` if the grant ends with its access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<Cow<'static, str>>,
     /// Since when refreshes have failed.
     #[serde(default, with = "time::optional", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::time"))]
@@ -81,6 +88,7 @@ impl StatusBody {
             state: status.state,
             held: status.held.is_some(),
             held_reason: status.held.clone(),
+            user_hash: None,
             generation: status.generation.get(),
             expiry: expiry.into(),
             expires_at,
@@ -89,10 +97,16 @@ impl StatusBody {
             last_error: status.last_error.clone(),
             reason: status.reason.clone().map(Cow::Owned),
             evidence: status.evidence.clone(),
+            warning: status.warning.map(|warning| warning.as_str().into()),
             failing_since: status.failing_since,
             since: status.since,
             unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
         }
+    }
+
+    /// Adds what stands for the user in the audit log: see [`TokenSupervisor::pseudonym`](crate::TokenSupervisor::pseudonym).
+    pub fn with_user_hash(self, hash: String) -> Self {
+        Self { user_hash: Some(hash), ..self }
     }
 }
 

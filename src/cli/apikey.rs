@@ -1,11 +1,25 @@
 //! `apikey new`: creates an API key for a program that calls the server.
 
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use token_supervisor::config::Scope;
+use token_supervisor::{
+    api::time::{parse, rfc3339},
+    config::Scope,
+};
 use zeroize::Zeroizing;
 
-use super::{CliFailure, Exit, Out, args::key as grant_key};
+use super::{
+    CliFailure, Exit, Out,
+    args::key as grant_key,
+    private_file,
+    time::{lifetime, now, whole_seconds},
+};
 
 /// Create API keys for programs that call the server.
 #[derive(Debug, clap::Args)]
@@ -23,8 +37,10 @@ enum ApikeyCommand {
 
 /// Print a new API key, once, and the configuration section that accepts it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github\n  \
-    token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/")]
+#[command(
+    after_help = "Examples:\n  token-supervisor apikey new billing --scope token --idp github --expires-in 90d\n  \
+    token-supervisor apikey new acme --scope token --scope grant --user-prefix acme/"
+)]
 struct NewKeyArgs {
     /// Program that uses the key; two keys may share a name, to replace one without a gap
     name: String,
@@ -37,6 +53,15 @@ struct NewKeyArgs {
     /// Prefix of the users it may use, such as acme/ [default: all]
     #[arg(long, value_name = "PREFIX")]
     user_prefix: Option<String>,
+    /// Lifetime of the key, such as 90d or 12h [default: it never expires]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime, conflicts_with = "expires_at")]
+    expires_in: Option<Duration>,
+    /// Time from which the key is refused: RFC 3339 or epoch seconds
+    #[arg(long, value_name = "TIME", value_parser = parse)]
+    expires_at: Option<SystemTime>,
+    /// New file to write the key to, readable only by you
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
@@ -51,12 +76,42 @@ pub(crate) fn run(args: &ApikeyArgs, out: Out) -> Result<Exit, CliFailure> {
     if !new.user_prefix.as_ref().is_none_or(prefix) {
         return Err(CliFailure::usage("--user-prefix must end in \"/\"", "write it as in --user-prefix acme/"));
     }
-    let key = NewApiKey::new()?;
-    let section = key.section(&new.name, &once(&new.scopes), &once(&new.idps), new.user_prefix.as_deref());
-    out.result(&serde_json::json!({ "key": &*key.text, "section": section }), || {
-        format!("{}\n\nThis key is shown only once. Add this section to the configuration:\n\n{section}", &*key.text)
+    if new.scopes.contains(&Scope::Metrics) && (!new.idps.is_empty() || new.user_prefix.is_some()) {
+        return Err(CliFailure::usage(
+            "metrics cover all providers and users: the scope metrics cannot be limited by --idp or --user-prefix",
+            "create a key with --scope metrics alone, and another one for the rest",
+        ));
+    }
+    let expires_at = new.expires_at.or(new.expires_in.map(|lifetime| whole_seconds(now() + lifetime)));
+    if expires_at.is_some_and(|end| end <= now()) {
+        return Err(CliFailure::usage("the key would have expired already", "give a later --expires-at"));
+    }
+    let (key, scopes, idps) = (NewApiKey::new()?, once(&new.scopes), once(&new.idps));
+    let section = key.section(&new.name, &scopes, &idps, new.user_prefix.as_deref(), expires_at);
+    if let Some(path) = &new.output {
+        private_file::create(path, Zeroizing::new(format!("{}\n", &*key.text)).as_bytes())?;
+    }
+    let (shown, file) = if new.output.is_some() { (None, new.output.as_deref()) } else { (Some(&**key.text), None) };
+    out.result(&NewKeyJson { key: shown, file, section: &section, expires_at }, || {
+        let head = match file {
+            Some(path) => format!("The key is in {}.", path.display()),
+            None => format!("{}\n\nThis key is shown only once.", &*key.text),
+        };
+        format!("{head} Add this section to the configuration:\n\n{section}")
     })?;
     Ok(Exit::Done)
+}
+
+/// The result, as programs read it.
+#[derive(Serialize)]
+struct NewKeyJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a Path>,
+    section: &'a str,
+    #[serde(with = "token_supervisor::api::time::optional")]
+    expires_at: Option<SystemTime>,
 }
 
 /// Removes duplicates and keeps the order.
@@ -83,7 +138,14 @@ impl NewApiKey {
     }
 
     /// Returns the configuration section that accepts this key.
-    pub(super) fn section(&self, name: &str, scopes: &[Scope], idps: &[String], user_prefix: Option<&str>) -> String {
+    pub(super) fn section(
+        &self,
+        name: &str,
+        scopes: &[Scope],
+        idps: &[String],
+        user_prefix: Option<&str>,
+        expires_at: Option<SystemTime>,
+    ) -> String {
         let digest: String = Sha256::digest(self.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
         let mut lines = vec![
@@ -97,6 +159,9 @@ impl NewApiKey {
         }
         if let Some(prefix) = user_prefix {
             lines.push(format!("user_prefix = {}", toml(&prefix)));
+        }
+        if let Some(end) = expires_at {
+            lines.push(format!("expires_at = {}", toml(&rfc3339(end))));
         }
         lines.join("\n") + "\n"
     }

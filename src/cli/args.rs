@@ -1,6 +1,10 @@
 //! Arguments that commands share.
 
-use std::{env, path::PathBuf, time::SystemTime};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use clap::value_parser;
 use token_supervisor::{
@@ -11,7 +15,7 @@ use token_supervisor::{
 
 use super::{
     CliFailure,
-    backend::{Address, Workplace},
+    backend::{Address, ProxyUrl, ServerTarget, Workplace},
     exit::quoted,
 };
 
@@ -24,6 +28,11 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// Returns the file that the command line names, if it names one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), env::vars_os())
     }
@@ -44,12 +53,18 @@ pub(crate) struct TargetArgs {
     /// The API key is read from TOKEN_SUPERVISOR_API_KEY.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     server: Option<Address>,
+    /// Proxy to reach the server through; proxies in the environment are ignored
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    proxy: Option<ProxyUrl>,
+    /// Also use plain http to another machine, which exposes the API key and the tokens
+    #[arg(long)]
+    allow_http: bool,
 }
 
 impl TargetArgs {
     pub(super) fn place(&self) -> Result<Workplace, CliFailure> {
         match self.server()? {
-            Some(address) => Ok(Workplace::Server(address)),
+            Some(server) => Ok(Workplace::Server(server)),
             None => Ok(Workplace::Store(Box::new(self.config()?))),
         }
     }
@@ -60,7 +75,25 @@ impl TargetArgs {
     }
 
     /// Returns the server named by `--server` or by the environment, if any.
-    pub(super) fn server(&self) -> Result<Option<Address>, CliFailure> {
+    ///
+    /// # Errors
+    /// The server must not be used that way: the API key would be readable on the network.
+    pub(super) fn server(&self) -> Result<Option<ServerTarget>, CliFailure> {
+        let Some(address) = self.address()? else {
+            return match self.proxy {
+                Some(_) => Err(CliFailure::usage("--proxy is for a server, and none is named", "add --server URL")),
+                None => Ok(None),
+            };
+        };
+        let server = ServerTarget { address, proxy: self.proxy.clone() };
+        if let Some(text) = server.exposure().filter(|_| !self.allow_http) {
+            let next = "use an https:// URL, or add --allow-http if you trust the network between";
+            return Err(CliFailure::usage(text, next));
+        }
+        Ok(Some(server))
+    }
+
+    fn address(&self) -> Result<Option<Address>, CliFailure> {
         const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
         // Both options of the command line take precedence over the environment.
         let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
@@ -77,11 +110,14 @@ impl TargetArgs {
 
     /// Returns the options that make the next command work in the same place.
     pub(super) fn again(&self) -> String {
-        match (&self.server, &self.source.config) {
+        let place = match (&self.server, &self.source.config) {
             (Some(address), _) => format!(" --server {}", quoted(&address.to_string())),
             (None, Some(path)) => format!(" --config {}", quoted(&path.to_string_lossy())),
             (None, None) => String::new(),
-        }
+        };
+        let proxy = self.proxy.as_ref().map(|proxy| format!(" --proxy {}", quoted(&proxy.to_string())));
+        let allow_http = if self.allow_http { " --allow-http" } else { "" };
+        format!("{place}{}{allow_http}", proxy.unwrap_or_default())
     }
 }
 

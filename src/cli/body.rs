@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 use token_supervisor::{
-    State,
+    State, Warning,
     api::{RefreshedBody, StatusBody},
 };
 
 use super::{
-    show::visible,
+    show::{folded, visible},
     time::{for_people, to_the_second},
 };
 
@@ -90,6 +90,10 @@ impl StatusWords for StatusBody {
             if let Some(next) = self.next_refresh_at {
                 line("refresh", for_people(next));
             }
+            if self.warning.as_deref() == Some(Warning::NoRefreshToken.as_str()) {
+                let text = "no refresh token: the user must consent again when the access token expires";
+                line(&super::coloured("warning   ", 33), text.to_owned());
+            }
             if let Some(end) = self.refresh_token_expires_at {
                 line("consent", format!("expires {}", for_people(end)));
             }
@@ -98,6 +102,9 @@ impl StatusWords for StatusBody {
             let head = if self.reason.is_some() { "reason" } else { "error" };
             let since = self.failing_since.map(|since| format!(", since {}", for_people(since))).unwrap_or_default();
             line(head, visible(&format!("{evidence}{since}")));
+            if let Some(description) = &evidence.description {
+                line("", folded(&format!("provider: {}", visible(description)), 10).trim_start().to_owned());
+            }
         }
         lines.join("\n") + "\n"
     }

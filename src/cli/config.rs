@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use serde_json::json;
-use token_supervisor::config::{Config, Shown};
+use token_supervisor::config::{Config, ExposedFile, Shown};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     CliFailure, Exit, Out,
     args::SourceArgs,
-    show::{COLUMNS, note},
+    exit::quoted,
+    show::{columns, note},
 };
 
 /// Check and show the settings
@@ -88,6 +89,12 @@ pub(super) fn unedited(setting: &str) -> String {
     format!("{setting} is still the example that init wrote; next: replace it with your own")
 }
 
+/// Describes a file that other users can read or change.
+pub(super) fn exposure(file: &ExposedFile) -> String {
+    let path = file.path.display().to_string();
+    format!("{path}: {}; next: chmod {} {}", file.finding, file.mode, quoted(&path))
+}
+
 /// Returns one line with the file of the configuration and the names of its providers.
 pub(super) fn in_words(config: &Config) -> String {
     let idps: Vec<_> = config.idps().map(|(name, _)| name).collect();
@@ -115,7 +122,7 @@ fn show(config: &Config, origin: bool, out: Out) -> Result<(), CliFailure> {
         let line = |Shown { path, value, origin: from, .. }: &Shown| {
             let setting = format!("{path:names$}  {value}");
             let column = names + 2 + values;
-            let fits = column + from.to_string().width() + "  # ".len() <= COLUMNS;
+            let fits = column + from.to_string().width() + "  # ".len() <= columns();
             let missing = column.checked_sub(setting.width()).filter(|_| fits);
             match (origin, missing) {
                 (false, _) => format!("{setting}\n"),

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: ConnectArgs, out: Out) -> Result<Exit, CliFailure>
     // The input is read before the store is opened: a user who types must not lock out other processes.
     let response = read()?;
     let verb = Verb::Connect(response);
-    let body = Backend::with(&place, async |backend| backend.on(&key, verb).await).await?.status;
+    let body = Backend::creating(&place, async |backend| backend.on(&key, verb).await).await?.status;
     out.result(&body, || {
         let head = match &body.unchanged {
             Some(why) => format!("Unchanged: {} (token-supervisor why {why}).", why.replace('_', " ")),

@@ -1,26 +1,27 @@
 //! `doctor`: checks the installation without using any refresh token.
 
 use std::{
-    path::PathBuf,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 use token_supervisor::{
-    Reached,
-    api::IdpBody,
-    config::{Config, ConfigProblem},
+    Cause, Reached, State,
+    api::{GrantQuery, IdpBody},
+    config::{Config, ConfigProblem, ExposedFile},
 };
 
 use super::{
     CliFailure, Exit, Out,
     args::TargetArgs,
-    backend::{Backend, PlaceHealth, Workplace, server_of},
+    backend::{Backend, PlaceHealth, Workplace, is_new, server_of},
     coloured,
-    config::{in_words, unedited},
+    config::{exposure, in_words, unedited},
     exit::StartFailure,
-    show::{beside, folded},
-    time::{now, rough, to_the_second},
+    show::{beside, folded, visible},
+    time::{for_people, now, rough, to_the_second},
 };
 
 /// Check the installation without using any refresh token.
@@ -29,7 +30,7 @@ use super::{
 ///
 /// With --server, checks whether the server is ready, its clock, and the state of its providers.
 ///
-/// Exit code 1 if anything is wrong, 2 if the configuration is wrong.
+/// Exit code 1 if anything is wrong or an operator must act, 2 if the configuration is wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor doctor --probe\n  \
     token-supervisor doctor --config /etc/token-supervisor/config.toml --json")]
@@ -65,11 +66,13 @@ fn finding(what: impl Into<String>, verdict: CheckVerdict, text: impl Into<Strin
 pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> {
     let mut findings = Vec::new();
     let place = match args.target.server()? {
-        Some(address) => Some(Workplace::Server(address)),
+        Some(server) => Some(Workplace::Server(server)),
         None => match args.target.config() {
             Ok(config) => {
                 let fits = finding("configuration", CheckVerdict::Ok, in_words(&config));
-                findings.extend([fits, keys(&config), clock(&config)]);
+                findings.extend([fits, keys(&config), api_keys(&config)]);
+                findings.extend(files(&config));
+                findings.push(clock(&config));
                 Some(Workplace::Store(Box::new(config)))
             }
             Err(error) => {
@@ -81,8 +84,11 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
         },
     };
     let mut next = format!("token-supervisor status{}", args.target.again());
-    // The store cannot be opened without valid keys.
-    if let Some(place) = place.as_ref().filter(|_| !any_wrong(&findings)) {
+    // The store cannot be opened without valid keys, and nothing is done by a wrong clock.
+    let stops =
+        |finding: &CheckFinding| ["keys", "clock"].contains(&&*finding.what) && finding.verdict == CheckVerdict::Wrong;
+    let opens = !findings.iter().any(stops);
+    if let Some(place) = place.as_ref().filter(|_| opens) {
         match look(place, args.probe).await {
             Ok(found) => findings.extend(found),
             Err(failure) if failure.exit == Exit::Usage && args.probe => return Err(failure),
@@ -112,14 +118,60 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
 }
 
 async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
-    let looked = Backend::with(place, async |backend| {
+    let looked = async |backend: &Backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
-        Ok((backend.health().await?, backend.idps().await, reached))
-    });
-    let (health, idps, reached) = looked.await?;
-    let mut findings = found(place, &health, idps);
+        Ok((backend.health().await?, backend.idps().await, reached, failing(backend).await))
+    };
+    let ((health, idps, reached, failing), is_new) = match place {
+        // Nothing is created before the first user is connected.
+        Workplace::Store(config) if is_new(config) => (Backend::on_trial(config, looked).await?, true),
+        place => (Backend::with(place, looked).await?, false),
+    };
+    let mut findings = found(place, &health, idps, is_new);
+    findings.extend(failing);
     findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
     Ok(findings)
+}
+
+/// The codes of refreshes that fail until an operator acts, also where no process knows of a pause.
+const OPERATOR_CODES: [&str; 13] = [
+    "invalid_client",
+    "incorrect_client_credentials",
+    "bad_client_secret",
+    "invalid_client_id",
+    "redirect_uri_mismatch",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "invalid_request",
+    "client_unknown",
+    "unknown_error",
+    "does_not_open",
+    "bad_request",
+];
+
+/// Finds grants whose refresh fails until an operator acts: one finding for each provider and code.
+async fn failing(backend: &Backend) -> Vec<CheckFinding> {
+    let mut query = GrantQuery { limit: Some(1_000), states: vec![State::Backoff], ..GrantQuery::default() };
+    let mut counts = BTreeMap::<(String, String), usize>::new();
+    // A key that may not list grants has a finding of its own.
+    while let Ok((grants, next)) = backend.list(&query).await {
+        for grant in grants {
+            if let Some(code) = grant.last_error.filter(|code| OPERATOR_CODES.contains(&code.as_str())) {
+                *counts.entry((grant.idp, code)).or_default() += 1;
+            }
+        }
+        match next {
+            Some(_) => query.after = next,
+            None => break,
+        }
+    }
+    let found = |((idp, code), count): ((String, String), usize)| {
+        let grants = if count == 1 { "1 grant is".to_owned() } else { format!("{count} grants are") };
+        let text = format!("{grants} not refreshed: {code}; next: token-supervisor why {code}");
+        finding(format!("idp.{idp}"), CheckVerdict::Wrong, text)
+    };
+    counts.into_iter().map(found).collect()
 }
 
 impl CliFailure {
@@ -133,8 +185,8 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
     match (failure.start, place) {
         // A running server has the store open, which is normal.
         (Some(StartFailure::StoreInUse), Workplace::Store(config)) => {
-            let server = server_of(config).unwrap_or_else(|| "URL".to_owned());
-            let next = format!("token-supervisor doctor --server {server}");
+            let server = server_of(config).unwrap_or_else(|| "--server URL".to_owned());
+            let next = format!("token-supervisor doctor {server}");
             (finding("store", CheckVerdict::Warning, format!("{}: {next}", failure.text)), Some(next))
         }
         (Some(StartFailure::Journal), _) => (finding("journal", CheckVerdict::Wrong, &failure.text), None),
@@ -146,7 +198,7 @@ fn unopened(place: &Workplace, failure: &CliFailure) -> (CheckFinding, Option<St
 
 /// Returns the checks of the store that were skipped because an earlier one failed.
 fn not_looked_at(place: Option<&Workplace>, findings: &[CheckFinding]) -> Vec<CheckFinding> {
-    let mut all: Vec<_> = ["keys", "clock", "store", "journal"].map(str::to_owned).into();
+    let mut all: Vec<_> = ["keys", "api keys", "files", "clock", "store", "journal"].map(str::to_owned).into();
     match place {
         Some(Workplace::Server(_)) => return Vec::new(),
         Some(Workplace::Store(config)) => all.extend(config.idps().map(|(name, _)| format!("idp.{name}"))),
@@ -160,11 +212,52 @@ fn keys(config: &Config) -> CheckFinding {
     let path = config.keyring().display();
     match config.check() {
         Err(error) => finding("keys", CheckVerdict::Wrong, error.to_string()),
-        Ok(()) if config.is_keyring_exposed() => {
-            finding("keys", CheckVerdict::Warning, format!("{path}: every user can read it; next: chmod 600 {path}"))
-        }
         Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
+}
+
+/// Checks that only the owner can read or change the files of the installation.
+fn files(config: &Config) -> Vec<CheckFinding> {
+    let exposed = config.exposed_files();
+    if exposed.is_empty() {
+        return vec![finding("files", CheckVerdict::Ok, "no other user can read or change them")];
+    }
+    let found = |file: &ExposedFile| {
+        let verdict = if file.is_serious { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+        finding("files", verdict, exposure(file))
+    };
+    exposed.iter().map(found).collect()
+}
+
+/// Checks that the server has an API key that is still valid for a while, if it needs one.
+fn api_keys(config: &Config) -> CheckFinding {
+    const SOON: Duration = Duration::from_secs(14 * 24 * 3_600);
+    let (keys, now) = (&config.server().api_keys, now());
+    let what = "api keys";
+    if let Some(bind) = config.server().unguarded() {
+        let text = format!("serve needs an API key to listen on {bind}; next: token-supervisor apikey new NAME");
+        return finding(what, CheckVerdict::Wrong, text);
+    }
+    let expired: Vec<_> = keys.iter().filter(|key| key.expiry().is_some_and(|end| end <= now)).collect();
+    let ends = keys.iter().filter_map(|key| Some((key.name(), key.expiry()?)));
+    let ends: Vec<_> = ends.filter(|(_, end)| *end <= now + SOON).map(|(name, end)| expires(name, end, now)).collect();
+    let (verdict, text) = match (ends.as_slice(), keys.len()) {
+        ([], 0) => (CheckVerdict::Ok, "none; the server listens on Unix sockets only".to_owned()),
+        ([], 1) => (CheckVerdict::Ok, "1 is valid".to_owned()),
+        ([], many) => (CheckVerdict::Ok, format!("{many} are valid")),
+        (ends, many) => {
+            let verdict = if expired.len() == many { CheckVerdict::Wrong } else { CheckVerdict::Warning };
+            let next = "next: token-supervisor apikey new NAME, then replace the sections";
+            (verdict, format!("{}; {next}", ends.join("; ")))
+        }
+    };
+    finding(what, verdict, text)
+}
+
+/// Returns in words that an API key has expired, or will soon.
+fn expires(name: &str, end: SystemTime, now: SystemTime) -> String {
+    let verb = if end <= now { "expired" } else { "expires" };
+    format!("{} {verb} {}", visible(name), for_people(end))
 }
 
 /// Checks that no file of the installation has a modification time in the future.
@@ -198,8 +291,18 @@ fn written(config: &Config) -> Vec<PathBuf> {
 /// Larger than the difference between file systems and clocks.
 const SKEW: Duration = Duration::from_secs(60);
 
-fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, CliFailure>) -> Vec<CheckFinding> {
+fn found(
+    place: &Workplace,
+    health: &PlaceHealth,
+    idps: Result<Vec<IdpBody>, CliFailure>,
+    is_new: bool,
+) -> Vec<CheckFinding> {
     let mut findings = match place {
+        Workplace::Store(config) if is_new => {
+            let path = config.store_file().unwrap_or(Path::new("")).display();
+            let text = format!("there is none at {path} yet: connect or serve creates it, and its journal");
+            vec![finding("store", CheckVerdict::Warning, text)]
+        }
         Workplace::Store(_) => {
             vec![finding("store", CheckVerdict::Ok, "opens with these keys, and its schema is up to date")]
         }
@@ -207,6 +310,7 @@ fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Cli
     };
     findings.extend(health.time.map(|time| skew(time, now())));
     findings.extend(health.journal_pending.map(|pending| match pending {
+        _ if is_new => finding("journal", CheckVerdict::Ok, "none yet"),
         0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),
         _ => finding(
             "journal",
@@ -224,7 +328,10 @@ fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Cli
 fn server(health: &PlaceHealth) -> CheckFinding {
     match health.degraded.as_slice() {
         [] => finding("server", CheckVerdict::Ok, format!("{} is ready", health.name)),
-        degraded => finding("server", CheckVerdict::Warning, format!("{}: {}", health.name, degraded.join(", "))),
+        degraded => {
+            let verdict = if health.store_ok { CheckVerdict::Warning } else { CheckVerdict::Wrong };
+            finding("server", verdict, format!("{}: {}", health.name, degraded.join(", ")))
+        }
     }
 }
 
@@ -247,7 +354,10 @@ fn of_idp(place: &Workplace, idp: &IdpBody) -> CheckFinding {
     match (&idp.held_reason, &idp.paused, place) {
         (Some(reason), _, _) => finding(&name, CheckVerdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
-            finding(&name, CheckVerdict::Warning, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
+            // A limited rate passes by itself; for the rest somebody should look.
+            let passes = *cause == Cause::IdpThrottled.as_str();
+            let verdict = if passes { CheckVerdict::Warning } else { CheckVerdict::Wrong };
+            finding(&name, verdict, format!("paused: {cause}{last}; next: token-supervisor why {cause}"))
         }
         (None, None, Workplace::Server(_)) => finding(&name, CheckVerdict::Ok, format!("not paused{last}")),
         (None, None, Workplace::Store(config)) => {

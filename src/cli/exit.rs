@@ -37,10 +37,10 @@ impl Exit {
         }
     }
 
-    /// The outcome of a command that fails with this code; `None` for the code of a newer server.
-    fn of(code: Option<Code>) -> Self {
+    /// The outcome of a command that fails with this problem.
+    pub(super) fn of(problem: &ProblemBody) -> Self {
         let known = [Self::Usage, Self::Reconnect, Self::Later, Self::NotConnected];
-        let same = |exit: &Self| code.is_some_and(|code| code.exit_code() == exit.code());
+        let same = |exit: &Self| problem.exit_code() == Some(exit.code());
         known.into_iter().find(same).unwrap_or(Self::Failed)
     }
 }
@@ -161,7 +161,25 @@ impl CliFailure {
             (Some(Code::Unavailable), Some(key)) if reason == Cause::IdpHeld.as_str() => {
                 format!("token-supervisor release {}", key.idp())
             }
-            (Some(Code::Unavailable), _) => format!("token-supervisor why {reason}"),
+            (Some(Code::Unavailable), Some(key)) => match problem.cause() {
+                // Consent would not help: the grants are well.
+                Some(Cause::ClientRefused) => format!(
+                    "check client_id, client_secret and scope of [idp.{}]; token-supervisor why {reason}",
+                    key.idp()
+                ),
+                Some(Cause::ClientUnknown) => format!(
+                    "add the client that the grant was issued to: clients = [..] of [idp.{}]; token-supervisor why {reason}",
+                    key.idp()
+                ),
+                Some(Cause::UnknownError) => format!(
+                    "look at the code in token-supervisor status {}, and say what it means in [[idp.{}.errors]]; \
+                     token-supervisor why {reason}",
+                    named(key),
+                    key.idp()
+                ),
+                _ => format!("token-supervisor why {reason}"),
+            },
+            (Some(Code::Unavailable), None) => format!("token-supervisor why {reason}"),
             _ => format!("token-supervisor why {code}"),
         };
         let text = match problem.valid_until {
@@ -170,7 +188,7 @@ impl CliFailure {
             }
             _ => problem.detail.to_string(),
         };
-        let (exit, next) = (Exit::of(problem.code()), next.into());
+        let (exit, next) = (Exit::of(&problem), next.into());
         Self { exit, text, next, problem: Some(Box::new(problem)), start: None }
     }
 
@@ -274,12 +292,45 @@ mod tests {
     }
 
     #[test]
+    fn only_what_passes_by_itself_is_to_be_tried_again_later() {
+        let causes = [
+            (Cause::IdpThrottled, 4),
+            (Cause::IdpDown, 4),
+            (Cause::RefusalSurge, 4),
+            (Cause::InDoubt, 4),
+            (Cause::StoreDown, 4),
+            (Cause::Stopping, 4),
+            (Cause::Revoking, 4),
+            (Cause::Failing, 4),
+            (Cause::Held, 1),
+            (Cause::IdpHeld, 1),
+            (Cause::ClientRefused, 1),
+            (Cause::ClientUnknown, 1),
+            (Cause::UnknownError, 1),
+        ];
+        let key = TokenKey::at("github").user("alice");
+        for (cause, code) in causes {
+            let error = Error::Unavailable { retry_after: std::time::Duration::from_secs(1), cause };
+            assert_eq!(cause.is_transient(), code == 4, "{cause}");
+            let failure = CliFailure::of(Some(&key), ProblemBody::from(&error));
+            assert_eq!(failure.exit.code(), code, "{cause}");
+            assert!(
+                !failure.next.contains("consent") && !failure.next.contains("connect"),
+                "{cause}: {}",
+                failure.next
+            );
+        }
+    }
+
+    #[test]
     fn the_exit_code_is_that_of_the_error_code() {
         let codes = [Code::UnknownIdp, Code::ReconnectRequired, Code::Unavailable, Code::NotConnected, Code::Internal];
         for code in codes {
-            assert_eq!(Exit::of(Some(code)).code(), code.exit_code(), "{code}");
+            assert_eq!(Exit::of(&ProblemBody::new(code, "")).code(), code.exit_code(), "{code}");
         }
-        assert_eq!(Exit::of(None), Exit::Failed);
+        let mut newer = ProblemBody::new(Code::Internal, "");
+        newer.code = "of_a_newer_server".into();
+        assert_eq!(Exit::of(&newer), Exit::Failed);
         assert_eq!(Exit::Interrupted(2).code(), 130);
     }
 }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::{
     CliFailure, Exit, Out,
     apikey::NewApiKey,
+    keys::BACKUP,
     show::{beside, folded},
 };
 
@@ -37,18 +38,21 @@ pub(crate) struct InitArgs {
 const IDP: &str = "Identity provider to start with, by its preset";
 
 fn presets() -> String {
+    listed_presets(IDP)
+}
+
+/// Returns the help of an argument that is a preset.
+pub(super) fn listed_presets(what: &str) -> String {
     let names: Vec<_> = Config::presets().collect();
     // The help indents this text by ten columns.
     let lines = folded(&names.join(", "), 10);
-    format!("{IDP}:\n{}", lines.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
+    format!("{what}:\n{}", lines.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
 }
 
 const CONFIG: &str = "token-supervisor.toml";
 const KEYS: &str = "token-supervisor.keys";
 const API_KEY: &str = "token-supervisor.api-key";
 
-const BACKUP: &str = "keys that encrypt the stored tokens. Back this file up apart from the database: a thief needs \
-    both, and you cannot read the database without it.";
 const EVERYTHING: &str =
     "API key with all scopes for programs that call the server. Its digest is in the configuration.";
 
@@ -64,14 +68,7 @@ pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
     let text = configuration(args.idp.as_deref(), &key)?;
     write(Path::new("."), &text, &key)?;
     let next = match &args.idp {
-        Some(idp) => {
-            let variable = idp.to_ascii_uppercase();
-            let edit = Config::to_edit(idp).map(|setting| format!("edit {setting} of [idp.{idp}] in {CONFIG}, "));
-            format!(
-                "{}export {variable}_CLIENT_ID and {variable}_CLIENT_SECRET of your client, then run token-supervisor doctor",
-                edit.unwrap_or_default()
-            )
-        }
+        Some(idp) => format!("{}, then run token-supervisor doctor", completing(idp, idp, CONFIG)),
         None => format!("add an identity provider at the end of {CONFIG}, then run token-supervisor config check"),
     };
     let json = json!({ "config": CONFIG, "keyring": KEYS, "api_key_file": API_KEY, "next": next });
@@ -83,11 +80,18 @@ pub(crate) fn run(args: &InitArgs, out: Out) -> Result<Exit, CliFailure> {
     Ok(Exit::Done)
 }
 
+/// Returns what to do with a new section of a provider.
+pub(super) fn completing(preset: &str, idp: &str, config: &str) -> String {
+    let [id, secret] = Config::client_variables(idp);
+    let edit = Config::to_edit(preset).map(|setting| format!("edit {setting} of [idp.{idp}] in {config}, "));
+    format!("{}export {id} and {secret} of your client", edit.unwrap_or_default())
+}
+
 fn configuration(idp: Option<&str>, key: &NewApiKey) -> Result<String, CliFailure> {
     let template =
         Config::template(idp).ok_or_else(|| CliFailure::usage("unknown preset", "see token-supervisor init --help"))?;
     let name = getrandom::u32().map_err(io::Error::other)? & 0x00ff_ffff;
-    let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None);
+    let section = key.section("first", &[Scope::Token, Scope::Grant, Scope::Admin, Scope::Metrics], &[], None, None);
     let deployment = format!("# The name of this installation.\ndeployment = \"ts-{name:06x}\"\n");
     Ok(template.replacen("\n[server]\n", &format!("\n{deployment}\n[server]\n"), 1).replacen(
         "\n# Grants are stored here",

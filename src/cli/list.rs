@@ -7,7 +7,7 @@ use super::{
     args::{GrantArgs, TargetArgs},
     backend::Backend,
     body::StatusWords as _,
-    show::{cut, table},
+    show::RowTable,
 };
 
 /// List grants, ordered by identity provider, user and account.
@@ -31,23 +31,16 @@ pub(crate) async fn run(args: ListArgs, out: Out) -> Result<Exit, CliFailure> {
         if items.is_empty() && next.is_none() {
             return "No grant matches.\n".to_owned();
         }
-        let mut rows = vec![["idp", "user", "state", "gen", "expires"].map(str::to_owned).to_vec()];
-        rows.extend(items.iter().map(row));
+        let table = RowTable::new(&["idp", "user", "state", "gen", "expires"], &[0, 1]).rows(items.iter().map(row));
         let next = next.iter().map(|next| format!("next page: repeat the command with --after\n{next}\n"));
-        table(&rows) + &next.collect::<String>()
+        table.text() + &next.collect::<String>()
     })?;
     Ok(Exit::Done)
 }
 
-/// Returns the cells of a grant, cut so that the row fits a screen.
+/// Returns the cells of a grant.
 fn row(grant: &StatusBody) -> Vec<String> {
     let held = if grant.held { ", held" } else { "" };
     let generation = grant.generation.to_string();
-    vec![
-        cut(&grant.idp, 14),
-        cut(&grant.owner(), 28),
-        format!("{}{held}", grant.state),
-        generation,
-        grant.expires_in_words(),
-    ]
+    vec![grant.idp.clone(), grant.owner(), format!("{}{held}", grant.state), generation, grant.expires_in_words()]
 }

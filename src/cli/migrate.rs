@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{CliFailure, Exit, Out, args::SourceArgs};
 
-/// Update the store's schema.
+/// Update the store's schema. A store or a journal that does not exist is created.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor migrate --check\n  \
     token-supervisor migrate --config /etc/token-supervisor/config.toml")]
@@ -19,7 +19,7 @@ pub(crate) struct MigrateArgs {
 pub(crate) fn run(args: &MigrateArgs, out: Out) -> Result<Exit, CliFailure> {
     let config = args.source.load()?;
     let pending = config.pending_migrations()?;
-    if !args.check && !pending.is_empty() {
+    if !args.check && (!pending.is_empty() || !config.journal().exists()) {
         config.migrate()?;
     }
     out.result(&json!({ "pending": if args.check { &*pending } else { &[] }, "applied": if args.check { &[] } else { &*pending } }), || {

@@ -5,6 +5,7 @@
 //!
 //! Invariants: nothing listens on a network without an API key; an invalid new configuration changes nothing.
 
+mod descriptors;
 mod listen;
 
 use std::{convert::Infallible, time::Duration};
@@ -21,6 +22,7 @@ use super::{
     CliFailure, Exit, Out,
     args::SourceArgs,
     backend::DRAIN,
+    config::exposure,
     log,
     signals::{Hangup, Signals, interrupted},
     time::pause,
@@ -53,6 +55,16 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
         ));
     }
     log::of_server(config.log(), verbose)?;
+    warn_of_exposed_files(config);
+    let (wanted, descriptors) = (config.server().max_connections, descriptors::raise());
+    let connections = descriptors::for_connections(wanted, descriptors);
+    if connections < wanted {
+        tracing::warn!(
+            connections,
+            descriptors,
+            "fewer connections than server.max_connections: raise the limit of file descriptors (LimitNOFILE)"
+        );
+    }
     let builder = config.builder()?;
     let listeners = Listeners::bind(&config.server().bind)?;
     let addresses = listeners.addresses()?;
@@ -62,7 +74,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
         signal = signals.next() => return Err(interrupted(signal)),
     };
     let keys = ApiKeys::new(keys_of(config));
-    let mut api = api(supervisor.clone(), keys.clone());
+    let mut api = api(supervisor.clone(), keys.clone()).max_connections(connections);
     if config.log().user == LogUser::Plain {
         api = api.plain_users();
     }
@@ -131,6 +143,13 @@ fn keys_of(config: &Config) -> Vec<ApiKey> {
     config.server().api_keys.clone()
 }
 
+/// Logs which files other users can read or change. The key file is logged where it is read.
+fn warn_of_exposed_files(config: &Config) {
+    for file in config.exposed_files().iter().filter(|file| file.path != config.keyring()) {
+        tracing::warn!("{}", exposure(file));
+    }
+}
+
 /// Applies the server's part of a new configuration and logs the result.
 fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader: &Reloader) {
     match changes {
@@ -140,6 +159,7 @@ fn apply(keys: &ApiKeys, changes: Result<Option<Changes>, ConfigError>, reloader
                 keys.replace(keys_of(reloader.config()));
             }
             tracing::info!(idps = ?changes.idps, api_keys = changes.server, "configuration reloaded");
+            warn_of_exposed_files(reloader.config());
             if !changes.restart.is_empty() {
                 tracing::warn!(settings = ?changes.restart, "these changes take effect after a restart");
             }

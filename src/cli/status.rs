@@ -1,11 +1,11 @@
-//! `status`: shows the state of one grant, or of all identity providers.
+//! `status`: shows the state of one grant, of one identity provider, or of all.
 
 use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::json;
 use token_supervisor::{
-    State,
+    Error, Evidence, State,
     api::{GrantQuery, StatusBody},
 };
 
@@ -15,23 +15,22 @@ use super::{
     backend::{Backend, PlaceHealth, Verb},
     body::StatusWords as _,
     coloured,
-    show::{cut, table, visible},
-    time::{self, rough, to_the_second},
+    show::{RowTable, beside, cut, terminal_width, visible},
+    time::{self, for_people, rough, to_the_second},
 };
 
-/// Show the state of a grant, or a summary of all identity providers.
+/// Show the state of a grant, of an identity provider, or a summary of all providers.
 ///
 /// Never prints a token. Exit code 5 if the grant is not connected.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  token-supervisor status\n  token-supervisor status github alice --json")]
+#[command(after_help = "Examples:\n  token-supervisor status github\n  token-supervisor status github alice --json")]
 pub(crate) struct StatusArgs {
     /// Identity provider, by its name in the configuration [default: all]
-    #[arg(requires = "user")]
     idp: Option<String>,
     /// User, by the name your application uses
     user: Option<String>,
     /// Account, if the user has several at the identity provider
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "user")]
     account: String,
     #[command(flatten)]
     target: TargetArgs,
@@ -40,6 +39,7 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(args: StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     match (&args.idp, &args.user) {
         (Some(idp), Some(user)) => one(&args, idp, user, out).await,
+        (Some(idp), None) => of_idp(&args, idp, out).await,
         _ => all(&args, out).await,
     }
 }
@@ -51,10 +51,21 @@ async fn one(args: &StatusArgs, idp: &str, user: &str, out: Out) -> Result<Exit,
     Ok(Exit::Done)
 }
 
+async fn of_idp(args: &StatusArgs, idp: &str, out: Out) -> Result<Exit, CliFailure> {
+    let place = args.target.place()?;
+    let found = Backend::with(&place, async |backend| summary(backend, Some(idp)).await).await?;
+    let Some(found) = found.into_iter().find(|found| found.idp == idp) else {
+        let failure = CliFailure::from(Error::UnknownIdp);
+        return Err(failure.then("use a name that token-supervisor status lists, or add a section [idp.NAME]"));
+    };
+    out.result(&found, || found.in_words(&args.target.again()))?;
+    Ok(Exit::Done)
+}
+
 async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     let place = args.target.place()?;
     let (health, summary) =
-        Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend).await?))).await?;
+        Backend::with(&place, async |backend| Ok((backend.health().await?, summary(backend, None).await?))).await?;
     let json = json!({
         "name": health.name,
         "store": if health.store_ok { "ok" } else { "down" },
@@ -63,15 +74,17 @@ async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
         "idps": summary,
     });
     out.result(&json, || {
-        let names = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
-        let mut rows = vec![names.map(str::to_owned).to_vec()];
-        rows.extend(summary.iter().map(IdpSummary::row));
+        let table = RowTable::new(&HEADER, &[0]).short(&SHORT_HEADER).rows(summary.iter().map(IdpSummary::row));
         head(&health)
-            + &table(&rows)
+            + &table.text()
             + &summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect::<String>()
     })?;
     Ok(Exit::Done)
 }
+
+const HEADER: [&str; 8] = ["idp", "grants", "fresh", "backoff", "in doubt", "reconnect", "first impact", "health"];
+/// For terminals of 80 columns.
+const SHORT_HEADER: [&str; 8] = ["idp", "grants", "fresh", "backoff", "doubt", "reconn.", "impact", "health"];
 
 fn head(health: &PlaceHealth) -> String {
     let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
@@ -101,24 +114,36 @@ struct IdpSummary {
     #[serde(with = "token_supervisor::api::time::optional")]
     paused_until: Option<SystemTime>,
     held_reason: Option<String>,
+    revokes: bool,
+    /// How many refreshes are under way or queued.
+    refreshing: usize,
+    last_error: Option<Evidence>,
+    #[serde(with = "token_supervisor::api::time::optional")]
+    last_error_at: Option<SystemTime>,
 }
 
-/// Summarizes the providers in the order of their names, including those that have grants but are not configured.
-async fn summary(backend: &Backend) -> Result<Vec<IdpSummary>, CliFailure> {
+/// Summarizes the providers, or one of them, in the order of their names, including those that have grants but are not
+/// configured.
+async fn summary(backend: &Backend, only: Option<&str>) -> Result<Vec<IdpSummary>, CliFailure> {
     let mut all: BTreeMap<String, IdpSummary> = BTreeMap::new();
-    for idp in backend.idps().await? {
+    for idp in backend.idps().await?.into_iter().filter(|idp| only.is_none_or(|only| idp.idp == only)) {
         let summary = IdpSummary {
             idp: idp.idp.clone(),
             configured: true,
             paused: idp.paused,
             paused_until: idp.paused_until,
             held_reason: idp.held_reason,
+            revokes: idp.revokes,
+            refreshing: idp.refreshing,
+            last_error: idp.last_error,
+            last_error_at: idp.last_error_at,
             ..IdpSummary::default()
         };
         all.insert(idp.idp, summary);
     }
     // All but the disconnected ones, in the largest pages.
-    let (mut query, now) = (GrantQuery { limit: Some(1_000), ..GrantQuery::default() }, time::now());
+    let (limit, idp) = (Some(1_000), only.map(str::to_owned));
+    let (mut query, now) = (GrantQuery { limit, idp, ..GrantQuery::default() }, time::now());
     loop {
         let (grants, next) = backend.list(&query).await?;
         for grant in grants {
@@ -152,16 +177,49 @@ impl IdpSummary {
     fn row(&self) -> Vec<String> {
         let counts = [self.grants, self.fresh, self.backoff, self.in_doubt, self.reconnect_required];
         let impact = self.first_impact_at.map(|at| at.duration_since(time::now()).map_or("now".to_owned(), rough));
-        let mut row = vec![cut(&self.idp, 16)];
+        let mut row = vec![self.idp.clone()];
         row.extend(counts.map(|count| count.to_string()));
-        row.extend([impact.unwrap_or_else(|| "-".to_owned()), self.health()]);
+        // A reason is cut where it would break the table, a name never is.
+        let widest = terminal_width().map(|_| 18);
+        row.extend([impact.unwrap_or_else(|| "-".to_owned()), self.health(widest)]);
         row
     }
 
-    fn health(&self) -> String {
+    /// Describes the provider in several lines.
+    fn in_words(&self, again: &str) -> String {
+        let Self { grants, fresh, backoff, in_doubt, reconnect_required, held_grants, .. } = self;
+        let mut text = String::new();
+        let mut line = |head: &str, words: String| text += &(beside(&format!("{head:12}"), 12, &words) + "\n");
+        line(&self.idp, self.health(None));
+        if let Some(until) = self.paused_until.filter(|_| self.paused.is_some()) {
+            line("", format!("until {} at least", for_people(until)));
+        }
+        line(
+            "grants",
+            format!(
+                "{grants}: {fresh} fresh, {backoff} backoff, {in_doubt} in doubt, {reconnect_required} reconnect required, \
+                 {held_grants} held"
+            ),
+        );
+        line("refreshing", self.refreshing.to_string());
+        if let Some(at) = self.first_impact_at {
+            line("impact", format!("the first user has no valid token from {}", for_people(at)));
+        }
+        if let (Some(error), Some(at)) = (&self.last_error, self.last_error_at) {
+            line("last error", visible(&format!("{error}, {}", for_people(at))));
+        }
+        line("revokes", if self.revokes { "yes" } else { "no: its tokens stay valid until they expire" }.to_owned());
+        text + &self.next_steps(again).concat()
+    }
+
+    fn health(&self, widest_reason: Option<usize>) -> String {
         match (&self.held_reason, &self.paused) {
             _ if !self.configured => coloured("NOT CONFIGURED", 31),
-            (Some(reason), _) => format!("{} {}", coloured("HELD", 33), cut(&visible(reason), 18)),
+            (Some(reason), _) => {
+                let reason = visible(reason);
+                let reason = widest_reason.map_or_else(|| reason.clone(), |widest| cut(&reason, widest));
+                format!("{} {reason}", coloured("HELD", 33))
+            }
             (None, Some(cause)) => format!("{} {cause}", coloured("PAUSED", 31)),
             (None, None) if self.held_grants > 0 => format!("{}, {} held", coloured("ok", 32), self.held_grants),
             (None, None) => coloured("ok", 32),
@@ -205,7 +263,7 @@ mod tests {
             ..IdpSummary::default()
         };
         assert_eq!(
-            (&*held.health(), held.next_steps("").concat()),
+            (&*held.health(Some(18)), held.next_steps("").concat()),
             ("HELD their incident of…", format!("next: token-supervisor release {idp}\n"))
         );
         let paused = Some(Cause::ClientUnknown.as_str().into());
@@ -218,7 +276,8 @@ mod tests {
             held_grants: 1,
             ..IdpSummary::default()
         };
-        assert_eq!(paused.health(), "PAUSED client_unknown");
+        assert_eq!(held.health(None), "HELD their incident of today");
+        assert_eq!(paused.health(None), "PAUSED client_unknown");
         let expected = "\
 next: token-supervisor why client_unknown   (a-name-of-16-char is paused until 2027-01-15T08:00:00Z)
 next: token-supervisor list --idp a-name-of-16-char --state in_doubt

@@ -1,5 +1,7 @@
-//! The commands that change a grant: `refresh`, `retry`, `hold`, `release`, `disconnect`, `restore`, `purge`.
+//! The commands that change a grant, or all grants of a provider: `refresh`, `retry`, `hold`, `release`, `reconnect`,
+//! `disconnect`, `restore`, `purge`; and `probe`.
 
+use serde_json::json;
 use token_supervisor::{
     Code, State, TokenKey,
     api::{IdpBody, RetriedBody, StatusBody},
@@ -8,7 +10,7 @@ use token_supervisor::{
 use super::{
     CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs, key},
-    backend::{Backend, Verb},
+    backend::{Backend, Probed, Verb},
     body::{RevocationProgress, StatusWords as _, VerbResult},
     exit::named,
 };
@@ -76,6 +78,35 @@ struct OneOrAll {
     /// Account, if the user has several at the identity provider
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "user")]
     account: String,
+}
+
+/// Require the user to consent again, until the next connect.
+///
+/// Use it if the grant lacks a scope, for example. Its valid token is still served.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor reconnect github alice --reason more_scope\n  \
+    token-supervisor reconnect github alice --account work --reason \"leaked token\" --json")]
+pub(crate) struct ReconnectArgs {
+    #[command(flatten)]
+    which: KeyArgs,
+    /// Reason, shown to everyone who asks for the token
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Let the next request to a paused provider through, to see whether it works again.
+///
+/// Without a server there is no pause: an empty, unauthenticated request is sent instead.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  token-supervisor probe github --server http://127.0.0.1:8080\n  \
+    token-supervisor probe github --json")]
+pub(crate) struct ProbeArgs {
+    /// Identity provider, by its name in the configuration
+    idp: String,
+    #[command(flatten)]
+    target: TargetArgs,
 }
 
 /// Disconnect a grant: its tokens are no longer handed out or refreshed.
@@ -198,6 +229,46 @@ impl OneOrAll {
             Some(_) => carry_out(&key, target, verb, out, |_| head(true)).await,
             None => with_before(&key, target, verb, out, |before, _| before.held, head).await,
         }
+    }
+}
+
+impl ReconnectArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
+        let head = |_: &VerbResult| "The user must consent again.";
+        carry_out(&self.which.key()?, &self.target, Verb::Reconnect(self.reason), out, head).await
+    }
+}
+
+impl ProbeArgs {
+    pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
+        let place = self.target.place()?;
+        let (idp, probe) = (&*self.idp, async |backend: &Backend| backend.probe_idp(&self.idp).await);
+        match Backend::with(&place, probe).await? {
+            Probed::Passes(before) => {
+                let paused = before.paused.as_deref();
+                let words = || match paused {
+                    Some(cause) => format!(
+                        "{idp} is paused ({cause}). The next refresh is sent, and decides whether the pause ends.\n"
+                    ),
+                    None => format!("Nothing to probe: {idp} is not paused.\n"),
+                };
+                out.result(&json!({ "idp": idp, "paused": paused, "passes": paused.is_some() }), words)?;
+            }
+            Probed::Reached(reached) => match reached.answer {
+                Ok(status) => {
+                    let words = || format!("{idp} responds ({status} to an unauthenticated request).\n");
+                    out.result(&json!({ "idp": idp, "status": status }), words)?;
+                }
+                Err(evidence) => {
+                    return Err(CliFailure::new(
+                        Exit::Failed,
+                        format!("{idp} does not respond: {evidence}"),
+                        "check token_url, and that this machine can reach it",
+                    ));
+                }
+            },
+        }
+        Ok(Exit::Done)
     }
 }
 

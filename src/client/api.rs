@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use reqwest::{
-    Client, Method, RequestBuilder, StatusCode,
+    Client, ClientBuilder, Method, RequestBuilder, StatusCode,
     header::{CONTENT_TYPE, DATE, IF_NONE_MATCH},
     redirect,
 };
@@ -17,9 +17,10 @@ use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        GrantQuery, HealthBody, IdpBody, IdpsBody, PageBody, ReasonBody, RefreshedBody, RejectedBody, RetriedBody,
-        StatusBody, TokenBody, Whole, grant_body,
+        GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody, RejectedBody,
+        RetriedBody, StatusBody, TokenBody, Whole, grant_body,
     },
+    idp::loopback,
 };
 
 /// A client of the HTTP API of a token-supervisor that runs elsewhere.
@@ -72,19 +73,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(70);
 
 impl ApiClient {
-    /// Creates a client of the server at this URL, which may have a path. It follows no redirects, so that the API key
-    /// reaches no other server.
+    /// Creates a client of the server at this URL, which may have a path. The API key reaches that server alone: the client
+    /// follows no redirects, ignores the proxies in the environment (`HTTP_PROXY` and the like), and uses plain http on
+    /// loopback only.
     ///
     /// # Errors
-    /// [`Error::Configuration`] if it is not an http or https URL, or if TLS cannot be set up.
+    /// [`Error::Configuration`] if it is not an https URL (or http on loopback), or if TLS cannot be set up.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let http = Client::builder().redirect(redirect::Policy::none());
-        let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(RESPONSE_TIMEOUT).build();
+        let http = Self::http().build();
         let http = http.map_err(|error| Error::Configuration(format!("the HTTP client cannot be set up: {error}")))?;
-        Self::with_http(url, &http)
+        let client = Self::with_http(url, &http)?;
+        if url.parse().is_ok_and(|url: Url| url.scheme() == "http" && !loopback(&url)) {
+            let text = "plain http to another machine would expose the API key: use https, or \
+                ApiClient::with_http if the network between is trusted";
+            return Err(Error::Configuration(text.to_owned()));
+        }
+        Ok(client)
     }
 
-    /// Creates a client that sends its requests through `http`, whose redirects, proxies and timeouts apply.
+    /// Returns the settings of the HTTP client that [`new`](Self::new) uses, to adapt them for
+    /// [`with_http`](Self::with_http): no redirects, no proxy, and timeouts that suit the server.
+    pub fn http() -> ClientBuilder {
+        let http = Client::builder().redirect(redirect::Policy::none()).referer(false).no_proxy();
+        http.connect_timeout(CONNECT_TIMEOUT).timeout(RESPONSE_TIMEOUT)
+    }
+
+    /// Creates a client that sends its requests through `http`, whose redirects, proxies and timeouts apply. Start from
+    /// [`http`](Self::http): the default client of `reqwest` would also send the API key to the proxies in the environment,
+    /// even for a server on loopback. Plain http is not refused.
     ///
     /// # Errors
     /// [`Error::Configuration`] if `url` is not an http or https URL.
@@ -245,6 +261,15 @@ impl ApiClient {
         send(self.grant(Method::DELETE, key, "").query(&[("revoke", revoke)])).await.map(drop)
     }
 
+    /// Disconnects all grants of a user. Each has its own result.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; nothing was disconnected then.
+    pub async fn offboard(&self, user: &str, revoke: Revoke) -> Result<OffboardedBody, ApiError> {
+        let revoke = if matches!(revoke, Revoke::Yes) { "true" } else { "false" };
+        read(self.request(Method::DELETE, "/v1/grants").query(&[("user", user), ("revoke", revoke)])).await
+    }
+
     /// Returns a page of grants.
     ///
     /// # Errors
@@ -380,6 +405,15 @@ mod tests {
         assert!(!format!("{client:?}").contains("ts-test-secret-key"));
         for url in ["", "localhost:8080", "ftp://x", "http://user:pw@x/", "http://x/?a=b"] {
             assert!(matches!(ApiClient::new(url), Err(Error::Configuration(_))), "{url}");
+        }
+        for url in ["http://localhost", "http://127.9.8.7:1", "http://[::1]:1", "https://x"] {
+            ApiClient::new(url).unwrap();
+        }
+        let http = ApiClient::http().build().unwrap();
+        for url in ["http://x", "http://10.0.0.1:1", "http://localhost.x", "http://127.0.0.1.x", "http://0.0.0.0:1"] {
+            let refused = ApiClient::new(url).unwrap_err().to_string();
+            assert!(refused.contains("plain http"), "{url}: {refused}");
+            ApiClient::with_http(url, &http).unwrap();
         }
     }
 }

@@ -54,6 +54,9 @@ impl From<reqwest::Error> for CallError {
 impl TokenClient {
     /// Creates a client of this key that has no host yet: see [`host`](Self::host). Redirects, proxies and timeouts of
     /// `http` apply; it never sends a token along to another host.
+    ///
+    /// Unless it is built with `no_proxy()`, a `reqwest` client takes its proxies from the environment. For an https host
+    /// such a proxy sees no token; for an http host on loopback it does.
     pub fn new(supervisor: &TokenSupervisor, key: &TokenKey, http: &Client) -> Self {
         Self { supervisor: supervisor.clone(), key: key.clone(), http: http.clone(), hosts: Vec::new() }
     }

@@ -27,7 +27,8 @@ macro_rules! error_codes {
                 }
             }
 
-            /// The exit code of a command that fails with it.
+            /// The exit code of a command that fails with it, unless an operator must act first: see
+            /// [`ProblemBody::exit_code`](crate::api::ProblemBody::exit_code).
             pub const fn exit_code(self) -> u8 {
                 match self {
                     $(Self::$variant => $exit,)*
@@ -107,7 +108,7 @@ error_codes! {
     Unavailable "unavailable" (503, exit 4)
         "there is no valid token now"
         "There is no valid token now, and it is not known whether there will be one. The error gives the reason."
-        "Retry after the time that the error gives; run `why` with the reason."
+        "Run `why` with the reason. Unless it says that an operator must act, retry after the time that the error gives."
     /// The deadline passed.
     Timeout "timeout" (504, exit 4)
         "the deadline passed"
@@ -180,7 +181,8 @@ codes! {
             "client_refused",
             "The identity provider refused our client (invalid_client and the like). No grant was changed; one request \
              at a time checks whether the client is accepted again.",
-            "Check client_id, client_secret and scope in the section of the identity provider.",
+            "Check client_id, client_secret and scope in the section of the identity provider, and what the client is \
+             allowed to do there. Do not send users through consent: their grants are as they were.",
         ),
         /// The grant was issued to a client that is not configured. An operator must act.
         ClientUnknown => Why::new(
@@ -193,6 +195,13 @@ codes! {
             "store_down",
             "The store does not respond, or its rows cannot be decrypted with the keys.",
             "Check the database, its disk and the key file.",
+        ),
+        /// There is no space left for the response to a refresh.
+        DiskFull => Why::new(
+            "disk_full",
+            "The disk of the store or of the journal is full. No refresh token is sent, because its response could not be \
+             stored; valid tokens are served.",
+            "Free some space on that disk: refreshes go on by themselves.",
         ),
         /// The supervisor is shutting down.
         Stopping => Why::new("stopping", "The process is shutting down.", "Retry in a moment: the next process responds."),

@@ -14,8 +14,9 @@ codes! {
         /// Nothing was sent.
         ConnectFailed => Why::new(
             "connect_failed",
-            "No connection to the identity provider could be made: nothing was sent.",
-            "Nothing: it is retried. If it persists, check the network, DNS and token_url.",
+            "No connection to the identity provider could be made: nothing was sent. The detail says why: dns, tls, refused, \
+             unreachable or connect_timeout.",
+            "Nothing: it is retried. If it persists, run `why` with the detail; check the network, DNS and token_url.",
         ),
         ConnectionLost => Why::new(
             "connection_lost",
@@ -61,8 +62,11 @@ codes! {
         ),
         NoRefreshToken => Why::new(
             "no_refresh_token",
-            "The response has no refresh token, although this identity provider issues a new one each time.",
-            "Check `rotation` in its section.",
+            "There is no refresh token. As the reason of reconnect_required, and as a warning: the grant was connected without \
+             one, so it ends with its access token. As the error of a refresh: the response has none, although this \
+             identity provider issues a new one each time.",
+            "Send the user through consent again, and ask the provider for a refresh token there (often the scope \
+             offline_access). As the error of a refresh: check `rotation` in the section of the provider.",
         ),
         ContradictoryAnswer => Why::new(
             "contradictory_answer",
@@ -84,10 +88,10 @@ codes! {
             "The stored refresh token cannot be decrypted with the keys of the key file.",
             "Start with the key file that it was sealed with; restore the file from its backup.",
         ),
-        Unknown => Why::new(
-            "unknown",
-            "The identity provider gave a reason that cannot be shown, because it repeats a secret.",
-            "Check the HTTP status beside it.",
+        InvalidErrorCode => Why::new(
+            "invalid_error_code",
+            "The identity provider gave an error code that is not shown, because it repeats a secret.",
+            "Check the HTTP status beside it. Change the secret at the provider if its responses may be logged elsewhere.",
         ),
         AccountMismatch => Code::AccountMismatch.why(),
         ClientUnknown => Cause::ClientUnknown.why(),
@@ -103,4 +107,40 @@ impl EvidenceCode {
         Cause::ClientUnknown.as_str(),
         Cause::InDoubt.as_str(),
     ];
+}
+
+codes! {
+    /// Why there is no connection to an identity provider: the detail beside `connect_failed`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) enum ConnectFault {
+        Dns => Why::new(
+            "dns",
+            "The name of the identity provider's host could not be resolved: nothing was sent.",
+            "Check the host in token_url, and the DNS of this machine (/etc/resolv.conf).",
+        ),
+        Tls => Why::new(
+            "tls",
+            "The host of the identity provider was reached, but the TLS handshake failed: its certificate is expired, is for \
+             another name, or comes from a CA that this machine does not trust; or what responds there speaks no TLS. \
+             Nothing was sent.",
+            "Check the host and the port in token_url, the clock, and the CA certificates of this machine (package \
+             ca-certificates).",
+        ),
+        Refused => Why::new(
+            "refused",
+            "The host of the identity provider refused the connection: nothing listens at the port, or a firewall rejects \
+             it. Nothing was sent.",
+            "Check the host and the port in token_url, and the firewall.",
+        ),
+        Unreachable => Why::new(
+            "unreachable",
+            "There is no route to the host of the identity provider. Nothing was sent.",
+            "Check the network of this machine, and whether it has IPv6 if the host has no IPv4 address.",
+        ),
+        ConnectTimeout => Why::new(
+            "connect_timeout",
+            "The host of the identity provider did not accept the connection in time, TLS included. Nothing was sent.",
+            "Check the firewall and the network; raise connect_timeout_seconds if the provider is far away.",
+        ),
+    }
 }

@@ -35,6 +35,32 @@ pub(super) const NOTES: [Why; 6] = [
     ),
 ];
 
+/// The states of a grant that are no reasons of their own, how fresh a token is, and what a server reports as degraded.
+pub(super) const STATES: [Why; 10] = [
+    Why::new("fresh", "The grant has a valid token that is not due for a refresh.", "Nothing."),
+    Why::new("due", "The grant is due for a refresh, which starts by itself while a server runs.", "Nothing."),
+    Why::new("refreshing", "A refresh of the grant is running.", "Nothing."),
+    Why::new(
+        "backoff",
+        "The last refresh failed, and is retried. The current token is served until it expires.",
+        "Look at `last_error` in the status, and run `why` with it: it says who must act.",
+    ),
+    Why::new(
+        "revoked",
+        "The grant is disconnected: its tokens are no longer handed out or refreshed.",
+        "Nothing; `restore` undoes a disconnect if no token was revoked.",
+    ),
+    Why::new("absent", "Nothing is stored for the key.", "Send the user through consent, then connect."),
+    Why::new("ageing", "The token is valid, and its refresh is running.", "Nothing."),
+    Why::new("last_good", "The token is valid, but its refresh fails.", "Look at the warning beside it."),
+    Why::new(
+        "journal",
+        "Responses of identity providers wait in the journal, because the store does not take them.",
+        "Check the database and the space on its disk; keep the journal.",
+    ),
+    Why::new("draining", "The server is shutting down.", "Nothing: the next process responds."),
+];
+
 pub(super) const HTTP_STATUS: Why = Why::new(
     "http_STATUS",
     "The identity provider responded with this HTTP status, and with nothing more specific.",
@@ -42,7 +68,7 @@ pub(super) const HTTP_STATUS: Why = Why::new(
 );
 
 /// The error codes of OAuth (RFC 6749, section 5.2) and the most common ones of providers.
-pub(super) const PROVIDERS: [Why; 15] = [
+pub(super) const PROVIDERS: [Why; 26] = [
     Why::new(
         "invalid_grant",
         "The identity provider does not accept the refresh token: the user or an administrator revoked it, it has \
@@ -103,6 +129,57 @@ pub(super) const PROVIDERS: [Why; 15] = [
         "access_denied",
         "The user or an administrator refused.",
         "Ask the user whether access is wanted; then send the user through consent again.",
+    ),
+    Why::new(
+        "account_selection_required",
+        "The identity provider requires the user to select an account again.",
+        "Send the user through consent again.",
+    ),
+    Why::new("token_expired", "The refresh token has expired.", "Send the user through consent again."),
+    Why::new(
+        "token_revoked",
+        "The user or an administrator revoked the refresh token.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "invalid_refresh_token",
+        "The identity provider does not know the refresh token: it is revoked, expired or spent.",
+        "Send the user through consent again.",
+    ),
+    Why::new(
+        "account_inactive",
+        "The user's account at the identity provider is disabled.",
+        "Ask the user or an administrator to enable it; then send the user through consent again.",
+    ),
+    Why::new(
+        "bad_client_secret",
+        "The identity provider does not accept our client's secret. No grant was changed.",
+        "Check client_secret in its section.",
+    ),
+    Why::new(
+        "invalid_client_id",
+        "The identity provider does not know our client. No grant was changed.",
+        "Check client_id in its section.",
+    ),
+    Why::new(
+        "redirect_uri_mismatch",
+        "The identity provider does not accept our client's redirect URI. No grant was changed.",
+        "Check the client's settings at the identity provider.",
+    ),
+    Why::new(
+        "ratelimited",
+        "The identity provider receives requests too often.",
+        "Nothing: it is retried later. If it happens often, lower requests_per_second.",
+    ),
+    Why::new(
+        "internal_error",
+        "The identity provider reports an internal failure; the refresh token may be spent.",
+        "Nothing: it is settled automatically.",
+    ),
+    Why::new(
+        "fatal_error",
+        "The identity provider reports an internal failure; the refresh token may be spent.",
+        "Nothing: it is settled automatically.",
     ),
     Why::new(
         "temporarily_unavailable",

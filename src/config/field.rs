@@ -1,6 +1,11 @@
 //! The types of settings: how each is read, from the file or from the text of a variable, and how it is shown.
 
-use std::{borrow::Cow, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value as Json, json};
 use url::Url;
@@ -12,6 +17,7 @@ use super::{
     schema::text as text_schema,
 };
 use crate::{
+    api::time,
     idp::{ClientAuth, InDoubt, Meaning, Rotation},
     model::ClientSecret,
 };
@@ -158,6 +164,25 @@ impl SettingType for Duration {
 
     fn schema() -> Json {
         json!({ "type": "number", "minimum": 0, "maximum": LONGEST.as_secs() })
+    }
+}
+
+/// A point in time, with or without quotes.
+impl SettingType for SystemTime {
+    fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
+        let parsed = match value {
+            Value::Time(text) => time::parse(text),
+            value => time::parse(text(value)?),
+        };
+        parsed.map_err(|_| "must be a time with its offset from UTC, such as \"2027-01-15T08:00:00Z\"".into())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(time::rfc3339(*self))
+    }
+
+    fn schema() -> Json {
+        text_schema(json!({ "type": "string", "format": "date-time" }))
     }
 }
 

@@ -23,6 +23,7 @@
 //! value; a [`Config`] that exists has passed every check that needs nothing but itself.
 
 mod error;
+mod exposure;
 mod field;
 mod idp;
 mod node;
@@ -41,6 +42,7 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, path::Path, path::PathBuf, 
 
 pub use self::{
     error::{ConfigError, ConfigProblem, Origin},
+    exposure::ExposedFile,
     reload::{Changes, Reloader},
     server::{Bind, ServerSettings},
 };
@@ -52,7 +54,8 @@ pub use crate::apikey::{ApiKey, Scope};
 use crate::{
     error::Error,
     idp::Idp,
-    keyring::{self, Keyring},
+    journal,
+    keyring::Keyring,
     store,
     supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
 };
@@ -133,7 +136,7 @@ impl Config {
     /// `/etc/token-supervisor/config.toml`, and what `environment` says instead of it
     /// (`TOKEN_SUPERVISOR__SECTION__KEY`). Without a file the environment alone may say everything.
     ///
-    /// Paths within are relative to the working directory.
+    /// Paths in the file are relative to its folder, those in the environment to the working directory.
     ///
     /// # Errors
     /// Everything that is wrong, each with its place.
@@ -145,11 +148,23 @@ impl Config {
         Self::read(&source, &source.text)
     }
 
+    /// Returns the file that [`load`](Self::load) reads, without reading it; `None` if everything comes from the environment.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn find(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(Source::find(path, Environment::new(environment), &PLACES)?.path)
+    }
+
     /// Reads `text` as if it stood in the file of `source`.
     fn read(source: &Source, text: &str) -> Result<Self, ConfigError> {
         let mut tree = node::parse(text, source.path.as_deref().unwrap_or(Path::new("")))?;
         node::override_by(&source.environment, &mut tree)?;
-        let mut reading = SectionReading::new(&source.environment);
+        let folder = source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let mut reading = SectionReading::new(&source.environment, folder);
         let mut config = reading.read(tree, Self::read_all);
         let SectionReading { files, problems, shown, .. } = reading;
         ConfigError::unless_empty(problems)?;
@@ -164,13 +179,18 @@ impl Config {
         let beside = Path::new(store::sqlite_path(&store).unwrap_or_default()).with_extension("journal");
         let mut journal = all.is_shown("store.url", &store).then(|| beside.clone());
         all.section("journal", |section| {
-            section.read("dir", &mut journal);
+            if section.has("dir") {
+                section.read_path("dir", &mut journal, |folder, dir| dir.as_ref().map(|dir| folder.join(dir)));
+            } else {
+                // Beside the store.
+                section.read("dir", &mut journal);
+            }
             section.not_yet("keep_hours");
         });
         let journal = journal.unwrap_or(beside);
         let keyring = all.section("keyring", |section| {
             let mut file = PathBuf::from("token-supervisor.keys");
-            section.read("file", &mut file);
+            section.read_path("file", &mut file, |folder, file| folder.join(file));
             file
         });
         let refresh = all.section("refresh", refresh::read);
@@ -241,12 +261,14 @@ impl Config {
         store::pending_migrations(&self.store)
     }
 
-    /// Brings the store's schema up to date, as a supervisor does when it starts. Blocks.
+    /// Brings the store's schema up to date, as a supervisor does when it starts, and creates a store and a journal that do
+    /// not exist. Blocks.
     ///
     /// # Errors
-    /// The store cannot be opened, or a process has it.
+    /// The store or the journal cannot be opened, or a process has it.
     pub fn migrate(&self) -> Result<(), Error> {
-        store::migrate(&self.store)
+        store::migrate(&self.store)?;
+        Ok(journal::create_folder(&self.journal)?)
     }
 
     /// The file that was read; none if everything came from the environment.
@@ -289,12 +311,6 @@ impl Config {
         &self.keyring
     }
 
-    /// Whether every user of this machine may read the key file. Its group may: that is how orchestrators hand out
-    /// secrets.
-    pub fn is_keyring_exposed(&self) -> bool {
-        keyring::is_exposed(&self.keyring)
-    }
-
     /// For how long what is no longer needed is kept.
     pub fn retention(&self) -> Retention {
         self.retention
@@ -313,7 +329,7 @@ impl Config {
 
 fn read_store(section: &mut Section<'_, '_>) -> String {
     let mut url = "sqlite://token-supervisor.db".to_owned();
-    section.read("url", &mut url);
+    section.read_path("url", &mut url, |folder, url| store::sqlite_url_within(folder, url));
     if matches!(store::sqlite_path(&url), None | Some("" | ":memory:")) {
         section.wrong("url", "must be sqlite://PATH, such as sqlite://token-supervisor.db");
     }

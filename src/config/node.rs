@@ -29,7 +29,9 @@ pub(super) enum Value {
     Table(Table),
     /// The text of an environment variable; the type of the setting decides how it is read.
     Variable(Zeroizing<String>),
-    /// A date, or a number beyond 64 bits: no setting has such a value.
+    /// A date or a time without quotes.
+    Time(String),
+    /// A number beyond 64 bits: no setting has such a value.
     Other,
 }
 
@@ -83,7 +85,7 @@ impl File<'_> {
             }
             DeValue::Float(number) => number.as_str().parse().map_or(Value::Other, Value::Float),
             DeValue::Boolean(value) => Value::Boolean(value),
-            DeValue::Datetime(_) => Value::Other,
+            DeValue::Datetime(time) => Value::Time(time.to_string()),
             DeValue::Array(items) => {
                 let node = |item: Spanned<DeValue<'_>>| {
                     let origin = self.origin(item.span().start);

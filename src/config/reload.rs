@@ -105,6 +105,7 @@ fn waiting(old: &Config, new: &Config) -> Vec<String> {
     let fixed = [
         ("deployment", old.deployment != new.deployment),
         ("server.bind", old.server.bind != new.server.bind),
+        ("server.max_connections", old.server.max_connections != new.server.max_connections),
         ("store.url", old.store != new.store),
         ("journal.dir", old.journal != new.journal),
         ("keyring.file", old.keyring != new.keyring),

@@ -15,7 +15,7 @@ impl Config {
     pub fn schema() -> Value {
         let environment = Environment::new([]);
         let tree = node::parse(&EVERYTHING.replace("NAME", ANY), "".as_ref()).expect("it is TOML");
-        let mut reading = SectionReading::new(&environment);
+        let mut reading = SectionReading::new(&environment, "".as_ref());
         reading.settings = Some(Vec::new());
         reading.read(tree, Self::read_all);
         let mut root = table();

@@ -19,6 +19,8 @@ use super::{
 /// The results of reading a configuration.
 pub(super) struct SectionReading<'a> {
     environment: &'a Environment,
+    /// The folder of the configuration file: paths in the file are relative to it.
+    folder: &'a Path,
     pub(super) files: ValueFiles,
     pub(super) problems: Vec<ConfigProblem>,
     pub(super) shown: Vec<Shown>,
@@ -27,8 +29,8 @@ pub(super) struct SectionReading<'a> {
 }
 
 impl<'a> SectionReading<'a> {
-    pub(super) fn new(environment: &'a Environment) -> Self {
-        Self { environment, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new(), settings: None }
+    pub(super) fn new(environment: &'a Environment, folder: &'a Path) -> Self {
+        Self { environment, folder, files: ValueFiles::new(), problems: Vec::new(), shown: Vec::new(), settings: None }
     }
 
     /// Returns the section of the whole configuration.
@@ -74,10 +76,10 @@ impl<'a> SectionReading<'a> {
         let (origin, text) = if kind == "env" {
             (Origin::Env { name: name.to_string() }, self.environment.get(name)?)
         } else {
-            let path = Path::new(name.as_str());
-            let text = value_in(path, &mut self.files)
+            let path = self.folder.join(name.as_str());
+            let text = value_in(&path, &mut self.files)
                 .map_err(|error| format!("cannot read the file that it names ({error}): check its path and mode"))?;
-            (Origin::FileValue { path: path.to_owned() }, text)
+            (Origin::FileValue { path }, text)
         };
         Ok(Node { origin, value: Value::Text(text) })
     }
@@ -132,6 +134,23 @@ impl<'r, 'a> Section<'r, 'a> {
             }
         } else {
             self.show(key, into.shown(), self.defaults.clone());
+        }
+    }
+
+    /// Reads a setting with a path, if it is set. `within` puts a path into a folder, unless it is absolute: a path in the
+    /// file, and the default, is relative to the file's folder; one in a variable is relative to the working directory.
+    pub(super) fn read_path<T: SettingType>(&mut self, key: &'static str, into: &mut T, within: fn(&Path, &T) -> T) {
+        let is_override = matches!(self.rest.get(key), Some(Node { value: Value::Variable(_), .. }));
+        self.read(key, into);
+        if is_override {
+            return;
+        }
+        let (before, path) = (into.shown(), self.path_of(key));
+        *into = within(self.reading.folder, into);
+        let shown = self.reading.shown.iter_mut().rfind(|shown| shown.path == path);
+        if let (Some(shown), Some(value)) = (shown.filter(|shown| Some(&shown.value) == before.as_ref()), into.shown())
+        {
+            shown.value = value;
         }
     }
 

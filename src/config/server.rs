@@ -5,13 +5,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    time::SystemTime,
 };
 
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{field::Word, section::Section};
-use crate::{apikey::ApiKey, idp::loopback, model::ClientSecret};
+use crate::{
+    apikey::{ApiKey, Scope},
+    idp::loopback,
+    model::ClientSecret,
+};
 
 /// The settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct ServerSettings {
     pub bind: Vec<Bind>,
     /// The URL by which others reach the server.
     pub public_url: Option<String>,
+    /// How many connections may be open at once (1 024).
+    pub max_connections: usize,
     /// The API keys. Several keys may have the same name, so that one can be replaced without downtime.
     pub api_keys: Vec<ApiKey>,
 }
@@ -62,6 +69,8 @@ impl fmt::Display for Bind {
     }
 }
 
+const MAX_CONNECTIONS: usize = 1_024;
+
 /// Reads `[server]`. `known` returns whether an identity provider of this name is configured.
 pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
     let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
@@ -74,6 +83,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
     if let Some(Err(text)) = public_url.as_deref().map(check_public_url) {
         section.wrong("public_url", text);
     }
+    let mut max_connections = MAX_CONNECTIONS;
+    section.read("max_connections", &mut max_connections);
     let mut api_keys: Vec<ApiKey> = Vec::new();
     section.listed("api_key", |key| {
         let api_key = read_api_key(key, &known);
@@ -83,7 +94,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
         api_keys.push(api_key);
     });
     section.not_yet("jwt");
-    ServerSettings { bind, public_url, api_keys }
+    ServerSettings { bind, public_url, max_connections, api_keys }
 }
 
 fn check_public_url(text: &str) -> Result<(), &'static str> {
@@ -108,9 +119,11 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     section.read("sha256", &mut sha256);
     section.read("secret", &mut secret);
     let (mut scopes, mut idps, mut user_prefix) = (Vec::new(), None::<Vec<Word>>, None::<String>);
+    let mut expires_at = None::<SystemTime>;
     section.read("scopes", &mut scopes);
     section.read("idps", &mut idps);
     section.read("user_prefix", &mut user_prefix);
+    section.read("expires_at", &mut expires_at);
     if section.is_sound() {
         if name.is_empty() {
             section.wrong("name", "must be set");
@@ -124,11 +137,20 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
         if user_prefix.as_deref().is_some_and(|prefix| prefix.len() < 2 || !prefix.ends_with('/')) {
             section.wrong("user_prefix", "must end in \"/\", such as \"acme/\"");
         }
+        if scopes.contains(&Scope::Metrics) && (idps.is_some() || user_prefix.is_some()) {
+            section.wrong("scopes", METRICS_COVER_ALL);
+        }
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
     let idps = idps.map(|idps| idps.into_iter().map(|Word(name)| name).collect());
-    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default() }
+    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default(), expires_at }
 }
+
+const METRICS_COVER_ALL: &str = "must not have metrics beside idps or user_prefix: metrics cover all identity providers and \
+     users. Give the scope metrics to a key of its own, without these limits";
+
+/// A shorter secret could be guessed: the digests of stolen configurations can be compared with many guesses.
+const SHORTEST_SECRET: usize = 32;
 
 fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: Option<&ClientSecret>) -> [u8; 32] {
     match (sha256.map(ClientSecret::expose_secret), secret.map(ClientSecret::expose_secret)) {
@@ -137,6 +159,10 @@ fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: 
             None => section.wrong("sha256", "must be 64 hexadecimal digits: see `token-supervisor apikey new`"),
         },
         (None, Some("")) => section.wrong("secret", "must not be empty"),
+        (None, Some(secret)) if secret.len() < SHORTEST_SECRET => section.wrong(
+            "secret",
+            "must have at least 32 bytes, and random ones: `token-supervisor apikey new` creates such a key",
+        ),
         (None, Some(secret)) => return Sha256::digest(secret.as_bytes()).into(),
         (None, None) if !section.is_sound() => {}
         _ => section.wrong("sha256", "set either `sha256` or `secret`"),

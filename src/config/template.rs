@@ -1,7 +1,12 @@
 //! The configuration file that `init` writes.
 
+use std::path::Path;
+
 use super::{
-    Config,
+    Config, ConfigError,
+    error::Origin,
+    idp::valid_name,
+    node::{self, Table, Value},
     preset::{PRESETS, Preset},
 };
 
@@ -15,10 +20,52 @@ impl Config {
     /// `None` if there is no such preset.
     pub fn template(preset: Option<&str>) -> Option<String> {
         let idp = match preset {
-            Some(name) => idp(Preset::find(name)?, ""),
-            None => idp(Preset::find("github")?, "# "),
+            Some(name) => idp(Preset::find(name)?, name, ""),
+            None => idp(Preset::find("github")?, "github", "# "),
         };
         Some(format!("{TEMPLATE}{idp}"))
+    }
+
+    /// Returns the text of a configuration file with a section for another identity provider at its end; all else is left as it
+    /// is. `path` is named in errors.
+    ///
+    /// # Errors
+    /// The text is not TOML, has this provider already, or the name or the preset is not valid.
+    pub fn with_idp(text: &str, path: &Path, preset: &str, name: &str) -> Result<String, ConfigError> {
+        let wrong = |text: &str| ConfigError::one(Origin::Default, "", text);
+        let found = Preset::find(preset).ok_or_else(|| wrong("unknown preset: see token-supervisor idp add --help"))?;
+        valid_name(name).map_err(wrong)?;
+        let idps = match node::parse(text, path)?.remove("idp").map(|node| (node.origin, node.value)) {
+            Some((_, Value::Table(idps))) => idps,
+            Some((origin, _)) => return Err(ConfigError::one(origin, "idp", "must be a section: write [idp.NAME]")),
+            None => Table::new(),
+        };
+        if let Some(node) = idps.get(name) {
+            let text = "is configured already: edit its section, or give the new one another name with --name";
+            return Err(ConfigError::one(node.origin.clone(), format!("idp.{name}"), text));
+        }
+        let mut section = format!(
+            "\n# The identity provider {name}. The preset supplies every setting that is left out: config show lists them.\n{}",
+            idp(found, name, "")
+        );
+        if text.contains("\r\n") {
+            section = section.replace('\n', "\r\n");
+        }
+        let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let extended = format!("{text}{end}{section}");
+        // A section cannot be added to an inline table.
+        let parsed = node::parse(&extended, path).ok().and_then(|mut all| all.remove("idp"));
+        match parsed.map(|node| node.value) {
+            Some(Value::Table(idps)) if idps.contains_key(name) => Ok(extended),
+            _ => Err(wrong("the section cannot be added at the end of the file: add it by hand")),
+        }
+    }
+
+    /// Returns the environment variables from which the template of a provider of this name reads its client.
+    pub fn client_variables(name: &str) -> [String; 2] {
+        let digit = if name.starts_with(|first: char| first.is_ascii_digit()) { "_" } else { "" };
+        let prefix = format!("{digit}{}", name.to_ascii_uppercase().replace('-', "_"));
+        ["CLIENT_ID", "CLIENT_SECRET"].map(|setting| format!("{prefix}_{setting}"))
     }
 
     /// Returns the setting that must be edited in the template of this preset, because it is only an example; `None` for most.
@@ -47,24 +94,23 @@ impl Config {
 /// An example; no provider has this URL.
 const EXAMPLE: &str = "https://idp.example.com/oauth/token";
 
-fn idp(preset: &Preset, comment: &str) -> String {
-    let name = preset.name;
-    let variable = name.to_ascii_uppercase();
-    let mut lines = vec![format!("[idp.{name}]"), format!("preset = \"{name}\"")];
+fn idp(preset: &Preset, name: &str, comment: &str) -> String {
+    let mut lines = vec![format!("[idp.{name}]"), format!("preset = \"{}\"", preset.name)];
     let params: Vec<_> = preset.needs().map(|(name, example)| format!("{name} = \"{example}\"")).collect();
     if !params.is_empty() {
         lines.push(format!("params = {{ {} }}", params.join(", ")));
     }
-    if name == "oauth2" {
+    if preset.name == "oauth2" {
         lines.push(format!("token_url = \"{EXAMPLE}\""));
     }
-    for secret in ["client_id", "client_secret"] {
-        lines.push(format!("{secret} = {{ env = \"{variable}_{}\" }}", secret.to_ascii_uppercase()));
+    for (setting, variable) in ["client_id", "client_secret"].into_iter().zip(Config::client_variables(name)) {
+        lines.push(format!("{setting} = {{ env = \"{variable}\" }}"));
     }
     lines.into_iter().map(|line| format!("{comment}{line}\n")).collect()
 }
 
 const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lines show defaults or examples.
+# Paths are relative to the folder of this file.
 # Any string may also be { env = "NAME" } or { file = "PATH" }; a file is read again when it changes.
 # TOKEN_SUPERVISOR__SECTION__KEY in the environment overrides [section] key.
 # `token-supervisor config check` lists problems, `config show --origin` the values in effect.
@@ -74,6 +120,8 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # bind = "127.0.0.1:8080"
 # URL by which others reach the server.
 # public_url = "https://tokens.example.com"
+# Connections that may be open at once.
+# max_connections = 1024
 
 # API keys, a section each: `token-supervisor apikey new NAME` creates one.
 # [[server.api_key]]
@@ -82,6 +130,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # scopes = ["token"]        # token, grant, admin, metrics
 # idps = ["github"]         # default: all
 # user_prefix = "acme/"     # default: all users
+# expires_at = "2027-01-15T08:00:00Z"   # default: never
 
 # Grants are stored here, sealed.
 [store]

@@ -59,7 +59,7 @@ impl Served {
         let (idp, user) = (self.grant.idp(), self.grant.user());
         format!(
             "server  {url}   key {key_file}\n\
-             try     curl -H \"Authorization: Bearer $(cat {})\" \\\n\
+             try     curl --noproxy '*' -H \"Authorization: Bearer $(cat {})\" \\\n\
              {:10}{url}/v1/grants/{idp}/{user}/token",
             quoted(&key_file),
             "",

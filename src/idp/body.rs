@@ -95,6 +95,11 @@ impl Scalars {
         Some(self.0.swap_remove(at).value)
     }
 
+    /// Removes all scalars at `path`.
+    pub(super) fn remove(&mut self, path: &str) {
+        self.0.retain(|found| found.path != path);
+    }
+
     /// Takes the text at `path`.
     pub(super) fn text(&mut self, path: &str) -> Option<Zeroizing<String>> {
         match self.take(path)? {

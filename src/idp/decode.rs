@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     body::{Scalars, members},
-    layout::{Layout, ResponseField},
+    layout::{DESCRIPTIONS, Layout, ResponseField},
     lifetime::{Ends, LONGEST_REFRESH_LIFETIME, Promised},
     tolerant::{self, Flaw, UNREADABLE},
 };
@@ -50,6 +50,10 @@ pub(crate) struct Fields {
     pub(crate) subject: Option<String>,
     /// When to retry, as Discord sends it beside its `Retry-After` header.
     pub(crate) retry_after: Option<Duration>,
+    /// What the provider says to people. Decides nothing, and is shown without secrets alone.
+    description: Option<Zeroizing<String>>,
+    /// Every text that stands where a token does.
+    secrets: Vec<Zeroizing<String>>,
     /// The members that callers get beside the token.
     pub(crate) exposed: Exposed,
     /// The fields that error rules read. Values are compared, and shown only if they are codes.
@@ -101,6 +105,10 @@ fn is_form(content_type: Option<&str>, body: &[u8]) -> bool {
 impl Fields {
     /// `json` is the text of a JSON object.
     fn of(mut body: Scalars, json: Option<&[u8]>, layout: &Layout<'_>) -> Self {
+        let token_paths = [ResponseField::AccessToken, ResponseField::RefreshToken].map(|field| layout.paths(field));
+        let token_texts = token_paths.into_iter().flatten().chain(["id_token"]).flat_map(|path| body.all(path));
+        let secrets = token_texts.map(|text| Zeroizing::new(text.to_owned())).collect();
+        let description = description(&mut body, layout);
         let id_token = body.text("id_token");
         let access_token = layout.paths(ResponseField::AccessToken).find_map(|path| body.word(path));
         let refresh_token = layout.paths(ResponseField::RefreshToken).find_map(|path| body.word(path));
@@ -141,6 +149,8 @@ impl Fields {
             retry_after: body.seconds("retry_after").filter(|seconds| *seconds >= 0.0).map(duration),
             subject: subject.or_else(|| subject_of(&id_token?)).filter(|text| is_plain(text)),
             error: error(&body, layout).filter(|text| is_code(text)),
+            description,
+            secrets,
             exposed: Exposed(json.map(|json| members(json, layout.expose)).unwrap_or_default()),
             rest: body,
         }
@@ -154,6 +164,11 @@ impl Fields {
     /// Whether there is a token, readable or not.
     fn has_token(&self) -> bool {
         self.access_token.is_some() || self.refresh_token.is_some() || self.bad_refresh_token
+    }
+
+    /// Takes the texts that stand where a token does, and the description.
+    pub(super) fn take_told(&mut self) -> (Vec<Zeroizing<String>>, Option<Zeroizing<String>>) {
+        (std::mem::take(&mut self.secrets), self.description.take())
     }
 
     /// Returns whether `path` has exactly this value, possibly among others in a list.
@@ -196,6 +211,19 @@ fn error(body: &Scalars, layout: &Layout<'_>) -> Option<String> {
         Some(value) => Some(value.to_owned()),
         None => body.single("error").map(str::to_owned),
     }
+}
+
+/// Takes the description of an error, unless a rule reads the field or it is the code.
+fn description(body: &mut Scalars, layout: &Layout<'_>) -> Option<Zeroizing<String>> {
+    let mut found = None;
+    for path in DESCRIPTIONS {
+        let text = body.single(path).filter(|text| found.is_none() && !(path == "error" && is_code(text)));
+        found = text.map(|text| Zeroizing::new(text.to_owned())).or(found);
+        if path != "error" && !layout.more.contains(&path) {
+            body.remove(path);
+        }
+    }
+    found
 }
 
 fn subject_of(id_token: &str) -> Option<String> {

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
     RequestBuilder, Response, Version,
     header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE},
@@ -23,10 +22,11 @@ use reqwest::{
     header::{RETRY_AFTER, TRANSFER_ENCODING},
 };
 use tokio::select;
-use url::form_urlencoded::{Serializer, byte_serialize};
+use url::form_urlencoded::Serializer;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
+    connecting::fault_of,
     encoding::{self, TooLarge},
     outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
     patience,
@@ -94,7 +94,7 @@ impl Client {
         };
         let request = self.form(idp, credentials, &url, own.into_iter().chain(fields));
         match self.send(idp, request, patience).await {
-            Ok((response, cut)) => interpret(idp, &response, cut, secret),
+            Ok((response, cut)) => with_reason(classify(idp, &response, secret), cut),
             Err(NoResponse::Unsent(failure)) => ResponseOutcome::NotSpent(failure),
             Err(NoResponse::InDoubt(failure)) => ResponseOutcome::Unknown(failure),
         }
@@ -119,10 +119,7 @@ impl Client {
             .send(idp, request, REVOCATION_TIMEOUT)
             .await
             .map_err(|(NoResponse::Unsent(failure) | NoResponse::InDoubt(failure))| failure)?;
-        classify_revocation(idp, &response).map_err(|mut failure| {
-            failure.remove_echoes(token.expose_secret());
-            failure
-        })
+        classify_revocation(idp, &response, token.expose_secret())
     }
 
     /// Sends an empty, unauthenticated request to the token endpoint. Returns the status and the time of the response.
@@ -138,7 +135,7 @@ impl Client {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
             }
-            Err(error) if error.is_connect() => Err(Evidence::ours(EvidenceCode::ConnectFailed)),
+            Err(error) if error.is_connect() => Err(connect_failed(&error)),
             Err(error) if error.is_timeout() => Err(Evidence::ours(EvidenceCode::Timeout)),
             Err(_) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
         }
@@ -155,15 +152,15 @@ impl Client {
         url: &str,
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> RequestBuilder {
-        let Credentials { client_id, client_secret } = &idp.clients[credentials];
-        let secret = client_secret.expose_secret();
+        let credentials = &idp.clients[credentials];
+        let (client_id, secret) = (&credentials.client_id, credentials.client_secret.expose_secret());
         let mut form = Serializer::new(String::with_capacity(4 * 1024));
         form.extend_pairs(fields);
         let mut request = self.http.post(url).header(ACCEPT, "application/json");
         match idp.client_auth {
-            ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(client_id, secret)),
+            ClientAuth::Basic => request = request.header(AUTHORIZATION, basic(credentials)),
             ClientAuth::BasicAndId => {
-                request = request.header(AUTHORIZATION, basic(client_id, secret));
+                request = request.header(AUTHORIZATION, basic(credentials));
                 form.append_pair("client_id", client_id);
             }
             ClientAuth::Body => {
@@ -192,7 +189,7 @@ impl Client {
             biased;
             response = http.execute(request) => response.map_err(|error| match () {
                 // Name resolution, connection or TLS failed: no byte of the request was written.
-                () if error.is_connect() => unsent(EvidenceCode::ConnectFailed),
+                () if error.is_connect() => NoResponse::Unsent(IdpFailure::of(connect_failed(&error))),
                 () => NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::ConnectionLost)),
             })?,
             () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::Timeout))),
@@ -267,15 +264,6 @@ impl Head<'_> {
     }
 }
 
-/// Decides the outcome of the response to a request with `secret`, and removes `secret` from it.
-fn interpret(idp: &Idp, response: &RawResponse, cut: Option<EvidenceCode>, secret: &str) -> ResponseOutcome {
-    let mut outcome = with_reason(classify(idp, response, secret), cut);
-    if let Some(failure) = outcome.failure_mut() {
-        failure.remove_echoes(secret);
-    }
-    outcome
-}
-
 /// Returns the outcome that [`Client::refresh`] returns for such a response.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn outcome_of(
@@ -296,7 +284,7 @@ pub(crate) fn outcome_of(
     let head = Head { status, http2, headers: &map };
     let (body, cut) = (Zeroizing::new(body.to_vec()), cut.then_some(EvidenceCode::Timeout));
     let (response, cut) = head.with_body(idp, body, cut, WallTime(1_800_000_000_000));
-    interpret(idp, &response, cut, secret)
+    with_reason(classify(idp, &response, secret), cut)
 }
 
 fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
@@ -332,21 +320,19 @@ enum NoResponse {
 
 impl IdpFailure {
     pub(crate) fn ours(code: EvidenceCode) -> Self {
-        let (meaning, evidence) = (Meaning::Transient, Evidence::ours(code));
-        Self { meaning, evidence, retry_after: None, unknown: false }
+        Self::of(Evidence::ours(code))
     }
 
-    /// Removes fields in which the provider repeated the secret.
-    fn remove_echoes(&mut self, secret: &str) {
-        let echoes =
-            |text: &str| !secret.is_empty() && (text.contains(secret) || (text.len() > 7 && secret.contains(text)));
-        let Evidence { code, detail, status, request_id } = &mut self.evidence;
-        if echoes(code) {
-            *code = status.map_or_else(|| EvidenceCode::Unknown.to_string(), |status| format!("http_{status}"));
-        }
-        detail.take_if(|text| echoes(text));
-        request_id.take_if(|text| echoes(text));
+    fn of(evidence: Evidence) -> Self {
+        Self { meaning: Meaning::Transient, evidence, retry_after: None, unknown: false }
     }
+}
+
+/// Returns the evidence that no connection could be made, with the reason if that is known.
+fn connect_failed(error: &reqwest::Error) -> Evidence {
+    let tls = error.url().is_some_and(|url| url.scheme() == "https");
+    let fault = fault_of(error, error.is_timeout(), tls);
+    Evidence { detail: fault.map(|fault| fault.to_string()), ..Evidence::ours(EvidenceCode::ConnectFailed) }
 }
 
 /// Replaces the code of an incomplete response by the known reason.
@@ -359,13 +345,9 @@ fn with_reason(mut outcome: ResponseOutcome, cut: Option<EvidenceCode>) -> Respo
     outcome
 }
 
-/// Returns the `Basic` header, with both parts form-encoded first (RFC 6749, section 2.3.1). `Debug` does not show it.
-fn basic(client_id: &str, secret: &str) -> HeaderValue {
-    let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + secret.len()) + 1));
-    pair.extend(byte_serialize(client_id.as_bytes()));
-    pair.push(':');
-    pair.extend(byte_serialize(secret.as_bytes()));
-    let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
+/// Returns the `Basic` header. `Debug` does not show it.
+fn basic(credentials: &Credentials) -> HeaderValue {
+    let text = Zeroizing::new(format!("Basic {}", *credentials.basic()));
     let mut value = HeaderValue::from_str(&text).expect("base64 is plain ASCII");
     value.set_sensitive(true);
     value

@@ -9,6 +9,7 @@ use std::{
     time::SystemTime,
 };
 
+use base64::Engine as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -150,7 +151,7 @@ async fn the_request_follows_rfc_6749() {
     let ResponseOutcome::Refreshed(tokens) = outcome else { panic!("{outcome:?}") };
     assert_eq!(tokens.refresh_token, Some("ts-test-secret-r".into()));
     let first = server.request(0).to_lowercase();
-    let basic = STANDARD.encode("my+client:ts-test-secret-%2B%26");
+    let basic = base64::engine::general_purpose::STANDARD.encode("my+client:ts-test-secret-%2B%26");
     for header in [
         "post /token http/1.1\r\n",
         "accept: application/json\r\n",
@@ -182,17 +183,31 @@ async fn a_request_that_was_never_sent_does_not_spend_the_token() {
     let refused = format!("http://{}/token", listener.local_addr().unwrap());
     drop(listener);
     let plain = TestServer::start([]).await;
-    for url in [refused, plain.url.replace("http:", "https:"), "http://no-such-host.invalid/token".to_owned()] {
+    let mail = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_tls = format!("https://{}/token", mail.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = mail.accept().await {
+            stream.write_all(b"220 mail ready\r\n").await.ok();
+        }
+    });
+    // The kernel accepts the connection, and nobody begins TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for (url, detail) in [
+        (refused, "refused"),
+        (no_tls, "tls"),
+        (plain.url.replace("http:", "https:"), "connect_timeout"),
+        (format!("https://{}/token", silent.local_addr().unwrap()), "connect_timeout"),
+        ("http://no-such-host.invalid/token?key=ts-test-secret-key".to_owned(), "dns"),
+    ] {
         let idp = Idp::oauth2(&url, "id", "ts-test-secret-client").connect_timeout(SECOND);
         let Ok(client) = Client::new(&idp, SECOND, Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))) else {
             assert!(url.starts_with("https:"), "only TLS needs certificates");
             continue;
         };
         let outcome = refresh_with(&client, &idp).await;
-        assert!(
-            matches!(&outcome, ResponseOutcome::NotSpent(failure) if failure.evidence.code == "connect_failed"),
-            "{url} {outcome:?}"
-        );
+        let ResponseOutcome::NotSpent(failure) = outcome else { panic!("{url} {outcome:?}") };
+        assert_eq!(failure.evidence.to_string(), format!("connect_failed {detail}"), "{url}");
+        assert_eq!(client.reach(&idp).await.unwrap_err().to_string(), format!("connect_failed {detail}"), "{url}");
     }
     assert_eq!(plain.posts(), 0);
 }
@@ -329,7 +344,7 @@ async fn headers_of_a_failure_are_read_and_echoed_secrets_are_not_shown() {
     let head = format!("400 Bad Request\r\nX-Request-Id: {SPENT}");
     let server = TestServer::start([Scripted::Close(response(&head, &format!(r#"{{"error":"{SPENT}"}}"#)))]).await;
     let ResponseOutcome::NotSpent(failure) = refresh(&server).await else { panic!("an OAuth error spends nothing") };
-    assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("http_400", None));
+    assert_eq!((failure.evidence.code.as_str(), failure.evidence.request_id), ("invalid_error_code", None));
 }
 
 #[test]

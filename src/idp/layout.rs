@@ -66,6 +66,9 @@ impl ResponseField {
 /// Where providers have the code of a refusal that is not one of RFC 6749; only shown.
 pub(super) const CODES: [&str; 5] = ["error.code", "error.type", "error.status", "code", "errors.errorType"];
 
+/// Where providers have what they say to people, in the order of their precedence; only shown.
+pub(super) const DESCRIPTIONS: [&str; 4] = ["error_description", "error.message", "message", "error"];
+
 /// Fields without a place of their own in [`Layout`].
 const OTHERS: [&str; 3] = ["ok", "retry_after", "id_token"];
 
@@ -112,7 +115,7 @@ impl<'a> Layout<'a> {
     pub(super) fn wanted(&self) -> Vec<&'a str> {
         use strum::IntoEnumIterator as _;
         let fields = ResponseField::iter().flat_map(|field| self.paths(field));
-        fields.chain(OTHERS).chain(CODES).chain(self.more.iter().copied()).collect()
+        fields.chain(OTHERS).chain(CODES).chain(DESCRIPTIONS).chain(self.more.iter().copied()).collect()
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! An [`Idp`] is data ([`provider`]; [`check`] validates it); [`preset`] holds the known providers. A refresh passes
 //! through these files in order: [`gate`] (waits until a request may be sent; [`health`] decides, with [`breaker`], [`suspects`] and [`surge`]), [`http`] (sends one
-//! request, written at most once), [`encoding`], [`body`], [`tolerant`], [`layout`], [`lifetime`] and [`decode`] (bytes
-//! to fields), [`outcome`] (fields to an outcome, by the provider's [`rule`]s), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
+//! request, written at most once; [`connecting`] says why there was no connection), [`encoding`], [`body`], [`tolerant`], [`layout`], [`lifetime`] and [`decode`] (bytes
+//! to fields), [`outcome`] (fields to an outcome, by the provider's [`rule`]s, without secrets: [`scrub`]), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
 //! grant.
 //!
 //! Invariants: `reqwest` appears in [`http`] alone, the `backoff` crate in [`backoff`] alone. `body`, `decode` and
@@ -14,6 +14,7 @@ mod backoff;
 mod body;
 mod breaker;
 mod check;
+mod connecting;
 mod consent;
 mod decode;
 mod encoding;
@@ -28,6 +29,7 @@ mod patience;
 pub mod preset;
 mod provider;
 mod rule;
+mod scrub;
 mod surge;
 mod suspects;
 mod tolerant;

@@ -14,6 +14,7 @@ use super::{
     lifetime::Ends,
     provider::{Idp, Rotation},
     rule::{ErrorRule, Meaning},
+    scrub::Secrets,
     tolerant::Flaw,
 };
 use crate::{
@@ -80,7 +81,7 @@ impl ResponseOutcome {
         }
     }
 
-    pub(super) fn failure_mut(&mut self) -> Option<&mut IdpFailure> {
+    fn failure_mut(&mut self) -> Option<&mut IdpFailure> {
         match self {
             Self::Refreshed(tokens) => tokens.access_token.as_mut().err(),
             Self::NotSpent(failure) | Self::InvalidGrant(failure) | Self::Unknown(failure) => Some(failure),
@@ -98,7 +99,34 @@ pub(crate) struct IdpFailure {
     pub(crate) unknown: bool,
 }
 
+impl TokenResponse {
+    /// Removes what repeats the client's secret or a refresh token from the data that callers get.
+    fn scrub(&mut self, idp: &Idp, sent: &str) {
+        let new = self.refresh_token.as_ref().map(|token| Zeroizing::new(token.expose_secret().to_owned()));
+        let secrets = Secrets::new(idp, sent, new.into_iter().collect());
+        self.token_type.take_if(|text| secrets.whole_in(text));
+        if let Some(scope) = self.scope.take_if(|text| secrets.whole_in(text)) {
+            let words: Vec<_> = scope.split(' ').filter(|word| !secrets.whole_in(word)).collect();
+            self.scope = Some(words.join(" ")).filter(|scope| !scope.is_empty());
+        }
+        self.exposed.0.retain(|_, value| !secrets.whole_in(&value.to_string()));
+    }
+}
+
 impl IdpFailure {
+    /// Adds the description, and removes what repeats a secret.
+    fn scrub(&mut self, idp: &Idp, secrets: &Secrets, description: Option<Zeroizing<String>>) {
+        let Evidence { code, detail, request_id, .. } = &mut self.evidence;
+        // A code of the settings tells nothing about a secret that it resembles.
+        let repeats = |text: &str| !idp.errors.iter().any(|rule| rule.value == text) && secrets.are_in(text);
+        if repeats(code) {
+            *code = EvidenceCode::InvalidErrorCode.to_string();
+        }
+        detail.take_if(|text| repeats(text));
+        request_id.take_if(|text| secrets.are_in(text));
+        self.evidence.description = description.and_then(|text| secrets.description(&text)).map(Into::into);
+    }
+
     /// Returns the cause to report to callers.
     pub(crate) fn cause(&self) -> Cause {
         match self.meaning {
@@ -133,9 +161,21 @@ pub(crate) struct RawResponse {
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Decides the outcome of `response` to a request with the refresh token `sent`. Every case that is not listed is in
-/// doubt.
+/// doubt. The outcome repeats no secret of the request, and no token of the response where none belongs.
 pub(crate) fn classify(idp: &Idp, response: &RawResponse, sent: &str) -> ResponseOutcome {
-    let fields = response.fields(idp).map(|fields| without_echo(fields, sent));
+    let mut fields = response.fields(idp).map(|fields| without_echo(fields, sent));
+    let (own, description) = fields.as_mut().map(Fields::take_told).unwrap_or_default();
+    let mut outcome = verdict(idp, response, fields, sent);
+    if let Some(failure) = outcome.failure_mut() {
+        failure.scrub(idp, &Secrets::new(idp, sent, own).and_settings(idp), description);
+    }
+    if let ResponseOutcome::Refreshed(tokens) = &mut outcome {
+        tokens.scrub(idp, sent);
+    }
+    outcome
+}
+
+fn verdict(idp: &Idp, response: &RawResponse, fields: Result<Fields, EvidenceCode>, sent: &str) -> ResponseOutcome {
     match (response.status, fields) {
         // A new refresh token is kept, whatever else is wrong with the response: the old one is probably spent.
         (200..=599, Ok(fields)) if fields.refresh_token.as_ref().is_some_and(|token| token.expose_secret() != sent) => {
@@ -213,8 +253,16 @@ fn classify_error(idp: &Idp, response: &RawResponse, fields: &Fields, rule: Opti
 
 /// Decides whether a revocation (RFC 7009) succeeded. A token that the provider no longer knows counts as revoked: the
 /// RFC requires status 200 for it, Keycloak adds the error `invalid_token`, and Google sends that error with 400.
-pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse) -> Result<(), IdpFailure> {
-    let fields = response.fields(idp).ok();
+pub(super) fn classify_revocation(idp: &Idp, response: &RawResponse, sent: &str) -> Result<(), IdpFailure> {
+    let mut fields = response.fields(idp).ok();
+    let (own, description) = fields.as_mut().map(Fields::take_told).unwrap_or_default();
+    revoked(idp, response, fields).map_err(|mut failure| {
+        failure.scrub(idp, &Secrets::new(idp, sent, own).and_settings(idp), description);
+        failure
+    })
+}
+
+fn revoked(idp: &Idp, response: &RawResponse, fields: Option<Fields>) -> Result<(), IdpFailure> {
     let error = fields.as_ref().and_then(|fields| fields.error.as_deref());
     match (response.status, error, &fields) {
         (200..=299, None, _) | (200..=299 | 400, Some("invalid_token"), _) => Ok(()),
@@ -281,6 +329,7 @@ impl RawResponse {
         let evidence = Evidence {
             code: code.to_owned(),
             detail: None,
+            description: None,
             status: Some(self.status),
             request_id: self.correlation.clone(),
         };

@@ -303,3 +303,67 @@ proptest! {
         prop_assert!(!shown.contains("body"));
     }
 }
+
+#[test]
+fn a_description_is_shown_and_decides_nothing() {
+    for (status, body, expected) in [
+        (400, r#"{"error":"invalid_grant","error_description":"Token has been\nrevoked"}"#, "Token has been revoked"),
+        (400, "error=invalid_grant&error_description=Token+revoked", "Token revoked"),
+        (500, r#"{"error":{"code":500,"message":"invalid_grant"}}"#, "invalid_grant"),
+        (403, r#"{"message":"error: invalid_grant"}"#, "error: invalid_grant"),
+        (404, r#"{"status":404,"error":"Not Found"}"#, "Not Found"),
+        (429, r#"{"error_description":"slow down"}"#, "slow down"),
+    ] {
+        let with = classify(&idp(Rotation::Always), &response(status, FORM, body), SENT);
+        assert_eq!(with.failure().unwrap().evidence.description.as_deref(), Some(expected), "{body}");
+    }
+    // It is no field by which a page is taken for a response.
+    let page = classify(&idp(Rotation::Always), &response(200, FORM, "message=hello"), SENT);
+    assert_eq!(described(&page), "unknown no_access_token");
+    // A rule may read the field.
+    let rule = ErrorRule::new("invalid_grant", Meaning::Race).and("error_description", "in progress");
+    let body = r#"{"error":"invalid_grant","error_description":"in progress"}"#;
+    let raced = classify(&idp(Rotation::Always).error(rule), &response(400, JSON, body), SENT);
+    assert_eq!(raced.failure().unwrap().meaning, Meaning::Race);
+    assert_eq!(raced.failure().unwrap().evidence.description.as_deref(), Some("in progress"));
+}
+
+#[test]
+fn no_secret_of_request_or_response_is_repeated() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let idp = idp(Rotation::Sometimes).error_detail("sub_code").error(ErrorRule::new("own-code", Meaning::Race));
+    let basic = STANDARD.encode("id:ts-test-secret-client");
+    for secret in ["ts-test-secret-client", SENT, "ts-test-own-access", "ts-test-own-refresh", "ts-test-own-id", &basic]
+    {
+        let body = format!(
+            r#"{{"error":"x.{secret}","sub_code":"{secret}","error_description":"not {secret} again",
+            "access_token":null,"id_token":"ts-test-own-id","refresh_token":["ts-test-own-refresh","ts-test-own-access"]}}"#
+        );
+        let response = RawResponse { correlation: Some(secret.to_owned()), ..response(400, JSON, &body) };
+        let outcome = classify(&idp, &response, SENT);
+        let evidence = &outcome.failure().unwrap().evidence;
+        assert_eq!(
+            (&*evidence.code, &evidence.detail, evidence.description.as_deref(), &evidence.request_id),
+            ("invalid_error_code", &None, Some("not [redacted] again"), &None),
+            "{secret}"
+        );
+        let refused = classify_revocation(&idp, &response, SENT).unwrap_err();
+        assert_eq!((&*refused.evidence.code, &refused.evidence.request_id), ("invalid_error_code", &None), "{secret}");
+    }
+    // Beside tokens: callers get the access token, and nothing else that is secret.
+    let body = format!(
+        r#"{{"access_token":"ts-test-own-access","refresh_token":"ts-test-own-refresh","token_type":"{SENT}",
+        "scope":"read {basic} write","team":{{"id":"ts-test-own-refresh"}},"url":"https://eu.idp.example"}}"#
+    );
+    let outcome = classify(&idp.expose("team").expose("url"), &response(200, JSON, &body), SENT);
+    let ResponseOutcome::Refreshed(tokens) = outcome else { panic!("tokens") };
+    assert_eq!((tokens.token_type, tokens.scope.as_deref()), (None, Some("read write")));
+    assert_eq!(tokens.exposed.0.keys().collect::<Vec<_>>(), ["url"]);
+}
+
+#[test]
+fn a_code_of_the_settings_is_shown_even_if_a_secret_resembles_it() {
+    let idp = Idp::oauth2("https://idp.example/token", "id", "invalid_client_secret");
+    let outcome = classify(&idp, &response(401, JSON, r#"{"error":"invalid_client"}"#), SENT);
+    assert_eq!(described(&outcome), "not_spent client_refused invalid_client");
+}

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use url::Url;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use url::{Url, form_urlencoded::byte_serialize};
+use zeroize::Zeroizing;
 
 use super::{
     decode::Fields,
@@ -75,6 +77,18 @@ pub struct Idp {
 pub(crate) struct Credentials {
     pub(crate) client_id: String,
     pub(crate) client_secret: ClientSecret,
+}
+
+impl Credentials {
+    /// Returns the value of `Basic` authentication: base64 of both parts, form-encoded first (RFC 6749, section 2.3.1).
+    pub(super) fn basic(&self) -> Zeroizing<String> {
+        let secret = self.client_secret.expose_secret();
+        let mut pair = Zeroizing::new(String::with_capacity(3 * (self.client_id.len() + secret.len()) + 1));
+        pair.extend(byte_serialize(self.client_id.as_bytes()));
+        pair.push(':');
+        pair.extend(byte_serialize(secret.as_bytes()));
+        Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+    }
 }
 
 /// Timing of this identity provider where it differs from the supervisor's.

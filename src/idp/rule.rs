@@ -89,6 +89,14 @@ impl ErrorRule {
     }
 }
 
+#[cfg(test)]
+impl ErrorRule {
+    /// Returns the code in the field `error` that the rule is for.
+    pub(crate) fn error_code(&self) -> Option<&str> {
+        (self.field == "error").then_some(&*self.value)
+    }
+}
+
 /// Returns the rules for all providers. Keycloak sends `unauthorized_client` for a wrong secret; `invalid_scope` and
 /// `unsupported_grant_type` concern the request, never the user's grant.
 pub(super) fn rfc_6749() -> Vec<ErrorRule> {

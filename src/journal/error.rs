@@ -19,15 +19,12 @@ pub(crate) enum JournalError {
         .path.display()
     )]
     NotAJournal { path: PathBuf },
-    /// Bytes before the end of the file changed: usually a faulty disk, or an editor.
+    /// A newer version of this program wrote it.
     #[error(
-        "journal {} is damaged at byte {at}, before its end: restore the file, or move it out of the directory; \
-         in the latter case the responses in it are lost and their grants are in doubt",
+        "journal {} was written by a newer version (byte {at}): start that version; if there was none, the file is \
+         damaged: move it out of the directory, and the grants whose responses are in it are in doubt",
         .path.display()
     )]
-    Damaged { path: PathBuf, at: u64 },
-    /// A newer version of this program wrote it.
-    #[error("journal {} was written by a newer version (byte {at}): start that version", .path.display())]
     Newer { path: PathBuf, at: u64 },
     /// Usually the wrong key file, or a key that was removed too early.
     #[error(

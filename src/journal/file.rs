@@ -6,13 +6,18 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     error::{EntryError, JournalError},
     frame::{self, FrameBody, FrameRead},
+    room::JournalSpace,
 };
-use crate::model::{Id, Sealed};
+use crate::{
+    disk,
+    model::{Id, Sealed},
+};
 
 /// A journal that this process has locked. Dropping it unlocks it.
 pub(super) struct JournalFile {
@@ -26,6 +31,7 @@ pub(super) struct JournalFile {
     synced: u64,
     /// The file could not be truncated after a failure, so a frame written after it could not be read.
     broken: bool,
+    rooms: Arc<JournalSpace>,
     #[cfg(any(test, feature = "testing"))]
     pub(super) fail: bool,
     /// How many appends failed because of `fail`.
@@ -55,6 +61,14 @@ pub(super) fn lock_unlocked(directory: &Path) -> Result<Vec<JournalFile>, Journa
     paths.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
 }
 
+/// Returns the damaged journals that were set aside in the directory and are still there.
+pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|item| item.path());
+    let mut damaged: Vec<_> = items.filter(|path| path.extension().is_some_and(|end| end == DAMAGED)).collect();
+    damaged.sort();
+    damaged
+}
+
 /// Creates a new journal, which is locked before other processes can find it.
 pub(super) fn create(directory: &Path) -> Result<JournalFile, JournalError> {
     let owner = Id::random();
@@ -77,15 +91,18 @@ pub(super) fn create(directory: &Path) -> Result<JournalFile, JournalError> {
         fs::rename(&unnamed, &path).and_then(|()| sync_directory(directory)).map_err(failed("create"))
     };
     complete().inspect_err(|_| drop(fs::remove_file(&unnamed)))?;
-    Ok(JournalFile::new(owner, path, file))
+    JournalFile::new(owner, path, file)
 }
 
 impl JournalFile {
-    fn new(owner: Id, path: PathBuf, file: File) -> Self {
-        Self {
+    fn new(owner: Id, path: PathBuf, file: File) -> Result<Self, JournalError> {
+        let rooms = file.try_clone().and_then(|file| JournalSpace::new(file, path.clone(), HEADER));
+        let rooms = rooms.map_err(|cause| JournalError::Io { doing: "open", path: path.clone(), cause })?;
+        Ok(Self {
             owner,
             path,
             file,
+            rooms: Arc::new(rooms),
             length: HEADER,
             synced: HEADER,
             broken: false,
@@ -93,7 +110,7 @@ impl JournalFile {
             fail: false,
             #[cfg(any(test, feature = "testing"))]
             failed: 0,
-        }
+        })
     }
 
     /// Locks the journal at `path`; `None` if a living process holds its lock.
@@ -102,7 +119,7 @@ impl JournalFile {
             let path = path.clone();
             move |cause| JournalError::Io { doing, path, cause }
         };
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed("open"))?;
+        let mut file = disk::unlinked().read(true).write(true).open(&path).map_err(failed("open"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -114,7 +131,7 @@ impl JournalFile {
         (&file).take(HEADER).read_to_end(&mut found).map_err(failed("read"))?;
         let expected = header(owner);
         if found == expected {
-            return Ok(Some(Self::new(owner, path, file)));
+            return Self::new(owner, path, file).map(Some);
         }
         if found.len() == expected.len() && found.starts_with(b"TSJ") && found[4..] == expected[4..] {
             return Err(JournalError::Newer { path, at: 0 });
@@ -124,7 +141,7 @@ impl JournalFile {
             tracing::warn!(journal.file = %path.display(), "the empty journal has no header; it is rewritten");
             let rewritten = file.rewind().and_then(|()| file.write_all(&expected)).and_then(|()| file.sync_all());
             rewritten.map_err(failed("write"))?;
-            return Ok(Some(Self::new(owner, path, file)));
+            return Self::new(owner, path, file).map(Some);
         }
         Err(JournalError::NotAJournal { path })
     }
@@ -133,52 +150,59 @@ impl JournalFile {
         self.owner
     }
 
-    /// Reads all frames in order, and truncates a half-written end.
+    pub(super) fn rooms(&self) -> &Arc<JournalSpace> {
+        &self.rooms
+    }
+
+    /// Reads all frames in order, and truncates a half-written end. If the file is damaged, reads what is whole behind the
+    /// damage as well, changes nothing, and returns where the damage begins.
     pub(super) fn read(
         &mut self,
         mut take: impl FnMut(FrameBody) -> Result<(), EntryError>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Option<u64>, JournalError> {
         let failed = |cause| self.io("read", cause);
+        let mut take = |frame, at| match frame {
+            FrameRead::Frame { body, .. } => take(body).map_err(|refused| match refused {
+                EntryError::DoesNotOpen(cause) => JournalError::DoesNotOpen { path: self.path.clone(), at, cause },
+                EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
+            }),
+            FrameRead::Newer | FrameRead::Bad => Err(JournalError::Newer { path: self.path.clone(), at }),
+        };
         let end = self.file.metadata().map_err(failed)?.len();
         let mut at = HEADER;
         let mut reader = BufReader::new(&self.file);
         reader.seek(SeekFrom::Start(at)).map_err(failed)?;
         while at < end {
             match frame::read(&mut reader, end - at).map_err(failed)? {
-                FrameRead::Frame { body, size } => {
-                    take(body).map_err(|refused| match refused {
-                        EntryError::DoesNotOpen(cause) => {
-                            JournalError::DoesNotOpen { path: self.path.clone(), at, cause }
-                        }
-                        EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
-                    })?;
-                    at += size;
-                }
-                FrameRead::Newer => return Err(JournalError::Newer { path: self.path.clone(), at }),
                 FrameRead::Bad => {
-                    self.cut_torn_end(at, end)?;
-                    break;
+                    let mut rest = Vec::new();
+                    reader.seek(SeekFrom::Start(at)).and_then(|_| reader.read_to_end(&mut rest)).map_err(failed)?;
+                    if rest.len() as u64 <= frame::MAX_TORN && frame::is_torn_end(&rest) {
+                        self.cut_torn_end(at, end)?;
+                        break;
+                    }
+                    let mut behind = &rest[1..];
+                    while let Some((frame, length)) = frame::next_whole(behind) {
+                        take(frame, end - behind.len() as u64)?;
+                        behind = &behind[length..];
+                    }
+                    return Ok(Some(at));
+                }
+                frame => {
+                    let size = if let FrameRead::Frame { size, .. } = &frame { *size } else { 0 };
+                    take(frame, at)?;
+                    at += size;
                 }
             }
         }
         // Frames that were read are on disk, including marks for which the previous process did not wait.
         self.file.sync_data().map_err(|cause| self.io("write", cause))?;
         (self.length, self.synced) = (at, at);
-        Ok(())
+        self.rooms.written(at);
+        Ok(None)
     }
 
     fn cut_torn_end(&self, at: u64, end: u64) -> Result<(), JournalError> {
-        let damaged = || JournalError::Damaged { path: self.path.clone(), at };
-        if end - at > frame::MAX_TORN {
-            return Err(damaged());
-        }
-        let mut rest = Vec::new();
-        let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.take(end - at).read_to_end(&mut rest));
-        read.map_err(|cause| self.io("read", cause))?;
-        if !frame::is_torn_end(&rest) {
-            return Err(damaged());
-        }
         tracing::warn!(
             journal.file = %self.path.display(),
             journal.at = at,
@@ -186,6 +210,24 @@ impl JournalFile {
             "the journal has a half-written end, which was never acknowledged; it is truncated"
         );
         self.file.set_len(at).map_err(|cause| self.io("truncate", cause))
+    }
+
+    /// Renames a damaged file, so that no process takes it for a journal, and keeps its bytes.
+    pub(super) fn set_aside(self, at: u64) -> Result<(), JournalError> {
+        let aside = self.path.with_extension(DAMAGED);
+        let renamed = fs::rename(&self.path, &aside).and_then(|()| match self.path.parent() {
+            Some(directory) => sync_directory(directory),
+            None => Ok(()),
+        });
+        renamed.map_err(|cause| self.io("rename", cause))?;
+        tracing::error!(
+            journal.file = %aside.display(),
+            journal.at = at,
+            "the journal is damaged: its readable entries are kept, and the file is set aside; grants whose response was in \
+             the damaged part are in doubt; next: if you have a good copy of the file, stop the server, put the copy back \
+             under its name with the ending .journal, and start; then remove the damaged file"
+        );
+        Ok(())
     }
 
     /// Writes an entry and waits until it is on disk.
@@ -201,6 +243,7 @@ impl JournalFile {
             file.file.sync_data()?;
             file.length += frame.len() as u64;
             file.synced = file.length;
+            file.rooms.written(file.length);
             Ok(())
         })
     }
@@ -211,6 +254,7 @@ impl JournalFile {
         self.write(|file| {
             file.write_at_end(&frame)?;
             file.length += frame.len() as u64;
+            file.rooms.written(file.length);
             Ok(())
         })
     }
@@ -220,6 +264,7 @@ impl JournalFile {
         if self.length > LARGE {
             self.file.set_len(HEADER)?;
             (self.length, self.synced) = (HEADER, HEADER);
+            self.rooms.truncated(HEADER);
         }
         Ok(())
     }
@@ -233,7 +278,10 @@ impl JournalFile {
         let done = action(self);
         if done.is_err() {
             match self.file.set_len(self.synced) {
-                Ok(()) => self.length = self.synced,
+                Ok(()) => {
+                    self.length = self.synced;
+                    self.rooms.truncated(self.length);
+                }
                 Err(_) => self.broken = true,
             }
         }
@@ -260,7 +308,7 @@ fn header(owner: Id) -> Vec<u8> {
     [&MAGIC[..], &owner.0].concat()
 }
 
-fn create_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -279,6 +327,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 }
 
 const EXTENSION: &str = "journal";
+/// The ending of a damaged journal that was set aside.
+const DAMAGED: &str = "damaged";
 const MAGIC: &[u8; 4] = b"TSJ1";
 const HEADER: u64 = 20;
 /// An idle journal larger than this is truncated.

@@ -67,28 +67,73 @@ pub(super) fn read(from: &mut impl Read, rest: u64) -> io::Result<FrameRead> {
 }
 
 /// Returns whether `rest`, which does not begin with a whole frame, can be the result of a killed process or a power
-/// failure.
+/// failure: the end of its last frame is missing or zeros. Anything else is damage, also of a single bit.
 ///
-/// An entry is on disk before anything else is written. So no entry can follow a bad frame, and marks can follow only
-/// where the bad frames are marks too, because marks may reach the disk out of order.
+/// An entry is on disk before anything else is written. So no entry can follow a torn frame, and marks can follow only
+/// where the torn frames are marks too, because marks may reach the disk out of order.
 pub(super) fn is_torn_end(rest: &[u8]) -> bool {
-    let (mut at, mut end_of_marks) = (1, 0);
-    while let Some(found) = rest.get(at..) {
+    let end_of_marks = end_of_marks(rest);
+    if end_of_marks.is_none_or(|end| end > 0) {
+        return end_of_marks.is_some();
+    }
+    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let Some((head, body)) = rest.split_first_chunk().filter(|_| written > HEAD) else { return true };
+    let (length, crc) = parse(*head);
+    // All of the frame is there, so its checksum or its content is wrong.
+    let whole = length > 0 && HEAD + length <= written;
+    !whole && (1..=MAX_BODY).contains(&length) && !is_whole_but_for_a_bit(body, written - HEAD, length, crc)
+}
+
+/// Returns the end of the last of the whole marks in `rest`; zero if there are none, `None` if there is a whole frame
+/// that cannot follow a torn one.
+fn end_of_marks(rest: &[u8]) -> Option<usize> {
+    let (mut at, mut end) = (1, 0);
+    while let Some(found) = rest.get(at..).filter(|found| found.len() > HEAD) {
         match whole_frame(found) {
             Some(MARK) if at % MARK_FRAME == 0 => {
                 at += MARK_FRAME;
-                end_of_marks = at;
+                end = at;
             }
-            Some(_) => return false,
-            None if found.len() <= HEAD => break,
+            Some(_) => return None,
             None => at += 1,
         }
     }
     // Each bad frame among them has a mark's length, or length zero where the disk has only zeros.
-    rest[..end_of_marks].chunks(MARK_FRAME).all(|slot| {
+    let is_mark = |slot: &[u8]| {
         let length = slot.first_chunk().map(|length| u32::from_le_bytes(*length));
         matches!(length, Some(0 | MARK_BODY))
+    };
+    rest[..end].chunks(MARK_FRAME).all(is_mark).then_some(end)
+}
+
+/// Returns whether a frame whose end seems to be missing or zeros is there in full, with one bit changed in its length or
+/// among its last bytes: the checksum fits the body of another length, or the body with one of those bits changed back.
+fn is_whole_but_for_a_bit(body: &[u8], written: usize, length: usize, crc: u32) -> bool {
+    let mut hasher = crc32fast::Hasher::new();
+    let fits = |byte: &u8| {
+        hasher.update(&[*byte]);
+        hasher.clone().finalize() == crc
+    };
+    if body.iter().any(fits) {
+        return true;
+    }
+    // A changed bit can make the last byte zero; more than a few zeros before it are no ciphertext.
+    let Some(frame) = body.get(..length).filter(|_| length - written.min(length) <= 8) else { return false };
+    let mut frame = frame.to_vec();
+    (written * 8..length * 8).any(|bit| {
+        frame[bit / 8] ^= 1 << (bit % 8);
+        let fits = crc32fast::hash(&frame) == crc;
+        frame[bit / 8] ^= 1 << (bit % 8);
+        fits
     })
+}
+
+/// Returns the next whole frame in `rest`, with the offset behind it.
+pub(super) fn next_whole(rest: &[u8]) -> Option<(FrameRead, usize)> {
+    let at = (0..rest.len()).find(|at| whole_frame(&rest[*at..]).is_some())?;
+    let mut found = &rest[at..];
+    let frame = read(&mut found, (rest.len() - at) as u64).ok()?;
+    Some((frame, rest.len() - found.len()))
 }
 
 /// Returns the kind of the frame at the start of `bytes` if it is whole. Compares the checksum last, as the slowest
@@ -149,7 +194,15 @@ mod tests {
         for (name, rest, torn) in [
             ("short", whole[..50].to_vec(), true),
             ("zeros", vec![0; 5000], true),
-            ("one bad frame", flipped(&whole, 20), true),
+            ("zeros after a part", [&whole[..50], &[0; 700]].concat(), true),
+            ("a bit of the content", flipped(&whole, 20), false),
+            ("a bit of the last byte", zeroed_last_bit(), false),
+            ("a bit of the checksum", flipped(&whole, 5), false),
+            ("a bit of the length: shorter", flipped(&entry(&Sealed(vec![9; 92])).unwrap(), 0), false),
+            ("a bit of the length: longer", flipped(&whole, 1), false),
+            ("a bit of the length: beyond every entry", flipped(&whole, 3), false),
+            ("a bit of the length, zeros behind", [flipped(&whole, 1), vec![0; 700]].concat(), false),
+            ("a bit of a single mark", flipped(&marks(&[1]), 20), false),
             ("an entry follows", [flipped(&whole, 20), whole.clone()].concat(), false),
             ("a length is wrong and an entry follows", [flipped(&whole, 0), whole.clone()].concat(), false),
             ("a length is beyond the end and an entry follows", [flipped(&whole, 1), whole.clone()].concat(), false),
@@ -166,6 +219,33 @@ mod tests {
             ("a mark is bad and an entry follows", [flipped(&marks(&[1]), 20), whole.clone()].concat(), false),
         ] {
             assert_eq!(is_torn_end(&rest), torn, "{name}");
+        }
+    }
+
+    /// An entry whose last byte is zero because a bit of it changed.
+    fn zeroed_last_bit() -> Vec<u8> {
+        let mut bytes = entry(&Sealed(vec![16; 92])).unwrap();
+        *bytes.last_mut().unwrap() = 0;
+        bytes
+    }
+
+    #[test]
+    fn every_changed_bit_of_the_last_frame_is_damage() {
+        for content in [vec![9; 92], vec![16; 60], (0..=255).collect()] {
+            let whole = entry(&Sealed(content)).unwrap();
+            for behind in [0, 1, 4096] {
+                for bit in 0..whole.len() * 8 {
+                    let mut bytes = [&whole[..], &vec![0; behind]].concat();
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    assert!(!is_torn_end(&bytes), "bit {bit} of {}, {behind} behind", whole.len());
+                }
+                // The end missing, or zeros, at every byte.
+                for length in 0..whole.len() - 1 {
+                    let torn = [&whole[..length], &vec![0; behind]].concat();
+                    let lost = whole[length..].iter().any(|byte| *byte != 0);
+                    assert!(!lost || is_torn_end(&torn), "cut at {length} of {}, {behind} behind", whole.len());
+                }
+            }
         }
     }
 

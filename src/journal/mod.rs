@@ -5,26 +5,32 @@
 //! records with every request that is sent: the process that holds the lock of the owner's file knows that no other
 //! process can still write a response into it.
 //!
-//! Invariants: an entry is pending from the moment it is on disk until it is marked, across restarts; a frame that
-//! cannot be read is an error and never skipped, except the half-written end that a killed process left behind, which
-//! was never acknowledged; no file of a living process is touched. Deliberately absent: the store, and the meaning of a
-//! payload. Files are never deleted: their locks are the proof that their owners are dead.
+//! Invariants: an entry is pending from the moment it is on disk until it is marked, across restarts; nothing is cut from
+//! a file but the half-written end that a killed process left behind, which was never acknowledged. A damaged file is set
+//! aside with all its bytes, and its owner does not count as dead: a response in the damaged part may come back with the
+//! file, so the requests of that owner stay in doubt. No file of a living process is touched. Deliberately absent: the
+//! store, and the meaning of a payload. Files are never deleted: their locks are the proof that their owners are dead.
 
 mod error;
 mod file;
 mod frame;
+mod room;
 
 use std::{
     collections::HashMap,
     fmt, io,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    error::Cause,
     keyring::{Field, Keyring, OpenError},
     model::{Id, Sealed, TokenKey},
 };
@@ -33,6 +39,7 @@ use error::EntryError;
 pub(crate) use error::JournalError;
 use file::JournalFile;
 use frame::FrameBody;
+use room::JournalSpace;
 
 /// The journals of one directory that this process has locked: its own, and those of dead processes.
 pub(crate) struct Journal {
@@ -42,6 +49,10 @@ pub(crate) struct Journal {
     /// Our own file first, then those of dead owners. Held during disk writes, so never while waiting for anything
     /// else. Locked before `pending`.
     files: Mutex<Vec<JournalFile>>,
+    /// Those of our own file.
+    rooms: Arc<JournalSpace>,
+    /// The last attempt to set room aside failed, and that was logged.
+    without_room: AtomicBool,
     /// Locked separately from the files, so that reading it never waits for the disk.
     pending: Mutex<Pending>,
 }
@@ -56,39 +67,75 @@ pub(crate) struct JournalEntry {
     pub(crate) payload: Vec<u8>,
 }
 
+/// Creates the folder of journals, if it does not exist.
+///
+/// # Errors
+/// It cannot be created.
+#[cfg(feature = "config")]
+pub(crate) fn create_folder(directory: &Path) -> Result<(), JournalError> {
+    let failed = |cause| JournalError::Io { doing: "create", path: directory.to_owned(), cause };
+    file::create_directory(directory).map_err(failed)
+}
+
 impl Journal {
-    /// Locks every journal of the directory that no living process holds, and reads their pending entries.
+    /// Locks every journal of the directory that no living process holds, and reads their pending entries. Sets a damaged
+    /// one aside, after its readable entries are in this process's own.
     ///
     /// The first unlocked journal becomes this process's own, with its owner id; if there is none, a new one is
     /// created. Blocks on the disk.
     ///
     /// # Errors
-    /// An unlocked journal cannot be read to its end: its entries must not be lost.
+    /// An unlocked journal cannot be read: its entries must not be lost.
     pub(crate) fn open(directory: &Path, keyring: &Keyring) -> Result<Self, JournalError> {
-        let mut files = file::lock_unlocked(directory)?;
-        if files.is_empty() {
-            files.push(file::create(directory)?);
-        }
-        let mut pending = Pending::default();
-        for (at, file) in files.iter_mut().enumerate() {
+        let (mut files, mut damaged) = (Vec::new(), Vec::new());
+        let (mut pending, mut salvaged) = (Pending::default(), Pending::default());
+        for mut file in file::lock_unlocked(directory)? {
+            let mut found = Pending::default();
             let owner = file.owner();
-            file.read(|body| match body {
+            let at = file.read(|body| match body {
                 FrameBody::Entry(sealed) => {
-                    pending.insert(at, open_entry(keyring, owner, sealed)?);
+                    found.insert(files.len(), open_entry(keyring, owner, sealed)?);
                     Ok(())
                 }
                 FrameBody::Mark(attempt) => {
-                    pending.remove(attempt);
+                    found.remove(attempt);
                     Ok(())
                 }
             })?;
-            if pending.in_file(at) == 0 {
-                file.shrink().map_err(|cause| file.io("truncate", cause))?;
+            match at {
+                Some(at) => {
+                    damaged.push((file, at));
+                    salvaged.take_over(found);
+                }
+                None => {
+                    if found.in_file(files.len()) == 0 {
+                        file.shrink().map_err(|cause| file.io("truncate", cause))?;
+                    }
+                    files.push(file);
+                    pending.take_over(found);
+                }
             }
         }
-        let owner = files[0].owner();
-        let others = files[1..].iter().map(JournalFile::owner).collect();
-        Ok(Self { owner, others, keyring: keyring.clone(), files: Mutex::new(files), pending: Mutex::new(pending) })
+        if files.is_empty() {
+            files.push(file::create(directory)?);
+        }
+        let owner = files[OURS].owner();
+        let others = files[OURS + 1..].iter().map(JournalFile::owner).collect();
+        let rooms = files[OURS].rooms().clone();
+        let (keyring, files, pending) = (keyring.clone(), Mutex::new(files), Mutex::new(pending));
+        let journal = Self { owner, others, keyring, files, rooms, without_room: AtomicBool::new(false), pending };
+        for entry in salvaged.into_entries() {
+            journal.append(entry).map_err(|cause| lock(&journal.files)[OURS].io("write", cause))?;
+        }
+        for (file, at) in damaged {
+            file.set_aside(at)?;
+        }
+        Ok(journal)
+    }
+
+    /// Returns the damaged journals that were set aside in the directory and are still there.
+    pub(crate) fn damaged(&self) -> Vec<PathBuf> {
+        self.rooms.directory().map(file::set_aside).unwrap_or_default()
     }
 
     /// Returns the id under which this process sends requests.
@@ -123,6 +170,28 @@ impl Journal {
         lock(&self.pending).key_of.len()
     }
 
+    /// Sets room on the disk aside for one entry.
+    ///
+    /// # Errors
+    /// The disk is full, or the file is no longer where the next process would look for it.
+    pub(crate) fn reserve(&self) -> io::Result<Reserved> {
+        match self.rooms.take() {
+            Ok(()) => {
+                if self.without_room.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the journal has room again: refreshes go on");
+                }
+                Ok(Reserved(self.rooms.clone()))
+            }
+            Err(error) => {
+                if !self.without_room.swap(true, Ordering::Relaxed) {
+                    let cause = cause(&error).as_str();
+                    tracing::error!(%error, cause, "no refresh token is sent: its response could not be written to the journal");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Writes an entry and waits until it is on disk. Blocks: call it where blocking is allowed.
     ///
     /// Replaces a pending entry of the same attempt.
@@ -155,6 +224,12 @@ impl Journal {
         if idle { files[at].shrink() } else { Ok(()) }
     }
 
+    /// Makes the disk look full to those who set room aside, until it is switched off.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn fill(&self, full: bool) {
+        self.rooms.fill(full);
+    }
+
     /// Makes appends fail half-way, as on a full disk, until it is switched off.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn fail_appends(&self, fail: bool) {
@@ -165,6 +240,23 @@ impl Journal {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn failed_appends(&self) -> usize {
         lock(&self.files)[OURS].failed
+    }
+}
+
+/// What callers are told where no room can be set aside.
+pub(crate) fn cause(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Cause::DiskFull,
+        _ => Cause::StoreDown,
+    }
+}
+
+/// Room for one entry; given back when this is dropped.
+pub(crate) struct Reserved(Arc<JournalSpace>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 
@@ -224,6 +316,16 @@ impl Pending {
 
     fn in_file(&self, file: usize) -> usize {
         self.counts.get(&file).copied().unwrap_or(0)
+    }
+
+    fn take_over(&mut self, other: Self) {
+        for held in other.by_key.into_values().flatten() {
+            self.insert(held.file, held.entry);
+        }
+    }
+
+    fn into_entries(self) -> impl Iterator<Item = JournalEntry> {
+        self.by_key.into_values().flatten().map(|held| held.entry)
     }
 }
 

@@ -8,6 +8,15 @@ use crate::{
     model::{Sealed, TokenKey},
 };
 
+/// What the rows of a store are that fits the keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckedRows {
+    /// A row without code, or with another one, was changed outside the program.
+    WithCodes,
+    /// The store is from a version that wrote no codes.
+    WithoutCodes,
+}
+
 /// Why the keyring does not fit the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CheckError {
@@ -50,7 +59,7 @@ impl Keyring {
     ///
     /// # Errors
     /// The keyring does not fit the store; the message says what to do.
-    pub(crate) fn verify_check(&self, stored: &Sealed) -> Result<(), CheckError> {
+    pub(crate) fn verify_check(&self, stored: &Sealed) -> Result<CheckedRows, CheckError> {
         let id = super::seal::key_id(stored).map_err(|_| CheckError::Unreadable)?;
         let proof = self.open(&check_key(), Field::Check, stored).map_err(|error| match error {
             OpenError::UnknownKey(id) => CheckError::KeyMissing(id),
@@ -58,7 +67,9 @@ impl Keyring {
             OpenError::UnknownVersion | OpenError::TooShort => CheckError::Unreadable,
         })?;
         if bool::from(proof.ct_eq(&self.keys.fingerprint.proof())) {
-            Ok(())
+            Ok(CheckedRows::WithCodes)
+        } else if bool::from(proof.ct_eq(&self.keys.fingerprint.proof_without_codes())) {
+            Ok(CheckedRows::WithoutCodes)
         } else {
             Err(CheckError::FingerprintKeyDiffers)
         }
@@ -79,14 +90,17 @@ mod tests {
         let id = |text: &str| text.parse::<KeyId>().unwrap();
         let stored = Keyring::fixed(&[("0a0b0c0d", 1)], 9).check_value();
         for (keys, fingerprint, expected) in [
-            (&[("0a0b0c0d", 1)][..], 9, Ok(())),
-            (&[("01020304", 2), ("0a0b0c0d", 1)], 9, Ok(())),
+            (&[("0a0b0c0d", 1)][..], 9, Ok(CheckedRows::WithCodes)),
+            (&[("01020304", 2), ("0a0b0c0d", 1)], 9, Ok(CheckedRows::WithCodes)),
             (&[("01020304", 2)], 9, Err(CheckError::KeyMissing(id("0a0b0c0d")))),
             (&[("0a0b0c0d", 2)], 9, Err(CheckError::KeyDoesNotOpen(id("0a0b0c0d")))),
             (&[("0a0b0c0d", 1)], 8, Err(CheckError::FingerprintKeyDiffers)),
         ] {
             assert_eq!(Keyring::fixed(keys, fingerprint).verify_check(&stored), expected);
         }
+        let before = Keyring::fixed(&[("0a0b0c0d", 1)], 9);
+        let before = before.seal(&check_key(), Field::Check, &before.keys.fingerprint.proof_without_codes());
+        assert_eq!(Keyring::fixed(&[("0a0b0c0d", 1)], 9).verify_check(&before), Ok(CheckedRows::WithoutCodes));
         for unreadable in [&b""[..], b"\x01", b"\x02 and then a good deal more than an envelope needs"] {
             let verdict = Keyring::generate().verify_check(&Sealed(unreadable.to_vec()));
             assert_eq!(verdict, Err(CheckError::Unreadable));

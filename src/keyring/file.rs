@@ -175,20 +175,14 @@ fn warn_if_exposed(path: &Path, file: &File) {
         tracing::warn!(
             keyring.file = %path.display(),
             keyring.mode = format!("{mode:04o}"),
-            "every user of this machine can read the key file: run `chmod 600` on it"
+            "other users of this machine can read or change the key file: run `chmod 600` on it"
         );
     }
 }
 
-/// Returns whether every user of this machine can read the file.
-#[cfg(feature = "config")]
-pub(crate) fn is_exposed(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| exposed(mode(&metadata)))
-}
-
-/// The group may read the file: orchestrators provide secrets this way.
+/// Returns whether others can read or change the file. Its group may read it: orchestrators provide secrets this way.
 fn exposed(mode: u32) -> bool {
-    mode & 0o007 != 0
+    mode & 0o027 != 0
 }
 
 #[cfg(unix)]
@@ -359,8 +353,8 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_every_user_can_read_are_exposed() {
-        assert!(exposed(0o644) && exposed(0o604));
+    fn files_that_others_can_read_or_change_are_exposed() {
+        assert!(exposed(0o644) && exposed(0o604) && exposed(0o620));
         assert!(!exposed(0o600) && !exposed(0o400) && !exposed(0o640));
     }
 }

@@ -13,6 +13,7 @@ mod check;
 mod file;
 mod fingerprint;
 mod key;
+mod row_code;
 mod seal;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -25,10 +26,10 @@ use crate::{
     model::{Fingerprint, RefreshToken, Sealed, TokenKey},
 };
 
-#[cfg(feature = "config")]
-pub(crate) use file::is_exposed;
+pub(crate) use check::CheckedRows;
 use fingerprint::FingerprintKey;
 use key::{KeyId, Secret, random};
+pub(crate) use row_code::{RowCode, RowCodes};
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};
 
@@ -100,6 +101,11 @@ impl Keyring {
     /// Returns a keyed hash of a refresh token, which identifies the token without revealing it.
     pub(crate) fn fingerprint(&self, idp: &str, token: &RefreshToken) -> Fingerprint {
         self.keys.fingerprint.of(idp, token)
+    }
+
+    /// Returns what computes the codes of stored rows.
+    pub(crate) fn row_codes(&self) -> RowCodes {
+        RowCodes(self.keys.clone())
     }
 
     /// Returns a stable pseudonym of a user for logs. Only a holder of the keys can link it to the user.

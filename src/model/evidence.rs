@@ -18,6 +18,10 @@ pub struct Evidence {
     /// A second code of the provider that distinguishes errors with the same `code`, such as Google's `error_subtype`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What the provider says about it to people (`error_description`): one line of at most 256 characters, without
+    /// secrets. It decides nothing, and may name the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Box<str>>,
     /// The HTTP status, if there was a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -34,12 +38,19 @@ impl Evidence {
 
     /// Creates evidence with the code of a provider or of the application, and nothing else.
     pub(crate) fn of(code: impl Into<String>) -> Self {
-        Self { code: code.into(), detail: None, status: None, request_id: None }
+        Self { code: code.into(), detail: None, description: None, status: None, request_id: None }
+    }
+}
+
+impl Evidence {
+    /// Returns the evidence without the description, which may name the user.
+    pub(crate) fn without_description(&self) -> Self {
+        Self { description: None, ..self.clone() }
     }
 }
 
 impl fmt::Display for Evidence {
-    /// Such as `invalid_grant 50173 (400, request 91B2:77AC)`.
+    /// Such as `invalid_grant 50173 (400, request 91B2:77AC)`. Omits the description.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code)?;
         if let Some(detail) = &self.detail {
@@ -63,6 +74,7 @@ mod tests {
         let all = Evidence {
             code: "invalid_grant".to_owned(),
             detail: Some("50173".to_owned()),
+            description: Some("the token has expired".into()),
             status: Some(400),
             request_id: Some("91B2:77AC".to_owned()),
         };

@@ -2,12 +2,12 @@
 //!
 //! Tokens are here only as ciphertext. Decisions are functions of (row, now).
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, WallTime};
-use crate::error::Cause;
+use crate::{code::EvidenceCode, error::Cause};
 
 /// Ciphertext, as the store keeps it.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,6 +92,8 @@ pub enum VerdictBy {
     Subject,
     /// A doubt that could not be resolved.
     Doubt,
+    /// The access token expired, and there is no refresh token to replace it.
+    Expiry,
     /// The application required it; it stays until the next connect.
     Application,
 }
@@ -269,11 +271,11 @@ impl Row {
         let wall = now.by_wall_clock();
         let marks = Marks {
             ended: self.tombstone.is_some(),
-            required: self.verdict.is_some(),
+            required: self.verdict.is_some() || self.has_run_out(wall),
             leased: self.lease_live(now),
             doubted: self.intent.is_some(),
             waits: self.retry_at.is_some_and(|retry| retry > wall),
-            due: self.due_at.is_some_and(|due| due <= wall),
+            due: self.refresh_token.is_some() && self.due_at.is_some_and(|due| due <= wall),
         };
         marks.state()
     }
@@ -294,6 +296,31 @@ impl Row {
             document: Sealed(Vec::new()),
             ..*self
         }
+    }
+
+    /// Returns whether the grant has ended by itself: its access token has expired, and nothing can replace it. The verdict
+    /// follows when the row is written next.
+    pub(crate) fn has_run_out(&self, now: WallTime) -> bool {
+        let live = self.tombstone.is_none() && self.refresh_token.is_none();
+        live && self.expires.at().is_some_and(|end| end <= now)
+    }
+
+    /// Returns why and since when the user must go through consent again, if so.
+    pub(crate) fn required(&self, now: WallTime) -> Option<(Cow<'_, Evidence>, StoreTime)> {
+        match &self.verdict {
+            Some(verdict) => Some((Cow::Borrowed(&verdict.evidence), verdict.since)),
+            None if self.has_run_out(now) => {
+                let since = self.expires.at().map_or(self.changed_at, WallTime::by_store_clock);
+                Some((Cow::Owned(Evidence::ours(EvidenceCode::NoRefreshToken)), since))
+            }
+            None => None,
+        }
+    }
+
+    /// Returns when the user's consent ends, if that is known: with the refresh token, or with an access token that nothing
+    /// can replace.
+    pub(crate) fn consent_expires(&self) -> Expires {
+        if self.refresh_token.is_some() { self.refresh_expires } else { self.expires }
     }
 
     /// Returns every refresh token that the row holds.

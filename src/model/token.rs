@@ -51,6 +51,9 @@ pub enum Warning {
     /// A resource server rejected this token right after it was issued, so that it would probably reject a new one too:
     /// the token is replaced a little later, not immediately.
     Rejected,
+    /// The grant has no refresh token: it ends with its access token. A warning of the grant's
+    /// [status](crate::Status::warning), not of a token.
+    NoRefreshToken,
 }
 
 impl Freshness {
@@ -72,6 +75,7 @@ impl Warning {
             Self::InDoubt => "in_doubt",
             Self::ReconnectRequired => "reconnect_required",
             Self::Rejected => "rejected",
+            Self::NoRefreshToken => "no_refresh_token",
         }
     }
 }
@@ -129,6 +133,11 @@ impl Token {
         self.issued.generation
     }
 
+    /// Returns the short public name of the grant, for logs and support: see [`Status::grant_id`](crate::Status::grant_id).
+    pub fn grant_id(&self) -> &str {
+        &self.issued.grant_id
+    }
+
     /// Returns the freshness at the time at which the token was handed out.
     pub fn freshness(&self) -> Freshness {
         match self.grade {
@@ -150,6 +159,7 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
+            .field("grant_id", &self.grant_id())
             .field("generation", &self.generation())
             .field("expiry", &self.expiry())
             .field("freshness", &self.freshness())
@@ -177,6 +187,7 @@ pub(crate) struct Issued {
     pub(crate) journaled: bool,
     pub(crate) generation: Generation,
     pub(crate) expires: Expires,
+    pub(crate) grant_id: Box<str>,
     pub(crate) access_token: AccessToken,
     pub(crate) token_type: Box<str>,
     pub(crate) scope: Box<str>,
@@ -207,6 +218,7 @@ pub(crate) enum TokenStanding {
 impl Issued {
     #[expect(clippy::too_many_arguments, reason = "one constructor of a plain record, called in two places")]
     pub(crate) fn new(
+        grant_id: &str,
         access_token: AccessToken,
         token_type: &str,
         scope: &str,
@@ -216,7 +228,7 @@ impl Issued {
         boot_end: Option<BootTime>,
         journaled: bool,
     ) -> Self {
-        let (token_type, scope) = (token_type.into(), scope.into());
+        let (grant_id, token_type, scope) = (grant_id.into(), token_type.into(), scope.into());
         let (standing, used) = (AtomicU8::new(TokenStanding::Good as u8), AtomicU32::new(0));
         let [wall_end, due_at] = [expires.at(), due_at].map(|time| time.unwrap_or(WallTime::MAX));
         let boot_end = boot_end.unwrap_or(BootTime::MAX);
@@ -229,6 +241,7 @@ impl Issued {
             journaled,
             generation,
             expires,
+            grant_id,
             access_token,
             token_type,
             scope,

@@ -26,6 +26,8 @@ pub(crate) enum Lookup {
     Restorable,
     /// Whether tokens of the key are queued for revocation.
     Revocations,
+    /// Whether the key has spent the refresh token that its row holds.
+    Current,
 }
 
 /// The result of a [`Lookup`].
@@ -33,7 +35,7 @@ pub(crate) enum Lookup {
 pub(crate) enum LookupResult {
     /// Nothing was found.
     New,
-    /// This key was connected with the token or has spent it.
+    /// This key was connected with the token or has spent it; if its row's own token was looked up: has spent it.
     Spent,
     /// Another key holds it (also as a tombstone, if the row's own tokens were looked up) or has spent it.
     Elsewhere,

@@ -77,7 +77,7 @@ pub(crate) enum AttemptEvent {
     },
     /// The slot is granted, for the row that was read last.
     Slot(Row),
-    /// No request may be sent to the identity provider before this time.
+    /// No request may be sent to the identity provider before this time; of a claim: it was not made.
     NotBefore(WallTime, Cause),
     /// The store replied to a claim, `elapsed` after it was issued.
     Claimed {
@@ -187,7 +187,9 @@ impl AttemptMachine {
             (AttemptPhase::Slot, AttemptEvent::Slot(row)) => {
                 (AttemptPhase::Claiming, AttemptEffect::Claim(self.claim(&row)))
             }
-            (AttemptPhase::Slot, AttemptEvent::NotBefore(time, cause)) => end(End::Until(time, cause)),
+            (AttemptPhase::Slot | AttemptPhase::Claiming, AttemptEvent::NotBefore(time, cause)) => {
+                end(End::Until(time, cause))
+            }
             (AttemptPhase::Claiming, AttemptEvent::NoReply) => (AttemptPhase::Claiming, AttemptEffect::RepeatClaim),
             (
                 AttemptPhase::Claiming,
@@ -243,7 +245,11 @@ impl AttemptMachine {
         if let (Some(Doubt::Clear), Some(intent)) = (doubt, &row.intent) {
             return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
         }
-        if (row.incarnation, row.generation) != (incarnation, generation) || !row.sendable() {
+        let basis = (row.incarnation, row.generation) == (incarnation, generation);
+        if basis && row.verdict.is_none() && row.has_run_out(now.by_wall_clock()) {
+            return adjust(Change::RunOut { incarnation, generation });
+        }
+        if !basis || !row.sendable() {
             let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
                 Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => wait(time, Cause::InDoubt),

@@ -1,8 +1,8 @@
 //! The changes of a row, and the one function through which every store applies them.
 
 use super::{
-    Applied, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending, Lookup, Recover, Refuse,
-    claim, commit, connect, ending, transition::transitions,
+    Applied, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending, Lookup, LookupResult,
+    Recover, Refuse, claim, commit, connect, ending, transition::transitions,
 };
 use crate::model::{Evidence, Generation, Id, Intent, VerdictBy};
 
@@ -41,6 +41,11 @@ pub(crate) enum Change {
     GiveUp {
         incarnation: Id,
         intent: Intent,
+    },
+    /// Ends a grant whose access token has expired and cannot be replaced.
+    RunOut {
+        incarnation: Id,
+        generation: Generation,
     },
     Connect(Box<ConnectChange>),
     Disconnect(DisconnectChange),
@@ -81,6 +86,8 @@ impl Change {
         };
         let now = found.now;
         let applied = match self {
+            // A recovery knows that the token may be spent, and has decided.
+            Self::Claim(claim) if found.known == LookupResult::Spent => ending::put_back(claim, row, now),
             Self::Claim(claim) => claim::claim(claim, row, now),
             Self::Recover(recover) => claim::recover(recover, row, now),
             Self::Renew { attempt, lease } => claim::renew(*attempt, *lease, row, now),
@@ -91,6 +98,7 @@ impl Change {
             Self::Raise { incarnation, seen, unknown } => ending::raise(*incarnation, *seen, *unknown, row, now),
             Self::Clear { incarnation, intent } => ending::clear(*incarnation, intent, row),
             Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
+            Self::RunOut { incarnation, generation } => ending::run_out(*incarnation, *generation, row, now),
             Self::Connect(connect) => connect::connect(connect, found),
             Self::Disconnect(disconnect) => connect::disconnect(disconnect, row, now),
             Self::RequireReconnect { reason } => {
@@ -105,6 +113,11 @@ impl Change {
         applied.revoking_what_waited(row)
     }
 
+    /// Returns whether the change needs nothing of a row that cannot be read, and may take its place.
+    pub(crate) fn replaces(&self) -> bool {
+        matches!(self, Self::Connect(connect) if connect.token.is_some())
+    }
+
     /// Returns what the store must look up first, depending on whether the key has a row.
     pub(crate) fn looks_up(&self, stored: bool) -> Option<Lookup> {
         match self {
@@ -112,6 +125,7 @@ impl Change {
             Self::Connect(connect) => {
                 connect.token.as_ref().map(|token| Lookup::TokenAnywhere(token.fingerprint, connect.elsewhere.clone()))
             }
+            Self::Claim(_) => Some(Lookup::Current),
             Self::Restore => Some(Lookup::Restorable),
             Self::Purge => Some(Lookup::Revocations),
             _ => None,

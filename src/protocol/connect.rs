@@ -100,6 +100,7 @@ fn connected(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
 /// Starts a new incarnation: requests in flight for the old one no longer match.
 fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
     let (before, now) = (found.row, found.now);
+    let consent_expires = if connect.token.is_some() { connect.refresh_expires } else { connect.expires };
     let row = Row {
         key: connect.key.clone(),
         grant_id: before.map_or_else(|| connect.incarnation.public("g"), |row| row.grant_id.clone()),
@@ -118,7 +119,7 @@ fn fresh(connect: &ConnectChange, found: ChangeInput<'_>) -> Applied {
         issued_at: connect.issued_at,
         expires: connect.expires,
         refresh_expires: connect.refresh_expires,
-        notice_at: notice_at(connect.refresh_expires, connect.issued_at, now),
+        notice_at: notice_at(consent_expires, connect.issued_at, now),
         due_at: connect.due_at,
         retry_at: None,
         last_error: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Applied, ChangeReply, fault::AttemptFault};
+use super::{Applied, ChangeReply, Claim, fault::AttemptFault};
 use crate::{
     code::EvidenceCode,
     error::Cause,
@@ -103,6 +103,17 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
     Applied::write(raised, ChangeReply::Done)
 }
 
+/// The row holds a refresh token that the key has spent: it was put back to an earlier generation. What the spent token
+/// brought is not known here, so this is a doubt of another process: it waits for that response, and nothing is sent.
+pub(super) fn put_back(claim: &Claim, row: &Row, now: StoreTime) -> Applied {
+    if row.intent.is_some() || !row.sendable() || row.lease_live(now) {
+        return Applied::refused();
+    }
+    // The incarnation stands for the unknown attempt: it is the id of none.
+    let Applied { row: raised, .. } = raise(claim.incarnation, claim.generation.next(), row.incarnation, row, now);
+    raised.map_or_else(Applied::refused, |raised| Applied::write(raised, ChangeReply::Refused))
+}
+
 /// Ends a doubt about a token that the row no longer spends: the request can no longer be processed.
 pub(super) fn clear(incarnation: Id, intent: &Intent, row: &Row) -> Applied {
     if row.incarnation != incarnation || row.intent.as_ref() != Some(intent) || intent.generation >= row.generation {
@@ -121,4 +132,16 @@ pub(super) fn give_up(incarnation: Id, intent: &Intent, row: &Row, now: StoreTim
         Box::new(Verdict { evidence: Evidence::ours(EvidenceCode::InDoubt), since: now, by: VerdictBy::Doubt });
     let row = Row { intent: None, verdict: Some(verdict), changed_at: now, ..row.clone() };
     Applied::write(row, ChangeReply::Done)
+}
+
+/// Requires consent: the access token has expired, and there is no refresh token.
+pub(super) fn run_out(incarnation: Id, generation: Generation, row: &Row, now: StoreTime) -> Applied {
+    let same = (row.incarnation, row.generation) == (incarnation, generation) && row.verdict.is_none();
+    match row.required(now.by_wall_clock()).filter(|_| same) {
+        Some((evidence, since)) => {
+            let verdict = Box::new(Verdict { evidence: evidence.into_owned(), since, by: VerdictBy::Expiry });
+            Applied::write(Row { verdict: Some(verdict), changed_at: now, ..row.clone() }, ChangeReply::Done)
+        }
+        None => Applied::refused(),
+    }
 }

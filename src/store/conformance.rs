@@ -23,6 +23,7 @@ use revoking::*;
 use super::*;
 use crate::{
     clock::ManualClock,
+    keyring::Keyring,
     model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
         Commit, ConnectChange, Transition, Unchanged,
@@ -102,7 +103,9 @@ impl StorePlace {
 
     fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::new(move |clock| open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), clock).unwrap())
+        let codes = Keyring::generate().row_codes();
+        let url = move || format!("sqlite://{}", folder.path().join("tokens.db").display());
+        Self::new(move |clock| open(&url(), clock, codes.clone()).unwrap())
     }
 
     async fn restart(&mut self) {

@@ -154,6 +154,18 @@ impl Store for Faulty {
         self.unless_down(|store| store.metas(prefix))
     }
 
+    fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>> {
+        self.unless_down(|store| store.keyring_check(value))
+    }
+
+    fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>> {
+        self.unless_down(|store| store.code_rows(after))
+    }
+
+    fn unreadable(&self) -> usize {
+        self.store.unreadable()
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }

@@ -3,9 +3,10 @@
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use enum_map::{Enum, EnumMap};
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     clock::Clock,
     metrics::{Histogram, Metric, MetricKind, count, load},
-    model::{StoreTime, TokenKey, WallTime},
+    model::{BootTime, StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -30,8 +31,21 @@ pub(crate) struct Metered {
 pub(crate) struct Meters {
     clock: Clock,
     ops: EnumMap<Op, Meter>,
-    down: AtomicBool,
+    /// Whether the last read failed because the store is unavailable.
+    reads_fail: AtomicBool,
+    last_write: Mutex<LastWrite>,
 }
+
+/// The outcome of the last write, as far as it concerns all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum LastWrite {
+    Succeeded,
+    Failed(BootTime),
+    DiskFull(BootTime),
+}
+
+/// What failed is repeated within seconds. A failure that is older was not repeated, and says nothing about now.
+const RECENT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct Meter {
@@ -53,14 +67,33 @@ enum Op {
     Meta,
 }
 
+impl Op {
+    fn writes(self) -> bool {
+        matches!(self, Self::Claim | Self::Commit | Self::Change)
+    }
+}
+
 impl Meters {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, ops: EnumMap::default(), down: AtomicBool::new(false) }
+        Self {
+            clock,
+            ops: EnumMap::default(),
+            reads_fail: AtomicBool::new(false),
+            last_write: Mutex::new(LastWrite::Succeeded),
+        }
     }
 
-    /// Returns whether the last operation failed because the store is unavailable.
+    /// Returns whether the last read, or the last write a moment ago, failed because the store is unavailable.
     pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        let now = self.clock.read().boot;
+        let write = *lock(&self.last_write);
+        self.reads_fail.load(Ordering::Relaxed) || matches!(write, LastWrite::Failed(at) if now.since(at) < RECENT)
+    }
+
+    /// Returns whether the last write, a moment ago, failed because the disk is full.
+    pub(crate) fn is_full(&self) -> bool {
+        let now = self.clock.read().boot;
+        matches!(*lock(&self.last_write), LastWrite::DiskFull(at) if now.since(at) < RECENT)
     }
 
     pub(crate) fn metrics(&self) -> [Metric; 2] {
@@ -85,10 +118,22 @@ impl Meters {
             if !matches!(result, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
             }
-            meters.down.store(matches!(result, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+            if op.writes() {
+                *lock(&meters.last_write) = match result {
+                    Err(StoreError::Unavailable(_)) => LastWrite::Failed(meters.clock.read().boot),
+                    Err(StoreError::Full) => LastWrite::DiskFull(meters.clock.read().boot),
+                    _ => LastWrite::Succeeded,
+                };
+            } else {
+                meters.reads_fail.store(matches!(result, Err(StoreError::Unavailable(_))), Ordering::Relaxed);
+            }
             result
         })
     }
+}
+
+fn lock(last_write: &Mutex<LastWrite>) -> MutexGuard<'_, LastWrite> {
+    last_write.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Metered {
@@ -155,6 +200,18 @@ impl Store for Metered {
         self.meters.measure(Op::Meta, self.store.metas(prefix))
     }
 
+    fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>> {
+        self.meters.measure(Op::Meta, self.store.keyring_check(value))
+    }
+
+    fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>> {
+        self.meters.measure(Op::Meta, self.store.code_rows(after))
+    }
+
+    fn unreadable(&self) -> usize {
+        self.store.unreadable()
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }
@@ -171,17 +228,25 @@ mod tests {
     async fn only_a_store_that_does_not_answer_is_down_and_a_conflict_is_no_error() {
         let corrupt = StoreError::Corrupt { grant_id: "g_1".to_owned(), column: "intent" };
         let unavailable = || StoreError::Unavailable("disk full".to_owned());
-        let meters = Arc::new(Meters::new(Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH))));
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+        let meters = Arc::new(Meters::new(Clock::manual(&clock)));
         for (answer, down, errors) in [
             (Ok(()), false, 0),
             (Err(unavailable()), true, 1),
             (Err(StoreError::Conflict), false, 1),
             (Err(corrupt), false, 2),
+            (Err(StoreError::Full), false, 3),
         ] {
             let given = answer.clone();
             assert_eq!(meters.measure(Op::Change, Box::pin(async { given })).await, answer);
             assert_eq!(meters.is_down(), down, "{answer:?}");
+            assert_eq!(meters.is_full(), answer == Err(StoreError::Full), "{answer:?}");
             assert_eq!(meters.ops[Op::Change].errors.load(Ordering::Relaxed), errors, "{answer:?}");
         }
+        clock.advance(RECENT);
+        assert!(!meters.is_full(), "what failed was not repeated");
+        meters.measure::<()>(Op::Change, Box::pin(async { Err(StoreError::Unavailable(String::new())) })).await.ok();
+        meters.measure(Op::Read, Box::pin(async { Ok(()) })).await.ok();
+        assert!(meters.is_down(), "reads succeed while writes fail");
     }
 }

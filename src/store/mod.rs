@@ -27,6 +27,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     clock::Clock,
     error::Error,
+    keyring::RowCodes,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
@@ -62,6 +63,14 @@ pub(crate) trait Store: Send + Sync {
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()>;
     /// Returns the values whose names begin with `prefix`; each name without the prefix.
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>>;
+    /// Returns the check value of the keyring. A store without grants is given `value` if it has none; `None` is a store that
+    /// has lost it.
+    fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>>;
+    /// Computes the codes of rows after this id that an earlier version wrote without; returns where to go on. Only before
+    /// rows are read.
+    fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>>;
+    /// Returns how many of the rows that were read cannot be read.
+    fn unreadable(&self) -> usize;
     /// Finishes the operations already requested, refuses later ones, and closes the database.
     fn close(&self) -> StoreFuture<()>;
 }
@@ -102,13 +111,13 @@ pub(crate) struct DuePage {
     pub(crate) next: Option<DueCursor>,
 }
 
-/// A grant whose refresh token expires.
+/// A grant whose refresh token expires, or the access token of a grant without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expiring {
     id: i64,
     pub(crate) key: TokenKey,
     pub(crate) grant_id: String,
-    pub(crate) refresh_expires: Expires,
+    pub(crate) consent_expires: Expires,
 }
 
 /// Selects grants by their names; a grant must match every field that is set.
@@ -127,6 +136,8 @@ pub(crate) struct Names {
 pub(crate) struct Listed {
     /// Rows without ciphertext. A row that cannot be read does not fail the page.
     pub(crate) grants: Vec<(TokenKey, Result<Row, StoreError>)>,
+    /// Whether these are the last ones.
+    pub(crate) complete: bool,
     pub(crate) now: StoreTime,
 }
 
@@ -169,13 +180,30 @@ pub(crate) enum StoreError {
     /// The operation was not carried out, or its outcome is unknown: retry.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The disk is full: the operation was not carried out. Free some space, and retry.
+    #[error("the disk of the store is full: free some space")]
+    Full,
     /// Another change was written between this change's read and write, so that nothing of this one was stored: retry at
     /// once.
     #[error("the row was changed by another writer at the same time")]
     Conflict,
-    /// A column holds a value that this program never writes: restore the row from a backup, or disconnect it.
-    #[error("cannot read grant {grant_id}: column {column} is invalid; restore the row, or disconnect the grant")]
+    /// A column holds a value that this program never writes: restore the row from a backup, or connect the grant again. The
+    /// column `code` says that another one was changed.
+    #[error(
+        "cannot read grant {grant_id}: column {column} is invalid; the row is damaged, or was changed by another program: \
+         restore it, or connect the grant again, which replaces it"
+    )]
     Corrupt { grant_id: String, column: &'static str },
+}
+
+impl StoreError {
+    /// Returns the grant that the error is about, if it is about one.
+    pub(crate) fn grant_id(&self) -> Option<&str> {
+        match self {
+            Self::Corrupt { grant_id, .. } => Some(grant_id),
+            Self::Unavailable(_) | Self::Full | Self::Conflict => None,
+        }
+    }
 }
 
 /// Starts a change, and starts it again at once for as long as it loses its comparison of revisions. Each loss means that
@@ -197,13 +225,13 @@ pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + S
 ///
 /// # Errors
 /// The scheme is unknown, or the database cannot be opened; the message says what to do.
-pub(crate) fn open(url: &str, clock: &Clock) -> Result<Arc<dyn Store>, Error> {
+pub(crate) fn open(url: &str, clock: &Clock, codes: RowCodes) -> Result<Arc<dyn Store>, Error> {
     match sqlite_path(url) {
         Some("" | ":memory:") => Err(Error::Configuration(
             "the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db".into(),
         )),
         #[cfg(feature = "sqlite")]
-        Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone())?)),
+        Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone(), codes)?)),
         _ => Err(Error::Configuration("unknown store URL: write sqlite://PATH, such as sqlite://tokens.db".into())),
     }
 }
@@ -218,6 +246,16 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
     sqlite::pending(path.as_ref())
 }
 
+/// Checks every page and every row of the store, and returns what is wrong. Changes nothing; the store may be in use.
+///
+/// # Errors
+/// The store cannot be opened.
+#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
+pub(crate) fn integrity(url: &str, codes: RowCodes) -> Result<Vec<String>, Error> {
+    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
+    sqlite::integrity(path.as_ref(), codes)
+}
+
 /// Brings the schema of the store up to date.
 ///
 /// # Errors
@@ -226,6 +264,17 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 pub(crate) fn migrate(url: &str) -> Result<(), Error> {
     let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
     sqlite::migrate(path.as_ref())
+}
+
+/// Returns the URL with its path put into this folder, unless the path is absolute or no path of a file.
+#[cfg(feature = "config")]
+pub(crate) fn sqlite_url_within(folder: &std::path::Path, url: &str) -> String {
+    match sqlite_path(url) {
+        Some(path) if !matches!(path, "" | ":memory:") && !folder.as_os_str().is_empty() => {
+            format!("sqlite://{}", folder.join(path).display())
+        }
+        _ => url.to_owned(),
+    }
 }
 
 /// Returns the path in a `sqlite:` URL.

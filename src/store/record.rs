@@ -4,8 +4,12 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{StoreError, schema::grants};
-use crate::model::{
-    Alt, Attempted, Expires, Fingerprint, Generation, Id, Lease, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime,
+use crate::{
+    keyring::{RowCode, RowCodes},
+    model::{
+        Alt, Attempted, Expires, Fingerprint, Generation, Id, Lease, Row, Sealed, Spendable, StoreTime, TokenKey,
+        WallTime,
+    },
 };
 
 /// The columns as they are stored, without the surrogate key and the revision.
@@ -39,8 +43,7 @@ pub(super) struct Content {
     fingerprint: Option<Vec<u8>>,
     parent: Option<Vec<u8>>,
     committed_by: Option<String>,
-    alt: Option<Vec<u8>>,
-    alt_origin: Option<String>,
+    alt: Option<String>,
     epoch: i64,
     lease: Option<String>,
     lease_until: Option<i64>,
@@ -58,10 +61,13 @@ pub(super) struct Content {
     tombstone: Option<String>,
     changed_at: i64,
     wake_at: Option<i64>,
+    code: Option<Vec<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct AltOrigin {
+struct AltRecord {
+    /// Sealed, in hexadecimal digits.
+    token: String,
     fingerprint: Fingerprint,
     attempt: Id,
     epoch: u64,
@@ -76,8 +82,12 @@ struct LeaseHolder {
 impl From<&Row> for GrantRecord {
     fn from(row: &Row) -> Self {
         let bytes = |fingerprint: Fingerprint| fingerprint.0.to_vec();
-        let origin =
-            |alt: &Alt| AltOrigin { fingerprint: alt.token.fingerprint, attempt: alt.by.attempt, epoch: alt.by.epoch };
+        let alt = |Alt { token, by }: &Alt| AltRecord {
+            token: hex(&token.sealed.0),
+            fingerprint: token.fingerprint,
+            attempt: by.attempt,
+            epoch: by.epoch,
+        };
         let name = Name {
             idp: row.key.idp().to_owned(),
             user_id: row.key.user().to_owned(),
@@ -92,8 +102,7 @@ impl From<&Row> for GrantRecord {
             fingerprint: row.refresh_token.as_ref().map(|token| bytes(token.fingerprint)),
             parent: row.parent.map(bytes),
             committed_by: json(row.commit.as_ref()),
-            alt: row.alt.as_ref().map(|alt| alt.token.sealed.0.clone()),
-            alt_origin: json(row.alt.as_ref().map(origin).as_ref()),
+            alt: json(row.alt.as_ref().map(alt).as_ref()),
             epoch: signed(row.epoch),
             lease: json(row.lease.map(|Lease { attempt, owner, .. }| LeaseHolder { attempt, owner }).as_ref()),
             lease_until: row.lease.map(|lease| lease.until.0),
@@ -111,21 +120,97 @@ impl From<&Row> for GrantRecord {
             tombstone: json(row.tombstone.as_ref()),
             changed_at: row.changed_at.0,
             wake_at: wake_at(row).map(|time| time.0),
+            code: None,
         };
         Self { name, content }
     }
 }
 
-/// Returns when the row needs attention without a caller's request: when it is due, or when its doubt settles.
+/// Returns when the row needs attention without a caller's request: when it is due, when its doubt settles, or when it
+/// ends by itself.
 fn wake_at(row: &Row) -> Option<WallTime> {
     if let Some(intent) = &row.intent {
         let moot = row.tombstone.is_none() && !row.sendable() && intent.generation == row.generation;
         return (!moot).then_some(intent.settle_from.by_wall_clock());
     }
+    if row.refresh_token.is_none() {
+        // Then the user must consent again, which is to be reported.
+        return row.expires.at().filter(|_| row.tombstone.is_none() && row.verdict.is_none());
+    }
     row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
 
 impl GrantRecord {
+    /// Returns the record of a row that is stored under `id`, with its code.
+    pub(super) fn coded(row: &Row, id: i64, codes: &RowCodes) -> Self {
+        let mut record = Self::from(row);
+        record.content.code = Some(record.code(id, codes).finish().to_vec());
+        record
+    }
+
+    /// Checks that the record is as this program wrote it.
+    ///
+    /// # Errors
+    /// It has no code, or another one: it was changed or damaged outside the program.
+    pub(super) fn verify(&self, id: i64, codes: &RowCodes) -> Result<(), StoreError> {
+        match &self.content.code {
+            Some(stored) if self.code(id, codes).is(stored) => Ok(()),
+            _ => Err(StoreError::Corrupt { grant_id: self.name.grant_id.clone(), column: "code" }),
+        }
+    }
+
+    /// Computes the code over every column but itself and the revision, which only counts.
+    pub(super) fn code(&self, id: i64, codes: &RowCodes) -> RowCode {
+        let Self { name: Name { idp, user_id, account, grant_id }, content } = self;
+        let Content {
+            incarnation,
+            generation,
+            client_id,
+            refresh_token,
+            fingerprint,
+            parent,
+            committed_by,
+            alt,
+            epoch,
+            lease,
+            lease_until,
+            intent,
+            verdict,
+            held,
+            issued_at,
+            expires_at,
+            refresh_expires_at,
+            notice_at,
+            due_at,
+            retry_at,
+            last_error,
+            document,
+            tombstone,
+            changed_at,
+            wake_at,
+            code: _,
+        } = content;
+        let mut code = codes.begin();
+        for text in [idp, user_id, account, grant_id] {
+            code.add(Some(text.as_bytes()));
+        }
+        for number in [id, *generation, *epoch, *issued_at, *changed_at] {
+            code.add(Some(&number.to_le_bytes()));
+        }
+        for number in [lease_until, expires_at, refresh_expires_at, notice_at, due_at, retry_at, wake_at] {
+            code.add(number.map(i64::to_le_bytes).as_ref().map(<[u8; 8]>::as_slice));
+        }
+        for text in [client_id, committed_by, alt, lease, intent, verdict, held, last_error, tombstone] {
+            code.add(text.as_deref().map(str::as_bytes));
+        }
+        for bytes in [refresh_token, fingerprint, parent] {
+            code.add(bytes.as_deref());
+        }
+        code.add(Some(incarnation));
+        code.add(Some(document));
+        code
+    }
+
     pub(super) fn key(&self) -> TokenKey {
         TokenKey::at(&self.name.idp).user(&self.name.user_id).account(&self.name.account)
     }
@@ -142,14 +227,13 @@ impl GrantRecord {
             (None, None) => None,
             _ => return Err(corrupt("fingerprint")),
         };
-        let alt = match (record.alt, parse::<AltOrigin>(record.alt_origin, || corrupt("alt_origin"))?) {
-            (Some(sealed), Some(AltOrigin { fingerprint, attempt, epoch })) => {
-                let token = Spendable { sealed: Sealed(sealed), fingerprint };
-                Some(Alt { token, by: Attempted { attempt, epoch } })
-            }
-            (None, None) => None,
-            _ => return Err(corrupt("alt_origin")),
-        };
+        let alt = parse::<AltRecord>(record.alt, || corrupt("alt"))?;
+        let alt = alt.map(|alt| -> Result<Alt, StoreError> {
+            let sealed = unhex(&alt.token).ok_or_else(|| corrupt("alt"))?;
+            let token = Spendable { sealed: Sealed(sealed), fingerprint: alt.fingerprint };
+            Ok(Alt { token, by: Attempted { attempt: alt.attempt, epoch: alt.epoch } })
+        });
+        let alt = alt.transpose()?;
         let lease = match (parse::<LeaseHolder>(record.lease, || corrupt("lease"))?, record.lease_until) {
             (Some(LeaseHolder { attempt, owner }), Some(until)) => {
                 Some(Lease { attempt, owner, until: StoreTime(until) })
@@ -184,6 +268,15 @@ impl GrantRecord {
             grant_id: name.grant_id,
         })
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2));
+    pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect()
 }
 
 /// Converts a counter. Counters grow by one from zero, so they never exceed a signed integer.

@@ -15,8 +15,7 @@ diesel::table! {
         fingerprint -> Nullable<Binary>,
         parent -> Nullable<Binary>,
         committed_by -> Nullable<Text>,
-        alt -> Nullable<Binary>,
-        alt_origin -> Nullable<Text>,
+        alt -> Nullable<Text>,
         epoch -> BigInt,
         lease -> Nullable<Text>,
         lease_until -> Nullable<BigInt>,
@@ -34,6 +33,7 @@ diesel::table! {
         tombstone -> Nullable<Text>,
         changed_at -> BigInt,
         wake_at -> Nullable<BigInt>,
+        code -> Nullable<Binary>,
     }
 }
 

@@ -30,10 +30,10 @@ use crate::{
     error::Error,
     idp::Idp,
     journal::Journal,
-    keyring::Keyring,
+    keyring::{CheckedRows, Keyring},
     model::Sealed,
     store::{
-        self,
+        self, Store, StoreError,
         metered::{Metered, Meters},
     },
 };
@@ -200,9 +200,7 @@ impl Builder {
         let opened = runtime.spawn_blocking(move || self.open(handle)).await;
         let opened = opened.map_err(|_| Error::Internal("opening store and journal panicked"))??;
         let ports = opened.refresher.ports();
-        let checked = ports.ledger.store().meta("key_check", ports.keyring.check_value().0).await;
-        let checked = checked.map_err(|error| Error::Start(error.to_string()))?;
-        ports.keyring.verify_check(&Sealed(checked))?;
+        check_keys(ports.ledger.store(), &ports.keyring).await?;
         ports.providers.read_holds(&ports.ledger).await.map_err(|error| Error::Start(error.to_string()))?;
         opened.assemble(guard.release()?, on_demand).await
     }
@@ -217,7 +215,7 @@ impl Builder {
         let clock = Clock::system(runtime.clone());
         let events = Arc::new(Channel::default());
         let providers = Arc::new(Providers::new(self.idps, self.refresh, clock.clone(), events.clone())?);
-        let store = store::open(url, &clock)?;
+        let store = store::open(url, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
             (None, Some(path)) => Path::new(path).with_extension("journal"),
@@ -246,6 +244,27 @@ impl Builder {
         });
         Ok(Opened { refresher, meters, limits: self.limits })
     }
+}
+
+/// Checks that the keyring is the one that the store was created with.
+async fn check_keys(store: &dyn Store, keyring: &Keyring) -> Result<(), Error> {
+    let failed = |error: StoreError| Error::Start(error.to_string());
+    let checked = store.keyring_check(keyring.check_value().0).await.map_err(failed)?.ok_or_else(|| {
+        Error::Start(
+            "the store has grants and no check value of its keys, which another program has deleted: restore the store from \
+             its backup"
+                .into(),
+        )
+    })?;
+    if keyring.verify_check(&Sealed(checked))? == CheckedRows::WithoutCodes {
+        tracing::info!("computing the codes of the stored rows, once");
+        let mut after = Some(0);
+        while let Some(id) = after {
+            after = store.code_rows(id).await.map_err(failed)?;
+        }
+        store.set_meta("key_check", Some(keyring.check_value().0)).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Everything that is opened before the supervisor's own threads run.

@@ -76,7 +76,7 @@ pub enum EventKind {
     /// The refresh token expires within a quarter of its lifetime and a week, unless a refresh or a connect brings another.
     /// Such tokens are searched for once an hour.
     ExpiringSoon {
-        /// When the refresh token expires.
+        /// When the refresh token expires, or the access token of a grant without one.
         ends_at: SystemTime,
     },
     /// The identity provider fails, or refuses our client ([`Cause::ClientRefused`]: an operator must act). Refreshes are

@@ -264,13 +264,15 @@ impl TokenSupervisor {
     }
 }
 
-#[cfg(feature = "web")]
 impl TokenSupervisor {
-    /// Stands for a user in logs.
-    pub(crate) fn pseudonym(&self, user: &str) -> String {
+    /// Returns the name that stands for a user in lines of the `audit` target: a digest with a key of the key ring.
+    pub fn pseudonym(&self, user: &str) -> String {
         self.rooms.refresher.ports().keyring.pseudonym(user).to_string()
     }
+}
 
+#[cfg(feature = "web")]
+impl TokenSupervisor {
     /// Whether the identity provider is configured.
     pub(crate) fn has_idp(&self, name: &str) -> bool {
         self.rooms.providers.get(name).is_some()

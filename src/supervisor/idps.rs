@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::{
     TokenSupervisor,
     command::{TIMEOUT, check_reason},
-    ledger::unavailable,
+    ledger::{Audited, unavailable},
     provider::Provider,
 };
 use crate::{
@@ -147,7 +147,7 @@ impl TokenSupervisor {
             let set = set.map_err(|error| unavailable(&error));
             let action = if reason.is_some() { "hold_idp" } else { "release_idp" };
             let outcome = set.as_ref().map(|()| None).map_err(Error::code);
-            rooms.ledger.audit(supervisor.by(), action, &name, None, outcome);
+            rooms.ledger.audit(supervisor.by(), action, Audited::idp(&name), outcome);
             set
         });
         tokio::select! {
@@ -164,7 +164,7 @@ impl TokenSupervisor {
     pub fn probe_idp(&self, name: &str) -> Result<(), Error> {
         let provider = self.rooms.providers.get(name).ok_or(Error::UnknownIdp)?;
         provider.gate.probe_now(self.clock().read());
-        self.rooms.ledger.audit(self.by(), "probe_idp", name, None, Ok(None));
+        self.rooms.ledger.audit(self.by(), "probe_idp", Audited::idp(name), Ok(None));
         Ok(())
     }
 

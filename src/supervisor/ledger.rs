@@ -39,18 +39,27 @@ impl Ledger {
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
     ///
-    /// The first try starts at once, and runs to its end also if the future is dropped. Further tries after a
+    /// The first try starts at once (that of a purge after a read), and runs to its end also if the future is dropped. Further tries after a
     /// [`StoreError::Conflict`], the events and the audit line need the future to be polled to its end: spawn it where its
     /// caller may go away.
     pub(super) fn change(&self, key: &TokenKey, by: By, change: Change) -> StoreFuture<Changed> {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
         let (ledger, key) = (self.clone(), key.clone());
-        let changed = past_conflicts({
+        let is_purge = matches!(change, Change::Purge);
+        let start = {
             let (store, key) = (self.0.store.clone(), key.clone());
-            move || store.change(&key, change.clone())
-        });
+            move || past_conflicts(move || store.change(&key, change.clone()))
+        };
+        let started = if is_purge { Err(start) } else { Ok(start()) };
         Box::pin(async move {
-            let mut changed = changed.await;
+            let (mut changed, purged) = match started {
+                Ok(changed) => (changed.await, None),
+                // The audit line names a grant that is gone by then.
+                Err(start) => {
+                    let row = ledger.store().read(&key).await.ok().and_then(|read| read.row);
+                    (start().await, row.map(|row| row.grant_id))
+                }
+            };
             if let Ok(changed) = &mut changed {
                 ledger.0.events.emit_all(&key, changed);
                 if is_fenced(changed.reply) {
@@ -60,11 +69,13 @@ impl Ledger {
             // A connect that must be compared with the row again is repeated: its last outcome counts.
             let moved = changed.as_ref().is_ok_and(|changed| changed.reply == ChangeReply::Moved);
             if let Some(action) = action.filter(|_| !moved) {
+                let row = changed.as_ref().ok().and_then(|changed| changed.row.as_ref());
                 let outcome = match &changed {
-                    Ok(changed) => refusal(changed).map_or(Ok(changed.row.as_ref().map(|row| row.generation)), Err),
+                    Ok(changed) => refusal(changed).map_or(Ok(row.map(|row| row.generation)), Err),
                     Err(error) => Err(unavailable(error)),
                 };
-                ledger.audit(&by, action, key.idp(), Some(key.user()), outcome.map_err(|error| error.code()));
+                let grant_id = row.map(|row| row.grant_id.as_str()).or(purged.as_deref());
+                ledger.audit(&by, action, Audited::grant(&key, grant_id), outcome.map_err(|error| error.code()));
             }
             changed
         })
@@ -84,30 +95,55 @@ impl Ledger {
         &self.0.fenced_writes
     }
 
+    /// Returns the name of a user in log lines: a keyed digest, unless the settings want users as they are.
+    pub(super) fn name_of(&self, user: &str) -> String {
+        match self.0.plain_users {
+            true => user.to_owned(),
+            false => self.0.keyring.pseudonym(user).to_string(),
+        }
+    }
+
     /// Writes one line of the audit log; `outcome` is the code of the error where the change was refused.
     pub(super) fn audit(
         &self,
         by: &By,
         action: &'static str,
-        idp: &str,
-        user: Option<&str>,
+        Audited { idp, user, grant_id }: Audited<'_>,
         outcome: Result<Option<Generation>, &'static str>,
     ) {
         if !by.is_audited_by_the_ledger() || !tracing::enabled!(target: "audit", tracing::Level::INFO) {
             return;
         }
-        let user = user.map(|user| match self.0.plain_users {
-            true => user.to_owned(),
-            false => self.0.keyring.pseudonym(user).to_string(),
-        });
+        let user = user.map(|user| self.name_of(user));
         let caller = by.to_string();
         match outcome {
             Ok(generation) => {
                 let generation = generation.map(Generation::get);
-                tracing::info!(target: "audit", caller, action, idp, user, generation, outcome = "ok", "changed");
+                tracing::info!(target: "audit", { caller, action, idp, user, generation, outcome = "ok", grant.id = grant_id }, "changed");
             }
-            Err(outcome) => tracing::warn!(target: "audit", caller, action, idp, user, outcome, "refused"),
+            Err(outcome) => {
+                tracing::warn!(target: "audit", { caller, action, idp, user, outcome, grant.id = grant_id }, "refused");
+            }
         }
+    }
+}
+
+/// What a line of the audit log is about.
+pub(super) struct Audited<'a> {
+    idp: &'a str,
+    user: Option<&'a str>,
+    grant_id: Option<&'a str>,
+}
+
+impl<'a> Audited<'a> {
+    /// All grants of a provider.
+    pub(super) fn idp(idp: &'a str) -> Self {
+        Self { idp, user: None, grant_id: None }
+    }
+
+    /// One grant, with its public name if that is known.
+    pub(super) fn grant(key: &'a TokenKey, grant_id: Option<&'a str>) -> Self {
+        Self { idp: key.idp(), user: Some(key.user()), grant_id }
     }
 }
 
@@ -131,7 +167,8 @@ fn action(change: &Change) -> Option<&'static str> {
         | Change::Close(_)
         | Change::Raise { .. }
         | Change::Clear { .. }
-        | Change::GiveUp { .. } => None,
+        | Change::GiveUp { .. }
+        | Change::RunOut { .. } => None,
     }
 }
 
@@ -177,8 +214,10 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) fn unavailable(error: &StoreError) -> Error {
     match error {
         StoreError::Unavailable(_) => STORE_DOWN,
+        StoreError::Full => Error::Unavailable { retry_after: SOON, cause: Cause::DiskFull },
         StoreError::Conflict => Error::Busy { retry_after: SOON },
-        StoreError::Corrupt { .. } => Error::Internal("a stored grant cannot be read"),
+        // Only an operator can help, or a new consent.
+        StoreError::Corrupt { .. } => Error::Unavailable { retry_after: LATER, cause: Cause::StoreDown },
     }
 }
 

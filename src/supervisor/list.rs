@@ -158,7 +158,7 @@ impl Filter {
     fn fits(&self, row: &Row, now: StoreTime) -> bool {
         let state = row.state(now);
         let wanted = if self.states.is_empty() { state != State::Revoked } else { self.states.contains(&state) };
-        let end = if row.refresh_token.is_some() { row.refresh_expires } else { row.expires }.at();
+        let end = row.consent_expires().at();
         wanted
             && self.expiring_before.is_none_or(|before| end.is_some_and(|end| end < before))
             && self.held.is_none_or(|held| row.held.is_some() == held)
@@ -193,7 +193,7 @@ impl TokenSupervisor {
         let mut chunk = filter.limit + 1;
         while left > 0 {
             let listed = store.list(&filter.names, after, chunk).await.map_err(|error| unavailable(&error))?;
-            let complete = listed.grants.len() < chunk as usize;
+            let complete = listed.complete;
             after = listed.grants.last().map(|(key, _)| key.clone());
             for (key, row) in listed.grants {
                 match row {
@@ -203,7 +203,9 @@ impl TokenSupervisor {
                         let status = self.rooms.refresher.status(&key, Some(&row), listed.now, None);
                         items.push((key, status));
                     }
-                    Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
+                    Err(error) => {
+                        tracing::error!(grant.id = error.grant_id(), error = %error, "a grant cannot be listed")
+                    }
                 }
             }
             if complete {

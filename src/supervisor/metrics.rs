@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{PoisonError, atomic::Ordering},
 };
 
@@ -11,6 +12,7 @@ use super::{TokenSupervisor, front::Front, provider::Providers, token::Surroundi
 use crate::{
     clock::Reading,
     error::Cause,
+    journal,
     metrics::{Metric, MetricKind, load},
     model::State,
     store::{Census, Counted},
@@ -30,13 +32,40 @@ impl TokenSupervisor {
             metrics.extend(of_census(&census, |idp| providers.stands_still(idp)));
         }
         metrics.extend(rooms.meters.metrics());
+        let full = f64::from(u8::from(self.is_disk_full()));
+        metrics.push(
+            gauge("unreadable_rows", "Stored grants that cannot be read: damaged, or changed by another program.")
+                .of(self.unreadable_rows() as f64),
+        );
+        metrics.push(gauge("disk_full", "1 while the disk of the store or of the journal is full.").of(full));
         metrics.extend(of_process(&rooms.around, &rooms.front));
         metrics
     }
 
-    /// Whether the store's last operation failed because the store did not respond.
+    /// Whether the store's last operation failed because the store did not respond, or the journal cannot be written.
     pub fn is_store_down(&self) -> bool {
-        self.rooms.meters.is_down()
+        self.rooms.meters.is_down() || self.journal_trouble() == Some(Cause::StoreDown)
+    }
+
+    /// Whether the disk of the store or of the journal is full. Asks the journal's disk for room.
+    pub fn is_disk_full(&self) -> bool {
+        self.rooms.meters.is_full() || self.journal_trouble() == Some(Cause::DiskFull)
+    }
+
+    /// Returns how many of the stored grants that were read since the start cannot be read: they are damaged, or were changed
+    /// by another program.
+    pub fn unreadable_rows(&self) -> usize {
+        self.rooms.ledger.store().unreadable()
+    }
+
+    /// Returns the files of damaged journals that were set aside at a start. Responses in their damaged parts are lost
+    /// unless a good copy of the file is put back; their grants are in doubt.
+    pub fn damaged_journals(&self) -> Vec<PathBuf> {
+        self.rooms.refresher.ports().journal.damaged()
+    }
+
+    fn journal_trouble(&self) -> Option<Cause> {
+        self.rooms.refresher.ports().journal.reserve().err().map(|error| journal::cause(&error))
     }
 }
 
@@ -53,7 +82,7 @@ fn of_process(around: &Surroundings, front: &Front) -> Vec<Metric> {
     let mut actors = gauge("actors", "Actors that are awake, and refreshes that run.");
     actors.push(&[("state", "awake")], around.awake.load(Ordering::Relaxed) as f64);
     actors.push(&[("state", "refreshing")], ports.attempts.len() as f64);
-    let mut shed = counter("shed_total", "Requests that were told to slow down.");
+    let mut shed = counter("shed_total", "Requests that were told to slow down, and connections that were closed.");
     for (bound, total) in &around.shed.0 {
         shed.push(&[("reason", bound.into())], load(total));
     }

@@ -133,7 +133,13 @@ impl Handler<ActorReport> for RegistryActor {
                 count(&self.around.restarts);
                 let now = self.around.refresher.ports().clock.read().boot;
                 self.restarts.entry(key.clone()).or_default().push_back(now);
-                tracing::error!(idp = key.idp(), "the actor of a grant panicked and is replaced");
+                let name = self.around.refresher.ports().name(&key);
+                tracing::error!(
+                    grant.id = name.grant_id,
+                    idp = key.idp(),
+                    user = name.user,
+                    "the actor of a grant panicked and is replaced"
+                );
                 // Work that the actor had to do ahead of need is still to be done.
                 self.deliver(&key, Ask::Wake, context);
             }

@@ -2,7 +2,10 @@
 
 use futures_util::{StreamExt as _, stream};
 
-use super::{Retry, Status, TokenSupervisor, ledger::unavailable};
+use super::{
+    Retry, Status, TokenSupervisor,
+    ledger::{Audited, unavailable},
+};
 use crate::{
     error::Error,
     model::{Row, StoreTime, TokenKey, VerdictBy},
@@ -65,7 +68,7 @@ impl TokenSupervisor {
         }
         let retried = self.retry_each(idp, ended).await;
         let outcome = retried.as_ref().map(|_| None).map_err(Error::code);
-        self.rooms.ledger.audit(self.by(), "retry_idp", idp, None, outcome);
+        self.rooms.ledger.audit(self.by(), "retry_idp", Audited::idp(idp), outcome);
         retried
     }
 
@@ -126,7 +129,7 @@ pub(super) async fn refused_keys(
             match row.as_ref().map(refused_at) {
                 Ok(Some(at)) if since.is_none_or(|since| at >= since) => refused.push((at, key)),
                 Ok(_) => {}
-                Err(error) => tracing::error!(error = %error, "a grant cannot be listed"),
+                Err(error) => tracing::error!(grant.id = error.grant_id(), error = %error, "a grant cannot be listed"),
             }
         }
         if complete {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::{
-    model::{Evidence, Expires, Expiry, Generation, Row, State, StoreTime},
+    model::{Evidence, Expires, Expiry, Generation, Row, State, StoreTime, Warning},
     protocol::Unchanged,
 };
 
@@ -32,6 +32,8 @@ pub struct Status {
     pub reason: Option<String>,
     /// The evidence for `reason`, else for `last_error`: what the identity provider said, or our own finding.
     pub evidence: Option<Evidence>,
+    /// What will need the user although nothing is wrong now: [`Warning::NoRefreshToken`].
+    pub warning: Option<Warning>,
     /// Since when refreshes fail, if the last one failed.
     pub failing_since: Option<SystemTime>,
     /// Since when the grant is in this state.
@@ -55,6 +57,7 @@ impl Status {
                 last_error: None,
                 reason: None,
                 evidence: None,
+                warning: None,
                 failing_since: None,
                 since: None,
                 unchanged,
@@ -62,9 +65,15 @@ impl Status {
         };
         let live = row.tombstone.is_none();
         // A disconnected grant is not refreshed any more.
-        let (verdict, error) = (row.verdict.as_ref(), row.last_error.as_ref().filter(|_| live));
+        let (required, error) = (row.required(now.by_wall_clock()), row.last_error.as_ref().filter(|_| live));
+        let (reason, required_since) = required.map(|(evidence, since)| (evidence.into_owned(), since)).unzip();
+        let alone = live && row.refresh_token.is_none() && reason.is_none();
+        let state = row.state(now);
+        // A doubt began when the token was sent, whatever was written to the row since.
+        let doubt = row.intent.as_ref().filter(|_| state == State::InDoubt).map(|intent| intent.since);
+        let since = required_since.or(doubt).unwrap_or(row.changed_at);
         Self {
-            state: row.state(now),
+            state,
             grant_id: row.grant_id.clone(),
             generation: row.generation,
             held: row.held.clone(),
@@ -76,10 +85,11 @@ impl Status {
                 .filter(|_| row.sendable() && row.intent.is_none())
                 .map(SystemTime::from),
             last_error: error.map(|error| error.evidence.code.clone()),
-            reason: verdict.map(|verdict| verdict.evidence.code.clone()),
-            evidence: verdict.map(|verdict| &verdict.evidence).or(error.map(|error| &error.evidence)).cloned(),
+            reason: reason.as_ref().map(|evidence| evidence.code.clone()),
+            evidence: reason.or(error.map(|error| error.evidence.clone())),
+            warning: alone.then_some(Warning::NoRefreshToken),
             failing_since: error.map(|error| error.since().into()),
-            since: Some(verdict.map_or(row.changed_at, |verdict| verdict.since).into()),
+            since: Some(since.into()),
             unchanged,
         }
     }

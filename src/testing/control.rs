@@ -79,6 +79,13 @@ impl Control<'_> {
         }
     }
 
+    /// Makes the journal's disk look full before a claim, or free again.
+    pub fn disk_full(&self, full: bool) {
+        if let Some(journal) = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade) {
+            journal.fill(full);
+        }
+    }
+
     /// Returns how many entries the journal has refused.
     pub fn journal_failures(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);
@@ -130,7 +137,7 @@ pub struct Kept {
 pub async fn kept(path: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Result<Vec<Vec<Kept>>, Error> {
     let clock = Clock::system(Handle::current());
     let unread = |error: store::StoreError| Error::Start(error.to_string());
-    let store = store::open(&format!("sqlite://{}", path.display()), &clock)?;
+    let store = store::open(&format!("sqlite://{}", path.display()), &clock, keyring.row_codes())?;
     let journal = Journal::open(&path.with_extension("journal"), keyring)?;
     let mut all = Vec::with_capacity(keys.len());
     for key in keys {
@@ -163,7 +170,7 @@ pub async fn stored_refresh_token(
 ) -> Result<Vec<Option<RefreshToken>>, Error> {
     let clock = Clock::system(Handle::current());
     let unread = |error: store::StoreError| Error::Start(error.to_string());
-    let store = store::open(&format!("sqlite://{}", path.display()), &clock)?;
+    let store = store::open(&format!("sqlite://{}", path.display()), &clock, keyring.row_codes())?;
     let mut tokens = Vec::with_capacity(keys.len());
     for key in keys {
         let row = store.read(key).await.map_err(unread)?.row;
@@ -175,4 +182,12 @@ pub async fn stored_refresh_token(
     }
     store.close().await.map_err(unread)?;
     Ok(tokens)
+}
+
+/// Checks every page and every row of a store, and returns what is wrong.
+///
+/// # Errors
+/// The store cannot be opened.
+pub fn integrity(path: &Path, keyring: &Keyring) -> Result<Vec<String>, Error> {
+    store::integrity(&format!("sqlite://{}", path.display()), keyring.row_codes())
 }

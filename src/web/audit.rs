@@ -2,15 +2,25 @@
 //! identity provider, that is asked for.
 
 use super::{call::Call, response::Granted};
-use crate::model::{Generation, TokenKey, valid_idp_name};
+use crate::{
+    Error, Status,
+    model::{Generation, TokenKey, valid_idp_name},
+};
+
+/// Writes the line of one grant of many that a request changes.
+pub(super) fn record_ended(call: &Call, action: &'static str, key: &TokenKey, ended: &Result<Status, Error>) {
+    let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
+    let grant_id = ended.as_ref().ok().map(|status| status.grant_id.as_str());
+    record(call, action, (Some(key.idp()), Some(key.user())), grant_id, outcome.map_err(Error::code));
+}
 
 /// Writes the line of one token or change: the caller, the action, the identity provider, the user if there is one, and
 /// the outcome, which is the code of a problem. Invalid names are left out.
 pub(super) fn record(
     call: &Call,
     action: &'static str,
-    idp: Option<&str>,
-    user: Option<&str>,
+    (idp, user): (Option<&str>, Option<&str>),
+    grant_id: Option<&str>,
     outcome: Result<Granted, &'static str>,
 ) {
     if !tracing::enabled!(target: "audit", tracing::Level::INFO) {
@@ -32,6 +42,7 @@ pub(super) fn record(
         }),
         generation = outcome.ok().and_then(|granted| granted.generation).map(Generation::get),
         outcome = name,
+        grant.id = grant_id.filter(|id| !id.is_empty()),
         request_id = call.id,
         "asked over HTTP"
     );

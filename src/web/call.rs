@@ -1,6 +1,9 @@
 //! One request: its caller, its target, and every check before its handler runs.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use actix_web::{
     HttpRequest,
@@ -18,12 +21,13 @@ use super::{
     endpoint::{Endpoint, PROXIED},
     parameters::{ParameterValue, QueryParameter, TIMEOUT},
     path,
+    peer::BodyRead,
     principal::Principal,
     problem::Problem,
 };
 use crate::{
     By, Error, GetStatus,
-    api::GrantContext,
+    api::{GrantContext, time::rfc3339},
     model::{BootTime, TokenKey},
 };
 
@@ -87,7 +91,12 @@ impl Call {
             self.principal = Principal::LocalPeer;
         } else if !self.endpoint.scopes.is_empty() {
             let key = self.api.keys.find(presented(request)?);
-            self.principal = Principal::Key(key.ok_or_else(|| Problem::bad_token("this is not a valid API key"))?);
+            let key = key.ok_or_else(|| Problem::bad_token("this is not a valid API key"))?;
+            let expired = key.expires_at.filter(|_| key.has_expired(self.now()));
+            self.principal = Principal::Key(key);
+            if let Some(end) = expired {
+                return Err(Problem::bad_token(format!("this API key expired at {}: use a new one", rfc3339(end))));
+            }
             if !self.principal.has_any(self.endpoint.scopes) {
                 let scopes: Vec<_> = self.endpoint.scopes.iter().map(|scope| scope.as_str()).collect();
                 return Err(Problem::forbidden(format!("the API key needs the scope {}", scopes.join(" or "))));
@@ -152,7 +161,11 @@ impl Call {
 
     /// Whether the caller's key is still valid as it was when the request arrived.
     pub(super) fn is_still_known(&self) -> bool {
-        self.principal.key().is_none_or(|key| self.api.keys.has(key))
+        self.principal.key().is_none_or(|key| self.api.keys.has(key) && !key.has_expired(self.now()))
+    }
+
+    fn now(&self) -> SystemTime {
+        self.api.supervisor.clock().now().into()
     }
 
     /// Checks every parameter, and reads the flags and numbers.
@@ -214,7 +227,7 @@ impl Call {
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(Problem::too_large());
         }
-        let mut body = BytesMut::new();
+        let (mut body, read) = (BytesMut::new(), BodyRead::begin(request));
         let reading = async {
             while let Some(chunk) = payload.next().await {
                 let chunk = chunk.map_err(|_| Problem::invalid("the body ended early"))?;
@@ -222,6 +235,9 @@ impl Call {
                     return Err(Problem::too_large());
                 }
                 body.extend_from_slice(&chunk);
+            }
+            if let Some(read) = &read {
+                read.is_complete();
             }
             Ok(())
         };

@@ -29,7 +29,7 @@ async fn change<B: DeserializeOwned, C: Command<Answer = Status>>(
 }
 
 fn described(key: &TokenKey, status: &Status) -> ApiResponse {
-    ApiResponse::json(&StatusBody::of(key, status)).generation(status.generation)
+    ApiResponse::json(&StatusBody::of(key, status)).about(&status.grant_id, status.generation)
 }
 
 /// `POST .../reconnect`.
@@ -62,11 +62,13 @@ pub(super) async fn purge(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
     call.json::<EmptyBody>()?;
     // A grant can be purged although its identity provider is no longer configured.
-    if status_of(call).await?.state == State::Absent {
+    let before = status_of(call).await?;
+    if before.state == State::Absent {
         let known = supervisor.idps().iter().any(|idp| idp.name == key.idp());
         return Err(if known { Error::NotConnected } else { Error::UnknownIdp }.into());
     }
-    change(call, |key, EmptyBody {}, left| Purge::new(key).timeout(left)).await
+    let purged = change(call, |key, EmptyBody {}, left| Purge::new(key).timeout(left)).await?;
+    Ok(purged.of_grant(&before.grant_id))
 }
 
 async fn status_of(call: &Call) -> Result<Status, Problem> {
@@ -75,7 +77,12 @@ async fn status_of(call: &Call) -> Result<Status, Problem> {
 
 /// `GET .../{user}`: the state of the grant.
 pub(super) async fn status(call: &Call) -> Result<ApiResponse, Problem> {
-    connected(call.key()?, &status_of(call).await?)
+    let (key, status) = (call.key()?, status_of(call).await?);
+    if status.state == State::Absent {
+        return Err(Error::NotConnected.into());
+    }
+    let body = StatusBody::of(key, &status).with_user_hash(call.api.supervisor.pseudonym(key.user()));
+    Ok(ApiResponse::json(&body).about(&status.grant_id, status.generation))
 }
 
 /// Responds with the status of a grant that is not absent.
@@ -117,7 +124,8 @@ pub(super) async fn refresh(call: &Call) -> Result<ApiResponse, Problem> {
     let key = call.key()?;
     call.json::<EmptyBody>()?;
     let refreshed = call.api.supervisor.call(RefreshNow::new(key).timeout(call.left())).await?;
-    Ok(ApiResponse::json(&RefreshedBody::of(key, &refreshed)).generation(refreshed.status.generation))
+    let status = &refreshed.status;
+    Ok(ApiResponse::json(&RefreshedBody::of(key, &refreshed)).about(&status.grant_id, status.generation))
 }
 
 /// `POST .../rejected`.
@@ -151,5 +159,5 @@ pub(super) async fn disconnect(call: &Call) -> Result<ApiResponse, Problem> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ApiResponse::empty(StatusCode::NO_CONTENT).generation(status.generation))
+    Ok(ApiResponse::empty(StatusCode::NO_CONTENT).about(&status.grant_id, status.generation))
 }

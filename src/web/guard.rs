@@ -6,15 +6,17 @@ use actix_web::{
     http::header::{self, HeaderName},
 };
 
-use super::{Api, problem::Problem};
+use super::{Api, peer::Peer, problem::Problem};
 
 /// Checks the host and the origin of a request.
 ///
 /// # Errors
 /// The request came over loopback under another name, or from a page of another origin.
 pub(super) fn check(api: &Api, request: &HttpRequest) -> Result<(), Problem> {
+    let local = Peer::of(request).and_then(|peer| peer.local());
+    let local = local.unwrap_or_else(|| request.app_config().local_addr());
     // Browsers cannot send requests to a Unix socket.
-    if api.trusting || !request.app_config().local_addr().ip().to_canonical().is_loopback() {
+    if api.trusting || !local.ip().to_canonical().is_loopback() {
         return Ok(());
     }
     let header = |name: HeaderName| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());

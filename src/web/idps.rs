@@ -1,11 +1,6 @@
 //! The identity providers: their state, and what operators do about it.
 
-use super::{
-    audit,
-    call::Call,
-    problem::Problem,
-    response::{ApiResponse, Granted},
-};
+use super::{audit, call::Call, problem::Problem, response::ApiResponse};
 use crate::{
     Error, Status, TokenKey,
     api::{EmptyBody, IdpBody, IdpsBody, ReasonBody, RetriedBody},
@@ -45,8 +40,7 @@ pub(super) async fn retry(call: &Call) -> Result<ApiResponse, Problem> {
     call.json::<EmptyBody>()?;
     let idp = call.idp()?;
     let record = |key: &TokenKey, ended: &Result<Status, Error>| {
-        let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
-        audit::record(call, "retry", Some(idp), Some(key.user()), outcome.map_err(Error::code));
+        audit::record_ended(call, "retry", key, ended);
     };
     let retried = call.api.supervisor.retry_refused(idp, record).await?;
     Ok(ApiResponse::json(&RetriedBody::from(retried)))

@@ -5,7 +5,7 @@ use super::{
     call::Call,
     parameters::{HELD, LIMIT, REVOKE},
     problem::Problem,
-    response::{ApiResponse, Granted},
+    response::ApiResponse,
 };
 use crate::{
     Cursor, Error, Filter, Page, Revoke, Status, TokenKey,
@@ -110,8 +110,7 @@ pub(super) async fn offboard(call: &Call) -> Result<ApiResponse, Problem> {
     call.json::<EmptyBody>()?;
     let revoke = if call.flag(&REVOKE) { Revoke::Yes } else { Revoke::No };
     let record = |key: &TokenKey, ended: &Result<Status, Error>| {
-        let outcome = ended.as_ref().map(|status| Granted { unmodified: false, generation: Some(status.generation) });
-        audit::record(call, "disconnect", Some(key.idp()), Some(user), outcome.map_err(Error::code));
+        audit::record_ended(call, "disconnect", key, ended);
     };
     let ended = call.api.supervisor.disconnect_each(user, revoke, record).await?;
     let mut items = Vec::with_capacity(ended.len());

@@ -4,15 +4,22 @@
 use std::fmt::Write as _;
 
 use super::{call::Call, problem::Problem, response::ApiResponse};
-use crate::{Metric, MetricKind, Sample};
+use crate::{Metric, MetricKind, Sample, apikey::ApiKey};
 
 /// `GET /metrics`.
 pub(super) async fn metrics(call: &Call) -> Result<ApiResponse, Problem> {
+    if call.principal().key().is_some_and(ApiKey::is_limited) {
+        let detail = "metrics cover all identity providers and users, and the API key is limited to some of them";
+        return Err(Problem::forbidden(detail));
+    }
     let mut build = Metric::new("build_info", MetricKind::Gauge, "Which version runs.");
     build.push(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     let mut metrics = vec![build];
     metrics.extend(call.api.counters.metrics());
     metrics.extend(call.api.supervisor.metrics().await);
+    if let Some(shed) = metrics.iter_mut().find(|metric| metric.name == "shed_total") {
+        call.api.connections.count_in(shed);
+    }
     Ok(ApiResponse::text(CONTENT_TYPE, metrics.iter().map(text).collect::<String>()))
 }
 

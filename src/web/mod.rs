@@ -4,6 +4,7 @@
 //! passes `mount` (its path), `serve`, `guard` (the rules of loopback), `call` (its key, names, parameters and body), its
 //! handler (`tokens`, `grants`, `lists`, `idps`, `health`, `metrics`), and `response` or `problem`. `routes` is the table
 //! of everything that is served: `mount` and `serve` use it, handlers do not. The bodies are in [`crate::api`].
+//! `connections` bounds the connections of a [`Server`]; `peer` is what each of them waits for, `stream` its socket.
 //! [`IdpToken`] gives an application's own handlers the token of their caller.
 //!
 //! Invariants: no response depends on a grant before the caller's key was found to reach it; nothing that a caller sent
@@ -12,6 +13,7 @@
 
 mod audit;
 mod call;
+mod connections;
 mod counters;
 mod endpoint;
 mod etag;
@@ -27,6 +29,7 @@ mod mount;
 mod openapi;
 mod parameters;
 mod path;
+mod peer;
 mod principal;
 mod problem;
 mod response;
@@ -34,6 +37,8 @@ mod routes;
 mod serve;
 mod server;
 mod service;
+mod slices;
+mod stream;
 mod tokens;
 
 pub use extract::{Caller, IdpName, IdpToken};

@@ -87,6 +87,8 @@ mod tests {
         assert!(!billing.reaches(&TokenKey::at("gitlab").user("acme/alice")));
         assert!(!billing.reaches(&TokenKey::at("github").user("acmealice")));
         assert!(!billing.reaches_all_of("github") && Principal::LocalPeer.reaches_all_of("github"));
+        let limited = billing.key().is_some_and(ApiKey::is_limited);
+        assert!(limited && !ApiKey::new("all", [0; 32]).is_limited());
         assert!(billing.has_any(&[Scope::Admin, Scope::Token]) && !billing.has_any(&[Scope::Grant]));
         assert!(!billing.has_any(&[]) && !Principal::Anonymous.reaches(&TokenKey::at("github").user("a")));
     }

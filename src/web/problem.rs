@@ -67,12 +67,12 @@ impl Problem {
         Self::new(Code::InvalidRequest, detail)
     }
 
-    pub(super) fn unauthorized(detail: &'static str) -> Self {
+    pub(super) fn unauthorized(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::Unauthorized, detail)
     }
 
     /// The request shows an API key that is not valid.
-    pub(super) fn bad_token(detail: &'static str) -> Self {
+    pub(super) fn bad_token(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::unauthorized(detail).with(|it| it.key_error = Some("invalid_token"))
     }
 
@@ -107,6 +107,10 @@ impl Problem {
 
     pub(super) fn code(&self) -> &'static str {
         self.0.code.as_str()
+    }
+
+    pub(super) fn grant_id(&self) -> Option<&str> {
+        self.0.body.grant_id.as_deref()
     }
 
     /// How much it reports of the grant that the request was about.

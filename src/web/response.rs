@@ -22,6 +22,7 @@ pub(super) struct ApiResponse {
     content_type: &'static str,
     body: Bytes,
     generation: Option<Generation>,
+    grant_id: Option<Box<str>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -36,7 +37,7 @@ pub(super) struct Granted {
 impl ApiResponse {
     /// Without a body.
     pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, content_type: "", body: Bytes::new(), generation: None, headers: Vec::new() }
+        Self { status, content_type: "", body: Bytes::new(), generation: None, grant_id: None, headers: Vec::new() }
     }
 
     /// 200 with this body.
@@ -53,9 +54,18 @@ impl ApiResponse {
         Self { status, ..self }
     }
 
-    /// Sets the entity tag: which stored grant of the key the response is about.
-    pub(super) fn generation(self, generation: Generation) -> Self {
-        Self { generation: Some(generation), ..self }
+    /// Sets which stored grant of the key the response is about: the entity tag, and the public name for the audit log.
+    pub(super) fn about(self, grant_id: &str, generation: Generation) -> Self {
+        Self { generation: Some(generation), ..self.of_grant(grant_id) }
+    }
+
+    /// Sets the public name of the grant that the request was about, for the audit log.
+    pub(super) fn of_grant(self, grant_id: &str) -> Self {
+        Self { grant_id: Some(grant_id.into()), ..self }
+    }
+
+    pub(super) fn grant_id(&self) -> Option<&str> {
+        self.grant_id.as_deref()
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -1,7 +1,7 @@
 //! Carries out a request. A read ends with its caller's connection; a change runs on the supervisor's own threads, so that
 //! it is completed and audited even if the caller hangs up.
 
-use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web::Payload};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, http::ConnectionType, web::Payload};
 use tracing::instrument::WithSubscriber as _;
 
 use super::{
@@ -9,9 +9,11 @@ use super::{
     call::Call,
     endpoint::{Endpoint, PROXIED},
     guard,
+    peer::Exchange,
     problem::{Problem, request_id},
     response::ApiResponse,
     routes::{ApiRoute, Handler},
+    slices::SlicedBody,
 };
 use crate::Error;
 
@@ -23,10 +25,15 @@ pub(super) async fn respond(
     payload: Payload,
 ) -> HttpResponse {
     let (id, _active) = (request_id(), api.enter());
-    match serve(api, routes, &request, payload, &id).await {
+    let exchange = Exchange::begin(&request);
+    let mut response = match serve(api, routes, &request, payload, &id).await {
         Ok(response) => response.respond(&id),
         Err(problem) => problem.of(&id).error_response(),
+    };
+    if exchange.as_ref().is_some_and(Exchange::has_unread_body) {
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
+    response.map_body(|_, body| SlicedBody::of(body, exchange))
 }
 
 async fn serve(
@@ -75,7 +82,9 @@ fn audited(call: &Call, response: Result<ApiResponse, Problem>) -> Result<ApiRes
     if let Some(action) = call.endpoint.audit
         && (idp.is_some() || response.is_err())
     {
-        audit::record(call, action, idp, user, response.as_ref().map(ApiResponse::granted).map_err(Problem::code));
+        let grant_id = response.as_ref().map_or_else(Problem::grant_id, ApiResponse::grant_id);
+        let outcome = response.as_ref().map(ApiResponse::granted).map_err(Problem::code);
+        audit::record(call, action, (idp, user), grant_id, outcome);
     }
     response
 }

@@ -2,13 +2,29 @@
 
 #[cfg(unix)]
 use std::os::unix::net::UnixListener;
-use std::{io, net::TcpListener, pin::pin, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::pin,
+    time::Duration,
+};
 
-use actix_web::{App, HttpServer, dev::ServerHandle};
+use actix_http::{HttpService, error::DispatchError};
+use actix_server::{GracefulShutdownSignal, ServerBuilder, ServerHandle};
+use actix_service::{Service, ServiceFactory, apply_fn_factory, map_config};
+use actix_web::{App, dev::AppConfig};
 use futures_util::future::{Either, select};
-use tokio::{sync::watch, task::JoinHandle};
+use socket2::SockRef;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
 
-use super::{Api, mount};
+use super::{
+    Api, mount,
+    peer::{HEAD_WITHIN, Peer},
+    slices::SLICE,
+    stream::{PacedStream, Socket},
+};
 
 /// A running server. Dropping it leaves it running; [`stop`](Self::stop) ends it.
 ///
@@ -36,27 +52,21 @@ pub struct Server {
     alive: watch::Receiver<()>,
 }
 
-/// Builds the server of one API, not yet running.
-macro_rules! server {
-    ($api:expr) => {{
-        let api: Api = $api;
-        HttpServer::new(move || App::new().service(api.clone()).default_service(mount::nothing(&api)))
-            .workers(WORKERS)
-            .disable_signals()
-            .client_request_timeout(HEAD_WITHIN)
-            .shutdown_timeout(DRAINED_WITHIN.as_secs())
-    }};
-}
-
 impl Server {
     /// Serves the API on these listeners, from within a tokio runtime. Signals are left to the caller.
     ///
     /// # Errors
     /// The operating system rejected a listener.
     pub fn start(api: Api, listeners: impl IntoIterator<Item = TcpListener>) -> io::Result<Self> {
-        let mut server = server!(api.clone());
+        let mut server = builder(&api);
         for listener in listeners {
-            server = server.listen(listener)?;
+            let socket = SockRef::from(&listener);
+            socket.listen(BACKLOG)?;
+            // Connections inherit it.
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            let (api, address) = (api.clone(), listener.local_addr()?);
+            let stop = server.graceful_shutdown_signal();
+            server = server.listen(NAME, listener, move || service::<TcpStream>(&api, &stop, Some(address)))?;
         }
         Ok(Self::running(api, server.run()))
     }
@@ -69,11 +79,13 @@ impl Server {
     #[cfg(unix)]
     pub fn start_trusting(mut api: Api, listener: UnixListener) -> io::Result<Self> {
         api.trusting = true;
-        let server = server!(api.clone()).listen_uds(listener)?;
+        let (server, served) = (builder(&api), api.clone());
+        let stop = server.graceful_shutdown_signal();
+        let server = server.listen_uds(NAME, listener, move || service::<UnixStream>(&served, &stop, None))?;
         Ok(Self::running(api, server.run()))
     }
 
-    fn running(api: Api, server: actix_web::dev::Server) -> Self {
+    fn running(api: Api, server: actix_server::Server) -> Self {
         let handle = server.handle();
         let (runs, alive) = watch::channel(());
         let running = tokio::spawn(async move {
@@ -128,10 +140,53 @@ impl Server {
     }
 }
 
+/// Returns the service of a listener at this address, for the connections of one worker.
+fn service<S: Socket>(
+    api: &Api,
+    stop: &GracefulShutdownSignal,
+    address: Option<SocketAddr>,
+) -> impl ServiceFactory<S, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<S> {
+    let (connections, stop) = (api.connections.clone(), stop.clone());
+    let app = App::new().service(api.clone()).default_service(mount::nothing(api));
+    let http = HttpService::build()
+        .client_request_timeout(HEAD_WITHIN)
+        .client_disconnect_timeout(CLOSED_WITHIN)
+        .h1_write_buffer_size(SLICE)
+        .graceful_shutdown_signal(move || {
+            let stop = stop.clone();
+            async move { stop.notified().await }
+        })
+        .on_connect_ext(|stream: &PacedStream<S>, data| {
+            data.insert(stream.peer().clone());
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    apply_fn_factory(http, move |socket: S, http: &_| {
+        let (connections, peer) = (connections.clone(), Peer::new(socket.address_of_peer(), address));
+        let dispatch = Service::call(http, (PacedStream::new(socket, peer.clone()), peer.address()));
+        async move { connections.serve(&peer, dispatch).await }
+    })
+}
+
+fn builder(api: &Api) -> ServerBuilder {
+    ServerBuilder::new()
+        .workers(WORKERS)
+        .max_concurrent_connections(api.connections.limit() / WORKERS + SPARE)
+        .disable_signals()
+        .shutdown_timeout(DRAINED_WITHIN.as_secs())
+}
+
+/// Names the listeners in the log of actix.
+const NAME: &str = "token-supervisor";
+/// Connections that the operating system accepts before a worker takes them.
+const BACKLOG: i32 = 1_024;
+/// How much of a response the operating system holds for a connection.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Connections that a worker may take above its share: each closes another one, unless none can be closed.
+const SPARE: usize = 16;
 /// Tokens come from a map: two threads produce more responses than a network card sends.
 const WORKERS: usize = 2;
-/// Limit for a client to send the head of a request.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// Limit for a client to close a connection that the server has finished.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// By then a load balancer that polls every second has seen that the server is not ready.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than any request may wait once it was read. Only offboarding a user with very many grants may take longer.

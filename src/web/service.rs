@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use super::{counters::RequestCounters, keys::ApiKeys};
+use super::{connections::Connections, counters::RequestCounters, keys::ApiKeys};
 use crate::TokenSupervisor;
 
 /// The HTTP API of a supervisor, to be mounted in an application under any scope. A handle: clones share their state.
@@ -27,6 +27,7 @@ pub struct Api {
     pub(super) supervisor: TokenSupervisor,
     pub(super) keys: ApiKeys,
     pub(super) counters: Arc<RequestCounters>,
+    pub(super) connections: Arc<Connections>,
     draining: Arc<watch::Sender<bool>>,
     /// The number of requests under way, and of changes that outlive their request.
     active: Arc<watch::Sender<usize>>,
@@ -46,6 +47,7 @@ pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
         supervisor,
         keys,
         counters: Arc::default(),
+        connections: Arc::new(Connections::new(MAX_CONNECTIONS)),
         draining: Arc::default(),
         active: Arc::default(),
         watched: Arc::default(),
@@ -54,6 +56,9 @@ pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
         plain_users: false,
     }
 }
+
+/// As many connections as a server accepts by default.
+const MAX_CONNECTIONS: usize = 1_024;
 
 impl Api {
     /// Writes user names as they are into the audit log (target `audit`, field `user`), instead of a digest that takes
@@ -68,6 +73,16 @@ impl Api {
     /// browser on this machine.
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how many connections the listeners of all its [`Server`]s may have open at once (1 024). Call it before the
+    /// first server is started.
+    ///
+    /// A further connection closes the one whose peer has kept the server waiting longest. A connection takes a file
+    /// descriptor, and up to 64 KiB of memory.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.connections = Arc::new(Connections::new(connections.max(1)));
         self
     }
 

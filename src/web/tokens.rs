@@ -45,10 +45,10 @@ pub(super) async fn token(call: &Call) -> Result<ApiResponse, Problem> {
     count(call, wish.key, &token, origin);
     let token = token?;
     if etag::matches(known, token.generation()) {
-        return Ok(ApiResponse::empty(StatusCode::NOT_MODIFIED).generation(token.generation()));
+        return Ok(ApiResponse::empty(StatusCode::NOT_MODIFIED).about(token.grant_id(), token.generation()));
     }
     let body = TokenBody::of(&token, call.api.supervisor.clock().now().into());
-    Ok(ApiResponse::json(&body).generation(token.generation()))
+    Ok(ApiResponse::json(&body).about(token.grant_id(), token.generation()))
 }
 
 /// Which token the caller wants, and how long it waits for it.
@@ -175,7 +175,8 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
     };
     let granted = |token: &Token| Granted { unmodified: false, generation: Some(token.generation()) };
     let outcome = token.as_ref().map(granted).map_err(Problem::code);
-    audit::record(call, "token", Some(key.idp()), Some(key.user()), outcome);
+    let grant_id = token.as_ref().map_or_else(Problem::grant_id, |token| Some(token.grant_id()));
+    audit::record(call, "token", (Some(key.idp()), Some(key.user())), grant_id, outcome);
     token
 }
 
@@ -194,5 +195,5 @@ pub(super) async fn authorize(call: &Call) -> Result<ApiResponse, Problem> {
     Ok(ApiResponse::empty(status)
         .header(header::AUTHORIZATION, value)
         .header(HeaderName::from_static("x-token-generation"), HeaderValue::from(token.generation().get()))
-        .generation(token.generation()))
+        .about(token.grant_id(), token.generation()))
 }

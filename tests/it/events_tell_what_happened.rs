@@ -8,12 +8,13 @@ use std::{
 use actix::{Actor, Context, Handler, ResponseFuture};
 use futures_util::future::join_all;
 use token_supervisor::{
-    Cause, EventKind, Events, Expiry, Lagged, Revoke, State, TokenEvent, TokenKey, TokenSupervisor, VerdictBy,
+    Cause, Error, EventKind, Events, Expiry, Filter, Freshness, Grant, Lagged, Revoke, State, TokenEvent, TokenKey,
+    TokenSupervisor, VerdictBy, Warning,
     testing::{Fault, Kind, Profile},
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{LIFE, World, eventually, stop, within};
+use crate::support::{LIFE, World, eventually, pass, stop, within};
 
 const SETTLE: Duration = Duration::from_secs(31);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -89,6 +90,53 @@ async fn a_refusal_is_told_with_what_the_provider_said_and_a_connect_ends_it() {
     within(supervisor.disconnect(&key, Revoke::No)).await.unwrap();
     stop(supervisor).await;
     assert_eq!(rest(events).await, [], "whoever disconnects knows");
+}
+
+#[tokio::test]
+async fn a_grant_without_a_refresh_token_warns_and_ends_with_its_access_token() {
+    let world = World::new(Profile::bitbucket());
+    let supervisor = world.start().await;
+    let events = supervisor.events();
+    let [alice, bob] = ["alice", "bob"].map(|user| TokenKey::at("idp").user(user));
+    for key in [&alice, &bob] {
+        let grant = Grant::new("ts-test-secret-lone").expires_in(HOUR);
+        let status = within(supervisor.connect(key, grant)).await.unwrap();
+        assert_eq!((status.state, status.warning), (State::Fresh, Some(Warning::NoRefreshToken)));
+    }
+    world.clock.advance(HOUR - Duration::from_secs(2));
+    let token = within(supervisor.token(&alice)).await.unwrap();
+    assert_eq!((token.freshness(), token.warning()), (Freshness::Fresh, None), "there is nothing to do before its end");
+    assert_eq!(within(supervisor.status(&alice)).await.unwrap().state, State::Fresh);
+    let end = SystemTime::from(world.clock.now()) + Duration::from_secs(2);
+    world.clock.advance(Duration::from_secs(2));
+    let refused = within(supervisor.token(&alice)).await.unwrap_err();
+    assert_eq!(refused, Error::ReconnectRequired { reason: "no_refresh_token".into(), since: end });
+    let status = within(supervisor.status(&alice)).await.unwrap();
+    assert_eq!((status.state, status.since, status.warning), (State::ReconnectRequired, Some(end), None));
+    assert_eq!(status.reason.as_deref(), Some("no_refresh_token"));
+    let listed = within(supervisor.list(Filter::new().state(State::ReconnectRequired))).await.unwrap();
+    assert_eq!(listed.items.len(), 2, "also the one that nobody has asked for");
+    let metrics = within(supervisor.metrics()).await;
+    let grants = metrics.iter().find(|metric| metric.name == "grants").unwrap();
+    let state = ("state", "reconnect_required".to_owned());
+    let counted = grants.samples.iter().find(|sample| sample.labels.contains(&state)).unwrap();
+    assert!(counted.value == 2.0, "{counted:?}");
+    pass(&world, &supervisor, MINUTE, Duration::from_secs(5)).await;
+    within(supervisor.connect(&alice, world.sim.consent("alice"))).await.unwrap();
+    assert_eq!(within(supervisor.status(&alice)).await.unwrap().warning, None);
+    stop(supervisor).await;
+    assert_eq!(world.sim.requests(), 0);
+    let told = rest(events).await;
+    for (key, expected) in [(&alice, &["reconnect_required", "recovered"][..]), (&bob, &["reconnect_required"])] {
+        let its = told.iter().filter(|event| event.key.as_ref() == Some(key)).cloned().collect::<Vec<_>>();
+        let its: Vec<_> = names(&its).into_iter().filter(|name| *name != "expiring_soon").collect();
+        assert_eq!(its, expected, "{key:?}");
+    }
+    let by = told.iter().find_map(|event| match &event.kind {
+        EventKind::ReconnectRequired { evidence, by } => Some((evidence.code.as_str(), *by)),
+        _ => None,
+    });
+    assert_eq!(by, Some(("no_refresh_token", VerdictBy::Expiry)));
 }
 
 #[tokio::test]

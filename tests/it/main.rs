@@ -20,6 +20,7 @@ mod errors_never_destroy;
 mod events_tell_what_happened;
 #[cfg(all(unix, feature = "web", feature = "client"))]
 mod examples;
+mod flipped_bits;
 #[cfg(all(feature = "cli", unix))]
 mod guides;
 mod holding;
@@ -33,6 +34,7 @@ mod kill_loop;
 mod listing_and_purging;
 mod messages_are_the_same_thing;
 mod no_answer_is_mad_enough;
+mod nothing_is_sent_whose_response_could_not_be_kept;
 mod odd_responses;
 #[cfg(feature = "cli")]
 mod oidc_provider;
@@ -49,6 +51,8 @@ mod running;
 mod served;
 mod shutdown_stores_what_is_in_flight;
 mod skip;
+#[cfg(all(unix, any(feature = "cli", all(feature = "web", feature = "client"))))]
+mod stranger;
 mod support;
 mod the_journal_holds_what_the_store_does_not;
 mod the_status_says_what_comes_next;

@@ -1,9 +1,16 @@
-//! Ciphertext is bound to its row and column: moved, it does not open.
+//! A row is as this program wrote it, or it is not used: ciphertext opens only in its own row, a keyed code covers the
+//! rest, and a row that was put back to an earlier generation spends nothing.
+
+use std::time::Duration;
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
-use token_supervisor::{Error, TokenKey, testing::Profile};
 
-use crate::support::{LIFE, World, stop, within};
+use token_supervisor::{
+    Cause, Error, Filter, State, TokenKey,
+    testing::{Kind, Profile, Standing},
+};
+
+use crate::support::{LIFE, World, ask, passing, stop, within};
 
 #[tokio::test]
 async fn a_row_swapped_between_users_does_not_open() {
@@ -34,17 +41,88 @@ async fn a_row_swapped_between_users_does_not_open() {
     assert_eq!(world.sim.requests(), 0, "a refresh token that does not open is not sent");
 }
 
+/// Executes statements on the file while nobody has it open.
+fn alter(world: &World, statements: &str) {
+    let mut raw = SqliteConnection::establish(world.store().to_str().unwrap()).unwrap();
+    raw.batch_execute(statements).unwrap();
+}
+
 #[tokio::test]
-async fn a_refresh_token_moved_into_another_column_does_not_open() {
-    let world = World::new(Profile::keycloak());
+async fn a_row_that_another_program_changed_is_not_served_until_its_user_connects_again() {
+    for change in [
+        "document = refresh_token",
+        "tombstone = NULL",
+        "verdict = NULL",
+        "held = NULL",
+        "expires_at = expires_at + 86400000",
+        "code = NULL",
+    ] {
+        let world = World::new(Profile::keycloak());
+        let (supervisor, alice) = world.connected().await;
+        let bob = TokenKey::at("idp").user("bob");
+        within(supervisor.connect(&bob, world.sim.consent("bob"))).await.unwrap();
+        within(supervisor.hold(&alice, "investigation")).await.unwrap();
+        within(supervisor.require_reconnect(&alice, "left")).await.unwrap();
+        if change.starts_with("tombstone") {
+            within(supervisor.disconnect(&alice, token_supervisor::Revoke::No)).await.unwrap();
+        }
+        stop(supervisor).await;
+        alter(&world, &format!("UPDATE grants SET {change} WHERE user_id = 'alice'"));
+
+        let supervisor = world.start().await;
+        let error = within(supervisor.token(&alice)).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { cause: Cause::StoreDown, .. }), "{change}: {error}");
+        assert!(supervisor.cached(&alice).is_none());
+        within(supervisor.token(&bob)).await.unwrap();
+        let listed = within(supervisor.list(Filter::new())).await.unwrap();
+        assert_eq!(listed.items.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&bob], "{change}");
+        assert_eq!(supervisor.unreadable_rows(), 1);
+        world.clock.advance(LIFE);
+        within(supervisor.token(&bob)).await.unwrap();
+        assert_eq!(world.sim.requests(), 1, "{change}: only bob's refresh token was sent");
+        within(supervisor.connect(&alice, world.sim.consent("alice"))).await.unwrap();
+        assert_eq!(supervisor.unreadable_rows(), 0);
+        stop(supervisor).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_put_back_by_a_generation_sends_nothing_and_its_newer_one_goes_on() {
+    let world = World::new(Profile::keycloak().kind(Kind::Strict));
     let (supervisor, key) = world.connected().await;
     stop(supervisor).await;
-    let mut raw = SqliteConnection::establish(world.store().to_str().unwrap()).unwrap();
-    raw.batch_execute("UPDATE grants SET document = refresh_token").unwrap();
-    drop(raw);
+    alter(&world, "CREATE TABLE kept AS SELECT * FROM grants");
     let supervisor = world.start().await;
-    assert!(supervisor.cached(&key).is_none());
-    // The access token is lost, the refresh token is not: the next refresh brings a new one.
     world.clock.advance(LIFE);
-    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    within(supervisor.token(&key)).await.unwrap();
+    stop(supervisor).await;
+    alter(
+        &world,
+        "CREATE TABLE newer AS SELECT * FROM grants; DELETE FROM grants; INSERT INTO grants SELECT * FROM kept",
+    );
+
+    let supervisor = world.start().await;
+    world.clock.advance(LIFE);
+    let caller = ask(&supervisor, &key);
+    passing(&world, Duration::from_millis(500), caller).await.unwrap_err();
+    let status = within(supervisor.status(&key)).await.unwrap();
+    assert_eq!((status.state, world.sim.requests(), world.sim.duplicate_spends()), (State::InDoubt, 1, 0));
+    stop(supervisor).await;
+
+    alter(&world, "DELETE FROM grants; INSERT INTO grants SELECT * FROM newer");
+    let supervisor = world.start().await;
+    world.clock.advance(LIFE);
+    within(supervisor.token(&key)).await.unwrap();
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (2, 0));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
+}
+
+#[tokio::test]
+async fn a_store_without_the_check_value_of_its_keys_does_not_start() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, _) = world.connected().await;
+    stop(supervisor).await;
+    alter(&world, "DELETE FROM meta WHERE name = 'key_check'");
+    let error = world.builder().start().await.err().unwrap().to_string();
+    assert!(error.contains("no check value of its keys") && error.contains("restore the store"), "{error}");
 }

@@ -1,8 +1,8 @@
 //! Where commands work: on the store itself, as one more process with the same lease and the same code path, or on a
 //! running server.
 //!
-//! A backend does six things: a [`Verb`] on a grant, a token and the next one, lists of grants, the state of the identity
-//! providers, a hold of one of them, and a retry of its refused grants.
+//! A backend does a [`Verb`] on a grant, gets a token and the next one, lists grants, disconnects those of a user, and knows
+//! the state of the identity providers: it holds or probes one of them, and retries its refused grants.
 
 mod server;
 mod store;
@@ -10,17 +10,17 @@ mod store;
 use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
-    Cursor, Error, Reached, TokenKey,
-    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
+    Cursor, Error, Reached, Revoke, TokenKey,
+    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
     config::Config,
 };
 use zeroize::Zeroizing;
 
-pub(crate) use self::{
-    server::Address,
-    store::{DRAIN, server_of},
-};
 use self::{server::ServerBackend, store::StoreBackend};
+pub(crate) use self::{
+    server::{Address, ProxyUrl, ServerTarget},
+    store::{DRAIN, is_new, server_of},
+};
 use super::{
     CliFailure,
     body::VerbResult,
@@ -40,7 +40,16 @@ pub(crate) enum Verb {
     },
     Restore,
     Retry,
+    Reconnect(String),
     Purge,
+}
+
+/// What a probe of an identity provider did.
+pub(crate) enum Probed {
+    /// Its token endpoint responded to an empty request, or not.
+    Reached(Reached),
+    /// The next request is let through; the state of the provider before it.
+    Passes(Box<IdpBody>),
 }
 
 /// Where to work.
@@ -48,7 +57,7 @@ pub(crate) enum Workplace {
     /// On the store of this configuration.
     Store(Box<Config>),
     /// On this server.
-    Server(Address),
+    Server(ServerTarget),
 }
 
 /// An opened place.
@@ -71,16 +80,49 @@ pub(crate) struct PlaceHealth {
 }
 
 impl Backend {
-    /// Opens the place, does `work` there, and closes it, also after a failure.
+    /// Opens the place, does `work` there, and closes it, also after a failure. A store that does not exist is not created:
+    /// most commands are about grants that are there.
     pub(crate) async fn with<T>(
         place: &Workplace,
         work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
     ) -> Result<T, CliFailure> {
-        let mut signals = Signals::listen()?;
-        let backend = match place {
-            Workplace::Store(config) => Self::Store(StoreBackend::open(config, &mut signals).await?),
-            Workplace::Server(address) => Self::Server(ServerBackend::new(address)?),
+        if let Workplace::Store(config) = place {
+            store::check_presence(config)?;
+        }
+        Self::creating(place, work).await
+    }
+
+    /// The same, and creates a store that does not exist.
+    pub(crate) async fn creating<T>(
+        place: &Workplace,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let open = async |signals: &mut Signals| match place {
+            Workplace::Store(config) => Ok(Self::Store(StoreBackend::open(config, config.builder()?, signals).await?)),
+            Workplace::Server(server) => Ok(Self::Server(ServerBackend::new(server)?)),
         };
+        Self::run(open, work).await
+    }
+
+    /// The same on an empty store that is deleted afterwards.
+    pub(crate) async fn on_trial<T>(
+        config: &Config,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("trial.db");
+        let builder =
+            config.builder()?.store(format!("sqlite://{}", path.display())).journal(folder.path().join("journal"));
+        let open = async |signals: &mut Signals| Ok(Self::Store(StoreBackend::open(config, builder, signals).await?));
+        Self::run(open, work).await
+    }
+
+    async fn run<T>(
+        open: impl AsyncFnOnce(&mut Signals) -> Result<Self, CliFailure>,
+        work: impl AsyncFnOnce(&Self) -> Result<T, CliFailure>,
+    ) -> Result<T, CliFailure> {
+        let mut signals = Signals::listen()?;
+        let backend = open(&mut signals).await?;
         let ended = tokio::select! {
             ended = work(&backend) => ended,
             signal = signals.next() => Err(interrupted(signal)),
@@ -140,6 +182,24 @@ impl Backend {
         match self {
             Self::Store(store) => store.hold_idp(idp, reason).await,
             Self::Server(server) => server.hold_idp(idp, reason).await,
+        }
+    }
+
+    /// Disconnects all grants of a user. Returns one result for each.
+    pub(crate) async fn offboard(&self, user: &str, revoke: bool) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let ends = if revoke { Revoke::Yes } else { Revoke::No };
+        match self {
+            Self::Store(store) => store.offboard(user, ends).await,
+            Self::Server(server) => server.offboard(user, ends).await,
+        }
+    }
+
+    /// Lets a server's next request to a paused provider through. On the store, where no pause outlives its process, sends
+    /// the provider an empty request instead.
+    pub(crate) async fn probe_idp(&self, idp: &str) -> Result<Probed, CliFailure> {
+        match self {
+            Self::Store(store) => store.reach_one(idp).await.map(Probed::Reached),
+            Self::Server(server) => server.probe_idp(idp).await.map(|idp| Probed::Passes(Box::new(idp))),
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Proxy, StatusCode};
 use token_supervisor::{
     Cause, ClientSecret, Cursor, Generation, Grant, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, RetriedBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
     web::grant_body,
 };
-use url::Url;
+use url::{Host, Url};
 
 use super::{PlaceHealth, Verb, unread};
 use crate::cli::{
@@ -51,24 +51,86 @@ impl fmt::Display for Address {
     }
 }
 
+/// A server, and the way there.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerTarget {
+    pub(crate) address: Address,
+    pub(crate) proxy: Option<ProxyUrl>,
+}
+
+impl ServerTarget {
+    /// Returns why others on the network could read the API key, if they could.
+    pub(crate) fn exposure(&self) -> Option<String> {
+        let Address::Url(url) = &self.address else { return None };
+        let loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        match (url.scheme(), &self.proxy) {
+            ("http", Some(proxy)) => Some(format!("plain http through {proxy} would expose the API key to the proxy")),
+            ("http", None) if !loopback => {
+                Some(format!("plain http to {}, another machine, would expose the API key", self.address))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The URL of a proxy. It may have a user and a password, which are not shown.
+#[derive(Clone)]
+pub(crate) struct ProxyUrl(Url);
+
+impl FromStr for ProxyUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url: Option<Url> = text.parse().ok();
+        let proxy = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+        proxy.map(Self).ok_or("must be a URL such as http://proxy.example.com:3128")
+    }
+}
+
+impl fmt::Display for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(url) = self;
+        f.write_str(&url[..url::Position::BeforeUsername])?;
+        f.write_str(&url[url::Position::BeforeHost..url::Position::AfterPort])
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A server and the client of its API.
 pub(crate) struct ServerBackend {
-    address: Address,
+    target: ServerTarget,
     client: ApiClient,
 }
 
-/// Limit for a connection to the server.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the longest timeout of a request: the server ends a request before this.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(70);
 /// The timeout of commands that make a change, and the longest wait for another token.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ServerBackend {
-    pub(super) fn new(address: &Address) -> Result<Self, CliFailure> {
-        // The API key is for the named server alone.
-        let http = Client::builder().redirect(redirect::Policy::none());
-        let http = http.connect_timeout(CONNECT_TIMEOUT).timeout(RESPONSE_TIMEOUT);
+    pub(super) fn new(target: &ServerTarget) -> Result<Self, CliFailure> {
+        let ServerTarget { address, proxy } = target;
+        let unusable = |error: reqwest::Error| {
+            CliFailure::usage(
+                format!("cannot connect to {address}: {error}"),
+                "name the server by another URL with --server",
+            )
+        };
+        let mut http = ApiClient::http();
+        if let Some(ProxyUrl(proxy)) = proxy {
+            if matches!(address, Address::Unix(_)) {
+                return Err(CliFailure::usage("a Unix socket cannot be reached through a proxy", "omit --proxy"));
+            }
+            http = http.proxy(Proxy::all(proxy.clone()).map_err(unusable)?);
+        }
         let (http, url) = match address {
             Address::Url(url) => (http, url.as_str()),
             #[cfg(unix)]
@@ -78,18 +140,12 @@ impl ServerBackend {
                 return Err(CliFailure::usage("this system has no Unix sockets", "name the server's URL"));
             }
         };
-        let http = http.build().map_err(|error| {
-            CliFailure::usage(
-                format!("cannot connect to {address}: {error}"),
-                "name the server by another URL with --server",
-            )
-        })?;
-        let client = ApiClient::with_http(url, &http)?;
+        let client = ApiClient::with_http(url, &http.build().map_err(unusable)?)?;
         let client = match api_key()? {
             Some(key) => client.api_key(key),
             None => client,
         };
-        Ok(Self { address: address.clone(), client })
+        Ok(Self { target: target.clone(), client })
     }
 
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
@@ -114,6 +170,7 @@ impl ServerBackend {
             Verb::Release => client.release(key).await?,
             Verb::Restore => client.restore(key).await?,
             Verb::Retry => client.retry(key).await?,
+            Verb::Reconnect(reason) => client.reconnect(key, &reason).await?,
             Verb::Purge => client.purge(key).await?,
             Verb::Disconnect { revoke } => {
                 // The server responds before anything is revoked, and without a body: the status is read next.
@@ -168,6 +225,18 @@ impl ServerBackend {
         body.map_err(|error| self.failure(None, error))
     }
 
+    pub(super) async fn offboard(&self, user: &str, revoke: Revoke) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let body = self.client.offboard(user, revoke).await;
+        body.map(|body| body.items).map_err(|error| self.failure(None, error))
+    }
+
+    /// Returns the state before the probe: afterwards a pause does not show.
+    pub(super) async fn probe_idp(&self, idp: &str) -> Result<IdpBody, CliFailure> {
+        let before = self.client.idps().await.unwrap_or_default().into_iter().find(|known| known.idp == idp);
+        let after = self.client.probe_idp(idp).await.map_err(|error| self.failure(None, error))?;
+        Ok(before.unwrap_or(after))
+    }
+
     pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {
         self.client.retry_idp(idp).await.map_err(|error| self.failure(None, error))
     }
@@ -176,10 +245,11 @@ impl ServerBackend {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);
         let lacks = |what: &str| body.degraded.iter().any(|degraded| degraded == what);
-        let (store_ok, journal_pending) = (!lacks(Cause::StoreDown.as_str()), (!lacks("journal")).then_some(0));
+        let store_ok = ![Cause::StoreDown, Cause::DiskFull].iter().any(|cause| lacks(cause.as_str()));
+        let journal_pending = (!lacks("journal")).then_some(0);
         let draining = (body.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(body.degraded).collect();
-        Ok(PlaceHealth { name: self.address.to_string(), store_ok, journal_pending, degraded, time })
+        Ok(PlaceHealth { name: self.target.address.to_string(), store_ok, journal_pending, degraded, time })
     }
 
     fn failure(&self, key: Option<&TokenKey>, error: ApiError) -> CliFailure {
@@ -189,29 +259,31 @@ impl ServerBackend {
             ApiError::Foreign(status) => self.no_supervisor(status),
             ApiError::Unreadable(error) => {
                 let why = if error.is_decode() { "its response cannot be read" } else { "its response broke off" };
-                CliFailure::new(Exit::Failed, format!("{}: {why}", self.address), UNKNOWN)
+                CliFailure::new(Exit::Failed, format!("{}: {why}", self.target.address), UNKNOWN)
             }
-            error => CliFailure::new(Exit::Failed, format!("{}: {error}", self.address), UNKNOWN),
+            error => CliFailure::new(Exit::Failed, format!("{}: {error}", self.target.address), UNKNOWN),
         }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliFailure {
+        let ServerTarget { address, proxy } = &self.target;
+        let through = proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
         if breaks_tls(error) {
             return CliFailure::usage(
-                format!("cannot reach {}: no TLS, or a certificate that is not trusted", self.address),
+                format!("cannot reach {address}{through}: no TLS, or a certificate that is not trusted"),
                 "use http:// if the server has no TLS, or check its certificate",
             );
         }
-        let why = if error.is_timeout() { "it does not respond" } else { "nothing listens there" };
-        CliFailure::new(
-            Exit::Later,
-            format!("cannot reach {}: {why}", self.address),
-            "start it (token-supervisor serve), or give its address with --server",
-        )
+        let (why, next) = match (error.is_timeout(), proxy) {
+            (true, _) => ("it does not respond", START),
+            (false, None) => ("nothing listens there", START),
+            (false, Some(_)) => ("there is no connection", "check the URL of the proxy, and the one of the server"),
+        };
+        CliFailure::new(Exit::Later, format!("cannot reach {address}{through}: {why}"), next)
     }
 
     fn no_supervisor(&self, status: StatusCode) -> CliFailure {
-        let text = format!("{} responded with {status}, and not as a token-supervisor does", self.address);
+        let text = format!("{} responded with {status}, and not as a token-supervisor does", self.target.address);
         CliFailure::new(if status.is_server_error() { Exit::Later } else { Exit::Failed }, text, UNKNOWN)
     }
 }
@@ -245,6 +317,7 @@ fn breaks_tls(error: &reqwest::Error) -> bool {
     false
 }
 
+const START: &str = "start it (token-supervisor serve), or give its address with --server";
 const UNKNOWN: &str = "check that --server names a token-supervisor of this version, and any proxy in front of it";
 
 #[cfg(test)]
@@ -263,5 +336,23 @@ mod tests {
         for text in ["", "localhost:8080", "unix:ts.sock", "ftp://x", "http://user:pw@x/", "http://x/?a=b"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_api_key_goes_in_plain_text_to_this_machine_alone() {
+        let exposed = |address: &str, proxy: Option<&str>| {
+            let (address, proxy) = (address.parse().unwrap(), proxy.map(|proxy| proxy.parse().unwrap()));
+            ServerTarget { address, proxy }.exposure()
+        };
+        for address in ["http://127.1.2.3:1", "http://[::1]:1", "http://LOCALHOST", "https://x", "unix:/x"] {
+            assert_eq!(exposed(address, None), None, "{address}");
+        }
+        for address in ["http://x", "http://10.0.0.1", "http://localhost.x", "http://0.0.0.0:1", "http://[::2]:1"] {
+            assert!(exposed(address, None).is_some(), "{address}");
+        }
+        let proxy = Some("http://alice:ts-test-secret-proxy@proxy.example:3128/x");
+        assert_eq!(exposed("https://x", proxy), None);
+        let through = exposed("http://127.0.0.1:8080", proxy).unwrap();
+        assert_eq!(through, "plain http through http://proxy.example:3128 would expose the API key to the proxy");
     }
 }

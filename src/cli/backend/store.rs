@@ -3,19 +3,28 @@
 //! Invariant: the response to a refresh that was sent is stored before the program ends, even after a deadline or Ctrl-C.
 //! Only a second Ctrl-C, or [`DRAIN`], gives it up.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{ErrorKind, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow, Release,
-    Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
-    api::{GrantContext, GrantQuery, IdpBody, ProblemBody, RefreshedBody, RetriedBody, StatusBody, TokenBody},
+    Acquire, Builder, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
+    Release, RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
+    api::{
+        GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, RetriedBody, StatusBody,
+        TokenBody,
+    },
     config::{Bind, Config},
 };
 
 use super::{PlaceHealth, Verb, unread};
 use crate::cli::{
-    CliFailure,
+    CliFailure, Exit,
     body::{RevocationProgress, VerbResult},
     exit::StartFailure,
     show::note,
@@ -43,8 +52,8 @@ const SILENT: Duration = Duration::from_secs(1);
 const REVOKED_WITHIN: Duration = Duration::from_secs(20);
 
 impl StoreBackend {
-    pub(super) async fn open(config: &Config, signals: &mut Signals) -> Result<Self, CliFailure> {
-        let starting = config.builder()?.on_demand().start();
+    pub(super) async fn open(config: &Config, builder: Builder, signals: &mut Signals) -> Result<Self, CliFailure> {
+        let starting = builder.on_demand().start();
         let supervisor = tokio::select! {
             supervisor = starting => supervisor.map_err(|error| unopened(error, config))?,
             signal = signals.next() => return Err(interrupted(signal)),
@@ -72,6 +81,7 @@ impl StoreBackend {
             Verb::Release => self.call(key, Release::new(key)).await,
             Verb::Restore => self.call(key, Restore::new(key)).await,
             Verb::Retry => self.call(key, Retry::new(key)).await,
+            Verb::Reconnect(reason) => self.call(key, RequireReconnect::new(key, reason)).await,
             Verb::Purge => self.call(key, Purge::new(key)).await,
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
@@ -125,7 +135,8 @@ impl StoreBackend {
     async fn status(&self, key: &TokenKey) -> Result<StatusBody, CliFailure> {
         let known = || self.supervisor.idps().iter().any(|idp| idp.name == key.idp());
         let missing = || if known() { Error::NotConnected } else { Error::UnknownIdp };
-        self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))
+        let found = self.find(key).await?.ok_or_else(|| CliFailure::of(Some(key), ProblemBody::from(&missing())))?;
+        Ok(found.with_user_hash(self.supervisor.pseudonym(key.user())))
     }
 
     /// Reads the grant from the store: asking its actor would refresh a token that is due.
@@ -187,6 +198,24 @@ impl StoreBackend {
         Ok(found.ok_or(Error::UnknownIdp)?)
     }
 
+    pub(super) async fn offboard(&self, user: &str, revoke: Revoke) -> Result<Vec<OffboardedGrant>, CliFailure> {
+        let ended = self.supervisor.disconnect_user(user, revoke).await?;
+        if matches!(revoke, Revoke::Yes) {
+            tokio::select! {
+                _ = self.supervisor.revoke_queued() => {}
+                () = pause(REVOKED_WITHIN) => {}
+            }
+        }
+        let result = |(key, ended): &(TokenKey, Result<Status, Error>)| {
+            OffboardedGrant::of(key, ended.as_ref().map_err(ProblemBody::from))
+        };
+        Ok(ended.iter().map(result).collect())
+    }
+
+    pub(super) async fn reach_one(&self, idp: &str) -> Result<Reached, CliFailure> {
+        Ok(self.supervisor.reach_idp(idp).await?)
+    }
+
     pub(super) async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, CliFailure> {
         Ok(self.supervisor.retry_idp(idp).await?.into())
     }
@@ -203,7 +232,7 @@ impl StoreBackend {
     pub(super) fn health(&self) -> PlaceHealth {
         PlaceHealth {
             name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
-            store_ok: !self.supervisor.is_store_down(),
+            store_ok: !self.supervisor.is_store_down() && !self.supervisor.is_disk_full(),
             journal_pending: Some(self.supervisor.journal_pending()),
             degraded: Vec::new(),
             time: None,
@@ -231,25 +260,92 @@ impl StoreBackend {
     }
 }
 
+/// Whether nothing of the store is there yet: neither its file nor its lock nor a journal.
+pub(crate) fn is_new(config: &Config) -> bool {
+    let lock = config.store_file().map(|file| PathBuf::from(format!("{}.lock", file.display())));
+    let store = config.store_file().into_iter().chain(lock.as_deref());
+    has_folder(config) && !store.chain([config.journal()]).any(is_there)
+}
+
+fn has_folder(config: &Config) -> bool {
+    let folder = config.store_file().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    folder.is_none_or(is_there)
+}
+
+/// # Errors
+/// The store or its journal is missing: an empty one in its place would look as if nobody were connected.
+pub(super) fn check_presence(config: &Config) -> Result<(), CliFailure> {
+    let Some(store) = config.store_file() else { return Ok(()) };
+    // An error in the path has better words when the store is opened.
+    if !has_folder(config) {
+        return Ok(());
+    }
+    let missing = |text, next: String| Err(CliFailure::new(Exit::Failed, text, next));
+    let (path, journal) = (store.display(), config.journal().display());
+    if is_new(config) {
+        return missing(
+            format!("there is no store at {path} yet"),
+            "connect the first user, or run token-supervisor serve: both create it; if there should be one, correct \
+             store.url"
+                .to_owned(),
+        );
+    }
+    match fs::metadata(store) {
+        Ok(file) if file.len() > 0 || !file.is_file() => {}
+        Err(error) if error.kind() != ErrorKind::NotFound => {}
+        _ => {
+            return missing(
+                format!("the store {path} is missing or empty, although its journal or lock file is there"),
+                "restore it from its backup, or correct store.url; token-supervisor migrate creates an empty one"
+                    .to_owned(),
+            );
+        }
+    }
+    // A file that is no store has better words when it is opened, before the journal is.
+    if is_sqlite(store) && !is_there(config.journal()) {
+        return missing(
+            format!("the journal {journal} is missing"),
+            "mount its disk, or correct journal.dir; if it is lost, token-supervisor migrate creates an empty one, and \
+             refreshes that were in flight are in doubt"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn is_sqlite(path: &Path) -> bool {
+    let mut head = [0; 16];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *b"SQLite format 3\0"
+}
+
+/// What cannot be examined may be there.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
 /// Names the server that probably has the store open.
 fn unopened(error: Error, config: &Config) -> CliFailure {
     let failure = CliFailure::from(error);
     match server_of(config) {
         Some(server) if failure.start == Some(StartFailure::StoreInUse) => {
-            let next = "if that is the server, use it: add --server";
+            let next = "if that is the server, use it: add";
             failure.then(format!("{next} {server}; otherwise wait until it has ended"))
         }
         _ => failure,
     }
 }
 
-/// The address of the server of this configuration.
+/// The options that select the server of this configuration.
 pub(crate) fn server_of(config: &Config) -> Option<String> {
     config.server().bind.iter().find_map(|bind| match bind {
         Bind::Tcp(address) if address.port() == 0 => None,
-        Bind::Tcp(address) if address.ip().is_unspecified() => Some(format!("http://127.0.0.1:{}", address.port())),
-        bind @ Bind::Tcp(_) => Some(format!("http://{bind}")),
-        bind => Some(bind.to_string()),
+        Bind::Tcp(address) if address.ip().is_unspecified() => {
+            Some(format!("--server http://127.0.0.1:{}", address.port()))
+        }
+        Bind::Tcp(address) if !address.ip().is_loopback() => Some(format!("--server http://{bind} --allow-http")),
+        bind @ Bind::Tcp(_) => Some(format!("--server http://{bind}")),
+        bind => Some(format!("--server {bind}")),
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    io::{self, Write as _},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -14,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::cli::{
     CliFailure, Exit, Out,
     backend::Backend,
+    private_file,
     show::note,
     time::{for_people, pause},
 };
@@ -41,13 +41,7 @@ struct Written<'a> {
 impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
     /// Writes the token. A reader sees either the whole old file or the whole new one.
     pub(super) fn write(&self, token: &TokenBody) -> Result<(), CliFailure> {
-        replace(self.path, (self.form)(token).as_bytes()).map_err(|error| {
-            CliFailure::new(
-                Exit::Failed,
-                format!("cannot write {}: {error}", self.path.display()),
-                "check that its folder exists and that you can write to it",
-            )
-        })?;
+        private_file::replace(self.path, (self.form)(token).as_bytes())?;
         let TokenBody { generation, expires_at, .. } = *token;
         self.out.result(&Written { file: self.path, generation, expires_at }, || {
             let end =
@@ -98,15 +92,4 @@ impl<F: Fn(&TokenBody) -> Zeroizing<String>> TokenFile<'_, F> {
             }
         }
     }
-}
-
-/// Replaces the file by a rename, so that no reader sees half of it. The new file is readable only by its owner.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // `tempfile` creates files that only their owner can read.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }

@@ -3,7 +3,8 @@
 use super::{Config, IDP, load, wrong};
 use crate::config::{Bind, Scope, preset::PRESETS};
 
-const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; // of "secret"
+const DIGEST: &str = "7bdbff1fbcd23e6385f70af513e082ce902ab18f9d7bb2c7f521806cd6f58e8b"; // of SECRET
+const SECRET: &str = "ts-test-secret-of-32-bytes-or-so";
 
 fn key(rest: &str) -> String {
     format!("{IDP}[[server.api_key]]\nname = \"a\"\nscopes = [\"token\"]\n{rest}\n")
@@ -29,6 +30,18 @@ fn what_cannot_work_is_refused_with_its_line() {
         (key(&format!("{digest}\nsecret = \"ts-test-secret-k\"")), "8:1: server.api_key[0].sha256: set either"),
         (key("sha256 = \"ts-test-secret-k\""), "8:1: server.api_key[0].sha256: must be 64 hexadecimal digits"),
         (key("secret = \"\""), "8:1: server.api_key[0].secret: must not be empty"),
+        (key(&format!("secret = \"{}\"", &SECRET[1..])), "8:1: server.api_key[0].secret: must have at least 32 bytes"),
+        (key(&format!("{digest}\nexpires_at = \"soon\"")), "9:1: server.api_key[0].expires_at: must be a time"),
+        (key(&format!("{digest}\nexpires_at = 2027-01-15")), "9:1: server.api_key[0].expires_at: must be a time"),
+        (key(&format!("{digest}\nexpires_at = 1.5")), "9:1: server.api_key[0].expires_at: must be a string"),
+        (
+            key(&format!("{digest}\nuser_prefix = \"acme/\"")).replace("\"token\"", "\"token\", \"metrics\""),
+            "7:1: server.api_key[0].scopes: must not have metrics beside idps or user_prefix: metrics cover all",
+        ),
+        (
+            key(&format!("{digest}\nidps = [\"github\"]")).replace("token", "metrics"),
+            "7:1: server.api_key[0].scopes: must not have metrics beside idps or user_prefix: metrics cover all",
+        ),
         (key(&format!("{digest}\nidps = [\"gitlab\"]")), "9:1: server.api_key[0].idps: names an identity provider"),
         (key(&format!("{digest}\nuser_prefix = \"acme\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
         (key(&format!("{digest}\nuser_prefix = \"/\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
@@ -85,16 +98,18 @@ fn a_list_of_sections_is_for_the_file() {
 #[test]
 fn api_keys_are_kept_as_digests_and_may_overlap() {
     let text = format!(
-        "{}idps = [\"github\"]\nuser_prefix = \"acme/\"\n[[server.api_key]]\nname = \"a\"\nscopes = [\"admin\", \"metrics\"]\nsecret = \"s\"\n",
+        "{}idps = [\"github\"]\nuser_prefix = \"acme/\"\n[[server.api_key]]\nname = \"a\"\nscopes = [\"admin\", \"metrics\"]\nsecret = \"another-{SECRET}\"\nexpires_at = 2027-01-15T08:00:00Z\n",
         key(&format!("sha256 = \"{}\"", DIGEST.to_uppercase()))
     );
     let config = load(&text, &[]).unwrap();
     let [first, second] = &config.server().api_keys[..] else { panic!("{config:?}") };
-    assert_eq!((first.sha256[0], first.sha256[31]), (0x2b, 0x5b));
+    assert_eq!((first.sha256[0], first.sha256[31]), (0x7b, 0x8b));
     assert_eq!((first.idps.as_deref(), &*first.user_prefix), (Some(&["github".to_owned()][..]), "acme/"));
     assert_eq!((&*second.name, &second.scopes[..], &second.idps), ("a", &[Scope::Admin, Scope::Metrics][..], &None));
+    let end = first.expiry().or(second.expiry()).map(crate::api::time::rfc3339);
+    assert_eq!(end.as_deref(), Some("2027-01-15T08:00:00Z"));
     let twice = format!(
-        "{}[[server.api_key]]\nname = \"b\"\nscopes = [\"token\"]\nsecret = \"secret\"\n",
+        "{}[[server.api_key]]\nname = \"b\"\nscopes = [\"token\"]\nsecret = \"{SECRET}\"\n",
         key(&format!("sha256 = \"{DIGEST}\""))
     );
     let wrong = wrong(&twice, &[]);
@@ -150,9 +165,20 @@ fn what_the_template_calls_the_default_is_the_default() {
             _ => line,
         })
         .filter(|line| {
-            !["public_url", "name", "sha256", "scopes", "idps", "user_prefix", "preset", "client", "TOKEN"]
-                .iter()
-                .any(|own| line.starts_with(own))
+            ![
+                "public_url",
+                "name",
+                "sha256",
+                "scopes",
+                "idps",
+                "user_prefix",
+                "expires_at",
+                "preset",
+                "client",
+                "TOKEN",
+            ]
+            .iter()
+            .any(|own| line.starts_with(own))
         })
         .map(|line| format!("{line}\n"))
         .collect();

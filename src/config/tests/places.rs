@@ -12,7 +12,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_name() {
         ("refresh.margin = 3\n", "conf.toml:1:9: refresh: unknown key: did you mean `margin_seconds`?"),
         ("[log]\nts-test-secret-key = 1\n", "conf.toml:2:1: log: unknown key: known here are format, user"),
         (
-            "[[server.api_key]]\nname = \"x\"\nsha265 = \"\"\nsecret = \"y\"\nscopes = [\"token\"]\n",
+            "[[server.api_key]]\nname = \"x\"\nsha265 = \"\"\nsecret = \"ts-test-secret-of-32-bytes-or-so\"\nscopes = [\"token\"]\n",
             "conf.toml:3:1: server.api_key[0]: unknown key: did you mean `sha256`?",
         ),
     ] {

@@ -69,7 +69,8 @@ async fn new_settings_are_taken_over_and_the_rest_is_said() {
     assert_eq!(changes.idps, ["other"]);
     assert_eq!(stage.names(), ["github", "other"]);
 
-    let key = "[[server.api_key]]\nname = \"a\"\nsecret = \"ts-test-secret-key\"\nscopes = [\"token\"]\n";
+    let key =
+        "[[server.api_key]]\nname = \"a\"\nsecret = \"ts-test-secret-key-of-the-reloader\"\nscopes = [\"token\"]\n";
     let changes = stage.reload(&format!("{OTHER}{key}")).unwrap();
     assert_eq!((changes.idps, changes.server, changes.restart), (vec![], true, vec![]));
     assert_eq!(stage.reloader.config().server().api_keys.len(), 1);

@@ -13,6 +13,7 @@ const SETTINGS: &[[&str; 5]] = &[
         "[::1]:80, unix:/run/ts.sock",
     ],
     ["server", "public_url", "\"https://t.example\"", "https://t.example", "https://t.example"],
+    ["server", "max_connections", "100", "100", "100"],
     ["store", "url", "\"sqlite://x.db\"", "sqlite://x.db", "sqlite://x.db"],
     ["store", "migrate", "\"auto\"", "auto", "auto"],
     ["journal", "dir", "\"/var/journal\"", "/var/journal", "/var/journal"],

@@ -77,6 +77,8 @@ pub(super) struct ModelWorld {
     pub(super) row: Rc<Row>,
     /// The store's table of fingerprints, as a set of tokens.
     pub(super) known: u32,
+    /// The refresh tokens that the store knows as spent.
+    pub(super) spent: u32,
     /// Tokens that are to be revoked.
     pub(super) revocations: Vec<ModelRevocation>,
     /// Statements that their senders have given up, and that the store may still execute.
@@ -167,6 +169,7 @@ impl ModelWorld {
             left,
             row: Rc::new(first_row(token)),
             known: 1,
+            spent: 0,
             revocations: Vec::new(),
             delayed: Vec::new(),
             processes,
@@ -188,6 +191,15 @@ impl ModelWorld {
             {
                 LookupResult::Spent
             }
+            Some(Lookup::Current)
+                if self
+                    .row
+                    .refresh_token
+                    .as_ref()
+                    .is_some_and(|held| self.spent & 1 << token(held.fingerprint) != 0) =>
+            {
+                LookupResult::Spent
+            }
             Some(Lookup::Restorable) if self.row.refresh_tokens().all(waits) => LookupResult::Unrevoked,
             _ => LookupResult::New,
         };
@@ -195,7 +207,11 @@ impl ModelWorld {
         let applied = change.apply(found);
         for side in applied.sides {
             match side {
-                Side::Spent(spent) | Side::Connected(spent) => self.known |= 1 << token(spent),
+                Side::Connected(connected) => self.known |= 1 << token(connected),
+                Side::Spent(spent) => {
+                    self.known |= 1 << token(spent);
+                    self.spent |= 1 << token(spent);
+                }
                 Side::Revoke(revoked) => {
                     let token = token(revoked.fingerprint);
                     if !self.revocations.iter().any(|queued| queued.token == token) {

@@ -28,6 +28,7 @@ pub(super) fn name(effect: &AttemptEffect) -> String {
         AttemptEffect::Change(Change::Raise { .. }) => "raise".into(),
         AttemptEffect::Change(Change::Clear { .. }) => "clear".into(),
         AttemptEffect::Change(Change::GiveUp { .. }) => "give up".into(),
+        AttemptEffect::Change(Change::RunOut { .. }) => "run out".into(),
         AttemptEffect::Change(other) => format!("{other:?}"),
         AttemptEffect::End(End::Renewed) => "renewed".into(),
         AttemptEffect::End(End::Settled) => "settled".into(),
@@ -95,6 +96,12 @@ fn the_row_decides_what_happens_before_the_claim() {
         ),
         ("on hold", read(Row { held: Some("by hand".into()), ..row() }), "settled"),
         ("no refresh token", read(Row { refresh_token: None, ..row() }), "settled"),
+        ("no refresh token, and its end", read_at(Row { refresh_token: None, ..row() }, 3_600), "run out"),
+        (
+            "its end is known",
+            read_at(Row { refresh_token: None, verdict: verdict(VerdictBy::Expiry), ..row() }, 3_600),
+            "settled",
+        ),
         ("the store lost writes", read(Row { generation: Generation(3), ..row() }), "raise"),
         (
             "the store lost writes, a connect among them",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{model::State, protocol::Transition};
 
 fn fault() -> AttemptFault {
     AttemptFault { evidence: Evidence::of("temporarily_unavailable"), cause: Cause::IdpThrottled }
@@ -159,4 +160,36 @@ fn a_late_response_is_stored_after_the_doubt_was_given_up() {
     let (given_up, ..) = taken(&give_up, &doubtful, NOW);
     let (stored, ..) = taken(&committed(&commit(1, &claimed, 2)), &given_up, NOW);
     assert_eq!((stored.refresh_token, stored.verdict), (Some(token(2)), None));
+}
+
+#[test]
+fn a_grant_without_a_refresh_token_ends_with_its_access_token() {
+    let lone = Row { refresh_token: None, ..row() };
+    let run_out = Change::RunOut { incarnation: INCARNATION, generation: GENERATION };
+    let end = NOW + seconds(3_600);
+    assert_eq!((lone.state(NOW), lone.state(end)), (State::Fresh, State::ReconnectRequired));
+    assert_eq!(row().state(end), State::Due, "a refresh token goes on");
+    let (ended, reply, sides) = taken(&run_out, &lone, end + seconds(9));
+    let evidence = Evidence::of("no_refresh_token");
+    let verdict = Verdict { evidence: evidence.clone(), since: end, by: VerdictBy::Expiry };
+    assert_eq!((ended.verdict.as_deref(), reply, sides), (Some(&verdict), ChangeReply::Done, vec![]));
+    let after = |row: &Row, late: u64| {
+        let (now, floor, known) = (NOW + seconds(late), Generation(0), LookupResult::New);
+        run_out.apply(ChangeInput { row: Some(row), now, floor, known })
+    };
+    let applied = after(&lone, 3_600);
+    assert_eq!(applied.transitions, [Transition::ReconnectRequired { evidence, by: VerdictBy::Expiry }]);
+    for (row, late) in [
+        (lone.clone(), 3_599),
+        (row(), 9_999),
+        (ended, 9_999),
+        (Row { expires: Expires::Never, ..lone.clone() }, 9_999),
+        (Row { expires: Expires::Unknown, ..lone.clone() }, 9_999),
+        (Row { tombstone: tombstone(true), ..lone.clone() }, 9_999),
+        (Row { generation: GENERATION.next(), ..lone.clone() }, 9_999),
+        (Row { incarnation: id(9), ..lone }, 9_999),
+    ] {
+        let applied = after(&row, late);
+        assert_eq!((applied.row, applied.reply), (None, ChangeReply::Refused), "{row:?}");
+    }
 }

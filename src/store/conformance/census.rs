@@ -20,6 +20,8 @@ pub(super) async fn the_census_counts_the_listed_grants(place: &mut StorePlace) 
     ]) {
         assert_eq!(place.change(key, change).await.reply, ChangeReply::Done);
     }
+    let lone = TokenKey::at("a").user("lone");
+    place.done(&lone, connecting(&lone, None, 99), ChangeReply::Done).await;
     for step in [Duration::ZERO, LEASE, 24 * seconds(3_600)] {
         place.clock.advance(step);
         let listed = place.store.list(&Names::default(), None, 100).await.unwrap();

@@ -50,6 +50,11 @@ pub(super) async fn rows_that_need_no_attention_are_not_due(place: &mut StorePla
     assert_eq!(place.due(late).await, ["alice"], "its doubt must be cleared");
     place.done(&key, Change::Cancel(ending(2, &row)), ChangeReply::Done).await;
     assert!(place.due(late).await.is_empty(), "disconnected");
+    place.done(&key, connecting(&key, None, 99), ChangeReply::Done).await;
+    let row = place.row(&key).await.unwrap();
+    let end = row.expires.at().unwrap();
+    assert!(place.due(WallTime(end.0 - 1)).await.is_empty(), "nothing can be done before its end");
+    assert_eq!(place.due(end).await, ["alice"], "its end is to be reported");
 }
 
 pub(super) async fn expiring_grants_come_in_pages_by_the_time_of_their_notice(place: &mut StorePlace) {
@@ -75,7 +80,7 @@ pub(super) async fn expiring_grants_come_in_pages_by_the_time_of_their_notice(pl
         match page.last() {
             Some(last) => {
                 let row = place.row(&last.key).await.unwrap();
-                assert_eq!((&last.grant_id, last.refresh_expires), (&row.grant_id, row.refresh_expires));
+                assert_eq!((&last.grant_id, last.consent_expires), (&row.grant_id, row.refresh_expires));
                 after = Some(last.clone());
             }
             None => break,

@@ -2,7 +2,7 @@
 
 use diesel::{
     prelude::*,
-    sql_types::{BigInt, Bool, Nullable, Text},
+    sql_types::{BigInt, Binary, Bool, Nullable},
 };
 
 use super::threads::JobError;
@@ -14,8 +14,9 @@ use crate::{
 /// Rows that are alike in everything that determines their state.
 #[derive(QueryableByName)]
 struct Alike {
-    #[diesel(sql_type = Text)]
-    idp: String,
+    /// As bytes: a name that is no text must not fail the count.
+    #[diesel(sql_type = Binary)]
+    idp: Vec<u8>,
     #[diesel(sql_type = Bool)]
     ended: bool,
     #[diesel(sql_type = Bool)]
@@ -44,9 +45,11 @@ struct Alike {
 
 /// The largest integer means "never".
 const COUNT: &str = "
-    SELECT idp, tombstone IS NOT NULL AS ended, verdict IS NOT NULL AS required,
+    SELECT idp, tombstone IS NOT NULL AS ended, 
+        verdict IS NOT NULL OR (refresh_token IS NULL AND coalesce(expires_at <= ?1, FALSE)) AS required,
         coalesce(lease_until > ?1, FALSE) AS leased, intent IS NOT NULL AS doubted,
-        coalesce(retry_at > ?1, FALSE) AS waits, coalesce(due_at <= ?1, FALSE) AS due,
+        coalesce(retry_at > ?1, FALSE) AS waits, 
+        refresh_token IS NOT NULL AND coalesce(due_at <= ?1, FALSE) AS due,
         last_error IS NOT NULL AS failing, held IS NOT NULL AS held, refresh_token IS NOT NULL AS refreshable,
         count(*) AS grants, min(due_at) AS first_due,
         min(CASE WHEN expires_at > ?1 AND expires_at < 9223372036854775807 THEN expires_at END) AS first_end
@@ -56,7 +59,7 @@ const COUNT: &str = "
 pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Result<Census, JobError> {
     let found = diesel::sql_query(COUNT).bind::<BigInt, _>(now.0).load::<Alike>(connection)?;
     let counted = |alike: Alike| Counted {
-        idp: alike.idp,
+        idp: String::from_utf8_lossy(&alike.idp).into_owned(),
         marks: Marks {
             ended: alike.ended,
             required: alike.required,

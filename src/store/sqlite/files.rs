@@ -2,53 +2,140 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::error::Error;
+use crate::{
+    disk::{self, FileId},
+    error::Error,
+};
 
 /// The lock of the one process that writes the store. The operating system releases it when the process exits.
-pub(super) struct LockFile(File);
+///
+/// The lock file is locked, which names the holder to other processes, and the database itself, which another name of
+/// the same file does not get round. This descriptor of the database must be closed last: closing it ends the locks that
+/// SQLite has on the file.
+pub(super) struct LockFile {
+    path: PathBuf,
+    lock: File,
+    database: File,
+}
+
+impl LockFile {
+    /// The path of the database without symbolic links.
+    pub(super) fn database(&self) -> &Path {
+        &self.path
+    }
+}
 
 impl Drop for LockFile {
     /// Unlocks explicitly: a child process that is just being started may hold the descriptor a moment longer.
     fn drop(&mut self) {
-        self.0.unlock().ok();
+        self.database.unlock().ok();
+        self.lock.unlock().ok();
     }
 }
 
-/// Options that create files readable only by their owner: a user who can read the lock file could lock it.
-pub(super) fn private() -> OpenOptions {
+/// Locks the database at `path`, and creates it if it does not exist.
+pub(super) fn lock(path: &Path) -> Result<LockFile, Error> {
+    let failed = |error: io::Error| unopened(path, &error);
+    let real = real_path(path).map_err(failed)?;
+    let name = beside(&real, ".lock");
+    if name.is_symlink() {
+        let name = name.display();
+        return Err(refused(path, &format_args!("its lock file {name} is a symbolic link: remove the link")));
+    }
+    let mut lock = private().truncate(false).read(true).write(true).open(&name).map_err(failed)?;
+    take(&lock, path, || {
+        let mut holder = String::new();
+        (&lock).read_to_string(&mut holder).ok();
+        holder
+    })?;
+    let written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    written.and_then(|()| lock.rewind()).map_err(failed)?;
+    // Readable only by its owner; SQLite creates its companion files with the same mode.
     let mut options = OpenOptions::new();
-    options.create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
+    private_mode(&mut options);
+    let database = options.create(true).append(true).open(&real).map_err(failed)?;
+    take(&database, path, String::new)?;
+    Ok(LockFile { path: real, lock, database })
 }
 
-pub(super) fn lock(path: &Path) -> Result<LockFile, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let mut file =
-        private().truncate(false).read(true).write(true).open(&name).map_err(|error| unopened(path, &error))?;
+fn take(file: &File, path: &Path, holder: impl FnOnce() -> String) -> Result<(), Error> {
     match file.try_lock() {
-        Ok(()) => {
-            let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-            written.and_then(|()| file.rewind()).map_err(|error| unopened(path, &error))?;
-            Ok(LockFile(file))
-        }
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).ok();
-            let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
+            let holder = holder();
+            let holder = match holder.trim() {
+                "" => "another process".to_owned(),
+                id => format!("process {id}"),
+            };
             Err(Error::StoreInUse(format!(
-                "store {} is in use by process {holder}, the only one that can write to it: stop it, or ask its API",
+                "store {} is in use by {holder}, the only one that can write to it: stop it, or ask its API",
                 path.display()
             )))
         }
         Err(TryLockError::Error(error)) => Err(unopened(path, &error)),
+    }
+}
+
+/// Options for files that only their owner can read: a user who can read the lock file could lock it.
+pub(super) fn private() -> OpenOptions {
+    let mut options = disk::unlinked();
+    options.create(true);
+    private_mode(&mut options);
+    options
+}
+
+fn private_mode(_options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(_options, 0o600);
+}
+
+/// Returns the path without symbolic links; the file itself need not exist.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let name = path.file_name().ok_or(error)?;
+            Ok(folder.canonicalize()?.join(name))
+        }
+        found => found,
+    }
+}
+
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// The files of an open database. What is written to them is found by the next process only while they are at their
+/// paths.
+pub(super) struct OpenFiles(Vec<(PathBuf, FileId)>);
+
+impl OpenFiles {
+    /// Looks at the files after they were opened.
+    ///
+    /// # Errors
+    /// One of them is not there, or the path leads to another file than the locked one.
+    pub(super) fn of(lock: &LockFile) -> io::Result<Self> {
+        let log = beside(&lock.path, "-wal");
+        let files = vec![
+            (lock.path.clone(), FileId::of_open(&lock.database)?),
+            (beside(&lock.path, ".lock"), FileId::of_open(&lock.lock)?),
+            (log.clone(), FileId::at(&log)?),
+        ];
+        let open = Self(files);
+        open.check()?;
+        Ok(open)
+    }
+
+    /// # Errors
+    /// One of the files was moved, removed or replaced.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(|(path, id)| id.check(path))
     }
 }
 

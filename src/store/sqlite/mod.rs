@@ -4,13 +4,17 @@
 
 mod census;
 mod files;
+#[cfg(any(feature = "config", feature = "testing"))]
+mod integrity;
 mod list;
+mod log;
 mod migrate;
 mod query;
 mod statement;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod unreadable;
 
 use std::{ops::Range, path::Path, sync::Arc};
 
@@ -22,13 +26,18 @@ use super::{
 use crate::{
     clock::Clock,
     error::Error,
+    keyring::RowCodes,
     model::{StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
-use files::{LockFile, lock, private, refused, unopened};
+use files::{LockFile, OpenFiles, lock, refused, unopened};
+#[cfg(any(feature = "config", feature = "testing"))]
+pub(super) use integrity::integrity;
+use log::LastCommit;
 #[cfg(feature = "config")]
 pub(super) use migrate::pending;
 use threads::Jobs;
+use unreadable::RowReader;
 
 /// An open SQLite store. When it is dropped, its threads finish the jobs in their queues and exit.
 pub(super) struct SqliteStore {
@@ -37,24 +46,30 @@ pub(super) struct SqliteStore {
     /// Runs the census, which reads every row, so that no other read waits behind it.
     counter: Jobs,
     clock: Clock,
+    reader: RowReader,
 }
 
 impl SqliteStore {
     /// Opens or creates the file, locks it and brings the schema up to date. Blocks.
-    pub(super) fn open(path: &Path, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, clock: Clock, codes: RowCodes) -> Result<Self, Error> {
         let (writer, lock) = up_to_date(path)?;
         let lock = Arc::new(lock);
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
         let counter = vec![connect(path)?];
+        let failed = |error: std::io::Error| unopened(path, &error);
+        let files = OpenFiles::of(&lock).map_err(failed)?;
+        let last = LastCommit::open(lock.database()).map_err(failed)?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
-        Ok(Self { writer: threads::writer(writer, &lock), readers, counter, clock })
+        let reader = RowReader::new(codes);
+        Ok(Self { writer: threads::writer(writer, files, last, &lock), readers, counter, clock, reader })
     }
 }
 
 /// Opens or creates the file with its lock, and brings its schema up to date.
 fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
     let lock = lock(path)?;
-    create(path).map_err(|error| unopened(path, &error))?;
+    let damaged = log::check(lock.database()).map_err(|error| unopened(path, &error))?;
+    damaged.map_err(|error| refused(path, &error))?;
     let mut connection = connect(path)?;
     migrate::run(&mut connection).map_err(|error| unopened(path, &error))?;
     Ok((connection, lock))
@@ -71,28 +86,31 @@ const READERS: usize = 2;
 
 impl Store for SqliteStore {
     fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
-        let (key, clock) = (key.clone(), self.clock.clone());
-        self.writer.run(move |connection| query::change(connection, &key, &change, clock.store_time()))
+        let (key, clock, reader) = (key.clone(), self.clock.clone(), self.reader.clone());
+        self.writer.run(move |connection| query::change(connection, &reader, &key, &change, clock.store_time()))
     }
 
     fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
-        let (key, clock) = (key.clone(), self.clock.clone());
+        let (key, clock, reader) = (key.clone(), self.clock.clone(), self.reader.clone());
         self.readers.run(move |connection| {
-            Ok(ReadRow { row: query::find(connection, &key)?.map(|found| found.row), now: clock.store_time() })
+            Ok(ReadRow { row: query::find(connection, &reader, &key)?.map(|found| found.row), now: clock.store_time() })
         })
     }
 
     fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
-        self.readers.run(move |connection| query::due(connection, by, after, limit))
+        let reader = self.reader.clone();
+        self.readers.run(move |connection| query::due(connection, &reader, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
-        self.readers.run(move |connection| query::expiring(connection, &noticed, after.as_ref(), limit))
+        let reader = self.reader.clone();
+        self.readers.run(move |connection| query::expiring(connection, &reader, &noticed, after.as_ref(), limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
-        let (names, clock) = (names.clone(), self.clock.clone());
-        self.readers.run(move |connection| list::list(connection, &names, after.as_ref(), limit, clock.store_time()))
+        let (names, clock, reader) = (names.clone(), self.clock.clone(), self.reader.clone());
+        self.readers
+            .run(move |connection| list::list(connection, &reader, &names, after.as_ref(), limit, clock.store_time()))
     }
 
     fn census(&self) -> StoreFuture<Census> {
@@ -101,8 +119,8 @@ impl Store for SqliteStore {
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
-        let clock = self.clock.clone();
-        self.readers.run(move |connection| query::revocations(connection, clock.store_time(), limit))
+        let (clock, reader) = (self.clock.clone(), self.reader.clone());
+        self.readers.run(move |connection| query::revocations(connection, &reader, clock.store_time(), limit))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
@@ -131,6 +149,19 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| query::metas(connection, prefix))
     }
 
+    fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>> {
+        self.writer.run(move |connection| query::keyring_check(connection, &value))
+    }
+
+    fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>> {
+        let reader = self.reader.clone();
+        self.writer.run(move |connection| query::code_rows(connection, &reader, after))
+    }
+
+    fn unreadable(&self) -> usize {
+        self.reader.count()
+    }
+
     fn close(&self) -> StoreFuture<()> {
         let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {
@@ -153,8 +184,3 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
 }
 
 const NOT_UTF_8: &str = "its path is not UTF-8: set store.url to another path";
-
-/// Creates the file, readable only by its owner; SQLite creates its companion files with the same mode.
-fn create(path: &Path) -> std::io::Result<()> {
-    private().append(true).open(path).map(drop)
-}

@@ -5,11 +5,13 @@ use std::ops::Range;
 use diesel::{
     dsl::{exists, max},
     prelude::*,
+    sql_types::{Binary, Text},
 };
 
 use super::{
     statement::{Remember, UpdateGrant},
     threads::JobError,
+    unreadable::{RowReader, is_undecodable},
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
@@ -28,30 +30,59 @@ pub(super) struct Stored {
     pub(super) revision: i64,
 }
 
-pub(super) fn find(connection: &mut SqliteConnection, key: &TokenKey) -> Result<Option<Stored>, JobError> {
-    let found = grants::table
-        .filter(grants::idp.eq(key.idp()))
-        .filter(grants::user_id.eq(key.user()))
-        .filter(grants::account.eq(key.account_name()))
+pub(super) fn find(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    key: &TokenKey,
+) -> Result<Option<Stored>, JobError> {
+    let found = of_key(key.idp(), key.user(), key.account_name())
         .select((grants::id, grants::revision, GrantRecord::as_select()))
         // Not `first`: SQLite plans a statement anew each time its LIMIT is bound.
         .get_result::<(i64, i64, GrantRecord)>(connection)
-        .optional()?;
-    let stored = |(id, revision, record): (i64, i64, GrantRecord)| {
-        Ok(Stored { row: record.into_row(key.clone()).map_err(JobError::Store)?, id, revision })
-    };
-    found.map(stored).transpose()
+        .optional();
+    match found {
+        Ok(None) => Ok(None),
+        Ok(Some((id, revision, record))) => {
+            Ok(Some(Stored { row: reader.row(id, key.clone(), record)?, id, revision }))
+        }
+        Err(error) if is_undecodable(&error) => {
+            let of_key = of_key(key.idp(), key.user(), key.account_name());
+            Err(reader.undecoded(of_key.select(grants::id).get_result(connection)?).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[diesel::dsl::auto_type]
+fn of_key<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+    grants::table.filter(grants::idp.eq(idp)).filter(grants::user_id.eq(user)).filter(grants::account.eq(account))
+}
+
+/// Returns the id and the generation of a row that cannot be read.
+fn unreadable(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<(i64, Generation)> {
+    let of_key = of_key(key.idp(), key.user(), key.account_name());
+    let (id, generation) = of_key.select((grants::id, grants::generation)).get_result::<(i64, i64)>(connection)?;
+    // A generation that no grant reaches is damaged itself, and would leave none for the next ones.
+    Ok((id, Generation(u64::try_from(generation).ok().filter(|generation| *generation < 1 << 48).unwrap_or(0))))
 }
 
 /// Reads the row, applies the change and writes the result. Must run in a transaction.
+///
+/// A connect with a refresh token replaces a row that cannot be read: a user's consent ends the damage.
 pub(super) fn change(
     connection: &mut SqliteConnection,
+    reader: &RowReader,
     key: &TokenKey,
     change: &Change,
     now: StoreTime,
 ) -> Result<Changed, JobError> {
-    let stored = find(connection, key)?;
-    let id = stored.as_ref().map(|stored| stored.id);
+    let (stored, replaced) = match find(connection, reader, key) {
+        Err(JobError::Store(StoreError::Corrupt { .. })) if change.replaces() => {
+            (None, Some(unreadable(connection, key)?))
+        }
+        found => (found?, None),
+    };
+    let id = stored.as_ref().map(|stored| stored.id).or(replaced.map(|(id, _)| id));
     let known = match (change.looks_up(stored.is_some()), &stored) {
         (Some(Lookup::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
         (Some(Lookup::TokenAnywhere(fingerprint, elsewhere)), _) => match known(connection, key, fingerprint, id)? {
@@ -59,15 +90,23 @@ pub(super) fn change(
             found => found,
         },
         (Some(Lookup::Revocations), _) => revoking_any(connection, key)?,
+        (Some(Lookup::Current), Some(stored)) => spent(connection, stored)?,
         (Some(Lookup::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
-        (Some(Lookup::Restorable), None) | (None, _) => LookupResult::New,
+        (Some(Lookup::Restorable | Lookup::Current), None) | (None, _) => LookupResult::New,
     };
-    let floor = Generation(floor(connection)?);
+    let floor = Generation(floor(connection)?).max(replaced.map_or(Generation(0), |(_, generation)| generation));
     let row = stored.as_ref().map(|stored| &stored.row);
     let applied = change.apply(ChangeInput { row, now, floor, known });
     let id = match (&applied.row, &stored) {
-        (Some(row), Some(Stored { id, revision, .. })) => Some(update(connection, *id, *revision, row)?),
-        (Some(row), None) => Some(insert(connection, row)?),
+        (Some(row), Some(Stored { id, revision, .. })) => Some(update(connection, reader, *id, *revision, row)?),
+        (Some(row), None) => {
+            if let Some((id, _)) = replaced {
+                tracing::warn!(row = id, "a connect replaces a row that cannot be read");
+                purge(connection, key, id, floor)?;
+                reader.gone(id);
+            }
+            Some(insert(connection, reader, row)?)
+        }
         (None, _) => id,
     };
     for side in &applied.sides {
@@ -97,6 +136,14 @@ fn known(
     let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
     let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
     Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
+}
+
+/// Returns whether the row holds a refresh token that it has spent: then the row is from before that.
+fn spent(connection: &mut SqliteConnection, stored: &Stored) -> QueryResult<LookupResult> {
+    let Some(Spendable { fingerprint, .. }) = &stored.row.refresh_token else { return Ok(LookupResult::New) };
+    let spent = fingerprints::table.find((fingerprint.0.as_slice(), stored.id)).select(fingerprints::spent);
+    let spent = spent.get_result::<bool>(connection).optional()?;
+    Ok(if spent == Some(true) { LookupResult::Spent } else { LookupResult::New })
 }
 
 /// Returns whether a token with one of these fingerprints is live or spent.
@@ -157,20 +204,26 @@ fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
 
 /// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that the
 /// comparison fails only if another program writes past this process's writer.
-pub(super) fn update(connection: &mut SqliteConnection, id: i64, revision: i64, row: &Row) -> Result<i64, JobError> {
-    if UpdateGrant::new(id, revision, row).execute(connection)? != 1 {
+pub(super) fn update(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    id: i64,
+    revision: i64,
+    row: &Row,
+) -> Result<i64, JobError> {
+    if UpdateGrant::new(id, revision, GrantRecord::coded(row, id, &reader.codes)).execute(connection)? != 1 {
         return Err(StoreError::Conflict.into());
     }
     Ok(id)
 }
 
-fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<i64, JobError> {
+fn insert(connection: &mut SqliteConnection, reader: &RowReader, row: &Row) -> Result<i64, JobError> {
     // SQLite would assign the id of a purged row again if it was the largest.
     let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
     let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
     let id = last.max(gone).unwrap_or(0) + 1;
     Ok(diesel::insert_into(grants::table)
-        .values((grants::id.eq(id), GrantRecord::from(row), grants::revision.eq(1)))
+        .values((grants::id.eq(id), GrantRecord::coded(row, id, &reader.codes), grants::revision.eq(1)))
         .returning(grants::id)
         .get_result(connection)?)
 }
@@ -267,75 +320,128 @@ fn remember(
 
 pub(super) fn due(
     connection: &mut SqliteConnection,
+    reader: &RowReader,
     by: WallTime,
     after: Option<DueCursor>,
     limit: u32,
 ) -> Result<DuePage, JobError> {
     let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
-    let beyond = grants::wake_at.gt(after.wake_at).or(grants::wake_at.eq(after.wake_at).and(grants::id.gt(after.id)));
-    let found = grants::table
-        .filter(grants::wake_at.le(by.0))
-        .filter(grants::wake_at.ge(after.wake_at))
+    let beyond = named::wake_at.gt(after.wake_at).or(named::wake_at.eq(after.wake_at).and(named::id.gt(after.id)));
+    let found = named::table
+        .filter(named::wake_at.le(by.0))
+        .filter(named::wake_at.ge(after.wake_at))
         .filter(beyond)
-        .order((grants::wake_at, grants::id))
+        .order((named::wake_at, named::id))
         .limit(limit.into())
-        .select((grants::wake_at.assume_not_null(), grants::id, grants::idp, grants::user_id, grants::account))
-        .load::<(i64, i64, String, String, String)>(connection)?;
+        .select((named::wake_at.assume_not_null(), named::id, NAMES))
+        .load::<(i64, i64, NameBytes)>(connection)?;
     let next =
         found.last().filter(|_| found.len() == limit as usize).map(|row| DueCursor { wake_at: row.0, id: row.1 });
-    let keys = found.iter().map(|(_, _, idp, user, account)| TokenKey::at(idp).user(user).account(account)).collect();
+    let keys = found.into_iter().filter_map(|(_, id, names)| key_of(reader, id, names)).collect();
     Ok(DuePage { keys, next })
+}
+
+diesel::table! {
+    /// The table `grants` with the names of a key as bytes: one that is no text must not fail a whole page.
+    #[sql_name = "grants"]
+    named (id) {
+        id -> BigInt,
+        idp -> Binary,
+        user_id -> Binary,
+        account -> Binary,
+        grant_id -> Binary,
+        wake_at -> Nullable<BigInt>,
+        fingerprint -> Nullable<Binary>,
+        notice_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+        refresh_expires_at -> Nullable<BigInt>,
+        tombstone -> Nullable<Binary>,
+        verdict -> Nullable<Binary>,
+    }
+}
+
+/// The names of a key: identity provider, user, account.
+type NameBytes = (Vec<u8>, Vec<u8>, Vec<u8>);
+const NAMES: (named::idp, named::user_id, named::account) = (named::idp, named::user_id, named::account);
+
+fn key_of(reader: &RowReader, id: i64, (idp, user, account): NameBytes) -> Option<TokenKey> {
+    let text = |name: Vec<u8>| String::from_utf8(name).ok();
+    let key = text(idp).zip(text(user)).zip(text(account));
+    if key.is_none() {
+        reader.undecoded(id);
+    }
+    key.map(|((idp, user), account)| TokenKey::at(idp).user(user).account(account))
 }
 
 pub(super) fn expiring(
     connection: &mut SqliteConnection,
+    reader: &RowReader,
     noticed: &Range<StoreTime>,
     after: Option<&Expiring>,
     limit: u32,
 ) -> Result<Vec<Expiring>, JobError> {
-    let found = grants::table
-        .filter(grants::id.gt(after.map_or(0, |last| last.id)))
-        .filter(grants::notice_at.ge(noticed.start.0))
-        .filter(grants::notice_at.lt(noticed.end.0))
-        .filter(grants::tombstone.is_null())
-        .filter(grants::verdict.is_null())
-        .order(grants::id)
-        .limit(limit.into())
-        .select((
-            (grants::id, grants::idp, grants::user_id, grants::account),
-            grants::grant_id,
-            grants::refresh_expires_at,
-        ))
-        .load::<((i64, String, String, String), String, Option<i64>)>(connection)?;
-    let expiring = |((id, idp, user, account), grant_id, expires_at)| Expiring {
-        id,
-        key: TokenKey::at(idp).user(user).account(account),
-        grant_id,
-        refresh_expires: expires(expires_at),
-    };
-    Ok(found.into_iter().map(expiring).collect())
+    let mut last = after.map_or(0, |last| last.id);
+    let mut all = Vec::new();
+    // A page of rows that cannot be read is not the last one.
+    while all.len() < limit as usize {
+        let found = named::table
+            .filter(named::id.gt(last))
+            .filter(named::notice_at.ge(noticed.start.0))
+            .filter(named::notice_at.lt(noticed.end.0))
+            .filter(named::tombstone.is_null())
+            .filter(named::verdict.is_null())
+            .order(named::id)
+            .limit(i64::from(limit) - all.len() as i64)
+            .select((
+                named::id,
+                NAMES,
+                named::grant_id,
+                (named::fingerprint.is_null(), named::expires_at, named::refresh_expires_at),
+            ))
+            .load::<(i64, NameBytes, Vec<u8>, (bool, Option<i64>, Option<i64>))>(connection)?;
+        let Some((id, ..)) = found.last() else { break };
+        last = *id;
+        all.extend(found.into_iter().filter_map(|(id, names, grant_id, (alone, access, refresh))| {
+            let key = key_of(reader, id, names)?;
+            let grant_id = String::from_utf8_lossy(&grant_id).into_owned();
+            Some(Expiring { id, key, grant_id, consent_expires: expires(if alone { access } else { refresh }) })
+        }));
+    }
+    Ok(all)
 }
 
 pub(super) fn revocations(
     connection: &mut SqliteConnection,
+    reader: &RowReader,
     now: StoreTime,
     limit: u32,
 ) -> Result<Vec<QueuedRevocation>, JobError> {
-    let found = revocations::table
-        .filter(revocations::due_at.le(now.0))
-        .order((revocations::due_at, revocations::id))
+    let found = queued::table
+        .filter(queued::due_at.le(now.0))
+        .order((queued::due_at, queued::id))
         .limit(limit.into())
-        .load::<(i64, String, String, String, Vec<u8>, i64, i32)>(connection)?;
-    let revocation =
-        |(id, idp, user, account, token, _, failures): (i64, String, String, String, Vec<u8>, i64, i32)| {
-            QueuedRevocation {
-                id,
-                key: TokenKey::at(idp).user(user).account(account),
-                token: Sealed(token),
-                failures: failures.try_into().unwrap_or(0),
-            }
-        };
-    Ok(found.into_iter().map(revocation).collect())
+        .select((queued::id, (queued::idp, queued::user_id, queued::account), queued::token, queued::failures))
+        .load::<(i64, NameBytes, Vec<u8>, i32)>(connection)?;
+    let revocation = |(id, names, token, failures): (i64, NameBytes, Vec<u8>, i32)| {
+        let failures = failures.try_into().unwrap_or(0);
+        // Rows of this table have ids of their own: none of them is a grant's.
+        Some(QueuedRevocation { id, key: key_of(reader, -id, names)?, token: Sealed(token), failures })
+    };
+    Ok(found.into_iter().filter_map(revocation).collect())
+}
+
+diesel::table! {
+    /// The table `revocations` with the names of a key as bytes.
+    #[sql_name = "revocations"]
+    queued (id) {
+        id -> BigInt,
+        idp -> Binary,
+        user_id -> Binary,
+        account -> Binary,
+        token -> Binary,
+        due_at -> BigInt,
+        failures -> Integer,
+    }
 }
 
 pub(super) fn revoking(
@@ -385,7 +491,49 @@ pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Opt
 }
 
 pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JobError> {
-    let from = meta::table.filter(meta::name.ge(prefix)).order(meta::name);
-    let found = from.load::<(String, Vec<u8>)>(connection)?.into_iter();
-    Ok(found.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())
+    #[derive(QueryableByName)]
+    struct Value {
+        #[diesel(sql_type = Binary)]
+        name: Vec<u8>,
+        #[diesel(sql_type = Binary)]
+        value: Vec<u8>,
+    }
+    // A name that is no text must not fail the others.
+    let from = diesel::sql_query("SELECT name, value FROM meta WHERE name >= ? ORDER BY name").bind::<Text, _>(prefix);
+    let found = from.load::<Value>(connection)?.into_iter();
+    let named = found.filter_map(|Value { name, value }| Some((String::from_utf8(name).ok()?, value)));
+    Ok(named.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())
 }
+
+/// Returns the check value of the keyring. A store without grants is given `value` if it has none.
+pub(super) fn keyring_check(connection: &mut SqliteConnection, value: &[u8]) -> Result<Option<Vec<u8>>, JobError> {
+    let stored = meta::table.find(KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
+    if stored.is_some() || diesel::select(exists(grants::table.select(grants::id))).get_result(connection)? {
+        return Ok(stored);
+    }
+    set_meta(connection, KEY_CHECK, Some(value))?;
+    Ok(Some(value.to_owned()))
+}
+
+/// Computes the codes of the next rows after `after` that have none; returns the id of the last one.
+pub(super) fn code_rows(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    after: i64,
+) -> Result<Option<i64>, JobError> {
+    let found = grants::table
+        .filter(grants::id.gt(after))
+        .filter(grants::code.is_null())
+        .order(grants::id)
+        .limit(1_000)
+        .select((grants::id, GrantRecord::as_select()))
+        .load::<(i64, GrantRecord)>(connection)?;
+    for (id, record) in &found {
+        let code = record.code(*id, &reader.codes).finish();
+        diesel::update(grants::table.find(id)).set(grants::code.eq(code.as_slice())).execute(connection)?;
+    }
+    Ok(found.last().map(|(id, _)| *id))
+}
+
+/// The name of the keyring's check value.
+const KEY_CHECK: &str = "key_check";

@@ -10,10 +10,7 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use crate::{
-    model::Row,
-    store::record::{Content, GrantRecord},
-};
+use crate::store::record::{Content, GrantRecord};
 
 type Columns = <Content as AsChangeset>::Changeset;
 
@@ -25,8 +22,8 @@ pub(super) struct UpdateGrant {
 }
 
 impl UpdateGrant {
-    pub(super) fn new(id: i64, revision: i64, row: &Row) -> Self {
-        Self { columns: GrantRecord::from(row).content.as_changeset(), id, revision }
+    pub(super) fn new(id: i64, revision: i64, record: GrantRecord) -> Self {
+        Self { columns: record.content.as_changeset(), id, revision }
     }
 }
 

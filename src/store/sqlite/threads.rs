@@ -8,10 +8,13 @@ use std::{
     thread,
 };
 
-use diesel::{SqliteConnection, result::Error as DieselError};
+use diesel::{SqliteConnection, connection::SimpleConnection as _, result::Error as DieselError};
 use tokio::sync::{oneshot, watch};
 
-use super::files::LockFile;
+use super::{
+    files::{LockFile, OpenFiles},
+    log::LastCommit,
+};
 use crate::store::{StoreError, StoreFuture};
 
 #[derive(Debug)]
@@ -35,9 +38,19 @@ impl From<StoreError> for JobError {
 impl From<JobError> for StoreError {
     fn from(failure: JobError) -> Self {
         match failure {
-            // The message contains names of constraints and files, never a value.
-            JobError::Database(error) => Self::Unavailable(error.to_string()),
+            JobError::Database(error) => Self::from(&error),
             JobError::Store(error) => error,
+        }
+    }
+}
+
+impl From<&DieselError> for StoreError {
+    fn from(error: &DieselError) -> Self {
+        match error {
+            // SQLITE_FULL has no kind of its own.
+            DieselError::DatabaseError(_, what) if what.message().contains("disk is full") => Self::Full,
+            // The message contains names of constraints and files, never a value.
+            error => Self::Unavailable(error.to_string()),
         }
     }
 }
@@ -45,7 +58,7 @@ impl From<JobError> for StoreError {
 /// A job on a connection. It may run more than once, and reports its result after COMMIT.
 trait Job: Send {
     fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError>;
-    fn report(self: Box<Self>, failed: Option<&DieselError>);
+    fn report(self: Box<Self>, failed: Option<&StoreError>);
 }
 
 struct TypedJob<F, T> {
@@ -69,11 +82,10 @@ where
         Ok(())
     }
 
-    fn report(self: Box<Self>, failed: Option<&DieselError>) {
-        let unavailable = |text: String| Err(StoreError::Unavailable(text));
+    fn report(self: Box<Self>, failed: Option<&StoreError>) {
         let result = match failed {
-            Some(error) => unavailable(error.to_string()),
-            None => self.result.unwrap_or_else(|| unavailable("the job did not run".to_owned())),
+            Some(error) => Err(error.clone()),
+            None => self.result.unwrap_or_else(|| Err(StoreError::Unavailable("the job did not run".to_owned()))),
         };
         // The caller may have dropped its future; the work is done all the same.
         self.reply.send(result).ok();
@@ -122,13 +134,26 @@ impl Jobs {
 }
 
 /// Starts the thread of the one connection that writes.
-pub(super) fn writer(mut connection: SqliteConnection, lock: &Arc<LockFile>) -> Jobs {
+pub(super) fn writer(
+    mut connection: SqliteConnection,
+    files: OpenFiles,
+    mut last: LastCommit,
+    lock: &Arc<LockFile>,
+) -> Jobs {
     let (jobs, queue) = channel::<Box<dyn Job>>();
     let count = watch::Sender::new(0);
     spawn("store-writer", &count, lock, move || {
         while let Ok(first) = queue.recv() {
             let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
-            commit(&mut connection, batch);
+            match files.check() {
+                Ok(()) => commit(&mut connection, &mut last, batch),
+                Err(error) => refuse(batch, &StoreError::Unavailable(error.to_string())),
+            }
+        }
+        // The connection that is closed last deletes the log: the database has everything before.
+        if files.check().is_ok() {
+            connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").ok();
+            last.record();
         }
     });
     Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
@@ -139,19 +164,27 @@ const BATCH: usize = 256;
 
 /// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
 /// in a transaction of its own, so that one failing job does not fail the others.
-fn commit(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Job>>) {
+fn commit(connection: &mut SqliteConnection, last: &mut LastCommit, mut batch: Vec<Box<dyn Job>>) {
     let together =
         connection.immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
     match together {
-        Ok(()) => batch.into_iter().for_each(|job| job.report(None)),
-        Err(error) if batch.len() == 1 => batch.into_iter().for_each(|job| job.report(Some(&error))),
+        Ok(()) => {
+            last.record();
+            batch.into_iter().for_each(|job| job.report(None));
+        }
+        Err(error) if batch.len() == 1 => refuse(batch, &StoreError::from(&error)),
         Err(_) => {
             for mut job in batch {
                 let alone = connection.immediate_transaction(|connection| job.run(connection));
-                job.report(alone.err().as_ref());
+                last.record();
+                job.report(alone.err().as_ref().map(StoreError::from).as_ref());
             }
         }
     }
+}
+
+fn refuse(batch: Vec<Box<dyn Job>>, why: &StoreError) {
+    batch.into_iter().for_each(|job| job.report(Some(why)));
 }
 
 /// Starts a thread for each connection that reads.
@@ -164,7 +197,7 @@ pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) 
         spawn("store-reader", &count, lock, move || {
             while let Some(mut job) = next(&queue) {
                 let failed = job.run(&mut connection).err();
-                job.report(failed.as_ref());
+                job.report(failed.as_ref().map(StoreError::from).as_ref());
             }
         });
     }

@@ -159,7 +159,8 @@ impl Providers {
             let kind = match notice {
                 HealthChange::Paused { cause, wait } => EventKind::IdpPaused {
                     cause,
-                    evidence: failure.map_or_else(|| Evidence::ours(cause), |failure| failure.evidence.clone()),
+                    evidence: failure
+                        .map_or_else(|| Evidence::ours(cause), |failure| failure.evidence.without_description()),
                     until: (now + wait).into(),
                 },
                 HealthChange::Recovered { cause } => EventKind::IdpRecovered { cause },

@@ -20,6 +20,7 @@ use crate::{
     code::EvidenceCode,
     error::Cause,
     idp::{GateClosed, IdpFailure, Priority, ResponseOutcome, Slot, delay},
+    journal::{self, Reserved},
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, TokenKey, TokenStanding},
     protocol::{
@@ -47,6 +48,8 @@ pub(super) struct Attempt {
     wanted: watch::Receiver<bool>,
     row: Option<Row>,
     slot: Option<Slot>,
+    /// Room in the journal for the response.
+    room: Option<Reserved>,
     claim: Option<(Change, BootTime)>,
     landing: Option<seal::Landing>,
     commit: Option<StoreFuture<Changed>>,
@@ -54,6 +57,7 @@ pub(super) struct Attempt {
     resolved: Option<Resolution>,
     counters: Arc<IdpCounters>,
     heard: Option<Heard>,
+    began: BootTime,
 }
 
 /// How long the store may take for a commit before the response goes to the journal.
@@ -72,8 +76,9 @@ enum Try {
 impl Attempt {
     pub(super) fn new(ports: Arc<Ports>, key: TokenKey, basis: (Id, Generation), entry: NewAttempt) -> Self {
         let NewAttempt { id, progress, wanted } = entry;
-        let (row, slot, claim, landing, commit) = (None, None, None, None, None);
+        let (row, slot, room, claim, landing, commit) = (None, None, None, None, None, None);
         let (journaled, resolved, heard) = (false, None, None);
+        let began = ports.clock.read().boot;
         let counters = ports.providers.get(key.idp()).map(|provider| provider.counters.clone()).unwrap_or_default();
         Self {
             ports,
@@ -84,6 +89,7 @@ impl Attempt {
             wanted,
             row,
             slot,
+            room,
             claim,
             landing,
             commit,
@@ -91,6 +97,7 @@ impl Attempt {
             resolved,
             counters,
             heard,
+            began,
         }
     }
 
@@ -154,8 +161,25 @@ impl Attempt {
         let answer = self.landing.as_ref().map(|landing| &landing.commit).zip(self.resolved);
         if let Some(outcome) = tally(self.heard, answer, self.row.as_ref(), self.basis) {
             self.counters.refreshed(outcome);
+            self.log(outcome);
         }
         end
+    }
+
+    /// Writes the line of a successful refresh. A failure has its own line, written where the response was read.
+    fn log(&self, outcome: RefreshOutcome) {
+        if matches!(outcome, RefreshOutcome::Rotated | RefreshOutcome::Kept)
+            && let Some(row) = &self.row
+        {
+            tracing::info!(
+                grant.id = row.grant_id,
+                idp = self.key.idp(),
+                generation = row.generation.get(),
+                outcome = <&str>::from(outcome),
+                duration_ms = self.ports.clock.read().boot.since(self.began).as_millis() as u64,
+                "refreshed"
+            );
+        }
     }
 
     fn took(&self, phase: RefreshPhase, began: BootTime) {
@@ -176,7 +200,7 @@ impl Attempt {
     /// Reads the row. The slot goes back: its purpose is decided anew.
     async fn read(&mut self) -> Option<AttemptEvent> {
         self.slot = None;
-        let read = until_stored(&self.ports, || self.ports.ledger.store().read(&self.key)).await?;
+        let read = until_stored(&self.ports, &self.key, || self.ports.ledger.store().read(&self.key)).await?;
         let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
         let dead = senders
             .filter(|sender| !sender.closed && self.ports.journal.owns(&sender.owner))
@@ -207,6 +231,12 @@ impl Attempt {
         };
         match slot {
             Ok(slot) => {
+                if self.room.is_none() {
+                    match self.ports.journal.reserve() {
+                        Ok(room) => self.room = Some(room),
+                        Err(error) => return Some(self.not_now(journal::cause(&error))),
+                    }
+                }
                 self.slot = Some(slot);
                 Some(AttemptEvent::Slot(row))
             }
@@ -226,9 +256,15 @@ impl Attempt {
                 let elapsed = self.ports.clock.read().boot.since(issued);
                 Some(AttemptEvent::Claimed { reply, row, now, elapsed })
             }
+            Err(StoreError::Full) => Some(self.not_now(Cause::DiskFull)),
             Err(StoreError::Unavailable(_) | StoreError::Conflict) => Some(AttemptEvent::NoReply),
             Err(error) => self.corrupt(&error),
         }
+    }
+
+    /// The response could not be kept: nothing is sent before the disk was looked at again.
+    fn not_now(&self, cause: Cause) -> AttemptEvent {
+        AttemptEvent::NotBefore(self.ports.clock.now() + PAUSE, cause)
     }
 
     /// Sends the request. From here on the response is awaited, whoever is gone.
@@ -242,11 +278,19 @@ impl Attempt {
             Some(AttemptEvent::Outcome(SendOutcome::NotSpent { fault, retry_at }))
         };
         let Some(slot) = self.slot.take() else {
-            tracing::error!(grant.id = row.grant_id, "the grant was issued to a client that is not configured");
+            tracing::error!(
+                grant.id = row.grant_id,
+                idp = row.key.idp(),
+                "the grant was issued to a client that is not configured"
+            );
             return unsendable(EvidenceCode::ClientUnknown, Cause::ClientUnknown);
         };
         let Ok(request) = RefreshTokenGrant.open(&self.ports.keyring, &row) else {
-            tracing::error!(grant.id = row.grant_id, "the stored refresh token does not open with the key ring's keys");
+            tracing::error!(
+                grant.id = row.grant_id,
+                idp = row.key.idp(),
+                "the stored refresh token does not open with the key ring's keys"
+            );
             return unsendable(EvidenceCode::DoesNotOpen, Cause::StoreDown);
         };
         // Sets `sent` before it withdraws the token: `stand()`, on the actor's thread, reads `sent` after it has set the
@@ -317,7 +361,8 @@ impl Attempt {
 
     async fn change(&mut self, change: Change) -> Option<AttemptEvent> {
         let changed =
-            until_stored(&self.ports, || self.ports.ledger.change(&self.key, By::Attempt, change.clone())).await?;
+            until_stored(&self.ports, &self.key, || self.ports.ledger.change(&self.key, By::Attempt, change.clone()))
+                .await?;
         self.row = changed.row;
         Some(AttemptEvent::Changed { reply: changed.reply })
     }
@@ -357,12 +402,19 @@ impl Attempt {
                 self.row = row;
                 self.ports.reach(Point::Committed);
                 if self.journaled {
-                    mark(&self.ports, self.id).await;
+                    mark(&self.ports, &self.key, self.id).await;
                 }
                 Some(AttemptEvent::Changed { reply })
             }
+            // The journal keeps the response until the row can be read.
+            Err(error @ StoreError::Corrupt { .. }) if self.journaled => self.corrupt(&error),
             Err(error) => {
-                tracing::warn!(error = %error, "the store did not take a response: it is stored again soon");
+                tracing::warn!(
+                    grant.id = self.grant_id(),
+                    idp = self.key.idp(),
+                    error = %error,
+                    "the store did not take a response: it is stored again soon"
+                );
                 Some(AttemptEvent::Silent)
             }
         }
@@ -380,14 +432,22 @@ impl Attempt {
             self.ports.reach(Point::Journaled);
             self.publish(landing.issued(landing.commit.generation.next(), true));
         } else {
-            tracing::error!("a response can be written neither to the store nor to the journal: free some disk space");
+            tracing::error!(
+                grant.id = self.grant_id(),
+                idp = self.key.idp(),
+                "a response can be written neither to the store nor to the journal: free some disk space"
+            );
         }
         Some(AttemptEvent::Journaled(self.journaled))
     }
 
     fn corrupt(&self, error: &StoreError) -> Option<AttemptEvent> {
-        tracing::error!(error = %error, "the grant cannot be refreshed");
+        tracing::error!(grant.id = self.grant_id(), idp = self.key.idp(), error = %error, "the grant cannot be refreshed");
         None
+    }
+
+    fn grant_id(&self) -> Option<&str> {
+        self.row.as_ref().map(|row| row.grant_id.as_str())
     }
 }
 

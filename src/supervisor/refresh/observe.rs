@@ -28,7 +28,8 @@ pub(super) fn observe(
     let failure = outcome.failure();
     ports.providers.announce(key.idp(), notices, failure);
     let Some(failure) = failure else { return now.wall };
-    provider.gate.record_error(&failure.evidence, now);
+    // What concerns the provider must not name this user.
+    provider.gate.record_error(&failure.evidence.without_description(), now);
     tracing::warn!(
         grant.id = row.grant_id,
         idp = key.idp(),
@@ -38,6 +39,9 @@ pub(super) fn observe(
         idp.request_id = failure.evidence.request_id,
         "a refresh brought no access token"
     );
+    if let Some(description) = &failure.evidence.description {
+        tracing::debug!(grant.id = row.grant_id, idp = key.idp(), description, "the provider describes the failure");
+    }
     let wait = if other_secret {
         SHORTEST_DELAY
     } else if let Some(closed) = provider.gate.closed_to(login, who, now) {

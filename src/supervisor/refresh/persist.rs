@@ -16,38 +16,61 @@ use crate::{
 pub(super) async fn flush(ports: &Ports, key: &TokenKey) {
     for entry in ports.journal.pending_for(key) {
         let Ok(commit) = serde_json::from_slice::<Commit>(&entry.payload) else {
-            tracing::error!("a later version of this program wrote a journal entry: start that version");
+            let name = ports.name(key);
+            tracing::error!(
+                grant.id = name.grant_id,
+                idp = key.idp(),
+                user = name.user,
+                "a later version of this program wrote a journal entry: start that version"
+            );
             continue;
         };
         let change = Change::Commit(Box::new(commit));
-        if until_stored(ports, || ports.ledger.change(key, By::Attempt, change.clone())).await.is_some() {
-            mark(ports, entry.attempt).await;
+        if until_stored(ports, key, || ports.ledger.change(key, By::Attempt, change.clone())).await.is_some() {
+            mark(ports, key, entry.attempt).await;
         }
     }
 }
 
 /// Marks the journal entry of an attempt as stored.
-pub(super) async fn mark(ports: &Ports, attempt: Id) {
+pub(super) async fn mark(ports: &Ports, key: &TokenKey, attempt: Id) {
     let journal = ports.journal.clone();
     let marked = ports.runtime.spawn_blocking(move || journal.mark(attempt)).await;
     if !matches!(marked, Ok(Ok(()))) {
-        tracing::warn!("a journal entry could not be marked as stored: it will be stored again, which is harmless");
+        let name = ports.name(key);
+        tracing::warn!(
+            grant.id = name.grant_id,
+            idp = key.idp(),
+            user = name.user,
+            "a journal entry could not be marked as stored: it will be stored again, which is harmless"
+        );
     }
 }
 
 /// Repeats an operation until the store responds; `None` if the row cannot be read.
-pub(super) async fn until_stored<T>(ports: &Ports, operation: impl Fn() -> StoreFuture<T>) -> Option<T> {
+pub(super) async fn until_stored<T>(
+    ports: &Ports,
+    key: &TokenKey,
+    operation: impl Fn() -> StoreFuture<T>,
+) -> Option<T> {
     let mut failures = 0;
     loop {
         match operation().await {
             Ok(value) => return Some(value),
             Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(error = %error, "the grant cannot be refreshed");
+                tracing::error!(grant.id = error.grant_id(), error = %error, "the grant cannot be refreshed");
                 return None;
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(error = %error, "the store does not respond: the operation is repeated");
+                    let name = ports.name(key);
+                    tracing::warn!(
+                        grant.id = name.grant_id,
+                        idp = key.idp(),
+                        user = name.user,
+                        error = %error,
+                        "the store does not respond: the operation is repeated"
+                    );
                 }
                 ports.clock.sleep(delay(failures, None, random()).min(Duration::from_secs(5))).await;
                 failures += 1;

@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     journal::Journal,
     keyring::Keyring,
+    model::TokenKey,
     supervisor::{ledger::Ledger, point::Point, provider::Providers, snapshot::Snapshot},
 };
 
@@ -30,7 +31,21 @@ pub(in crate::supervisor) struct Ports {
     pub(in crate::supervisor) hooks: crate::testing::Hooks,
 }
 
+/// A grant as lines of the log name it where its row is not at hand.
+pub(in crate::supervisor) struct GrantName {
+    /// If its token is published.
+    pub(in crate::supervisor) grant_id: Option<String>,
+    /// As the audit log names the user.
+    pub(in crate::supervisor) user: String,
+}
+
 impl Ports {
+    /// Returns how a line of the log names the grant of this key.
+    pub(in crate::supervisor) fn name(&self, key: &TokenKey) -> GrantName {
+        let issued = self.snapshot.current(key).filter(|issued| !issued.grant_id.is_empty());
+        GrantName { grant_id: issued.map(|issued| issued.grant_id.to_string()), user: self.ledger.name_of(key.user()) }
+    }
+
     /// Lets a test look in at a point of an attempt.
     pub(super) fn reach(&self, _point: Point) {
         #[cfg(feature = "testing")]

@@ -59,6 +59,7 @@ impl Drop for GrantDocument {
 /// A response as it is stored, and as it can be published.
 pub(super) struct Landing {
     pub(super) commit: Commit,
+    grant_id: String,
     /// Absent if the response has no valid access token.
     access_token: Option<AccessToken>,
     token_type: String,
@@ -72,6 +73,7 @@ impl Landing {
     /// Returns the token, to be published at `generation`.
     pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Option<Issued> {
         let issued = Issued::new(
+            &self.grant_id,
             self.access_token.clone()?,
             &self.token_type,
             &self.scope,
@@ -212,7 +214,8 @@ pub(super) fn land(
     let boot_end = expires.at().map(|end| at.boot + end.since(at.wall));
     let (token_type, scope) = (document.token_type.clone(), document.scope.clone());
     let (exposed, scheme) = (document.exposed.clone(), document.scheme.clone());
-    Landing { commit, access_token: answer.access_token.ok(), token_type, scope, exposed, scheme, boot_end }
+    let (grant_id, access_token) = (row.grant_id.clone(), answer.access_token.ok());
+    Landing { commit, grant_id, access_token, token_type, scope, exposed, scheme, boot_end }
 }
 
 /// Seals a grant from the user's consent, with the state that its key must be in. A grant without a refresh token goes on
@@ -228,7 +231,8 @@ pub(in crate::supervisor) fn connecting(
 ) -> ConnectChange {
     let kept = kept.filter(|row| grant.refresh_token.is_none() && row.refresh_token.is_some());
     let old = kept.and_then(|row| open_document(keyring, row).ok());
-    let expires = connected_end(provider, &grant, kept.is_some(), now);
+    let refreshable = kept.is_some() || grant.refresh_token.is_some();
+    let expires = connected_end(provider, &grant, refreshable, now);
     let told_lifetime = match grant.expiry {
         Lifetime::For(life) => Some(life.as_millis() as u64),
         Lifetime::Until(_) => old.as_ref().and_then(|old| old.told_lifetime),
@@ -264,17 +268,17 @@ pub(in crate::supervisor) fn connecting(
         issued_at: now,
         expires,
         refresh_expires,
-        due_at: due_at(key, now, [expires, refresh_expires], provider.times.margin),
+        due_at: due_at(key, now, [expires, refresh_expires], provider.times.margin).filter(|_| refreshable),
         cancels_revocations: !provider.idp.revocable_alone(),
         only,
         compared,
     }
 }
 
-/// When the access token of a grant from the user's consent expires; `kept` if the grant goes on with a refresh token that
-/// is stored.
-fn connected_end(provider: &Provider, grant: &Grant, kept: bool, now: WallTime) -> Expires {
-    let (idp, refreshable) = (&provider.idp, kept || grant.refresh_token.is_some());
+/// When the access token of a grant from the user's consent expires; `refreshable` if the grant brings a refresh token, or
+/// goes on with one that is stored.
+fn connected_end(provider: &Provider, grant: &Grant, refreshable: bool, now: WallTime) -> Expires {
+    let idp = &provider.idp;
     let expires = match ends(grant.expiry, now) {
         // The grant is due at once.
         _ if grant.access_token.is_none() => return Expires::At(now),
@@ -303,6 +307,7 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     // A missing token was never valid, wherever the wall clock is stepped.
     let boot_end = if document.access_token.is_empty() { Some(BootTime(0)) } else { boot_end };
     let token = Issued::new(
+        &row.grant_id,
         AccessToken::new(document.access_token.clone()),
         &document.token_type,
         &document.scope,

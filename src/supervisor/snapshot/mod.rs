@@ -81,7 +81,7 @@ impl Snapshot {
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
         let over = Expires::At(WallTime(0));
-        let ended = Issued::new(AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
+        let ended = Issued::new("", AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
         ended.set_standing(TokenStanding::Withdrawn);
         let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
         tokens.compute(key.clone(), |current| match current {
@@ -139,7 +139,7 @@ mod tests {
     fn issued(generation: u64, journaled: bool) -> Arc<Issued> {
         let token = AccessToken::from(format!("ts-test-secret-{generation}"));
         let generation = Generation(generation);
-        Arc::new(Issued::new(token, "Bearer", "", Expires::Unknown, generation, None, None, journaled))
+        Arc::new(Issued::new("g_1", token, "Bearer", "", Expires::Unknown, generation, None, None, journaled))
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::{
     supervisor::{
         by::By,
         command::{Ask, Reply},
-        ledger::{STORE_DOWN, refusal, unavailable},
-        refresh::{Refresher, seal},
+        ledger::{Audited, STORE_DOWN, refusal, unavailable},
+        refresh::{Ports, Refresher, seal},
         status::Status,
     },
 };
@@ -59,11 +59,11 @@ impl TokenActor {
                 && disconnect.revoke
             {
                 // A grant without a refresh token ends with its access token.
-                let read = ports.ledger.store().read(&key).await.map_err(|error| unstored(&error))?;
+                let read = ports.ledger.store().read(&key).await.map_err(|error| unstored(ports, &key, &error))?;
                 let row = read.row.filter(|row| row.refresh_token.is_none());
                 disconnect.access_token = row.and_then(|row| seal::lone_access_token(&ports.keyring, &row));
             }
-            ports.ledger.change(&key, by, what).await.map_err(|error| unstored(&error))
+            ports.ledger.change(&key, by, what).await.map_err(|error| unstored(ports, &key, &error))
         };
         self.carry_out_change(changed, reply, context);
     }
@@ -156,14 +156,15 @@ async fn connect(
     for _ in 0..TRIES {
         let mut kept = None;
         let compared = if given.is_some() || keeps {
-            let read = ports.ledger.store().read(key).await.map_err(|error| unstored(&error))?;
+            let read = ports.ledger.store().read(key).await.map_err(|error| unstored(ports, key, &error))?;
             let row = read.row.filter(|row| row.tombstone.is_none());
             kept = row.clone().filter(|row| keeps && row.refresh_token.is_some());
             let known = row.as_ref().and_then(|row| seal::subject(&ports.keyring, row));
             if known.as_ref().zip(given.as_ref()).is_some_and(|(known, given)| !provider.idp.same_subject(known, given))
             {
                 let mismatch = Error::AccountMismatch;
-                ports.ledger.audit(&by, "connect", key.idp(), Some(key.user()), Err(mismatch.code()));
+                let grant_id = row.as_ref().map(|row| row.grant_id.as_str());
+                ports.ledger.audit(&by, "connect", Audited::grant(key, grant_id), Err(mismatch.code()));
                 return Err(mismatch);
             }
             let moves = |row: &Row| grant.params != seal::params(&ports.keyring, row);
@@ -179,7 +180,7 @@ async fn connect(
         let mut connect = seal::connecting(&ports.keyring, &provider, key, grant.clone(), kept.as_ref(), expected, now);
         connect.elsewhere.clone_from(&elsewhere);
         let changed = ports.ledger.change(key, by.clone(), Change::Connect(Box::new(connect))).await;
-        match changed.map_err(|error| unstored(&error))? {
+        match changed.map_err(|error| unstored(ports, key, &error))? {
             Changed { reply: ChangeReply::Moved, .. } => {}
             changed => return Ok(changed),
         }
@@ -190,7 +191,14 @@ async fn connect(
 const OTHER_PARAMS: &str = "params: the refresh token that is kept was issued with other parameters: omit params, or \
                             connect with the refresh token that belongs to them";
 
-fn unstored(error: &StoreError) -> Error {
-    tracing::warn!(error = %error, "a change of a grant was not stored");
+fn unstored(ports: &Ports, key: &TokenKey, error: &StoreError) -> Error {
+    let name = ports.name(key);
+    tracing::warn!(
+        grant.id = name.grant_id,
+        idp = key.idp(),
+        user = name.user,
+        error = %error,
+        "a change of a grant was not stored"
+    );
     unavailable(error)
 }

@@ -181,7 +181,14 @@ impl TokenActor {
                 actor.follow_running(context);
             }
             Err(error) => {
-                tracing::warn!(error = %error, "a grant could not be read");
+                let name = actor.ports().name(&actor.key);
+                tracing::warn!(
+                    grant.id = name.grant_id.as_deref().or(error.grant_id()),
+                    idp = actor.key.idp(),
+                    user = name.user,
+                    error = %error,
+                    "a grant could not be read"
+                );
                 actor.refuse_unread(&error);
                 actor.feed(Event::Unreadable, context);
             }

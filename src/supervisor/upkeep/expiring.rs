@@ -46,7 +46,7 @@ impl Notices {
         loop {
             let page = ledger.store().expiring(told_before..now, after, PAGE).await?;
             for grant in &page {
-                if let Some(end) = grant.refresh_expires.at() {
+                if let Some(end) = grant.consent_expires.at() {
                     let kind = EventKind::ExpiringSoon { ends_at: end.into() };
                     ledger.events().emit(TokenEvent::of(&grant.key, &grant.grant_id, now, kind));
                 }

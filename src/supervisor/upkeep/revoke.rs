@@ -84,12 +84,17 @@ impl Revoker {
         if provider.idp.revocation_url.is_none() {
             return Ok(Revoked::Done);
         }
+        let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
+        let grant_id = row.as_ref().map(|row| row.grant_id.clone());
         let Ok(token) = seal::open_refresh_token(&ports.keyring, &revocation.key, &revocation.token) else {
-            tracing::error!(idp, "a refresh token that is to be revoked does not open with the key ring's keys");
+            tracing::error!(
+                grant.id = grant_id,
+                idp,
+                "a refresh token that is to be revoked does not open with the key ring's keys"
+            );
             return Ok(Revoked::Later(None));
         };
         // By the client that the token was issued to, as far as that is known.
-        let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
         let params = row.as_ref().map(|row| seal::params(&ports.keyring, row)).unwrap_or_default();
         let login = provider.gate.client_index(row.and_then(|row| row.client_id).as_deref()).unwrap_or(0);
         let slot =
@@ -113,12 +118,19 @@ impl Revoker {
             done.send(revoked).ok();
         });
         Ok(match response.await {
-            Ok(Ok(())) => Revoked::Done,
+            Ok(Ok(())) => {
+                tracing::info!(grant.id = grant_id, idp, "a token was revoked");
+                Revoked::Done
+            }
             Ok(Err(failure)) => {
                 tracing::warn!(
+                    grant.id = grant_id,
                     idp,
+                    idp.status = failure.evidence.status,
                     idp.code = failure.evidence.code,
-                    "a refresh token was not revoked yet: it is retried"
+                    idp.detail = failure.evidence.detail,
+                    failures = revocation.failures + 1,
+                    "a token was not revoked yet: it is retried"
                 );
                 Revoked::Later(failure.retry_after)
             }

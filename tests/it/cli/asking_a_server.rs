@@ -72,7 +72,7 @@ async fn every_command_does_the_same_on_a_server_as_on_the_store() {
     for field in ["generation", "grant_id", "valid_until", "retry_after", "request_id"] {
         assert!(!report[field].is_null(), "{field}: {report}");
     }
-    assert_eq!((refused.code, &report["next"]), (4, &"token-supervisor release gitlab alice".into()), "{report}");
+    assert_eq!((refused.code, &report["next"]), (1, &"token-supervisor release gitlab alice".into()), "{report}");
     assert_eq!(remote.json(&["list", "--held"])["items"].as_array().unwrap().len(), 1);
     assert_eq!(remote.json(&["release", "gitlab", "alice"])["held"], false);
     assert_eq!(remote.json(&["hold", "gitlab", "--reason", "incident"])["held_reason"], "incident");

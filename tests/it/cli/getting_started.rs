@@ -56,7 +56,7 @@ fn doctor_probes_providers_without_credentials() {
     let mut command = world.command(&["doctor", "--probe"]);
     command.env("TOKEN_SUPERVISOR__IDP__GITLAB__TOKEN_URL", format!("http://{nobody}/token"));
     let doctor = Ran::new(command.output().unwrap());
-    assert!(doctor.code == 1 && doctor.stdout.contains("no response: connect_failed"), "{doctor:?}");
+    assert!(doctor.code == 1 && doctor.stdout.contains("no response: connect_failed refused"), "{doctor:?}");
     world
         .run(&["doctor", "--probe", "--server", &format!("http://{nobody}")])
         .failed(2, "sends requests from this machine");

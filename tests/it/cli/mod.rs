@@ -1,16 +1,26 @@
 //! The commands: the program runs on its own files against a simulated identity provider.
 
+mod api_keys;
 #[cfg(unix)]
 mod asking_a_server;
+#[cfg(target_os = "linux")]
+mod attacked;
+#[cfg(unix)]
+mod exposed_files;
 #[cfg(unix)]
 mod generated_clients;
 mod getting_started;
 mod interrupted;
 #[cfg(unix)]
 mod keeping_a_file;
+#[cfg(unix)]
+mod key_stays_here;
 mod looks;
+mod more_commands;
 #[cfg(unix)]
 mod odd_providers;
+#[cfg(unix)]
+mod paths;
 mod paused;
 #[cfg(unix)]
 mod schemathesis;
@@ -18,6 +28,7 @@ mod schemathesis;
 mod serving;
 mod usage;
 mod verbs;
+mod who_must_act;
 
 use std::{
     fs,
@@ -32,43 +43,54 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 25] = [
     "demo",
     "init",
     "serve",
     "config",
+    "idp",
+    "keys",
     "apikey",
     "connect",
     "token",
     "status",
+    "id",
     "list",
     "refresh",
     "retry",
     "hold",
     "release",
+    "probe",
+    "reconnect",
     "disconnect",
     "restore",
     "purge",
+    "offboard",
     "migrate",
     "doctor",
     "why",
 ];
 
 /// Each command that reads or changes grants, in its shortest form.
-const ON_GRANTS: [&[&str]; 13] = [
+const ON_GRANTS: [&[&str]; 18] = [
     &["connect", "gitlab", "alice", "--stdin"],
     &["token", "gitlab", "alice"],
     &["status"],
+    &["status", "gitlab"],
     &["status", "gitlab", "alice"],
+    &["id", "gitlab", "alice"],
     &["list"],
     &["refresh", "gitlab", "alice"],
     &["retry", "gitlab"],
     &["retry", "gitlab", "alice"],
     &["hold", "gitlab", "alice", "--reason", "x"],
     &["release", "gitlab", "alice"],
+    &["probe", "gitlab"],
+    &["reconnect", "gitlab", "alice", "--reason", "x"],
     &["disconnect", "gitlab", "alice"],
     &["restore", "gitlab", "alice"],
     &["purge", "gitlab", "alice"],
+    &["offboard", "alice"],
 ];
 
 /// A folder in which `init --idp gitlab` was run, and the identity provider.

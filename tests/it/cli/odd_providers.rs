@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use super::{Ran, World, program};
-use crate::raw::{RawIdp, json};
+use crate::raw::{RawIdp, json, with_head};
 
 const SETTINGS: &str = r#"
 [idp.acme]
@@ -79,6 +79,56 @@ async fn a_provider_that_wraps_its_responses_is_described_in_the_configuration()
     assert_eq!((request.field("client_id"), request.field("tenant")), (Some("acme"), None));
     let token = run(&world, &["token", "acme", "alice"], None).await.stdout;
     assert_eq!(token.trim(), "ts-test-secret-a1");
+}
+
+#[tokio::test]
+async fn a_provider_that_repeats_secrets_has_them_stored_logged_and_shown_nowhere() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    // All in one response, in the forms in which a provider may repeat them.
+    let raw = RawIdp::start(|_, request| {
+        let header = request.head.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap();
+        let token = request.field("refresh_token").unwrap();
+        let error = format!(
+            r#"{{"error":"{token}","code":"{header}","access_token":["ts-test-secret-own"],
+            "error_description":"client {header} sent {token} or {} not ts-test-secret-own of {}"}}"#,
+            STANDARD.encode(format!("Bearer {token}")),
+            String::from_utf8(STANDARD.decode(header).unwrap()).unwrap(),
+        );
+        with_head(400, &format!("X-Request-Id: {header}\r\nContent-Type: application/json\r\n"), error.as_bytes())
+    })
+    .await;
+    let world = World::new(Duration::from_secs(7_200));
+    let settings = SETTINGS.replace("URL", &format!("http://{}", raw.address)).replace("/{tenant}", "");
+    let settings = settings.split("params").next().unwrap().to_owned()
+        + "client_id = \"acme\"\nclient_secret = { file = \"acme-secret\" }\n";
+    let path = world.folder.path().join("token-supervisor.toml");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + &settings).unwrap();
+    fs::write(world.folder.path().join("acme-secret"), "ts-test-secret-acme").unwrap();
+    let grant = r#"{"access_token":"ts-test-secret-a0","refresh_token":"ts-test-secret-r0","expires_in":7200}"#;
+    assert_eq!(run(&world, &["connect", "acme", "alice", "--stdin"], Some(grant.to_owned())).await.code, 0);
+
+    let mut said = String::new();
+    for args in [
+        &["refresh", "acme", "alice", "-vv"][..],
+        &["status", "acme", "alice"],
+        &["status", "acme", "alice", "--json"],
+        &["list", "--json"],
+    ] {
+        let ran = run(&world, args, None).await;
+        said += &(ran.stdout + &ran.stderr);
+    }
+    assert_eq!(raw.log().len(), 1);
+    assert!(said.contains("invalid_error_code") && said.contains("[redacted]"), "{said}");
+    let files = fs::read_dir(world.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let stored = files.filter(|path| path.to_string_lossy().contains(".db")).map(|path| fs::read(path).unwrap());
+    let stored = String::from_utf8_lossy(&stored.collect::<Vec<_>>().concat()).into_owned();
+    assert!(stored.contains("invalid_error_code"));
+    let basic = STANDARD.encode("acme:ts-test-secret-acme");
+    let bearer = STANDARD.encode("Bearer ts-test-secret-r0");
+    for secret in ["ts-test-secret", &basic, &bearer] {
+        assert!(!said.contains(secret), "{secret} in {said}");
+        assert!(!stored.contains(secret), "{secret} is stored");
+    }
 }
 
 #[test]

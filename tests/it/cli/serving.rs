@@ -18,7 +18,7 @@ impl World {
         Served::start(self.serving("127.0.0.1:0")).unwrap()
     }
 
-    fn serving(&self, bind: &str) -> std::process::Command {
+    pub(super) fn serving(&self, bind: &str) -> std::process::Command {
         let mut command = self.command(&["serve", "--json"]);
         command.env("TOKEN_SUPERVISOR__SERVER__BIND", bind);
         command
@@ -68,6 +68,44 @@ async fn a_user_is_connected_served_and_offboarded_over_http() {
     // Another process reads what the server stored.
     let status = world.run(&["status", "gitlab", "alice", "--json"]);
     assert!(status.stdout.contains("revoked"), "{status:?}");
+}
+
+#[tokio::test]
+async fn every_line_about_a_grant_has_its_id() {
+    let world = World::connected();
+    let (server, key) = (world.serve(), Some(world.api_key.as_str()));
+    let ask = async |method: Method, path: &str| {
+        let request = server.ask(method, &format!("/v1/grants/gitlab/alice{path}"), key);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let status: Value =
+        server.ask(Method::GET, "/v1/grants/gitlab/alice", key).send().await.unwrap().json().await.unwrap();
+    let id = format!("grant.id=\"{}\"", status["grant_id"].as_str().unwrap());
+    assert_eq!(ask(Method::GET, "/token").await, 200);
+    world.sim.next(Fault::error(400, "temporarily_unavailable"));
+    assert_eq!(ask(Method::POST, "/refresh").await, 503);
+    assert_eq!(ask(Method::POST, "/refresh").await, 200);
+    assert_eq!(ask(Method::DELETE, "?revoke=true").await, 204);
+    server.logs("a token was revoked").await;
+    assert_eq!(ask(Method::POST, "/purge").await, 200);
+    server.signal("TERM");
+    let (_, log) = server.ended().await;
+    let line = |words: &str| log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {log}"));
+    for words in [
+        "action=\"token\"",
+        "action=\"refresh\"",
+        "action=\"disconnect\"",
+        "action=\"purge\"",
+        "a refresh brought no access token",
+        "a token was revoked",
+    ] {
+        assert!(line(words).contains(&id), "{words}: {log}");
+    }
+    let refreshed = line("refreshed ");
+    for part in [&id, " INFO ", "idp=\"gitlab\"", "generation=2", "outcome=\"rotated\"", "duration_ms="] {
+        assert!(refreshed.contains(part), "{part} in {refreshed}");
+    }
+    assert!(!log.contains("alice"), "{log}");
 }
 
 /// Returns a server that got SIGTERM while a refresh hangs, and the request that waits for the refresh.

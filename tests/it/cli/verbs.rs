@@ -34,10 +34,10 @@ fn a_grant_is_held_released_disconnected_and_restored() {
     assert_eq!((&held["held"], &held["held_reason"]), (&true.into(), &"the audit".into()), "{held}");
     let refused = world.run(&["refresh", "gitlab", "alice"]);
     refused.failed(
-        4,
+        1,
         "unavailable (held): release the grant, then try again in 60 s; the current token is valid until 20",
     );
-    refused.failed(4, "next: token-supervisor release gitlab alice\n");
+    refused.failed(1, "next: token-supervisor release gitlab alice\n");
     let report: Value = serde_json::from_str(&world.run(&["refresh", "gitlab", "alice", "--json"]).stderr).unwrap();
     assert_eq!((&report["generation"], &report["grant_id"]), (&1.into(), &held["grant_id"]), "{report}");
     assert_eq!((&report["valid_until"], report.get("max_ttl")), (&held["expires_at"], None), "{report}");
@@ -233,6 +233,31 @@ fn the_exit_code_says_what_to_do() {
 }
 
 #[test]
+fn a_grant_without_a_refresh_token_is_pointed_out_and_ends_with_its_token() {
+    let world = World::new(std::time::Duration::from_secs(7_200));
+    let lone = br#"{"access_token":"ts-test-secret-lone","expires_in":3600}"#;
+    let connected = world.pipe(&["connect", "gitlab", "alice", "--stdin"], lone);
+    assert!(
+        connected.code == 0 && connected.stdout.contains("no refresh token: the user must consent"),
+        "{connected:?}"
+    );
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!((&status["state"], &status["warning"]), (&"fresh".into(), &"no_refresh_token".into()), "{status}");
+    assert!(world.run(&["why", "no_refresh_token"]).stdout.contains("offline_access"));
+
+    let over = br#"{"access_token":"ts-test-secret-lone","expires_at":1500000000}"#;
+    assert_eq!(world.pipe(&["connect", "gitlab", "bob", "--stdin"], over).code, 0);
+    let status = world.json(&["status", "gitlab", "bob"]);
+    let state = (&status["state"], &status["reason"], &status["since"]);
+    assert_eq!(state, (&"reconnect_required".into(), &"no_refresh_token".into(), &"2017-07-14T02:40:00Z".into()));
+    world.run(&["token", "gitlab", "bob"]).failed(3, "no_refresh_token");
+    let list = world.run(&["list", "--state", "reconnect_required"]);
+    assert!(list.stdout.contains("bob") && !list.stdout.contains("alice"), "{list:?}");
+    let summary = world.json(&["status"]);
+    assert_eq!(summary["idps"][0]["reconnect_required"], 1, "{summary}");
+}
+
+#[test]
 fn an_unreachable_identity_provider_is_reported() {
     let world = World::connected();
     let mut command = world.command(&["refresh", "gitlab", "alice"]);
@@ -241,4 +266,7 @@ fn an_unreachable_identity_provider_is_reported() {
     Ran::new(command.output().unwrap()).without_secrets().failed(4, "idp_down");
     let status = world.json(&["status", "gitlab", "alice"]);
     assert_eq!((&status["generation"], &status["last_error"]), (&1.into(), &"connect_failed".into()), "{status}");
+    assert_eq!(status["evidence"]["detail"], "refused", "{status}");
+    assert!(world.run(&["status", "gitlab", "alice"]).stdout.contains("connect_failed refused"));
+    assert!(world.run(&["why", "refused"]).stdout.contains("nothing listens at the port"));
 }

@@ -6,6 +6,7 @@ use crate::{
     calling_resource_servers::ResourceServer,
     http::stage::{ALL, Stage},
     skip,
+    stranger::{PROXIES, Stranger},
     support::{LIFE, nobody, within},
 };
 
@@ -23,9 +24,18 @@ fn python() -> bool {
 }
 
 async fn run(stage: &Stage, args: &[&str]) -> Output {
+    // The client must not use proxies that only the environment names: a proxy there would refuse everything.
+    let thief = Stranger::answering("502 Bad Gateway");
+    let output = run_at(&format!("http://{}", stage.address), args, &thief).await;
+    assert_eq!(thief.heard(), [""; 0], "nothing goes to the proxy");
+    output
+}
+
+async fn run_at(server: &str, args: &[&str], proxy: &Stranger) -> Output {
     let mut command = Command::new("python3");
-    command.args(args).current_dir(EXAMPLES).env("PYTHONDONTWRITEBYTECODE", "1").env("no_proxy", "*");
-    command.env("TOKEN_SUPERVISOR_SERVER", format!("http://{}", stage.address)).env("TOKEN_SUPERVISOR_API_KEY", ALL);
+    command.args(args).current_dir(EXAMPLES).env("PYTHONDONTWRITEBYTECODE", "1").env("no_proxy", "");
+    command.env("TOKEN_SUPERVISOR_SERVER", server).env("TOKEN_SUPERVISOR_API_KEY", ALL);
+    command.envs(PROXIES.map(|name| (name, format!("http://{}", proxy.address))));
     within(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap()
 }
 
@@ -64,11 +74,48 @@ async fn it_calls_with_a_token_and_says_what_to_do_if_there_is_none() {
     within(stage.supervisor.hold(&key, "a test")).await.unwrap();
     stage.world.clock.advance(LIFE);
     let (code, _, stderr) = call(&stage, "alice", &url).await;
-    assert!(code == Some(4) && stderr.starts_with("unavailable: "), "{code:?} {stderr}");
+    assert!(code == Some(1) && stderr.starts_with("unavailable: "), "{code:?} {stderr}");
     within(stage.supervisor.require_reconnect(&key, "a test")).await.unwrap();
     let (code, _, stderr) = call(&stage, "alice", &url).await;
     assert!(code == Some(3) && stderr.starts_with("reconnect_required: "), "{code:?} {stderr}");
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn it_sends_no_secret_in_plain_text_to_another_machine_nor_along_a_redirect() {
+    if !python() {
+        return;
+    }
+    let thief = Stranger::answering("200 OK");
+    let run = async |server: &str, args: &[&str]| {
+        let output = run_at(server, &[&["client.py"], args].concat(), &thief).await;
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let other = Stranger::answering("404 Not Found\r\nContent-Length: 0");
+    // An address of this machine that is not a loopback address.
+    let elsewhere = format!("http://0.0.0.0:{}", other.address.port());
+    for server in [&*elsewhere, "http://localhost.example", "http://127.0.0.1.example", "ftp://127.0.0.1", "file:///x"]
+    {
+        let (code, said) = run(server, &["idp", "alice", "https://api.invalid/"]).await;
+        assert!(code == Some(2) && said.contains("use https"), "{server}: {code:?} {said}");
+    }
+    assert_eq!(other.heard(), [""; 0]);
+    let (code, said) = run(&elsewhere, &["--allow-http", "idp", "alice", "https://api.invalid/"]).await;
+    assert_eq!((code, other.heard().len()), (Some(1), 1), "{said}");
+    assert!(other.heard()[0].contains(ALL));
+
+    // The user's token is kept as the key is.
+    let (stage, _) = Stage::connected().await;
+    let server = format!("http://{}", stage.address);
+    let (code, said) = run(&server, &["idp", "alice", &elsewhere]).await;
+    assert!(code == Some(2) && said.contains("use https"), "{code:?} {said}");
+    stage.stop().await;
+
+    let redirect = format!("302 Found\r\nLocation: http://{}/\r\nContent-Length: 0", thief.address);
+    let server = Stranger::answering(redirect);
+    run(&format!("http://{}", server.address), &["idp", "alice", "https://api.invalid/"]).await;
+    assert!(server.heard()[0].contains(ALL));
+    assert!(thief.heard().iter().all(|head| !head.contains(ALL)), "{:?}", thief.heard());
 }
 
 /// What it says to the server, seen from inside.

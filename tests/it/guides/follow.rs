@@ -11,6 +11,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -46,6 +47,7 @@ impl Outside {
             ("gitlab.json", &self.gitlab, "alice"),
         ] {
             fs::write(folder.join(file), idp.consent_answer(user)).unwrap();
+            fs::set_permissions(folder.join(file), fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
 
@@ -83,6 +85,7 @@ impl Outside {
 
 /// The script before the first block.
 const PROLOGUE: &str = r#"set -euo pipefail
+umask 022
 served=() address=127.0.0.1:0
 finish() {
   local code=$? id
@@ -136,8 +139,25 @@ pub(super) fn follow(page: &Page) {
     let (printed, logged) = (read(&out), read(&err));
     assert!(!logged.contains(SECRET), "{}: a secret was logged", page.name);
     assert!(ended.success(), "{} does not work:\n{}\n{logged}", page.name, without_secrets(&printed));
+    secrets_are_private(folder.path(), page);
     let spent = [&outside.github, &outside.gitlab].map(|idp| idp.duplicate_spends());
     assert_eq!(spent, [0, 0], "{}", page.name);
+}
+
+/// Checks that no other user can read a file with a secret that the page made.
+fn secrets_are_private(folder: &Path, page: &Page) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, mode) = (entry.path(), entry.metadata().unwrap().permissions().mode());
+        if path.is_dir() {
+            secrets_are_private(&path, page);
+            continue;
+        }
+        let content = fs::read(&path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&content);
+        let secret =
+            [SECRET, "tsk_", "TSJ1", "SQLite format", "fingerprint_key"].iter().any(|mark| text.contains(mark));
+        assert!(!secret || mode & 0o077 == 0, "{}: {} has mode {mode:o}", page.name, path.display());
+    }
 }
 
 fn script_of(page: &Page) -> String {

@@ -88,23 +88,31 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     let status = ask("GET", &token, &[bearer], Value::Null).await;
     said(
         status,
-        &["caller=\"billing\" action=\"token\" idp=\"idp\" user= generation=1 outcome=\"ok\" request_id=\"r_"],
+        &[
+            "caller=\"billing\" action=\"token\" idp=\"idp\" user= generation=1 outcome=\"ok\" grant.id=\"g_ request_id=\"r_",
+        ],
     );
-    said(ask("GET", &token, &[bearer, known], Value::Null).await, &["outcome=\"not_modified\" generation=1"]);
+    said(
+        ask("GET", &token, &[bearer, known], Value::Null).await,
+        &["outcome=\"not_modified\" generation=1 grant.id=\"g_"],
+    );
     said(ask("GET", &token, &[], Value::Null).await, &["caller=\"-\" outcome=\"unauthorized\""]);
     said(ask("GET", alice, &[bearer], Value::Null).await, &[]);
     let batch = json!({"items": [{"idp": "idp", "user": "alice"}, {"idp": "idp", "user": "nobody"}]});
     let status = ask("POST", "/v1/tokens", &[bearer], batch).await;
-    said(status, &["action=\"token\" outcome=\"ok\"", "action=\"token\" outcome=\"not_connected\""]);
+    said(status, &["action=\"token\" outcome=\"ok\" grant.id=\"g_", "action=\"token\" outcome=\"not_connected\""]);
     let hold = ask("POST", &format!("{alice}/hold"), &[bearer], json!({"reason": "x"})).await;
-    said(hold, &["action=\"hold\" outcome=\"ok\" generation=1"]);
+    said(hold, &["action=\"hold\" outcome=\"ok\" generation=1 grant.id=\"g_"]);
     let retry = ask("POST", &format!("{alice}/retry"), &[bearer], Value::Null).await;
     said(retry, &["action=\"retry\" outcome=\"ok\" generation=1"]);
     let wrong = ask("PUT", alice, &[bearer], json!({"access_token": 1})).await;
     said(wrong, &["action=\"connect\" outcome=\"invalid_request\""]);
-    said(ask("DELETE", alice, &[bearer], Value::Null).await, &["action=\"disconnect\" outcome=\"ok\" generation=2"]);
+    said(
+        ask("DELETE", alice, &[bearer], Value::Null).await,
+        &["action=\"disconnect\" outcome=\"ok\" generation=2 grant.id=\"g_"],
+    );
     let left = ask("DELETE", "/v1/grants?user=alice", &[bearer], Value::Null).await;
-    said(left, &["caller=\"billing\" action=\"disconnect\" idp=\"idp\" generation=2 outcome=\"ok\""]);
+    said(left, &["caller=\"billing\" action=\"disconnect\" idp=\"idp\" generation=2 outcome=\"ok\" grant.id=\"g_"]);
     let other = ("authorization", "Bearer ts-test-secret-other");
     let refused = ask("DELETE", "/v1/grants?user=alice", &[other], Value::Null).await;
     said(refused, &["caller=\"-\" action=\"disconnect\" user= outcome=\"unauthorized\""]);

@@ -5,6 +5,7 @@ mod api_client;
 mod audited;
 mod embedding;
 mod handing_out;
+mod limited_keys;
 mod listing;
 pub(crate) mod stage;
 mod stopping;

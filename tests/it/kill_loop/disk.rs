@@ -1,8 +1,10 @@
 //! What the process writes and leaves behind, and another program that gets in its way.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
@@ -19,18 +21,47 @@ pub(super) struct Disk {
     keyring: Keyring,
     /// Holds SQLite's lock.
     silencer: Option<SqliteConnection>,
+    /// Store and journal are on a disk of their own, which is this large.
+    mounted: bool,
 }
 
 /// Of store and journal.
 const DATA: &str = "data";
 const STORE: &str = "tokens.db";
+const FILLER: &str = "filler";
 
 impl Disk {
     pub(super) fn new() -> Self {
-        let disk = Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), silencer: None };
+        let disk =
+            Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), silencer: None, mounted: false };
         fs::create_dir(disk.folder().join(DATA)).unwrap();
         disk.keyring.write_new(disk.keys()).unwrap();
         disk
+    }
+
+    /// A disk that is large enough for what the process does, and small enough to be filled; `None` where none may be
+    /// mounted.
+    pub(super) fn small() -> Option<Self> {
+        let mut disk = Self::new();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs"]).arg(disk.folder().join(DATA));
+        disk.mounted = mount.stderr(Stdio::null()).status().is_ok_and(|done| done.success());
+        disk.mounted.then_some(disk)
+    }
+
+    /// Another program takes all the space that is left.
+    pub(super) fn fill(&self) {
+        let mut filler = File::create(self.folder().join(DATA).join(FILLER)).unwrap();
+        let mut block = vec![1; 64 * 1024];
+        while !block.is_empty() {
+            if filler.write_all(&block).is_err() {
+                block.truncate(block.len() / 2);
+            }
+        }
+    }
+
+    pub(super) fn free(&self) {
+        fs::remove_file(self.folder().join(DATA).join(FILLER)).ok();
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -73,6 +104,8 @@ impl Drop for Disk {
         if std::thread::panicking() {
             self.folder.disable_cleanup(true);
             eprintln!("store, journal and logs are kept in {}", self.folder().display());
+        } else if self.mounted {
+            Command::new("umount").arg(self.folder().join(DATA)).status().ok();
         }
     }
 }

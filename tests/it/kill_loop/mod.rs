@@ -19,7 +19,8 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use crate::skip::variable;
+use crate::skip::{variable, without};
+use disk::Disk;
 use process::SETTLE;
 use world::World;
 
@@ -34,9 +35,7 @@ const IN_FLIGHT_AT_EACH: usize = 10;
 
 #[test]
 fn a_process_killed_again_and_again_loses_nothing() {
-    let kills = variable(KILLS).map_or(12, |kills| kills.parse().expect("the number of kills"));
-    let seed = variable(SEED).map_or(1, |seed| seed.parse().expect("the seed, a number"));
-    let mut world = World::new(seed);
+    let (kills, mut world) = (kills(12), World::new(seed(), Disk::new()));
     for kill in 0..kills {
         if world.dice.up_to(8) == 0 {
             // Starting is a step like any other.
@@ -78,6 +77,52 @@ fn a_process_killed_again_and_again_loses_nothing() {
     world.live_on_and_stop(process);
     println!("{}", world.report());
     world.judge_the_end();
+}
+
+#[test]
+fn a_disk_that_is_full_now_and_then_loses_nothing() {
+    let Some(disk) = Disk::small() else { return without("mount", "no small disk can be mounted here") };
+    let (kills, mut world) = (kills(8), World::new(seed(), disk));
+    for kill in 0..kills {
+        let mut process = world.start();
+        world.until_in_flight(&mut process, IN_FLIGHT, IN_FLIGHT_AT_EACH);
+        world.disk.fill();
+        // Its log may have space from before.
+        world.disk.silence_the_store();
+        world.providers.answer_everything();
+        world.until_journaled(&mut process, IN_FLIGHT);
+        world.disk.end_silence();
+        match kill % 4 {
+            0 => {}
+            1 => world.pass_some(&mut process, Duration::from_millis(450)),
+            // While the journal goes to the store, and the next refreshes start.
+            2 => {
+                world.disk.free();
+                world.pass_some(&mut process, Duration::from_millis(150));
+            }
+            _ => {
+                for _ in 0..4 {
+                    world.disk.free();
+                    world.pass_some(&mut process, Duration::from_millis(100));
+                    world.disk.fill();
+                    world.pass_some(&mut process, Duration::from_millis(100));
+                }
+            }
+        }
+        world.kill(process);
+    }
+    let process = world.start();
+    world.live_on_and_stop(process);
+    println!("{}", world.report());
+    world.judge_the_end();
+}
+
+fn kills(otherwise: usize) -> usize {
+    variable(KILLS).map_or(otherwise, |kills| kills.parse().expect("the number of kills"))
+}
+
+fn seed() -> u64 {
+    variable(SEED).map_or(1, |seed| seed.parse().expect("the seed, a number"))
 }
 
 /// How often it is looked whether something happened.

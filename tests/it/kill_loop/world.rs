@@ -31,8 +31,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
-        let (disk, providers) = (Disk::new(), Providers::start());
+    pub(super) fn new(seed: u64, disk: Disk) -> Self {
+        let providers = Providers::start();
         let users = (0..GRANTS_AT_EACH).cycle().map(|user| format!("user-{user}"));
         let grants = users.zip(Providers::of_grants()).map(|(user, (idp, _))| TokenKey::at(idp).user(user)).collect();
         Self {
@@ -142,6 +142,7 @@ impl World {
         process.kill();
         self.hear(&mut process);
         self.disk.end_silence();
+        self.disk.free();
         self.look_at_what_is_left();
     }
 

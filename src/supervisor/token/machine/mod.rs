@@ -316,7 +316,7 @@ impl<W, R> Machine<W, R> {
             }
             (End::Settled, Some(row))
                 if before.as_ref().is_some_and(|before| before.generation == row.generation)
-                    && row.sendable()
+                    && (row.sendable() || (row.verdict.is_none() && row.has_run_out(now)))
                     && row.retry_at.is_none_or(|retry| retry <= now) =>
             {
                 // The attempt changed nothing and nothing says why: do not run in circles.

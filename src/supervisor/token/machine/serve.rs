@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
+    code::EvidenceCode,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
     model::{Issued, LastError, Row, Token, WallTime},
@@ -137,16 +138,15 @@ impl<W, R> Machine<W, R> {
 
     /// Returns why no attempt can start now, if none can.
     fn hindrance(&self, row: &Row, now: WallTime) -> Option<Error> {
-        if let Some(verdict) = &row.verdict {
-            let (reason, since) = (verdict.evidence.code.clone(), verdict.since.into());
-            return Some(Error::ReconnectRequired { reason, since });
+        if let Some((evidence, since)) = row.required(now) {
+            return Some(Error::ReconnectRequired { reason: evidence.code.clone(), since: since.into() });
         }
         if row.held.is_some() {
             return Some(Error::Unavailable { retry_after: HELD, cause: Cause::Held });
         }
         if row.refresh_token.is_none() {
             let since = row.expires.at().unwrap_or(row.changed_at.by_wall_clock()).into();
-            return Some(Error::ReconnectRequired { reason: "no_refresh_token".to_owned(), since });
+            return Some(Error::ReconnectRequired { reason: EvidenceCode::NoRefreshToken.to_string(), since });
         }
         if let Some(GateClosed { wait, cause: cause @ Cause::IdpHeld }) = self.gate.closed {
             // Whatever else there is: only an operator can help.
@@ -179,6 +179,10 @@ impl<W, R> Machine<W, R> {
 
     /// Whether an attempt is to be started although no caller waits.
     fn refresh_is_due(&self, row: &Row, now: WallTime) -> bool {
+        if row.verdict.is_none() && row.has_run_out(now) {
+            // The attempt sends nothing: it writes the verdict.
+            return self.pause().is_none_or(|pause| pause.until <= now);
+        }
         let wanted = match &row.intent {
             Some(_) => true,
             None => {
@@ -224,6 +228,8 @@ impl<W, R> Machine<W, R> {
             let next = due.max(self.backs_off(row)).max(too_soon(row, now.wall)).filter(|_| row.sendable());
             let gate = self.gate.closed.map(|closed| now.wall + closed.wait);
             let next = next.max(self.pause().map(|pause| pause.until)).max(gate);
+            let run_out = row.expires.at().filter(|_| row.refresh_token.is_none() && row.verdict.is_none());
+            let next = next.or(run_out);
             wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
         }
         effects.push(Effect::WakeAt(wake));

@@ -93,7 +93,7 @@ fn without_refresh_token_the_access_token_is_all_there_is() {
     assert!(bench.served());
     bench.pass(seconds(3_600));
     assert!(matches!(bench.ask(0), Some(Err(Error::ReconnectRequired { .. }))));
-    assert_eq!(bench.started, 0);
+    assert_eq!(bench.started, 1, "an attempt writes the verdict; it sends nothing");
 }
 
 #[test]

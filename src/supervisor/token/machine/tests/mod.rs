@@ -175,7 +175,7 @@ impl Bench {
 fn issued(row: &Row) -> Arc<Issued> {
     let token = AccessToken::new(format!("ts-test-secret-{}", row.generation));
     let boot_end = row.expires.at().map(|end| BootTime(end.0 - WALL_NOW.0));
-    Arc::new(Issued::new(token, "Bearer", "", row.expires, row.generation, row.due_at, boot_end, false))
+    Arc::new(Issued::new(&row.grant_id, token, "Bearer", "", row.expires, row.generation, row.due_at, boot_end, false))
 }
 
 /// Just connected: valid for an hour from now, due in 3000 s.

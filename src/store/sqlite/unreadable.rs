@@ -1,0 +1,89 @@
+//! Rows that cannot be read: damaged on the disk, or changed by another program. Each is left out, reported once, and
+//! counted until it can be read again.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use diesel::result::Error as DieselError;
+
+use crate::{
+    keyring::RowCodes,
+    model::{Row, TokenKey},
+    store::{StoreError, record::GrantRecord},
+};
+
+/// Turns records into rows.
+#[derive(Clone)]
+pub(super) struct RowReader {
+    pub(super) codes: RowCodes,
+    unreadable: Arc<UnreadableRows>,
+}
+
+#[derive(Default)]
+struct UnreadableRows {
+    ids: Mutex<BTreeSet<i64>>,
+    count: AtomicUsize,
+}
+
+impl RowReader {
+    pub(super) fn new(codes: RowCodes) -> Self {
+        Self { codes, unreadable: Arc::default() }
+    }
+
+    /// # Errors
+    /// The record is not as this program wrote it.
+    pub(super) fn row(&self, id: i64, key: TokenKey, record: GrantRecord) -> Result<Row, StoreError> {
+        // A column that cannot be read says more than a code that does not fit.
+        let verified = record.verify(id, &self.codes);
+        let row = record.into_row(key).and_then(|row| verified.map(|()| row));
+        match &row {
+            Ok(_) => self.is_readable(id),
+            Err(error) => self.report(id, error),
+        }
+        row
+    }
+
+    /// The error of a record that the database returned and that is not what its columns hold.
+    pub(super) fn undecoded(&self, id: i64) -> StoreError {
+        let error = StoreError::Corrupt { grant_id: format!("in row {id}"), column: "text" };
+        self.report(id, &error);
+        error
+    }
+
+    pub(super) fn report(&self, id: i64, error: &StoreError) {
+        let mut ids = self.unreadable.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.insert(id) {
+            tracing::error!(row = id, %error, "a row of the store cannot be read and is left out");
+        }
+        self.unreadable.count.store(ids.len(), Ordering::Relaxed);
+    }
+
+    fn is_readable(&self, id: i64) {
+        if self.count() > 0 {
+            let mut ids = self.unreadable.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            if ids.remove(&id) {
+                tracing::info!(row = id, "a row of the store can be read again");
+            }
+            self.unreadable.count.store(ids.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// The row was replaced or deleted.
+    pub(super) fn gone(&self, id: i64) {
+        self.is_readable(id);
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.unreadable.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the database returned a record, and it is not what its columns hold.
+pub(super) fn is_undecodable(error: &DieselError) -> bool {
+    matches!(error, DieselError::DeserializationError(_))
+}

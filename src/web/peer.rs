@@ -1,0 +1,326 @@
+//! What the server and the peer of one connection owe each other, and how long the peer may take.
+//!
+//! The peer owes the head of a request, its body, or room for the response. While it owes nothing, as in a long poll, there
+//! is no limit.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+    time::Duration,
+};
+
+use actix_web::{HttpRequest, http::header};
+use enum_map::Enum;
+use strum::IntoStaticStr;
+use tokio::{sync::Notify, time::Instant};
+
+/// Why a connection was closed, by the names of the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum ShedReason {
+    /// The peer does not read its response.
+    SlowReader,
+    /// The peer does not finish the head of a request.
+    SlowHead,
+    /// The head of a request is too long.
+    LargeHead,
+    /// There are too many connections.
+    Connections,
+}
+
+/// The peer of one connection, shared by the connection's socket, its requests, and the table of connections.
+#[derive(Debug)]
+pub(super) struct Peer {
+    address: Option<SocketAddr>,
+    /// The address that the connection came to.
+    local: Option<SocketAddr>,
+    turn: Mutex<Turn>,
+    evicted: Notify,
+}
+
+/// Whose turn it is.
+#[derive(Debug)]
+struct Turn {
+    phase: Phase,
+    /// When the phase began; of a head, when its first byte arrived.
+    since: Instant,
+    /// The length of what has arrived of a head.
+    head: usize,
+    /// Whether this is the first request of the connection.
+    is_first: bool,
+    /// Whether the last request has a body that no handler has read.
+    has_unread_body: bool,
+    /// Set while the socket takes no more bytes: since when, and when the peer is too slow.
+    blocked: Option<(Instant, Instant)>,
+    /// Reads go on when the response is written.
+    held: Option<Waker>,
+    failure: Option<ShedReason>,
+}
+
+/// What happens on a connection next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The head of a request arrives, or the rest of a body that no handler reads.
+    Head,
+    /// A handler reads the body of a request.
+    Body,
+    /// A request is carried out, and its response is sent.
+    Response,
+}
+
+/// Limit for a peer to send the head of a request.
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// The longest head of a request.
+const MAX_HEAD: usize = 16 * 1024;
+/// Limit for a peer to read anything at all of a response.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// The slowest rate at which a peer may read a response, in bytes per second.
+const READ_RATE: f64 = 1024.0;
+/// Both limits while most connections are in use.
+const WHEN_CROWDED: Duration = Duration::from_secs(1);
+/// Limit for a connection without a request, longer than it is kept alive.
+const IDLE_WITHIN: Duration = Duration::from_secs(7);
+
+impl Peer {
+    pub(super) fn new(address: Option<SocketAddr>, local: Option<SocketAddr>) -> Arc<Self> {
+        let turn = Turn {
+            phase: Phase::Head,
+            since: Instant::now(),
+            head: 0,
+            is_first: true,
+            has_unread_body: false,
+            blocked: None,
+            held: None,
+            failure: None,
+        };
+        Arc::new(Self { address, local, turn: Mutex::new(turn), evicted: Notify::new() })
+    }
+
+    /// The peer of a request; `None` if the connection belongs to an application in which the API is mounted.
+    pub(super) fn of(request: &HttpRequest) -> Option<Arc<Self>> {
+        request.conn_data().cloned()
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Whether the next bytes of the peer may be read. If not, `waker` is woken when they may.
+    pub(super) fn may_read(&self, waker: &Waker) -> bool {
+        let mut turn = self.turn();
+        let may = turn.phase != Phase::Response && turn.blocked.is_none();
+        turn.held = (!may).then(|| waker.clone());
+        may
+    }
+
+    /// Notes that bytes were read, and returns whether they belong to the head of a request.
+    ///
+    /// # Errors
+    /// The head is too long.
+    pub(super) fn sent(&self, bytes: usize) -> Result<bool, ShedReason> {
+        let mut turn = self.turn();
+        if turn.phase != Phase::Head || bytes == 0 {
+            return Ok(false);
+        }
+        if turn.head == 0 {
+            turn.since = Instant::now();
+        }
+        turn.head += bytes;
+        if turn.has_unread_body {
+            return Ok(false);
+        }
+        if turn.head <= MAX_HEAD {
+            return Ok(true);
+        }
+        turn.failure = Some(ShedReason::LargeHead);
+        Err(ShedReason::LargeHead)
+    }
+
+    /// Notes that the socket takes no more bytes.
+    pub(super) fn is_blocked(&self) {
+        let now = Instant::now();
+        self.turn().blocked.get_or_insert((now, now + READ_WITHIN));
+    }
+
+    /// Notes that the socket took some bytes, but not all.
+    pub(super) fn has_read(&self, bytes: usize) {
+        if let Some((_, until)) = &mut self.turn().blocked {
+            let earned = Duration::from_secs_f64(bytes as f64 / READ_RATE);
+            *until = (*until + earned).min(Instant::now() + READ_WITHIN);
+        }
+    }
+
+    /// Notes that the socket took all bytes.
+    pub(super) fn has_read_all(&self) {
+        let mut turn = self.turn();
+        turn.blocked = None;
+        turn.go_on();
+    }
+
+    /// Resolves when this connection has to make room for another.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
+    }
+
+    /// Why the connection has to be closed at this time, if it has to.
+    pub(super) fn overdue(&self, now: Instant, is_crowded: bool) -> Option<ShedReason> {
+        let turn = self.turn();
+        if turn.failure.is_some() {
+            return turn.failure;
+        }
+        if let Some((_, until)) = turn.blocked {
+            let earlier = if is_crowded { READ_WITHIN - WHEN_CROWDED } else { Duration::ZERO };
+            return (now + earlier >= until).then_some(ShedReason::SlowReader);
+        }
+        let within = match turn.phase {
+            Phase::Head if turn.head == 0 && !turn.is_first => IDLE_WITHIN,
+            Phase::Head if is_crowded => WHEN_CROWDED,
+            Phase::Head => HEAD_WITHIN,
+            Phase::Body | Phase::Response => return None,
+        };
+        (now >= turn.since + within).then_some(ShedReason::SlowHead)
+    }
+
+    /// Since when the server waits for the peer; `None` while the peer waits for the server.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        let turn = self.turn();
+        match (turn.blocked, turn.phase) {
+            (Some((since, _)), _) => Some(since),
+            (None, Phase::Head | Phase::Body) => Some(turn.since),
+            (None, Phase::Response) => None,
+        }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix socket"),
+        }
+    }
+}
+
+impl Turn {
+    fn enter(&mut self, phase: Phase) {
+        (self.phase, self.since, self.head) = (phase, Instant::now(), 0);
+        self.go_on();
+    }
+
+    /// Lets reads go on that had to wait.
+    fn go_on(&mut self) {
+        if let Some(waker) = self.held.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A request that is carried out, until the guard is dropped with its response.
+#[derive(Debug)]
+pub(super) struct Exchange(Arc<Peer>);
+
+impl Exchange {
+    pub(super) fn begin(request: &HttpRequest) -> Option<Self> {
+        let peer = Peer::of(request)?;
+        let mut turn = peer.turn();
+        turn.enter(Phase::Response);
+        turn.is_first = false;
+        let length = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+        turn.has_unread_body = length || request.headers().contains_key(header::TRANSFER_ENCODING);
+        drop(turn);
+        Some(Self(peer))
+    }
+
+    /// Whether the request has a body that no handler has read: no further request can follow it.
+    pub(super) fn has_unread_body(&self) -> bool {
+        self.0.turn().has_unread_body
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.turn().enter(Phase::Head);
+    }
+}
+
+/// A handler that reads the body of a request, until the guard is dropped.
+#[derive(Debug)]
+pub(super) struct BodyRead(Arc<Peer>);
+
+impl BodyRead {
+    pub(super) fn begin(request: &HttpRequest) -> Option<Self> {
+        let peer = Peer::of(request)?;
+        peer.turn().enter(Phase::Body);
+        Some(Self(peer))
+    }
+
+    /// Notes that the body was read to its end.
+    pub(super) fn is_complete(&self) {
+        self.0.turn().has_unread_body = false;
+    }
+}
+
+impl Drop for BodyRead {
+    fn drop(&mut self) {
+        self.0.turn().enter(Phase::Response);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_peer_has_a_limit_for_each_thing_that_it_owes() {
+        let peer = Peer::new(None, None);
+        let overdue = |seconds, is_crowded| peer.overdue(after(seconds), is_crowded);
+        assert_eq!((overdue(4, false), overdue(6, false)), (None, Some(ShedReason::SlowHead)), "no byte yet");
+        assert_eq!(overdue(2, true), Some(ShedReason::SlowHead));
+        peer.turn().enter(Phase::Response);
+        peer.turn().is_first = false;
+        assert_eq!((overdue(3_600, true), peer.waits_since()), (None, None), "a long poll");
+        peer.is_blocked();
+        assert_eq!((overdue(9, false), overdue(11, false)), (None, Some(ShedReason::SlowReader)));
+        assert_eq!((overdue(0, true), overdue(2, true)), (None, Some(ShedReason::SlowReader)));
+        peer.has_read(1_000_000);
+        assert_eq!((overdue(9, false), overdue(11, false)), (None, Some(ShedReason::SlowReader)), "never longer");
+        peer.has_read_all();
+        assert_eq!(overdue(3_600, false), None);
+        peer.turn().enter(Phase::Head);
+        assert_eq!((overdue(6, true), overdue(8, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
+        assert_eq!(peer.sent(1), Ok(true));
+        assert_eq!((overdue(4, false), overdue(6, false)), (None, Some(ShedReason::SlowHead)));
+        assert_eq!(peer.sent(MAX_HEAD), Err(ShedReason::LargeHead));
+        assert_eq!(overdue(0, false), Some(ShedReason::LargeHead));
+    }
+
+    #[test]
+    fn bytes_that_are_read_one_by_one_do_not_extend_the_limit() {
+        let peer = Peer::new(None, None);
+        peer.turn().enter(Phase::Response);
+        peer.is_blocked();
+        for _ in 0..1_000 {
+            peer.has_read(1);
+            peer.is_blocked();
+        }
+        assert_eq!(peer.overdue(after(11), false), Some(ShedReason::SlowReader));
+    }
+}

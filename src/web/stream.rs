@@ -1,0 +1,276 @@
+//! The socket of a connection. It gives the HTTP implementation one request at a time, and tells the [`Peer`] how it
+//! proceeds: actix-http by itself accepts any number of requests at once, and waits for a peer that does not read for ever.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::peer::Peer;
+
+/// A socket that reads the next request when the response to the one before is written.
+#[derive(Debug)]
+pub(super) struct PacedStream<S: Socket> {
+    socket: S,
+    peer: Arc<Peer>,
+    /// What was read too early: the beginning of a body, or further requests.
+    ahead: Vec<u8>,
+    /// Whether the line that is being read is empty so far.
+    in_empty_line: bool,
+    /// Set after the last byte of a head: the request has to be dispatched before anything else is read.
+    is_paused: bool,
+    is_blocked: bool,
+}
+
+/// A socket that the server accepts.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
+    fn address_of_peer(&self) -> Option<SocketAddr>;
+
+    /// Makes the operating system discard what the peer has not read when the socket is dropped.
+    fn abort(&self);
+}
+
+impl Socket for TcpStream {
+    fn address_of_peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+
+    fn abort(&self) {
+        self.set_zero_linger().ok();
+    }
+}
+
+#[cfg(unix)]
+impl Socket for tokio::net::UnixStream {
+    fn address_of_peer(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn abort(&self) {}
+}
+
+/// How much is read ahead. It shows that a connection was closed.
+const AHEAD: usize = 4 * 1024;
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+impl<S: Socket> PacedStream<S> {
+    pub(super) fn new(socket: S, peer: Arc<Peer>) -> Self {
+        Self { socket, peer, ahead: Vec::new(), in_empty_line: false, is_paused: false, is_blocked: false }
+    }
+
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Returns the length of the head that ends in these bytes.
+    fn end_of_head(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                b'\n' if self.in_empty_line => return Some(at + 1),
+                b'\n' => self.in_empty_line = true,
+                b'\r' => {}
+                _ => self.in_empty_line = false,
+            }
+        }
+        None
+    }
+}
+
+impl<S: Socket> PacedStream<S> {
+    /// Reads a little ahead, without giving it to the reader; `Ready` if the connection was closed.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; 1024];
+        while self.ahead.len() < AHEAD {
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                // Requests before the end get their responses.
+                return if self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            self.ahead.extend_from_slice(chunk.filled());
+        }
+        Poll::Pending
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let taken = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..taken]);
+        self.ahead.drain(..taken);
+        if self.ahead.is_empty() {
+            self.ahead = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Socket> Drop for PacedStream<S> {
+    fn drop(&mut self) {
+        if self.is_blocked {
+            self.socket.abort();
+        }
+    }
+}
+
+impl<S: Socket> AsyncRead for PacedStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let may_read = self.peer.may_read(cx.waker());
+        if std::mem::take(&mut self.is_paused) || !may_read {
+            let ahead = self.poll_ahead(cx);
+            if may_read && !self.ahead.is_empty() {
+                cx.waker().wake_by_ref();
+            }
+            return ahead;
+        }
+        let before = buf.filled().len();
+        ready!(self.poll_next(cx, buf))?;
+        let read = buf.filled().len() - before;
+        match self.peer.sent(read) {
+            Ok(true) => {
+                if let Some(head) = self.end_of_head(&buf.filled()[before..]) {
+                    self.ahead.splice(..0, buf.filled()[before + head..].iter().copied());
+                    buf.set_filled(before + head);
+                    (self.in_empty_line, self.is_paused) = (false, true);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Ok(false) => Poll::Ready(Ok(())),
+            Err(_) => {
+                buf.set_filled(before);
+                // A peer that reads nothing learns nothing.
+                let _ = Pin::new(&mut self.socket).poll_write(cx, TOO_LARGE);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the request is too long")))
+            }
+        }
+    }
+}
+
+impl<S: Socket> AsyncWrite for PacedStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        match &written {
+            Poll::Pending => {
+                self.is_blocked = true;
+                self.peer.is_blocked();
+            }
+            Poll::Ready(Ok(bytes)) if self.is_blocked && *bytes < buf.len() => self.peer.has_read(*bytes),
+            Poll::Ready(_) if self.is_blocked => {
+                self.is_blocked = false;
+                self.peer.has_read_all();
+            }
+            Poll::Ready(_) => {}
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &**buf);
+        self.poll_write(cx, first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, task::noop_waker_ref};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    impl Socket for DuplexStream {
+        fn address_of_peer(&self) -> Option<SocketAddr> {
+            None
+        }
+
+        fn abort(&self) {}
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// Reads what the stream gives until it has to wait.
+    fn read(stream: &mut PacedStream<impl Socket>) -> Vec<u8> {
+        let (mut all, mut chunk) = (Vec::new(), [0; 100]);
+        while let Some(Ok(read @ 1..)) = stream.read(&mut chunk).now_or_never() {
+            all.extend_from_slice(&chunk[..read]);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn requests_are_given_one_at_a_time() {
+        let (mut client, server) = duplex(64 * 1024);
+        let peer = Peer::new(None, None);
+        let mut stream = PacedStream::new(server, peer.clone());
+        client.write_all(GET.repeat(1_000).as_bytes()).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(read(&mut stream), GET.as_bytes());
+        }
+        assert!(stream.ahead.len() <= AHEAD + 100, "{}", stream.ahead.len());
+        assert!(peer.may_read(noop_waker_ref()));
+    }
+
+    #[tokio::test]
+    async fn a_head_may_arrive_in_pieces_and_a_body_follows_it() {
+        for request in ["\r\nPUT / HTTP/1.1\r\nX: y\r\n\r\nbody", "PUT / HTTP/1.1\nX: y\n\nbody"] {
+            let (mut client, server) = duplex(1_024);
+            let mut stream = PacedStream::new(server, Peer::new(None, None));
+            client.write_all(request.as_bytes()).await.unwrap();
+            assert_eq!(read(&mut stream), request.strip_suffix("body").unwrap().as_bytes());
+            assert_eq!(read(&mut stream), b"body");
+            let mut stream = Vec::new();
+            let (mut client, server) = duplex(1_024);
+            let mut paced = PacedStream::new(server, Peer::new(None, None));
+            for byte in request.as_bytes() {
+                client.write_all(&[*byte]).await.unwrap();
+                stream.extend(read(&mut paced));
+            }
+            assert_eq!(stream, request.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_connection_is_seen_behind_the_last_request() {
+        let (mut client, server) = duplex(1_024);
+        let mut stream = PacedStream::new(server, Peer::new(None, None));
+        client.write_all(GET.repeat(2).as_bytes()).await.unwrap();
+        drop(client);
+        assert_eq!(read(&mut stream), GET.as_bytes());
+        assert_eq!(read(&mut stream), GET.as_bytes());
+        assert_eq!(stream.read(&mut [0; 8]).now_or_never().unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_answered() {
+        let (mut client, server) = duplex(64 * 1024);
+        let mut stream = PacedStream::new(server, Peer::new(None, None));
+        client.write_all(&[b'x'; 20_000]).await.unwrap();
+        let mut all = Vec::new();
+        assert!(stream.read_to_end(&mut all).await.is_err());
+        drop(stream);
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
+    }
+}
