@@ -54,13 +54,15 @@ pub struct ApiKey {
     pub(crate) scopes: Vec<Scope>,
     pub(crate) idps: Option<Vec<String>>,
     pub(crate) user_prefix: String,
+    pub(crate) requests_per_second: Option<u32>,
 }
 
 impl ApiKey {
     /// Creates a key from its SHA-256. `name` identifies the caller in the audit log; several keys may share a name, so that
     /// a key can be rotated without a gap.
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
-        Self { name: name.into(), sha256, scopes: Vec::new(), idps: None, user_prefix: String::new() }
+        let (scopes, idps, user_prefix, requests_per_second) = (Vec::new(), None, String::new(), None);
+        Self { name: name.into(), sha256, scopes, idps, user_prefix, requests_per_second }
     }
 
     /// Creates a key from its text, of which only the digest is kept; see [`new`](Self::new).
@@ -85,6 +87,13 @@ impl ApiKey {
         self.user_prefix = prefix.into();
         self
     }
+
+    /// Limits how many requests the bearer of the key may send each second, on average; unlimited unless set. More are
+    /// refused as busy.
+    pub fn requests_per_second(mut self, requests: u32) -> Self {
+        self.requests_per_second = Some(requests.max(1));
+        self
+    }
 }
 
 impl fmt::Debug for ApiKey {
@@ -95,6 +104,7 @@ impl fmt::Debug for ApiKey {
             .field("scopes", &self.scopes)
             .field("idps", &self.idps)
             .field("user_prefix", &self.user_prefix)
+            .field("requests_per_second", &self.requests_per_second)
             .finish_non_exhaustive()
     }
 }

@@ -117,6 +117,8 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     section.read("scopes", &mut scopes);
     section.read("idps", &mut idps);
     section.read("user_prefix", &mut user_prefix);
+    let mut requests_per_second: Option<usize> = None;
+    section.read("requests_per_second", &mut requests_per_second);
     if section.is_sound() {
         if name.is_empty() {
             section.wrong("name", "must be set");
@@ -133,7 +135,8 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
     let idps = idps.map(|idps| idps.into_iter().map(|Word(name)| name).collect());
-    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default() }
+    let requests_per_second = requests_per_second.map(|requests| requests.try_into().unwrap_or(u32::MAX));
+    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default(), requests_per_second }
 }
 
 fn digest(section: &mut Section<'_, '_>, sha256: Option<&ClientSecret>, secret: Option<&ClientSecret>) -> [u8; 32] {

@@ -84,6 +84,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # scopes = ["token"]        # token, grant, admin, metrics
 # idps = ["github"]         # default: all
 # user_prefix = "acme/"     # default: all users
+# requests_per_second = 100 # default: unlimited
 
 # Grants are stored here, sealed.
 [store]

@@ -12,23 +12,9 @@ use std::{
 };
 
 use actix_web::{HttpRequest, http::header};
-use enum_map::Enum;
-use strum::IntoStaticStr;
 use tokio::{sync::Notify, time::Instant};
 
-/// Why a connection was closed, by the names of the metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub(super) enum ShedReason {
-    /// The peer does not read its response.
-    SlowReader,
-    /// The peer does not finish the head of a request.
-    SlowHead,
-    /// The head of a request is too long.
-    LargeHead,
-    /// There are too many connections.
-    Connections,
-}
+use super::shed::ShedReason;
 
 /// The peer of one connection, shared by the connection's socket, its requests, and the table of connections.
 #[derive(Debug)]

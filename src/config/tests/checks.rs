@@ -32,6 +32,10 @@ fn what_cannot_work_is_refused_with_its_line() {
         (key(&format!("{digest}\nidps = [\"gitlab\"]")), "9:1: server.api_key[0].idps: names an identity provider"),
         (key(&format!("{digest}\nuser_prefix = \"acme\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
         (key(&format!("{digest}\nuser_prefix = \"/\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
+        (
+            key(&format!("{digest}\nrequests_per_second = 0")),
+            "9:1: server.api_key[0].requests_per_second: must be a whole",
+        ),
         (key(&digest).replace("token", "tokens"), "7:1: server.api_key[0].scopes: must be of: token, grant"),
         (key(&digest).replace("\"token\"", ""), "7:1: server.api_key[0].scopes: must have at least one of"),
         (key(&digest).replace("name = \"a\"", ""), "5:1: server.api_key[0].name: must be set"),
@@ -150,9 +154,20 @@ fn what_the_template_calls_the_default_is_the_default() {
             _ => line,
         })
         .filter(|line| {
-            !["public_url", "name", "sha256", "scopes", "idps", "user_prefix", "preset", "client", "TOKEN"]
-                .iter()
-                .any(|own| line.starts_with(own))
+            ![
+                "public_url",
+                "name",
+                "sha256",
+                "scopes",
+                "idps",
+                "user_prefix",
+                "requests_per_second",
+                "preset",
+                "client",
+                "TOKEN",
+            ]
+            .iter()
+            .any(|own| line.starts_with(own))
         })
         .map(|line| format!("{line}\n"))
         .collect();

@@ -16,6 +16,8 @@ mod paused;
 mod schemathesis;
 #[cfg(unix)]
 mod serving;
+#[cfg(unix)]
+mod throttled;
 mod usage;
 mod verbs;
 
