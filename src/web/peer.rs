@@ -71,7 +71,9 @@ enum UnreadBody {
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
-/// How much of a body in chunks is read at once: requests may follow it.
+/// How much is read at once where a head may end, and
+const PART: usize = 8 * 1024;
+/// where a body in chunks may end: requests may follow.
 const CHUNK: usize = 1024;
 /// Limit for a peer to read anything at all of a response.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -79,8 +81,8 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 const READ_RATE: f64 = 1024.0;
 /// Both limits while most connections are in use.
 const WHEN_CROWDED: Duration = Duration::from_secs(1);
-/// Limit for a connection without a request, longer than it is kept alive.
-const IDLE_WITHIN: Duration = Duration::from_secs(7);
+/// Limit for a connection without a request. actix-http closes it earlier, unless it waits for the rest of a body.
+const IDLE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Peer {
     pub(super) fn new(address: Option<SocketAddr>, local: Option<SocketAddr>) -> Arc<Self> {
@@ -116,7 +118,7 @@ impl Peer {
         let mut turn = self.turn();
         let may = match (turn.blocked, turn.phase, turn.unread) {
             (Some(_), ..) | (_, Phase::Response, UnreadBody::Nothing | UnreadBody::Chunks) => 0,
-            (_, Phase::Head, _) => usize::MAX,
+            (_, Phase::Head, _) => PART,
             (_, Phase::Body, UnreadBody::Nothing | UnreadBody::Chunks) => CHUNK,
             (_, Phase::Body | Phase::Response, UnreadBody::Bytes(bytes)) => bytes,
         };
@@ -124,38 +126,36 @@ impl Peer {
         may
     }
 
-    /// Notes that bytes were read, and returns whether they belong to the head of a request.
+    /// Whether the next bytes belong to the head of a request.
+    pub(super) fn reads_head(&self) -> bool {
+        let turn = self.turn();
+        turn.phase == Phase::Head && turn.unread == UnreadBody::Nothing
+    }
+
+    /// Notes that so much of a head was read, and of the body behind its end.
     ///
     /// # Errors
     /// The head is too long.
-    pub(super) fn sent(&self, bytes: usize) -> Result<bool, ShedReason> {
+    pub(super) fn sent_head(&self, head: usize, body: usize) -> Result<(), ShedReason> {
         let mut turn = self.turn();
-        if bytes == 0 {
-            return Ok(false);
-        }
-        if turn.phase != Phase::Head {
-            if let UnreadBody::Bytes(unread) = turn.unread {
-                turn.unread = if unread > bytes { UnreadBody::Bytes(unread - bytes) } else { UnreadBody::Nothing };
-            }
-            return Ok(false);
-        }
-        if turn.head == 0 {
-            turn.since = Instant::now();
-        }
-        turn.head += bytes;
-        if turn.unread != UnreadBody::Nothing {
-            return Ok(false);
-        }
+        turn.early = body;
+        turn.arrived(head);
         if turn.head <= MAX_HEAD {
-            return Ok(true);
+            return Ok(());
         }
         turn.failure = Some(ShedReason::LargeHead);
         Err(ShedReason::LargeHead)
     }
 
-    /// Notes that so much of a body was read with its head.
-    pub(super) fn sent_early(&self, bytes: usize) {
-        self.turn().early = bytes;
+    /// Notes that so much of a body was read.
+    pub(super) fn sent(&self, bytes: usize) {
+        let mut turn = self.turn();
+        match (turn.phase, turn.unread) {
+            (Phase::Head, _) => turn.arrived(bytes),
+            (_, UnreadBody::Bytes(unread)) if unread > bytes => turn.unread = UnreadBody::Bytes(unread - bytes),
+            (_, UnreadBody::Bytes(_)) => turn.unread = UnreadBody::Nothing,
+            (_, UnreadBody::Nothing | UnreadBody::Chunks) => {}
+        }
     }
 
     /// Notes that the socket takes no more bytes.
@@ -235,6 +235,14 @@ impl Turn {
     fn enter(&mut self, phase: Phase) {
         (self.phase, self.since, self.head) = (phase, Instant::now(), 0);
         self.go_on();
+    }
+
+    /// Notes that bytes have arrived while the head of a request is expected.
+    fn arrived(&mut self, bytes: usize) {
+        if self.head == 0 && bytes > 0 {
+            self.since = Instant::now();
+        }
+        self.head += bytes;
     }
 
     /// Lets reads go on that had to wait.
@@ -329,10 +337,10 @@ mod tests {
         peer.has_read_all();
         assert_eq!(overdue(3_600, false), None);
         peer.turn().enter(Phase::Head);
-        assert_eq!((overdue(6, true), overdue(8, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
-        assert_eq!(peer.sent(1), Ok(true));
+        assert_eq!((overdue(9, true), overdue(11, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
+        assert_eq!(peer.sent_head(1, 0), Ok(()));
         assert_eq!((overdue(4, false), overdue(6, false)), (None, Some(ShedReason::SlowHead)));
-        assert_eq!(peer.sent(MAX_HEAD), Err(ShedReason::LargeHead));
+        assert_eq!(peer.sent_head(MAX_HEAD, 0), Err(ShedReason::LargeHead));
         assert_eq!(overdue(0, false), Some(ShedReason::LargeHead));
     }
 

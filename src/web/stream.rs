@@ -144,28 +144,28 @@ impl<S: Socket> AsyncRead for PacedStream<S> {
         }
         let before = buf.filled().len();
         ready!(self.poll_next(cx, buf, may_read))?;
-        let read = buf.filled().len() - before;
-        match self.peer.sent(read) {
-            Ok(true) => {
-                if let Some(head) = self.end_of_head(&buf.filled()[before..]) {
-                    let (head, rest) = buf.filled()[before..].split_at(head);
-                    let body = content_length(head).min(rest.len());
-                    self.peer.sent_early(body);
-                    self.ahead.splice(..0, rest[body..].iter().copied());
-                    let read = head.len() + body;
-                    buf.set_filled(before + read);
-                    (self.in_empty_line, self.is_paused) = (false, true);
-                }
-                Poll::Ready(Ok(()))
-            }
-            Ok(false) => Poll::Ready(Ok(())),
-            Err(_) => {
-                buf.set_filled(before);
-                // A peer that reads nothing learns nothing.
-                let _ = Pin::new(&mut self.socket).poll_write(cx, TOO_LARGE);
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the request is too long")))
-            }
+        let read = &buf.filled()[before..];
+        if !self.peer.reads_head() {
+            self.peer.sent(read.len());
+            return Poll::Ready(Ok(()));
         }
+        let end = self.end_of_head(read);
+        let (head, rest) = read.split_at(end.unwrap_or(read.len()));
+        let body = if end.is_some() { content_length(head).min(rest.len()) } else { 0 };
+        if self.peer.sent_head(head.len(), body).is_err() {
+            buf.set_filled(before);
+            // A peer that reads nothing learns nothing.
+            let _ = Pin::new(&mut self.socket).poll_write(cx, TOO_LARGE);
+            let error = io::Error::new(io::ErrorKind::InvalidData, "the head of the request is too long");
+            return Poll::Ready(Err(error));
+        }
+        if end.is_some() {
+            self.ahead.splice(..0, rest[body..].iter().copied());
+            let read = head.len() + body;
+            buf.set_filled(before + read);
+            (self.in_empty_line, self.is_paused) = (false, true);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -282,6 +282,19 @@ mod tests {
         client.write_all(format!("{put}{GET}").as_bytes()).await.unwrap();
         assert_eq!(read(&mut stream), put.as_bytes());
         assert_eq!(read(&mut stream), GET.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_body_does_not_count_as_head() {
+        let (mut client, server) = duplex(64 * 1024);
+        let mut stream = PacedStream::new(server, Peer::new(None, None));
+        let put = format!("PUT / HTTP/1.1\r\nx: {}\r\ncontent-length: 20000\r\n\r\n", "y".repeat(15_000));
+        client.write_all(put.as_bytes()).await.unwrap();
+        client.write_all(&[b'z'; 20_000]).await.unwrap();
+        let (mut all, mut chunk) = (0, vec![0; 64 * 1024]);
+        while all < put.len() {
+            all += stream.read(&mut chunk).await.unwrap();
+        }
     }
 
     #[tokio::test]
