@@ -206,6 +206,17 @@ fn found(place: &Workplace, health: &PlaceHealth, idps: Result<Vec<IdpBody>, Cli
         Workplace::Server(_) => vec![server(health)],
     };
     findings.extend(health.time.map(|time| skew(time, now())));
+    findings.extend(health.revocations.filter(|(pending, _)| *pending > 0).map(|counts| match counts {
+        (pending, 0) => finding("revocations", CheckVerdict::Ok, format!("{pending} queued")),
+        (pending, sent) => finding(
+            "revocations",
+            CheckVerdict::Warning,
+            format!(
+                "{pending} queued, of which {sent} were sent and are not confirmed; next: look for \
+                 \"not revoked\" in the log, and check revocation_url"
+            ),
+        ),
+    }));
     findings.extend(health.journal_pending.map(|pending| match pending {
         0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),
         _ => finding(

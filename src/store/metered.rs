@@ -12,7 +12,7 @@ use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreError,
     StoreFuture,
 };
 use crate::{
@@ -129,6 +129,10 @@ impl Store for Metered {
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.meters.measure(Op::Revocation, self.store.revocations(limit))
+    }
+
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.meters.measure(Op::Revocation, self.store.outbox(key))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {

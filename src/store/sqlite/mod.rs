@@ -17,7 +17,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreFuture,
 };
 use crate::{
     clock::Clock,
@@ -103,6 +103,10 @@ impl Store for SqliteStore {
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let clock = self.clock.clone();
         self.readers.run(move |connection| query::revocations(connection, clock.store_time(), limit))
+    }
+
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.readers.run(move |connection| query::outbox(connection, key.as_ref()))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
