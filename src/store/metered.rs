@@ -76,11 +76,11 @@ impl Meters {
 
     fn measure<T: Send + 'static>(self: &Arc<Self>, op: Op, operation: StoreFuture<T>) -> StoreFuture<T> {
         let meters = self.clone();
-        let started = meters.clock.read().boot;
+        let started = meters.clock.fine();
         Box::pin(async move {
             let result = operation.await;
             let meter = &meters.ops[op];
-            meter.seconds.record(meters.clock.read().boot.since(started));
+            meter.seconds.record(meters.clock.fine().since(started));
             // A lost comparison is a reply like any other: the store responds, and others wrote.
             if !matches!(result, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
