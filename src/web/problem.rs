@@ -103,6 +103,10 @@ impl Problem {
         self.0.is_throttled
     }
 
+    pub(super) fn not_connected(detail: &'static str) -> Self {
+        Self::new(Code::NotConnected, detail)
+    }
+
     pub(super) fn too_large() -> Self {
         Self::invalid("the body is too large").with(|it| it.body.status = 413)
     }

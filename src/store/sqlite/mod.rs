@@ -21,7 +21,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreFuture,
 };
 use crate::{
     clock::Clock,
@@ -123,6 +123,10 @@ impl Store for SqliteStore {
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let (clock, reader) = (self.clock.clone(), self.reader.clone());
         self.readers.run(move |connection| query::revocations(connection, &reader, clock.store_time(), limit))
+    }
+
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.readers.run(move |connection| query::outbox(connection, key.as_ref()))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {

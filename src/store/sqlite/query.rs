@@ -17,7 +17,7 @@ use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
-        Changed, DueCursor, DuePage, Expiring, QueuedRevocation, StoreError,
+        Changed, DueCursor, DuePage, Expiring, Outbox, QueuedRevocation, StoreError,
         record::{GrantRecord, expires},
         schema::{fingerprints, grants, meta, purged, revocations},
     },
@@ -450,6 +450,17 @@ diesel::table! {
         due_at -> BigInt,
         failures -> Integer,
     }
+}
+
+pub(super) fn outbox(connection: &mut SqliteConnection, key: Option<&TokenKey>) -> Result<Outbox, JobError> {
+    let begun: Vec<bool> = match key {
+        Some(key) => revocations_of(key.idp(), key.user(), key.account_name())
+            .select(revocations::failures.gt(0))
+            .load(connection)?,
+        None => revocations::table.select(revocations::failures.gt(0)).load(connection)?,
+    };
+    let unconfirmed = begun.iter().filter(|begun| **begun).count() as u64;
+    Ok(Outbox { pending: begun.len() as u64, unconfirmed })
 }
 
 pub(super) fn revoking(
