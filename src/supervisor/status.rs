@@ -106,7 +106,7 @@ fn public(expires: Expires) -> Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::tests::row;
+    use crate::protocol::tests::{claimed_row, row};
 
     #[test]
     fn a_key_without_a_row_is_absent_and_one_with_a_row_has_its_grant() {
@@ -115,5 +115,17 @@ mod tests {
         let row = row();
         let status = Status::of(Some(&row), row.changed_at, None);
         assert_eq!((status.generation, status.grant_id), (row.generation, row.grant_id));
+    }
+
+    #[test]
+    fn a_doubt_began_when_the_token_was_sent() {
+        let mut row = claimed_row(&[1]);
+        let sent = row.intent.as_ref().unwrap().since;
+        let later = sent + std::time::Duration::from_secs(600);
+        (row.changed_at, row.lease) = (later, None);
+        let status = Status::of(Some(&row), later, None);
+        assert_eq!((status.state, status.since), (State::InDoubt, Some(sent.into())));
+        row.intent = None;
+        assert_eq!(Status::of(Some(&row), later, None).since, Some(later.into()));
     }
 }
