@@ -88,6 +88,10 @@ pub(crate) async fn run(args: DoctorArgs, out: Out) -> Result<Exit, CliFailure> 
     let stops =
         |finding: &CheckFinding| ["keys", "clock"].contains(&&*finding.what) && finding.verdict == CheckVerdict::Wrong;
     let opens = !findings.iter().any(stops);
+    // Before the store is opened: a start would set a damaged journal aside.
+    if let Some(Workplace::Store(config)) = place.as_ref().filter(|_| opens) {
+        findings.extend(integrity(config));
+    }
     if let Some(place) = place.as_ref().filter(|_| opens) {
         match look(place, args.probe).await {
             Ok(found) => findings.extend(found),
@@ -214,6 +218,12 @@ fn keys(config: &Config) -> CheckFinding {
         Err(error) => finding("keys", CheckVerdict::Wrong, error.to_string()),
         Ok(()) => finding("keys", CheckVerdict::Ok, path.to_string()),
     }
+}
+
+/// Checks every page and every row of the store. What keeps it from being opened is found by opening it.
+fn integrity(config: &Config) -> Vec<CheckFinding> {
+    let wrong = config.integrity().unwrap_or_default();
+    wrong.into_iter().map(|wrong| finding("integrity", CheckVerdict::Wrong, wrong)).collect()
 }
 
 /// Checks that only the owner can read or change the files of the installation.

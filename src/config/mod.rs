@@ -261,6 +261,25 @@ impl Config {
         store::pending_migrations(&self.store)
     }
 
+    /// Checks every page of the store and every row, and looks for damaged journals that were set aside; returns what is
+    /// wrong, nothing of a store that does not exist. Changes nothing, and may be asked while a supervisor runs. Blocks, for
+    /// seconds with many hundred thousand grants.
+    ///
+    /// # Errors
+    /// The keyring cannot be read, or the store cannot be opened.
+    pub fn integrity(&self) -> Result<Vec<String>, Error> {
+        let mut wrong = Vec::new();
+        if self.store_file().is_some_and(Path::exists) {
+            let keyring = self.read_keyring().map_err(|error| Error::Configuration(error.to_string()))?;
+            wrong = store::integrity(&self.store, keyring.row_codes())?;
+        }
+        wrong.extend(journal::set_aside(&self.journal).into_iter().map(|damaged| {
+            let path = damaged.display();
+            format!("{path} is a damaged journal: responses in its damaged part are not stored; put back a good copy, or remove it")
+        }));
+        Ok(wrong)
+    }
+
     /// Brings the store's schema up to date, as a supervisor does when it starts, and creates a store and a journal that do
     /// not exist. Blocks.
     ///

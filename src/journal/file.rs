@@ -62,7 +62,7 @@ pub(super) fn lock_unlocked(directory: &Path) -> Result<Vec<JournalFile>, Journa
 }
 
 /// Returns the damaged journals that were set aside in the directory and are still there.
-pub(super) fn set_aside(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn set_aside(directory: &Path) -> Vec<PathBuf> {
     let items = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).map(|item| item.path());
     let mut damaged: Vec<_> = items.filter(|path| path.extension().is_some_and(|end| end == DAMAGED)).collect();
     damaged.sort();

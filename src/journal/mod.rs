@@ -38,6 +38,8 @@ use crate::{
 use error::EntryError;
 pub(crate) use error::JournalError;
 use file::JournalFile;
+#[cfg(feature = "config")]
+pub(crate) use file::set_aside;
 use frame::FrameBody;
 use room::JournalSpace;
 

@@ -246,6 +246,16 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
     sqlite::pending(path.as_ref())
 }
 
+/// Checks every page and every row of the store, and returns what is wrong. Changes nothing; the store may be in use.
+///
+/// # Errors
+/// The store cannot be opened.
+#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
+pub(crate) fn integrity(url: &str, codes: RowCodes) -> Result<Vec<String>, Error> {
+    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
+    sqlite::integrity(path.as_ref(), codes)
+}
+
 /// Brings the schema of the store up to date.
 ///
 /// # Errors

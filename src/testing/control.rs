@@ -183,3 +183,11 @@ pub async fn stored_refresh_token(
     store.close().await.map_err(unread)?;
     Ok(tokens)
 }
+
+/// Checks every page and every row of a store, and returns what is wrong.
+///
+/// # Errors
+/// The store cannot be opened.
+pub fn integrity(path: &Path, keyring: &Keyring) -> Result<Vec<String>, Error> {
+    store::integrity(&format!("sqlite://{}", path.display()), keyring.row_codes())
+}

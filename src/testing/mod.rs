@@ -48,7 +48,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
+pub use self::control::{Control, Kept, Point, StoreFault, integrity, kept, stored_refresh_token};
 pub(crate) use self::hooks::Hooks;
 use self::{answer::SimulatedResponse, server::IdpServer, state::IdpShared};
 pub use self::{

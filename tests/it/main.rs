@@ -20,6 +20,7 @@ mod errors_never_destroy;
 mod events_tell_what_happened;
 #[cfg(all(unix, feature = "web", feature = "client"))]
 mod examples;
+mod flipped_bits;
 #[cfg(all(feature = "cli", unix))]
 mod guides;
 mod holding;

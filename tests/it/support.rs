@@ -154,8 +154,7 @@ pub async fn left(store: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Vec<Vec
     kept(&copy.path().join(store.file_name().unwrap()), keyring, keys).await.unwrap()
 }
 
-#[cfg(feature = "cli")]
-fn copy_files(from: &Path, to: &Path) {
+pub fn copy_files(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(file.file_name());
         if file.file_type().unwrap().is_dir() {

@@ -22,6 +22,13 @@ pub(super) struct LockFile {
     database: File,
 }
 
+impl LockFile {
+    /// The path of the database without symbolic links.
+    pub(super) fn database(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for LockFile {
     /// Unlocks explicitly: a child process that is just being started may hold the descriptor a moment longer.
     fn drop(&mut self) {
@@ -73,8 +80,8 @@ fn take(file: &File, path: &Path, holder: impl FnOnce() -> String) -> Result<(),
     }
 }
 
-/// Options for the lock file. Readable only by its owner: a user who can read it could lock it.
-fn private() -> OpenOptions {
+/// Options for files that only their owner can read: a user who can read the lock file could lock it.
+pub(super) fn private() -> OpenOptions {
     let mut options = disk::unlinked();
     options.create(true);
     private_mode(&mut options);
@@ -98,7 +105,7 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)

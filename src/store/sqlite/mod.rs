@@ -4,7 +4,10 @@
 
 mod census;
 mod files;
+#[cfg(any(feature = "config", feature = "testing"))]
+mod integrity;
 mod list;
+mod log;
 mod migrate;
 mod query;
 mod statement;
@@ -28,6 +31,9 @@ use crate::{
     protocol::Change,
 };
 use files::{LockFile, OpenFiles, lock, refused, unopened};
+#[cfg(any(feature = "config", feature = "testing"))]
+pub(super) use integrity::integrity;
+use log::LastCommit;
 #[cfg(feature = "config")]
 pub(super) use migrate::pending;
 use threads::Jobs;
@@ -50,16 +56,20 @@ impl SqliteStore {
         let lock = Arc::new(lock);
         let readers = (0..READERS).map(|_| connect(path)).collect::<Result<_, _>>()?;
         let counter = vec![connect(path)?];
-        let files = OpenFiles::of(&lock).map_err(|error| unopened(path, &error))?;
+        let failed = |error: std::io::Error| unopened(path, &error);
+        let files = OpenFiles::of(&lock).map_err(failed)?;
+        let last = LastCommit::open(lock.database()).map_err(failed)?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
         let reader = RowReader::new(codes);
-        Ok(Self { writer: threads::writer(writer, files, &lock), readers, counter, clock, reader })
+        Ok(Self { writer: threads::writer(writer, files, last, &lock), readers, counter, clock, reader })
     }
 }
 
 /// Opens or creates the file with its lock, and brings its schema up to date.
 fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
     let lock = lock(path)?;
+    let damaged = log::check(lock.database()).map_err(|error| unopened(path, &error))?;
+    damaged.map_err(|error| refused(path, &error))?;
     let mut connection = connect(path)?;
     migrate::run(&mut connection).map_err(|error| unopened(path, &error))?;
     Ok((connection, lock))

@@ -8,10 +8,13 @@ use std::{
     thread,
 };
 
-use diesel::{SqliteConnection, result::Error as DieselError};
+use diesel::{SqliteConnection, connection::SimpleConnection as _, result::Error as DieselError};
 use tokio::sync::{oneshot, watch};
 
-use super::files::{LockFile, OpenFiles};
+use super::{
+    files::{LockFile, OpenFiles},
+    log::LastCommit,
+};
 use crate::store::{StoreError, StoreFuture};
 
 #[derive(Debug)]
@@ -131,16 +134,26 @@ impl Jobs {
 }
 
 /// Starts the thread of the one connection that writes.
-pub(super) fn writer(mut connection: SqliteConnection, files: OpenFiles, lock: &Arc<LockFile>) -> Jobs {
+pub(super) fn writer(
+    mut connection: SqliteConnection,
+    files: OpenFiles,
+    mut last: LastCommit,
+    lock: &Arc<LockFile>,
+) -> Jobs {
     let (jobs, queue) = channel::<Box<dyn Job>>();
     let count = watch::Sender::new(0);
     spawn("store-writer", &count, lock, move || {
         while let Ok(first) = queue.recv() {
             let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
             match files.check() {
-                Ok(()) => commit(&mut connection, batch),
+                Ok(()) => commit(&mut connection, &mut last, batch),
                 Err(error) => refuse(batch, &StoreError::Unavailable(error.to_string())),
             }
+        }
+        // The connection that is closed last deletes the log: the database has everything before.
+        if files.check().is_ok() {
+            connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").ok();
+            last.record();
         }
     });
     Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
@@ -151,15 +164,19 @@ const BATCH: usize = 256;
 
 /// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
 /// in a transaction of its own, so that one failing job does not fail the others.
-fn commit(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Job>>) {
+fn commit(connection: &mut SqliteConnection, last: &mut LastCommit, mut batch: Vec<Box<dyn Job>>) {
     let together =
         connection.immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
     match together {
-        Ok(()) => batch.into_iter().for_each(|job| job.report(None)),
+        Ok(()) => {
+            last.record();
+            batch.into_iter().for_each(|job| job.report(None));
+        }
         Err(error) if batch.len() == 1 => refuse(batch, &StoreError::from(&error)),
         Err(_) => {
             for mut job in batch {
                 let alone = connection.immediate_transaction(|connection| job.run(connection));
+                last.record();
                 job.report(alone.err().as_ref().map(StoreError::from).as_ref());
             }
         }

@@ -6,6 +6,8 @@ mod asking_a_server;
 #[cfg(target_os = "linux")]
 mod attacked;
 #[cfg(unix)]
+mod damaged_files;
+#[cfg(unix)]
 mod exposed_files;
 #[cfg(unix)]
 mod generated_clients;

@@ -1,0 +1,85 @@
+//! Checks every page and every row of the file. Reads only, beside a process that has the store open.
+
+use std::path::Path;
+
+use diesel::{
+    Connection as _, ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryableByName, RunQueryDsl as _,
+    SelectableHelper as _, SqliteConnection, connection::SimpleConnection as _, sql_types::Text,
+};
+
+use super::{
+    NOT_UTF_8,
+    files::{is_foreign, refused, unopened},
+    log, query,
+    unreadable::{RowReader, is_undecodable},
+};
+use crate::{
+    error::Error,
+    keyring::RowCodes,
+    store::{record::GrantRecord, schema::grants},
+};
+
+/// A finding each; the first of them where there are many.
+const FINDINGS: usize = 20;
+
+/// # Errors
+/// The file cannot be opened or read.
+pub(in crate::store) fn integrity(path: &Path, codes: RowCodes) -> Result<Vec<String>, Error> {
+    let failed = |error: &dyn std::fmt::Display| unopened(path, error);
+    let mut findings = Vec::new();
+    // What is no database at all is found by opening it.
+    if is_foreign(path) {
+        return Ok(findings);
+    }
+    let real = path.canonicalize().map_err(|error| failed(&error))?;
+    findings.extend(log::check(&real).map_err(|error| failed(&error))?.err().map(|damaged| damaged.to_string()));
+    let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
+    let mut connection = SqliteConnection::establish(name).map_err(|error| failed(&error))?;
+    connection.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;").map_err(|error| failed(&error))?;
+    match pages(&mut connection) {
+        Ok(wrong) => findings.extend(wrong),
+        Err(error) => findings.push(format!("{}: {error}", path.display())),
+    }
+    if let Err(error) = rows(&mut connection, &RowReader::new(codes), &mut findings) {
+        findings.push(format!("{}: the rows cannot be read: {error}", path.display()));
+    }
+    Ok(findings)
+}
+
+fn pages(connection: &mut SqliteConnection) -> diesel::QueryResult<Vec<String>> {
+    #[derive(QueryableByName)]
+    struct Finding {
+        #[diesel(sql_type = Text)]
+        integrity_check: String,
+    }
+    let found = diesel::sql_query(format!("PRAGMA integrity_check({FINDINGS})")).load::<Finding>(connection)?;
+    let wrong = found.into_iter().map(|finding| finding.integrity_check).filter(|finding| finding != "ok");
+    Ok(wrong.map(|finding| format!("the database is damaged: {finding}")).collect())
+}
+
+fn rows(connection: &mut SqliteConnection, reader: &RowReader, findings: &mut Vec<String>) -> diesel::QueryResult<()> {
+    let mut last = i64::MIN;
+    while findings.len() < FINDINGS {
+        let next =
+            grants::table.filter(grants::id.gt(last)).order(grants::id).select(grants::id).first::<i64>(connection);
+        let Some(id) = next.optional()? else { break };
+        last = id;
+        let record = grants::table.find(id).select(GrantRecord::as_select()).get_result(connection);
+        let wrong = match record {
+            Ok(record) => {
+                let key = record.key();
+                let row = reader.row(id, key.clone(), record);
+                // A row that its index does not lead to is as good as lost.
+                row.and_then(|_| query::find(connection, reader, &key).map_err(Into::into)).map(|found| found.is_some())
+            }
+            Err(error) if is_undecodable(&error) => Err(reader.undecoded(id)),
+            Err(error) => return Err(error),
+        };
+        match wrong {
+            Ok(true) => {}
+            Ok(false) => findings.push(format!("row {id} is not found by its names")),
+            Err(error) => findings.push(format!("row {id}: {error}")),
+        }
+    }
+    Ok(())
+}
