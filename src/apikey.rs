@@ -55,14 +55,22 @@ pub struct ApiKey {
     pub(crate) idps: Option<Vec<String>>,
     pub(crate) user_prefix: String,
     pub(crate) expires_at: Option<SystemTime>,
+    pub(crate) requests_per_second: Option<u32>,
 }
 
 impl ApiKey {
     /// Creates a key from its SHA-256. `name` identifies the caller in the audit log; several keys may share a name, so that
     /// a key can be rotated without a gap.
     pub fn new(name: impl Into<String>, sha256: [u8; 32]) -> Self {
-        let (scopes, idps, user_prefix, expires_at) = (Vec::new(), None, String::new(), None);
-        Self { name: name.into(), sha256, scopes, idps, user_prefix, expires_at }
+        Self {
+            name: name.into(),
+            sha256,
+            scopes: Vec::new(),
+            idps: None,
+            user_prefix: String::new(),
+            expires_at: None,
+            requests_per_second: None,
+        }
     }
 
     /// Creates a key from its text, of which only the digest is kept; see [`new`](Self::new). A text that is shorter than 32
@@ -92,6 +100,13 @@ impl ApiKey {
     /// Refuses the key from this time on; it never expires unless set.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
+        self
+    }
+
+    /// Limits how many requests the bearer of the key may send each second, on average; unlimited unless set. More are
+    /// refused as busy.
+    pub fn requests_per_second(mut self, requests: u32) -> Self {
+        self.requests_per_second = Some(requests.max(1));
         self
     }
 
@@ -127,6 +142,7 @@ impl fmt::Debug for ApiKey {
             .field("idps", &self.idps)
             .field("user_prefix", &self.user_prefix)
             .field("expires_at", &self.expires_at)
+            .field("requests_per_second", &self.requests_per_second)
             .finish_non_exhaustive()
     }
 }

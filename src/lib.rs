@@ -122,6 +122,6 @@ pub use protocol::Unchanged;
 pub use supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
     Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
-    RequireReconnect, Restore, Retried, Retry, Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor,
-    TokenWatch,
+    RequireReconnect, Restore, Retried, Retry, Revocation, Revoke, Shutdown, Status, Subscription, TokenEvent,
+    TokenSupervisor, TokenWatch,
 };

@@ -83,12 +83,12 @@ impl Metric {
             return;
         }
         let mut cumulative = 0.0;
-        let bounds = BOUNDS.map(|millis| (millis as f64 / 1_000.0).to_string());
+        let bounds = BOUNDS.map(|micros| (micros as f64 / 1e6).to_string());
         for (bound, bucket) in bounds.iter().map(String::as_str).chain(["+Inf"]).zip(buckets) {
             cumulative += bucket;
             self.push_as("_bucket", &[labels, &[("le", bound)]].concat(), cumulative);
         }
-        self.push_as("_sum", labels, load(&histogram.sum_millis) / 1_000.0);
+        self.push_as("_sum", labels, load(&histogram.sum_nanos) / 1e9);
         self.push_as("_count", labels, count);
     }
 }
@@ -103,22 +103,42 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Upper bounds of the buckets in milliseconds, the resolution of the `Clock` port.
-const BOUNDS: [u64; 13] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 30_000, 120_000];
+/// Upper bounds of the buckets in microseconds: from a token in memory to the patience for a response.
+const BOUNDS: [u64; 19] = [
+    10,
+    25,
+    50,
+    100,
+    250,
+    500,
+    1_000,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    10_000_000,
+    30_000_000,
+    120_000_000,
+];
 
 /// A histogram of durations.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
     /// Not cumulative; the last bucket has no upper bound.
     buckets: [AtomicU64; BOUNDS.len() + 1],
-    sum_millis: AtomicU64,
+    sum_nanos: AtomicU64,
 }
 
 impl Histogram {
     pub(crate) fn record(&self, duration: Duration) {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        count(&self.buckets[BOUNDS.partition_point(|bound| *bound < millis)]);
-        self.sum_millis.fetch_add(millis, Ordering::Relaxed);
+        count(&self.buckets[BOUNDS.partition_point(|bound| Duration::from_micros(*bound) < duration)]);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -131,8 +151,8 @@ mod tests {
         let (histogram, mut metric) = (Histogram::default(), Metric::new("x_seconds", MetricKind::Histogram, "X."));
         metric.push_histogram(&[], &histogram);
         assert_eq!(metric.samples, [], "an empty histogram adds no samples");
-        for millis in [0, 1, 2, 250, 251, 120_001] {
-            histogram.record(Duration::from_millis(millis));
+        for nanos in [0, 10_000, 10_001, 250_000_000, 250_000_001, 120_000_000_001] {
+            histogram.record(Duration::from_nanos(nanos));
         }
         metric.push_histogram(&[("op", "read")], &histogram);
         let of = |suffix: &str, le: Option<&str>| {
@@ -142,11 +162,12 @@ mod tests {
             };
             metric.samples.iter().find(fits).map(|sample| sample.value)
         };
-        for (le, expected) in [("0.001", 2.0), ("0.005", 3.0), ("0.25", 4.0), ("0.5", 5.0), ("120", 5.0), ("+Inf", 6.0)]
+        for (le, expected) in
+            [("0.00001", 2.0), ("0.000025", 3.0), ("0.25", 4.0), ("0.5", 5.0), ("120", 5.0), ("+Inf", 6.0)]
         {
             assert_eq!(of("_bucket", Some(le)), Some(expected), "{le}");
         }
-        assert_eq!((of("_sum", None), of("_count", None)), (Some(120.505), Some(6.0)));
+        assert_eq!((of("_sum", None), of("_count", None)), (Some(120.500_020_003), Some(6.0)));
         assert_eq!(metric.samples.len(), BOUNDS.len() + 3);
     }
 }

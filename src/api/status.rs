@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::{ProblemBody, time};
-use crate::{Evidence, Expiry, Refreshed, State, Status, TokenKey, code::texts::JUST_REFRESHED};
+use crate::{Evidence, Expiry, Refreshed, Revocation, State, Status, TokenKey, code::texts::JUST_REFRESHED};
 
 /// The state of a grant.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -70,6 +70,10 @@ pub struct StatusBody {
     #[serde(with = "time::optional")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::time"))]
     pub since: Option<SystemTime>,
+    /// How far the revocation of tokens of the grant is, in the state of one grant: `waiting` for a response, `queued`,
+    /// `unconfirmed` (sent, and retried until it is confirmed), `done`, `no_endpoint`, or `canceled` by a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Cow<'static, str>>,
     /// Why a connect changed nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::unchanged"))]
@@ -100,6 +104,7 @@ impl StatusBody {
             warning: status.warning.map(|warning| warning.as_str().into()),
             failing_since: status.failing_since,
             since: status.since,
+            revocation: None,
             unchanged: status.unchanged.map(|unchanged| unchanged.as_str().into()),
         }
     }
@@ -107,6 +112,13 @@ impl StatusBody {
     /// Adds what stands for the user in the audit log: see [`TokenSupervisor::pseudonym`](crate::TokenSupervisor::pseudonym).
     pub fn with_user_hash(self, hash: String) -> Self {
         Self { user_hash: Some(hash), ..self }
+    }
+}
+
+impl StatusBody {
+    /// Adds how far a revocation is.
+    pub fn with_revocation(self, revocation: Option<Revocation>) -> Self {
+        Self { revocation: revocation.map(|revocation| revocation.as_str().into()), ..self }
     }
 }
 

@@ -19,24 +19,11 @@ pub(crate) struct VerbResult {
     pub(crate) refreshed: Option<bool>,
     #[serde(flatten)]
     pub(crate) status: StatusBody,
-    /// How far the revocation is that a disconnect requested.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) revocation: Option<RevocationProgress>,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RevocationProgress {
-    /// The identity provider has confirmed it.
-    Done,
-    Queued,
-    /// No revocation endpoint of the identity provider is known.
-    NoEndpoint,
 }
 
 impl From<StatusBody> for VerbResult {
     fn from(status: StatusBody) -> Self {
-        Self { refreshed: None, status, revocation: None }
+        Self { refreshed: None, status }
     }
 }
 
@@ -98,6 +85,9 @@ impl StatusWords for StatusBody {
                 line("consent", format!("expires {}", for_people(end)));
             }
         }
+        if let Some(revocation) = &self.revocation {
+            line("revoked", revocation_in_words(revocation).to_owned());
+        }
         if let Some(evidence) = &self.evidence {
             let head = if self.reason.is_some() { "reason" } else { "error" };
             let since = self.failing_since.map(|since| format!(", since {}", for_people(since))).unwrap_or_default();
@@ -107,6 +97,18 @@ impl StatusWords for StatusBody {
             }
         }
         lines.join("\n") + "\n"
+    }
+}
+
+fn revocation_in_words(revocation: &str) -> &str {
+    match revocation {
+        "waiting" => "not yet: waits for the response to a refresh in flight",
+        "queued" => "not yet: queued, nothing was sent",
+        "unconfirmed" => "not confirmed: sent, and retried until the provider confirms it",
+        "done" => "yes, the provider has confirmed it",
+        "no_endpoint" => "no: the provider has no revocation endpoint, the tokens stay valid until they expire",
+        "canceled" => "no: canceled before anything was sent",
+        other => other,
     }
 }
 

@@ -319,6 +319,17 @@ fn found(
         Workplace::Server(_) => vec![server(health)],
     };
     findings.extend(health.time.map(|time| skew(time, now())));
+    findings.extend(health.revocations.filter(|(pending, _)| *pending > 0).map(|counts| match counts {
+        (pending, 0) => finding("revocations", CheckVerdict::Ok, format!("{pending} queued")),
+        (pending, sent) => finding(
+            "revocations",
+            CheckVerdict::Warning,
+            format!(
+                "{pending} queued, of which {sent} were sent and are not confirmed; next: look for \
+                 \"not revoked\" in the log, and check revocation_url"
+            ),
+        ),
+    }));
     findings.extend(health.journal_pending.map(|pending| match pending {
         _ if is_new => finding("journal", CheckVerdict::Ok, "none yet"),
         0 => finding("journal", CheckVerdict::Ok, "empty: the store has every response"),

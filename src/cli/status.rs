@@ -70,6 +70,8 @@ async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
         "name": health.name,
         "store": if health.store_ok { "ok" } else { "down" },
         "journal_pending": health.journal_pending,
+        "revocations_pending": health.revocations.map(|(pending, _)| pending),
+        "revocations_unconfirmed": health.revocations.map(|(_, unconfirmed)| unconfirmed),
         "degraded": health.degraded,
         "idps": summary,
     });
@@ -89,11 +91,16 @@ const SHORT_HEADER: [&str; 8] = ["idp", "grants", "fresh", "backoff", "doubt", "
 fn head(health: &PlaceHealth) -> String {
     let store = if health.store_ok { "ok".to_owned() } else { coloured("down", 31) };
     let journal = health.journal_pending.map_or_else(|| "pending".to_owned(), |pending| pending.to_string());
+    let revocations = match health.revocations {
+        None | Some((0, _)) => String::new(),
+        Some((pending, 0)) => format!("   revocations {pending}"),
+        Some((pending, unconfirmed)) => coloured(&format!("   revocations {pending}, {unconfirmed} not confirmed"), 33),
+    };
     let degraded = match health.degraded.as_slice() {
         [] => String::new(),
         degraded => coloured(&format!("   degraded: {}", degraded.join(", ")), 33),
     };
-    format!("{}   store {store}   journal {journal}{degraded}\n", health.name)
+    format!("{}   store {store}   journal {journal}{revocations}{degraded}\n", health.name)
 }
 
 /// The state of an identity provider and the number of its grants in each state.

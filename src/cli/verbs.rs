@@ -11,7 +11,7 @@ use super::{
     CliFailure, Exit, Out,
     args::{KeyArgs, TargetArgs, key},
     backend::{Backend, Probed, Verb},
-    body::{RevocationProgress, StatusWords as _, VerbResult},
+    body::{StatusWords as _, VerbResult},
     exit::named,
 };
 
@@ -274,13 +274,16 @@ impl ProbeArgs {
 
 impl DisconnectArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
-        let head = |body: &VerbResult| match body.revocation {
+        let head = |body: &VerbResult| match body.status.revocation.as_deref() {
             None => "Disconnected.",
-            Some(RevocationProgress::Done) => "Disconnected. The tokens are revoked.",
-            Some(RevocationProgress::Queued) => "Disconnected. The revocation is queued and retried until it succeeds.",
-            Some(RevocationProgress::NoEndpoint) => {
+            Some("done") => "Disconnected. The tokens are revoked.",
+            Some("no_endpoint") => {
                 "Disconnected. Not revoked: the provider has no revocation_url, so its tokens stay valid until they expire."
             }
+            Some("unconfirmed") => {
+                "Disconnected. The revocation is queued: it was sent, is not confirmed, and is retried until it succeeds."
+            }
+            Some(_) => "Disconnected. The revocation is queued and retried until it succeeds.",
         };
         carry_out(&self.which.key()?, &self.target, Verb::Disconnect { revoke: self.revoke }, out, head).await
     }
@@ -288,9 +291,22 @@ impl DisconnectArgs {
 
 impl RestoreArgs {
     pub(crate) async fn run(self, out: Out) -> Result<Exit, CliFailure> {
-        let head = |before: bool| if before { "Restored." } else { "Nothing to restore: not disconnected." };
-        let was = |before: &StatusBody, _: &StatusBody| before.state == State::Revoked;
-        with_before(&self.which.key()?, &self.target, Verb::Restore, out, was, head).await
+        let key = self.which.key()?;
+        let place = self.target.place()?;
+        let done = Backend::with(&place, async |backend| {
+            let before = backend.on(&key, Verb::Status).await.ok();
+            let after = backend.on(&key, Verb::Restore).await?;
+            Ok((before.is_none_or(|before| before.status.state == State::Revoked), after))
+        });
+        let (was_gone, body) = done.await?;
+        let head = match body.status.revocation.as_deref() {
+            _ if !was_gone => "Nothing to restore: not disconnected.",
+            Some("canceled") => "Restored. The revocation was canceled before anything was sent.",
+            Some("no_endpoint") => "Restored. Nothing was revoked: the provider has no revocation endpoint.",
+            _ => "Restored.",
+        };
+        out.result(&body, || format!("{head}\n{}", body.status.in_words()))?;
+        Ok(Exit::Done)
     }
 }
 

@@ -51,6 +51,17 @@ pub(crate) struct Reading {
     pub(crate) boot: BootTime,
 }
 
+/// A point on the boot-time clock, finer than [`BootTime`]: for measuring alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FineTime(u64);
+
+impl FineTime {
+    /// Returns the time that has passed since `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 impl Reading {
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self { wall: self.wall + duration, boot: self.boot + duration }
@@ -86,6 +97,17 @@ impl Clock {
             ClockSource::System(_) => os::precise(),
             #[cfg(any(test, feature = "testing"))]
             ClockSource::Manual(clock) => clock.reading(),
+        }
+    }
+
+    /// Reads the boot-time clock to measure how long something takes.
+    pub(crate) fn fine(&self) -> FineTime {
+        match &self.0 {
+            ClockSource::System(_) => FineTime(os::nanos()),
+            #[cfg(any(test, feature = "testing"))]
+            ClockSource::Manual(clock) => {
+                FineTime(clock.reading().boot.since(BootTime(0)).as_nanos().try_into().unwrap_or(u64::MAX))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading the operating system's clocks.
 
-pub(super) use clocks::{coarse, precise, suspended};
+pub(super) use clocks::{coarse, nanos, precise, suspended};
 
 #[cfg(target_os = "linux")]
 mod clocks {
@@ -20,6 +20,11 @@ mod clocks {
     pub(in crate::clock) fn precise() -> Reading {
         let wall = WallTime(millis(clock_gettime(ClockId::Realtime)));
         Reading { wall, boot: BootTime(millis(clock_gettime(ClockId::Boottime))) }
+    }
+
+    pub(in crate::clock) fn nanos() -> u64 {
+        let time = clock_gettime(ClockId::Boottime);
+        time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
     }
 
     #[inline]
@@ -48,6 +53,10 @@ mod clocks {
 
     pub(in crate::clock) fn precise() -> Reading {
         Reading { wall: SystemTime::now().into(), boot: BootTime(0) + START.elapsed() }
+    }
+
+    pub(in crate::clock) fn nanos() -> u64 {
+        START.elapsed().as_nanos().try_into().unwrap_or(u64::MAX)
     }
 
     pub(in crate::clock) fn coarse(_suspended: i64) -> Reading {

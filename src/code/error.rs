@@ -99,10 +99,10 @@ error_codes! {
         "the caller may not do this"
         "The API key does not permit this request: its scopes, identity providers or users are others."
         "Use another key, or add the scope to this one."
-    /// Too many callers wait.
+    /// Too many callers wait, or this one sends too many requests.
     Busy "busy" (429, exit 4)
-        "too many callers wait"
-        "Too many callers are waiting already."
+        "too many requests"
+        "Too many callers are waiting already, or this caller sends more requests than it may."
         "Send fewer requests, and retry after the time that the error gives."
     /// No valid token now.
     Unavailable "unavailable" (503, exit 4)

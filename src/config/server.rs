@@ -124,6 +124,8 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     section.read("idps", &mut idps);
     section.read("user_prefix", &mut user_prefix);
     section.read("expires_at", &mut expires_at);
+    let mut requests_per_second: Option<usize> = None;
+    section.read("requests_per_second", &mut requests_per_second);
     if section.is_sound() {
         if name.is_empty() {
             section.wrong("name", "must be set");
@@ -143,7 +145,9 @@ fn read_api_key(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> 
     }
     let sha256 = digest(section, sha256.as_ref(), secret.as_ref());
     let idps = idps.map(|idps| idps.into_iter().map(|Word(name)| name).collect());
-    ApiKey { name, sha256, scopes, idps, user_prefix: user_prefix.unwrap_or_default(), expires_at }
+    let requests_per_second = requests_per_second.map(|requests| requests.try_into().unwrap_or(u32::MAX));
+    let user_prefix = user_prefix.unwrap_or_default();
+    ApiKey { name, sha256, scopes, idps, user_prefix, expires_at, requests_per_second }
 }
 
 const METRICS_COVER_ALL: &str = "must not have metrics beside idps or user_prefix: metrics cover all identity providers and \

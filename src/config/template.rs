@@ -131,6 +131,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # idps = ["github"]         # default: all
 # user_prefix = "acme/"     # default: all users
 # expires_at = "2027-01-15T08:00:00Z"   # default: never
+# requests_per_second = 100 # default: unlimited
 
 # Grants are stored here, sealed.
 [store]

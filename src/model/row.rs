@@ -132,6 +132,9 @@ pub(crate) struct Tombstone {
     /// The row is purged as soon as nothing of the grant is pending.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) purge: bool,
+    /// A revocation was requested, and the provider had no endpoint for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unrevocable: bool,
 }
 
 /// A stored grant.

@@ -54,6 +54,8 @@ impl Expected {
 pub(crate) struct DisconnectChange {
     /// Whether to revoke the tokens at the identity provider.
     pub(crate) revoke: bool,
+    /// A revocation was requested that the identity provider cannot carry out.
+    pub(crate) unrevocable: bool,
     /// Whether to purge the tombstone as soon as nothing of the grant is pending.
     pub(crate) purge: bool,
     /// The access token of a grant without a refresh token, to be revoked instead.
@@ -193,10 +195,10 @@ pub(super) fn disconnect(disconnect: &DisconnectChange, row: &Row, now: StoreTim
         let tombstone = Some(Tombstone { purge: true, ..tombstone });
         return Applied::write(Row { tombstone, ..row.clone() }, ChangeReply::Done);
     }
-    let DisconnectChange { revoke, purge, ref access_token } = *disconnect;
+    let DisconnectChange { revoke, unrevocable, purge, ref access_token } = *disconnect;
     let lone = access_token.as_ref().filter(|_| revoke && row.refresh_token.is_none());
     let restorable = row.verdict.is_none() && row.intent.is_none() && lone.is_none();
-    let tombstone = Some(Tombstone { at: now, revoke, restorable, purge });
+    let tombstone = Some(Tombstone { at: now, revoke, restorable, purge, unrevocable });
     let generation = row.generation.next();
     let mut applied =
         Applied::write(Row { tombstone, generation, lease: None, changed_at: now, ..row.clone() }, ChangeReply::Done);

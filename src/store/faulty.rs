@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreError,
     StoreFuture,
 };
 use crate::{
@@ -128,6 +128,10 @@ impl Store for Faulty {
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.unless_down(|store| store.revocations(limit))
+    }
+
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.unless_down(|store| store.outbox(key))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {

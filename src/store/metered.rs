@@ -13,7 +13,7 @@ use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreError,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreError,
     StoreFuture,
 };
 use crate::{
@@ -109,11 +109,11 @@ impl Meters {
 
     fn measure<T: Send + 'static>(self: &Arc<Self>, op: Op, operation: StoreFuture<T>) -> StoreFuture<T> {
         let meters = self.clone();
-        let started = meters.clock.read().boot;
+        let started = meters.clock.fine();
         Box::pin(async move {
             let result = operation.await;
             let meter = &meters.ops[op];
-            meter.seconds.record(meters.clock.read().boot.since(started));
+            meter.seconds.record(meters.clock.fine().since(started));
             // A lost comparison is a reply like any other: the store responds, and others wrote.
             if !matches!(result, Ok(_) | Err(StoreError::Conflict)) {
                 count(&meter.errors);
@@ -174,6 +174,10 @@ impl Store for Metered {
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         self.meters.measure(Op::Revocation, self.store.revocations(limit))
+    }
+
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.meters.measure(Op::Revocation, self.store.outbox(key))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {

@@ -50,6 +50,8 @@ pub(crate) trait Store: Send + Sync {
     fn census(&self) -> StoreFuture<Census>;
     /// Returns refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>>;
+    /// Counts the queued revocations, of this key or all.
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox>;
     /// Records that a revocation is about to be sent: until [`revoked`](Self::revoked) removes it, it counts as failed
     /// and is due again at `retry_at`. Returns false if it was canceled or begun by another sender since it was listed.
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool>;
@@ -145,6 +147,7 @@ pub(crate) struct Listed {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Census {
     pub(crate) counted: Vec<Counted>,
+    pub(crate) outbox: Outbox,
     pub(crate) now: StoreTime,
 }
 
@@ -162,6 +165,14 @@ pub(crate) struct Counted {
     pub(crate) first_due: Option<WallTime>,
     /// The earliest expiry among access tokens that are still valid.
     pub(crate) first_end: Option<WallTime>,
+}
+
+/// How many revocations are queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outbox {
+    pub(crate) pending: u64,
+    /// Those that were sent at least once, and are not confirmed.
+    pub(crate) unconfirmed: u64,
 }
 
 /// A refresh token that waits for its revocation.

@@ -96,12 +96,12 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::StoreTime;
+    use crate::{model::StoreTime, store::Outbox};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn census() -> Census {
-        Census { counted: Vec::new(), now: StoreTime(0) }
+        Census { counted: Vec::new(), outbox: Outbox::default(), now: StoreTime(0) }
     }
 
     #[test]

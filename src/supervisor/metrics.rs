@@ -15,7 +15,7 @@ use crate::{
     journal,
     metrics::{Metric, MetricKind, load},
     model::State,
-    store::{Census, Counted},
+    store::{Census, Counted, Outbox},
 };
 
 impl TokenSupervisor {
@@ -167,7 +167,12 @@ fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric
             impact.push(&[("idp", idp)], end.since(census.now.by_wall_clock()).as_secs_f64());
         }
     }
-    vec![grants, lag, impact]
+    let Outbox { pending, unconfirmed } = census.outbox;
+    let pending = gauge("outbox_pending", "Revocations that are queued, as last counted.").of(pending as f64);
+    let unconfirmed =
+        gauge("outbox_unconfirmed", "Those of them that were sent and are not confirmed: they are retried.")
+            .of(unconfirmed as f64);
+    vec![grants, lag, impact, pending, unconfirmed]
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod recipients;
 mod refresh;
 mod registry;
 mod retry_idp;
+mod revocation;
 mod router;
 mod runtime;
 mod settings;
@@ -57,6 +58,7 @@ pub use list::{Cursor, Filter, Page};
 pub use point::Point;
 pub use recipients::Registry;
 pub use retry_idp::Retried;
+pub use revocation::Revocation;
 pub use runtime::Shutdown;
 #[cfg(feature = "config")]
 pub(crate) use settings::Limits;

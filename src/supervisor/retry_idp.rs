@@ -195,7 +195,12 @@ mod tests {
         change(
             &bench,
             &key("gone"),
-            Change::Disconnect(DisconnectChange { revoke: false, purge: false, access_token: None }),
+            Change::Disconnect(DisconnectChange {
+                revoke: false,
+                unrevocable: false,
+                purge: false,
+                access_token: None,
+            }),
         )
         .await;
         refused(&bench, &TokenKey::at("other").user("alice"), VerdictBy::Idp).await;

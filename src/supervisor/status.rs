@@ -69,9 +69,6 @@ impl Status {
         let (reason, required_since) = required.map(|(evidence, since)| (evidence.into_owned(), since)).unzip();
         let alone = live && row.refresh_token.is_none() && reason.is_none();
         let state = row.state(now);
-        // A doubt began when the token was sent, whatever was written to the row since.
-        let doubt = row.intent.as_ref().filter(|_| state == State::InDoubt).map(|intent| intent.since);
-        let since = required_since.or(doubt).unwrap_or(row.changed_at);
         Self {
             state,
             grant_id: row.grant_id.clone(),
@@ -89,9 +86,19 @@ impl Status {
             evidence: reason.or(error.map(|error| error.evidence.clone())),
             warning: alone.then_some(Warning::NoRefreshToken),
             failing_since: error.map(|error| error.since().into()),
-            since: Some(since.into()),
+            since: Some(required_since.unwrap_or_else(|| since(row, state)).into()),
             unchanged,
         }
+    }
+}
+
+/// Returns since when the row is in this state, in which no reconnect is required.
+fn since(row: &Row, state: State) -> StoreTime {
+    match (state, &row.intent, row.tombstone) {
+        (State::InDoubt, Some(intent), _) => intent.since,
+        (State::Refreshing, Some(intent), _) => intent.settle_from,
+        (State::Revoked, _, Some(tombstone)) => tombstone.at,
+        _ => row.changed_at,
     }
 }
 
@@ -106,7 +113,10 @@ fn public(expires: Expires) -> Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::tests::{claimed_row, row};
+    use crate::{
+        model::Intent,
+        protocol::tests::{NOW, claimed_row, row, seconds, tombstone},
+    };
 
     #[test]
     fn a_key_without_a_row_is_absent_and_one_with_a_row_has_its_grant() {
@@ -118,14 +128,20 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_began_when_the_token_was_sent() {
-        let mut row = claimed_row(&[1]);
-        let sent = row.intent.as_ref().unwrap().since;
-        let later = sent + std::time::Duration::from_secs(600);
-        (row.changed_at, row.lease) = (later, None);
-        let status = Status::of(Some(&row), later, None);
-        assert_eq!((status.state, status.since), (State::InDoubt, Some(sent.into())));
-        row.intent = None;
-        assert_eq!(Status::of(Some(&row), later, None).since, Some(later.into()));
+    fn a_doubt_counts_from_the_first_sending_and_a_refresh_from_its_claim() {
+        let claimed = claimed_row(&[1]);
+        let intent = claimed.intent.clone().unwrap();
+        let again = Intent { recovered: true, settle_from: intent.since + seconds(40), ..intent };
+        let doubtful = Row { lease: None, changed_at: NOW + seconds(99), ..claimed.clone() };
+        let retried = Row { intent: Some(again.clone()), ..claimed };
+        let gone = Row { tombstone: tombstone(true), ..doubtful.clone() };
+        for (row, state, since) in [
+            (&doubtful, State::InDoubt, again.since),
+            (&retried, State::Refreshing, again.settle_from),
+            (&gone, State::Revoked, NOW),
+        ] {
+            let status = Status::of(Some(row), NOW + seconds(1), None);
+            assert_eq!((status.state, status.since), (state, Some(since.into())));
+        }
     }
 }

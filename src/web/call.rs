@@ -1,7 +1,9 @@
 //! One request: its caller, its target, and every check before its handler runs.
 
 use std::{
+    fmt,
     pin::pin,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -24,10 +26,12 @@ use super::{
     peer::BodyRead,
     principal::Principal,
     problem::Problem,
+    shed::ShedReason,
 };
 use crate::{
     By, Error, GetStatus,
     api::{GrantContext, time::rfc3339},
+    apikey::ApiKey,
     model::{BootTime, TokenKey},
 };
 
@@ -90,8 +94,7 @@ impl Call {
         if self.api.trusting {
             self.principal = Principal::LocalPeer;
         } else if !self.endpoint.scopes.is_empty() {
-            let key = self.api.keys.find(presented(request)?);
-            let key = key.ok_or_else(|| Problem::bad_token("this is not a valid API key"))?;
+            let key = self.identify(request)?;
             let expired = key.expires_at.filter(|_| key.has_expired(self.now()));
             self.principal = Principal::Key(key);
             if let Some(end) = expired {
@@ -112,6 +115,30 @@ impl Call {
             self.api.supervisor = self.api.supervisor.acting_as(By::Http(self.principal.name().into()));
         }
         Ok(())
+    }
+
+    /// Finds the API key in the request.
+    fn identify(&self, request: &HttpRequest) -> Result<Arc<ApiKey>, Problem> {
+        let found = presented(request).and_then(|presented| {
+            self.api.keys.find(presented).ok_or_else(|| Problem::bad_token("this is not a valid API key"))
+        });
+        let Api { throttle, shed, .. } = &self.api;
+        match found {
+            Ok(key) => match throttle.used(&key, self.began) {
+                Ok(()) => Ok(key),
+                Err(wait) => {
+                    shed.count(ShedReason::KeyRate, peer(request), Some(&key.name));
+                    Err(Problem::throttled("this API key is used more often than its requests_per_second", wait))
+                }
+            },
+            Err(problem) => match throttle.refused(request.peer_addr().map(|peer| peer.ip()), self.began) {
+                Ok(()) => Err(problem),
+                Err(wait) => {
+                    shed.count(ShedReason::WrongKey, peer(request), None);
+                    Err(Problem::throttled("too many requests without a valid API key come from this address", wait))
+                }
+            },
+        }
     }
 
     /// Reads the names in the path, from its end (its start belongs to the application in which the API is mounted), and
@@ -368,6 +395,11 @@ impl Call {
 
 fn defect() -> Problem {
     Error::Internal("a handler needs a name that its path does not have").into()
+}
+
+/// The address of the peer, for the log.
+fn peer(request: &HttpRequest) -> impl fmt::Display {
+    request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.to_string())
 }
 
 /// The API key in the request.

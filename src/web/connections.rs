@@ -4,40 +4,30 @@ use std::{
     collections::HashMap,
     future::Future,
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use enum_map::EnumMap;
 use futures_util::future::{Either, select};
 use tokio::time::Instant;
 
-use super::peer::{Peer, ShedReason};
-use crate::Metric;
+use super::{
+    peer::Peer,
+    shed::{ShedCounts, ShedReason},
+};
 
-/// The open connections of all listeners, and how many were closed for which reason.
+/// The open connections of all listeners.
 #[derive(Debug)]
 pub(super) struct Connections {
     limit: usize,
     open: Mutex<Open>,
-    shed: EnumMap<ShedReason, AtomicU64>,
-    logged: Mutex<EnumMap<ShedReason, Logged>>,
+    shed: Arc<ShedCounts>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     peers: HashMap<u64, Arc<Peer>>,
     last: u64,
-}
-
-/// When a reason was logged, and how many connections were closed since.
-#[derive(Debug, Default)]
-struct Logged {
-    at: Option<Instant>,
-    since: u64,
 }
 
 /// An open connection: it is counted until this is dropped.
@@ -48,12 +38,10 @@ struct Admitted<'a> {
 
 /// How often a connection is checked.
 const TICK: Duration = Duration::from_secs(1);
-/// One log line for each reason in this time.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 impl Connections {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, open: Mutex::default(), shed: EnumMap::default(), logged: Mutex::default() }
+    pub(super) fn new(limit: usize, shed: Arc<ShedCounts>) -> Self {
+        Self { limit, open: Mutex::default(), shed }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -68,7 +56,7 @@ impl Connections {
         dispatch: impl Future<Output = Result<(), E>>,
     ) -> Result<(), E> {
         let Some(_admitted) = self.admit(peer) else {
-            self.shed(ShedReason::Connections, peer);
+            self.shed.count(ShedReason::Connections, peer, None);
             return Ok(());
         };
         let (ended, reason) = match select(pin!(dispatch), pin!(self.overdue(peer))).await {
@@ -77,16 +65,9 @@ impl Connections {
             Either::Right((reason, _)) => (Ok(()), Some(reason)),
         };
         if let Some(reason) = reason {
-            self.shed(reason, peer);
+            self.shed.count(reason, peer, None);
         }
         ended
-    }
-
-    /// Adds the number of closed connections to the metric of everything that was turned away.
-    pub(super) fn count_in(&self, shed_total: &mut Metric) {
-        for (reason, count) in &self.shed {
-            shed_total.push(&[("reason", reason.into())], count.load(Ordering::Relaxed) as f64);
-        }
     }
 
     /// Makes room for a connection: the peer that has kept the server waiting longest has to go. `None` if the server waits
@@ -126,26 +107,6 @@ impl Connections {
         self.open().peers.len() * 4 > self.limit * 3
     }
 
-    fn shed(&self, reason: ShedReason, peer: &Peer) {
-        self.shed[reason].fetch_add(1, Ordering::Relaxed);
-        let now = Instant::now();
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = &mut logged[reason];
-        logged.since += 1;
-        if logged.at.is_some_and(|at| now < at + LOG_EVERY) {
-            return;
-        }
-        logged.at = Some(now);
-        let closed = std::mem::take(&mut logged.since);
-        let why = match reason {
-            ShedReason::SlowReader => "the peer does not read its response",
-            ShedReason::SlowHead => "the peer does not finish its request",
-            ShedReason::LargeHead => "the head of the request is too long",
-            ShedReason::Connections => "there are too many connections",
-        };
-        tracing::warn!(peer = %peer, connections.closed = closed, "closed a connection: {why}");
-    }
-
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_too_many_closes_the_one_that_waits_longest() {
-        let connections = Connections::new(2);
+        let connections = Connections::new(2, Arc::default());
         let peers = [(); 3].map(|()| Peer::new(None, None));
         let serve = |peer| Box::pin(connections.serve(peer, pending::<Result<(), ()>>()));
         let [mut first, mut second, mut third] = [serve(&peers[0]), serve(&peers[1]), serve(&peers[2])];
@@ -175,7 +136,7 @@ mod tests {
         assert!(third.as_mut().now_or_never().is_none());
         assert!(second.as_mut().now_or_never().is_none());
         assert_eq!(first.await, Ok(()));
-        assert_eq!(connections.shed[ShedReason::Connections].load(Ordering::Relaxed), 1);
+        assert_eq!(connections.shed.total(ShedReason::Connections), 1);
         drop((second, third));
         assert!(connections.open().peers.is_empty());
     }

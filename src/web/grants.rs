@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Cause, Command, Connect, Disconnect, Error, Generation, GetStatus, Hold, Purge, RefreshNow, RejectToken, Release,
-    RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey,
+    RequireReconnect, Restore, Retry, Revocation, Revoke, State, Status, TokenKey,
     api::{EmptyBody, OwnMembers, ReasonBody, RefreshedBody, RejectedBody, StatusBody},
 };
 
@@ -49,7 +49,15 @@ pub(super) async fn release(call: &Call) -> Result<ApiResponse, Problem> {
 
 /// `POST .../restore`.
 pub(super) async fn restore(call: &Call) -> Result<ApiResponse, Problem> {
-    change(call, |key, EmptyBody {}, left| Restore::new(key).timeout(left)).await
+    let (key, supervisor) = (call.key()?, &call.api.supervisor);
+    call.json::<EmptyBody>()?;
+    let before = supervisor.revocation(key).await.ok().flatten();
+    let status = supervisor.call(Restore::new(key).timeout(call.left())).await.map_err(|error| match error {
+        Error::NotConnected => Problem::not_connected(Revocation::refusal(before)),
+        error => error.into(),
+    })?;
+    let body = StatusBody::of(key, &status).with_revocation(before.map(Revocation::after_restore));
+    Ok(ApiResponse::json(&body).about(&status.grant_id, status.generation))
 }
 
 /// `POST .../retry`.
@@ -78,10 +86,13 @@ async fn status_of(call: &Call) -> Result<Status, Problem> {
 /// `GET .../{user}`: the state of the grant.
 pub(super) async fn status(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, status) = (call.key()?, status_of(call).await?);
+    let supervisor = &call.api.supervisor;
+    let revocation = supervisor.revocation(key).await.ok().flatten();
     if status.state == State::Absent {
         return Err(Error::NotConnected.into());
     }
-    let body = StatusBody::of(key, &status).with_user_hash(call.api.supervisor.pseudonym(key.user()));
+    let body =
+        StatusBody::of(key, &status).with_revocation(revocation).with_user_hash(supervisor.pseudonym(key.user()));
     Ok(ApiResponse::json(&body).about(&status.grant_id, status.generation))
 }
 

@@ -18,7 +18,7 @@ pub(super) async fn metrics(call: &Call) -> Result<ApiResponse, Problem> {
     metrics.extend(call.api.counters.metrics());
     metrics.extend(call.api.supervisor.metrics().await);
     if let Some(shed) = metrics.iter_mut().find(|metric| metric.name == "shed_total") {
-        call.api.connections.count_in(shed);
+        call.api.shed.push_to(shed);
     }
     Ok(ApiResponse::text(CONTENT_TYPE, metrics.iter().map(text).collect::<String>()))
 }

@@ -37,8 +37,10 @@ mod routes;
 mod serve;
 mod server;
 mod service;
+mod shed;
 mod slices;
 mod stream;
+mod throttle;
 mod tokens;
 
 pub use extract::{Caller, IdpName, IdpToken};

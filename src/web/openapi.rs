@@ -161,7 +161,7 @@ fn problems(endpoint: &Endpoint) -> Vec<(u16, Vec<&'static str>)> {
     // Any request may be wrong, or break the rules of loopback.
     codes.extend([Code::InvalidRequest, Code::Forbidden, Code::Internal]);
     if !endpoint.scopes.is_empty() {
-        codes.push(Code::Unauthorized);
+        codes.extend([Code::Unauthorized, Code::Busy]);
     }
     if endpoint.path.contains("{idp}") {
         codes.push(Code::UnknownIdp);

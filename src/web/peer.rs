@@ -12,23 +12,9 @@ use std::{
 };
 
 use actix_web::{HttpRequest, http::header};
-use enum_map::Enum;
-use strum::IntoStaticStr;
 use tokio::{sync::Notify, time::Instant};
 
-/// Why a connection was closed, by the names of the metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub(super) enum ShedReason {
-    /// The peer does not read its response.
-    SlowReader,
-    /// The peer does not finish the head of a request.
-    SlowHead,
-    /// The head of a request is too long.
-    LargeHead,
-    /// There are too many connections.
-    Connections,
-}
+use super::shed::ShedReason;
 
 /// The peer of one connection, shared by the connection's socket, its requests, and the table of connections.
 #[derive(Debug)]
@@ -50,8 +36,10 @@ struct Turn {
     head: usize,
     /// Whether this is the first request of the connection.
     is_first: bool,
-    /// Whether the last request has a body that no handler has read.
-    has_unread_body: bool,
+    /// The length of what was read of a body before its request was dispatched.
+    early: usize,
+    /// What has not arrived of the body of the last request.
+    unread: UnreadBody,
     /// Set while the socket takes no more bytes: since when, and when the peer is too slow.
     blocked: Option<(Instant, Instant)>,
     /// Reads go on when the response is written.
@@ -70,18 +58,31 @@ enum Phase {
     Response,
 }
 
+/// How much of a body has not arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnreadBody {
+    Nothing,
+    Bytes(usize),
+    /// Chunks, until the last one.
+    Chunks,
+}
+
 /// Limit for a peer to send the head of a request.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
+/// How much is read at once where a head may end, and
+const PART: usize = 8 * 1024;
+/// where a body in chunks may end: requests may follow.
+const CHUNK: usize = 1024;
 /// Limit for a peer to read anything at all of a response.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 /// The slowest rate at which a peer may read a response, in bytes per second.
 const READ_RATE: f64 = 1024.0;
 /// Both limits while most connections are in use.
 const WHEN_CROWDED: Duration = Duration::from_secs(1);
-/// Limit for a connection without a request, longer than it is kept alive.
-const IDLE_WITHIN: Duration = Duration::from_secs(7);
+/// Limit for a connection without a request. actix-http closes it earlier, unless it waits for the rest of a body.
+const IDLE_WITHIN: Duration = Duration::from_secs(10);
 
 impl Peer {
     pub(super) fn new(address: Option<SocketAddr>, local: Option<SocketAddr>) -> Arc<Self> {
@@ -90,7 +91,8 @@ impl Peer {
             since: Instant::now(),
             head: 0,
             is_first: true,
-            has_unread_body: false,
+            early: 0,
+            unread: UnreadBody::Nothing,
             blocked: None,
             held: None,
             failure: None,
@@ -111,35 +113,49 @@ impl Peer {
         self.local
     }
 
-    /// Whether the next bytes of the peer may be read. If not, `waker` is woken when they may.
-    pub(super) fn may_read(&self, waker: &Waker) -> bool {
+    /// Returns how many bytes of the peer may be read. If none, `waker` is woken when some may.
+    pub(super) fn may_read(&self, waker: &Waker) -> usize {
         let mut turn = self.turn();
-        let may = turn.phase != Phase::Response && turn.blocked.is_none();
-        turn.held = (!may).then(|| waker.clone());
+        let may = match (turn.blocked, turn.phase, turn.unread) {
+            (Some(_), ..) | (_, Phase::Response, UnreadBody::Nothing | UnreadBody::Chunks) => 0,
+            (_, Phase::Head, _) => PART,
+            (_, Phase::Body, UnreadBody::Nothing | UnreadBody::Chunks) => CHUNK,
+            (_, Phase::Body | Phase::Response, UnreadBody::Bytes(bytes)) => bytes,
+        };
+        turn.held = (may == 0).then(|| waker.clone());
         may
     }
 
-    /// Notes that bytes were read, and returns whether they belong to the head of a request.
+    /// Whether the next bytes belong to the head of a request.
+    pub(super) fn reads_head(&self) -> bool {
+        let turn = self.turn();
+        turn.phase == Phase::Head && turn.unread == UnreadBody::Nothing
+    }
+
+    /// Notes that so much of a head was read, and of the body behind its end.
     ///
     /// # Errors
     /// The head is too long.
-    pub(super) fn sent(&self, bytes: usize) -> Result<bool, ShedReason> {
+    pub(super) fn sent_head(&self, head: usize, body: usize) -> Result<(), ShedReason> {
         let mut turn = self.turn();
-        if turn.phase != Phase::Head || bytes == 0 {
-            return Ok(false);
-        }
-        if turn.head == 0 {
-            turn.since = Instant::now();
-        }
-        turn.head += bytes;
-        if turn.has_unread_body {
-            return Ok(false);
-        }
+        turn.early = body;
+        turn.arrived(head);
         if turn.head <= MAX_HEAD {
-            return Ok(true);
+            return Ok(());
         }
         turn.failure = Some(ShedReason::LargeHead);
         Err(ShedReason::LargeHead)
+    }
+
+    /// Notes that so much of a body was read.
+    pub(super) fn sent(&self, bytes: usize) {
+        let mut turn = self.turn();
+        match (turn.phase, turn.unread) {
+            (Phase::Head, _) => turn.arrived(bytes),
+            (_, UnreadBody::Bytes(unread)) if unread > bytes => turn.unread = UnreadBody::Bytes(unread - bytes),
+            (_, UnreadBody::Bytes(_)) => turn.unread = UnreadBody::Nothing,
+            (_, UnreadBody::Nothing | UnreadBody::Chunks) => {}
+        }
     }
 
     /// Notes that the socket takes no more bytes.
@@ -221,6 +237,14 @@ impl Turn {
         self.go_on();
     }
 
+    /// Notes that bytes have arrived while the head of a request is expected.
+    fn arrived(&mut self, bytes: usize) {
+        if self.head == 0 && bytes > 0 {
+            self.since = Instant::now();
+        }
+        self.head += bytes;
+    }
+
     /// Lets reads go on that had to wait.
     fn go_on(&mut self) {
         if let Some(waker) = self.held.take() {
@@ -239,15 +263,23 @@ impl Exchange {
         let mut turn = peer.turn();
         turn.enter(Phase::Response);
         turn.is_first = false;
-        let length = request.headers().get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-        turn.has_unread_body = length || request.headers().contains_key(header::TRANSFER_ENCODING);
+        turn.unread = match request.headers().get(header::CONTENT_LENGTH) {
+            _ if request.headers().contains_key(header::TRANSFER_ENCODING) => UnreadBody::Chunks,
+            None => UnreadBody::Nothing,
+            // actix-http has checked it.
+            Some(length) => match length.to_str().ok().and_then(|length| length.parse::<usize>().ok()) {
+                Some(length) if length <= turn.early => UnreadBody::Nothing,
+                length => UnreadBody::Bytes(length.unwrap_or(usize::MAX) - turn.early),
+            },
+        };
+        turn.early = 0;
         drop(turn);
         Some(Self(peer))
     }
 
-    /// Whether the request has a body that no handler has read: no further request can follow it.
+    /// Whether the request has a body that has not arrived completely: no further request can follow it.
     pub(super) fn has_unread_body(&self) -> bool {
-        self.0.turn().has_unread_body
+        self.0.turn().unread != UnreadBody::Nothing
     }
 }
 
@@ -270,7 +302,7 @@ impl BodyRead {
 
     /// Notes that the body was read to its end.
     pub(super) fn is_complete(&self) {
-        self.0.turn().has_unread_body = false;
+        self.0.turn().unread = UnreadBody::Nothing;
     }
 }
 
@@ -305,10 +337,10 @@ mod tests {
         peer.has_read_all();
         assert_eq!(overdue(3_600, false), None);
         peer.turn().enter(Phase::Head);
-        assert_eq!((overdue(6, true), overdue(8, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
-        assert_eq!(peer.sent(1), Ok(true));
+        assert_eq!((overdue(9, true), overdue(11, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
+        assert_eq!(peer.sent_head(1, 0), Ok(()));
         assert_eq!((overdue(4, false), overdue(6, false)), (None, Some(ShedReason::SlowHead)));
-        assert_eq!(peer.sent(MAX_HEAD), Err(ShedReason::LargeHead));
+        assert_eq!(peer.sent_head(MAX_HEAD, 0), Err(ShedReason::LargeHead));
         assert_eq!(overdue(0, false), Some(ShedReason::LargeHead));
     }
 

@@ -1,6 +1,10 @@
 //! Problem documents (RFC 9457): every error of the API, and every [`Error`] that an actix-web handler returns.
 
-use std::{borrow::Cow, fmt, time::SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
@@ -36,6 +40,8 @@ pub struct Problem(Box<ProblemParts>);
 struct ProblemParts {
     body: ProblemBody,
     code: Code,
+    /// Whether the caller sends too many requests, so that each of them is only counted.
+    is_throttled: bool,
     /// The methods that the path takes.
     allow: Option<String>,
     /// The error code of RFC 6750 for the API key.
@@ -55,7 +61,7 @@ impl Problem {
 
     fn of_body(code: Code, body: ProblemBody) -> Self {
         let body = ProblemBody { request_id: request_id(), ..body };
-        Self(Box::new(ProblemParts { body, code, allow: None, key_error: None }))
+        Self(Box::new(ProblemParts { body, code, is_throttled: false, allow: None, key_error: None }))
     }
 
     fn with(mut self, more: impl FnOnce(&mut ProblemParts)) -> Self {
@@ -84,6 +90,21 @@ impl Problem {
     /// No key permits the request.
     pub(super) fn foreign(detail: &'static str) -> Self {
         Self::new(Code::Forbidden, detail)
+    }
+
+    /// The caller sends too many requests.
+    pub(super) fn throttled(detail: &'static str, retry_after: Duration) -> Self {
+        let body = ProblemBody::from(&Error::Busy { retry_after });
+        Self::of_body(Code::Busy, ProblemBody { detail: detail.into(), ..body }).with(|it| it.is_throttled = true)
+    }
+
+    /// Whether the request was refused before it was looked at.
+    pub(super) fn is_throttled(&self) -> bool {
+        self.0.is_throttled
+    }
+
+    pub(super) fn not_connected(detail: &'static str) -> Self {
+        Self::new(Code::NotConnected, detail)
     }
 
     pub(super) fn too_large() -> Self {

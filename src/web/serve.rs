@@ -51,6 +51,9 @@ async fn serve(
     };
     let mut call = Call::new(api, &route.endpoint, id);
     if let Err(problem) = call.admit(request, payload).await {
+        if problem.is_throttled() {
+            return Err(problem);
+        }
         return audited(&call, Err(problem));
     }
     if !route.endpoint.changes() {

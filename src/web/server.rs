@@ -79,6 +79,7 @@ impl Server {
     #[cfg(unix)]
     pub fn start_trusting(mut api: Api, listener: UnixListener) -> io::Result<Self> {
         api.trusting = true;
+        SockRef::from(&listener).listen(BACKLOG)?;
         let (server, served) = (builder(&api), api.clone());
         let stop = server.graceful_shutdown_signal();
         let server = server.listen_uds(NAME, listener, move || service::<UnixStream>(&served, &stop, None))?;
@@ -180,7 +181,7 @@ const NAME: &str = "token-supervisor";
 /// Connections that the operating system accepts before a worker takes them.
 const BACKLOG: i32 = 1_024;
 /// How much of a response the operating system holds for a connection.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 /// Connections that a worker may take above its share: each closes another one, unless none can be closed.
 const SPARE: usize = 16;
 /// Tokens come from a map: two threads produce more responses than a network card sends.

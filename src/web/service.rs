@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use super::{connections::Connections, counters::RequestCounters, keys::ApiKeys};
+use super::{connections::Connections, counters::RequestCounters, keys::ApiKeys, shed::ShedCounts, throttle::Throttle};
 use crate::TokenSupervisor;
 
 /// The HTTP API of a supervisor, to be mounted in an application under any scope. A handle: clones share their state.
@@ -28,6 +28,8 @@ pub struct Api {
     pub(super) keys: ApiKeys,
     pub(super) counters: Arc<RequestCounters>,
     pub(super) connections: Arc<Connections>,
+    pub(super) throttle: Arc<Throttle>,
+    pub(super) shed: Arc<ShedCounts>,
     draining: Arc<watch::Sender<bool>>,
     /// The number of requests under way, and of changes that outlive their request.
     active: Arc<watch::Sender<usize>>,
@@ -43,11 +45,14 @@ pub struct Api {
 /// Returns the HTTP API of this supervisor, to be mounted in an actix-web application (`App::service`, under any scope)
 /// or served by a [`Server`](super::Server). A caller needs one of these keys, and may do what that key permits.
 pub fn api(supervisor: TokenSupervisor, keys: ApiKeys) -> Api {
+    let shed = Arc::<ShedCounts>::default();
     Api {
         supervisor,
         keys,
         counters: Arc::default(),
-        connections: Arc::new(Connections::new(MAX_CONNECTIONS)),
+        connections: Arc::new(Connections::new(MAX_CONNECTIONS, shed.clone())),
+        throttle: Arc::default(),
+        shed,
         draining: Arc::default(),
         active: Arc::default(),
         watched: Arc::default(),
@@ -82,7 +87,7 @@ impl Api {
     /// A further connection closes the one whose peer has kept the server waiting longest. A connection takes a file
     /// descriptor, and up to 64 KiB of memory.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.connections = Arc::new(Connections::new(connections.max(1)));
+        self.connections = Arc::new(Connections::new(connections.max(1), self.shed.clone()));
         self
     }
 

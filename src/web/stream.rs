@@ -101,11 +101,20 @@ impl<S: Socket> PacedStream<S> {
         Poll::Pending
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
+    /// Reads at most this many bytes.
+    fn poll_next(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() && most >= buf.remaining() {
             return Pin::new(&mut self.socket).poll_read(cx, buf);
         }
-        let taken = self.ahead.len().min(buf.remaining());
+        let most = most.min(buf.remaining());
+        if self.ahead.is_empty() {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buf.advance(read);
+            return Poll::Ready(Ok(()));
+        }
+        let taken = self.ahead.len().min(most);
         buf.put_slice(&self.ahead[..taken]);
         self.ahead.drain(..taken);
         if self.ahead.is_empty() {
@@ -126,33 +135,37 @@ impl<S: Socket> Drop for PacedStream<S> {
 impl<S: Socket> AsyncRead for PacedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let may_read = self.peer.may_read(cx.waker());
-        if std::mem::take(&mut self.is_paused) || !may_read {
+        if std::mem::take(&mut self.is_paused) || may_read == 0 {
             let ahead = self.poll_ahead(cx);
-            if may_read && !self.ahead.is_empty() {
+            if may_read > 0 && !self.ahead.is_empty() {
                 cx.waker().wake_by_ref();
             }
             return ahead;
         }
         let before = buf.filled().len();
-        ready!(self.poll_next(cx, buf))?;
-        let read = buf.filled().len() - before;
-        match self.peer.sent(read) {
-            Ok(true) => {
-                if let Some(head) = self.end_of_head(&buf.filled()[before..]) {
-                    self.ahead.splice(..0, buf.filled()[before + head..].iter().copied());
-                    buf.set_filled(before + head);
-                    (self.in_empty_line, self.is_paused) = (false, true);
-                }
-                Poll::Ready(Ok(()))
-            }
-            Ok(false) => Poll::Ready(Ok(())),
-            Err(_) => {
-                buf.set_filled(before);
-                // A peer that reads nothing learns nothing.
-                let _ = Pin::new(&mut self.socket).poll_write(cx, TOO_LARGE);
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the request is too long")))
-            }
+        ready!(self.poll_next(cx, buf, may_read))?;
+        let read = &buf.filled()[before..];
+        if !self.peer.reads_head() {
+            self.peer.sent(read.len());
+            return Poll::Ready(Ok(()));
         }
+        let end = self.end_of_head(read);
+        let (head, rest) = read.split_at(end.unwrap_or(read.len()));
+        let body = if end.is_some() { content_length(head).min(rest.len()) } else { 0 };
+        if self.peer.sent_head(head.len(), body).is_err() {
+            buf.set_filled(before);
+            // A peer that reads nothing learns nothing.
+            let _ = Pin::new(&mut self.socket).poll_write(cx, TOO_LARGE);
+            let error = io::Error::new(io::ErrorKind::InvalidData, "the head of the request is too long");
+            return Poll::Ready(Err(error));
+        }
+        if end.is_some() {
+            self.ahead.splice(..0, rest[body..].iter().copied());
+            let read = head.len() + body;
+            buf.set_filled(before + read);
+            (self.in_empty_line, self.is_paused) = (false, true);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -192,6 +205,17 @@ impl<S: Socket> AsyncWrite for PacedStream<S> {
     }
 }
 
+/// The length of the body that follows this head, as far as the head says it here.
+fn content_length(head: &[u8]) -> usize {
+    const NAME: &[u8] = b"content-length:";
+    let length = |line: &[u8]| {
+        let value =
+            line.get(..NAME.len()).filter(|name| name.eq_ignore_ascii_case(NAME)).map(|_| &line[NAME.len()..])?;
+        std::str::from_utf8(value).ok()?.trim().parse().ok()
+    };
+    head.split(|byte| *byte == b'\n').find_map(length).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt as _, task::noop_waker_ref};
@@ -228,7 +252,7 @@ mod tests {
             assert_eq!(read(&mut stream), GET.as_bytes());
         }
         assert!(stream.ahead.len() <= AHEAD + 100, "{}", stream.ahead.len());
-        assert!(peer.may_read(noop_waker_ref()));
+        assert!(peer.may_read(noop_waker_ref()) > 0);
     }
 
     #[tokio::test]
@@ -247,6 +271,29 @@ mod tests {
                 stream.extend(read(&mut paced));
             }
             assert_eq!(stream, request.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_known_length_comes_with_its_head() {
+        let (mut client, server) = duplex(1_024);
+        let mut stream = PacedStream::new(server, Peer::new(None, None));
+        let put = "PUT / HTTP/1.1\r\ncontent-Length: 4\r\n\r\nbody";
+        client.write_all(format!("{put}{GET}").as_bytes()).await.unwrap();
+        assert_eq!(read(&mut stream), put.as_bytes());
+        assert_eq!(read(&mut stream), GET.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_body_does_not_count_as_head() {
+        let (mut client, server) = duplex(64 * 1024);
+        let mut stream = PacedStream::new(server, Peer::new(None, None));
+        let put = format!("PUT / HTTP/1.1\r\nx: {}\r\ncontent-length: 20000\r\n\r\n", "y".repeat(15_000));
+        client.write_all(put.as_bytes()).await.unwrap();
+        client.write_all(&[b'z'; 20_000]).await.unwrap();
+        let (mut all, mut chunk) = (0, vec![0; 64 * 1024]);
+        while all < put.len() {
+            all += stream.read(&mut chunk).await.unwrap();
         }
     }
 

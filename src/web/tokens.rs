@@ -75,14 +75,14 @@ type TokenSource = Option<(TokenPath, Duration)>;
 
 async fn timed(call: &Call, key: &TokenKey, ask: Acquire) -> (Result<Token, Error>, TokenSource) {
     let supervisor = &call.api.supervisor;
-    let (began, known) = (supervisor.clock().read().boot, supervisor.published(key));
+    let (began, known) = (supervisor.clock().fine(), supervisor.published(key));
     let mut asking = pin!(supervisor.call(ask));
     // A published token is ready at the first poll.
     let (token, at_once) = match asking.as_mut().now_or_never() {
         Some(token) => (token, true),
         None => (asking.await, false),
     };
-    let took = supervisor.clock().read().boot.since(began);
+    let took = supervisor.clock().fine().since(began);
     let origin = token.as_ref().ok().map(|token| match known {
         None => (TokenPath::Cold, took),
         Some(_) if at_once => (TokenPath::Snapshot, took),

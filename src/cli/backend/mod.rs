@@ -73,6 +73,8 @@ pub(crate) struct PlaceHealth {
     pub(crate) store_ok: bool,
     /// How many responses wait in the journal for the store; `None` if a server has some, since it does not say how many.
     pub(crate) journal_pending: Option<usize>,
+    /// How many revocations are queued, and how many of them were sent and are not confirmed; a server does not say.
+    pub(crate) revocations: Option<(u64, u64)>,
     /// What is degraded.
     pub(crate) degraded: Vec<String>,
     /// The time by the server's clock; `None` of the store, which has this machine's.
@@ -224,7 +226,7 @@ impl Backend {
 
     pub(crate) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         match self {
-            Self::Store(store) => Ok(store.health()),
+            Self::Store(store) => Ok(store.health().await),
             Self::Server(server) => server.health().await,
         }
     }

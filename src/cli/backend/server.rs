@@ -12,10 +12,7 @@ use token_supervisor::{
 use url::{Host, Url};
 
 use super::{PlaceHealth, Verb, unread};
-use crate::cli::{
-    CliFailure, Exit,
-    body::{RevocationProgress, VerbResult},
-};
+use crate::cli::{CliFailure, Exit, body::VerbResult};
 
 /// The address of a server.
 #[derive(Clone, Debug)]
@@ -175,21 +172,10 @@ impl ServerBackend {
             Verb::Disconnect { revoke } => {
                 // The server responds before anything is revoked, and without a body: the status is read next.
                 client.disconnect(key, if revoke { Revoke::Yes } else { Revoke::No }).await?;
-                let status = self.client.status(key).await?;
-                let revocation = if revoke { Some(self.revocation(key.idp()).await) } else { None };
-                return Ok(VerbResult { revocation, ..status.into() });
+                self.client.status(key).await?
             }
         };
         Ok(status.into())
-    }
-
-    /// How far a revocation is. Without the permission to list providers, the usual outcome is reported.
-    async fn revocation(&self, idp: &str) -> RevocationProgress {
-        let idps = self.client.idps().await.unwrap_or_default();
-        match idps.into_iter().find(|known| known.idp == idp) {
-            Some(IdpBody { revokes: false, .. }) => RevocationProgress::NoEndpoint,
-            _ => RevocationProgress::Queued,
-        }
     }
 
     pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
@@ -249,7 +235,8 @@ impl ServerBackend {
         let journal_pending = (!lacks("journal")).then_some(0);
         let draining = (body.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(body.degraded).collect();
-        Ok(PlaceHealth { name: self.target.address.to_string(), store_ok, journal_pending, degraded, time })
+        let name = self.target.address.to_string();
+        Ok(PlaceHealth { name, store_ok, journal_pending, revocations: None, degraded, time })
     }
 
     fn failure(&self, key: Option<&TokenKey>, error: ApiError) -> CliFailure {

@@ -4,7 +4,6 @@
 //! Only a second Ctrl-C, or [`DRAIN`], gives it up.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
@@ -13,8 +12,8 @@ use std::{
 
 use futures_util::future::join_all;
 use token_supervisor::{
-    Acquire, Builder, By, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
-    Release, RequireReconnect, Restore, Retry, Revoke, State, Status, TokenKey, TokenSupervisor,
+    Acquire, Builder, By, Code, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
+    Release, RequireReconnect, Restore, Retry, Revocation, Revoke, State, Status, TokenKey, TokenSupervisor,
     api::{
         GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, RetriedBody, StatusBody,
         TokenBody,
@@ -25,7 +24,7 @@ use token_supervisor::{
 use super::{PlaceHealth, Verb, unread};
 use crate::cli::{
     CliFailure, Exit,
-    body::{RevocationProgress, VerbResult},
+    body::VerbResult,
     exit::StartFailure,
     show::note,
     signals::{Signals, interrupted},
@@ -36,8 +35,6 @@ use crate::cli::{
 pub(crate) struct StoreBackend {
     supervisor: TokenSupervisor,
     deployment: Option<String>,
-    /// The identity providers that revoke tokens.
-    revoking: BTreeSet<String>,
 }
 
 /// Limit for a refresh in flight: longer than the timeout of any identity provider, unless that is configured.
@@ -58,17 +55,19 @@ impl StoreBackend {
             supervisor = starting => supervisor.map_err(|error| unopened(error, config))?,
             signal = signals.next() => return Err(interrupted(signal)),
         };
-        let revoking = config.idps().filter(|(_, idp)| idp.revokes()).map(|(name, _)| name.to_owned()).collect();
         // The audit names the user whom the operating system knows, whatever the environment says.
         let user = uzers::get_current_username()
             .map_or_else(|| uzers::get_current_uid().to_string(), |name| name.to_string_lossy().into_owned());
         let supervisor = supervisor.acting_as(By::SystemUser(user.into()));
-        Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned), revoking })
+        Ok(Self { supervisor, deployment: config.deployment().map(str::to_owned) })
     }
 
     pub(super) async fn on(&self, key: &TokenKey, verb: Verb) -> Result<VerbResult, CliFailure> {
         match verb {
-            Verb::Status => self.status(key).await.map(VerbResult::from),
+            Verb::Status => {
+                let status = self.status(key).await?;
+                Ok(status.with_revocation(self.revocation(key).await).into())
+            }
             Verb::Connect(body) => {
                 let grant = self.supervisor.grant_from_response(key.idp(), &body);
                 let grant = match grant {
@@ -79,15 +78,15 @@ impl StoreBackend {
             }
             Verb::Hold(reason) => self.call(key, Hold::new(key, reason)).await,
             Verb::Release => self.call(key, Release::new(key)).await,
-            Verb::Restore => self.call(key, Restore::new(key)).await,
+            Verb::Restore => self.restore(key).await,
             Verb::Retry => self.call(key, Retry::new(key)).await,
             Verb::Reconnect(reason) => self.call(key, RequireReconnect::new(key, reason)).await,
             Verb::Purge => self.call(key, Purge::new(key)).await,
             Verb::Disconnect { revoke: false } => self.call(key, Disconnect::new(key, Revoke::No)).await,
             Verb::Disconnect { revoke: true } => {
-                let mut body = self.call(key, Disconnect::new(key, Revoke::Yes)).await?;
-                body.revocation = Some(self.revocation(key.idp()).await);
-                Ok(body)
+                let body = self.call(key, Disconnect::new(key, Revoke::Yes)).await?;
+                self.revoke().await;
+                Ok(body.status.with_revocation(self.revocation(key).await).into())
             }
             Verb::Refresh => {
                 let refreshed = self.supervisor.call(RefreshNow::new(key)).await;
@@ -97,16 +96,31 @@ impl StoreBackend {
         }
     }
 
-    /// Sends the queued revocations. Returns how far the revocation at this identity provider is then.
-    async fn revocation(&self, idp: &str) -> RevocationProgress {
-        if !self.revoking.contains(idp) {
-            return RevocationProgress::NoEndpoint;
+    /// Sends the queued revocations, as far as that takes no longer than [`REVOKED_WITHIN`].
+    async fn revoke(&self) {
+        tokio::select! {
+            _ = self.supervisor.revoke_queued() => {}
+            () = pause(REVOKED_WITHIN) => {}
         }
-        let all = tokio::select! {
-            left = self.supervisor.revoke_queued() => left.is_ok_and(|left| left == 0),
-            () = pause(REVOKED_WITHIN) => false,
-        };
-        if all { RevocationProgress::Done } else { RevocationProgress::Queued }
+    }
+
+    async fn revocation(&self, key: &TokenKey) -> Option<Revocation> {
+        self.supervisor.revocation(key).await.ok().flatten()
+    }
+
+    /// Undoes a disconnect, and tells what has become of its revocation.
+    async fn restore(&self, key: &TokenKey) -> Result<VerbResult, CliFailure> {
+        let before = self.revocation(key).await;
+        match self.supervisor.call(Restore::new(key)).await {
+            Ok(status) => {
+                let body = StatusBody::of(key, &status);
+                Ok(body.with_revocation(before.map(Revocation::after_restore)).into())
+            }
+            Err(Error::NotConnected) => {
+                Err(CliFailure::of(Some(key), ProblemBody::new(Code::NotConnected, Revocation::refusal(before))))
+            }
+            refused => self.with_context(key, refused).await.map(|status| StatusBody::of(key, &status).into()),
+        }
     }
 
     async fn call<C>(&self, key: &TokenKey, command: C) -> Result<VerbResult, CliFailure>
@@ -233,8 +247,9 @@ impl StoreBackend {
         join_all(reached).await.into_iter().collect()
     }
 
-    pub(super) fn health(&self) -> PlaceHealth {
+    pub(super) async fn health(&self) -> PlaceHealth {
         PlaceHealth {
+            revocations: self.supervisor.revocations_pending().await.ok(),
             name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
             store_ok: !self.supervisor.is_store_down() && !self.supervisor.is_disk_full(),
             journal_pending: Some(self.supervisor.journal_pending()),

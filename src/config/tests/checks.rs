@@ -45,6 +45,10 @@ fn what_cannot_work_is_refused_with_its_line() {
         (key(&format!("{digest}\nidps = [\"gitlab\"]")), "9:1: server.api_key[0].idps: names an identity provider"),
         (key(&format!("{digest}\nuser_prefix = \"acme\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
         (key(&format!("{digest}\nuser_prefix = \"/\"")), "9:1: server.api_key[0].user_prefix: must end in \"/\""),
+        (
+            key(&format!("{digest}\nrequests_per_second = 0")),
+            "9:1: server.api_key[0].requests_per_second: must be a whole",
+        ),
         (key(&digest).replace("token", "tokens"), "7:1: server.api_key[0].scopes: must be of: token, grant"),
         (key(&digest).replace("\"token\"", ""), "7:1: server.api_key[0].scopes: must have at least one of"),
         (key(&digest).replace("name = \"a\"", ""), "5:1: server.api_key[0].name: must be set"),
@@ -173,6 +177,7 @@ fn what_the_template_calls_the_default_is_the_default() {
                 "idps",
                 "user_prefix",
                 "expires_at",
+                "requests_per_second",
                 "preset",
                 "client",
                 "TOKEN",

@@ -227,7 +227,12 @@ impl ModelWorld {
     fn order(&mut self, order: Move, setting: &Setting) -> Change {
         let token = match order {
             Move::Disconnect => {
-                return Change::Disconnect(DisconnectChange { revoke: true, purge: false, access_token: None });
+                return Change::Disconnect(DisconnectChange {
+                    revoke: true,
+                    unrevocable: false,
+                    purge: false,
+                    access_token: None,
+                });
             }
             Move::Restore => return Change::Restore,
             Move::RequireReconnect => return Change::RequireReconnect { reason: String::new() },

@@ -107,7 +107,7 @@ pub(crate) fn verdict(by: VerdictBy) -> Option<Box<Verdict>> {
 }
 
 pub(crate) fn tombstone(revoke: bool) -> Option<Tombstone> {
-    Some(Tombstone { at: NOW, revoke, restorable: true, purge: false })
+    Some(Tombstone { at: NOW, revoke, restorable: true, purge: false, unrevocable: false })
 }
 
 pub(crate) fn alt(number: u8, attempt: u8, epoch: u64) -> Option<Alt> {
@@ -184,7 +184,7 @@ pub(crate) fn connect(new: Option<u8>, incarnation: u8) -> ConnectChange {
 }
 
 pub(crate) fn disconnecting(revoke: bool) -> Change {
-    Change::Disconnect(DisconnectChange { revoke, purge: false, access_token: None })
+    Change::Disconnect(DisconnectChange { revoke, unrevocable: false, purge: false, access_token: None })
 }
 
 /// The third failure in a row, since then.

@@ -59,7 +59,8 @@ fn a_response_for_a_purged_grant_is_revoked_if_that_ends_no_other_grant() {
 
 #[test]
 fn a_requested_purge_is_marked_on_the_tombstone_and_changes_nothing_else() {
-    let disconnect = |purge| Change::Disconnect(DisconnectChange { revoke: true, purge, access_token: None });
+    let disconnect =
+        |purge| Change::Disconnect(DisconnectChange { revoke: true, unrevocable: false, purge, access_token: None });
     let (gone, ..) = taken(&disconnect(true), &row(), NOW);
     assert!(gone.tombstone.is_some_and(|tombstone| tombstone.purge));
     let (before, ..) = taken(&disconnect(false), &row(), NOW);

@@ -1,6 +1,7 @@
 //! Revocations are queued, and can be canceled until they are begun.
 
 use super::*;
+use crate::store::Outbox;
 
 pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePlace) {
     for (number, user) in ["alice", "bob", "carol"].into_iter().enumerate() {
@@ -8,6 +9,9 @@ pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePla
         place.done(&key(user), disconnecting(true), ChangeReply::Done).await;
         place.clock.advance(seconds(1));
     }
+    let outbox = async |place: &StorePlace, key: Option<TokenKey>| place.store.outbox(key).await.unwrap();
+    let of = |pending, unconfirmed| Outbox { pending, unconfirmed };
+    assert_eq!((outbox(place, None).await, outbox(place, Some(key("bob"))).await), (of(3, 0), of(1, 0)));
     let queued = place.store.revocations(2).await.unwrap();
     let users: Vec<_> = queued.iter().map(|queued| queued.key.user()).collect();
     assert_eq!((users, &queued[0].token, queued[0].failures), (vec!["alice", "bob"], &token(1).sealed, 0));
@@ -16,6 +20,8 @@ pub(super) async fn revocations_are_queued_retried_and_done(place: &mut StorePla
     assert!(!place.store.revoking(&queued[0], later).await.unwrap(), "another sender has begun it");
     place.store.revoked(queued[0].id, Some(later)).await.unwrap();
     place.store.revoked(queued[1].id, None).await.unwrap();
+    assert_eq!((outbox(place, None).await, outbox(place, Some(key("bob"))).await), (of(2, 1), of(0, 0)));
+    assert_eq!(place.store.census().await.unwrap().outbox, of(2, 1));
     assert!(!place.store.revoking(&queued[1], later).await.unwrap(), "the revocation is done");
     place.restart().await;
     let users =

@@ -5,7 +5,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Bool, Nullable},
 };
 
-use super::threads::JobError;
+use super::{query, threads::JobError};
 use crate::{
     model::{Marks, StoreTime, WallTime},
     store::{Census, Counted},
@@ -75,5 +75,6 @@ pub(super) fn census(connection: &mut SqliteConnection, now: StoreTime) -> Resul
         first_due: alike.first_due.map(WallTime),
         first_end: alike.first_end.map(WallTime),
     };
-    Ok(Census { counted: found.into_iter().map(counted).collect(), now })
+    let counted = found.into_iter().map(counted).collect();
+    Ok(Census { counted, outbox: query::outbox(connection, None)?, now })
 }

@@ -52,17 +52,19 @@ impl LastCommit {
         Ok(Self { file, index: File::open(beside(database, "-shm"))?, failed: false })
     }
 
-    /// Writes where the log ends. Does not wait for the disk.
-    pub(super) fn record(&mut self) {
+    /// Writes where the log ends, and returns how many frames it has. Does not wait for the disk.
+    pub(super) fn record(&mut self) -> Option<u32> {
         let recorded = position(&mut self.index).and_then(|position| {
             self.file.rewind()?;
-            self.file.write_all(&position.to_bytes())
+            self.file.write_all(&position.to_bytes())?;
+            Ok(position.frames)
         });
-        if let Err(error) = recorded
+        if let Err(error) = &recorded
             && !std::mem::replace(&mut self.failed, true)
         {
             tracing::warn!(%error, "the position of the last commit cannot be written: damage of the log would not be noticed");
         }
+        recorded.ok()
     }
 }
 

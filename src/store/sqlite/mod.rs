@@ -21,7 +21,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, QueuedRevocation, ReadRow, Store, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreFuture,
 };
 use crate::{
     clock::Clock,
@@ -61,7 +61,9 @@ impl SqliteStore {
         let last = LastCommit::open(lock.database()).map_err(failed)?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
         let reader = RowReader::new(codes);
-        Ok(Self { writer: threads::writer(writer, files, last, &lock), readers, counter, clock, reader })
+        let writer =
+            threads::writer(threads::Writer { connection: writer, files, last, reader: reader.clone() }, &lock);
+        Ok(Self { writer, readers, counter, clock, reader })
     }
 }
 
@@ -123,6 +125,10 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| query::revocations(connection, &reader, clock.store_time(), limit))
     }
 
+    fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
+        self.readers.run(move |connection| query::outbox(connection, key.as_ref()))
+    }
+
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
         let (id, failures) = (revocation.id, revocation.failures);
         self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
@@ -177,8 +183,11 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
     let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
     let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
     // FULL: an acknowledged write survives a power failure. Any other setting can lose rotated refresh tokens.
+    // secure_delete: what was deleted or replaced is overwritten.
     connection
-        .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+        .batch_execute(
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;",
+        )
         .map_err(|error| unopened(path, &error))?;
     Ok(connection)
 }

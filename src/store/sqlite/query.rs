@@ -1,6 +1,6 @@
 //! Store operations as SQL statements.
 
-use std::ops::Range;
+use std::{ops::Range, sync::atomic::Ordering};
 
 use diesel::{
     dsl::{exists, max},
@@ -17,7 +17,7 @@ use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
-        Changed, DueCursor, DuePage, Expiring, QueuedRevocation, StoreError,
+        Changed, DueCursor, DuePage, Expiring, Outbox, QueuedRevocation, StoreError,
         record::{GrantRecord, expires},
         schema::{fingerprints, grants, meta, purged, revocations},
     },
@@ -102,7 +102,7 @@ pub(super) fn change(
         (Some(row), None) => {
             if let Some((id, _)) = replaced {
                 tracing::warn!(row = id, "a connect replaces a row that cannot be read");
-                purge(connection, key, id, floor)?;
+                purge(connection, reader, key, id, floor)?;
                 reader.gone(id);
             }
             Some(insert(connection, reader, row)?)
@@ -110,7 +110,7 @@ pub(super) fn change(
         (None, _) => id,
     };
     for side in &applied.sides {
-        write_side(connection, key, id, side, now)?;
+        write_side(connection, reader, key, id, side, now)?;
     }
     let Applied { reply, row, transitions, sides } = applied;
     let purged = sides.iter().any(|side| matches!(side, Side::Purge(_)));
@@ -230,6 +230,7 @@ fn insert(connection: &mut SqliteConnection, reader: &RowReader, row: &Row) -> R
 
 fn write_side(
     connection: &mut SqliteConnection,
+    reader: &RowReader,
     key: &TokenKey,
     id: Option<i64>,
     side: &Side,
@@ -248,11 +249,18 @@ fn write_side(
             let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.sealed.0);
             diesel::delete(queued).execute(connection).map(drop)
         }
-        Side::Purge(floor) => purge(connection, key, id, *floor),
+        Side::Purge(floor) => purge(connection, reader, key, id, *floor),
     }
 }
 
-fn purge(connection: &mut SqliteConnection, key: &TokenKey, id: i64, floor: Generation) -> QueryResult<()> {
+fn purge(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    key: &TokenKey,
+    id: i64,
+    floor: Generation,
+) -> QueryResult<()> {
+    reader.purged.store(true, Ordering::Relaxed);
     diesel::delete(grants::table.find(id)).execute(connection)?;
     diesel::insert_into(purged::table)
         .values((purged::grant_row.eq(id), purged::key_hash.eq(hash(key))))
@@ -442,6 +450,17 @@ diesel::table! {
         due_at -> BigInt,
         failures -> Integer,
     }
+}
+
+pub(super) fn outbox(connection: &mut SqliteConnection, key: Option<&TokenKey>) -> Result<Outbox, JobError> {
+    let begun: Vec<bool> = match key {
+        Some(key) => revocations_of(key.idp(), key.user(), key.account_name())
+            .select(revocations::failures.gt(0))
+            .load(connection)?,
+        None => revocations::table.select(revocations::failures.gt(0)).load(connection)?,
+    };
+    let unconfirmed = begun.iter().filter(|begun| **begun).count() as u64;
+    Ok(Outbox { pending: begun.len() as u64, unconfirmed })
 }
 
 pub(super) fn revoking(

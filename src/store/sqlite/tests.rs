@@ -383,3 +383,37 @@ fn pending_migrations_are_listed_without_changing_the_file() {
     super::connect(&path).unwrap().batch_execute(later).unwrap();
     assert!(pending(&path).unwrap_err().to_string().contains("a newer version of token-supervisor wrote it"));
 }
+
+#[tokio::test]
+async fn what_a_purge_deletes_is_in_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.db");
+    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let found = |what: &[u8]| {
+        let files = ["tokens.db", "tokens.db-wal"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+        files.iter().filter(|bytes| bytes.windows(what.len()).any(|window| window == what)).count()
+    };
+    for number in 0..20 {
+        let (key, change) = connecting(&format!("a-user-of-some-name-{number:02}"), number);
+        store.change(&key, change).await.unwrap();
+    }
+    let (key, again) = connecting("a-user-of-some-name-07", 30);
+    let old = store.read(&key).await.unwrap().row.unwrap().refresh_token.unwrap().sealed;
+    store.change(&key, again).await.unwrap();
+    let row = store.read(&key).await.unwrap().row.unwrap();
+    assert!(found(b"a-user-of-some-name-07") > 0 && found(&old.0) > 0);
+    store.change(&key, crate::protocol::tests::disconnecting(false)).await.unwrap();
+    store.change(&key, Change::Purge).await.unwrap();
+    for _ in 0..500 {
+        if found(b"a-user-of-some-name-07") == 0 {
+            break;
+        }
+        // The writer empties its log after it has reported.
+        std::thread::yield_now();
+        store.read(&key).await.unwrap();
+    }
+    for gone in [&b"a-user-of-some-name-07"[..], &old.0, &row.document.0, &row.refresh_token.unwrap().sealed.0] {
+        assert_eq!(found(gone), 0);
+    }
+    assert!(found(b"a-user-of-some-name-08") > 0);
+}

@@ -3,9 +3,11 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        mpsc::{Receiver, Sender, channel},
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use diesel::{SqliteConnection, connection::SimpleConnection as _, result::Error as DieselError};
@@ -14,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     files::{LockFile, OpenFiles},
     log::LastCommit,
+    unreadable::RowReader,
 };
 use crate::store::{StoreError, StoreFuture};
 
@@ -133,55 +136,90 @@ impl Jobs {
     }
 }
 
+/// What the one thread that writes works with.
+pub(super) struct Writer {
+    pub(super) connection: SqliteConnection,
+    pub(super) files: OpenFiles,
+    pub(super) last: LastCommit,
+    pub(super) reader: RowReader,
+}
+
 /// Starts the thread of the one connection that writes.
-pub(super) fn writer(
-    mut connection: SqliteConnection,
-    files: OpenFiles,
-    mut last: LastCommit,
-    lock: &Arc<LockFile>,
-) -> Jobs {
+pub(super) fn writer(mut writer: Writer, lock: &Arc<LockFile>) -> Jobs {
     let (jobs, queue) = channel::<Box<dyn Job>>();
     let count = watch::Sender::new(0);
-    spawn("store-writer", &count, lock, move || {
-        while let Ok(first) = queue.recv() {
-            let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
-            match files.check() {
-                Ok(()) => commit(&mut connection, &mut last, batch),
-                Err(error) => refuse(batch, &StoreError::Unavailable(error.to_string())),
-            }
-        }
-        // The connection that is closed last deletes the log: the database has everything before.
-        if files.check().is_ok() {
-            connection.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)").ok();
-            last.record();
-        }
-    });
+    spawn("store-writer", &count, lock, move || writer.run(&queue));
     Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
 }
 
-/// Large enough to share one flush among all callers at peak load, small enough to answer the first caller soon.
-const BATCH: usize = 256;
-
-/// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
-/// in a transaction of its own, so that one failing job does not fail the others.
-fn commit(connection: &mut SqliteConnection, last: &mut LastCommit, mut batch: Vec<Box<dyn Job>>) {
-    let together =
-        connection.immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
-    match together {
-        Ok(()) => {
-            last.record();
-            batch.into_iter().for_each(|job| job.report(None));
+impl Writer {
+    fn run(&mut self, queue: &Receiver<Box<dyn Job>>) {
+        loop {
+            let first = match self.is_log_to_be_emptied() {
+                true => queue.recv_timeout(AGAIN),
+                false => queue.recv().map_err(RecvTimeoutError::from),
+            };
+            match first {
+                Ok(first) => {
+                    let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+                    match self.files.check() {
+                        Ok(()) => self.commit(batch),
+                        Err(error) => refuse(batch, &StoreError::Unavailable(error.to_string())),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.is_log_to_be_emptied() && self.empty_log() {
+                self.reader.purged.store(false, Ordering::Relaxed);
+            }
         }
-        Err(error) if batch.len() == 1 => refuse(batch, &StoreError::from(&error)),
-        Err(_) => {
-            for mut job in batch {
-                let alone = connection.immediate_transaction(|connection| job.run(connection));
-                last.record();
-                job.report(alone.err().as_ref().map(StoreError::from).as_ref());
+        // The connection that is closed last deletes the log: the database has everything before.
+        self.empty_log();
+    }
+
+    /// Whether the log may have what was in a purged row.
+    fn is_log_to_be_emptied(&self) -> bool {
+        self.reader.purged.load(Ordering::Relaxed)
+    }
+
+    /// Moves everything from the log to the database, unless somebody reads it just now, and truncates the log.
+    fn empty_log(&mut self) -> bool {
+        let checkpoint = "PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;";
+        if self.files.check().is_ok() {
+            self.connection.batch_execute(checkpoint).ok();
+        }
+        self.last.record() == Some(0)
+    }
+
+    /// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
+    /// in a transaction of its own, so that one failing job does not fail the others.
+    fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
+        let together = self
+            .connection
+            .immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
+        match together {
+            Ok(()) => {
+                self.last.record();
+                batch.into_iter().for_each(|job| job.report(None));
+            }
+            Err(error) if batch.len() == 1 => refuse(batch, &StoreError::from(&error)),
+            Err(_) => {
+                for mut job in batch {
+                    let alone = self.connection.immediate_transaction(|connection| job.run(connection));
+                    self.last.record();
+                    job.report(alone.err().as_ref().map(StoreError::from).as_ref());
+                }
             }
         }
     }
 }
+
+/// The time between two tries to empty the log.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Large enough to share one flush among all callers at peak load, small enough to answer the first caller soon.
+const BATCH: usize = 256;
 
 fn refuse(batch: Vec<Box<dyn Job>>, why: &StoreError) {
     batch.into_iter().for_each(|job| job.report(Some(why)));

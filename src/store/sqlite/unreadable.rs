@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct RowReader {
     pub(super) codes: RowCodes,
     unreadable: Arc<UnreadableRows>,
+    /// A row was purged, and the log may still have what was in it.
+    pub(super) purged: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -32,7 +34,7 @@ struct UnreadableRows {
 
 impl RowReader {
     pub(super) fn new(codes: RowCodes) -> Self {
-        Self { codes, unreadable: Arc::default() }
+        Self { codes, unreadable: Arc::default(), purged: Arc::default() }
     }
 
     /// # Errors

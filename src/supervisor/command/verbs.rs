@@ -195,7 +195,7 @@ command! {
     /// # Ok(()) });
     /// ```
     Disconnect -> Status { revoke: Revoke, purge: bool }
-    change |this| { Change::Disconnect(DisconnectChange { revoke: this.revoke == Revoke::Yes, purge: this.purge, access_token: None }) }
+    change |this| { Change::Disconnect(DisconnectChange { revoke: this.revoke == Revoke::Yes, unrevocable: false, purge: this.purge, access_token: None }) }
 }
 
 command! {

@@ -17,6 +17,7 @@ use super::{
     tally::{Heard, phase, tally},
 };
 use crate::{
+    clock::FineTime,
     code::EvidenceCode,
     error::Cause,
     idp::{GateClosed, IdpFailure, Priority, ResponseOutcome, Slot, delay},
@@ -120,7 +121,7 @@ impl Attempt {
         let owner = self.ports.journal.owner();
         let (mut machine, mut effect) = AttemptMachine::start(self.id, owner, self.basis, provider.rules(), pending);
         loop {
-            let (phase, began) = (phase(&effect), self.ports.clock.read().boot);
+            let (phase, began) = (phase(&effect), self.ports.clock.fine());
             let event = match effect {
                 AttemptEffect::End(end) => return self.leave(end),
                 AttemptEffect::Flush => self.flush().await,
@@ -182,8 +183,8 @@ impl Attempt {
         }
     }
 
-    fn took(&self, phase: RefreshPhase, began: BootTime) {
-        self.counters.took(phase, self.ports.clock.read().boot.since(began));
+    fn took(&self, phase: RefreshPhase, began: FineTime) {
+        self.counters.took(phase, self.ports.clock.fine().since(began));
     }
 
     fn publish(&self, issued: Option<Issued>) {
@@ -302,7 +303,7 @@ impl Attempt {
         {
             issued.set_standing(TokenStanding::Withdrawn);
         }
-        let at = self.ports.clock.read();
+        let (at, began) = (self.ports.clock.read(), self.ports.clock.fine());
         let renewal =
             self.ports.runtime.spawn(renew(self.ports.clone(), self.key.clone(), self.id, provider.times.rules.lease));
         let patience = provider.times.rules.patience;
@@ -311,7 +312,7 @@ impl Attempt {
         if let ResponseOutcome::Refreshed(answer) = &mut outcome {
             seal::complete(&self.ports.keyring, provider, &row, at.wall, answer);
         }
-        self.took(RefreshPhase::Idp, at.boot);
+        self.took(RefreshPhase::Idp, began);
         self.heard = Some(Heard::of(&outcome, claimed.stays));
         if let ResponseOutcome::Unknown(failure) = &outcome
             && failure.evidence.status.is_none()
@@ -326,7 +327,7 @@ impl Attempt {
             }
             ResponseOutcome::Refreshed(answer) => {
                 let sent = seal::Sent { key: &self.key, attempt: self.id, claimed, at, row: &row };
-                let began = self.ports.clock.read().boot;
+                let began = self.ports.clock.fine();
                 let landing = seal::land(&self.ports.keyring, provider, &sent, *answer, retry_at);
                 self.took(RefreshPhase::Seal, began);
                 let landing = self.landing.insert(landing);

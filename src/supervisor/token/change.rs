@@ -48,6 +48,7 @@ impl TokenActor {
             // A token that cannot be revoked is not queued: the grant can be restored for as long as the token lives.
             Change::Disconnect(disconnect) => {
                 let revocable = self.provider().is_some_and(|provider| provider.idp.revocation_url.is_some());
+                disconnect.unrevocable = disconnect.revoke && !revocable;
                 disconnect.revoke &= revocable;
             }
             _ => {}

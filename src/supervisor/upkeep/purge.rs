@@ -75,7 +75,12 @@ mod tests {
         for (key, purge) in keys.iter().zip([false, true, false]) {
             bench.connect(key, &format!("ts-test-secret-{}", key.user())).await;
             if key.user() != "carol" {
-                let end = Change::Disconnect(DisconnectChange { revoke: false, purge, access_token: None });
+                let end = Change::Disconnect(DisconnectChange {
+                    revoke: false,
+                    unrevocable: false,
+                    purge,
+                    access_token: None,
+                });
                 bench.ledger.change(key, By::Application, end).await.unwrap();
             }
         }

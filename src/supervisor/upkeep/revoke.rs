@@ -81,11 +81,12 @@ impl Revoker {
         if ports.providers.held(idp).is_some() {
             return Ok(Revoked::Later(Some(HELD)));
         }
-        if provider.idp.revocation_url.is_none() {
-            return Ok(Revoked::Done);
-        }
         let row = ports.ledger.store().read(&revocation.key).await.ok().and_then(|read| read.row);
         let grant_id = row.as_ref().map(|row| row.grant_id.clone());
+        if provider.idp.revocation_url.is_none() {
+            tracing::warn!(grant.id = grant_id, idp, "a token is not revoked: the provider has no revocation endpoint");
+            return Ok(Revoked::Done);
+        }
         let Ok(token) = seal::open_refresh_token(&ports.keyring, &revocation.key, &revocation.token) else {
             tracing::error!(
                 grant.id = grant_id,
@@ -162,7 +163,8 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let key = TokenKey::at("idp").user("alice");
         bench.connect(&key, "ts-test-secret-1").await;
-        let end = Change::Disconnect(DisconnectChange { revoke: true, purge: false, access_token: None });
+        let end =
+            Change::Disconnect(DisconnectChange { revoke: true, unrevocable: false, purge: false, access_token: None });
         bench.ledger.change(&key, By::Application, end).await.unwrap();
         let (_, front, ..) = bench.assembled();
         let revoker = Revoker::new(bench.refresher.clone(), front, Duration::from_secs(5));

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     process::Command,
     sync::{
         Arc,
@@ -16,8 +15,8 @@ use reqwest::{Client, Method};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpSocket, UnixStream},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -44,6 +43,10 @@ enum Attack {
     SendsEndlessBody,
 }
 
+trait Socket: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket for S {}
+
 /// As many peers attack.
 const PEERS: usize = 1_100;
 /// Limit for the response to a legitimate request, on a busy machine.
@@ -63,7 +66,7 @@ impl Attack {
     }
 
     /// Attacks with one connection until the server closes it.
-    async fn carry_out(self, mut peer: TcpStream) -> std::io::Result<()> {
+    async fn carry_out(self, mut peer: impl Socket) -> std::io::Result<()> {
         match self {
             Self::ReadsNothing => {
                 write(&mut peer, DOCUMENT.repeat(100).as_bytes()).await?;
@@ -87,8 +90,9 @@ impl Attack {
             }
             Self::SendsEndlessHead => {
                 write(&mut peer, b"GET /livez HTTP/1.1\r\n").await?;
+                let line = format!("X: {}\r\n", "y".repeat(4_000));
                 loop {
-                    write(&mut peer, b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n").await?;
+                    write(&mut peer, line.as_bytes()).await?;
                     tokio::task::yield_now().await;
                 }
             }
@@ -102,7 +106,7 @@ impl Attack {
 }
 
 /// Sends these bytes again and again.
-async fn trickle(peer: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn trickle(peer: &mut impl Socket, bytes: &[u8]) -> std::io::Result<()> {
     loop {
         write(peer, bytes).await?;
         pause().await;
@@ -110,7 +114,7 @@ async fn trickle(peer: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Writes what the server takes in a while.
-async fn write(peer: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn write(peer: &mut impl Socket, bytes: &[u8]) -> std::io::Result<()> {
     timeout(Duration::from_millis(200), peer.write_all(bytes)).await.unwrap_or(Ok(()))
 }
 
@@ -119,18 +123,27 @@ async fn pause() {
 }
 
 /// Peers that attack, and come again when the server has closed their connection.
-fn attackers(attack: Attack, address: SocketAddr, peers: usize) -> (JoinSet<()>, Arc<AtomicUsize>) {
+fn attackers(attack: Attack, address: &str, peers: usize) -> (JoinSet<()>, Arc<AtomicUsize>) {
     let (mut all, closed) = (JoinSet::new(), Arc::<AtomicUsize>::default());
     for _ in 0..peers {
-        let closed = closed.clone();
+        let (closed, address) = (closed.clone(), address.to_owned());
         all.spawn(async move {
             loop {
-                let socket = TcpSocket::new_v4().unwrap();
-                socket.set_recv_buffer_size(4_096).unwrap();
-                if let Ok(peer) = socket.connect(address).await {
-                    attack.carry_out(peer).await.ok();
-                    closed.fetch_add(1, Ordering::Relaxed);
-                }
+                let ended = match address.split_once(':').unwrap() {
+                    ("unix", path) => match UnixStream::connect(path).await {
+                        Ok(peer) => attack.carry_out(peer).await,
+                        Err(refused) => Err(refused),
+                    },
+                    (_, host) => {
+                        let socket = TcpSocket::new_v4().unwrap();
+                        socket.set_recv_buffer_size(4_096).unwrap();
+                        match socket.connect(host.trim_start_matches('/').parse().unwrap()).await {
+                            Ok(peer) => attack.carry_out(peer).await,
+                            Err(refused) => Err(refused),
+                        }
+                    }
+                };
+                closed.fetch_add(usize::from(ended.is_err()), Ordering::Relaxed);
                 pause().await;
             }
         });
@@ -142,7 +155,8 @@ fn attackers(attack: Attack, address: SocketAddr, peers: usize) -> (JoinSet<()>,
 async fn withstands(attack: Attack, peers: usize, time: Duration, server: Served, world: &World) {
     let limits = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limits.maximum, ..limits }).unwrap();
-    let address = server.addresses[0].trim_start_matches("http://").parse().unwrap();
+    // The last address is attacked, the first one asked.
+    let address = server.addresses.last().unwrap();
     let (attackers, closed) = attackers(attack, address, peers);
     let (began, refreshes) = (Instant::now(), world.sim.requests());
     let (mut slowest, mut answers) = (Duration::ZERO, 0);
@@ -177,7 +191,8 @@ async fn withstands(attack: Attack, peers: usize, time: Duration, server: Served
     let (ended, log) = server.ended().await;
     assert_eq!(ended.code(), Some(0), "{log}");
     let lines = log.lines().filter(|line| line.contains("closed a connection")).collect::<Vec<_>>();
-    assert!(lines.iter().all(|line| line.contains("peer=127.0.0.1:")), "{lines:?}");
+    let named = |line: &&str| line.contains("peer=127.0.0.1:") || line.contains("peer=unix socket");
+    assert!(lines.iter().all(named), "{lines:?}");
     assert!(lines.len() < 20, "the log is not flooded: {lines:?}");
 }
 
@@ -208,6 +223,14 @@ async fn peers_that_read_or_send_slowly_hold_nobody_up() {
         let world = refreshing();
         withstands(attack, PEERS, Duration::from_secs(8), world.serve(), &world).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_on_a_unix_socket_hold_nobody_up() {
+    let world = refreshing();
+    let socket = world.folder.path().join("ts.sock");
+    let server = Served::start(world.serving(&format!("127.0.0.1:0,unix:{}", socket.display()))).unwrap();
+    withstands(Attack::ReadsNothing, PEERS, Duration::from_secs(6), server, &world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

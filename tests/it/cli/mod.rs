@@ -28,6 +28,8 @@ mod paused;
 mod schemathesis;
 #[cfg(unix)]
 mod serving;
+#[cfg(unix)]
+mod throttled;
 mod usage;
 mod verbs;
 mod who_must_act;

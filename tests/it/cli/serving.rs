@@ -71,6 +71,26 @@ async fn a_user_is_connected_served_and_offboarded_over_http() {
 }
 
 #[tokio::test]
+async fn the_time_of_a_token_from_memory_is_visible() {
+    let world = World::connected();
+    let (server, key) = (world.serve(), Some(world.api_key.as_str()));
+    for _ in 0..20 {
+        assert_eq!(server.status(TOKEN, key).await, StatusCode::OK);
+    }
+    let metrics = server.ask(Method::GET, "/metrics", key).send().await.unwrap().text().await.unwrap();
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name}: {metrics}")).parse::<f64>().unwrap()
+    };
+    let of = |suffix: &str, le: &str| {
+        value(&format!("token_supervisor_request_seconds_{suffix}{{idp=\"gitlab\",path=\"snapshot\"{le}}}"))
+    };
+    let (sum, below) = (of("sum", ""), of("bucket", ",le=\"0.001\""));
+    assert!(sum > 0.0 && of("count", "") == 19.0, "{sum}");
+    assert!(of("bucket", ",le=\"0.00001\"") <= below && below > 0.0, "{below}");
+}
+
+#[tokio::test]
 async fn every_line_about_a_grant_has_its_id() {
     let world = World::connected();
     let (server, key) = (world.serve(), Some(world.api_key.as_str()));

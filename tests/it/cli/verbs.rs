@@ -74,7 +74,7 @@ fn a_grant_is_held_released_disconnected_and_restored() {
 
     let gone = world.json(&["disconnect", "gitlab", "alice", "--revoke"]);
     assert_eq!((&gone["revocation"], world.sim.revocations()), (&"done".into(), 1), "{gone}");
-    world.run(&["restore", "gitlab", "alice"]).failed(5, "not connected");
+    world.run(&["restore", "gitlab", "alice"]).failed(5, "its tokens are revoked at the provider");
     assert_eq!(world.json(&["purge", "gitlab", "alice"])["state"], "absent");
     world.run(&["status", "gitlab", "alice"]).failed(5, "not connected");
     assert_eq!(world.sim.duplicate_spends(), 0);
@@ -121,6 +121,37 @@ fn a_revocation_that_fails_is_reported_as_queued() {
     world.sim.fail_revocations(Some(503));
     let ran = world.run(&["disconnect", "gitlab", "alice", "--revoke"]);
     assert!(ran.code == 0 && ran.stdout.starts_with("Disconnected. The revocation is queued"), "{ran:?}");
+    assert_eq!(world.sim.revocations(), 1);
+    let status = world.json(&["status", "gitlab", "alice"]);
+    assert_eq!((&status["state"], &status["revocation"]), (&"revoked".into(), &"unconfirmed".into()), "{status}");
+    // It is not due again so soon, so this sends nothing, and must not say that it is done.
+    let again = world.json(&["disconnect", "gitlab", "alice", "--revoke"]);
+    assert_eq!((&again["revocation"], world.sim.revocations()), (&"unconfirmed".into(), 1), "{again}");
+    let restore = world.run(&["restore", "gitlab", "alice"]);
+    restore.failed(5, "the revocation of its tokens was sent, and may be carried out");
+    let doctor = world.run(&["doctor"]);
+    assert!(doctor.stdout.contains("1 queued, of which 1 were sent and are not confirmed"), "{doctor:?}");
+    assert!(world.run(&["status"]).stdout.contains("revocations 1, 1 not confirmed"));
+}
+
+#[test]
+fn a_restore_says_what_became_of_the_revocation() {
+    let world = World::connected();
+    let restored = |line: &str| {
+        let ran = world.run(&["restore", "gitlab", "alice"]);
+        assert!(ran.code == 0 && ran.stdout.starts_with(line), "{line}: {ran:?}");
+    };
+    assert_eq!(world.json(&["disconnect", "gitlab", "alice"]).get("revocation"), None);
+    restored("Restored.\n");
+    // The provider is on hold: the revocation is queued, and nothing is sent.
+    world.run(&["hold", "gitlab", "--reason", "maintenance"]);
+    assert_eq!(world.json(&["disconnect", "gitlab", "alice", "--revoke"])["revocation"], "queued");
+    restored("Restored. The revocation was canceled before anything was sent.\n");
+    assert_eq!(world.json(&["status", "gitlab", "alice"]).get("revocation"), None);
+    world.run(&["release", "gitlab"]);
+    assert_eq!(world.json(&["disconnect", "gitlab", "alice", "--revoke"])["revocation"], "done");
+    assert_eq!(world.json(&["status", "gitlab", "alice"])["revocation"], "done");
+    world.run(&["restore", "gitlab", "alice"]).failed(5, "its tokens are revoked at the provider");
     assert_eq!(world.sim.revocations(), 1);
 }
 

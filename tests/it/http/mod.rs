@@ -3,6 +3,7 @@
 #[cfg(feature = "client")]
 mod api_client;
 mod audited;
+mod connections;
 mod embedding;
 mod handing_out;
 mod limited_keys;
