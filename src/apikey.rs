@@ -121,11 +121,13 @@ impl ApiKey {
     }
 
     /// Whether the key has expired by `now`.
+    #[cfg(feature = "web")]
     pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// Whether the key is limited to some identity providers or users.
+    #[cfg(feature = "web")]
     pub(crate) fn is_limited(&self) -> bool {
         self.idps.is_some() || !self.user_prefix.is_empty()
     }

@@ -43,13 +43,18 @@ impl Config {
         all.extend(self.files.keys().map(|path| (path.clone(), FileFileContent::Provided)));
         let content = if self.has_inline_secret() { FileFileContent::Provided } else { FileFileContent::Settings };
         all.extend(self.file.clone().map(|path| (path, content)));
-        for end in ["", "-wal", "-shm", ".lock"] {
-            let named = |file: &std::path::Path| {
+        // They are beside the file itself, not beside a link to it.
+        let store = self.store_file().map(|file| match file.is_symlink() {
+            true => file.canonicalize().unwrap_or_else(|_| file.to_owned()),
+            false => file.to_owned(),
+        });
+        for end in ["", "-wal", "-shm", "-last", ".lock"] {
+            let named = |file: &PathBuf| {
                 let mut name = file.as_os_str().to_owned();
                 name.push(end);
                 (PathBuf::from(name), FileFileContent::Own)
             };
-            all.extend(self.store_file().map(named));
+            all.extend(store.as_ref().map(named));
         }
         let within = self.journal.read_dir().into_iter().flatten().filter_map(Result::ok);
         let mut within: Vec<_> = within.map(|entry| (entry.path(), FileFileContent::Own)).collect();

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use url::Url;
 
@@ -17,7 +18,6 @@ use super::{
     schema::text as text_schema,
 };
 use crate::{
-    api::time,
     idp::{ClientAuth, InDoubt, Meaning, Rotation},
     model::ClientSecret,
 };
@@ -170,15 +170,18 @@ impl SettingType for Duration {
 /// A point in time, with or without quotes.
 impl SettingType for SystemTime {
     fn read(value: &Value) -> Result<Self, Cow<'static, str>> {
-        let parsed = match value {
-            Value::Time(text) => time::parse(text),
-            value => time::parse(text(value)?),
+        let written = match value {
+            Value::Time(text) => text,
+            value => text(value)?,
         };
-        parsed.map_err(|_| "must be a time with its offset from UTC, such as \"2027-01-15T08:00:00Z\"".into())
+        written
+            .parse::<Timestamp>()
+            .map(Self::from)
+            .map_err(|_| "must be a time with its offset from UTC, such as \"2027-01-15T08:00:00Z\"".into())
     }
 
     fn shown(&self) -> Option<String> {
-        Some(time::rfc3339(*self))
+        Timestamp::try_from(*self).ok().map(|time| time.to_string())
     }
 
     fn schema() -> Json {

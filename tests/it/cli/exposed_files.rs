@@ -41,6 +41,7 @@ fn doctor_names_each_file_that_others_can_read_or_change_and_the_chmod_that_mend
         (db.to_owned(), 0o644, read),
         (db.to_owned(), 0o640, "its group can read it"),
         (db.to_owned(), 0o602, change),
+        ("token-supervisor.db-last".to_owned(), 0o644, read),
         ("token-supervisor.db.lock".to_owned(), 0o644, read),
         ("token-supervisor.db.lock".to_owned(), 0o660, "its group can change it"),
         ("token-supervisor.keys".to_owned(), 0o644, read),
