@@ -9,7 +9,8 @@ use super::{
     call::Call,
     endpoint::{Endpoint, PROXIED},
     guard,
-    problem::{Problem, request_id},
+    name::RequestName,
+    problem::Problem,
     response::ApiResponse,
     routes::{ApiRoute, Handler},
 };
@@ -22,10 +23,10 @@ pub(super) async fn respond(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
-    let (id, _active) = (request_id(), api.enter());
-    match serve(api, routes, &request, payload, &id).await {
-        Ok(response) => response.respond(&id),
-        Err(problem) => problem.of(&id).error_response(),
+    let (name, _active) = (RequestName::of(request.headers()), api.enter());
+    match serve(api, routes, &request, payload, &name).await {
+        Ok(response) => response.respond(&name.id),
+        Err(problem) => problem.of(&name.id).error_response(),
     }
 }
 
@@ -34,7 +35,7 @@ async fn serve(
     routes: &'static [ApiRoute],
     request: &HttpRequest,
     payload: Payload,
-    id: &str,
+    name: &RequestName,
 ) -> Result<ApiResponse, Problem> {
     guard::check(&api, request)?;
     let of_a_proxy = request.match_info().get(PROXIED).is_some();
@@ -42,7 +43,7 @@ async fn serve(
         let methods: Vec<_> = routes.iter().map(|route| &route.endpoint).flat_map(Endpoint::methods).collect();
         return Err(if methods.is_empty() { Problem::no_route() } else { Problem::wrong_method(methods.join(", ")) });
     };
-    let mut call = Call::new(api, &route.endpoint, id);
+    let mut call = Call::new(api, &route.endpoint, name);
     if let Err(problem) = call.admit(request, payload).await {
         return audited(&call, Err(problem));
     }
