@@ -107,7 +107,7 @@ async fn a_grant_without_a_refresh_token_warns_and_ends_with_its_access_token() 
     let token = within(supervisor.token(&alice)).await.unwrap();
     assert_eq!((token.freshness(), token.warning()), (Freshness::Fresh, None), "there is nothing to do before its end");
     assert_eq!(within(supervisor.status(&alice)).await.unwrap().state, State::Fresh);
-    let end = SystemTime::from(world.clock.now()) + Duration::from_secs(2);
+    let end = world.clock.now() + Duration::from_secs(2);
     world.clock.advance(Duration::from_secs(2));
     let refused = within(supervisor.token(&alice)).await.unwrap_err();
     assert_eq!(refused, Error::ReconnectRequired { reason: "no_refresh_token".into(), since: end });
