@@ -8,7 +8,6 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
 };
 
 use super::{tests::*, *};
@@ -33,7 +32,7 @@ impl Flood {
                 let (open, endless) = (opened.clone(), endless.clone());
                 open.fetch_add(1, Ordering::SeqCst);
                 thread::spawn(move || {
-                    stream.read(&mut [0; 8_192]).ok();
+                    let _request = stream.read(&mut [0; 8_192]);
                     let at_once = if pause.is_zero() { 65_536 / endless.len() + 1 } else { 1 };
                     let bytes = endless.repeat(at_once);
                     let mut sent = stream.write_all(head);
@@ -49,18 +48,18 @@ impl Flood {
     }
 }
 
-async fn sent(url: &str) -> (ResponseOutcome, Duration) {
+async fn sent(clock: &Clock, url: &str) -> (ResponseOutcome, Duration) {
     let idp = Idp::oauth2(url, "id", "ts-test-secret-client").rotation(Rotation::Always);
-    let (client, began) = (client(&idp), Instant::now());
+    let (client, began) = (client(&idp), clock.fine());
     let outcome = client.refresh(&idp, 0, &SPENT.into(), &BTreeMap::new(), PATIENCE).await;
-    (outcome, began.elapsed())
+    (outcome, clock.fine().since(began))
 }
 
 /// On one thread, which the flood must not reach.
 #[tokio::test]
 async fn a_provider_that_sends_without_end_ends_in_doubt_and_holds_up_no_other() {
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let none = Duration::ZERO;
+    let (clock, none) = (Clock::system(tokio::runtime::Handle::current()), Duration::ZERO);
     let large = format!("2000\r\n{}\r\n", "x".repeat(0x2000));
     // Long, because each costs an unoptimized parser much.
     let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(8_000));
@@ -83,13 +82,13 @@ async fn a_provider_that_sends_without_end_ends_in_doubt_and_holds_up_no_other()
         let flood = Flood::start(head, endless.to_vec(), pause);
         let flooded = async {
             // Several at once: one thread for each would not do.
-            let [one, two, three] = [&flood.url; 3].map(|url| sent(url));
+            let [one, two, three] = [&flood.url; 3].map(|url| sent(&clock, url));
             tokio::join!(one, two, three)
         };
         let server = TestServer::start([Scripted::Close(response("200 OK", TOKENS))]).await;
         let other = async {
-            tokio::time::sleep(SECOND / 4).await;
-            sent(&server.url).await
+            clock.sleep(SECOND / 4).await;
+            sent(&clock, &server.url).await
         };
         let (flooded, (outcome, took)) = tokio::join!(flooded, other);
         assert!(matches!(outcome, ResponseOutcome::Refreshed(_)) && took < PATIENCE, "{what}: {took:?} {outcome:?}");
@@ -99,7 +98,7 @@ async fn a_provider_that_sends_without_end_ends_in_doubt_and_holds_up_no_other()
         }
         let closed = async {
             while flood.open.load(Ordering::SeqCst) > 0 {
-                tokio::time::sleep(SECOND / 50).await;
+                clock.sleep(SECOND / 50).await;
             }
         };
         assert!(tokio::time::timeout(30 * SECOND, closed).await.is_ok(), "{what}: the connection is closed");

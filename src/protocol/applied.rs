@@ -61,7 +61,7 @@ pub(crate) struct Applied {
 pub(crate) enum Side {
     /// This refresh token is spent or superseded.
     Spent(Fingerprint),
-    /// The key was connected with this refresh token: remembered for ever.
+    /// The key was connected with this refresh token: the newest ones are remembered for ever.
     Connected(Fingerprint),
     /// Queues the revocation of this refresh token.
     Revoke(Spendable),

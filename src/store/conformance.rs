@@ -55,6 +55,7 @@ macro_rules! conformance {
             a_restore_cancels_revocations_that_were_not_begun,
             a_token_that_another_key_now_holds_is_not_restored,
             a_replayed_connect_is_recognized,
+            the_newest_connects_are_recognized_however_many_there_were,
             a_refresh_token_that_is_live_under_another_key_is_refused,
             a_refresh_token_that_a_disconnected_key_is_spending_is_refused,
             spent_fingerprints_are_forgotten_and_connected_ones_are_not,

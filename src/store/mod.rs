@@ -77,6 +77,12 @@ pub(crate) trait Store: Send + Sync {
     fn close(&self) -> StoreFuture<()>;
 }
 
+/// How many of the refresh tokens that a grant was connected with are remembered, the newest ones.
+///
+/// A connect that is replayed later than that is taken for a new one: its dead token replaces the grant. Requests are not repeated
+/// after so many others, and without a bound an application that connects again and again fills the store.
+pub(crate) const CONNECTED_KEPT: i64 = 64;
+
 /// A future that waits for the store. Dropping it does not cancel the operation.
 pub(crate) type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
 

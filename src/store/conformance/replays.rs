@@ -1,6 +1,7 @@
 //! Replayed connects are recognized, and a refresh token is live under one key only.
 
 use super::*;
+use crate::store::CONNECTED_KEPT;
 
 pub(super) async fn a_replayed_connect_is_recognized(place: &mut StorePlace) {
     let key = key("alice");
@@ -17,6 +18,23 @@ pub(super) async fn a_replayed_connect_is_recognized(place: &mut StorePlace) {
     let row = place.connected(&key, 4).await;
     assert_eq!((row.generation, row.incarnation), (Generation(4), id(104)));
     place.done(&key, connecting(&key, Some(3), 99), ChangeReply::Unchanged(Unchanged::TokenAlreadySpent)).await;
+}
+
+pub(super) async fn the_newest_connects_are_recognized_however_many_there_were(place: &mut StorePlace) {
+    let (key, bob) = (key("alice"), key("bob"));
+    place.connected(&bob, 250).await;
+    let last = 99;
+    for number in 1..=last {
+        place.clock.advance(seconds(1));
+        place.connected(&key, number).await;
+    }
+    let oldest_kept = last + 1 - CONNECTED_KEPT as u8;
+    for replayed in oldest_kept..last {
+        let spent = ChangeReply::Unchanged(Unchanged::TokenAlreadySpent);
+        place.done(&key, connecting(&key, Some(replayed), 99), spent).await;
+    }
+    place.done(&bob, connecting(&bob, Some(250), 99), ChangeReply::Unchanged(Unchanged::AlreadyConnected)).await;
+    place.done(&key, connecting(&key, Some(oldest_kept - 1), 200), ChangeReply::Done).await;
 }
 
 pub(super) async fn a_refresh_token_that_is_live_under_another_key_is_refused(place: &mut StorePlace) {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::atomic::Ordering};
 use diesel::{
     dsl::{exists, max},
     prelude::*,
-    sql_types::{Binary, Text},
+    sql_types::{BigInt, Binary, Text},
 };
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
     model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
-        Changed, DueCursor, DuePage, Expiring, Outbox, QueuedRevocation, StoreError,
+        CONNECTED_KEPT, Changed, DueCursor, DuePage, Expiring, Outbox, QueuedRevocation, StoreError,
         record::{GrantRecord, expires},
         schema::{fingerprints, grants, meta, purged, revocations},
     },
@@ -323,7 +323,18 @@ fn remember(
     connected: bool,
     now: StoreTime,
 ) -> QueryResult<()> {
-    Remember { fingerprint: fingerprint.0.to_vec(), grant, connected, at: now.0 }.execute(connection).map(drop)
+    Remember { fingerprint: fingerprint.0.to_vec(), grant, connected, at: now.0 }.execute(connection)?;
+    if connected { forget_connected(connection, fingerprint, grant) } else { Ok(()) }
+}
+
+/// Deletes the fingerprints of the tokens that the grant was connected with, but for the newest and `kept`.
+fn forget_connected(connection: &mut SqliteConnection, Fingerprint(kept): Fingerprint, grant: i64) -> QueryResult<()> {
+    const OLD: &str = "
+        DELETE FROM fingerprints WHERE grant_row = ?1 AND fingerprint IN (
+            SELECT fingerprint FROM fingerprints WHERE grant_row = ?1 AND connected AND fingerprint <> ?2
+            ORDER BY at DESC LIMIT -1 OFFSET ?3)";
+    let old = diesel::sql_query(OLD).bind::<BigInt, _>(grant).bind::<Binary, _>(kept.to_vec());
+    old.bind::<BigInt, _>(CONNECTED_KEPT - 1).execute(connection).map(drop)
 }
 
 pub(super) fn due(

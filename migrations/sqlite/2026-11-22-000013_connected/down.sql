@@ -1,0 +1,1 @@
+DROP INDEX fingerprints_connected;
