@@ -267,7 +267,7 @@ impl Call {
                 body.extend_from_slice(&chunk);
             }
             if let Some(read) = &read {
-                read.is_complete();
+                read.complete();
             }
             Ok(())
         };

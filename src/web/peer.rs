@@ -160,7 +160,7 @@ impl Peer {
     }
 
     /// Notes that the socket takes no more bytes.
-    pub(super) fn is_blocked(&self) {
+    pub(super) fn blocks(&self) {
         let now = Instant::now();
         self.turn().blocked.get_or_insert((now, now + READ_WITHIN));
     }
@@ -302,7 +302,7 @@ impl BodyRead {
     }
 
     /// Notes that the body was read to its end.
-    pub(super) fn is_complete(&self) {
+    pub(super) fn complete(&self) {
         self.0.turn().unread = UnreadBody::Nothing;
     }
 }
@@ -330,7 +330,7 @@ mod tests {
         peer.turn().enter(Phase::Response);
         peer.turn().is_first = false;
         assert_eq!((overdue(3_600, true), peer.waits_since()), (None, None), "a long poll");
-        peer.is_blocked();
+        peer.blocks();
         assert_eq!((overdue(9, false), overdue(11, false)), (None, Some(ShedReason::SlowReader)));
         assert_eq!((overdue(0, true), overdue(2, true)), (None, Some(ShedReason::SlowReader)));
         peer.has_read(1_000_000);
@@ -349,10 +349,10 @@ mod tests {
     fn bytes_that_are_read_one_by_one_do_not_extend_the_limit() {
         let peer = Peer::new(None, None);
         peer.turn().enter(Phase::Response);
-        peer.is_blocked();
+        peer.blocks();
         for _ in 0..1_000 {
             peer.has_read(1);
-            peer.is_blocked();
+            peer.blocks();
         }
         assert_eq!(peer.overdue(after(11), false), Some(ShedReason::SlowReader));
     }

@@ -175,7 +175,7 @@ impl<S: Socket> AsyncWrite for PacedStream<S> {
         match &written {
             Poll::Pending => {
                 self.is_blocked = true;
-                self.peer.is_blocked();
+                self.peer.blocks();
             }
             Poll::Ready(Ok(bytes)) if self.is_blocked && *bytes < buf.len() => self.peer.has_read(*bytes),
             Poll::Ready(_) if self.is_blocked => {
