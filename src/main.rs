@@ -5,9 +5,10 @@
 mod cli;
 mod demo;
 
-use std::process::ExitCode;
+use std::{alloc::System, process::ExitCode};
 
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use zeroizing_alloc::ZeroAlloc;
 
 use cli::{
     CliFailure, Exit, Out, apikey, config, connect, doctor, id, idp, init, keys, list, migrate, offboard, serve,
@@ -69,7 +70,12 @@ enum CliCommand {
     Why(why::WhyArgs),
 }
 
+/// Overwrites what is freed: replaced tokens and keys are gone with every copy that a library made of them.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
 fn main() -> ExitCode {
+    cli::memory::seal_off();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help or version. The reader may have closed the pipe, which is no failure.

@@ -11,6 +11,7 @@ mod backend;
 mod body;
 mod exit;
 pub(crate) mod log;
+pub(crate) mod memory;
 mod private_file;
 mod show;
 pub(crate) mod signals;

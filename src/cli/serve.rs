@@ -23,7 +23,7 @@ use super::{
     args::SourceArgs,
     backend::DRAIN,
     config::exposure,
-    log,
+    log, memory,
     signals::{Hangup, Signals, interrupted},
     time::pause,
 };
@@ -55,6 +55,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
         ));
     }
     log::of_server(config.log(), verbose)?;
+    memory::lock();
     warn_of_exposed_files(config);
     let (wanted, descriptors) = (config.server().max_connections, descriptors::raise());
     let connections = descriptors::for_connections(wanted, descriptors);

@@ -28,6 +28,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::{
     connecting::fault_of,
     encoding::{self, TooLarge},
+    lane::Lane,
     outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
     patience,
     provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
@@ -53,6 +54,7 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Client {
     http: reqwest::Client,
     clock: Clock,
+    lane: Lane,
 }
 
 impl Client {
@@ -60,12 +62,14 @@ impl Client {
     /// `Retry-After`.
     ///
     /// # Errors
-    /// TLS cannot be set up because this machine has no CA certificates. Providers without https do not need it.
+    /// TLS cannot be set up because this machine has no CA certificates; providers without https do not need it. Or there is no
+    /// thread for the provider.
     pub(crate) fn new(idp: &Idp, connect_timeout: Duration, clock: Clock) -> Result<Self, String> {
         let http = builder(idp, connect_timeout)
             .build()
             .map_err(|_| "cannot set up TLS: install CA certificates (package ca-certificates)".to_owned())?;
-        Ok(Self { http, clock })
+        let lane = Lane::start().map_err(|error| format!("the operating system gave no thread: {error}"))?;
+        Ok(Self { http, clock, lane })
     }
 
     /// Spends `refresh_token`: sends one request with the credentials at the index `credentials` and returns its
@@ -130,14 +134,35 @@ impl Client {
         let Ok(url) = idp.token_endpoint(&BTreeMap::new()) else {
             return Err(Evidence::ours(EvidenceCode::BadRequest));
         };
-        match self.http.get(&url).timeout(REACH_TIMEOUT).send().await {
+        let (http, request) = self.http.get(&url).build_split();
+        let request = request.map_err(|_| Evidence::ours(EvidenceCode::BadRequest))?;
+        match self.head(http, request, pin!(patience::run_out(REACH_TIMEOUT))).await {
             Ok(response) => {
                 let date = response.headers().get(DATE).and_then(|value| date(value.to_str().ok()?));
                 Ok((response.status().as_u16(), date))
             }
-            Err(error) if error.is_connect() => Err(connect_failed(&error)),
-            Err(error) if error.is_timeout() => Err(Evidence::ours(EvidenceCode::Timeout)),
-            Err(_) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
+            Err(NoHead::Failed(error)) if error.is_connect() => Err(connect_failed(&error)),
+            Err(NoHead::Timeout) => Err(Evidence::ours(EvidenceCode::Timeout)),
+            Err(NoHead::Failed(_) | NoHead::Gone) => Err(Evidence::ours(EvidenceCode::ConnectionLost)),
+        }
+    }
+
+    /// Sends the request on the provider's lane, and awaits the head of the response. Data that has arrived is read before
+    /// the patience is checked.
+    async fn head(
+        &self,
+        http: reqwest::Client,
+        request: reqwest::Request,
+        patience: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Response, NoHead> {
+        let mut sent = self.lane.spawn(http.execute(request)).ok_or(NoHead::Gone)?;
+        select! {
+            biased;
+            response = &mut sent => response.map_err(|_| NoHead::Gone)?.map_err(NoHead::Failed),
+            () = patience => {
+                sent.abort();
+                Err(NoHead::Timeout)
+            }
         }
     }
 
@@ -185,15 +210,13 @@ impl Client {
         let unsent = |code| NoResponse::Unsent(IdpFailure::ours(code));
         let request = request.map_err(|_| unsent(EvidenceCode::BadRequest))?;
         let mut patience = pin!(patience::run_out(patience));
-        let mut response = select! {
-            biased;
-            response = http.execute(request) => response.map_err(|error| match () {
-                // Name resolution, connection or TLS failed: no byte of the request was written.
-                () if error.is_connect() => NoResponse::Unsent(IdpFailure::of(connect_failed(&error))),
-                () => NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::ConnectionLost)),
-            })?,
-            () = &mut patience => return Err(NoResponse::InDoubt(IdpFailure::ours(EvidenceCode::Timeout))),
-        };
+        let in_doubt = |code| NoResponse::InDoubt(IdpFailure::ours(code));
+        let mut response = self.head(http, request, patience.as_mut()).await.map_err(|none| match none {
+            // Name resolution, connection or TLS failed: no byte of the request was written.
+            NoHead::Failed(error) if error.is_connect() => NoResponse::Unsent(IdpFailure::of(connect_failed(&error))),
+            NoHead::Failed(_) | NoHead::Gone => in_doubt(EvidenceCode::ConnectionLost),
+            NoHead::Timeout => in_doubt(EvidenceCode::Timeout),
+        })?;
         let (body, cut) = read(&mut response, patience).await;
         let head = Head {
             status: response.status().as_u16(),
@@ -308,6 +331,14 @@ fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
         // Without CA certificates, building fails even if no request needs them.
         builder.tls_certs_only([])
     }
+}
+
+/// A request without the head of a response.
+enum NoHead {
+    Failed(reqwest::Error),
+    Timeout,
+    /// The provider's lane has ended.
+    Gone,
 }
 
 /// A request without a response.
@@ -427,6 +458,10 @@ mod tests;
 #[cfg(test)]
 #[path = "http2_tests.rs"]
 mod http2_tests;
+
+#[cfg(test)]
+#[path = "flood_tests.rs"]
+mod flood_tests;
 
 #[cfg(test)]
 #[path = "held_up_tests.rs"]

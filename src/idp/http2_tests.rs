@@ -28,7 +28,8 @@ async fn http2_server(respond: Respond) -> (Idp, Client, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let idp = Idp::oauth2(format!("http://{}/token", listener.local_addr().unwrap()), "id", "ts-test-secret-client");
     let http = builder(&idp, SECOND).http2_prior_knowledge().build().unwrap();
-    let client = Client { http, clock: Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH)) };
+    let client =
+        Client { http, lane: Lane::start().unwrap(), clock: Clock::manual(&ManualClock::new(SystemTime::UNIX_EPOCH)) };
     let posts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&posts);
     tokio::spawn(async move {

@@ -24,7 +24,7 @@ pub(super) const TOKENS: &str =
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// How the server treats the next request.
-enum Scripted {
+pub(super) enum Scripted {
     /// Responds, and waits for the next request on the same connection.
     KeepAlive(Vec<u8>),
     /// Responds, possibly with nothing or half of a response, and closes the connection.
@@ -36,15 +36,15 @@ enum Scripted {
 }
 
 #[derive(Clone)]
-struct TestServer {
-    url: String,
+pub(super) struct TestServer {
+    pub(super) url: String,
     script: Arc<Mutex<VecDeque<Scripted>>>,
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
 impl TestServer {
-    async fn start(script: impl IntoIterator<Item = Scripted>) -> Self {
+    pub(super) async fn start(script: impl IntoIterator<Item = Scripted>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let script = Arc::new(Mutex::new(script.into_iter().collect()));

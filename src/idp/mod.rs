@@ -2,7 +2,7 @@
 //!
 //! An [`Idp`] is data ([`provider`]; [`check`] validates it); [`preset`] holds the known providers. A refresh passes
 //! through these files in order: [`gate`] (waits until a request may be sent; [`health`] decides, with [`breaker`], [`suspects`] and [`surge`]), [`http`] (sends one
-//! request, written at most once; [`connecting`] says why there was no connection), [`encoding`], [`body`], [`tolerant`], [`layout`], [`lifetime`] and [`decode`] (bytes
+//! request, written at most once; on a [`lane`] of its provider; [`connecting`] says why there was no connection), [`encoding`], [`body`], [`tolerant`], [`layout`], [`lifetime`] and [`decode`] (bytes
 //! to fields), [`outcome`] (fields to an outcome, by the provider's [`rule`]s, without secrets: [`scrub`]), and after a failure [`backoff`] (when to retry). [`consent`] reads the response that starts a
 //! grant.
 //!
@@ -22,6 +22,7 @@ mod endpoint;
 mod gate;
 mod health;
 mod http;
+mod lane;
 mod layout;
 mod lifetime;
 mod outcome;

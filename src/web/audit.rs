@@ -44,6 +44,7 @@ pub(super) fn record(
         outcome = name,
         grant.id = grant_id.filter(|id| !id.is_empty()),
         request_id = call.id,
+        trace_id = call.trace_id,
         "asked over HTTP"
     );
 }

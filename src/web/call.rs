@@ -21,6 +21,7 @@ use serde::Deserialize;
 use super::{
     Api,
     endpoint::{Endpoint, PROXIED},
+    name::RequestName,
     parameters::{ParameterValue, QueryParameter, TIMEOUT},
     path,
     peer::BodyRead,
@@ -40,6 +41,7 @@ pub(super) struct Call {
     pub(super) api: Api,
     pub(super) endpoint: &'static Endpoint,
     pub(super) id: String,
+    pub(super) trace_id: Option<String>,
     principal: Principal,
     idp: Option<String>,
     key: Option<TokenKey>,
@@ -69,12 +71,13 @@ const AT_A_GLANCE: Duration = Duration::from_secs(1);
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 impl Call {
-    pub(super) fn new(api: Api, endpoint: &'static Endpoint, id: &str) -> Self {
+    pub(super) fn new(api: Api, endpoint: &'static Endpoint, name: &RequestName) -> Self {
         Self {
             began: api.supervisor.clock().read().boot,
             api,
             endpoint,
-            id: id.to_owned(),
+            id: name.id.clone(),
+            trace_id: name.trace_id.clone(),
             principal: Principal::Anonymous,
             idp: None,
             key: None,

@@ -26,6 +26,7 @@ mod keys;
 mod lists;
 mod metrics;
 mod mount;
+mod name;
 mod openapi;
 mod parameters;
 mod path;

@@ -128,9 +128,12 @@ fn responses(endpoint: &Endpoint) -> Value {
     responses.into()
 }
 
+const REQUEST_ID_ABOUT: &str = "Names the request, for logs and support: the X-Request-Id of the request, if it has one of at most \
+                                128 safe characters.";
+
 /// The headers of a granted response with this schema.
 fn headers(endpoint: &Endpoint, schema: &str) -> Value {
-    let mut headers = json!({"X-Request-Id": header("Names the request, for logs and support.")});
+    let mut headers = json!({"X-Request-Id": header(REQUEST_ID_ABOUT)});
     if matches!(schema, "" | "Status" | "Refreshed" | "Token") {
         headers["ETag"] = header("The generation, such as \"g41\".");
     }
@@ -141,7 +144,7 @@ fn headers(endpoint: &Endpoint, schema: &str) -> Value {
 }
 
 fn headers_of_problem(status: u16) -> Value {
-    let mut headers = json!({"X-Request-Id": header("Names the request, for logs and support.")});
+    let mut headers = json!({"X-Request-Id": header(REQUEST_ID_ABOUT)});
     match status {
         401 | 403 => headers["WWW-Authenticate"] = header("What is wrong with the API key (RFC 6750)."),
         405 => headers["Allow"] = header("The methods that the path takes."),

@@ -117,10 +117,11 @@ impl Peer {
     pub(super) fn may_read(&self, waker: &Waker) -> usize {
         let mut turn = self.turn();
         let may = match (turn.blocked, turn.phase, turn.unread) {
-            (Some(_), ..) | (_, Phase::Response, UnreadBody::Nothing | UnreadBody::Chunks) => 0,
+            (Some(_), ..) | (_, Phase::Response, UnreadBody::Chunks) => 0,
             (_, Phase::Head, _) => PART,
-            (_, Phase::Body, UnreadBody::Nothing | UnreadBody::Chunks) => CHUNK,
+            (_, Phase::Body, UnreadBody::Chunks) => CHUNK,
             (_, Phase::Body | Phase::Response, UnreadBody::Bytes(bytes)) => bytes,
+            (_, Phase::Body | Phase::Response, UnreadBody::Nothing) => 0,
         };
         turn.held = (may == 0).then(|| waker.clone());
         may

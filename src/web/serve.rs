@@ -9,8 +9,9 @@ use super::{
     call::Call,
     endpoint::{Endpoint, PROXIED},
     guard,
+    name::RequestName,
     peer::Exchange,
-    problem::{Problem, request_id},
+    problem::Problem,
     response::ApiResponse,
     routes::{ApiRoute, Handler},
     slices::SlicedBody,
@@ -24,11 +25,11 @@ pub(super) async fn respond(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
-    let (id, _active) = (request_id(), api.enter());
+    let (name, _active) = (RequestName::of(request.headers()), api.enter());
     let exchange = Exchange::begin(&request);
-    let mut response = match serve(api, routes, &request, payload, &id).await {
-        Ok(response) => response.respond(&id),
-        Err(problem) => problem.of(&id).error_response(),
+    let mut response = match serve(api, routes, &request, payload, &name).await {
+        Ok(response) => response.respond(&name.id),
+        Err(problem) => problem.of(&name.id).error_response(),
     };
     if exchange.as_ref().is_some_and(Exchange::has_unread_body) {
         response.head_mut().set_connection_type(ConnectionType::Close);
@@ -41,7 +42,7 @@ async fn serve(
     routes: &'static [ApiRoute],
     request: &HttpRequest,
     payload: Payload,
-    id: &str,
+    name: &RequestName,
 ) -> Result<ApiResponse, Problem> {
     guard::check(&api, request)?;
     let of_a_proxy = request.match_info().get(PROXIED).is_some();
@@ -49,7 +50,7 @@ async fn serve(
         let methods: Vec<_> = routes.iter().map(|route| &route.endpoint).flat_map(Endpoint::methods).collect();
         return Err(if methods.is_empty() { Problem::no_route() } else { Problem::wrong_method(methods.join(", ")) });
     };
-    let mut call = Call::new(api, &route.endpoint, id);
+    let mut call = Call::new(api, &route.endpoint, name);
     if let Err(problem) = call.admit(request, payload).await {
         if problem.is_throttled() {
             return Err(problem);

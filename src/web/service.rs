@@ -81,8 +81,8 @@ impl Api {
         self
     }
 
-    /// Sets how many connections the listeners of all its [`Server`]s may have open at once (1 024). Call it before the
-    /// first server is started.
+    /// Sets how many connections the listeners of all its [`Server`](super::Server)s may have open at once (1 024). Call
+    /// it before the first server is started.
     ///
     /// A further connection closes the one whose peer has kept the server waiting longest. A connection takes a file
     /// descriptor, and up to 64 KiB of memory.

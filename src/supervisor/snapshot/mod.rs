@@ -9,6 +9,7 @@ use std::{
 };
 
 use papaya::{Compute, HashMap, Operation, ResizeMode};
+use seize::Collector;
 
 pub use self::watch::TokenWatch;
 use self::{
@@ -31,7 +32,12 @@ pub struct Snapshot {
 impl Snapshot {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
-            tokens: HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build(),
+            tokens: HashMap::builder()
+                .resize_mode(ResizeMode::Blocking)
+                // A replaced token is dropped when its last reader is gone, not when there are many.
+                .collector(Collector::new().batch_size(1))
+                .hasher(CachedHash::default())
+                .build(),
             watches: Watches::default(),
             clock,
         }

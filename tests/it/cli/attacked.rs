@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, UnixStream},
+    sync::Mutex,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -153,6 +154,8 @@ fn attackers(attack: Attack, address: &str, peers: usize) -> (JoinSet<()>, Arc<A
 
 /// Attacks for this time, and checks that the server does its work as if nothing was.
 async fn withstands(attack: Attack, peers: usize, time: Duration, server: Served, world: &World) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _alone = ONE_AT_A_TIME.lock().await;
     let limits = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limits.maximum, ..limits }).unwrap();
     // The last address is attacked, the first one asked.

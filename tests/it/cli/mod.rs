@@ -18,6 +18,8 @@ mod keeping_a_file;
 #[cfg(unix)]
 mod key_stays_here;
 mod looks;
+#[cfg(target_os = "linux")]
+mod memory;
 mod more_commands;
 #[cfg(unix)]
 mod odd_providers;

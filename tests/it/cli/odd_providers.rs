@@ -2,6 +2,9 @@
 
 use std::{fs, time::Duration};
 
+use reqwest::Method;
+use serde_json::Value;
+
 use super::{Ran, World, program};
 use crate::raw::{RawIdp, json, with_head};
 
@@ -129,6 +132,59 @@ async fn a_provider_that_repeats_secrets_has_them_stored_logged_and_shown_nowher
         assert!(!said.contains(secret), "{secret} in {said}");
         assert!(!stored.contains(secret), "{secret} is stored");
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_floods_the_server_holds_up_no_other() {
+    use std::io::{Read as _, Write as _};
+    let flood = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = flood.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in flood.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                stream.read(&mut [0; 8_192]).ok();
+                let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(8_000)).repeat(8);
+                while stream.write_all(hints.as_bytes()).is_ok() {}
+            });
+        }
+    });
+    let world = World::connected();
+    let settings = format!(
+        "[idp.acme]\npreset = \"oauth2\"\ntoken_url = \"http://{address}/token\"\nclient_id = \"acme\"\n\
+         client_secret = {{ file = \"acme-secret\" }}\npatience_seconds = 2\nattempt_timeout_seconds = 2\n"
+    );
+    let path = world.folder.path().join("token-supervisor.toml");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + &settings).unwrap();
+    fs::write(world.folder.path().join("acme-secret"), "ts-test-secret-acme").unwrap();
+    let (server, key) = (world.serve(), Some(world.api_key.as_str()));
+    let ask = async |method: Method, path: String, body: &'static str| {
+        let sent = server.ask(method, &path, key).body(body).send().await.unwrap();
+        (sent.status().as_u16(), sent.json::<Value>().await.unwrap())
+    };
+    let users: Vec<_> = (0..4).map(|number| format!("/v1/grants/acme/user{number}")).collect();
+    for path in &users {
+        let number = path.chars().last().unwrap();
+        let grant = format!(
+            r#"{{"access_token":"ts-test-secret-a","refresh_token":"ts-test-secret-r{number}","expires_in":7200}}"#
+        );
+        let put = server.ask(Method::PUT, path, key).body(grant).send().await.unwrap();
+        assert_eq!(put.status().as_u16(), 201);
+    }
+    let flooded = users.iter().map(|path| ask(Method::POST, format!("{path}/refresh"), ""));
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let began = std::time::Instant::now();
+        let refreshed = ask(Method::POST, "/v1/grants/gitlab/alice/refresh".to_owned(), "").await;
+        (refreshed, began.elapsed())
+    };
+    let (flooded, (refreshed, took)) = tokio::join!(futures_util::future::join_all(flooded), other);
+    assert!(refreshed.0 == 200 && refreshed.1["generation"] == 2, "{refreshed:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    for (status, problem) in flooded {
+        assert_eq!((status, &problem["reason"]), (503, &"in_doubt".into()), "{problem}");
+    }
+    let (_, status) = ask(Method::GET, users[0].clone(), "").await;
+    assert_eq!((&status["state"], &status["last_error"]), (&"in_doubt".into(), &"timeout".into()), "{status}");
 }
 
 #[test]

@@ -91,6 +91,31 @@ async fn the_time_of_a_token_from_memory_is_visible() {
 }
 
 #[tokio::test]
+async fn the_callers_request_id_and_trace_are_taken_over() {
+    let world = World::connected();
+    let (server, key) = (world.serve(), Some(world.api_key.as_str()));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let ask = |path: &str, id: &str, parent: &str| {
+        let request = server.ask(Method::GET, path, key).header("X-Request-Id", id).header("traceparent", parent);
+        async { request.send().await.unwrap() }
+    };
+    let id = |response: &Response| response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let granted = ask(TOKEN, "checkout:42", &format!("00-{trace}-00f067aa0ba902b7-01")).await;
+    assert_eq!((granted.status(), id(&granted)), (StatusCode::OK, "checkout:42".to_owned()));
+    let refused = ask("/v1/grants/gitlab/nobody/token", "checkout:43", "nonsense").await;
+    assert_eq!(id(&refused), "checkout:43");
+    assert_eq!(refused.json::<Value>().await.unwrap()["request_id"], "checkout:43");
+    let forged = ask(TOKEN, "x outcome=\"ok\"", &format!("00-{trace}-0000000000000000-01")).await;
+    assert!(forged.status() == StatusCode::OK && id(&forged).starts_with("r_"), "{forged:?}");
+    server.signal("TERM");
+    let (_, log) = server.ended().await;
+    let line = |words: &str| log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {log}"));
+    assert!(line("request_id=\"checkout:42\"").contains(&format!("trace_id=\"{trace}\"")), "{log}");
+    assert!(!line("request_id=\"checkout:43\"").contains("trace_id"), "{log}");
+    assert!(line("request_id=\"r_").contains("outcome=\"ok\"") && log.matches(trace).count() == 1, "{log}");
+}
+
+#[tokio::test]
 async fn every_line_about_a_grant_has_its_id() {
     let world = World::connected();
     let (server, key) = (world.serve(), Some(world.api_key.as_str()));

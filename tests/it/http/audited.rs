@@ -92,6 +92,11 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
             "caller=\"billing\" action=\"token\" idp=\"idp\" user= generation=1 outcome=\"ok\" grant.id=\"g_ request_id=\"r_",
         ],
     );
+    let traced = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let status = ask("GET", &token, &[bearer, ("x-request-id", "ours-1"), traced], Value::Null).await;
+    said(status, &["outcome=\"ok\" request_id=\"ours-1\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\""]);
+    let status = ask("GET", &token, &[bearer, ("x-request-id", "a b"), ("traceparent", "00-x")], Value::Null).await;
+    said(status, &["outcome=\"ok\" request_id=\"r_"]);
     said(
         ask("GET", &token, &[bearer, known], Value::Null).await,
         &["outcome=\"not_modified\" generation=1 grant.id=\"g_"],
