@@ -137,7 +137,12 @@ fn all_grants_of_a_user_are_disconnected() {
     assert_eq!(world.run(&["offboard", "nobody"]).stdout, "Nothing to disconnect: nobody has no grant.\n");
     let items = world.json(&["offboard", "bob", "--revoke"])["items"].clone();
     assert_eq!((items[0]["status"]["state"].as_str(), items.as_array().unwrap().len()), (Some("revoked"), 1));
-    assert_eq!(world.sim.revocations(), 1);
+    assert_eq!(items[0]["status"]["revocation"], "done");
+    world.connect("carol");
+    world.sim.fail_revocations(Some(503));
+    let ran = world.run(&["offboard", "carol", "--revoke"]);
+    assert!(ran.stdout.ends_with("gitlab           disconnected, revocation unconfirmed\n"), "{ran:?}");
+    assert_eq!(world.sim.revocations(), 2);
     world.run(&["offboard", ""]).failed(2, "offboard alice");
 }
 
