@@ -350,7 +350,10 @@ fn server(health: &PlaceHealth) -> CheckFinding {
     match health.degraded.as_slice() {
         [] => finding("server", CheckVerdict::Ok, format!("{} is ready", health.name)),
         degraded => {
-            let verdict = if health.store_ok { CheckVerdict::Warning } else { CheckVerdict::Wrong };
+            // What only an operator can end; all else passes by itself, or the providers below say so.
+            let needs_operator = |what: &String| ["unreadable_rows", "journal_damaged"].contains(&&**what);
+            let wrong = !health.store_ok || degraded.iter().any(needs_operator);
+            let verdict = if wrong { CheckVerdict::Wrong } else { CheckVerdict::Warning };
             finding("server", verdict, format!("{}: {}", health.name, degraded.join(", ")))
         }
     }

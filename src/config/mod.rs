@@ -176,7 +176,7 @@ impl Config {
         let mut deployment = None;
         all.read("deployment", &mut deployment);
         let store = all.section("store", read_store);
-        let beside = Path::new(store::sqlite_path(&store).unwrap_or_default()).with_extension("journal");
+        let beside = store::journal_beside(store::sqlite_path(&store).unwrap_or_default());
         let mut journal = all.is_shown("store.url", &store).then(|| beside.clone());
         all.section("journal", |section| {
             if section.has("dir") {
@@ -271,7 +271,7 @@ impl Config {
         let mut wrong = Vec::new();
         if self.store_file().is_some_and(Path::exists) {
             let keyring = self.read_keyring().map_err(|error| Error::Configuration(error.to_string()))?;
-            wrong = store::integrity(&self.store, keyring.row_codes())?;
+            wrong = store::integrity(&self.store, &keyring)?;
         }
         wrong.extend(journal::set_aside(&self.journal).into_iter().map(|damaged| {
             let path = damaged.display();

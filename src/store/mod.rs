@@ -20,14 +20,18 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
 
 use crate::{
     clock::Clock,
     error::Error,
-    keyring::RowCodes,
+    keyring::{Keyring, RowCodes},
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
@@ -268,9 +272,18 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 /// # Errors
 /// The store cannot be opened.
 #[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
-pub(crate) fn integrity(url: &str, codes: RowCodes) -> Result<Vec<String>, Error> {
+pub(crate) fn integrity(url: &str, keyring: &Keyring) -> Result<Vec<String>, Error> {
     let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    sqlite::integrity(path.as_ref(), codes)
+    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())).is_ok();
+    sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
+}
+
+/// Returns the folder for the journal of a store at `path`, unless another is set: beside the file, and for all names of the
+/// file the same.
+pub(crate) fn journal_beside(path: &str) -> PathBuf {
+    let path = Path::new(path);
+    let real = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+    real.as_deref().unwrap_or(path).with_extension("journal")
 }
 
 /// Brings the schema of the store up to date.

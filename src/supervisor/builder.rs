@@ -1,7 +1,7 @@
 //! The configuration and start of a supervisor. The builder alone knows all of its rooms.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -218,7 +218,7 @@ impl Builder {
         let store = store::open(url, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
-            (None, Some(path)) => Path::new(path).with_extension("journal"),
+            (None, Some(path)) => store::journal_beside(path),
             (None, None) => return Err(missing("no journal is set")),
         };
         #[cfg(feature = "testing")]

@@ -189,5 +189,5 @@ pub async fn stored_refresh_token(
 /// # Errors
 /// The store cannot be opened.
 pub fn integrity(path: &Path, keyring: &Keyring) -> Result<Vec<String>, Error> {
-    store::integrity(&format!("sqlite://{}", path.display()), keyring.row_codes())
+    store::integrity(&format!("sqlite://{}", path.display()), keyring)
 }

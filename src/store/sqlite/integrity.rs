@@ -3,28 +3,37 @@
 use std::path::Path;
 
 use diesel::{
-    Connection as _, ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryableByName, RunQueryDsl as _,
-    SelectableHelper as _, SqliteConnection, connection::SimpleConnection as _, sql_types::Text,
+    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryableByName, RunQueryDsl as _,
+    SelectableHelper as _, SqliteConnection, sql_types::Text,
 };
 
 use super::{
-    NOT_UTF_8,
-    files::{is_foreign, refused, unopened},
+    connect_to_read,
+    files::{is_foreign, unopened},
     log, query,
     unreadable::{RowReader, is_undecodable},
 };
 use crate::{
     error::Error,
     keyring::RowCodes,
-    store::{record::GrantRecord, schema::grants},
+    store::{
+        record::GrantRecord,
+        schema::{grants, meta},
+    },
 };
 
 /// A finding each; the first of them where there are many.
 const FINDINGS: usize = 20;
 
+/// `fits` tells whether the keys are those of the store with this check value: with others, every row looks changed.
+///
 /// # Errors
 /// The file cannot be opened or read.
-pub(in crate::store) fn integrity(path: &Path, codes: RowCodes) -> Result<Vec<String>, Error> {
+pub(in crate::store) fn integrity(
+    path: &Path,
+    codes: RowCodes,
+    fits: impl FnOnce(&[u8]) -> bool,
+) -> Result<Vec<String>, Error> {
     let failed = |error: &dyn std::fmt::Display| unopened(path, error);
     let mut findings = Vec::new();
     // What is no database at all is found by opening it.
@@ -32,13 +41,17 @@ pub(in crate::store) fn integrity(path: &Path, codes: RowCodes) -> Result<Vec<St
         return Ok(findings);
     }
     let real = path.canonicalize().map_err(|error| failed(&error))?;
-    findings.extend(log::check(&real).map_err(|error| failed(&error))?.err().map(|damaged| damaged.to_string()));
-    let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
-    let mut connection = SqliteConnection::establish(name).map_err(|error| failed(&error))?;
-    connection.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;").map_err(|error| failed(&error))?;
+    if let Err(damaged) = log::check(&real).map_err(|error| failed(&error))? {
+        return Ok(vec![damaged.to_string()]);
+    }
+    let mut connection = connect_to_read(path)?;
     match pages(&mut connection) {
         Ok(wrong) => findings.extend(wrong),
         Err(error) => findings.push(format!("{}: {error}", path.display())),
+    }
+    let checked = meta::table.find(query::KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(&mut connection);
+    if !checked.is_ok_and(|checked| fits(&checked)) {
+        return Ok(findings);
     }
     if let Err(error) = rows(&mut connection, &RowReader::new(codes), &mut findings) {
         findings.push(format!("{}: the rows cannot be read: {error}", path.display()));

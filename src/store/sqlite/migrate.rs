@@ -15,8 +15,6 @@ mod check {
     use std::path::Path;
 
     use diesel::{
-        Connection as _, SqliteConnection,
-        connection::SimpleConnection as _,
         migration::{Migration, MigrationSource as _},
         sqlite::Sqlite,
     };
@@ -25,7 +23,7 @@ mod check {
     use super::MIGRATIONS;
     use crate::{
         error::Error,
-        store::sqlite::{NOT_UTF_8, refused, unopened},
+        store::sqlite::{connect_to_read, refused, unopened},
     };
 
     /// Returns the names of the pending migrations; all of them if the file does not exist. Changes nothing, and needs
@@ -47,11 +45,7 @@ mod check {
     }
 
     fn applied(path: &Path) -> Result<Vec<String>, Error> {
-        let name = path.to_str().ok_or_else(|| refused(path, &NOT_UTF_8))?;
-        let mut connection = SqliteConnection::establish(name).map_err(|error| unopened(path, &error))?;
-        connection
-            .batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;")
-            .map_err(|error| unopened(path, &error))?;
+        let mut connection = connect_to_read(path)?;
         let applied = connection.applied_migrations().map_err(|error| unopened(path, &error))?;
         Ok(applied.iter().map(ToString::to_string).collect())
     }

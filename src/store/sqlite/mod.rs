@@ -61,8 +61,10 @@ impl SqliteStore {
         let last = LastCommit::open(lock.database()).map_err(failed)?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
         let reader = RowReader::new(codes);
-        let writer =
-            threads::writer(threads::Writer { connection: writer, files, last, reader: reader.clone() }, &lock);
+        let writer = threads::writer(
+            threads::Writer { connection: writer, files, last, reader: reader.clone(), is_stuck: false },
+            &lock,
+        );
         Ok(Self { writer, readers, counter, clock, reader })
     }
 }
@@ -189,6 +191,22 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
             "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;",
         )
         .map_err(|error| unopened(path, &error))?;
+    Ok(connection)
+}
+
+/// Opens the file only to read it, beside a process that may have it open. Where none has, this connection leaves the log of
+/// a killed process as it is: one that could write would empty and delete it at its end.
+#[cfg(any(feature = "config", feature = "testing"))]
+fn connect_to_read(path: &Path) -> Result<SqliteConnection, Error> {
+    let failed = |error: &dyn std::fmt::Display| unopened(path, error);
+    let real = path.canonicalize().map_err(|error| failed(&error))?;
+    log::check(&real).map_err(|error| failed(&error))?.map_err(|error| refused(path, &error))?;
+    let mut address = url::Url::from_file_path(&real).map_err(|()| refused(path, &NOT_UTF_8))?;
+    // Without a log nobody has the file open, and SQLite need not create one to read it.
+    let is_closed = !files::beside(&real, "-wal").exists();
+    address.set_query(Some(if is_closed { "mode=ro&immutable=1" } else { "mode=ro" }));
+    let mut connection = SqliteConnection::establish(address.as_str()).map_err(|error| failed(&error))?;
+    connection.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;").map_err(|error| failed(&error))?;
     Ok(connection)
 }
 

@@ -566,4 +566,4 @@ pub(super) fn code_rows(
 }
 
 /// The name of the keyring's check value.
-const KEY_CHECK: &str = "key_check";
+pub(super) const KEY_CHECK: &str = "key_check";

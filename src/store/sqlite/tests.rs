@@ -412,8 +412,12 @@ async fn what_a_purge_deletes_is_in_no_file() {
         std::thread::yield_now();
         store.read(&key).await.unwrap();
     }
-    for gone in [&b"a-user-of-some-name-07"[..], &old.0, &row.document.0, &row.refresh_token.unwrap().sealed.0] {
-        assert_eq!(found(gone), 0);
+    for (what, gone) in [
+        ("name", &b"a-user-of-some-name-07"[..]),
+        ("replaced token", &old.0),
+        ("token", &row.refresh_token.unwrap().sealed.0),
+    ] {
+        assert_eq!(found(gone), 0, "{what}");
     }
     assert!(found(b"a-user-of-some-name-08") > 0);
 }

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use diesel::{SqliteConnection, connection::SimpleConnection as _, result::Error as DieselError};
+use diesel::{
+    SqliteConnection,
+    connection::SimpleConnection as _,
+    result::{DatabaseErrorKind, Error as DieselError},
+};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -142,6 +146,8 @@ pub(super) struct Writer {
     pub(super) files: OpenFiles,
     pub(super) last: LastCommit,
     pub(super) reader: RowReader,
+    /// Nothing is written just now, and that was logged.
+    pub(super) is_stuck: bool,
 }
 
 /// Starts the thread of the one connection that writes.
@@ -164,7 +170,7 @@ impl Writer {
                     let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
                     match self.files.check() {
                         Ok(()) => self.commit(batch),
-                        Err(error) => refuse(batch, &StoreError::Unavailable(error.to_string())),
+                        Err(error) => self.refuse(batch, &StoreError::Unavailable(error.to_string())),
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -192,6 +198,13 @@ impl Writer {
         self.last.record() == Some(0)
     }
 
+    fn refuse(&mut self, batch: Vec<Box<dyn Job>>, why: &StoreError) {
+        if !std::mem::replace(&mut self.is_stuck, true) {
+            tracing::error!(error = %why, "nothing is written to the store");
+        }
+        batch.into_iter().for_each(|job| job.report(Some(why)));
+    }
+
     /// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
     /// in a transaction of its own, so that one failing job does not fail the others.
     fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
@@ -201,9 +214,16 @@ impl Writer {
         match together {
             Ok(()) => {
                 self.last.record();
+                if std::mem::take(&mut self.is_stuck) {
+                    tracing::info!("the store is written again");
+                }
                 batch.into_iter().for_each(|job| job.report(None));
             }
-            Err(error) if batch.len() == 1 => refuse(batch, &StoreError::from(&error)),
+            // A row that the database refuses concerns nobody else.
+            Err(error @ DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) if batch.len() == 1 => {
+                batch.into_iter().for_each(|job| job.report(Some(&StoreError::from(&error))));
+            }
+            Err(error) if batch.len() == 1 => self.refuse(batch, &StoreError::from(&error)),
             Err(_) => {
                 for mut job in batch {
                     let alone = self.connection.immediate_transaction(|connection| job.run(connection));
@@ -220,10 +240,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Large enough to share one flush among all callers at peak load, small enough to answer the first caller soon.
 const BATCH: usize = 256;
-
-fn refuse(batch: Vec<Box<dyn Job>>, why: &StoreError) {
-    batch.into_iter().for_each(|job| job.report(Some(why)));
-}
 
 /// Starts a thread for each connection that reads.
 pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Jobs {

@@ -1,5 +1,7 @@
 //! A damaged or changed store is found by `doctor`, also beside a running server, and nothing is created or sent for it.
 
+use std::fs;
+
 use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use reqwest::Method;
 
@@ -68,4 +70,55 @@ async fn a_running_server_and_doctor_beside_it_report_a_changed_row() {
     server.logs("a row of the store cannot be read and is left out").await;
     server.signal("TERM");
     assert!(server.ended().await.0.success());
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_named_and_no_command_takes_it_for_the_end() {
+    let world = World::connected();
+    let server = Served::start(world.serving("127.0.0.1:0")).unwrap();
+    let refreshed = server.ask(Method::POST, "/v1/grants/gitlab/alice/refresh", Some(&world.api_key)).send().await;
+    assert!(refreshed.unwrap().text().await.unwrap().contains("\"generation\":2"));
+    drop(server);
+    let log = world.folder.path().join("token-supervisor.db-wal");
+    let good = fs::read(&log).unwrap();
+    let mut damaged = good.clone();
+    damaged[good.len() / 2] ^= 1;
+    fs::write(&log, &damaged).unwrap();
+    let (code, wrong) = world.wrong();
+    assert!(code == 1 && wrong.contains("db-wal is damaged at byte"), "{wrong}");
+    for command in [
+        &["migrate", "--check"][..],
+        &["migrate"],
+        &["status", "gitlab", "alice"],
+        &["list"],
+        &["token", "gitlab", "alice"],
+    ] {
+        let ran = world.run(command);
+        assert!(ran.code == 1 && ran.stderr.contains("db-wal is damaged at byte"), "{command:?}: {ran:?}");
+    }
+    let refused = Served::start(world.serving("127.0.0.1:0")).err().unwrap();
+    assert!(refused.contains("db-wal is damaged at byte"), "{refused}");
+    assert_eq!(fs::read(&log).unwrap(), damaged, "nothing was changed");
+    fs::write(&log, &good).unwrap();
+    assert_eq!(world.wrong(), (0, String::new()));
+    let status = world.run(&["status", "gitlab", "alice", "--json"]);
+    assert!(status.stdout.contains("\"generation\":2"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_moved_away_is_logged_once_and_when_it_is_back() {
+    let world = World::connected();
+    let server = Served::start(world.serving("127.0.0.1:0")).unwrap();
+    let refresh = async || {
+        let path = "/v1/grants/gitlab/alice/refresh?timeout=1";
+        server.ask(Method::POST, path, Some(&world.api_key)).send().await.unwrap().status().as_u16()
+    };
+    let [path, aside] = ["token-supervisor.db", "aside"].map(|name| world.folder.path().join(name));
+    fs::rename(&path, &aside).unwrap();
+    assert_ne!(refresh().await, 200);
+    server.logs("nothing is written to the store").await;
+    server.logs("was moved or removed while it was open").await;
+    fs::rename(&aside, &path).unwrap();
+    server.logs("the store is written again").await;
+    assert_eq!(refresh().await, 200);
 }
