@@ -31,7 +31,7 @@ use futures_util::future::BoxFuture;
 use crate::{
     clock::Clock,
     error::Error,
-    keyring::{Keyring, RowCodes},
+    keyring::RowCodes,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
@@ -272,7 +272,7 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 /// # Errors
 /// The store cannot be opened.
 #[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
-pub(crate) fn integrity(url: &str, keyring: &Keyring) -> Result<Vec<String>, Error> {
+pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
     let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
     let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())).is_ok();
     sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
