@@ -1,7 +1,7 @@
 //! Keeps secrets in this process's memory: out of core dumps, of other processes of the user, and of the swap.
 
-/// Turns core dumps off, and keeps other processes of the same user from reading this one's memory. What the operating
-/// system refuses is left as it is: the program works all the same.
+/// Turns core dumps off, and keeps other processes of the same user from reading this one's memory. If the operating
+/// system refuses a step, the program continues without it.
 pub(crate) fn seal_off() {
     #[cfg(target_os = "linux")]
     {

@@ -19,9 +19,9 @@ pub struct ExposedFile {
     pub is_serious: bool,
 }
 
-/// What a file has, and so who may read it.
+/// The content of a file, which decides who may read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileFileContent {
+enum FileContent {
     /// This program creates the file, for its owner alone.
     Own,
     /// The journal's folder.
@@ -30,7 +30,7 @@ enum FileFileContent {
     Provided,
     /// Settings without secrets: others may read them.
     Settings,
-    /// A folder with files of the installation: whoever can write to it can replace them.
+    /// A folder with files of the installation: a user with write permission on it can replace its files.
     Around,
 }
 
@@ -39,9 +39,9 @@ impl Config {
     /// lock file, configuration, and the files of `{ file = ".." }` values. Looks at their modes, now; a file that does not
     /// exist is not exposed. Empty on systems without modes.
     pub fn exposed_files(&self) -> Vec<ExposedFile> {
-        let mut all = vec![(self.keyring.clone(), FileFileContent::Provided)];
-        all.extend(self.files.keys().map(|path| (path.clone(), FileFileContent::Provided)));
-        let content = if self.has_inline_secret() { FileFileContent::Provided } else { FileFileContent::Settings };
+        let mut all = vec![(self.keyring.clone(), FileContent::Provided)];
+        all.extend(self.files.keys().map(|path| (path.clone(), FileContent::Provided)));
+        let content = if self.has_inline_secret() { FileContent::Provided } else { FileContent::Settings };
         all.extend(self.file.clone().map(|path| (path, content)));
         // They are beside the file itself, not beside a link to it.
         let store = self.store_file().map(|file| match file.is_symlink() {
@@ -52,18 +52,18 @@ impl Config {
             let named = |file: &PathBuf| {
                 let mut name = file.as_os_str().to_owned();
                 name.push(end);
-                (PathBuf::from(name), FileFileContent::Own)
+                (PathBuf::from(name), FileContent::Own)
             };
             all.extend(store.as_ref().map(named));
         }
         let within = self.journal.read_dir().into_iter().flatten().filter_map(Result::ok);
-        let mut within: Vec<_> = within.map(|entry| (entry.path(), FileFileContent::Own)).collect();
+        let mut within: Vec<_> = within.map(|entry| (entry.path(), FileContent::Own)).collect();
         within.sort_by(|(one, _), (other, _)| one.cmp(other));
         let folders: BTreeSet<_> =
-            all.iter().chain([&(self.journal.clone(), FileFileContent::OwnFolder)]).map(folder_of).collect();
-        all.push((self.journal.clone(), FileFileContent::OwnFolder));
+            all.iter().chain([&(self.journal.clone(), FileContent::OwnFolder)]).map(folder_of).collect();
+        all.push((self.journal.clone(), FileContent::OwnFolder));
         all.extend(within);
-        all.extend(folders.into_iter().map(|folder| (folder, FileFileContent::Around)));
+        all.extend(folders.into_iter().map(|folder| (folder, FileContent::Around)));
         all.into_iter().filter_map(|(path, content)| exposed(path, content)).collect()
     }
 
@@ -76,45 +76,43 @@ impl Config {
     }
 }
 
-fn folder_of((path, _): &(PathBuf, FileFileContent)) -> PathBuf {
+fn folder_of((path, _): &(PathBuf, FileContent)) -> PathBuf {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     folder.map_or_else(|| ".".into(), Into::into)
 }
 
 #[cfg(unix)]
-fn exposed(path: PathBuf, content: FileFileContent) -> Option<ExposedFile> {
+fn exposed(path: PathBuf, content: FileContent) -> Option<ExposedFile> {
     use std::os::unix::fs::MetadataExt as _;
     const STICKY: u32 = 0o1000;
     let found = path.metadata().ok()?;
     let (mode, is_folder) = (found.mode(), found.is_dir());
-    if is_folder != matches!(content, FileFileContent::OwnFolder | FileFileContent::Around) {
+    if is_folder != matches!(content, FileContent::OwnFolder | FileContent::Around) {
         // The start says what is wrong with it.
         return None;
     }
     let (finding, is_serious) = match content {
         // In a folder with the sticky bit, others cannot replace files.
-        FileFileContent::Around if mode & 0o002 == 0 || mode & STICKY != 0 => return None,
-        FileFileContent::Around => ("every user can replace files in it", true),
+        FileContent::Around if mode & 0o002 == 0 || mode & STICKY != 0 => return None,
+        FileContent::Around => ("every user can replace files in it", true),
         _ if mode & 0o002 != 0 => ("every user can change it", true),
         _ if mode & 0o020 != 0 => ("its group can change it", true),
-        FileFileContent::Settings => return None,
+        FileContent::Settings => return None,
         _ if mode & 0o007 != 0 => ("every user can read it", true),
         _ if mode & 0o070 == 0 => return None,
-        FileFileContent::Own | FileFileContent::OwnFolder => ("its group can read it", true),
-        FileFileContent::Provided => {
-            ("its group can read it, which is right only if the server reads it that way", false)
-        }
+        FileContent::Own | FileContent::OwnFolder => ("its group can read it", true),
+        FileContent::Provided => ("its group can read it, which is right only if the server reads it that way", false),
     };
     let mode = match content {
-        FileFileContent::Around => "o-w",
-        FileFileContent::Settings => "go-w",
-        FileFileContent::OwnFolder => "700",
-        FileFileContent::Own | FileFileContent::Provided => "600",
+        FileContent::Around => "o-w",
+        FileContent::Settings => "go-w",
+        FileContent::OwnFolder => "700",
+        FileContent::Own | FileContent::Provided => "600",
     };
     Some(ExposedFile { path, finding, mode, is_serious })
 }
 
 #[cfg(not(unix))]
-fn exposed(_: PathBuf, _: FileFileContent) -> Option<ExposedFile> {
+fn exposed(_: PathBuf, _: FileContent) -> Option<ExposedFile> {
     None
 }

@@ -261,9 +261,9 @@ impl Config {
         store::pending_migrations(&self.store)
     }
 
-    /// Checks every page of the store and every row, and looks for damaged journals that were set aside; returns what is
-    /// wrong, nothing of a store that does not exist. Changes nothing, and may be asked while a supervisor runs. Blocks, for
-    /// seconds with many hundred thousand grants.
+    /// Checks every page of the store and every row, and looks for damaged journals that were set aside. Returns the
+    /// defects; nothing of a store that does not exist. Changes nothing, and can be called while a supervisor runs. Blocks,
+    /// for seconds with many hundred thousand grants.
     ///
     /// # Errors
     /// The keyring cannot be read, or the store cannot be opened.

@@ -50,7 +50,7 @@ pub(crate) struct Fields {
     pub(crate) subject: Option<String>,
     /// When to retry, as Discord sends it beside its `Retry-After` header.
     pub(crate) retry_after: Option<Duration>,
-    /// What the provider says to people. Decides nothing, and is shown without secrets alone.
+    /// What the provider says to people. Has no effect on the outcome. It is shown only after secrets are removed.
     description: Option<Zeroizing<String>>,
     /// Every text that stands where a token does.
     secrets: Vec<Zeroizing<String>>,

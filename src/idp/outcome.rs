@@ -117,8 +117,12 @@ impl IdpFailure {
     /// Adds the description, and removes what repeats a secret.
     fn scrub(&mut self, idp: &Idp, secrets: &Secrets, description: Option<Zeroizing<String>>) {
         let Evidence { code, detail, request_id, .. } = &mut self.evidence;
-        // A code of the settings tells nothing about a secret that it resembles.
-        let repeats = |text: &str| !idp.errors.iter().any(|rule| rule.value == text) && secrets.are_in(text);
+        // A code of the settings, or of this program, tells nothing about a secret that it resembles.
+        let is_known = |text: &str| {
+            idp.errors.iter().any(|rule| rule.value == text)
+                || EvidenceCode::ALL.iter().any(|code| code.as_str() == text)
+        };
+        let repeats = |text: &str| !is_known(text) && secrets.are_in(text);
         if repeats(code) {
             *code = EvidenceCode::InvalidErrorCode.to_string();
         }

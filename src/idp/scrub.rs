@@ -10,13 +10,18 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use memchr::memmem;
 use url::{Url, form_urlencoded::byte_serialize};
 use zeroize::Zeroizing;
 
 use super::provider::Idp;
 
 /// Secrets that must not be shown, in lower case.
-pub(super) struct Secrets(Vec<Zeroizing<String>>);
+pub(super) struct Secrets {
+    secrets: Vec<Zeroizing<String>>,
+    /// Values of the settings that may be secrets. They count only as a whole: many share parts, such as `https://`.
+    settings: Vec<Zeroizing<String>>,
+}
 
 /// The length from which a part of a secret counts as the secret. A shorter secret counts only as a whole.
 const PART: usize = 8;
@@ -38,8 +43,8 @@ type Part = [u8; PART];
 impl Secrets {
     /// Returns the secrets of a request with the token `sent`, and `own`, those of its response.
     pub(super) fn new(idp: &Idp, sent: &str, own: Vec<Zeroizing<String>>) -> Self {
-        let mut secrets = Self(own);
-        secrets.0.iter_mut().for_each(|secret| secret.make_ascii_lowercase());
+        let mut secrets = Self { secrets: own, settings: Vec::new() };
+        secrets.secrets.iter_mut().for_each(|secret| secret.make_ascii_lowercase());
         secrets.add(sent);
         for client in &idp.clients {
             let secret = client.client_secret.expose_secret();
@@ -49,7 +54,7 @@ impl Secrets {
                 secrets.add(&client.basic());
             }
         }
-        secrets.0.retain(|secret| !secret.is_empty());
+        secrets.secrets.retain(|secret| !secret.is_empty());
         secrets
     }
 
@@ -58,35 +63,35 @@ impl Secrets {
     pub(super) fn and_settings(mut self, idp: &Idp) -> Self {
         let urls = [Some(&idp.token_url), idp.revocation_url.as_ref()].into_iter().flatten();
         for url in urls.filter_map(|url| Url::parse(url).ok()) {
-            url.password().into_iter().for_each(|password| self.add_long(password));
-            url.query_pairs().for_each(|(_, value)| self.add_long(&value));
+            url.password().into_iter().for_each(|password| self.add_setting(password));
+            url.query_pairs().for_each(|(_, value)| self.add_setting(&value));
         }
-        idp.params.values().for_each(|value| self.add_long(value));
+        idp.params.values().for_each(|value| self.add_setting(value));
         self
     }
 
     fn add(&mut self, secret: &str) {
-        self.0.push(Zeroizing::new(secret.to_ascii_lowercase()));
+        self.secrets.push(Zeroizing::new(secret.to_ascii_lowercase()));
     }
 
     /// Adds a value that is rarely a secret, unless it is too short to be one.
-    fn add_long(&mut self, value: &str) {
+    fn add_setting(&mut self, value: &str) {
         if value.len() >= PART {
-            self.add(value);
+            self.settings.push(Zeroizing::new(value.to_ascii_lowercase()));
         }
     }
 
     /// Returns whether the text repeats a secret, or a part of one.
     pub(super) fn are_in(&self, text: &str) -> bool {
         let views = Views::of(text);
-        !self.parts_in(&views).is_empty() || self.short_in(&views)
+        !self.parts_in(&views).is_empty() || self.wholes_in(&views)
     }
 
     /// Returns whether the text repeats a whole secret. Tokens of one provider may begin alike, so this is the question
     /// to ask about data. A secret that is shorter than [`PART`] is not looked for.
     pub(super) fn whole_in(&self, text: &str) -> bool {
         let views = Views::of(text);
-        self.0.iter().any(|secret| secret.len() >= PART && views.contain(secret.as_bytes()))
+        self.secrets.iter().any(|secret| secret.len() >= PART && views.contain(secret.as_bytes()))
     }
 
     /// Returns what a description says in one line of bounded length, without the words that repeat a secret.
@@ -97,7 +102,7 @@ impl Secrets {
         let parts = self.parts_in(&views);
         let secret = |word: &str| {
             let views = Views::of(word);
-            views.parts().any(|part| parts.contains(part)) || self.short_in(&views)
+            views.parts().any(|part| parts.contains(part)) || self.wholes_in(&views)
         };
         let words: Vec<_> = read.split_whitespace().map(|word| if secret(word) { REDACTED } else { word }).collect();
         let line = words.join(" ");
@@ -116,12 +121,14 @@ impl Secrets {
     /// Returns the parts of secrets that are in the text.
     fn parts_in<'a>(&self, text: &'a Views) -> HashSet<&'a Part> {
         let known: HashSet<&Part> = text.parts().collect();
-        let parts = self.0.iter().flat_map(|secret| parts(secret.as_bytes()));
+        let parts = self.secrets.iter().flat_map(|secret| parts(secret.as_bytes()));
         parts.filter_map(|part| known.get(part).copied()).collect()
     }
 
-    fn short_in(&self, views: &Views) -> bool {
-        self.0.iter().any(|secret| secret.len() < PART && views.contain(secret.as_bytes()))
+    /// Returns whether the text repeats something that counts only as a whole.
+    fn wholes_in(&self, views: &Views) -> bool {
+        let short = self.secrets.iter().filter(|secret| secret.len() < PART);
+        short.chain(&self.settings).any(|secret| views.contain(secret.as_bytes()))
     }
 }
 
@@ -153,7 +160,7 @@ impl Views {
     }
 
     fn contain(&self, secret: &[u8]) -> bool {
-        self.0.iter().any(|view| view.windows(secret.len()).any(|window| window == secret))
+        self.0.iter().any(|view| memmem::find(view, secret).is_some())
     }
 }
 

@@ -214,7 +214,9 @@ impl JournalFile {
 
     /// Renames a damaged file, so that no process takes it for a journal, and keeps its bytes.
     pub(super) fn set_aside(self, at: u64) -> Result<(), JournalError> {
-        let aside = self.path.with_extension(DAMAGED);
+        let names = (1..).map(|number| self.path.with_extension(format!("{number}.{DAMAGED}")));
+        let mut names = std::iter::once(self.path.with_extension(DAMAGED)).chain(names);
+        let aside = names.find(|name| !name.exists()).unwrap_or_else(|| self.path.with_extension(DAMAGED));
         let renamed = fs::rename(&self.path, &aside).and_then(|()| match self.path.parent() {
             Some(directory) => sync_directory(directory),
             None => Ok(()),

@@ -31,7 +31,7 @@ struct SpaceState {
     full: bool,
 }
 
-/// The room of one entry with its mark. Larger responses are written where the disk has space.
+/// The room of one entry with its mark, enough for 32 KiB of tokens. Larger responses are written where the disk has space.
 pub(super) const ROOM: u64 = 64 * 1024;
 
 /// Room is allocated for so many entries at a time, where the disk has it.

@@ -4,15 +4,36 @@
 
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, WallTime};
 use crate::{code::EvidenceCode, error::Cause};
 
-/// Ciphertext, as the store keeps it.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// Ciphertext, as the store keeps it. In JSON it is base64; an earlier version wrote a list of numbers.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Sealed(pub(crate) Vec<u8>);
+
+impl Serialize for Sealed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sealed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Base64(String),
+            Numbers(Vec<u8>),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Base64(text) => STANDARD.decode(text).map(Self).map_err(|_| D::Error::custom("this is not base64")),
+            Form::Numbers(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -273,8 +273,9 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 /// The store cannot be opened.
 #[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
 pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
+    use crate::keyring::CheckedRows;
     let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())).is_ok();
+    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
     sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
 }
 

@@ -68,11 +68,15 @@ impl TokenSupervisor {
     /// [`Error::Unavailable`] if the store does not respond.
     pub async fn revocation(&self, key: &TokenKey) -> Result<Option<Revocation>, Error> {
         let store = self.rooms.ledger.store();
+        let row = store.read(key).await.map_err(|error| unavailable(&error))?.row;
+        // What is queued for a grant that this one replaced is not its own.
+        if row.as_ref().and_then(|row| row.tombstone).is_none_or(|gone| !gone.revoke && !gone.unrevocable) {
+            return Ok(None);
+        }
         let outbox = store.outbox(Some(key.clone())).await.map_err(|error| unavailable(&error))?;
         if outbox.pending > 0 {
             return Ok(Some(if outbox.unconfirmed > 0 { Revocation::Unconfirmed } else { Revocation::Queued }));
         }
-        let row = store.read(key).await.map_err(|error| unavailable(&error))?.row;
         let revokes = self.rooms.providers.get(key.idp()).is_some_and(|provider| provider.idp.revokes());
         Ok(row.and_then(|row| row.tombstone.map(|tombstone| (row, tombstone))).and_then(|(row, tombstone)| match () {
             () if tombstone.revoke && row.intent.is_some() => Some(Revocation::Waiting),

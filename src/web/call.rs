@@ -66,7 +66,7 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 /// The deadline of a request that sets none.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Limit for adding the state of the grant to a problem.
-const AT_A_GLANCE: Duration = Duration::from_secs(1);
+pub(super) const AT_A_GLANCE: Duration = Duration::from_secs(1);
 /// The longest timeout that a request can set.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 

@@ -28,6 +28,8 @@ pub(super) struct Connections {
 struct Open {
     peers: HashMap<u64, Arc<Peer>>,
     last: u64,
+    /// When it was counted last whether the server waits for most peers, and the result.
+    crowded: Option<(Instant, bool)>,
 }
 
 /// An open connection: it is counted until this is dropped.
@@ -102,9 +104,23 @@ impl Connections {
         }
     }
 
-    /// Whether more than three quarters of the connections are in use.
+    /// Whether the server waits for the peers of more than three quarters of the connections that it accepts. Counted once a
+    /// second.
     fn is_crowded(&self) -> bool {
-        self.open().peers.len() * 4 > self.limit * 3
+        let mut open = self.open();
+        let most = |count: usize| count * 4 > self.limit * 3;
+        if !most(open.peers.len()) {
+            return false;
+        }
+        let now = Instant::now();
+        match open.crowded {
+            Some((counted, is_crowded)) if now < counted + Duration::from_secs(1) => is_crowded,
+            _ => {
+                let is_crowded = most(open.peers.values().filter(|peer| peer.waits_since().is_some()).count());
+                open.crowded = Some((now, is_crowded));
+                is_crowded
+            }
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {

@@ -1,12 +1,13 @@
 //! One grant: its state, and every change of it.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use actix_web::http::{StatusCode, header::IfNoneMatch};
+use futures_util::future::{Either, select};
 use serde::de::DeserializeOwned;
 
 use super::{
-    call::Call,
+    call::{AT_A_GLANCE, Call},
     etag,
     parameters::{PURGE, REVOKE},
     problem::Problem,
@@ -51,7 +52,7 @@ pub(super) async fn release(call: &Call) -> Result<ApiResponse, Problem> {
 pub(super) async fn restore(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, supervisor) = (call.key()?, &call.api.supervisor);
     call.json::<EmptyBody>()?;
-    let before = supervisor.revocation(key).await.ok().flatten();
+    let before = revocation(call, key).await;
     let status = supervisor.call(Restore::new(key).timeout(call.left())).await.map_err(|error| match error {
         Error::NotConnected => Problem::not_connected(Revocation::refusal(before)),
         error => error.into(),
@@ -83,16 +84,25 @@ async fn status_of(call: &Call) -> Result<Status, Problem> {
     Ok(call.api.supervisor.call(GetStatus::new(call.key()?).timeout(call.left())).await?)
 }
 
+/// How far the revocation of a disconnected grant is, if the store says so in time.
+async fn revocation(call: &Call, key: &TokenKey) -> Option<Revocation> {
+    let supervisor = &call.api.supervisor;
+    let deadline = supervisor.clock().sleep(call.left().min(AT_A_GLANCE));
+    match select(pin!(supervisor.revocation(key)), pin!(deadline)).await {
+        Either::Left((revocation, _)) => revocation.ok().flatten(),
+        Either::Right(_) => None,
+    }
+}
+
 /// `GET .../{user}`: the state of the grant.
 pub(super) async fn status(call: &Call) -> Result<ApiResponse, Problem> {
     let (key, status) = (call.key()?, status_of(call).await?);
-    let supervisor = &call.api.supervisor;
-    let revocation = supervisor.revocation(key).await.ok().flatten();
     if status.state == State::Absent {
         return Err(Error::NotConnected.into());
     }
-    let body =
-        StatusBody::of(key, &status).with_revocation(revocation).with_user_hash(supervisor.pseudonym(key.user()));
+    let revocation = if status.state == State::Revoked { revocation(call, key).await } else { None };
+    let user_hash = call.api.supervisor.pseudonym(key.user());
+    let body = StatusBody::of(key, &status).with_revocation(revocation).with_user_hash(user_hash);
     Ok(ApiResponse::json(&body).about(&status.grant_id, status.generation))
 }
 

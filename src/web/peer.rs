@@ -70,7 +70,7 @@ enum UnreadBody {
 /// Limit for a peer to send the head of a request.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest head of a request.
-const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 32 * 1024;
 /// How much is read at once where a head may end, and
 const PART: usize = 8 * 1024;
 /// where a body in chunks may end: requests may follow.
@@ -177,6 +177,10 @@ impl Peer {
     pub(super) fn has_read_all(&self) {
         let mut turn = self.turn();
         turn.blocked = None;
+        if turn.phase == Phase::Head && turn.head == 0 {
+            // The time for the next request begins when the response was read.
+            turn.since = Instant::now();
+        }
         turn.go_on();
     }
 

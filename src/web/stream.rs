@@ -312,7 +312,7 @@ mod tests {
     async fn a_head_that_is_too_long_is_answered() {
         let (mut client, server) = duplex(64 * 1024);
         let mut stream = PacedStream::new(server, Peer::new(None, None));
-        client.write_all(&[b'x'; 20_000]).await.unwrap();
+        client.write_all(&[b'x'; 40_000]).await.unwrap();
         let mut all = Vec::new();
         assert!(stream.read_to_end(&mut all).await.is_err());
         drop(stream);

@@ -1,8 +1,8 @@
 //! Where commands work: on the store itself, as one more process with the same lease and the same code path, or on a
 //! running server.
 //!
-//! A backend does a [`Verb`] on a grant, gets a token and the next one, lists grants, disconnects those of a user, and knows
-//! the state of the identity providers: it holds or probes one of them, and retries its refused grants.
+//! A backend runs a [`Verb`] on a grant, returns tokens, lists grants, offboards a user, and reports, holds, probes and retries
+//! providers.
 
 mod server;
 mod store;

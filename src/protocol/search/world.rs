@@ -205,6 +205,11 @@ impl ModelWorld {
         };
         let found = ChangeInput { row: Some(&self.row), now: self.now, floor: Generation(0), known };
         let applied = change.apply(found);
+        let held = |row: &Row| row.refresh_token.as_ref().map(|token| token.fingerprint);
+        let brought = applied.row.as_ref().and_then(held).filter(|current| held(&self.row) != Some(*current));
+        if let Some(current) = brought {
+            self.spent &= !(1 << token(current));
+        }
         for side in applied.sides {
             match side {
                 Side::Connected(connected) => self.known |= 1 << token(connected),

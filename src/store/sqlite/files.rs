@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use crate::{
@@ -20,9 +21,19 @@ pub(super) struct LockFile {
     path: PathBuf,
     lock: File,
     database: File,
+    index: OnceLock<File>,
 }
 
 impl LockFile {
+    /// The index of the log, of an open database. Like that of the database, this descriptor is closed last.
+    pub(super) fn index(&self) -> io::Result<&File> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = File::open(beside(&self.path, "-shm"))?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
     /// The path of the database without symbolic links.
     pub(super) fn database(&self) -> &Path {
         &self.path
@@ -58,8 +69,12 @@ pub(super) fn lock(path: &Path) -> Result<LockFile, Error> {
     let mut options = OpenOptions::new();
     private_mode(&mut options);
     let database = options.create(true).append(true).open(&real).map_err(failed)?;
-    take(&database, path, String::new)?;
-    Ok(LockFile { path: real, lock, database })
+    if let Err(error) = take(&database, path, String::new) {
+        // This process may have the file open by another name: closing a descriptor would end the locks of SQLite.
+        std::mem::forget(database);
+        return Err(error);
+    }
+    Ok(LockFile { path: real, lock, database, index: OnceLock::new() })
 }
 
 fn take(file: &File, path: &Path, holder: impl FnOnce() -> String) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use diesel::{
 
 use super::{
     connect_to_read,
-    files::{is_foreign, unopened},
+    files::unopened,
     log, query,
     unreadable::{RowReader, is_undecodable},
 };
@@ -36,10 +36,6 @@ pub(in crate::store) fn integrity(
 ) -> Result<Vec<String>, Error> {
     let failed = |error: &dyn std::fmt::Display| unopened(path, error);
     let mut findings = Vec::new();
-    // What is no database at all is found by opening it.
-    if is_foreign(path) {
-        return Ok(findings);
-    }
     let real = path.canonicalize().map_err(|error| failed(&error))?;
     if let Err(damaged) = log::check(&real).map_err(|error| failed(&error))? {
         return Ok(vec![damaged.to_string()]);
@@ -47,6 +43,8 @@ pub(in crate::store) fn integrity(
     let mut connection = connect_to_read(path)?;
     match pages(&mut connection) {
         Ok(wrong) => findings.extend(wrong),
+        // What is no database at all is found by opening it.
+        Err(error) if error.to_string().contains("not a database") => return Ok(findings),
         Err(error) => findings.push(format!("{}: {error}", path.display())),
     }
     let checked = meta::table.find(query::KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(&mut connection);

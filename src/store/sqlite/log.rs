@@ -11,9 +11,10 @@ use std::{
     fs::File,
     io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::files::{beside, private};
+use super::files::{LockFile, beside, private};
 
 /// The position of a commit in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ struct LogPosition {
 /// The file that has the position of the last commit.
 pub(super) struct LastCommit {
     file: File,
-    index: File,
+    lock: Arc<LockFile>,
     failed: bool,
 }
 
@@ -46,15 +47,20 @@ pub(super) struct DamagedLog {
 }
 
 impl LastCommit {
-    /// Opens the file, beside an open database.
-    pub(super) fn open(database: &Path) -> io::Result<Self> {
-        let file = private().read(true).write(true).open(beside(database, END))?;
-        Ok(Self { file, index: File::open(beside(database, "-shm"))?, failed: false })
+    /// Opens the file, beside an open database. An empty log is recorded: what was recorded before has come to the database
+    /// since.
+    pub(super) fn open(lock: &Arc<LockFile>) -> io::Result<Self> {
+        let file = private().truncate(false).read(true).write(true).open(beside(lock.database(), END))?;
+        let mut last = Self { file, lock: lock.clone(), failed: false };
+        if position(lock.index()?)?.frames == 0 {
+            last.record();
+        }
+        Ok(last)
     }
 
     /// Writes where the log ends, and returns how many frames it has. Does not wait for the disk.
     pub(super) fn record(&mut self) -> Option<u32> {
-        let recorded = position(&mut self.index).and_then(|position| {
+        let recorded = self.lock.index().and_then(position).and_then(|position| {
             self.file.rewind()?;
             self.file.write_all(&position.to_bytes())?;
             Ok(position.frames)
@@ -73,6 +79,19 @@ impl LastCommit {
 /// # Errors
 /// Commits that were acknowledged would be lost.
 pub(super) fn check(database: &Path) -> io::Result<Result<(), DamagedLog>> {
+    let mut found = compare(database)?;
+    // A process that has the database open may begin its log anew while it is read. Damage stays as it is.
+    for _ in 0..3 {
+        let again = compare(database)?;
+        if found.is_ok() || again == found {
+            break;
+        }
+        found = again;
+    }
+    Ok(found)
+}
+
+fn compare(database: &Path) -> io::Result<Result<(), DamagedLog>> {
     let recorded = match std::fs::read(beside(database, END)) {
         Ok(bytes) => LogPosition::from_bytes(&bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
@@ -170,10 +189,15 @@ impl Checksum {
 }
 
 /// Returns the position of the last commit as the index of the log has it, which is in the byte order of this machine.
-fn position(index: &mut File) -> io::Result<LogPosition> {
-    let mut head = [0; 48];
+fn position(mut index: &File) -> io::Result<LogPosition> {
+    let (mut head, mut copy) = ([0; 48], [0; 48]);
     index.seek(SeekFrom::Start(0))?;
     index.read_exact(&mut head)?;
+    index.read_exact(&mut copy)?;
+    // A writer changes one after the other.
+    if head != copy {
+        return Err(io::Error::other("another program is writing to the database"));
+    }
     let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     if word(0) != INDEX_VERSION {
         return Err(io::Error::other("the index of the log has an unknown version"));

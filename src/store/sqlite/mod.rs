@@ -58,7 +58,7 @@ impl SqliteStore {
         let counter = vec![connect(path)?];
         let failed = |error: std::io::Error| unopened(path, &error);
         let files = OpenFiles::of(&lock).map_err(failed)?;
-        let last = LastCommit::open(lock.database()).map_err(failed)?;
+        let last = LastCommit::open(&lock).map_err(failed)?;
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
         let reader = RowReader::new(codes);
         let writer = threads::writer(
@@ -82,7 +82,19 @@ fn up_to_date(path: &Path) -> Result<(SqliteConnection, LockFile), Error> {
 /// Brings the schema of the file up to date and closes it. Blocks.
 #[cfg(feature = "config")]
 pub(super) fn migrate(path: &Path) -> Result<(), Error> {
-    up_to_date(path).map(drop)
+    let (mut connection, lock) = up_to_date(path)?;
+    let lock = Arc::new(lock);
+    empty_log(&mut connection);
+    LastCommit::open(&lock).map_err(|error| unopened(path, &error))?;
+    drop(connection);
+    Ok(())
+}
+
+/// Moves everything from the log to the database and truncates the log, unless somebody reads it just now.
+fn empty_log(connection: &mut SqliteConnection) {
+    for statement in ["PRAGMA busy_timeout = 0;", "PRAGMA wal_checkpoint(TRUNCATE);", "PRAGMA busy_timeout = 5000;"] {
+        connection.batch_execute(statement).ok();
+    }
 }
 
 /// Reads are short; with two threads, one slow page does not block all others.

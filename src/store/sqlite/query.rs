@@ -58,12 +58,41 @@ fn of_key<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
     grants::table.filter(grants::idp.eq(idp)).filter(grants::user_id.eq(user)).filter(grants::account.eq(account))
 }
 
-/// Returns the id and the generation of a row that cannot be read.
-fn unreadable(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<(i64, Generation)> {
+/// What can be said of a row that cannot be read.
+struct UnreadableRow {
+    id: i64,
+    generation: Generation,
+    fingerprint: Option<Fingerprint>,
+    /// Neither disconnected nor in doubt.
+    is_at_rest: bool,
+}
+
+fn unreadable(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<UnreadableRow> {
     let of_key = of_key(key.idp(), key.user(), key.account_name());
-    let (id, generation) = of_key.select((grants::id, grants::generation)).get_result::<(i64, i64)>(connection)?;
+    let at_rest = grants::tombstone.is_null().and(grants::intent.is_null());
+    let (id, generation, fingerprint, is_at_rest) = of_key
+        .select((grants::id, grants::generation, grants::fingerprint, at_rest))
+        .get_result::<(i64, i64, Option<Vec<u8>>, bool)>(connection)?;
     // A generation that no grant reaches is damaged itself, and would leave none for the next ones.
-    Ok((id, Generation(u64::try_from(generation).ok().filter(|generation| *generation < 1 << 48).unwrap_or(0))))
+    let generation = Generation(u64::try_from(generation).ok().filter(|generation| *generation < 1 << 48).unwrap_or(0));
+    let fingerprint = fingerprint.and_then(|bytes| Fingerprint::try_from(bytes.as_slice()).ok());
+    Ok(UnreadableRow { id, generation, fingerprint, is_at_rest })
+}
+
+/// What is known of the token of a connect that would take the place of the row. The token that the row holds may come
+/// back from a consent, if it is neither spent nor being spent.
+fn known_instead(
+    connection: &mut SqliteConnection,
+    row: &UnreadableRow,
+    fingerprint: Fingerprint,
+    known: LookupResult,
+) -> QueryResult<LookupResult> {
+    if row.fingerprint != Some(fingerprint) {
+        return Ok(known);
+    }
+    let spent = fingerprints::table.find((fingerprint.0.as_slice(), row.id)).select(fingerprints::spent);
+    let spent = spent.get_result::<bool>(connection).optional()? == Some(true);
+    Ok(if row.is_at_rest && !spent { LookupResult::New } else { LookupResult::Spent })
 }
 
 /// Reads the row, applies the change and writes the result. Must run in a transaction.
@@ -82,7 +111,7 @@ pub(super) fn change(
         }
         found => (found?, None),
     };
-    let id = stored.as_ref().map(|stored| stored.id).or(replaced.map(|(id, _)| id));
+    let id = stored.as_ref().map(|stored| stored.id).or(replaced.as_ref().map(|row| row.id));
     let known = match (change.looks_up(stored.is_some()), &stored) {
         (Some(Lookup::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
         (Some(Lookup::TokenAnywhere(fingerprint, elsewhere)), _) => match known(connection, key, fingerprint, id)? {
@@ -94,14 +123,31 @@ pub(super) fn change(
         (Some(Lookup::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
         (Some(Lookup::Restorable | Lookup::Current), None) | (None, _) => LookupResult::New,
     };
-    let floor = Generation(floor(connection)?).max(replaced.map_or(Generation(0), |(_, generation)| generation));
+    let known = match (&replaced, change) {
+        (Some(row), Change::Connect(connect)) => match &connect.token {
+            Some(token) => known_instead(connection, row, token.fingerprint, known)?,
+            None => known,
+        },
+        _ => known,
+    };
+    let floor = Generation(floor(connection)?).max(replaced.as_ref().map_or(Generation(0), |row| row.generation));
     let row = stored.as_ref().map(|stored| &stored.row);
     let applied = change.apply(ChangeInput { row, now, floor, known });
     let id = match (&applied.row, &stored) {
-        (Some(row), Some(Stored { id, revision, .. })) => Some(update(connection, reader, *id, *revision, row)?),
+        (Some(row), Some(Stored { id, revision, row: before })) => {
+            let held = |row: &Row| row.refresh_token.as_ref().map(|token| token.fingerprint);
+            if let Some(current) = held(row).filter(|current| held(before) != Some(*current)) {
+                is_current(connection, current, *id)?;
+            }
+            Some(update(connection, reader, *id, *revision, row)?)
+        }
         (Some(row), None) => {
-            if let Some((id, _)) = replaced {
+            if let Some(UnreadableRow { id, fingerprint, .. }) = replaced {
                 tracing::warn!(row = id, "a connect replaces a row that cannot be read");
+                let now_held = row.refresh_token.as_ref().map(|token| token.fingerprint);
+                if let Some(held) = fingerprint.filter(|held| Some(*held) != now_held) {
+                    remember(connection, held, id, false, now)?;
+                }
                 purge(connection, reader, key, id, floor)?;
                 reader.gone(id);
             }
@@ -136,6 +182,12 @@ fn known(
     let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
     let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
     Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
+}
+
+/// A response brought this token, so it is not spent, even if the grant had it before.
+fn is_current(connection: &mut SqliteConnection, Fingerprint(current): Fingerprint, id: i64) -> QueryResult<()> {
+    let spent = fingerprints::table.find((current.as_slice(), id)).filter(fingerprints::spent.eq(true));
+    diesel::update(spent).set(fingerprints::spent.eq(false)).execute(connection).map(drop)
 }
 
 /// Returns whether the row holds a refresh token that it has spent: then the row is from before that.
@@ -551,18 +603,20 @@ pub(super) fn code_rows(
     reader: &RowReader,
     after: i64,
 ) -> Result<Option<i64>, JobError> {
-    let found = grants::table
-        .filter(grants::id.gt(after))
-        .filter(grants::code.is_null())
-        .order(grants::id)
-        .limit(1_000)
-        .select((grants::id, GrantRecord::as_select()))
-        .load::<(i64, GrantRecord)>(connection)?;
-    for (id, record) in &found {
-        let code = record.code(*id, &reader.codes).finish();
-        diesel::update(grants::table.find(id)).set(grants::code.eq(code.as_slice())).execute(connection)?;
+    let without = grants::table.filter(grants::id.gt(after)).filter(grants::code.is_null());
+    let found = without.order(grants::id).limit(1_000).select(grants::id).load::<i64>(connection)?;
+    for id in &found {
+        let row = grants::table.find(id);
+        match row.select(GrantRecord::as_select()).get_result(connection) {
+            Ok(record) => {
+                let code = record.code(*id, &reader.codes).finish();
+                diesel::update(row).set(grants::code.eq(code.as_slice())).execute(connection)?;
+            }
+            Err(error) if is_undecodable(&error) => drop(reader.undecoded(*id)),
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(found.last().map(|(id, _)| *id))
+    Ok(found.last().copied())
 }
 
 /// The name of the keyring's check value.

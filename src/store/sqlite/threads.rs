@@ -12,7 +12,6 @@ use std::{
 
 use diesel::{
     SqliteConnection,
-    connection::SimpleConnection as _,
     result::{DatabaseErrorKind, Error as DieselError},
 };
 use tokio::sync::{oneshot, watch};
@@ -191,9 +190,8 @@ impl Writer {
 
     /// Moves everything from the log to the database, unless somebody reads it just now, and truncates the log.
     fn empty_log(&mut self) -> bool {
-        let checkpoint = "PRAGMA busy_timeout = 0; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout = 5000;";
         if self.files.check().is_ok() {
-            self.connection.batch_execute(checkpoint).ok();
+            super::empty_log(&mut self.connection);
         }
         self.last.record() == Some(0)
     }
