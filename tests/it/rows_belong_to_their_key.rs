@@ -7,10 +7,10 @@ use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use token_supervisor::{
     Cause, Error, Filter, State, TokenKey,
-    testing::{Kind, Profile, Standing},
+    testing::{Kind, Point, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, passing, stop, within};
+use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
 
 #[tokio::test]
 async fn a_row_swapped_between_users_does_not_open() {
@@ -125,4 +125,37 @@ async fn a_store_without_the_check_value_of_its_keys_does_not_start() {
     alter(&world, "DELETE FROM meta WHERE name = 'key_check'");
     let error = world.builder().start().await.err().unwrap().to_string();
     assert!(error.contains("no check value of its keys") && error.contains("restore the store"), "{error}");
+}
+
+#[tokio::test]
+async fn an_attempt_whose_row_is_damaged_meanwhile_ends_and_its_response_is_kept() {
+    let world = World::new(Profile::keycloak().kind(Kind::Strict));
+    let database = world.store();
+    let damage = move |point| {
+        if point == Point::Answered {
+            let mut raw = SqliteConnection::establish(database.to_str().unwrap()).unwrap();
+            raw.batch_execute(
+                "PRAGMA busy_timeout = 5000; CREATE TABLE kept AS SELECT * FROM grants; UPDATE grants SET held = 'x'",
+            )
+            .unwrap();
+        }
+    };
+    let supervisor = world.builder().at_points(damage).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    world.clock.advance(LIFE);
+    let caller = ask(&supervisor, &key);
+    eventually("the attempt has ended", || {
+        world.clock.advance(Duration::from_millis(200));
+        world.sim.requests() == 1 && supervisor.testing().journal_pending() == 1 && supervisor.testing().attempts() == 0
+    })
+    .await;
+    caller.abort();
+    stop(supervisor).await;
+
+    alter(&world, "DELETE FROM grants; INSERT INTO grants SELECT * FROM kept");
+    let supervisor = world.start().await;
+    eventually("the store has the response", || supervisor.testing().journal_pending() == 0).await;
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
 }

@@ -108,7 +108,8 @@ async fn only_the_owner_can_read_the_files() {
 
 /// Executes a statement on a connection of its own, to corrupt a row.
 fn corrupt(path: &Path, statement: &str) {
-    SqliteConnection::establish(path.to_str().unwrap()).unwrap().batch_execute(statement).unwrap();
+    let mut other = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    other.batch_execute(&format!("PRAGMA busy_timeout = 5000; {statement}")).unwrap();
 }
 
 #[tokio::test]
@@ -256,6 +257,20 @@ async fn a_connect_replaces_a_row_that_cannot_be_read_and_a_spent_token_does_not
     assert!(replaced.reply == ChangeReply::Done && row.generation > before.generation);
     assert_eq!(store.read(&alice).await.unwrap().row, Some(row));
     assert_eq!(store.unreadable(), 0);
+
+    // The token that a damaged row holds may come back from a consent, unless it may have been spent.
+    let (bob, held) = connecting("bob", 5);
+    let (_, other) = connecting("bob", 6);
+    store.change(&bob, held.clone()).await.unwrap();
+    corrupt(&path, "UPDATE grants SET epoch = -1, intent = '{}' WHERE user_id = 'bob';");
+    let in_doubt = store.change(&bob, held.clone()).await.unwrap();
+    assert!(matches!(in_doubt.reply, ChangeReply::Unchanged(_)), "{in_doubt:?}");
+    corrupt(&path, "UPDATE grants SET intent = NULL WHERE user_id = 'bob';");
+    assert_eq!(store.change(&bob, held.clone()).await.unwrap().reply, ChangeReply::Done);
+    corrupt(&path, "UPDATE grants SET epoch = -1 WHERE user_id = 'bob';");
+    assert_eq!(store.change(&bob, other).await.unwrap().reply, ChangeReply::Done);
+    let replayed = store.change(&bob, held).await.unwrap();
+    assert!(matches!(replayed.reply, ChangeReply::Unchanged(_)), "{replayed:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ impl World {
     /// Executes a statement as another program would.
     fn alter(&self, statement: &str) {
         let database = self.folder.path().join("token-supervisor.db");
-        SqliteConnection::establish(database.to_str().unwrap()).unwrap().batch_execute(statement).unwrap();
+        let mut other = SqliteConnection::establish(database.to_str().unwrap()).unwrap();
+        other.batch_execute(&format!("PRAGMA busy_timeout = 5000; {statement}")).unwrap();
     }
 
     /// Returns the exit code of `doctor` and the lines of it that are wrong.
