@@ -36,7 +36,7 @@ pub(super) const NOTES: [Why; 6] = [
 ];
 
 /// The states of a grant that are no reasons of their own, how fresh a token is, and what a server reports as degraded.
-pub(super) const STATES: [Why; 10] = [
+pub(super) const STATES: [Why; 12] = [
     Why::new("fresh", "The grant has a valid token that is not due for a refresh.", "Nothing."),
     Why::new("due", "The grant is due for a refresh, which starts by itself while a server runs.", "Nothing."),
     Why::new("refreshing", "A refresh of the grant is running.", "Nothing."),
@@ -57,6 +57,17 @@ pub(super) const STATES: [Why; 10] = [
         "journal",
         "Responses of identity providers wait in the journal, because the store does not take them.",
         "Check the database and the space on its disk; keep the journal.",
+    ),
+    Why::new(
+        "journal_damaged",
+        "A journal was damaged when the process started: it was set aside, and its readable responses were kept. Grants whose \
+         response was in the rest are in doubt.",
+        "Put back a good copy of the file, or remove the damaged one: `doctor` names it.",
+    ),
+    Why::new(
+        "unreadable_rows",
+        "Stored grants cannot be read: they are damaged, or were changed by another program. All others are served.",
+        "Run `doctor`, which names them. Restore the rows, or connect their users again.",
     ),
     Why::new("draining", "The server is shutting down.", "Nothing: the next process responds."),
 ];
