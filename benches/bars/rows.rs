@@ -113,7 +113,7 @@ fn resident() -> usize {
 /// Measures the start until the first token, with many stored grants.
 async fn start(stage: &mut Stage, size: Size) {
     let mut connection = database(stage.folder.path());
-    let columns = "incarnation, generation, client_id, refresh_token, parent, committed_by, alt, alt_origin, epoch, \
+    let columns = "incarnation, generation, client_id, refresh_token, parent, committed_by, alt, epoch, \
         lease, lease_until, intent, verdict, held, issued_at, expires_at, refresh_expires_at, due_at, retry_at, \
         last_error, document, tombstone, changed_at, wake_at";
     let multiply = format!(
