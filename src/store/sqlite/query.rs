@@ -186,8 +186,12 @@ fn known(
 
 /// A response brought this token, so it is not spent, even if the grant had it before.
 fn is_current(connection: &mut SqliteConnection, Fingerprint(current): Fingerprint, id: i64) -> QueryResult<()> {
-    let spent = fingerprints::table.find((current.as_slice(), id)).filter(fingerprints::spent.eq(true));
-    diesel::update(spent).set(fingerprints::spent.eq(false)).execute(connection).map(drop)
+    let known = fingerprints::table.find((current.as_slice(), id));
+    // Diesel prepares a SELECT once, and an UPDATE anew each time.
+    if known.select(fingerprints::spent).get_result::<bool>(connection).optional()? == Some(true) {
+        diesel::update(known).set(fingerprints::spent.eq(false)).execute(connection)?;
+    }
+    Ok(())
 }
 
 /// Returns whether the row holds a refresh token that it has spent: then the row is from before that.
