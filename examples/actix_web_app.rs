@@ -73,7 +73,7 @@ impl IdpName for GitHub {
     const NAME: &'static str = "github";
 }
 
-/// Who is signed in, by the random value of the session cookie.
+/// The signed-in users, by the random value of the session cookie.
 #[derive(Default)]
 struct Sessions(Mutex<HashMap<String, String>>);
 

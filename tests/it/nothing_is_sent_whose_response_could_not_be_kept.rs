@@ -5,10 +5,13 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use token_supervisor::{
     Cause, Error, State, TokenKey, TokenSupervisor,
-    testing::{Point, Profile, Standing, StoreFault},
+    testing::{Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use crate::{
+    support::{LIFE, World, ask, eventually, passing, stop, within},
+    the_journal_holds_what_the_store_does_not::left_in_the_journal,
+};
 
 /// Asks for the expired token until its deadline, and returns why there is none.
 async fn refused(world: &World, supervisor: &TokenSupervisor, key: &TokenKey) -> Error {
@@ -79,19 +82,7 @@ async fn files_that_were_moved_away_are_noticed_before_anything_is_sent() {
 #[tokio::test]
 async fn a_response_whose_journal_is_damaged_leaves_a_doubt_and_a_good_copy_ends_it() {
     let world = World::new(Profile::keycloak().kind(token_supervisor::testing::Kind::Strict));
-    // The attempt ends as soon as its response is in the journal, as if the process had been killed.
-    let panics = |point| assert!(point != Point::Journaled, "injected: an attempt");
-    let supervisor = world.builder().at_points(panics).start().await.unwrap();
-    let key = TokenKey::at("idp").user("alice");
-    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
-    supervisor.testing().store_fault(StoreFault::CommitsFail);
-    world.clock.advance(LIFE);
-    let caller = ask(&supervisor, &key);
-    eventually("the attempt is dead", || {
-        supervisor.testing().journal_pending() == 1 && supervisor.testing().attempts() == 0
-    })
-    .await;
-    caller.abort();
+    let (supervisor, key) = left_in_the_journal(&world).await;
     stop(supervisor).await;
 
     let path = journal_file(&world);

@@ -160,7 +160,7 @@ async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
 }
 
 /// A supervisor whose attempt dies as soon as its answer is in the journal, and only there.
-async fn left_in_the_journal(world: &World) -> (TokenSupervisor, TokenKey) {
+pub(crate) async fn left_in_the_journal(world: &World) -> (TokenSupervisor, TokenKey) {
     let panics = |point| assert!(point != Point::Journaled, "injected: an attempt");
     let supervisor = world.builder().at_points(panics).start().await.unwrap();
     let key = TokenKey::at("idp").user("alice");

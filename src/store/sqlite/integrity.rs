@@ -10,7 +10,9 @@ use diesel::{
 use super::{
     connect_to_read,
     files::unopened,
-    log, query,
+    log,
+    meta::KEY_CHECK,
+    query,
     unreadable::{RowReader, is_undecodable},
 };
 use crate::{
@@ -47,7 +49,7 @@ pub(in crate::store) fn integrity(
         Err(error) if error.to_string().contains("not a database") => return Ok(findings),
         Err(error) => findings.push(format!("{}: {error}", path.display())),
     }
-    let checked = meta::table.find(query::KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(&mut connection);
+    let checked = meta::table.find(KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(&mut connection);
     if !checked.is_ok_and(|checked| fits(&checked)) {
         return Ok(findings);
     }

@@ -8,7 +8,9 @@ mod files;
 mod integrity;
 mod list;
 mod log;
+mod meta;
 mod migrate;
+mod pages;
 mod query;
 mod statement;
 #[cfg(test)]
@@ -115,12 +117,12 @@ impl Store for SqliteStore {
 
     fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         let reader = self.reader.clone();
-        self.readers.run(move |connection| query::due(connection, &reader, by, after, limit))
+        self.readers.run(move |connection| pages::due(connection, &reader, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         let reader = self.reader.clone();
-        self.readers.run(move |connection| query::expiring(connection, &reader, &noticed, after.as_ref(), limit))
+        self.readers.run(move |connection| pages::expiring(connection, &reader, &noticed, after.as_ref(), limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
@@ -136,7 +138,7 @@ impl Store for SqliteStore {
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let (clock, reader) = (self.clock.clone(), self.reader.clone());
-        self.readers.run(move |connection| query::revocations(connection, &reader, clock.store_time(), limit))
+        self.readers.run(move |connection| pages::revocations(connection, &reader, clock.store_time(), limit))
     }
 
     fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
@@ -157,20 +159,20 @@ impl Store for SqliteStore {
     }
 
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
-        self.writer.run(move |connection| query::meta(connection, name, &value))
+        self.writer.run(move |connection| meta::meta(connection, name, &value))
     }
 
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         let name = name.to_owned();
-        self.writer.run(move |connection| query::set_meta(connection, &name, value.as_deref()))
+        self.writer.run(move |connection| meta::set_meta(connection, &name, value.as_deref()))
     }
 
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
-        self.readers.run(move |connection| query::metas(connection, prefix))
+        self.readers.run(move |connection| meta::metas(connection, prefix))
     }
 
     fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>> {
-        self.writer.run(move |connection| query::keyring_check(connection, &value))
+        self.writer.run(move |connection| meta::keyring_check(connection, &value))
     }
 
     fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>> {

@@ -1,11 +1,11 @@
 //! Store operations as SQL statements.
 
-use std::{ops::Range, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use diesel::{
     dsl::{exists, max},
     prelude::*,
-    sql_types::{BigInt, Binary, Text},
+    sql_types::{BigInt, Binary},
 };
 
 use super::{
@@ -14,11 +14,11 @@ use super::{
     unreadable::{RowReader, is_undecodable},
 };
 use crate::{
-    model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey, WallTime},
+    model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
-        CONNECTED_KEPT, Changed, DueCursor, DuePage, Expiring, Outbox, QueuedRevocation, StoreError,
-        record::{GrantRecord, expires},
+        CONNECTED_KEPT, Changed, Outbox, StoreError,
+        record::GrantRecord,
         schema::{fingerprints, grants, meta, purged, revocations},
     },
 };
@@ -393,132 +393,6 @@ fn forget_connected(connection: &mut SqliteConnection, Fingerprint(kept): Finger
     old.bind::<BigInt, _>(CONNECTED_KEPT - 1).execute(connection).map(drop)
 }
 
-pub(super) fn due(
-    connection: &mut SqliteConnection,
-    reader: &RowReader,
-    by: WallTime,
-    after: Option<DueCursor>,
-    limit: u32,
-) -> Result<DuePage, JobError> {
-    let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
-    let beyond = named::wake_at.gt(after.wake_at).or(named::wake_at.eq(after.wake_at).and(named::id.gt(after.id)));
-    let found = named::table
-        .filter(named::wake_at.le(by.0))
-        .filter(named::wake_at.ge(after.wake_at))
-        .filter(beyond)
-        .order((named::wake_at, named::id))
-        .limit(limit.into())
-        .select((named::wake_at.assume_not_null(), named::id, NAMES))
-        .load::<(i64, i64, NameBytes)>(connection)?;
-    let next =
-        found.last().filter(|_| found.len() == limit as usize).map(|row| DueCursor { wake_at: row.0, id: row.1 });
-    let keys = found.into_iter().filter_map(|(_, id, names)| key_of(reader, id, names)).collect();
-    Ok(DuePage { keys, next })
-}
-
-diesel::table! {
-    /// The table `grants` with the names of a key as bytes: one that is no text must not fail a whole page.
-    #[sql_name = "grants"]
-    named (id) {
-        id -> BigInt,
-        idp -> Binary,
-        user_id -> Binary,
-        account -> Binary,
-        grant_id -> Binary,
-        wake_at -> Nullable<BigInt>,
-        fingerprint -> Nullable<Binary>,
-        notice_at -> Nullable<BigInt>,
-        expires_at -> Nullable<BigInt>,
-        refresh_expires_at -> Nullable<BigInt>,
-        tombstone -> Nullable<Binary>,
-        verdict -> Nullable<Binary>,
-    }
-}
-
-/// The names of a key: identity provider, user, account.
-type NameBytes = (Vec<u8>, Vec<u8>, Vec<u8>);
-const NAMES: (named::idp, named::user_id, named::account) = (named::idp, named::user_id, named::account);
-
-fn key_of(reader: &RowReader, id: i64, (idp, user, account): NameBytes) -> Option<TokenKey> {
-    let text = |name: Vec<u8>| String::from_utf8(name).ok();
-    let key = text(idp).zip(text(user)).zip(text(account));
-    if key.is_none() {
-        reader.undecoded(id);
-    }
-    key.map(|((idp, user), account)| TokenKey::at(idp).user(user).account(account))
-}
-
-pub(super) fn expiring(
-    connection: &mut SqliteConnection,
-    reader: &RowReader,
-    noticed: &Range<StoreTime>,
-    after: Option<&Expiring>,
-    limit: u32,
-) -> Result<Vec<Expiring>, JobError> {
-    let mut last = after.map_or(0, |last| last.id);
-    let mut all = Vec::new();
-    // A page of rows that cannot be read is not the last one.
-    while all.len() < limit as usize {
-        let found = named::table
-            .filter(named::id.gt(last))
-            .filter(named::notice_at.ge(noticed.start.0))
-            .filter(named::notice_at.lt(noticed.end.0))
-            .filter(named::tombstone.is_null())
-            .filter(named::verdict.is_null())
-            .order(named::id)
-            .limit(i64::from(limit) - all.len() as i64)
-            .select((
-                named::id,
-                NAMES,
-                named::grant_id,
-                (named::fingerprint.is_null(), named::expires_at, named::refresh_expires_at),
-            ))
-            .load::<(i64, NameBytes, Vec<u8>, (bool, Option<i64>, Option<i64>))>(connection)?;
-        let Some((id, ..)) = found.last() else { break };
-        last = *id;
-        all.extend(found.into_iter().filter_map(|(id, names, grant_id, (alone, access, refresh))| {
-            let key = key_of(reader, id, names)?;
-            let grant_id = String::from_utf8_lossy(&grant_id).into_owned();
-            Some(Expiring { id, key, grant_id, consent_expires: expires(if alone { access } else { refresh }) })
-        }));
-    }
-    Ok(all)
-}
-
-pub(super) fn revocations(
-    connection: &mut SqliteConnection,
-    reader: &RowReader,
-    now: StoreTime,
-    limit: u32,
-) -> Result<Vec<QueuedRevocation>, JobError> {
-    let found = queued::table
-        .filter(queued::due_at.le(now.0))
-        .order((queued::due_at, queued::id))
-        .limit(limit.into())
-        .select((queued::id, (queued::idp, queued::user_id, queued::account), queued::token, queued::failures))
-        .load::<(i64, NameBytes, Vec<u8>, i32)>(connection)?;
-    let revocation = |(id, names, token, failures): (i64, NameBytes, Vec<u8>, i32)| {
-        let failures = failures.try_into().unwrap_or(0);
-        // Rows of this table have ids of their own: none of them is a grant's.
-        Some(QueuedRevocation { id, key: key_of(reader, -id, names)?, token: Sealed(token), failures })
-    };
-    Ok(found.into_iter().filter_map(revocation).collect())
-}
-
-diesel::table! {
-    /// The table `revocations` with the names of a key as bytes.
-    #[sql_name = "revocations"]
-    queued (id) {
-        id -> BigInt,
-        idp -> Binary,
-        user_id -> Binary,
-        account -> Binary,
-        token -> Binary,
-        due_at -> BigInt,
-        failures -> Integer,
-    }
-}
-
 pub(super) fn outbox(connection: &mut SqliteConnection, key: Option<&TokenKey>) -> Result<Outbox, JobError> {
     let begun: Vec<bool> = match key {
         Some(key) => revocations_of(key.idp(), key.user(), key.account_name())
@@ -558,49 +432,6 @@ pub(super) fn forget_spent(connection: &mut SqliteConnection, before: StoreTime)
     Ok(())
 }
 
-pub(super) fn meta(connection: &mut SqliteConnection, name: &str, value: &[u8]) -> Result<Vec<u8>, JobError> {
-    diesel::insert_into(meta::table)
-        .values((meta::name.eq(name), meta::value.eq(value)))
-        .on_conflict_do_nothing()
-        .execute(connection)?;
-    Ok(meta::table.find(name).select(meta::value).get_result(connection)?)
-}
-
-pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Option<&[u8]>) -> Result<(), JobError> {
-    match value {
-        None => diesel::delete(meta::table.find(name)).execute(connection)?,
-        Some(value) => diesel::replace_into(meta::table)
-            .values((meta::name.eq(name), meta::value.eq(value)))
-            .execute(connection)?,
-    };
-    Ok(())
-}
-
-pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JobError> {
-    #[derive(QueryableByName)]
-    struct Value {
-        #[diesel(sql_type = Binary)]
-        name: Vec<u8>,
-        #[diesel(sql_type = Binary)]
-        value: Vec<u8>,
-    }
-    // A name that is no text must not fail the others.
-    let from = diesel::sql_query("SELECT name, value FROM meta WHERE name >= ? ORDER BY name").bind::<Text, _>(prefix);
-    let found = from.load::<Value>(connection)?.into_iter();
-    let named = found.filter_map(|Value { name, value }| Some((String::from_utf8(name).ok()?, value)));
-    Ok(named.map_while(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value))).collect())
-}
-
-/// Returns the check value of the keyring. A store without grants is given `value` if it has none.
-pub(super) fn keyring_check(connection: &mut SqliteConnection, value: &[u8]) -> Result<Option<Vec<u8>>, JobError> {
-    let stored = meta::table.find(KEY_CHECK).select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
-    if stored.is_some() || diesel::select(exists(grants::table.select(grants::id))).get_result(connection)? {
-        return Ok(stored);
-    }
-    set_meta(connection, KEY_CHECK, Some(value))?;
-    Ok(Some(value.to_owned()))
-}
-
 /// Computes the codes of the next rows after `after` that have none; returns the id of the last one.
 pub(super) fn code_rows(
     connection: &mut SqliteConnection,
@@ -622,6 +453,3 @@ pub(super) fn code_rows(
     }
     Ok(found.last().copied())
 }
-
-/// The name of the keyring's check value.
-pub(super) const KEY_CHECK: &str = "key_check";

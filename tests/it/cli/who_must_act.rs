@@ -5,7 +5,7 @@ use token_supervisor::testing::Fault;
 
 use super::{Ran, World, fits};
 #[cfg(unix)]
-use crate::support::eventually;
+use crate::{served::Served, support::eventually};
 
 #[test]
 fn a_refused_client_is_the_operators_and_not_the_users() {
@@ -47,16 +47,20 @@ fn a_failure_that_passes_is_tried_again_later() {
     assert_eq!(world.run(&["doctor"]).code, 0);
 }
 
+/// Runs a command on the server.
+#[cfg(unix)]
+fn asked(world: &World, server: &Served, args: &[&str]) -> Ran {
+    let mut command = super::program(world.folder.path(), args);
+    command.env("TOKEN_SUPERVISOR_SERVER", &server.addresses[0]).env("TOKEN_SUPERVISOR_API_KEY", &world.api_key);
+    Ran::new(command.output().unwrap()).without_secrets()
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn doctor_fails_while_a_provider_of_the_server_is_paused() {
     let world = World::connected();
     let server = world.serve();
-    let ask = |args: &[&str]| {
-        let mut command = super::program(world.folder.path(), args);
-        command.env("TOKEN_SUPERVISOR_SERVER", &server.addresses[0]).env("TOKEN_SUPERVISOR_API_KEY", &world.api_key);
-        Ran::new(command.output().unwrap()).without_secrets()
-    };
+    let ask = |args: &[&str]| asked(&world, &server, args);
     let doctor = |code: i32, words: &str| {
         let ran = ask(&["doctor"]);
         assert!(ran.code == code && ran.stdout.contains(words), "{words}: {ran:?}");
@@ -80,11 +84,7 @@ async fn doctor_fails_while_a_provider_of_the_server_is_paused() {
 async fn doctor_only_warns_of_a_limited_rate() {
     let world = World::connected();
     let server = world.serve();
-    let ask = |args: &[&str]| {
-        let mut command = super::program(world.folder.path(), args);
-        command.env("TOKEN_SUPERVISOR_SERVER", &server.addresses[0]).env("TOKEN_SUPERVISOR_API_KEY", &world.api_key);
-        Ran::new(command.output().unwrap()).without_secrets()
-    };
+    let ask = |args: &[&str]| asked(&world, &server, args);
     world.sim.next(Fault::error(429, "slow_down"));
     ask(&["refresh", "gitlab", "alice"]).failed(4, "unavailable");
     let doctor = ask(&["doctor"]);
