@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, WallTime};
+use super::{Evidence, Expires, Fingerprint, Generation, Id, StoreTime, TokenKey, TokenStanding, WallTime};
 use crate::{code::EvidenceCode, error::Cause};
 
 /// Ciphertext, as the store keeps it. In JSON it is base64; an earlier version wrote a list of numbers.
@@ -290,6 +290,26 @@ impl Marks {
 }
 
 impl Row {
+    /// Returns how good the row's token is, judged by the row alone.
+    pub(crate) fn standing(&self) -> TokenStanding {
+        if self.verdict.is_some() {
+            TokenStanding::ReconnectRequired
+        } else if self.intent.is_some() {
+            TokenStanding::InDoubt
+        } else if self.last_error.is_some() {
+            TokenStanding::Failing
+        } else {
+            TokenStanding::Good
+        }
+    }
+
+    /// Whether nothing is to be done about the row's doubt, if it has one: the token is not to be sent. A doubt about another token
+    /// than the row's is cleared in any case, and so is one of a disconnected grant: nothing is sent for it.
+    pub(crate) fn doubt_is_moot(&self) -> bool {
+        let current = self.intent.as_ref().is_some_and(|intent| intent.generation == self.generation);
+        current && self.tombstone.is_none() && !self.sendable()
+    }
+
     /// Returns the state at `now`.
     pub(crate) fn state(&self, now: StoreTime) -> State {
         let wall = now.by_wall_clock();
@@ -310,7 +330,7 @@ impl Row {
         Self {
             key: self.key.clone(),
             grant_id: self.grant_id.clone(),
-            client_id: None,
+            client_id: self.client_id.clone(),
             refresh_token: self.refresh_token.as_ref().map(spendable),
             alt: None,
             intent: self.intent.clone(),
@@ -320,6 +340,10 @@ impl Row {
             document: Sealed(Vec::new()),
             ..*self
         }
+    }
+
+    pub(crate) fn is_without_ciphertext(&self) -> bool {
+        self.document.0.is_empty()
     }
 
     /// Returns whether the grant has ended by itself: its access token has expired, and nothing can replace it. The verdict

@@ -45,6 +45,19 @@ pub(crate) fn next_notice_at(row: &Row, ends: Expires, issued_at: WallTime, now:
     row.notice_at.filter(|_| same).or_else(|| notice_at(ends, issued_at, now))
 }
 
+/// Returns when the row needs attention without a caller's request: when it is due, when its doubt settles, or when it
+/// ends by itself.
+pub(crate) fn wake_at(row: &Row) -> Option<WallTime> {
+    if let Some(intent) = &row.intent {
+        return (!row.doubt_is_moot()).then_some(intent.settle_from.by_wall_clock());
+    }
+    if row.refresh_token.is_none() {
+        // Then the user must consent again, which is to be reported.
+        return row.expires.at().filter(|_| row.tombstone.is_none() && row.verdict.is_none());
+    }
+    row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
+}
+
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ macro_rules! conformance {
             of_many_claims_exactly_one_wins,
             many_keys_at_once_are_all_written,
             a_dropped_future_does_not_undo_the_change,
-            pages_of_due_keys_come_in_order_and_skip_nothing,
+            pages_of_due_rows_come_in_order_and_skip_nothing,
             rows_that_need_no_attention_are_not_due,
             expiring_grants_come_in_pages_by_the_time_of_their_notice,
             revocations_are_queued_retried_and_done,
@@ -151,8 +151,8 @@ impl StorePlace {
     }
 
     async fn due(&self, by: WallTime) -> Vec<String> {
-        let page = self.store.due(by, None, 1_000).await.unwrap();
-        page.keys.iter().map(|key| key.user().to_owned()).collect()
+        let page = self.store.due("idp", by, None, 1_000).await.unwrap();
+        page.rows.iter().map(|row| row.key.user().to_owned()).collect()
     }
 }
 
@@ -377,5 +377,5 @@ async fn a_closed_store_is_unavailable(place: &mut StorePlace) {
     let unavailable = |error| matches!(error, StoreError::Unavailable(_));
     assert!(unavailable(place.store.read(&key).await.unwrap_err()));
     assert!(unavailable(place.store.change(&key, change).await.unwrap_err()));
-    assert!(unavailable(place.store.due(place.wall(), None, 1).await.unwrap_err()));
+    assert!(unavailable(place.store.due("idp", place.wall(), None, 1).await.unwrap_err()));
 }

@@ -110,8 +110,8 @@ impl Store for Faulty {
         self.unless_down(|store| store.read(key))
     }
 
-    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
-        self.unless_down(|store| store.due(by, after, limit))
+    fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
+        self.unless_down(|store| store.due(idp, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {

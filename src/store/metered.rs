@@ -156,8 +156,8 @@ impl Store for Metered {
         self.meters.measure(Op::Read, self.store.read(key))
     }
 
-    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
-        self.meters.measure(Op::Due, self.store.due(by, after, limit))
+    fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
+        self.meters.measure(Op::Due, self.store.due(idp, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {

@@ -42,8 +42,9 @@ pub(crate) trait Store: Send + Sync {
     fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed>;
     /// Reads one row.
     fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow>;
-    /// Returns the next page of keys whose wake-up time is at most `by`, oldest first.
-    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage>;
+    /// Returns the next page of an identity provider's rows whose wake-up time is at most `by`, oldest first. Rows that cannot
+    /// be read are left out.
+    fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage>;
     /// Returns the next page of grants whose expiry notice (for the refresh token) falls into the range `noticed`,
     /// without tombstones and without grants whose user must reconnect anyway. Reads every row: call it rarely.
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>>;
@@ -108,19 +109,28 @@ pub(crate) struct ReadRow {
     pub(crate) now: StoreTime,
 }
 
-/// The position after which the next page of due keys starts.
+/// The position after which the next page of due rows starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DueCursor {
     wake_at: i64,
     id: i64,
 }
 
-/// Keys in the order of their wake-up time.
+impl DueCursor {
+    /// Returns the position after every row that is due at this time.
+    pub(crate) fn past(time: WallTime) -> Self {
+        Self { wake_at: time.0, id: i64::MAX }
+    }
+}
+
+/// Rows in the order of their wake-up time.
 #[derive(Clone, Debug)]
 pub(crate) struct DuePage {
-    pub(crate) keys: Vec<TokenKey>,
+    pub(crate) rows: Vec<Row>,
     /// `None` on the last page.
     pub(crate) next: Option<DueCursor>,
+    /// When the first of the rows that are not due yet comes due.
+    pub(crate) later: Option<WallTime>,
 }
 
 /// A grant whose refresh token expires, or the access token of a grant without one.

@@ -10,6 +10,7 @@ use crate::{
         Alt, Attempted, Expires, Fingerprint, Generation, Id, Lease, Row, Sealed, Spendable, StoreTime, TokenKey,
         WallTime,
     },
+    protocol::schedule::wake_at,
 };
 
 /// The columns as they are stored, without the surrogate key and the revision.
@@ -124,20 +125,6 @@ impl From<&Row> for GrantRecord {
         };
         Self { name, content }
     }
-}
-
-/// Returns when the row needs attention without a caller's request: when it is due, when its doubt settles, or when it
-/// ends by itself.
-fn wake_at(row: &Row) -> Option<WallTime> {
-    if let Some(intent) = &row.intent {
-        let moot = row.tombstone.is_none() && !row.sendable() && intent.generation == row.generation;
-        return (!moot).then_some(intent.settle_from.by_wall_clock());
-    }
-    if row.refresh_token.is_none() {
-        // Then the user must consent again, which is to be reported.
-        return row.expires.at().filter(|_| row.tombstone.is_none() && row.verdict.is_none());
-    }
-    row.due_at.filter(|_| row.sendable()).max(row.retry_at.filter(|_| row.sendable()))
 }
 
 impl GrantRecord {

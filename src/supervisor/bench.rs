@@ -107,6 +107,11 @@ impl Bench {
 
     /// Connects the key with an access token of an hour.
     pub(super) async fn connect(&self, key: &TokenKey, refresh_token: &str) -> Row {
+        self.connect_for(key, refresh_token, 3_600).await
+    }
+
+    /// Connects the key with an access token that lives for this many seconds.
+    pub(super) async fn connect_for(&self, key: &TokenKey, refresh_token: &str, seconds: u64) -> Row {
         if self.providers.get(key.idp()).is_none() {
             let idp = presets::oauth2("http://127.0.0.1:1/token", "id", "ts-test-secret-x");
             self.providers.set(key.idp(), idp).unwrap();
@@ -114,7 +119,7 @@ impl Bench {
         let provider = self.providers.get(key.idp()).unwrap();
         let grant = Grant::new(AccessToken::from(format!("{refresh_token}-access")))
             .refresh_token(RefreshToken::from(refresh_token))
-            .expires_in(Duration::from_secs(3_600));
+            .expires_in(Duration::from_secs(seconds));
         let keyring = &self.refresher.ports().keyring;
         let any = (Expected::Anything, Expected::Anything);
         let connect = seal::connecting(keyring, &provider, key, grant, None, any, self.clock.now());

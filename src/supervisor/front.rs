@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 
 use super::{
     by::By,
-    command::Command,
+    cold::{self, Found},
+    command::{Ask, Command},
     provider::Providers,
-    refresh::Ports,
+    refresh::{Ports, Refresher},
     router::Router,
     shed::{Bound, ShedRequests},
     snapshot::Snapshot,
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Cause, Error},
+    model::{Row, TokenKey},
 };
 
 /// Everything that is needed to ask; keeps nothing alive beyond itself.
@@ -34,6 +36,7 @@ pub(super) struct Front(Arc<FrontInner>);
 struct FrontInner {
     snapshot: Arc<Snapshot>,
     providers: Arc<Providers>,
+    refresher: Refresher,
     router: Router,
     clock: Clock,
     shed: Arc<ShedRequests>,
@@ -72,6 +75,7 @@ impl Front {
         Self(Arc::new(FrontInner {
             snapshot: snapshot.clone(),
             providers: providers.clone(),
+            refresher: around.refresher.clone(),
             router: around.router.clone(),
             clock: clock.clone(),
             shed: around.shed.clone(),
@@ -103,11 +107,43 @@ impl Front {
                 return Err(Error::UnknownIdp);
             }
             let deadline = front.0.clock.sleep(command.timeout_after());
-            match select(Box::pin(front.ask(command, by)), Box::pin(deadline)).await {
+            let answer = async {
+                if configured && command.wants_token() {
+                    match front.read(command.key()).await {
+                        Found::Published(row) => {
+                            let answer = command.fast(&front.0.snapshot);
+                            front.have_refreshed(&row);
+                            if let Some(answer) = answer {
+                                return Ok(answer);
+                            }
+                        }
+                        Found::Nothing => return Err(Error::NotConnected),
+                        Found::Unknown => {}
+                    }
+                }
+                front.ask(command, by).await
+            };
+            match select(Box::pin(answer), Box::pin(deadline)).await {
                 Either::Left((Err(Error::NotConnected), _)) if !configured => Err(Error::UnknownIdp),
                 Either::Left((answer, _)) => answer,
                 Either::Right(_) => Err(Error::Timeout),
             }
+        }
+    }
+
+    /// Reads a key of which nothing is published.
+    async fn read(&self, key: &TokenKey) -> Found {
+        match self.0.snapshot.reserve(key) {
+            Some(place) => cold::read(&self.0.refresher, key, place).await,
+            None => Found::Unknown,
+        }
+    }
+
+    /// Has the row's token refreshed if it is due; nobody waits for it.
+    fn have_refreshed(&self, row: &Row) {
+        if row.due_at.is_some_and(|due| due <= self.0.clock.now()) {
+            let (router, key) = (self.0.router.clone(), row.key.clone());
+            self.0.refresher.ports().runtime.spawn(async move { router.route(key, Ask::Wake).await });
         }
     }
 

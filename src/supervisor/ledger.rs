@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use super::{by::By, events::Channel};
+use super::{alarm::Alarm, by::By, events::Channel};
 use crate::{
     error::{Cause, Error},
     keyring::Keyring,
     metrics::count,
     model::{Generation, TokenKey},
-    protocol::{Change, ChangeReply, PurgeRefusal, resolve::Resolution},
+    protocol::{Change, ChangeReply, PurgeRefusal, resolve::Resolution, schedule::wake_at},
     store::{Changed, Store, StoreError, StoreFuture, past_conflicts},
 };
 
@@ -30,11 +30,13 @@ struct LedgerInner {
     /// Whether the audit log names users as they are, instead of by a digest.
     plain_users: bool,
     fenced_writes: AtomicU64,
+    alarm: Alarm,
 }
 
 impl Ledger {
     pub(super) fn new(store: Arc<dyn Store>, events: Arc<Channel>, keyring: Keyring, plain_users: bool) -> Self {
-        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes: AtomicU64::new(0) }))
+        let (fenced_writes, alarm) = (AtomicU64::new(0), Alarm::default());
+        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm }))
     }
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
@@ -62,6 +64,10 @@ impl Ledger {
             };
             if let Ok(changed) = &mut changed {
                 ledger.0.events.emit_all(&key, changed);
+                // An attempt ends the intent that it set, or its actor sees to it.
+                if let Some(due) = changed.row.as_ref().filter(|row| row.intent.is_none()).and_then(wake_at) {
+                    ledger.0.alarm.set(due);
+                }
                 if is_fenced(changed.reply) {
                     count(&ledger.0.fenced_writes);
                 }
@@ -88,6 +94,11 @@ impl Ledger {
 
     pub(super) fn events(&self) -> &Channel {
         &self.0.events
+    }
+
+    /// Rings when a row comes due.
+    pub(super) fn alarm(&self) -> &Alarm {
+        &self.0.alarm
     }
 
     /// The number of responses whose row had moved on when they were stored.

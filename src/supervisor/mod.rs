@@ -12,9 +12,11 @@
 
 #[cfg(test)]
 mod bench;
+mod alarm;
 mod builder;
 mod by;
 mod census;
+mod cold;
 mod command;
 mod disconnect_user;
 mod events;

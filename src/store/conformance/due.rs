@@ -1,8 +1,8 @@
-//! Pages of due keys and of expiring grants.
+//! Pages of due rows and of expiring grants.
 
 use super::*;
 
-pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut StorePlace) {
+pub(super) async fn pages_of_due_rows_come_in_order_and_skip_nothing(place: &mut StorePlace) {
     let now = place.wall();
     // Three at each time, written out of order.
     for number in (0..30).rev() {
@@ -11,9 +11,9 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
     }
     let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = place.store.due(now + seconds(6), after, 4).await.unwrap();
-        assert!(page.keys.len() <= 4);
-        seen.extend(page.keys.iter().map(|key| key.user()[5..].parse::<u32>().unwrap()));
+        let page = place.store.due("idp", now + seconds(6), after, 4).await.unwrap();
+        assert!(page.rows.len() <= 4);
+        seen.extend(page.rows.iter().map(|row| row.key.user()[5..].parse::<u32>().unwrap()));
         pages += 1;
         // A connect between two pages: a key before the cursor is found in the next round, a key after it in this one.
         let (key, change) = nth(100 + pages, if pages == 1 { now } else { now + seconds(6) });
@@ -30,7 +30,12 @@ pub(super) async fn pages_of_due_keys_come_in_order_and_skip_nothing(place: &mut
         assert_eq!(seen.iter().filter(|seen| **seen == number).count(), 1, "{number} in {seen:?}");
     }
     assert!(!seen.contains(&101) && seen.contains(&102), "{seen:?}");
-    assert!(place.store.due(WallTime(now.0 - 1), None, 4).await.unwrap().keys.is_empty());
+    let early = place.store.due("idp", WallTime(now.0 - 1), None, 4).await.unwrap();
+    assert_eq!((early.rows.len(), early.next, early.later), (0, None, Some(now)));
+    let last = place.store.due("idp", now + seconds(9), None, 99).await.unwrap();
+    assert_eq!((last.rows.len() > 30, last.later), (true, None));
+    let other = place.store.due("other", now + seconds(9), None, 99).await.unwrap();
+    assert_eq!((other.rows.len(), other.later), (0, None));
 }
 
 pub(super) async fn rows_that_need_no_attention_are_not_due(place: &mut StorePlace) {

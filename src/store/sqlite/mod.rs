@@ -115,9 +115,9 @@ impl Store for SqliteStore {
         })
     }
 
-    fn due(&self, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
-        let reader = self.reader.clone();
-        self.readers.run(move |connection| pages::due(connection, &reader, by, after, limit))
+    fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
+        let (idp, reader) = (idp.to_owned(), self.reader.clone());
+        self.readers.run(move |connection| pages::due(connection, &reader, &idp, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {

@@ -1,37 +1,63 @@
-//! Pages of rows that come due: refreshes, notices, revocations. The names of their keys are read as bytes, so that one that
-//! is no text is left out and does not fail its page.
+//! Pages of rows that come due: refreshes, notices, revocations. Names that are no text are left out and do not fail a page:
+//! rows are read one by one, or the names of their keys as bytes.
 
 use std::ops::Range;
 
-use diesel::prelude::*;
+use diesel::{dsl::min, prelude::*};
 
-use super::{threads::JobError, unreadable::RowReader};
+use super::{
+    threads::JobError,
+    unreadable::{RowReader, is_undecodable},
+};
 use crate::{
-    model::{Sealed, StoreTime, TokenKey, WallTime},
-    store::{DueCursor, DuePage, Expiring, QueuedRevocation, record::expires},
+    model::{Row, Sealed, StoreTime, TokenKey, WallTime},
+    store::{
+        DueCursor, DuePage, Expiring, QueuedRevocation,
+        record::{GrantRecord, expires},
+        schema::grants,
+    },
 };
 
 pub(super) fn due(
     connection: &mut SqliteConnection,
     reader: &RowReader,
+    idp: &str,
     by: WallTime,
     after: Option<DueCursor>,
     limit: u32,
 ) -> Result<DuePage, JobError> {
     let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
-    let beyond = named::wake_at.gt(after.wake_at).or(named::wake_at.eq(after.wake_at).and(named::id.gt(after.id)));
-    let found = named::table
-        .filter(named::wake_at.le(by.0))
-        .filter(named::wake_at.ge(after.wake_at))
+    let beyond = grants::wake_at.gt(after.wake_at).or(grants::wake_at.eq(after.wake_at).and(grants::id.gt(after.id)));
+    let found = grants::table
+        .filter(grants::idp.eq(idp))
+        .filter(grants::wake_at.le(by.0))
+        .filter(grants::wake_at.ge(after.wake_at))
         .filter(beyond)
-        .order((named::wake_at, named::id))
+        .order((grants::wake_at, grants::id))
         .limit(limit.into())
-        .select((named::wake_at.assume_not_null(), named::id, NAMES))
-        .load::<(i64, i64, NameBytes)>(connection)?;
-    let next =
-        found.last().filter(|_| found.len() == limit as usize).map(|row| DueCursor { wake_at: row.0, id: row.1 });
-    let keys = found.into_iter().filter_map(|(_, id, names)| key_of(reader, id, names)).collect();
-    Ok(DuePage { keys, next })
+        .select((grants::wake_at.assume_not_null(), grants::id))
+        .load::<(i64, i64)>(connection)?;
+    let next = found.last().filter(|_| found.len() == limit as usize);
+    let next = next.map(|(wake_at, id)| DueCursor { wake_at: *wake_at, id: *id });
+    let mut rows = Vec::with_capacity(found.len());
+    for (_, id) in found {
+        // One by one: a row that cannot be read does not fail its page.
+        rows.extend(find_by_id(connection, reader, id)?);
+    }
+    let later = grants::table.filter(grants::idp.eq(idp)).filter(grants::wake_at.gt(by.0));
+    let later = later.select(min(grants::wake_at)).get_result::<Option<i64>>(connection)?;
+    Ok(DuePage { rows, next, later: later.map(WallTime) })
+}
+
+fn find_by_id(connection: &mut SqliteConnection, reader: &RowReader, id: i64) -> Result<Option<Row>, JobError> {
+    match grants::table.find(id).select(GrantRecord::as_select()).get_result(connection) {
+        Ok(record) => Ok(reader.row(id, record.key(), record).ok()),
+        Err(error) if is_undecodable(&error) => {
+            reader.undecoded(id);
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 diesel::table! {
@@ -43,7 +69,6 @@ diesel::table! {
         user_id -> Binary,
         account -> Binary,
         grant_id -> Binary,
-        wake_at -> Nullable<BigInt>,
         fingerprint -> Nullable<Binary>,
         notice_at -> Nullable<BigInt>,
         expires_at -> Nullable<BigInt>,

@@ -5,7 +5,7 @@
 
 mod verbs;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use tokio::sync::oneshot;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{by::By, snapshot::Snapshot, status::Status};
 use crate::{
     error::Error,
-    model::{AccessToken, Generation, Grant, Token, TokenKey},
+    model::{AccessToken, Generation, Grant, Row, Token, TokenKey},
     protocol::{Change, Expected},
 };
 pub use verbs::{
@@ -42,6 +42,10 @@ pub trait CommandParts {
     /// Returns the answer that needs no actor, if there is one.
     fn fast(&self, _snapshot: &Snapshot) -> Option<Self::Reply> {
         None
+    }
+    /// Whether a token that was just published may be the answer.
+    fn wants_token(&self) -> bool {
+        false
     }
     /// Whether the command makes sense only at an identity provider that is configured.
     fn needs_idp(&self) -> bool {
@@ -85,8 +89,10 @@ pub enum Ask {
         reply: Reply<Status>,
     },
     Change(ChangeRequest),
-    /// The key is due, although no caller asks.
+    /// The key is to be looked at, although no caller asks.
     Wake,
+    /// The sweeper found the key due.
+    Due(DueRow),
     /// A change was stored whose actor died before it heard of it: the row that is known may be from before.
     Stale,
     /// A defect, for tests of what follows from one.
@@ -108,11 +114,19 @@ impl Ask {
             | Self::RejectedToken { reply, .. }
             | Self::Connect { reply, .. }
             | Self::Change(ChangeRequest { reply, .. }) => drop(reply.send(Err(error))),
-            Self::Wake | Self::Stale => {}
+            Self::Wake | Self::Due(_) | Self::Stale => {}
             #[cfg(feature = "testing")]
             Self::Panic | Self::PanicRegistry => {}
         }
     }
+}
+
+/// A row that is due.
+#[doc(hidden)]
+pub struct DueRow {
+    pub(super) row: Arc<Row>,
+    /// Counts the row as on its way to its actor.
+    pub(super) _on_its_way: Arc<()>,
 }
 
 /// A request for one change of the row: its author, and what to change.

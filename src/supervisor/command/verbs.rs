@@ -75,6 +75,10 @@ macro_rules! command {
         fn fast(&self, snapshot: &Snapshot) -> Option<Token> {
             snapshot.get(&self.key, self.min_ttl)
         }
+
+        fn wants_token(&self) -> bool {
+            true
+        }
     };
     (@fast $name:ident) => {};
     (@idp Disconnect) => { command!(@anywhere); };

@@ -53,6 +53,7 @@ impl Holds {
             Some(reason) => drop(reasons.insert(name.to_owned(), reason.to_owned())),
             None => drop(reasons.remove(name)),
         });
+        ledger.alarm().ring();
         Ok(())
     }
 }

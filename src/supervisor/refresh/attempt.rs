@@ -44,6 +44,8 @@ pub(super) struct Attempt {
     key: TokenKey,
     id: Id,
     basis: (Id, Generation),
+    /// The row as whoever wanted the attempt knows it, until the row is read.
+    known: Option<Arc<Row>>,
     progress: watch::Sender<Progress>,
     /// Whether a caller waits for the attempt.
     wanted: watch::Receiver<bool>,
@@ -75,8 +77,9 @@ enum Try {
 }
 
 impl Attempt {
-    pub(super) fn new(ports: Arc<Ports>, key: TokenKey, basis: (Id, Generation), entry: NewAttempt) -> Self {
+    pub(super) fn new(ports: Arc<Ports>, key: TokenKey, known: Arc<Row>, entry: NewAttempt) -> Self {
         let NewAttempt { id, progress, wanted } = entry;
+        let (basis, known) = ((known.incarnation, known.generation), Some(known));
         let (row, slot, room, claim, landing, commit) = (None, None, None, None, None, None);
         let (journaled, resolved, heard) = (false, None, None);
         let began = ports.clock.read().boot;
@@ -86,6 +89,7 @@ impl Attempt {
             key,
             id,
             basis,
+            known,
             progress,
             wanted,
             row,
@@ -194,13 +198,22 @@ impl Attempt {
     }
 
     async fn flush(&mut self) -> Option<AttemptEvent> {
+        self.known = None;
         flush(&self.ports, &self.key).await;
         Some(AttemptEvent::Flushed)
     }
 
     /// Reads the row. The slot goes back: its purpose is decided anew.
+    ///
+    /// A row that is known and neither claimed nor in doubt is as good as one that is read: either may be out of date when it
+    /// is claimed, and the claim compares it with the stored one.
     async fn read(&mut self) -> Option<AttemptEvent> {
         self.slot = None;
+        if let Some(known) = self.known.take().filter(|row| row.intent.is_none() && row.lease.is_none()) {
+            let row = Some(Row::clone(&known));
+            self.row.clone_from(&row);
+            return Some(AttemptEvent::Read { row, dead: Vec::new(), now: self.ports.clock.store_time() });
+        }
         let read = until_stored(&self.ports, &self.key, || self.ports.ledger.store().read(&self.key)).await?;
         let senders = read.row.iter().filter_map(|row| row.intent.as_ref()).flat_map(|intent| &intent.senders);
         let dead = senders

@@ -11,7 +11,7 @@ use super::{
     table::{Joined, Progress},
 };
 use crate::{
-    model::{Generation, Id, Row, State, StoreTime, TokenKey},
+    model::{Issued, Row, State, StoreTime, TokenKey, TokenStanding},
     protocol::Unchanged,
     supervisor::status::Status,
 };
@@ -29,19 +29,19 @@ impl Refresher {
         &self.0
     }
 
-    /// Joins the attempt that runs for `key`, or starts one for a caller that saw the row at `basis`; `None` if nothing
-    /// may start any more. A new attempt goes before others at the provider's gate if a caller waits for it (`wanted`).
+    /// Joins the attempt that runs for `key`, or starts one for a caller that knows this row; `None` if nothing may start any
+    /// more. A new attempt goes before others at the provider's gate if a caller waits for it (`wanted`).
     pub(in crate::supervisor) fn join_or_start(
         &self,
         key: &TokenKey,
-        basis: (Id, Generation),
+        known: Arc<Row>,
         wanted: bool,
     ) -> Option<watch::Receiver<Progress>> {
         match self.0.attempts.join(key, wanted) {
             Joined::Running(progress) => Some(progress),
             Joined::New(entry) => {
                 let progress = entry.progress.subscribe();
-                self.0.runtime.spawn(Attempt::new(self.0.clone(), key.clone(), basis, entry).run());
+                self.0.runtime.spawn(Attempt::new(self.0.clone(), key.clone(), known, entry).run());
                 Some(progress)
             }
             Joined::Closed => None,
@@ -79,6 +79,17 @@ impl Refresher {
         status
     }
 
+    /// Withdraws a token that was just published, or whose standing was just set, if a refresh under way may have ended it.
+    ///
+    /// Call it afterwards: an attempt sets `sent` before it withdraws the published token, so that the later of the two
+    /// always withdraws.
+    pub(in crate::supervisor) fn withdraw_sent(&self, key: &TokenKey, issued: &Issued) {
+        let ends = self.0.providers.get(key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
+        if ends && self.0.attempts.sent(key).is_some_and(|sent| issued.generation <= sent) {
+            issued.set_standing(TokenStanding::Withdrawn);
+        }
+    }
+
     /// Starts no more attempts.
     pub(in crate::supervisor) fn stop(&self) {
         self.0.attempts.close();
@@ -111,10 +122,9 @@ mod tests {
         // Nothing listens at its address: the connection fails before anything is sent.
         let bench = Bench::with_idp("idp");
         let key = TokenKey::at("idp").user("alice");
-        let row = bench.connect(&key, "ts-test-secret-1").await;
-        let basis = (row.incarnation, row.generation);
-        let first = bench.refresher.join_or_start(&key, basis, true).unwrap();
-        let second = bench.refresher.join_or_start(&key, basis, true).unwrap();
+        let row = Arc::new(bench.connect(&key, "ts-test-secret-1").await);
+        let first = bench.refresher.join_or_start(&key, row.clone(), true).unwrap();
+        let second = bench.refresher.join_or_start(&key, row.clone(), true).unwrap();
         assert!(first.same_channel(&second));
         drop(second);
         let end = end_of(first).await;
@@ -123,7 +133,7 @@ mod tests {
         assert_eq!(stored.last_error.map(|error| error.evidence.code).as_deref(), Some("connect_failed"));
         assert_eq!(stored.generation, row.generation);
         bench.refresher.stop();
-        assert!(bench.refresher.join_or_start(&key, basis, true).is_none() && bench.refresher.is_stopping());
+        assert!(bench.refresher.join_or_start(&key, row, true).is_none() && bench.refresher.is_stopping());
     }
 
     #[tokio::test]

@@ -17,11 +17,11 @@ use self::{
     watch::{Watches, supersedes},
 };
 use crate::{
-    clock::{Clock, Reading},
+    clock::Clock,
     model::{AccessToken, BootTime, Expires, Generation, Issued, Token, TokenKey, TokenStanding, WallTime},
 };
 
-/// The published tokens of every key that has an actor.
+/// The published tokens of the keys that are in use.
 #[doc(hidden)]
 pub struct Snapshot {
     tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
@@ -56,13 +56,42 @@ impl Snapshot {
             return None;
         }
         let token = issued.hand_out(now.wall)?;
-        issued.mark_used(tick(now));
+        issued.mark_used(ticks(now.boot));
         Some(token)
     }
 
     /// Returns the published token of the key, valid or not.
     pub(super) fn current(&self, key: &TokenKey) -> Option<Arc<Issued>> {
-        self.tokens.pin().get(key).cloned()
+        self.tokens.pin().get(key).filter(|issued| issued.generation != NOTHING).cloned()
+    }
+
+    /// Reserves the place of a token that is about to be read from the store; `None` if something is published for the key.
+    ///
+    /// Whatever is published or ended for the key from here on takes the place: what was read may be from before that.
+    pub(super) fn reserve(self: &Arc<Self>, key: &TokenKey) -> Option<Reservation> {
+        let place = Arc::new(over(NOTHING));
+        let tokens = self.tokens.pin();
+        let reserved = tokens.compute(key.clone(), |current| match current {
+            // Callers that read the same row at the same time share the place.
+            Some((_, held)) => Operation::Abort((held.generation == NOTHING).then(|| Arc::clone(held))),
+            None => Operation::Insert(Arc::clone(&place)),
+        });
+        let reserved = match reserved {
+            Compute::Aborted(held) => held?,
+            _ => place,
+        };
+        Some(Reservation { snapshot: self.clone(), key: key.clone(), place: reserved })
+    }
+
+    /// Replaces what the key has by `issued`, or removes it, if it is still `place`.
+    fn settle(&self, key: &TokenKey, place: &Arc<Issued>, issued: Option<&Arc<Issued>>) -> bool {
+        let tokens = self.tokens.pin();
+        let settled = tokens.compute(key.clone(), |current| match (current, issued) {
+            (Some((_, held)), Some(issued)) if Arc::ptr_eq(held, place) => Operation::Insert(Arc::clone(issued)),
+            (Some((_, held)), None) if Arc::ptr_eq(held, place) => Operation::Remove,
+            _ => Operation::Abort(()),
+        });
+        !matches!(settled, Compute::Aborted(()))
     }
 
     /// Publishes upwards only: a higher generation replaces, and at an equal one what the store holds
@@ -86,10 +115,7 @@ impl Snapshot {
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let over = Expires::At(WallTime(0));
-        let ended = Issued::new("", AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
-        ended.set_standing(TokenStanding::Withdrawn);
-        let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
+        let (tokens, ended) = (self.tokens.pin(), Arc::new(over(generation)));
         tokens.compute(key.clone(), |current| match current {
             Some((_, held)) if held.generation > generation => Operation::Abort(()),
             _ => Operation::Insert(Arc::clone(&ended)),
@@ -99,7 +125,7 @@ impl Snapshot {
         }
     }
 
-    /// Removes the key: its actor sleeps, or nothing was ever stored for it.
+    /// Removes the key: nobody uses its token, or nothing is stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
         self.tokens.pin().remove(key);
         if let Some(cell) = self.watches.get(key) {
@@ -116,21 +142,78 @@ impl Snapshot {
         TokenWatch::new(cell, self.clock.clone())
     }
 
-    /// Whether the key is watched: its actor does not sleep then.
+    /// Whether the key is watched: its token stays published.
     pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
         self.watches.get(key).is_some()
+    }
+
+    /// Records that the key's actor stops, which was asked last at `asked`, and removes the token if nobody has used it for
+    /// `unused`. What ended goes as well: nothing runs any more that could publish a token of the key.
+    pub(super) fn leave(&self, key: &TokenKey, asked: BootTime, unused: Duration) {
+        let Some(held) = self.current(key) else { return };
+        held.used.fetch_max(ticks(asked), Ordering::Relaxed);
+        let is_idle = self.clock.read().boot.since(last_use(&held)) >= unused && !self.is_watched(key);
+        if is_idle || held.grant_id.is_empty() {
+            self.settle(key, &held, None);
+        }
+    }
+
+    /// Removes the tokens that nobody has used for this long. What the store does not say about a token (that it was
+    /// withdrawn or rejected, or that the journal alone has it) stays with it for as long as its actor or attempt runs.
+    pub(super) fn forget_unused(&self, after: Duration) {
+        let now = self.clock.read().boot;
+        self.tokens.pin().retain(|key, issued| {
+            let is_stored = !issued.journaled && issued.generation != NOTHING;
+            let is_plain = !matches!(issued.standing(), TokenStanding::Withdrawn | TokenStanding::Rejected);
+            !(is_stored && is_plain) || now.since(last_use(issued)) < after || self.is_watched(key)
+        });
+    }
+}
+
+/// The generation of a place where nothing is published yet. Stored grants have higher ones.
+const NOTHING: Generation = Generation(0);
+
+/// What stands in the map for a grant that has no token any more, or none yet.
+fn over(generation: Generation) -> Issued {
+    let ended = Expires::At(WallTime(0));
+    let over = Issued::new("", AccessToken::from(""), "", "", ended, generation, None, Some(BootTime(0)), false);
+    over.set_standing(TokenStanding::Withdrawn);
+    over
+}
+
+/// The place of a token that is being read from the store. Dropping it gives the place back.
+pub(super) struct Reservation {
+    snapshot: Arc<Snapshot>,
+    key: TokenKey,
+    place: Arc<Issued>,
+}
+
+impl Reservation {
+    /// Publishes the token that was read, unless something was published or ended for the key meanwhile.
+    pub(super) fn publish(self, issued: &Arc<Issued>) -> bool {
+        let published = self.snapshot.settle(&self.key, &self.place, Some(issued));
+        if published && let Some(cell) = self.snapshot.watches.get(&self.key) {
+            cell.publish(issued);
+        }
+        published
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.snapshot.settle(&self.key, &self.place, None);
     }
 }
 
 /// Uses are recorded to four seconds: fine enough to notice that a token is not used any more.
 const TICK_SHIFT: u32 = 12;
 
-fn tick(now: Reading) -> u32 {
-    ((now.boot.0 >> TICK_SHIFT) & i64::from(u32::MAX)) as u32
+fn ticks(time: BootTime) -> u32 {
+    ((time.0 >> TICK_SHIFT) & i64::from(u32::MAX)) as u32
 }
 
 /// Returns the last use of a token, by the boot-time clock; zero if it was never used.
-pub(super) fn last_use(issued: &Issued) -> BootTime {
+fn last_use(issued: &Issued) -> BootTime {
     BootTime(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
 }
 

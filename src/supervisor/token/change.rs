@@ -108,7 +108,10 @@ impl TokenActor {
             }
             let changed = match changed {
                 Ok(changed) => changed,
-                Err(error) => return drop(reply.send(Err(error))),
+                Err(error) => {
+                    drop(reply.send(Err(error)));
+                    return actor.feed(Event::Tick, context);
+                }
             };
             let refused = refusal(&changed);
             let unchanged = match changed.reply {

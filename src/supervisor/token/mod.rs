@@ -26,14 +26,13 @@ use super::{
     provider::Provider,
     refresh::{Ports, Progress, seal},
     shed::Bound,
-    snapshot::last_use,
     status::Status,
 };
 use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
-    model::{BootTime, Row, State, Token, TokenKey, TokenStanding, WallTime},
+    model::{BootTime, Issued, Row, State, Token, TokenKey, TokenStanding, WallTime},
     protocol::{Change, attempt::End},
     store::StoreError,
 };
@@ -49,6 +48,8 @@ pub(super) struct TokenActor {
     purges: Vec<(By, Reply<Status>)>,
     /// The number of changes of the row that are under way.
     changing: usize,
+    /// What came when this actor was about to stop, for its successor.
+    passed_on: Vec<Ask>,
     /// The registry routes nothing to this actor any more.
     retired: bool,
     timer: Option<(WallTime, SpawnHandle)>,
@@ -89,11 +90,12 @@ pub(super) struct Deliver(pub(super) Ask);
 
 impl TokenActor {
     pub(super) fn new(around: Arc<Surroundings>, key: TokenKey, registry: Recipient<ActorReport>, number: u64) -> Self {
-        let limits = MachineLimits { waiters: around.limits.waiters_per_grant, idle_after: around.limits.idle_after };
+        let limits = MachineLimits { waiters: around.limits.waiters_per_grant };
         around.awake.fetch_add(1, Ordering::Relaxed);
         let guard = ActorGuard { around: around.clone(), registry, key: key.clone(), number };
-        let (machine, unread, purges, timer) = (Machine::new(limits), Vec::new(), Vec::new(), None);
-        Self { around, key, machine, unread, purges, changing: 0, retired: false, timer, guard }
+        let (unread, purges, passed_on) = (Vec::new(), Vec::new(), Vec::new());
+        let machine = Machine::new(limits);
+        Self { around, key, machine, unread, purges, changing: 0, passed_on, retired: false, timer: None, guard }
     }
 
     fn ports(&self) -> &Ports {
@@ -125,8 +127,6 @@ impl TokenActor {
         let sight = Sight {
             now,
             published: published.as_ref(),
-            last_used: published.as_deref().map_or(BootTime(0), last_use),
-            watched: ports.snapshot.is_watched(&self.key),
             gate: self.gate(now),
             wanted: !self.unread.is_empty() || self.changing > 0,
         };
@@ -152,7 +152,7 @@ impl TokenActor {
                 None => self.ports().snapshot.remove(&self.key),
             },
             Effect::Stand(standing) => self.stand(standing),
-            Effect::Start(row, lane) => self.start(&row, lane, context),
+            Effect::Start(row, lane) => self.start(row, lane, context),
             Effect::Hurry => self.ports().attempts.hurry(&self.key),
             // The caller may be gone.
             Effect::Answer(reply, answer) => {
@@ -166,8 +166,9 @@ impl TokenActor {
                 drop(reply.send(answer.map(|refreshed| Refreshed { refreshed, status })));
             }
             Effect::WakeAt(time) => self.wake_at(time, context),
-            Effect::Sleep => {
-                self.ports().snapshot.remove(&self.key);
+            Effect::Stop(asked) => {
+                let unused = self.around.limits.idle_after;
+                self.ports().snapshot.leave(&self.key, asked.unwrap_or(BootTime(0)), unused);
                 self.guard.report(ActorNews::Retires(context.address().recipient()));
             }
         }
@@ -197,29 +198,27 @@ impl TokenActor {
 
     fn publish(&self, row: &Row) {
         let ports = self.ports();
+        let is_published = |issued: Arc<Issued>| issued.generation >= row.generation && !issued.journaled;
+        if row.is_without_ciphertext() || ports.snapshot.current(&self.key).is_some_and(is_published) {
+            return;
+        }
         match seal::issued(&ports.keyring, row, ports.clock.read()) {
             Ok(issued) => ports.snapshot.publish(&self.key, &Arc::new(issued)),
             Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
         }
     }
 
-    /// Updates the standing of the published token. A token that a refresh under way may have ended stays withdrawn: this
-    /// actor may be new, or have read the row while the attempt of its predecessor ran.
+    /// Updates the standing of the published token.
     fn stand(&self, standing: TokenStanding) {
-        let Some(issued) = self.ports().snapshot.current(&self.key) else { return };
-        issued.set_standing(standing);
-        let ends = self.provider().is_some_and(|provider| provider.idp.rotation_ends_access_token);
-        // Reads `sent` after it has set the standing: the attempt, on its own thread, sets `sent` before it withdraws the
-        // token, so that the later of the two always withdraws.
-        if ends && self.ports().attempts.sent(&self.key).is_some_and(|sent| issued.generation <= sent) {
-            issued.set_standing(TokenStanding::Withdrawn);
+        if let Some(issued) = self.ports().snapshot.current(&self.key) {
+            issued.set_standing(standing);
+            self.around.refresher.withdraw_sent(&self.key, &issued);
         }
     }
 
     /// A new actor finds its predecessor's attempt by starting one: the table hands out the running one.
-    fn start(&mut self, row: &Row, lane: Priority, context: &mut Context<Self>) {
-        let basis = (row.incarnation, row.generation);
-        match self.around.refresher.join_or_start(&self.key, basis, lane == Priority::Foreground) {
+    fn start(&mut self, row: Arc<Row>, lane: Priority, context: &mut Context<Self>) {
+        match self.around.refresher.join_or_start(&self.key, row, lane == Priority::Foreground) {
             Some(progress) => self.follow(progress, context),
             None => {
                 // Nothing starts any more: callers that wait get an error, valid tokens are still served.
@@ -345,7 +344,10 @@ impl Handler<Deliver> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, Deliver(ask): Deliver, context: &mut Self::Context) {
-        if !matches!(ask, Ask::Wake | Ask::Stale) {
+        if self.machine.is_stopping() && matches!(ask, Ask::Wake | Ask::Due(_)) {
+            return self.passed_on.push(ask);
+        }
+        if !matches!(ask, Ask::Wake | Ask::Due(_) | Ask::Stale) {
             let now = self.ports().clock.read();
             self.machine.touch(now);
         }
@@ -369,6 +371,7 @@ impl Handler<Deliver> for TokenActor {
             Ask::Connect { by, grant, only, reply } => self.connect(by, *grant, only, reply, context),
             Ask::Change(ChangeRequest { by, what, reply }) => self.change(by, what, reply, context),
             Ask::Wake => self.feed(Event::Tick, context),
+            Ask::Due(due) => self.feed(Event::Due(due.row), context),
             Ask::Stale => self.feed(Event::Stale, context),
             #[cfg(feature = "testing")]
             Ask::Panic | Ask::PanicRegistry => panic!("injected: the actor of a key"),
@@ -383,6 +386,10 @@ impl Handler<Retired> for TokenActor {
         // Callers that slipped in between ask again and find a new actor. A change is not repeated: the second answer
         // would report the first.
         self.retired = true;
+        for ask in std::mem::take(&mut self.passed_on) {
+            let (router, key) = (self.around.router.clone(), self.key.clone());
+            self.ports().runtime.spawn(async move { router.route(key, ask).await });
+        }
         if self.changing == 0 {
             context.stop();
         }

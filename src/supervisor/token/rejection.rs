@@ -31,7 +31,10 @@ impl TokenActor {
             actor.changing -= 1;
             let stored = match read {
                 Ok(read) => read.row.filter(|row| row.tombstone.is_none()),
-                Err(error) => return drop(reply.send(Err(unavailable(&error)))),
+                Err(error) => {
+                    drop(reply.send(Err(unavailable(&error))));
+                    return actor.feed(Event::Tick, context);
+                }
             };
             let ports = actor.ports();
             let stored = stored.and_then(|row| seal::issued(&ports.keyring, &row, ports.clock.read()).ok());

@@ -1,6 +1,7 @@
 //! The work that comes due although no caller asks: cold grants, doubts, revocations, expiring refresh tokens, old
 //! tombstones, refusals by mistake.
 
+mod backlog;
 mod expiring;
 mod purge;
 mod revoke;

@@ -1,97 +1,147 @@
-//! The sweeper: wakes the actors of grants that are due, and has expiring refresh tokens announced.
+//! The sweeper: has the grants refreshed that come due, and expiring refresh tokens announced.
+//!
+//! The store's index of due rows is the only schedule: nothing in memory waits for a time that is written there. The sweeper
+//! sleeps until the first row comes due. Rows of a provider that takes no requests are not read.
 
 use std::{collections::HashMap, time::Duration};
 
-use super::expiring::Notices;
+use super::{backlog::Backlog, expiring::Notices};
 use crate::{
+    model::{BootTime, WallTime},
     store::StoreError,
-    supervisor::{command::Ask, refresh::Refresher, router::Router, settings::Limits},
+    supervisor::{command::Ask, provider::Provider, refresh::Refresher, router::Router, settings::Limits},
 };
 
-/// Keys that are woken at a time.
-const PAGE: u32 = 256;
+/// The shortest time between two looks at what is due.
+const PAUSE: Duration = Duration::from_millis(50);
 
-/// The time between a sweep that left due grants and the next one.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The time between two looks at a provider that takes no requests for a time.
+const CLOSED: Duration = Duration::from_secs(1);
 
 /// How long fingerprints of spent refresh tokens are kept.
 const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
 
-/// Old fingerprints are removed once in this number of sweeps.
+/// Old fingerprints are removed once in this number of rounds.
 const FORGET_EVERY: u32 = 512;
 
 pub(super) struct Sweeper {
     refresher: Refresher,
     router: Router,
     limits: Limits,
+    backlogs: HashMap<String, Backlog>,
+    notices: Notices,
+    rounds: u32,
+    /// By the boot-time clock.
+    next_round: BootTime,
 }
 
 impl Sweeper {
     pub(super) fn new(refresher: Refresher, router: Router, limits: Limits) -> Self {
-        Self { refresher, router, limits }
+        let (backlogs, notices) = (HashMap::new(), Notices::default());
+        Self { refresher, router, limits, backlogs, notices, rounds: 0, next_round: BootTime(0) }
     }
 
     /// Sweeps again and again.
-    pub(super) async fn run(&self) {
-        let ports = self.refresher.ports();
-        let (ledger, clock) = (&ports.ledger, &ports.clock);
-        let mut sweeps: u32 = 0;
-        let mut notices = Notices::default();
+    pub(super) async fn run(mut self) {
         loop {
+            let refresher = self.refresher.clone();
+            let ports = refresher.ports();
+            let (clock, alarm) = (&ports.clock, ports.ledger.alarm());
+            alarm.looking();
+            let round_is_over = self.next_round <= clock.read().boot;
             let swept = async {
-                ports.providers.read_holds(ledger).await?;
-                let complete = self.wake_due().await?;
-                notices.emit(ledger, clock.store_time()).await?;
-                if sweeps.is_multiple_of(FORGET_EVERY) {
-                    ledger.store().forget_spent(clock.store_time().minus(SPENT_KEPT)).await?;
+                if round_is_over {
+                    self.begin_round().await?;
                 }
-                Ok::<bool, StoreError>(complete)
+                self.hand_out_due().await
             };
-            let complete = swept.await.unwrap_or_else(|error| {
+            let next = swept.await.unwrap_or_else(|error| {
                 tracing::warn!(error = %error, "a sweep was cut short: the next one starts over");
-                true
+                self.backlogs.clear();
+                None
             });
-            sweeps = sweeps.wrapping_add(1);
-            let every = self.limits.sweep_every;
-            clock.sleep(if complete { every } else { every.min(AGAIN) }).await;
+            if round_is_over {
+                // Also after a failure.
+                self.next_round = clock.read().boot + self.limits.sweep_every;
+            }
+            let now = clock.read();
+            let round = now.wall + self.next_round.since(now.boot);
+            alarm.wait(clock, now.wall + PAUSE, next.unwrap_or(round).min(round)).await;
         }
     }
 
-    /// Wakes the grants that are due, of each provider as many as it can take: a slow provider must not hold up the others.
-    /// Returns false if some were left for the next sweep.
-    async fn wake_due(&self) -> Result<bool, StoreError> {
+    /// Does what is done once in a while.
+    async fn begin_round(&mut self) -> Result<(), StoreError> {
         let ports = self.refresher.ports();
-        let (now, mut after, mut complete) = (ports.clock.now(), None, true);
-        let mut room: HashMap<String, usize> = HashMap::new();
-        loop {
-            let page = ports.ledger.store().due(now, after, PAGE).await?;
-            for key in page.keys {
-                // Grants behind a closed gate or a hold stay due.
-                if !ports.providers.is_open(key.idp()) {
-                    continue;
-                }
-                let room = match room.get_mut(key.idp()) {
-                    Some(room) => room,
-                    None => {
-                        let running = ports.attempts.running_for(key.idp());
-                        let left = self.limits.swept_at_once.saturating_sub(running);
-                        room.entry(key.idp().to_owned()).or_insert(left)
-                    }
-                };
-                let Some(left) = room.checked_sub(1) else {
-                    complete = false;
-                    continue;
-                };
-                *room = left;
-                // A registry that is just being replaced loses nothing: the next sweep comes.
-                self.router.route(key, Ask::Wake).await.ok();
-            }
-            match page.next {
-                Some(_) => after = page.next,
-                None => return Ok(complete),
-            }
+        let (ledger, clock) = (&ports.ledger, &ports.clock);
+        self.backlogs.values_mut().for_each(Backlog::start_over);
+        ports.snapshot.forget_unused(self.limits.idle_after);
+        ports.providers.read_holds(ledger).await?;
+        self.notices.emit(ledger, clock.store_time()).await?;
+        if self.rounds.is_multiple_of(FORGET_EVERY) {
+            ledger.store().forget_spent(clock.store_time().minus(SPENT_KEPT)).await?;
         }
+        self.rounds = self.rounds.wrapping_add(1);
+        Ok(())
     }
+
+    /// Hands the grants that are due to their actors, of each provider as many as it can take: a slow provider must not hold
+    /// up the others. Returns when to look again, if that is before the next round.
+    async fn hand_out_due(&mut self) -> Result<Option<WallTime>, StoreError> {
+        let ports = self.refresher.ports();
+        let providers = ports.providers.all().clone();
+        self.backlogs.retain(|idp, _| providers.contains_key(idp));
+        let (now, mut next) = (ports.clock.now(), None);
+        for (idp, provider) in providers.iter() {
+            let look_again = if ports.providers.is_open(idp) {
+                let backlog = self.backlogs.entry(idp.clone()).or_insert_with(Backlog::new);
+                let room = room(&self.limits, provider, ports.attempts.running_for(idp) + backlog.on_their_way());
+                hand_out(&self.refresher, &self.router, idp, backlog, room, now).await?
+            } else {
+                // What was read may be long out of date when the provider takes requests again.
+                self.backlogs.remove(idp);
+                Some(now + CLOSED)
+            };
+            next = next.into_iter().chain(look_again).min();
+        }
+        Ok(next)
+    }
+}
+
+/// Returns how many grants may be handed out.
+fn room(limits: &Limits, provider: &Provider, running: usize) -> usize {
+    // One is enough to find out whether the provider works again.
+    let most = if provider.gate.is_broken() { 1 } else { limits.swept_at_once };
+    most.saturating_sub(running)
+}
+
+/// Hands out the provider's grants that are due, up to the room that there is. Returns when to look again.
+async fn hand_out(
+    refresher: &Refresher,
+    router: &Router,
+    idp: &str,
+    backlog: &mut Backlog,
+    mut room: usize,
+    now: WallTime,
+) -> Result<Option<WallTime>, StoreError> {
+    let ports = refresher.ports();
+    let mut later = None;
+    while room > 0 {
+        if backlog.is_empty() {
+            later = backlog.fill(ports.ledger.store(), idp, now).await?;
+        }
+        let Some(due) = backlog.take() else { return Ok(later) };
+        let key = due.row.key.clone();
+        // A caller may have been first.
+        let is_replaced = ports.snapshot.current(&key).is_some_and(|issued| issued.generation > due.row.generation);
+        if is_replaced || ports.attempts.progress(&key).is_some() {
+            continue;
+        }
+        room -= 1;
+        // A registry that is just being replaced loses nothing: the next round comes.
+        router.route(key, Ask::Due(due)).await.ok();
+    }
+    Ok(Some(now + PAUSE))
 }
 
 #[cfg(test)]
@@ -101,23 +151,43 @@ mod tests {
     use super::*;
 
     #[actix::test]
-    async fn due_grants_of_open_providers_are_woken_up_to_the_room_there_is() {
+    async fn due_grants_of_open_providers_are_handed_out_up_to_the_room_there_is() {
         let bench = Bench::with_idp("idp");
         for user in ["alice", "bob", "carol"] {
             bench.connect(&TokenKey::at("idp").user(user), &format!("ts-test-secret-{user}")).await;
         }
         let (router, mut routed) = bench.recording_router();
         let limits = Limits { swept_at_once: 2, ..Limits::default() };
-        let sweeper = Sweeper::new(bench.refresher.clone(), router, limits);
-        assert!(sweeper.wake_due().await.unwrap() && routed.try_recv().is_err(), "nothing is due");
+        let mut sweeper = Sweeper::new(bench.refresher.clone(), router, limits);
+        let first_due = sweeper.hand_out_due().await.unwrap().unwrap();
+        let left = first_due.since(bench.clock.now());
+        assert!(routed.try_recv().is_err(), "nothing is due");
+        assert!((3_200..3_320).contains(&left.as_secs()), "it sleeps until the first is due: {left:?}");
         bench.manual.advance(Duration::from_secs(3_600));
-        assert!(!sweeper.wake_due().await.unwrap(), "one is left for the next sweep");
+        let now = bench.clock.now();
+        assert_eq!(sweeper.hand_out_due().await.unwrap(), Some(now + PAUSE), "one is left");
         for _ in 0..2 {
             assert_eq!(routed.recv().await.unwrap().idp(), "idp");
         }
+        assert_eq!(sweeper.hand_out_due().await.unwrap(), None, "none is handed out twice");
+        assert_eq!(routed.recv().await.unwrap().idp(), "idp");
+        sweeper.backlogs.values_mut().for_each(Backlog::start_over);
         bench.providers.set_hold(&bench.ledger, "idp", Some("maintenance")).await.unwrap();
-        assert!(sweeper.wake_due().await.unwrap());
+        assert_eq!(sweeper.hand_out_due().await.unwrap(), Some(now + CLOSED));
         assert!(routed.try_recv().is_err(), "nothing is woken while the provider is on hold");
+    }
+
+    #[actix::test]
+    async fn of_the_due_grants_the_first_to_expire_goes_first() {
+        let bench = Bench::with_idp("idp");
+        for (user, seconds) in [("late", 7_200), ("soon", 60), ("later", 9_000)] {
+            bench.connect_for(&TokenKey::at("idp").user(user), &format!("ts-test-secret-{user}"), seconds).await;
+        }
+        bench.manual.advance(Duration::from_secs(8_990));
+        let mut backlog = Backlog::new();
+        backlog.fill(bench.ledger.store(), "idp", bench.clock.now()).await.unwrap();
+        let users: Vec<_> = std::iter::from_fn(|| backlog.take()).map(|due| due.row.key.user().to_owned()).collect();
+        assert_eq!(users, ["soon", "late", "later"]);
     }
 
     #[actix::test]
@@ -125,6 +195,6 @@ mod tests {
         let bench = Bench::with_idp("idp");
         bench.break_store();
         let (router, _routed) = bench.recording_router();
-        assert!(Sweeper::new(bench.refresher.clone(), router, Limits::default()).wake_due().await.is_err());
+        assert!(Sweeper::new(bench.refresher.clone(), router, Limits::default()).hand_out_due().await.is_err());
     }
 }

@@ -40,7 +40,7 @@ fn doctor_names_rows_that_were_changed_and_an_index_that_does_not_fit() {
     world.alter("UPDATE grants SET held = NULL WHERE user_id = 'alice'");
     assert_eq!(world.wrong(), (0, String::new()));
     world.alter(
-        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 1 WHERE name = 'grants_wake'; \
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 1 WHERE name = 'grants_due'; \
          PRAGMA writable_schema = OFF;",
     );
     let (code, wrong) = world.wrong();

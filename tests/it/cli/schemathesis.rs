@@ -10,6 +10,9 @@ const PROGRAM: &str = "TOKEN_SUPERVISOR_TEST_SCHEMATHESIS";
 /// The number of requests for each operation and phase. `TOKEN_SUPERVISOR_TEST_EXAMPLES` overrides it.
 const EXAMPLES: &str = "25";
 
+/// Chooses the requests. `TOKEN_SUPERVISOR_TEST_SEED` overrides it.
+const SEED: &str = "1";
+
 #[tokio::test]
 async fn schemathesis_finds_nothing() {
     let Some(program) = skip::variable(PROGRAM) else {
@@ -30,11 +33,12 @@ async fn schemathesis_finds_nothing() {
 fn run(program: &str, world: &World, server: &Served, settings: &str) -> String {
     let settings = format!("{}/tests/schemathesis/{settings}", env!("CARGO_MANIFEST_DIR"));
     let examples = skip::variable("TOKEN_SUPERVISOR_TEST_EXAMPLES").unwrap_or_else(|| EXAMPLES.to_owned());
+    let seed = skip::variable("TOKEN_SUPERVISOR_TEST_SEED").unwrap_or_else(|| SEED.to_owned());
     let ran = Command::new(program)
         .args(["--config-file", &settings, "run"])
         .arg(format!("{}/openapi.json", server.addresses[0]))
         // Requests without a key are throttled: `without_the_right_key_nothing_is_said_or_done` sends them to each route.
-        .args(["--checks", "all", "--exclude-checks", "ignored_auth", "--seed", "1", "--max-examples", &examples])
+        .args(["--checks", "all", "--exclude-checks", "ignored_auth", "--seed", &seed, "--max-examples", &examples])
         .args(["--request-timeout", "90", "--generation-database", "none", "--no-color"])
         .args(["--header", &format!("Authorization:Bearer {}", world.api_key)])
         .current_dir(world.folder.path())

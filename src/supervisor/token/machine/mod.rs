@@ -31,8 +31,8 @@ pub(super) struct Machine<W, R> {
     /// Callers with the generation that the refresh is to replace; `None` until the row is known.
     refreshers: Vec<(R, Option<Generation>)>,
     limits: MachineLimits,
-    /// By the boot-time clock.
-    last_asked: BootTime,
+    /// By the boot-time clock; `None` if nobody has asked.
+    last_asked: Option<BootTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,8 +42,11 @@ enum View {
     Reading,
     /// The row without ciphertext: it is kept for as long as the actor lives.
     Read(Option<Arc<Row>>),
-    /// Nothing is published: only a request makes the actor read the row again.
-    Asleep,
+    /// The row at this generation was due in a page of the sweeper, and an attempt runs for it. The page may be from before a
+    /// change: a caller is answered from the row that the attempt brings, or from one that is read for the caller.
+    Due(Generation),
+    /// The actor is about to stop.
+    Stopping,
 }
 
 /// A time before which no attempt starts, for a reason that is not in the row.
@@ -77,7 +80,6 @@ pub(super) struct GateSight {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MachineLimits {
     pub(super) waiters: usize,
-    pub(super) idle_after: Duration,
 }
 
 /// A caller that waits for a token.
@@ -97,6 +99,8 @@ pub(super) enum Event<W, R> {
     /// The row could not be read.
     Unreadable,
     Asked(Waiting<W>),
+    /// The sweeper found the row due.
+    Due(Arc<Row>),
     Rejected(Generation),
     RefreshNow(R),
     /// An attempt published a token, or is about to end the current one.
@@ -123,8 +127,8 @@ pub(super) enum Effect<W, R> {
     Answer(W, Result<Token, Error>),
     Refreshed(R, Result<bool, Error>),
     WakeAt(WallTime),
-    /// No caller has asked for long: stop.
-    Sleep,
+    /// Nothing happens to the key: stop. It was asked last at this time, by the boot-time clock.
+    Stop(Option<BootTime>),
 }
 
 /// What the actor sees beside events.
@@ -133,9 +137,6 @@ pub(super) struct Sight<'a> {
     pub(super) now: Reading,
     /// The published token of the key.
     pub(super) published: Option<&'a Arc<Issued>>,
-    /// The last use of the fast path, by the boot-time clock.
-    pub(super) last_used: BootTime,
-    pub(super) watched: bool,
     pub(super) gate: GateSight,
     /// A caller waits for the row itself.
     pub(super) wanted: bool,
@@ -146,6 +147,9 @@ pub(super) const HELD: Duration = Duration::from_secs(60);
 
 /// `retry_after` where nothing better is known.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How long an actor stays after a request: the next one then needs neither another actor nor another read.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl<W, R> Machine<W, R> {
     pub(super) fn new(limits: MachineLimits) -> Self {
@@ -159,7 +163,7 @@ impl<W, R> Machine<W, R> {
             waiters: Vec::new(),
             refreshers: Vec::new(),
             limits,
-            last_asked: BootTime(0),
+            last_asked: None,
         }
     }
 
@@ -167,8 +171,13 @@ impl<W, R> Machine<W, R> {
     pub(super) fn row(&self) -> Option<&Arc<Row>> {
         match &self.view {
             View::Read(row) => row.as_ref(),
-            View::Unread | View::Reading | View::Asleep => None,
+            View::Unread | View::Reading | View::Due(_) | View::Stopping => None,
         }
+    }
+
+    /// Whether the actor is about to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.view, View::Stopping)
     }
 
     /// Whether the row has been read.
@@ -178,7 +187,7 @@ impl<W, R> Machine<W, R> {
 
     /// Records a request: the actor is in use.
     pub(super) fn touch(&mut self, now: Reading) {
-        self.last_asked = now.boot;
+        self.last_asked = Some(now.boot);
     }
 
     /// Whether an attempt runs whose end this actor will hear.
@@ -224,10 +233,22 @@ impl<W, R> Machine<W, R> {
         match event {
             Event::Row(row) => self.learn(row, sight.now.wall, &mut effects),
             Event::Stale => match self.view {
-                View::Read(_) => self.view = View::Unread,
+                View::Read(_) | View::Due(_) => self.view = View::Unread,
                 View::Reading => self.stale = true,
-                View::Unread | View::Asleep => {}
+                View::Unread | View::Stopping => {}
             },
+            Event::Due(row) => {
+                if matches!(self.view, View::Unread) && !self.is_busy() && self.refresh_is_due(&row, sight.now.wall) {
+                    self.view = View::Due(row.generation);
+                    self.running = Some(Priority::Background);
+                    return vec![Effect::Start(row, Priority::Background)];
+                }
+                if matches!(self.view, View::Unread) && !self.is_busy() && !sight.wanted {
+                    // It cannot be refreshed now after all: the sweeper finds it again.
+                    self.stop(&mut effects);
+                    return effects;
+                }
+            }
             Event::Unreadable => {
                 // The row is read again with the next request, not at once and again and again.
                 self.refuse_all(&mut effects);
@@ -262,7 +283,7 @@ impl<W, R> Machine<W, R> {
         match &row {
             Some(row) if row.tombstone.is_none() => {
                 effects.push(Effect::Publish(row.clone()));
-                effects.push(Effect::Stand(standing(row)));
+                effects.push(Effect::Stand(row.standing()));
             }
             _ => effects.push(Effect::Forget),
         }
@@ -290,7 +311,7 @@ impl<W, R> Machine<W, R> {
         let (known, from) = match &self.view {
             View::Read(Some(row)) => (row.generation, counts_from(row)),
             View::Read(None) => return,
-            View::Unread | View::Reading | View::Asleep => (Generation(0), now),
+            View::Unread | View::Reading | View::Due(_) | View::Stopping => (Generation(0), now),
         };
         if generation < known {
             return;
@@ -310,12 +331,16 @@ impl<W, R> Machine<W, R> {
         self.running = None;
         self.pause = None;
         let before = self.row().cloned();
+        let started = match &self.view {
+            View::Due(generation) => Some(*generation),
+            _ => before.as_ref().map(|before| before.generation),
+        };
         match (end, &row) {
             (End::Until(time, cause), Some(row)) => {
                 self.pause = Some(Pause { since: now, until: time, cause, generation: row.generation });
             }
             (End::Settled, Some(row))
-                if before.as_ref().is_some_and(|before| before.generation == row.generation)
+                if started == Some(row.generation)
                     && (row.sendable() || (row.verdict.is_none() && row.has_run_out(now)))
                     && row.retry_at.is_none_or(|retry| retry <= now) =>
             {
@@ -353,7 +378,7 @@ impl<W, R> Machine<W, R> {
             && let Some(row) = self.row()
         {
             // A rejected token is served again once the refresh that should replace it has failed.
-            effects.push(Effect::Stand(standing(row)));
+            effects.push(Effect::Stand(row.standing()));
         }
         self.answer_refreshers(now, effects);
     }
@@ -376,17 +401,4 @@ fn counts_from(row: &Row) -> WallTime {
     const MINUTE: Duration = Duration::from_secs(60);
     let early = row.lifetime().map_or(MINUTE, |life| (life / 4).min(MINUTE));
     if row.commit.is_some() { row.issued_at + early } else { row.issued_at }
-}
-
-/// Returns the standing of the published token, judged by its row.
-fn standing(row: &Row) -> TokenStanding {
-    if row.verdict.is_some() {
-        TokenStanding::ReconnectRequired
-    } else if row.intent.is_some() {
-        TokenStanding::InDoubt
-    } else if row.last_error.is_some() {
-        TokenStanding::Failing
-    } else {
-        TokenStanding::Good
-    }
 }

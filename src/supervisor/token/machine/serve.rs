@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, HELD, Machine, Pause, SOON, Sight, View, Waiting};
+use super::{Effect, HELD, LINGER, Machine, Pause, SOON, Sight, View, Waiting};
 use crate::{
     code::EvidenceCode,
     error::{Cause, Error},
@@ -62,8 +62,10 @@ impl<W, R> Machine<W, R> {
             }
         }
         match &self.view {
-            View::Asleep if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => return,
-            View::Unread | View::Asleep => {
+            View::Stopping | View::Due(_) if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => {
+                return;
+            }
+            View::Unread | View::Due(_) | View::Stopping => {
                 self.view = View::Reading;
                 effects.push(Effect::Read);
             }
@@ -178,7 +180,7 @@ impl<W, R> Machine<W, R> {
     }
 
     /// Whether an attempt is to be started although no caller waits.
-    fn refresh_is_due(&self, row: &Row, now: WallTime) -> bool {
+    pub(super) fn refresh_is_due(&self, row: &Row, now: WallTime) -> bool {
         if row.verdict.is_none() && row.has_run_out(now) {
             // The attempt sends nothing: it writes the verdict.
             return self.pause().is_none_or(|pause| pause.until <= now);
@@ -193,15 +195,12 @@ impl<W, R> Machine<W, R> {
         let waits = self.gate.closed.is_some() || self.pause().is_some_and(|pause| pause.until > now);
         let waits = waits || (row.intent.is_none() && too_soon(row, now).is_some());
         let backs_off = self.backs_off(row).is_some_and(|until| until > now) && row.sendable();
-        // A doubt about a token that the row no longer spends is cleared in any case: nothing is sent for it.
-        let current = row.intent.as_ref().is_none_or(|intent| intent.generation == row.generation);
-        let moot = row.tombstone.is_none() && !row.sendable() && current;
-        wanted && !waits && !backs_off && !moot
+        wanted && !waits && !backs_off && !row.doubt_is_moot()
     }
 
-    /// Decides when to look again, or whether to go to sleep.
+    /// Decides when to look again, or whether to stop.
     pub(super) fn rest(&mut self, sight: Sight<'_>, effects: &mut Vec<Effect<W, R>>) {
-        let (now, idle_after) = (sight.now, self.limits.idle_after);
+        let now = sight.now;
         if self.is_busy() {
             // Callers that wait for a time rather than for an attempt are served then.
             if let (View::Read(Some(row)), None) = (&self.view, self.running)
@@ -211,28 +210,37 @@ impl<W, R> Machine<W, R> {
             }
             return;
         }
-        let used = self.last_asked.max(sight.last_used);
-        let idle = now.boot.since(used);
-        // Requests for keys that do not exist must not fill the memory.
-        let absent = matches!(self.view, View::Read(None));
-        if !sight.wanted && (absent || (idle >= idle_after && !sight.watched)) {
-            self.view = View::Asleep;
-            effects.push(Effect::Sleep);
+        if sight.wanted {
             return;
         }
-        // A watched key is looked at again after another such time.
-        let idle_left = if idle < idle_after { idle_after - idle } else { idle_after };
-        let mut wake = now.wall + idle_left.max(SOON);
-        if let Some(row) = self.row() {
-            let due = self.rejected.map(|rejected| rejected.from).or(row.due_at);
-            let next = due.max(self.backs_off(row)).max(too_soon(row, now.wall)).filter(|_| row.sendable());
-            let gate = self.gate.closed.map(|closed| now.wall + closed.wait);
-            let next = next.max(self.pause().map(|pause| pause.until)).max(gate);
-            let run_out = row.expires.at().filter(|_| row.refresh_token.is_none() && row.verdict.is_none());
-            let next = next.or(run_out);
-            wake = next.filter(|next| *next > now.wall).map_or(wake, |next| wake.min(next));
+        let stays = self.row().and_then(|row| {
+            let idle = self.last_asked.map(|asked| now.boot.since(asked)).filter(|idle| *idle < LINGER);
+            self.stays(row, now.wall).or(idle.map(|idle| now.wall + (LINGER - idle)))
+        });
+        match stays {
+            Some(until) => effects.push(Effect::WakeAt(until)),
+            None => self.stop(effects),
         }
-        effects.push(Effect::WakeAt(wake));
+    }
+
+    pub(super) fn stop(&mut self, effects: &mut Vec<Effect<W, R>>) {
+        self.view = View::Stopping;
+        effects.push(Effect::Stop(self.last_asked));
+    }
+
+    /// Returns until when the actor stays although no caller waits, if it stays: what it knows of the key is not in the row,
+    /// or the row would be due for the sweeper again at once.
+    fn stays(&self, row: &Row, now: WallTime) -> Option<WallTime> {
+        let pause = self.pause().map(|pause| pause.until);
+        let in_doubt = row.intent.is_some() && !row.doubt_is_moot();
+        let stands = in_doubt || self.rejected.is_some();
+        let gate = self.gate.closed.map(|closed| now + closed.wait).filter(|_| stands);
+        let is_due = |at| stands || row.due_at.is_some_and(|due| due <= at);
+        let backoff = self.backs_off(row).filter(|retry| row.sendable() && is_due(*retry));
+        let rejected = self.rejected.map(|rejected| rejected.from);
+        let until = [rejected, pause, backoff, gate, too_soon(row, now)].into_iter().flatten().max();
+        let look_again = now + if row.sendable() { SOON } else { HELD };
+        until.filter(|until| *until > now).or(stands.then_some(look_again))
     }
 
     /// Decides about callers that want a refresh and were not considered yet with a known row.

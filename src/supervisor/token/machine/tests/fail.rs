@@ -18,7 +18,6 @@ fn a_caller_waits_for_a_retry_before_its_deadline_and_is_told_of_a_later_one() {
 fn a_failing_refresh_is_no_error_while_the_token_is_valid() {
     let mut bench = Bench::with(row());
     bench.pass(seconds(3_100));
-    bench.watched = true;
     bench.feed(Event::Tick);
     bench.ends(End::Settled, failing(row(), bench.now.wall + seconds(60)));
     assert_eq!(bench.standing(), TokenStanding::Failing);

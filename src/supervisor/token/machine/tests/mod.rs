@@ -8,7 +8,7 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Effect, Event, GateSight, Machine, MachineLimits, Sight, Waiting};
+use super::{Effect, Event, GateSight, LINGER, Machine, MachineLimits, Sight, Waiting};
 use crate::{
     clock::Reading,
     error::{Cause, Error},
@@ -23,7 +23,6 @@ use crate::{
     },
 };
 
-const IDLE: Duration = Duration::from_secs(600);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The machine with what its actor would do: the clock, what is published, and what was wanted.
@@ -31,7 +30,6 @@ struct Bench {
     machine: Machine<u32, u32>,
     now: Reading,
     published: Option<Arc<Issued>>,
-    watched: bool,
     gate: GateSight,
     asked: u32,
     log: Vec<String>,
@@ -45,10 +43,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            machine: Machine::new(MachineLimits { waiters: 3, idle_after: IDLE }),
+            machine: Machine::new(MachineLimits { waiters: 3 }),
             now: Reading { wall: WALL_NOW, boot: BootTime(0) },
             published: None,
-            watched: false,
             gate: GateSight::default(),
             asked: 0,
             log: Vec::new(),
@@ -60,9 +57,10 @@ impl Bench {
         }
     }
 
-    /// A machine that has read this row.
+    /// A machine that has read this row for somebody.
     fn with(row: Row) -> Self {
         let mut bench = Self::new();
+        bench.machine.touch(bench.now);
         bench.feed(Event::Tick);
         bench.feed(Event::Row(Some(Arc::new(row))));
         bench
@@ -92,8 +90,6 @@ impl Bench {
         let sight = Sight {
             now: self.now,
             published: published.as_ref(),
-            last_used: BootTime(0),
-            watched: self.watched,
             gate: self.gate,
             wanted: false,
         };
@@ -138,7 +134,7 @@ impl Bench {
                 self.wake_at = Some(time);
                 return;
             }
-            Effect::Sleep => "sleep".to_owned(),
+            Effect::Stop(_) => "stop".to_owned(),
         };
         self.log.push(name);
     }

@@ -12,7 +12,7 @@ enum Happening {
     Unreadable,
     End(u8),
     Progress,
-    Watch(bool),
+    Due,
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -25,7 +25,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::Unreadable),
         6 => any::<u8>().prop_map(Happening::End),
         1 => Just(Happening::Progress),
-        1 => any::<bool>().prop_map(Happening::Watch),
+        2 => Just(Happening::Due),
     ]
 }
 
@@ -86,7 +86,7 @@ proptest! {
                     };
                     bench.feed(Event::Ended(end, next));
                 }
-                Happening::Watch(watched) => bench.watched = watched,
+                Happening::Due => bench.feed(Event::Due(Arc::new(row.clone()))),
                 Happening::Progress => bench.feed(Event::Progress),
                 _ => {}
             }

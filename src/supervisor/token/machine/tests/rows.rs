@@ -33,8 +33,7 @@ fn an_unreadable_row_is_said_to_be_and_read_again_when_somebody_asks() {
     bench.feed(Event::Unreadable);
     assert_eq!(unavailable(bench.answer(1)).1, Cause::StoreDown);
     assert!(matches!(bench.refreshed[0], (1, Err(Error::Unavailable { cause: Cause::StoreDown, .. }))));
-    assert!(bench.log.is_empty(), "it does not read in circles: {:?}", bench.log);
-    assert!(bench.wake_at.is_some());
+    assert_eq!(bench.log, ["stop"], "it does not read in circles");
     assert!(bench.ask(0).is_none());
     assert_eq!(bench.log, ["read"]);
     bench.feed(Event::Row(Some(Arc::new(row()))));
@@ -42,27 +41,79 @@ fn an_unreadable_row_is_said_to_be_and_read_again_when_somebody_asks() {
 }
 
 #[test]
-fn it_sleeps_when_nobody_asked_for_long_unless_watched_or_busy() {
+fn it_stops_when_nothing_happens_and_a_moment_after_the_last_request() {
     let mut bench = Bench::with(row());
-    assert!(bench.served());
-    bench.pass(IDLE - seconds(1));
+    assert!(bench.served() && bench.log.is_empty());
+    assert_eq!(bench.wake_at, Some(WALL_NOW + LINGER));
+    bench.pass(LINGER);
     bench.feed(Event::Tick);
-    assert!(bench.log.is_empty());
-    bench.pass(seconds(1));
-    bench.watched = true;
-    bench.feed(Event::Tick);
-    assert!(bench.log.is_empty());
-    assert!(bench.wake_at.unwrap() >= bench.now.wall + seconds(60), "nor does it look every second");
-    bench.watched = false;
-    bench.feed(Event::Tick);
-    assert_eq!(bench.log, ["sleep"]);
+    assert_eq!(bench.log, ["stop"]);
+    assert!(bench.ask(0).is_none());
+    assert_eq!(bench.log, ["read"], "it may be asked before it has stopped");
+
+    let mut unasked = Bench::new();
+    unasked.feed(Event::Tick);
+    unasked.feed(Event::Row(Some(Arc::new(row()))));
+    assert_eq!(unasked.log, ["stop"]);
 
     let mut busy = Bench::with(expired());
-    busy.pass(IDLE * 2);
+    busy.pass(LINGER);
     busy.feed(Event::Tick);
     assert!(busy.log.is_empty());
     busy.ends(End::Renewed, renewed(&row(), busy.now.wall));
-    assert_eq!(busy.log, ["sleep"]);
+    assert_eq!(busy.log, ["stop"]);
+}
+
+#[test]
+fn it_stays_while_what_it_knows_is_not_in_the_row_or_the_row_would_be_due_at_once() {
+    let stays = |bench: &mut Bench| {
+        bench.pass(LINGER);
+        bench.feed(Event::Tick);
+        (!bench.log.contains(&"stop".to_owned())).then(|| bench.wake_at.unwrap().since(bench.now.wall).as_secs())
+    };
+    let lately = Row { commit: renewed(&row(), WALL_NOW).commit, ..row() };
+    let mut rejected = Bench::with(lately);
+    rejected.feed(Event::Rejected(row().generation));
+    assert_eq!(stays(&mut rejected), Some(59));
+
+    let mut doubted = Bench::with(Row { intent: claimed_row(&[1]).intent, ..row() });
+    assert_eq!(doubted.started, 1);
+    doubted.feed(Event::Ended(End::Until(WALL_NOW + seconds(30), Cause::InDoubt), doubted.machine.row().cloned()));
+    assert_eq!(stays(&mut doubted), Some(29));
+
+    assert_eq!(stays(&mut Bench::with(failing(expired(), WALL_NOW + seconds(9)))), Some(8));
+    let mut in_time = failing(row(), WALL_NOW + seconds(9));
+    assert_eq!(stays(&mut Bench::with(in_time.clone())), None, "it is not due before the next refresh");
+    in_time.held = Some("by hand".to_owned());
+    assert_eq!(stays(&mut Bench::with(in_time)), None);
+}
+
+#[test]
+fn a_row_of_the_sweeper_is_refreshed_without_a_read_and_answers_nobody() {
+    let mut bench = Bench::new();
+    bench.feed(Event::Due(Arc::new(expired())));
+    assert_eq!(bench.log, ["start ahead"]);
+    assert!(bench.ask(0).is_none());
+    assert_eq!(bench.log, ["read", "hurry"].map(str::to_owned)[..1], "the page may be from before a change");
+    bench.ends(End::Renewed, renewed(&expired(), bench.now.wall));
+    assert!(bench.answer(1).unwrap().is_ok());
+
+    let mut unasked = Bench::new();
+    unasked.feed(Event::Due(Arc::new(expired())));
+    unasked.ends(End::Renewed, renewed(&expired(), unasked.now.wall));
+    assert_eq!(unasked.log, ["stop"]);
+
+    let mut unchanged = Bench::new();
+    unchanged.feed(Event::Due(Arc::new(expired())));
+    unchanged.ends(End::Settled, expired());
+    assert!(unchanged.log.is_empty() && unchanged.started == 1, "it does not run in circles");
+
+    let mut too_late = Bench::new();
+    too_late.feed(Event::Due(Arc::new(row())));
+    assert_eq!(too_late.log, ["stop"]);
+    let mut known = Bench::with(row());
+    known.feed(Event::Due(Arc::new(expired())));
+    assert!(known.log.is_empty(), "it knows better");
 }
 
 #[test]
@@ -88,6 +139,7 @@ fn a_row_that_was_changed_by_an_actor_that_died_is_read_again() {
 
     // What is being read may be from before the change.
     let mut reading = Bench::new();
+    reading.machine.touch(reading.now);
     reading.feed(Event::Tick);
     reading.feed(Event::Stale);
     assert!(reading.log.is_empty());

@@ -60,6 +60,7 @@ fn a_new_token_that_is_refused_at_once_is_replaced_a_minute_later() {
     bench.feed(Event::Tick);
     assert_eq!(bench.started, 2);
     // A short life: a quarter of it.
+    bench.machine.touch(bench.now);
     let short = Row { expires: Expires::At(bench.now.wall + seconds(20)), ..renewed(&first, bench.now.wall) };
     bench.ends(End::Renewed, Row { generation: first.generation.next(), ..short.clone() });
     assert_eq!(rejected(&mut bench, first.generation.next()), (2, TokenStanding::Rejected));
@@ -193,6 +194,7 @@ fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_i
     let held = |row: Row| {
         let mut bench = Bench::new();
         bench.gate = people_hold;
+        bench.machine.touch(bench.now);
         bench.feed(Event::Tick);
         bench.feed(Event::Row(Some(Arc::new(row))));
         bench

@@ -1,0 +1,2 @@
+DROP INDEX grants_due;
+CREATE INDEX grants_wake ON grants (wake_at, id) WHERE wake_at IS NOT NULL;
