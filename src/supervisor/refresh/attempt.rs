@@ -193,6 +193,9 @@ impl Attempt {
 
     fn publish(&self, issued: Option<Issued>) {
         let Some(issued) = issued.map(Arc::new) else { return };
+        if *self.wanted.borrow() {
+            self.ports.snapshot.mark_asked(&issued);
+        }
         self.ports.snapshot.publish(&self.key, &issued);
         self.progress.send_modify(|progress| progress.published += 1);
     }

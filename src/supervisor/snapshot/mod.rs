@@ -94,6 +94,11 @@ impl Snapshot {
         !matches!(settled, Compute::Aborted(()))
     }
 
+    /// Records that somebody asks for the token just now.
+    pub(super) fn mark_asked(&self, issued: &Issued) {
+        issued.mark_used(ticks(self.clock.read().boot));
+    }
+
     /// Publishes upwards only: a higher generation replaces, and at an equal one what the store holds
     /// replaces what only the journal had.
     pub(super) fn publish(&self, key: &TokenKey, issued: &Arc<Issued>) {

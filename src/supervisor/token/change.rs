@@ -103,9 +103,6 @@ impl TokenActor {
         let changed = async { told.await.unwrap_or(Err(STORE_DOWN)) };
         context.spawn(changed.into_actor(self).map(|changed, actor, context| {
             actor.changing -= 1;
-            if actor.retired && actor.changing == 0 {
-                context.stop();
-            }
             let changed = match changed {
                 Ok(changed) => changed,
                 Err(error) => {
@@ -123,8 +120,8 @@ impl TokenActor {
             let answer = refused.map_or_else(|| Ok(status()), Err);
             actor.feed(Event::Row(row), context);
             drop(reply.send(answer));
-            if actor.retired || !actor.guard.registry.connected() {
-                // The registry or its successor may have started another actor beside this one.
+            if !actor.guard.registry.connected() {
+                // The registry's successor may have started another actor beside this one.
                 actor.ports().runtime.spawn(actor.read_again());
             }
         }));

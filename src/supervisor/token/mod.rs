@@ -10,7 +10,10 @@ mod machine;
 mod rejection;
 mod supervision;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, WrapFuture,
@@ -48,13 +51,14 @@ pub(super) struct TokenActor {
     purges: Vec<(By, Reply<Status>)>,
     /// The number of changes of the row that are under way.
     changing: usize,
-    /// What came when this actor was about to stop, for its successor.
+    /// What came after this actor had decided to stop: its successor gets it.
     passed_on: Vec<Ask>,
-    /// The registry routes nothing to this actor any more.
-    retired: bool,
     timer: Option<(WallTime, SpawnHandle)>,
     guard: ActorGuard,
 }
+
+/// An actor that is about to stop looks after this time whether its registry is still there.
+const UNHEARD: Duration = Duration::from_secs(1);
 
 /// Requests that need the row.
 enum Unread {
@@ -95,7 +99,7 @@ impl TokenActor {
         let guard = ActorGuard { around: around.clone(), registry, key: key.clone(), number };
         let (unread, purges, passed_on) = (Vec::new(), Vec::new(), Vec::new());
         let machine = Machine::new(limits);
-        Self { around, key, machine, unread, purges, changing: 0, passed_on, retired: false, timer: None, guard }
+        Self { around, key, machine, unread, purges, changing: 0, passed_on, timer: None, guard }
     }
 
     fn ports(&self) -> &Ports {
@@ -170,6 +174,8 @@ impl TokenActor {
                 let unused = self.around.limits.idle_after;
                 self.ports().snapshot.leave(&self.key, asked.unwrap_or(BootTime(0)), unused);
                 self.guard.report(ActorNews::Retires(context.address().recipient()));
+                // A registry that dies now tells nobody.
+                self.wake_at(self.ports().clock.now() + UNHEARD, context);
             }
         }
     }
@@ -203,7 +209,12 @@ impl TokenActor {
             return;
         }
         match seal::issued(&ports.keyring, row, ports.clock.read()) {
-            Ok(issued) => ports.snapshot.publish(&self.key, &Arc::new(issued)),
+            Ok(issued) => {
+                if self.machine.was_asked() {
+                    ports.snapshot.mark_asked(&issued);
+                }
+                ports.snapshot.publish(&self.key, &Arc::new(issued));
+            }
             Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
         }
     }
@@ -344,7 +355,7 @@ impl Handler<Deliver> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, Deliver(ask): Deliver, context: &mut Self::Context) {
-        if self.machine.is_stopping() && matches!(ask, Ask::Wake | Ask::Due(_)) {
+        if self.machine.is_stopping() {
             return self.passed_on.push(ask);
         }
         if !matches!(ask, Ask::Wake | Ask::Due(_) | Ask::Stale) {
@@ -383,15 +394,16 @@ impl Handler<Retired> for TokenActor {
     type Result = ();
 
     fn handle(&mut self, _: Retired, context: &mut Self::Context) {
-        // Callers that slipped in between ask again and find a new actor. A change is not repeated: the second answer
-        // would report the first.
-        self.retired = true;
-        for ask in std::mem::take(&mut self.passed_on) {
+        let passed_on = std::mem::take(&mut self.passed_on);
+        if !passed_on.is_empty() {
             let (router, key) = (self.around.router.clone(), self.key.clone());
-            self.ports().runtime.spawn(async move { router.route(key, ask).await });
+            self.ports().runtime.spawn(async move {
+                for ask in passed_on {
+                    // A request that is not routed is dropped with its reply, and its caller asks again.
+                    router.route(key.clone(), ask).await.ok();
+                }
+            });
         }
-        if self.changing == 0 {
-            context.stop();
-        }
+        context.stop();
     }
 }

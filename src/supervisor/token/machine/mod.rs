@@ -175,7 +175,7 @@ impl<W, R> Machine<W, R> {
         }
     }
 
-    /// Whether the actor is about to stop.
+    /// Whether the actor has decided to stop: its successor gets what comes.
     pub(super) fn is_stopping(&self) -> bool {
         matches!(self.view, View::Stopping)
     }
@@ -188,6 +188,11 @@ impl<W, R> Machine<W, R> {
     /// Records a request: the actor is in use.
     pub(super) fn touch(&mut self, now: Reading) {
         self.last_asked = Some(now.boot);
+    }
+
+    /// Whether anybody has asked this actor for anything.
+    pub(super) fn was_asked(&self) -> bool {
+        self.last_asked.is_some()
     }
 
     /// Whether an attempt runs whose end this actor will hear.

@@ -62,10 +62,9 @@ impl<W, R> Machine<W, R> {
             }
         }
         match &self.view {
-            View::Stopping | View::Due(_) if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => {
-                return;
-            }
-            View::Unread | View::Due(_) | View::Stopping => {
+            View::Stopping => return,
+            View::Due(_) if self.waiters.is_empty() && self.refreshers.is_empty() && !sight.wanted => return,
+            View::Unread | View::Due(_) => {
                 self.view = View::Reading;
                 effects.push(Effect::Read);
             }

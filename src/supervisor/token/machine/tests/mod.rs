@@ -68,6 +68,10 @@ impl Bench {
 
     fn feed(&mut self, event: Event<u32, u32>) {
         self.log.clear();
+        if self.machine.is_stopping() && !matches!(event, Event::Tick | Event::Progress) {
+            // Its successor gets what comes.
+            self.machine = Machine::new(MachineLimits { waiters: 3 });
+        }
         self.ended += usize::from(matches!(event, Event::Ended(..)));
         if matches!(event, Event::Asked(_) | Event::RefreshNow(_) | Event::Rejected(_)) {
             self.machine.touch(self.now);
