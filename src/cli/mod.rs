@@ -15,7 +15,7 @@ pub(crate) mod memory;
 mod private_file;
 mod show;
 pub(crate) mod signals;
-mod time;
+pub(crate) mod time;
 
 pub(crate) mod apikey;
 pub(crate) mod config;

@@ -37,6 +37,9 @@ pub(crate) struct LoadtestArgs {
     /// Faults of the identity providers and panics of actors
     #[arg(long, value_enum, default_value_t = FaultMix::None, conflicts_with = "server")]
     pub(super) faults: FaultMix,
+    /// Seed of an earlier run, for the same faults
+    #[arg(long, value_name = "N", conflicts_with = "server")]
+    pub(super) seed: Option<u64>,
     /// Write a report to this file
     #[arg(long, value_name = "FILE.html")]
     pub(super) report: Option<PathBuf>,

@@ -48,6 +48,9 @@ pub(super) struct LoadParameters {
     pub(super) seconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lifetime_seconds: Option<u64>,
+    /// Of the faults and the order of reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seed: Option<u64>,
 }
 
 /// The time from a caller's request to the token, in microseconds.

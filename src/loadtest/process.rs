@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use token_supervisor::api::time::rfc3339;
 use tokio::sync::watch;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     CliFailure,
+    cli::time::to_the_second,
     demo::{
         QUIET_WITHIN,
         load::{Load, LoadPlan, count_injected_panics},
@@ -31,7 +31,8 @@ pub(super) async fn measure(
     interrupted: watch::Receiver<bool>,
 ) -> Result<LoadResult, CliFailure> {
     count_injected_panics();
-    let (seed, faulty) = (getrandom::u32().map_or(1, u64::from), args.faults == FaultMix::Some);
+    let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
+    let faulty = args.faults == FaultMix::Some;
     let lifetime = Duration::from_secs(args.lifetime);
     let world =
         Arc::new(World::start(WorldPlan { pairs: args.pairs, lifetime, faults: faulty, db: None }, seed).await?);
@@ -71,11 +72,12 @@ pub(super) async fn measure(
     };
     let parameters = LoadParameters {
         target: "this process, with simulated identity providers".to_owned(),
-        started_at: rfc3339(started.wall()),
+        started_at: to_the_second(started.wall()),
         pairs: u64::from(args.pairs),
         readers: args.readers,
         seconds: args.seconds,
         lifetime_seconds: Some(args.lifetime),
+        seed: Some(seed),
     };
     let mut result = LoadResult::new(parameters, elapsed, early, reads, refreshes, &times, samples);
     result.faults = faults(&world);

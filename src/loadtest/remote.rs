@@ -10,7 +10,7 @@ use std::{
 
 use token_supervisor::{
     State, TokenKey,
-    api::{GrantQuery, time::rfc3339},
+    api::GrantQuery,
     client::{ApiClient, ApiError},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     CliFailure, Exit,
-    cli::backend::{ServerBackend, ServerTarget},
+    cli::{
+        backend::{ServerBackend, ServerTarget},
+        time::to_the_second,
+    },
     demo::{
         load::Random,
         meter::DemoMeter,
@@ -75,11 +78,12 @@ pub(super) async fn measure(
     readers.shutdown().await;
     let parameters = LoadParameters {
         target: format!("the server {}", server.address),
-        started_at: rfc3339(started.wall()),
+        started_at: to_the_second(started.wall()),
         pairs: grants.len() as u64,
         readers: args.readers,
         seconds: args.seconds,
         lifetime_seconds: None,
+        seed: None,
     };
     let mut result = LoadResult::new(parameters, elapsed, early, reads, refreshes, &meter.times(), samples);
     result.add_errors(&meter);

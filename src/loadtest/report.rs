@@ -51,7 +51,7 @@ fn content(result: &LoadResult) -> Markup {
         }
         div class="tiles" {
             (tile("reads per second", &rate(result.reads_per_second)))
-            @for (name, time) in result.latency.named() { (tile(name, &micros(time))) }
+            @for (name, time) in result.latency.named() { (tile(&format!("latency {name}"), &micros(time))) }
             (tile("refreshes per second", &rate(result.refreshes_per_second)))
             @if let Some((most, _)) = result.memory() { (tile("resident memory", &bytes(most))) }
             (tile("errors", &grouped(result.errors.values().sum())))
@@ -71,6 +71,7 @@ fn content(result: &LoadResult) -> Markup {
             @if let Some(lifetime) = parameters.lifetime_seconds {
                 (row("lifetime of access tokens", &format!("{lifetime} s")))
             }
+            @if let Some(seed) = parameters.seed { (row("seed", &seed.to_string())) }
             (row("reads", &grouped(result.reads)))
             (row("reads that were timed", &grouped(result.latency.timed)))
             (row("machine", &result.machine.in_words()))
@@ -120,8 +121,10 @@ fn charts(result: &LoadResult) -> Vec<(&'static str, LineChart)> {
         ("latency", latency),
         ("reads", over_time("Reads per second", rate, |sample| Some(sample.reads_per_second))),
         ("refreshes", over_time("Refreshes per second", rate, |sample| Some(sample.refreshes_per_second))),
-        ("errors", over_time("Errors per second", rate, |sample| Some(sample.errors_per_second))),
     ];
+    if !result.errors.is_empty() {
+        charts.push(("errors", over_time("Errors per second", rate, |sample| Some(sample.errors_per_second))));
+    }
     if result.memory().is_some() {
         let memory = over_time(
             "Resident memory",

@@ -24,10 +24,12 @@ fn report(path: &Path) -> String {
     text
 }
 
+/// By this seed the first request to four of the six providers meets a fault, however few there are in the time.
 #[test]
 fn a_load_with_faults_in_this_process_loses_nothing_and_is_reported() {
     let folder = TempDir::new().unwrap();
-    let args = ["--pairs", "12", "--readers", "4", "--seconds", "5", "--lifetime", "4", "--faults", "some"];
+    let args =
+        ["--pairs", "12", "--readers", "4", "--seconds", "5", "--lifetime", "4", "--faults", "some", "--seed", "281"];
     let ran = run(folder.path(), &[&args[..], &["--report", "load.html", "--plots", ".", "--json"]].concat());
     assert!(ran.code == 0 && ran.stderr.is_empty(), "{ran:?}");
     let result: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -46,7 +48,7 @@ fn a_load_with_faults_in_this_process_loses_nothing_and_is_reported() {
     for part in ["duplicate spends 0  lost rotations 0", "Reads per second", "prefers-color-scheme", "12", "4 s"] {
         assert!(html.contains(part), "{part}: {html}");
     }
-    for plot in ["latency", "reads", "refreshes", "errors"] {
+    for plot in ["latency", "reads", "refreshes"] {
         let svg = report(&folder.path().join(format!("{plot}.svg")));
         assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n") && svg.contains("class=\"line\""), "{svg}");
     }
@@ -57,7 +59,9 @@ fn people_read_the_figures_and_where_the_report_is() {
     let folder = TempDir::new().unwrap();
     let ran = run(folder.path(), &["--pairs", "3", "--readers", "1", "--seconds", "1", "--report", "load.html"]);
     assert!(ran.code == 0 && fits(&ran.stdout) && !ran.stdout.contains('\x1b'), "{ran:?}");
-    for line in ["load     1", "reads    ", "latency  p50 ", "errors   none", "losses   duplicate spends 0", "written  load"] {
+    for line in
+        ["load     1", "reads    ", "latency  p50 ", "errors   none", "losses   duplicate spends 0", "written  load"]
+    {
         assert!(ran.stdout.lines().any(|found| found.starts_with(line)), "{line:?} is missing: {ran:?}");
     }
 }
@@ -86,7 +90,8 @@ async fn the_tokens_of_a_server_are_read_and_nothing_else_happens() {
     assert_eq!(world.sim.requests(), requests, "the tokens are valid");
 
     args(&["--idp", "github"]).failed(1, "no grant to read");
-    let unauthorized = program(folder.path(), &["loadtest", "--seconds", "1", "--server", &server.addresses[0]]).output();
+    let unauthorized =
+        program(folder.path(), &["loadtest", "--seconds", "1", "--server", &server.addresses[0]]).output();
     Ran::new(unauthorized.unwrap()).failed(2, "API key");
 }
 
@@ -101,7 +106,8 @@ async fn a_server_is_loaded_only_if_the_command_line_names_it_and_it_is_on_this_
     let (_kept, address) = nobody();
     run(folder.path(), &["--server", &format!("http://{address}")]).failed(4, "nothing listens there");
 
-    let mut command = program(folder.path(), &["loadtest", "--pairs", "1", "--readers", "1", "--seconds", "1", "--json"]);
+    let mut command =
+        program(folder.path(), &["loadtest", "--pairs", "1", "--readers", "1", "--seconds", "1", "--json"]);
     let ran = Ran::new(command.env("TOKEN_SUPERVISOR_SERVER", elsewhere).output().unwrap());
     assert!(ran.code == 0 && ran.stdout.contains("this process"), "{ran:?}");
 }
@@ -121,6 +127,7 @@ fn what_is_out_of_bounds_or_cannot_be_written_is_refused_before_the_load() {
         &["--idp", "github"],
         &["--user-prefix", "acme/"],
         &["--allow-remote"],
+        &["--server", "http://127.0.0.1:1", "--seed", "1"],
         &["--server", "http://127.0.0.1:1", "--faults", "some"],
         &["--server", "http://127.0.0.1:1", "--lifetime", "60"],
     ] {
