@@ -4,6 +4,7 @@
 
 mod cli;
 mod demo;
+mod loadtest;
 
 use std::{alloc::System, process::ExitCode};
 
@@ -44,6 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     Demo(demo::DemoArgs),
+    Loadtest(loadtest::LoadtestArgs),
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
     Config(config::ConfigArgs),
@@ -89,10 +91,10 @@ fn main() -> ExitCode {
         }
         Err(error) => return misused(&error).tell(true).into(),
     };
-    // `serve` takes its log settings from the configuration. The grants of `demo` are nobody's.
+    // `serve` takes its log settings from the configuration. The grants of `demo` and `loadtest` are nobody's.
     let logs = match cli.command {
         CliCommand::Serve(_) => false,
-        CliCommand::Demo(_) => cli.verbose > 0,
+        CliCommand::Demo(_) | CliCommand::Loadtest(_) => cli.verbose > 0,
         _ => true,
     };
     if logs {
@@ -136,6 +138,7 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
     let out = Out { json: cli.json };
     match cli.command {
         CliCommand::Demo(args) => demo::run(args, cli.json, cli.verbose > 0).await,
+        CliCommand::Loadtest(args) => loadtest::run(args, cli.json, cli.verbose > 0).await,
         CliCommand::Init(args) => init::run(&args, out),
         CliCommand::Serve(args) => serve::run(&args, cli.verbose, out).await,
         CliCommand::Config(args) => config::run(&args, out),

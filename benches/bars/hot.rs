@@ -70,7 +70,7 @@ pub(crate) async fn run(size: Size) {
 
 /// Polls a ready future as `.await` does, which is part of the function that it stands in.
 #[inline(always)]
-fn at_first_poll<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn at_first_poll<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("a valid token is ready at the first poll"),

@@ -1,23 +1,26 @@
 //! The cost of one process. Each figure has a yardstick that is measured in turns with it, in one process and one run.
 //!
-//! `cargo bench --bench bars` prints measurement, yardstick, ratio and bar. `-- --smoke` only shows that the bench
-//! runs, `-- hot rows` runs the named parts, `-- --hot 1000000` only reads (for callgrind). Figures of a noisy machine
-//! differ by a fifth between runs: compare ratios, not nanoseconds. See BENCHMARKING.md.
+//! `cargo bench --bench bars` prints measurement, yardstick, ratio, bar and verdict. `-- --smoke` only shows that the
+//! bench runs, `-- hot rows` runs the named parts, `-- --hot 1000000` only reads (for callgrind). Figures of a noisy
+//! machine differ by a fifth between runs: compare ratios, not nanoseconds. See BENCHMARKING.md.
 
 mod actors;
 mod harness;
 mod hot;
 #[cfg(feature = "cli")]
 mod http;
+mod million;
 mod refresh;
 mod rows;
+mod schedule;
+mod storm;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use tempfile::TempDir;
 use token_supervisor::{
-    Builder, Idp, Keyring, TokenKey, TokenSupervisor,
+    Builder, Grant, Idp, Keyring, TokenKey, TokenSupervisor,
     testing::{Profile, SimulatedIdp},
 };
 
@@ -32,15 +35,39 @@ struct Size {
     callers: usize,
     /// Distinct grants refreshed in a round.
     refreshes: usize,
-    /// Stored grants at start.
+    /// Stored grants, of which few or none are live.
     stored: usize,
     /// Requests over HTTP in a round.
     requests: usize,
+    /// Cold grants whose tokens live for `brief`.
+    cold: usize,
+    brief: Duration,
+    /// How long a load is measured.
+    load: Duration,
 }
 
-const FULL: Size =
-    Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000, requests: 64_000 };
-const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000, requests: 640 };
+const FULL: Size = Size {
+    keys: 100_000,
+    rounds: 21,
+    callers: 10_000,
+    refreshes: 1_000,
+    stored: 1_000_000,
+    requests: 64_000,
+    cold: 20_000,
+    brief: Duration::from_secs(60),
+    load: Duration::from_secs(10),
+};
+const SMOKE: Size = Size {
+    keys: 500,
+    rounds: 3,
+    callers: 200,
+    refreshes: 50,
+    stored: 5_000,
+    requests: 640,
+    cold: 200,
+    brief: Duration::from_secs(4),
+    load: Duration::from_secs(1),
+};
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -49,10 +76,10 @@ fn main() {
         let reads = arguments.get(at + 1).and_then(|reads| reads.parse().ok()).expect("--hot is followed by a number");
         return runtime.block_on(hot::reads_alone(reads));
     }
-    if let [wake, folder, count] = &arguments[..]
-        && wake == "--wake"
+    if let [live, folder, count, token_url] = &arguments[..]
+        && live == "--live"
     {
-        return runtime.block_on(rows::wake_all(folder.as_ref(), count.parse().expect("a number")));
+        return runtime.block_on(million::live(folder.as_ref(), count.parse().expect("a number"), token_url));
     }
     #[cfg(feature = "cli")]
     if let [bare, body] = &arguments[..]
@@ -77,6 +104,15 @@ fn main() {
         if runs("rows") {
             rows::run(size).await;
         }
+        if runs("storm") {
+            storm::run(size).await;
+        }
+        if runs("schedule") {
+            schedule::run(size).await;
+        }
+        if runs("million") {
+            million::run(size).await;
+        }
         #[cfg(feature = "cli")]
         if runs("http") {
             http::run(size).await;
@@ -94,9 +130,13 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        // Each refresh token is spent once, and the tokens outlive the bench.
-        let profile = Profile::bitbucket().access_lifetime(Duration::from_secs(3_600 * 24));
-        let sim = SimulatedIdp::start(profile).expect("a simulated provider");
+        // The tokens outlive the bench.
+        Self::with_lifetime(Duration::from_secs(3_600 * 24)).await
+    }
+
+    /// A stage with a provider whose access tokens live for this time, and where each refresh token is spent once.
+    async fn with_lifetime(lifetime: Duration) -> Self {
+        let sim = SimulatedIdp::start(Profile::bitbucket().access_lifetime(lifetime)).expect("a simulated provider");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keyring = Keyring::generate();
         let supervisor = builder(&folder, &keyring, sim.idp()).start().await.expect("a supervisor");
@@ -105,18 +145,18 @@ impl Stage {
 
     /// Connects `count` users.
     async fn connect(&self, count: usize) -> Vec<TokenKey> {
-        let keys: Vec<_> =
-            (0..count).map(|number| TokenKey::at("idp").user(format!("user-{number}@example.com"))).collect();
-        for some in keys.chunks(1_000) {
-            let connect = |key: &TokenKey| {
-                let (supervisor, key, grant) = (self.supervisor.clone(), key.clone(), self.sim.consent(key.user()));
-                async move { supervisor.connect(&key, grant).await }
-            };
-            for connected in join_all(some.iter().map(connect)).await {
-                connected.expect("a connected grant");
-            }
-        }
-        keys
+        self.connect_as(0..count, |_, grant| grant).await;
+        (0..count).map(key).collect()
+    }
+
+    /// Connects users with a changed grant.
+    async fn connect_as(&self, users: Range<usize>, change: impl Fn(usize, Grant) -> Grant) {
+        let connect = |number| {
+            let key = key(number);
+            let grant = change(number, self.sim.consent(key.user()));
+            async move { drop(self.supervisor.connect(&key, grant).await.expect("a connected grant")) }
+        };
+        stream::iter(users).map(connect).buffer_unordered(1_000).collect::<()>().await;
     }
 
     /// Shuts down the supervisor and starts another one on the same store, so that no grant has an actor.
@@ -124,6 +164,11 @@ impl Stage {
         self.supervisor.shutdown(Duration::from_secs(60)).await;
         self.supervisor = builder(&self.folder, &self.keyring, self.sim.idp()).start().await.expect("a supervisor");
     }
+}
+
+/// Returns the key of a user that [`Stage::connect`] has connected.
+fn key(number: usize) -> TokenKey {
+    TokenKey::at("idp").user(format!("user-{number}@example.com"))
 }
 
 fn builder(folder: &TempDir, keyring: &Keyring, idp: Idp) -> Builder {

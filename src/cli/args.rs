@@ -85,12 +85,7 @@ impl TargetArgs {
                 None => Ok(None),
             };
         };
-        let server = ServerTarget { address, proxy: self.proxy.clone() };
-        if let Some(text) = server.exposure().filter(|_| !self.allow_http) {
-            let next = "use an https:// URL, or add --allow-http if you trust the network between";
-            return Err(CliFailure::usage(text, next));
-        }
-        Ok(Some(server))
+        ServerTarget { address, proxy: self.proxy.clone() }.unexposed(self.allow_http).map(Some)
     }
 
     fn address(&self) -> Result<Option<Address>, CliFailure> {

@@ -1,4 +1,4 @@
-//! All commands but the demo.
+//! All commands but the demo and the load test.
 //!
 //! A command is a module with its arguments (a clap struct whose help ends with two examples) and a `run` that resolves to
 //! an [`Exit`] or a [`CliFailure`]. Commands share [`exit`] (exit codes and errors), [`args`] (common arguments), [`backend`]
@@ -7,7 +7,7 @@
 //! Invariant: no output contains a secret, except those that print it on request: `apikey new` and `token`.
 
 mod args;
-mod backend;
+pub(crate) mod backend;
 mod body;
 mod exit;
 pub(crate) mod log;
@@ -15,7 +15,7 @@ pub(crate) mod memory;
 mod private_file;
 mod show;
 pub(crate) mod signals;
-mod time;
+pub(crate) mod time;
 
 pub(crate) mod apikey;
 pub(crate) mod config;

@@ -1,6 +1,10 @@
 //! Signals: SIGINT (Ctrl-C) and SIGTERM stop the program, SIGHUP reloads the configuration.
 
-use super::{CliFailure, Exit};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{CliFailure, Exit, time::pause};
 
 /// The signals that stop the program.
 pub(crate) struct Signals {
@@ -75,6 +79,34 @@ mod elsewhere {
         pub(in super::super) async fn next(&mut self) {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Runs a command that ends early, with a result, at the first signal: `work` gets a flag that is then true. A second signal
+/// ends the program without the result.
+///
+/// # Errors
+/// Those of `work`, or a second signal.
+pub(crate) async fn ending_early<W>(work: impl FnOnce(watch::Receiver<bool>) -> W) -> Result<Exit, CliFailure>
+where
+    W: Future<Output = Result<Exit, CliFailure>>,
+{
+    let (tell, interrupted) = watch::channel(false);
+    let mut signals = Signals::listen()?;
+    let twice = async {
+        signals.next().await;
+        tell.send_replace(true);
+        // Some wrappers send the signal twice: two signals within a second count as one.
+        pause(Duration::from_secs(1)).await;
+        signals.next().await
+    };
+    tokio::select! {
+        ended = work(interrupted) => ended,
+        signal = twice => Err(CliFailure::new(
+            Exit::Interrupted(signal),
+            "interrupted before the result was ready",
+            "press Ctrl-C once and wait a few seconds",
+        )),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use token_supervisor::api::time::rfc3339;
 
 /// Formats the time to the second: `2027-01-15T08:00:00Z`.
-pub(super) fn to_the_second(time: SystemTime) -> String {
+pub(crate) fn to_the_second(time: SystemTime) -> String {
     rfc3339(whole_seconds(time))
 }
 

@@ -1,8 +1,10 @@
 //! The arguments of `demo`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::value_parser;
+
+use super::world::WorldPlan;
 
 /// Run the supervisor under load against simulated identity providers that misbehave
 ///
@@ -32,6 +34,16 @@ pub(crate) struct DemoArgs {
     /// Seed of an earlier run, for the same faults
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
+}
+
+/// At most this many refreshes per second: with more pairs, tokens live longer.
+const PAIRS_PER_SECOND: u32 = 100;
+
+impl DemoArgs {
+    pub(super) fn plan(&self) -> WorldPlan {
+        let lifetime = Duration::from_secs(u64::from(self.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
+        WorldPlan { pairs: self.pairs, lifetime, faults: true, db: self.db.clone() }
+    }
 }
 
 fn sqlite_path(url: &str) -> Result<PathBuf, String> {

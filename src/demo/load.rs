@@ -23,8 +23,17 @@ use super::{
     world::{Pair, World},
 };
 
+/// How much load there is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoadPlan {
+    pub(crate) readers: u64,
+    /// Whether actors and the registry panic from time to time.
+    pub(crate) panics: bool,
+    pub(crate) seed: u64,
+}
+
 /// The running readers and panics.
-pub(super) struct Load {
+pub(crate) struct Load {
     world: Arc<World>,
     meter: Arc<DemoMeter>,
     stopped: Arc<AtomicBool>,
@@ -32,8 +41,6 @@ pub(super) struct Load {
     panics: JoinSet<()>,
 }
 
-/// Number of readers: too few to keep the CPU from the supervisor, even on a slow machine or in a debug build.
-const READERS: u64 = 16;
 const BURST: u64 = 256;
 const BETWEEN_BURSTS: Duration = Duration::from_millis(8);
 /// A reader pauses at least this many times as long as its burst took.
@@ -52,20 +59,23 @@ const REGISTRY_PANICS_EVERY: Duration = Duration::from_secs(3);
 const SAME_ACTOR_PANICS_EVERY: Duration = Duration::from_secs(16);
 
 impl Load {
-    pub(super) fn start(world: &Arc<World>, meter: &Arc<DemoMeter>, seed: u64) -> Self {
+    pub(crate) fn start(world: &Arc<World>, meter: &Arc<DemoMeter>, plan: LoadPlan) -> Self {
+        let LoadPlan { readers: count, panics: panicking, seed } = plan;
         let stopped = Arc::new(AtomicBool::new(false));
         let (mut readers, mut panics) = (JoinSet::new(), JoinSet::new());
-        for reader in 0..READERS {
-            let random = Random(seed.wrapping_mul(READERS).wrapping_add(reader));
+        for reader in 0..count {
+            let random = Random(seed.wrapping_mul(count).wrapping_add(reader));
             readers.spawn(read(Reader { world: world.clone(), meter: meter.clone() }, random, stopped.clone()));
         }
-        panics.spawn(panic_actors(world.clone(), Random(seed)));
-        panics.spawn(panic_registry(world.clone()));
+        if panicking {
+            panics.spawn(panic_actors(world.clone(), Random(seed)));
+            panics.spawn(panic_registry(world.clone()));
+        }
         Self { world: world.clone(), meter: meter.clone(), stopped, readers, panics }
     }
 
     /// Stops panics and reads, then waits for the waiting callers. A caller that still waits at the limit is an error.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.panics.shutdown().await;
         self.stopped.store(true, Relaxed);
         while self.readers.join_next().await.is_some() {}
@@ -202,7 +212,7 @@ static ACTOR_PANICS: AtomicU64 = AtomicU64::new(0);
 static REGISTRY_PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Counts injected panics instead of printing them; all others are printed as usual.
-pub(super) fn count_injected_panics() {
+pub(crate) fn count_injected_panics() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| match injected(info.payload()) {
         Some("the registry") => drop(REGISTRY_PANICS.fetch_add(1, Relaxed)),
@@ -222,10 +232,10 @@ pub(super) fn injected_panics() -> (u64, u64) {
 }
 
 /// A small random number generator (Vigna's splitmix64).
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,20 +3,22 @@
 //!
 //! Read [`world`] (the providers, the grants and the faults), [`load`] (readers and panics), [`verdict`] (what the
 //! providers' ledgers say about the tokens that are stored in the end) and [`show`] (progress and result). [`served`]
-//! is the HTTP API over the same grants; [`naive`] is a typical hand-written client, for comparison.
+//! is the HTTP API over the same grants; [`naive`] is a typical hand-written client, for comparison. `loadtest` uses the
+//! same world, load, meter and verdict.
 //!
 //! Invariant: the simulators' ledgers judge, never the supervisor's own view.
 
 mod args;
-mod load;
-mod meter;
+pub(crate) mod load;
+pub(crate) mod meter;
 mod naive;
+pub(crate) mod progress;
 mod served;
 mod show;
-mod time;
-mod verdict;
-mod words;
-mod world;
+pub(crate) mod time;
+pub(crate) mod verdict;
+pub(crate) mod words;
+pub(crate) mod world;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +26,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::args::DemoArgs;
 use self::{
-    load::Load,
+    load::{Load, LoadPlan},
     meter::DemoMeter,
     naive::Naive,
     served::Served,
@@ -33,30 +35,17 @@ use self::{
     verdict::{Compared, Summary},
     world::World,
 };
-use crate::{CliFailure, Exit, cli::signals::Signals};
+use crate::{CliFailure, Exit, cli::signals::ending_early};
+
+/// Number of readers: too few to keep the CPU from the supervisor, even on a slow machine or in a debug build.
+const READERS: u64 = 16;
 
 /// How long requests in flight may take to finish once faults have stopped.
-const QUIET_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: DemoArgs, json: bool, verbose: bool) -> Result<Exit, CliFailure> {
     load::count_injected_panics();
-    let (tell, interrupted) = watch::channel(false);
-    let mut signals = Signals::listen()?;
-    let twice = async {
-        signals.next().await;
-        tell.send_replace(true);
-        // Some wrappers send the signal twice: two signals within a second count as one.
-        time::pause(Duration::from_secs(1)).await;
-        signals.next().await
-    };
-    tokio::select! {
-        ended = show_all(args, json, verbose, interrupted) => ended,
-        signal = twice => Err(CliFailure::new(
-            Exit::Interrupted(signal),
-            "interrupted before the summary was ready",
-            "press Ctrl-C once and wait a few seconds",
-        )),
-    }
+    ending_early(|interrupted| show_all(args, json, verbose, interrupted)).await
 }
 
 async fn show_all(
@@ -67,17 +56,18 @@ async fn show_all(
 ) -> Result<Exit, CliFailure> {
     let seed = args.seed.unwrap_or_else(|| getrandom::u32().map_or(1, u64::from));
     let listener = served::listen(args.port)?;
-    let world = Arc::new(World::start(&args, seed).await?);
+    let world = Arc::new(World::start(args.plan(), seed).await?);
     let meter = Arc::new(DemoMeter::new());
     let show = Show::new(&args, json, verbose, &world, seed);
     world.connect().await?;
     let served = Served::start(listener, &world)?;
     show.say(&served.lines());
 
-    let naive = args.compare_naive.then(|| Naive::start(world.pairs.len(), world.life, seed));
+    let naive = args.compare_naive.then(|| Naive::start(world.pairs.len(), world.lifetime, seed));
     let mut naive = naive.transpose()?;
 
-    let (load, started) = (Load::start(&world, &meter, seed), Moment::now());
+    let (load, started) =
+        (Load::start(&world, &meter, LoadPlan { readers: READERS, panics: true, seed }), Moment::now());
     show.until_over(&world, &meter, naive.as_ref(), started, interrupted).await;
     let (elapsed, reads) = (started.elapsed(), meter.reads());
     show.say("stopping: waiting for requests in flight");

@@ -1,68 +1,43 @@
 //! The demo's output: progress on stderr, the summary on stdout.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::watch;
 
 use super::{
     DemoArgs,
     meter::DemoMeter,
     naive::Naive,
-    time::{Moment, pause},
+    progress::{LiveProgress, ProgressText},
+    time::Moment,
     verdict::{Compared, Summary, duplicate_spends, faults},
     words::{folded, grouped, listed, per_second},
     world::World,
 };
-use crate::{CliFailure, cli::coloured};
+use crate::{
+    CliFailure,
+    cli::{Out, coloured},
+};
 
 pub(super) struct Show {
     json: bool,
-    length: Option<Duration>,
     progress: LiveProgress,
     head: String,
     seed: u64,
 }
 
-enum LiveProgress {
-    Bar(ProgressBar),
-    /// A line every few seconds, for logs.
-    Lines,
-    None,
-}
-
-const REDRAWN_EVERY: Duration = Duration::from_millis(250);
-const LINE_EVERY: Duration = Duration::from_secs(5);
-
 impl Show {
     /// Prints the first line: the providers and the lifetime of tokens.
     pub(super) fn new(args: &DemoArgs, json: bool, verbose: bool, world: &World, seed: u64) -> Self {
-        let progress = match (json, io::stderr().is_terminal()) {
-            (true, _) => LiveProgress::None,
-            (false, true) if !verbose => LiveProgress::Bar(bar(args.seconds)),
-            (false, _) => LiveProgress::Lines,
-        };
-        let names: Vec<_> = world.idps.iter().map(|(name, _)| *name).collect();
-        let head = format!("{} · tokens live {} s · refresh tokens single use", names.join(" "), world.life.as_secs());
-        let length = args.seconds.map(|seconds| Duration::from_secs(u64::from(seconds)));
-        let show = Self { json, length, progress, head, seed };
+        let progress = LiveProgress::new(json, verbose, args.seconds);
+        let show = Self { json, progress, head: world.head(), seed };
         show.say(&show.head);
         show
     }
 
     /// Prints a line of progress, unless the output is JSON.
     pub(super) fn say(&self, line: &str) {
-        match &self.progress {
-            LiveProgress::Bar(bar) => bar.println(line),
-            LiveProgress::Lines => drop(writeln!(io::stderr(), "{line}")),
-            LiveProgress::None => {}
-        }
+        self.progress.say(line);
     }
 
     /// Shows progress until the time is over or the user interrupts.
@@ -72,59 +47,18 @@ impl Show {
         meter: &DemoMeter,
         naive: Option<&Naive>,
         started: Moment,
-        mut interrupted: watch::Receiver<bool>,
+        interrupted: watch::Receiver<bool>,
     ) {
-        let every = if matches!(self.progress, LiveProgress::Bar(_)) { REDRAWN_EVERY } else { LINE_EVERY };
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let show = async {
-            loop {
-                ticks.tick().await;
-                self.draw(world, meter, naive, started.elapsed());
+        let text = || {
+            let reads = per_second(meter.reads() as f64, started.elapsed());
+            let (pairs, requests) = (grouped(world.pairs.len() as u64), grouped(world.requests()));
+            ProgressText {
+                line: format!("{pairs} pairs  {requests} requests  reads {reads}"),
+                detail: listed(&faults(world)).join("  "),
+                below: naive.map(|naive| compared(world, meter, naive)),
             }
         };
-        let over = async {
-            match self.length {
-                Some(length) => pause(length).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = show => {}
-            () = over => {}
-            _ = interrupted.wait_for(|interrupted| *interrupted) => {}
-        }
-        if let LiveProgress::Bar(bar) = &self.progress {
-            bar.finish_and_clear();
-        }
-    }
-
-    fn draw(&self, world: &World, meter: &DemoMeter, naive: Option<&Naive>, elapsed: Duration) {
-        let line = || {
-            let (pairs, requests) = (world.pairs.len() as u64, world.idps.iter().map(|(_, sim)| sim.requests()).sum());
-            let reads = per_second(meter.reads() as f64, elapsed);
-            format!("{} pairs  {} requests  reads {reads}", grouped(pairs), grouped(requests))
-        };
-        match &self.progress {
-            LiveProgress::Bar(bar) => {
-                bar.set_position(elapsed.as_secs());
-                bar.set_message(line());
-                bar.set_prefix(naive.map_or_else(String::new, |naive| format!("\n{}", compared(world, meter, naive))));
-            }
-            LiveProgress::Lines if elapsed >= Duration::from_secs(1) => {
-                let length = self.length.map(|length| format!("/{}", length.as_secs())).unwrap_or_default();
-                self.say(&format!(
-                    "{}{length} s  {}  {}",
-                    elapsed.as_secs(),
-                    line(),
-                    listed(&faults(world)).join("  ")
-                ));
-                if let Some(naive) = naive {
-                    self.say(&compared(world, meter, naive));
-                }
-            }
-            LiveProgress::Lines | LiveProgress::None => {}
-        }
+        self.progress.until_over(started, interrupted, text).await;
     }
 
     /// Prints the summary. A closed pipe is no failure.
@@ -132,16 +66,7 @@ impl Show {
     /// # Errors
     /// The summary cannot be written.
     pub(super) fn summary(&self, summary: &Summary) -> Result<(), CliFailure> {
-        let text = if self.json {
-            format!("{}\n", serde_json::to_string(summary).expect("plain structs have a JSON form"))
-        } else {
-            self.in_words(summary)
-        };
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
-        }
+        Out { json: self.json }.result(summary, || self.in_words(summary))
     }
 
     fn in_words(&self, summary: &Summary) -> String {
@@ -187,16 +112,6 @@ impl Show {
 
 /// Maximum number of findings in a summary in words.
 const SHOWN: usize = 20;
-
-fn bar(seconds: Option<u32>) -> ProgressBar {
-    let (bar, template) = match seconds {
-        Some(seconds) => (ProgressBar::new(u64::from(seconds)), "[{bar:14}] {pos}/{len} s  {msg}{prefix}"),
-        None => (ProgressBar::no_length(), "{spinner} {pos} s  {msg}  (Ctrl-C stops it){prefix}"),
-    };
-    bar.set_draw_target(ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.with_style(style.progress_chars("##-"))
-}
 
 /// Returns the figures of both clients so far, in two lines. Losses that no caller noticed are found at the end.
 fn compared(world: &World, meter: &DemoMeter, naive: &Naive) -> String {

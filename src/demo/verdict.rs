@@ -57,13 +57,15 @@ pub(super) struct Compared {
 
 /// The problems, counted and in words; empty and zero if there are none.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    lost_rotations: u64,
-    texts: Vec<String>,
+pub(crate) struct Findings {
+    pub(crate) lost_rotations: u64,
+    pub(crate) texts: Vec<String>,
+    /// Why the stored tokens could not be judged, if so.
+    pub(crate) unjudged: Option<String>,
 }
 
 /// Waits until no grant is in doubt or being refreshed, then reads every token once more.
-pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, within: Duration) {
+pub(crate) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, within: Duration) {
     let started = Moment::now();
     let mut restless: Vec<usize> = (0..world.pairs.len()).collect();
     while !restless.is_empty() && started.elapsed() < within {
@@ -82,7 +84,7 @@ pub(super) async fn quiet_down(world: &Arc<World>, meter: &Arc<DemoMeter>, withi
 }
 
 /// Stops the supervisor and compares the stored tokens with the providers' ledgers.
-pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
+pub(crate) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     let mut findings = Findings::default();
     for ((pair, seen), times) in meter.errors() {
         findings.add(world, pair, &format!("callers saw: {seen}, {times} times"));
@@ -99,16 +101,12 @@ pub(super) async fn find(world: &World, meter: &DemoMeter) -> Findings {
     }
     let stopped = world.supervisor.shutdown(Duration::from_secs(15)).await;
     if stopped.abandoned > 0 {
-        findings.texts.push(format!("{} refreshes did not finish", stopped.abandoned));
-        return findings;
+        return findings.without_judgement(format!("{} refreshes did not finish", stopped.abandoned));
     }
     let keys: Vec<_> = world.pairs.iter().map(|pair| pair.key.clone()).collect();
     let stored = match stored_refresh_token(&world.store, &world.keyring, &keys).await {
         Ok(stored) => stored,
-        Err(error) => {
-            findings.texts.push(format!("the store cannot be read: {error}"));
-            return findings;
-        }
+        Err(error) => return findings.without_judgement(format!("the store cannot be read: {error}")),
     };
     for (pair, standing) in lost(&world.pairs, &stored) {
         findings.lost_rotations += 1;
@@ -141,6 +139,12 @@ impl Compared {
 }
 
 impl Findings {
+    fn without_judgement(mut self, why: String) -> Self {
+        self.texts.push(why.clone());
+        self.unjudged = Some(why);
+        self
+    }
+
     fn add(&mut self, world: &World, pair: usize, text: &str) {
         let key = &world.pairs[pair].key;
         self.texts.push(format!("{}/{}: {text}", key.idp(), key.user()));
@@ -157,11 +161,11 @@ impl Summary {
         reads: u64,
         findings: Findings,
     ) -> Self {
-        let Findings { lost_rotations, mut texts } = findings;
+        let Findings { lost_rotations, mut texts, unjudged: _ } = findings;
         let refreshes = refreshes(&world.idps);
         let caller_errors = meter.errors().values().sum();
         let duplicate_spends = duplicate_spends(&world.idps);
-        if refreshes == 0 && elapsed > world.life {
+        if refreshes == 0 && elapsed > world.lifetime {
             texts.push("nothing was refreshed".to_owned());
         }
         let (actor_panics, registry_panics) = injected_panics();
@@ -204,12 +208,12 @@ fn refreshes(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
 }
 
 /// Returns how often a spent refresh token was presented again outside a grace period.
-pub(super) fn duplicate_spends(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
+pub(crate) fn duplicate_spends(idps: &[(&'static str, SimulatedIdp)]) -> u64 {
     idps.iter().map(|(_, sim)| sim.duplicate_spends()).sum()
 }
 
 /// Returns how often each fault was injected, over all providers.
-pub(super) fn faults(world: &World) -> BTreeMap<&'static str, u64> {
+pub(crate) fn faults(world: &World) -> BTreeMap<&'static str, u64> {
     let mut all = BTreeMap::new();
     for (name, times) in world.idps.iter().flat_map(|(_, sim)| sim.faults_injected()) {
         *all.entry(name).or_default() += times;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::load::injected_panics;
 
 /// Lists faults and panics under readable names.
-pub(super) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
+pub(crate) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
     let (actors, registry) = injected_panics();
     let sum = |names: &[&str]| names.iter().filter_map(|name| faults.get(name)).sum();
     let groups = [
@@ -25,7 +25,7 @@ pub(super) fn listed(faults: &BTreeMap<&'static str, u64>) -> Vec<String> {
 }
 
 /// Appends the items to a head, in lines of at most [`COLUMNS`] if an item fits.
-pub(super) fn folded(head: &str, items: &[String]) -> String {
+pub(crate) fn folded(head: &str, items: &[String]) -> String {
     let (mut text, mut width) = (head.to_owned(), head.len());
     for (place, item) in items.iter().enumerate() {
         let gap = if place == 0 { "" } else { "  " };
@@ -44,7 +44,7 @@ pub(super) fn folded(head: &str, items: &[String]) -> String {
 const COLUMNS: usize = 100;
 
 /// Formats `1284` as `1 284`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-pub(super) fn per_second(count: f64, elapsed: Duration) -> String {
+pub(crate) fn per_second(count: f64, elapsed: Duration) -> String {
     let rate = count / elapsed.as_secs_f64().max(0.001);
     match rate {
         1_000_000.0.. => format!("{:.1} M/s", rate / 1e6),

@@ -14,16 +14,27 @@ use token_supervisor::{
     testing::{Chaos, Fault, Kind, Profile, SimulatedIdp},
 };
 
-use super::args::DemoArgs;
 use crate::{CliFailure, Exit};
 
-/// Everything that exists while the demo runs.
-pub(super) struct World {
-    pub(super) idps: Vec<(&'static str, SimulatedIdp)>,
-    pub(super) pairs: Vec<Pair>,
-    pub(super) supervisor: TokenSupervisor,
+/// The size of a world.
+#[derive(Debug)]
+pub(crate) struct WorldPlan {
+    pub(crate) pairs: u32,
     /// How long access tokens live.
-    pub(super) life: Duration,
+    pub(crate) lifetime: Duration,
+    /// Whether the providers misbehave.
+    pub(crate) faults: bool,
+    /// A new file for the store, which is kept.
+    pub(crate) db: Option<PathBuf>,
+}
+
+/// Everything that exists while the load runs.
+pub(crate) struct World {
+    pub(crate) idps: Vec<(&'static str, SimulatedIdp)>,
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) supervisor: TokenSupervisor,
+    /// How long access tokens live.
+    pub(super) lifetime: Duration,
     pub(super) store: PathBuf,
     pub(super) keyring: Keyring,
     /// A temporary folder, removed when the world is dropped.
@@ -31,7 +42,7 @@ pub(super) struct World {
 }
 
 /// A user at an identity provider.
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub(super) key: TokenKey,
     pub(super) sim: SimulatedIdp,
     /// How many callers wait for a token.
@@ -46,15 +57,12 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// At most this many refreshes per second: with more pairs, tokens live longer.
-const PAIRS_PER_SECOND: u32 = 100;
-
 impl World {
-    pub(super) async fn start(args: &DemoArgs, seed: u64) -> Result<Self, CliFailure> {
-        let life = Duration::from_secs(u64::from(args.pairs.div_ceil(PAIRS_PER_SECOND).max(4)));
-        let (folder, store) = place(args)?;
+    pub(crate) async fn start(plan: WorldPlan, seed: u64) -> Result<Self, CliFailure> {
+        let WorldPlan { pairs, lifetime, faults, db } = plan;
+        let (folder, store) = place(db)?;
         let keyring = Keyring::generate();
-        let idps = start_idps(life, seed)?;
+        let idps = start_idps(lifetime, seed)?;
         let mut builder = TokenSupervisor::builder()
             .store(format!("sqlite://{}", store.display()))
             .keyring(keyring.clone())
@@ -64,12 +72,27 @@ impl World {
             builder = builder.idp(*name, sim.idp());
         }
         let supervisor = builder.start().await.map_err(unstarted)?;
-        let pairs = pairs_at(&idps, args.pairs as usize);
-        Ok(Self { idps, pairs, supervisor, life, store, keyring, folder })
+        let pairs = pairs_at(&idps, pairs as usize);
+        let world = Self { idps, pairs, supervisor, lifetime, store, keyring, folder };
+        if !faults {
+            world.calm();
+        }
+        Ok(world)
+    }
+
+    /// Returns the names of the providers and the lifetime of their tokens, for people.
+    pub(crate) fn head(&self) -> String {
+        let names: Vec<_> = self.idps.iter().map(|(name, _)| *name).collect();
+        format!("{} · tokens live {} s · refresh tokens single use", names.join(" "), self.lifetime.as_secs())
+    }
+
+    /// Returns how many requests the token endpoints have received.
+    pub(crate) fn requests(&self) -> u64 {
+        self.idps.iter().map(|(_, sim)| sim.requests()).sum()
     }
 
     /// Connects every pair, a few at a time.
-    pub(super) async fn connect(&self) -> Result<(), CliFailure> {
+    pub(crate) async fn connect(&self) -> Result<(), CliFailure> {
         let connects = self.pairs.iter().map(|pair| async {
             let grant = pair.sim.consent(pair.key.user());
             self.supervisor.connect(&pair.key, grant).await
@@ -80,7 +103,7 @@ impl World {
                 CliFailure::new(
                     Exit::Failed,
                     format!("a grant could not be connected: {error}"),
-                    "run the demo again with -v to see why",
+                    "run the command again with -v to see why",
                 )
             })?;
         }
@@ -88,7 +111,7 @@ impl World {
     }
 
     /// Stops all faults.
-    pub(super) fn calm(&self) {
+    pub(crate) fn calm(&self) {
         self.idps.iter().for_each(|(_, sim)| sim.chaos(Chaos::default()));
     }
 }
@@ -102,10 +125,10 @@ impl Pair {
 }
 
 /// Starts one provider of each profile. Equal seeds draw equal faults.
-pub(super) fn start_idps(life: Duration, seed: u64) -> io::Result<Vec<(&'static str, SimulatedIdp)>> {
+pub(super) fn start_idps(lifetime: Duration, seed: u64) -> io::Result<Vec<(&'static str, SimulatedIdp)>> {
     let mut idps = Vec::new();
     for (name, profile) in profiles() {
-        let sim = SimulatedIdp::start(profile.access_lifetime(life))?;
+        let sim = SimulatedIdp::start(profile.access_lifetime(lifetime))?;
         sim.chaos(chaos(seed.wrapping_add(idps.len() as u64), sim.profile().kind));
         idps.push((name, sim));
     }
@@ -123,9 +146,9 @@ pub(super) fn pairs_at(idps: &[(&'static str, SimulatedIdp)], count: usize) -> V
 }
 
 /// Returns where to store. An existing file is refused, because it may be a real store.
-fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
+fn place(db: Option<PathBuf>) -> Result<(TempDir, PathBuf), CliFailure> {
     let folder = tempfile::Builder::new().prefix("ts-demo-").tempdir()?;
-    let Some(path) = &args.db else {
+    let Some(path) = db else {
         let store = folder.path().join("tokens.db");
         return Ok((folder, store));
     };
@@ -136,7 +159,7 @@ fn place(args: &DemoArgs) -> Result<(TempDir, PathBuf), CliFailure> {
             "choose a file that does not exist, or omit --db for a temporary file",
         ));
     }
-    Ok((folder, path.clone()))
+    Ok((folder, path))
 }
 
 fn unstarted(error: Error) -> CliFailure {

@@ -16,9 +16,9 @@ use token_supervisor::{
 };
 use zeroize::Zeroizing;
 
-use self::{server::ServerBackend, store::StoreBackend};
+use self::store::StoreBackend;
 pub(crate) use self::{
-    server::{Address, ProxyUrl, ServerTarget},
+    server::{Address, ProxyUrl, ServerBackend, ServerTarget},
     store::{DRAIN, is_new, server_of},
 };
 use super::{

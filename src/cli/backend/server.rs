@@ -39,6 +39,21 @@ impl FromStr for Address {
     }
 }
 
+impl Address {
+    /// Returns whether the server is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Url(url) => match url.host() {
+                Some(Host::Domain(name)) => name == "localhost",
+                Some(Host::Ipv4(ip)) => ip.is_loopback(),
+                Some(Host::Ipv6(ip)) => ip.is_loopback(),
+                None => false,
+            },
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,15 +71,24 @@ pub(crate) struct ServerTarget {
 }
 
 impl ServerTarget {
+    /// Returns the target, unless others on the network could read the API key and that is not allowed.
+    ///
+    /// # Errors
+    /// The API key would be readable on the network.
+    pub(crate) fn unexposed(self, allow_http: bool) -> Result<Self, CliFailure> {
+        match self.exposure().filter(|_| !allow_http) {
+            None => Ok(self),
+            Some(text) => {
+                let next = "use an https:// URL, or add --allow-http if you trust the network between";
+                Err(CliFailure::usage(text, next))
+            }
+        }
+    }
+
     /// Returns why others on the network could read the API key, if they could.
-    pub(crate) fn exposure(&self) -> Option<String> {
+    fn exposure(&self) -> Option<String> {
         let Address::Url(url) = &self.address else { return None };
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
+        let loopback = self.address.is_local();
         match (url.scheme(), &self.proxy) {
             ("http", Some(proxy)) => Some(format!("plain http through {proxy} would expose the API key to the proxy")),
             ("http", None) if !loopback => {
@@ -113,7 +137,7 @@ pub(crate) struct ServerBackend {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ServerBackend {
-    pub(super) fn new(target: &ServerTarget) -> Result<Self, CliFailure> {
+    pub(crate) fn new(target: &ServerTarget) -> Result<Self, CliFailure> {
         let ServerTarget { address, proxy } = target;
         let unusable = |error: reqwest::Error| {
             CliFailure::usage(
@@ -178,7 +202,11 @@ impl ServerBackend {
         Ok(status.into())
     }
 
-    pub(super) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
+    pub(crate) fn client(&self) -> &ApiClient {
+        &self.client
+    }
+
+    pub(crate) async fn list(&self, query: &GrantQuery) -> Result<(Vec<StatusBody>, Option<Cursor>), CliFailure> {
         let page = self.client.list(query).await.map_err(|error| self.failure(None, error))?;
         let next = page.next.map(|next| next.parse()).transpose()?;
         Ok((page.items, next))

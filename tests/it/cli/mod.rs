@@ -17,6 +17,8 @@ mod interrupted;
 mod keeping_a_file;
 #[cfg(unix)]
 mod key_stays_here;
+#[cfg(unix)]
+mod loadtest;
 mod looks;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -49,8 +51,9 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "demo",
+    "loadtest",
     "init",
     "serve",
     "config",
