@@ -1,18 +1,20 @@
 //! The cost of one process. Each figure has a yardstick that is measured in turns with it, in one process and one run.
 //!
 //! `cargo bench --bench bars` prints measurement, yardstick, ratio and bar. `-- --smoke` only shows that the bench
-//! runs, `-- hot rows` runs the named parts, `-- --hot 1000000` only reads (for callgrind). Figures of a noisy machine
-//! differ by a fifth between runs: compare ratios, not nanoseconds. See BENCHMARKING.md.
+//! runs, `-- hot rows` runs the named parts, `-- --instructions` counts instructions, `-- --hot 1000000` and
+//! `-- --refreshes 100` only read and refresh (for callgrind). Figures of a noisy machine differ by a fifth between runs:
+//! compare ratios, not nanoseconds. See BENCHMARKING.md.
 
 mod actors;
 mod harness;
 mod hot;
 #[cfg(feature = "cli")]
 mod http;
+mod instructions;
 mod refresh;
 mod rows;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -42,23 +44,36 @@ const FULL: Size =
     Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000, requests: 64_000 };
 const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000, requests: 640 };
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Some(at) = arguments.iter().position(|argument| argument == "--hot") {
-        let reads = arguments.get(at + 1).and_then(|reads| reads.parse().ok()).expect("--hot is followed by a number");
-        return runtime.block_on(hot::reads_alone(reads));
+    let count_of = |part: &str| {
+        let at = arguments.iter().position(|argument| argument == part)?;
+        Some(arguments.get(at + 1).and_then(|count| count.parse().ok()).expect("a number follows"))
+    };
+    if let Some(reads) = count_of("--hot") {
+        runtime.block_on(hot::reads_alone(reads));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(refreshes) = count_of("--refreshes") {
+        runtime.block_on(instructions::refreshes_alone(refreshes));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--instructions") {
+        return runtime.block_on(instructions::run(arguments.iter().any(|argument| argument == "--update")));
     }
     if let [wake, folder, count] = &arguments[..]
         && wake == "--wake"
     {
-        return runtime.block_on(rows::wake_all(folder.as_ref(), count.parse().expect("a number")));
+        runtime.block_on(rows::wake_all(folder.as_ref(), count.parse().expect("a number")));
+        return ExitCode::SUCCESS;
     }
     #[cfg(feature = "cli")]
     if let [bare, body] = &arguments[..]
         && bare == "--bare"
     {
-        return http::bare(body.clone());
+        http::bare(body.clone());
+        return ExitCode::SUCCESS;
     }
     let size = if arguments.iter().any(|argument| argument == "--smoke") { SMOKE } else { FULL };
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -82,6 +97,7 @@ fn main() {
             http::run(size).await;
         }
     });
+    ExitCode::SUCCESS
 }
 
 /// A simulated provider, a store in a temporary folder, and a supervisor on them.
