@@ -2,9 +2,10 @@
 //! responds with the same bytes.
 
 use std::{
+    fs::DirEntry,
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use actix_web::{
     web,
 };
 use futures_util::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,6 +25,7 @@ use tokio::{
 use crate::{
     Size,
     harness::{figure, median, now, row, short},
+    instructions::{callgrind, collected},
 };
 
 /// As many workers as the server has.
@@ -36,18 +39,21 @@ pub(crate) async fn run(size: Size) {
     let body = response.split("\r\n\r\n").nth(1).expect("a body").to_owned();
     let bare = Server::bare(&body);
     // A single connection mostly waits for the other side: an eighth of the requests takes as long.
-    let alone = ("a token over HTTP, bare actix-web", 1, size.requests / 8);
-    for (what, connections, requests) in [alone, ("the same, 32 connections", CONNECTIONS, size.requests)] {
+    let alone = ("a token over HTTP, bare actix-web", 1, size.requests / 8, "-");
+    let together = ("the same, 32 connections", CONNECTIONS, size.requests, "<= 1.25");
+    for (what, connections, requests, bar) in [alone, together] {
         let (mut measured, mut yardstick) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             measured.push(load(&ours, connections, requests).await);
             yardstick.push(load(&bare, connections, requests).await);
         }
         let each = |loads: &[Load]| median(loads.iter().map(|load| load.each).collect());
-        row(what, (each(&measured), each(&yardstick)), "-");
+        row(what, (each(&measured), each(&yardstick)), bar);
         let slowest = |loads: &[Load]| short(median(loads.iter().map(|load| load.p99).collect()));
         figure("  99th percentile, ours", &slowest(&measured), "-");
         figure("  99th percentile, bare", &slowest(&yardstick), "-");
+        let processor = |loads: &[Load]| median(loads.iter().map(|load| load.processor).collect());
+        row("  CPU time of the server, bare actix-web", (processor(&measured), processor(&yardstick)), "-");
     }
 }
 
@@ -56,6 +62,22 @@ struct Load {
     /// The time of the round divided by its requests.
     each: Duration,
     p99: Duration,
+    /// The CPU time that the server spent on one request.
+    processor: Duration,
+}
+
+/// Returns the instructions of a server from its start to its end, with this many requests between.
+pub(crate) async fn instructions(requests: usize) -> u64 {
+    let mut log = PathBuf::new();
+    let mut server = Server::ours_by(|folder, program| {
+        log = folder.join("callgrind.log");
+        callgrind(&log, &[], program)
+    });
+    load(&server, 1, requests).await;
+    let process = Pid::from_child(&server.child);
+    kill_process(process, Signal::TERM).expect("the server runs");
+    assert!(server.child.wait().expect("the server").success(), "the server ends in order");
+    collected(&log)
 }
 
 /// Sends `requests` requests, one after the other on each connection.
@@ -64,7 +86,7 @@ async fn load(server: &Server, connections: usize, requests: usize) -> Load {
     for _ in 0..connections {
         opened.push(Connection::open(server).await);
     }
-    let started = now();
+    let (started, before) = (now(), server.processor());
     let all = opened.into_iter().map(|mut connection| {
         tokio::spawn(async move {
             let mut latencies = Vec::new();
@@ -75,9 +97,9 @@ async fn load(server: &Server, connections: usize, requests: usize) -> Load {
         })
     });
     let mut latencies: Vec<_> = join_all(all).await.into_iter().flat_map(|of_one| of_one.expect("responses")).collect();
-    let each = started.elapsed() / latencies.len() as u32;
+    let [each, processor] = [started.elapsed(), server.processor() - before].map(|all| all / latencies.len() as u32);
     latencies.sort_unstable();
-    Load { each, p99: latencies[latencies.len() * 99 / 100] }
+    Load { each, p99: latencies[latencies.len() * 99 / 100], processor }
 }
 
 /// A connection that is kept alive.
@@ -134,6 +156,11 @@ struct Server {
 impl Server {
     /// Starts `token-supervisor serve` with one grant that is valid for a day.
     fn ours() -> Self {
+        Self::ours_by(|_, program| Command::new(program))
+    }
+
+    /// Starts it by this command, which is given a folder for what it writes, and the path of the program.
+    fn ours_by(start: impl FnOnce(&Path, &Path) -> Command) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         program(folder.path(), &["init", "--idp", "gitlab"]).output().expect("init");
         let key = std::fs::read_to_string(folder.path().join("token-supervisor.api-key")).expect("an API key");
@@ -143,7 +170,7 @@ impl Server {
         let grant = br#"{"access_token":"ts-test-secret-0123456789abcdef","expires_in":86400,"scope":"api"}"#;
         connect.stdin.take().expect("its input").write_all(grant).expect("a grant");
         assert!(connect.wait().expect("connect").success());
-        let serve = program(folder.path(), &["serve", "--json"]);
+        let serve = configured(start(folder.path(), Path::new(PROGRAM)), folder.path(), &["serve", "--json"]);
         Self::started(serve, folder, key, |line| {
             let serving: serde_json::Value = serde_json::from_slice(line).expect("the addresses");
             serving["serving"][0].as_str().expect("an address").trim_start_matches("http://").to_owned()
@@ -169,6 +196,15 @@ impl Server {
         BufReader::new(child.stdout.take().expect("its output")).read_until(b'\n', &mut line).expect("an address");
         Self { address: address(&line), child, key, _folder: folder }
     }
+
+    /// The CPU time of its threads; zero where the system does not tell.
+    fn processor(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let spent = |task: DirEntry| -> Option<u64> {
+            std::fs::read_to_string(task.path().join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(spent).sum())
+    }
 }
 
 impl Drop for Server {
@@ -178,9 +214,16 @@ impl Drop for Server {
     }
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_token-supervisor");
+
 fn program(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_token-supervisor"));
+    configured(Command::new(PROGRAM), folder, args)
+}
+
+fn configured(mut command: Command, folder: &Path, args: &[&str]) -> Command {
     command.args(args).current_dir(folder).env_clear();
+    // Where valgrind finds its tools.
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("TOKEN_SUPERVISOR__SERVER__BIND", "127.0.0.1:0");
     command.env("GITLAB_CLIENT_ID", "bench").env("GITLAB_CLIENT_SECRET", "ts-test-secret-bench");
     command

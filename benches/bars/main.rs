@@ -1,21 +1,23 @@
 //! The cost of one process. Each figure has a yardstick that is measured in turns with it, in one process and one run.
 //!
 //! `cargo bench --bench bars` prints measurement, yardstick, ratio, bar and verdict. `-- --smoke` only shows that the
-//! bench runs, `-- hot rows` runs the named parts, `-- --hot 1000000` only reads (for callgrind). Figures of a noisy
-//! machine differ by a fifth between runs: compare ratios, not nanoseconds. See BENCHMARKING.md.
+//! bench runs, `-- hot rows` runs the named parts, `-- --instructions` counts instructions, `-- --hot 1000000` and
+//! `-- --refreshes 100` only read and refresh (for callgrind). Figures of a noisy machine differ by a fifth between runs:
+//! compare ratios, not nanoseconds. See BENCHMARKING.md.
 
 mod actors;
 mod harness;
 mod hot;
 #[cfg(feature = "cli")]
 mod http;
+mod instructions;
 mod million;
 mod refresh;
 mod rows;
 mod schedule;
 mod storm;
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, process::ExitCode, time::Duration};
 
 use futures_util::stream::{self, StreamExt};
 use tempfile::TempDir;
@@ -69,23 +71,36 @@ const SMOKE: Size = Size {
     load: Duration::from_secs(1),
 };
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Some(at) = arguments.iter().position(|argument| argument == "--hot") {
-        let reads = arguments.get(at + 1).and_then(|reads| reads.parse().ok()).expect("--hot is followed by a number");
-        return runtime.block_on(hot::reads_alone(reads));
+    let count_of = |part: &str| {
+        let at = arguments.iter().position(|argument| argument == part)?;
+        Some(arguments.get(at + 1).and_then(|count| count.parse().ok()).expect("a number follows"))
+    };
+    if let Some(reads) = count_of("--hot") {
+        runtime.block_on(hot::reads_alone(reads));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(refreshes) = count_of("--refreshes") {
+        runtime.block_on(instructions::refreshes_alone(refreshes));
+        return ExitCode::SUCCESS;
+    }
+    if arguments.iter().any(|argument| argument == "--instructions") {
+        return runtime.block_on(instructions::run(arguments.iter().any(|argument| argument == "--update")));
     }
     if let [live, folder, count, token_url] = &arguments[..]
         && live == "--live"
     {
-        return runtime.block_on(million::live(folder.as_ref(), count.parse().expect("a number"), token_url));
+        runtime.block_on(million::live(folder.as_ref(), count.parse().expect("a number"), token_url));
+        return ExitCode::SUCCESS;
     }
     #[cfg(feature = "cli")]
     if let [bare, body] = &arguments[..]
         && bare == "--bare"
     {
-        return http::bare(body.clone());
+        http::bare(body.clone());
+        return ExitCode::SUCCESS;
     }
     let size = if arguments.iter().any(|argument| argument == "--smoke") { SMOKE } else { FULL };
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
@@ -118,6 +133,7 @@ fn main() {
             http::run(size).await;
         }
     });
+    ExitCode::SUCCESS
 }
 
 /// A simulated provider, a store in a temporary folder, and a supervisor on them.

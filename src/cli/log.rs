@@ -1,7 +1,7 @@
 //! The log, written to stderr.
 
 use std::{
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Stderr},
     os::unix::net::UnixDatagram,
 };
 
@@ -9,7 +9,12 @@ use token_supervisor::config::{Log, LogFormat};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use super::{CliFailure, show::colours_wanted};
+use super::{
+    CliFailure,
+    log_buffer::LogBuffer,
+    log_format::{LogTime, TextFields},
+    show::colours_wanted,
+};
 
 /// Starts the log of a command. Without `--verbose` only the audit lines of changes on the store are written. With `json`,
 /// stderr is for the JSON object of an error alone.
@@ -19,8 +24,8 @@ pub(crate) fn of_command(verbose: u8, json: bool) {
             let audit = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("audit=info"));
             audit.with_writer(AuditLog { stderr: !json }).with_ansi(false).init();
         }
-        1 => write(EnvFilter::new("token_supervisor=info,audit=info"), LogFormat::Text),
-        _ => write(EnvFilter::new("token_supervisor=trace,audit=info"), LogFormat::Text),
+        1 => write(EnvFilter::new("token_supervisor=info,audit=info"), LogFormat::Text, io::stderr),
+        _ => write(EnvFilter::new("token_supervisor=trace,audit=info"), LogFormat::Text, io::stderr),
     }
 }
 
@@ -60,11 +65,20 @@ impl io::Write for AuditLog {
     }
 }
 
+/// The log of the server. When it is dropped, all lines are written.
+pub(super) struct ServerLog(LogBuffer<Stderr>);
+
+impl Drop for ServerLog {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Starts the log of the server in its configured format. `RUST_LOG` sets the filter.
 ///
 /// # Errors
-/// `RUST_LOG` is not a valid filter: better an error now than a missing log when it is needed.
-pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), CliFailure> {
+/// `RUST_LOG` is not a valid filter: better an error now than a missing log when it is needed. Or no thread can be started.
+pub(super) fn of_server(log: Log, verbose: u8) -> Result<ServerLog, CliFailure> {
     let unless_said = match verbose {
         0 => "token_supervisor=info,audit=info",
         1 => "token_supervisor=debug,audit=info",
@@ -80,15 +94,17 @@ pub(super) fn of_server(log: Log, verbose: u8) -> Result<(), CliFailure> {
             )
         })?,
     };
-    write(filter, log.format);
-    Ok(())
+    let buffer = LogBuffer::start(io::stderr())?;
+    write(filter, log.format, buffer.clone());
+    Ok(ServerLog(buffer))
 }
 
-fn write(filter: EnvFilter, format: LogFormat) {
+fn write(filter: EnvFilter, format: LogFormat, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
     let colours = io::stderr().is_terminal() && colours_wanted();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_timer(LogTime);
+    let log = log.with_ansi(colours);
     match format {
         LogFormat::Json => log.json().init(),
-        _ => log.init(),
+        _ => log.fmt_fields(TextFields).init(),
     }
 }

@@ -11,6 +11,8 @@ pub(crate) mod backend;
 mod body;
 mod exit;
 pub(crate) mod log;
+mod log_buffer;
+mod log_format;
 pub(crate) mod memory;
 mod private_file;
 mod show;

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
             "run token-supervisor apikey new NAME --scope token, and add the section it prints to the configuration",
         ));
     }
-    log::of_server(config.log(), verbose)?;
+    let _log = log::of_server(config.log(), verbose)?;
     memory::lock();
     warn_of_exposed_files(config);
     let (wanted, descriptors) = (config.server().max_connections, descriptors::raise());

@@ -119,7 +119,7 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
     }
     let mut active = keys.iter().enumerate().filter(|(_, key)| key.state == KeyState::Active).map(|(at, _)| at);
     match (active.next(), active.count()) {
-        (Some(active), 0) => Ok(Keys { active, keys, fingerprint }),
+        (Some(active), 0) => Ok(Keys::new(keys, active, fingerprint)),
         (first, more) => Err(KeyringError::NotOneActive { path: path(), found: usize::from(first.is_some()) + more }),
     }
 }

@@ -13,6 +13,7 @@ mod check;
 mod file;
 mod fingerprint;
 mod key;
+mod pseudonyms;
 mod row_code;
 mod seal;
 
@@ -29,6 +30,7 @@ use crate::{
 pub(crate) use check::CheckedRows;
 use fingerprint::FingerprintKey;
 use key::{KeyId, Secret, random};
+use pseudonyms::Pseudonyms;
 pub(crate) use row_code::{RowCode, RowCodes};
 pub(crate) use seal::{Field, OpenError};
 use seal::{NONCE, SealingKey};
@@ -58,7 +60,7 @@ impl Keyring {
     /// If the operating system cannot provide random bytes.
     pub fn generate() -> Self {
         let key = KeyringKey { state: KeyState::Active, sealing: SealingKey::new(KeyId(random()), Secret::random()) };
-        Self { keys: Arc::new(Keys { keys: vec![key], active: 0, fingerprint: FingerprintKey(Secret::random()) }) }
+        Self { keys: Arc::new(Keys::new(vec![key], 0, FingerprintKey(Secret::random()))) }
     }
 
     /// Reads the keyring from a file that [`write_new`](Self::write_new) or `token-supervisor init` wrote.
@@ -110,7 +112,7 @@ impl Keyring {
 
     /// Returns a stable pseudonym of a user for logs. Only a holder of the keys can link it to the user.
     pub(crate) fn pseudonym(&self, user: &str) -> Fingerprint {
-        self.keys.fingerprint.of_user(user)
+        self.keys.pseudonyms.of(user, || self.keys.fingerprint.of_user(user))
     }
 }
 
@@ -126,9 +128,15 @@ struct Keys {
     keys: Vec<KeyringKey>,
     active: usize,
     fingerprint: FingerprintKey,
+    /// Those of the fingerprint key.
+    pseudonyms: Pseudonyms,
 }
 
 impl Keys {
+    fn new(keys: Vec<KeyringKey>, active: usize, fingerprint: FingerprintKey) -> Self {
+        Self { keys, active, fingerprint, pseudonyms: Pseudonyms::default() }
+    }
+
     fn find(&self, id: KeyId) -> Option<&SealingKey> {
         self.keys.iter().map(|key| &key.sealing).find(|sealing| sealing.id() == id)
     }
@@ -161,7 +169,7 @@ impl Keyring {
             sealing: SealingKey::new(id.parse().expect("eight hexadecimal digits"), secret(*byte)),
         };
         let keys = keys.iter().enumerate().map(key).collect();
-        Self { keys: Arc::new(Keys { keys, active: 0, fingerprint: FingerprintKey(secret(fingerprint)) }) }
+        Self { keys: Arc::new(Keys::new(keys, 0, FingerprintKey(secret(fingerprint)))) }
     }
 
     /// Parses the text of a key file; the error is everything that could be shown of it, with its `Debug`.

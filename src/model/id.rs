@@ -23,19 +23,33 @@ impl Id {
         Self(bytes)
     }
 
-    /// Returns the short public form, such as `g_7hq2zk3p`.
+    /// Returns the short public form, such as `g_7hq2zk3pxy`.
     pub(crate) fn public(self, prefix: &str) -> String {
-        const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-        let digits = self.0[..10].iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
-        std::iter::once(prefix).map(str::to_owned).collect::<String>() + "_" + &digits.collect::<String>()
+        public_name(prefix, self.0.into_iter())
     }
+}
+
+/// Returns a name that people can copy: the prefix, and a digit for five bits of each of the first ten bytes.
+pub(crate) fn public_name(prefix: &str, bytes: impl Iterator<Item = u8>) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    const DIGITS: usize = 10;
+    let mut name = String::with_capacity(prefix.len() + 1 + DIGITS);
+    name.push_str(prefix);
+    name.push('_');
+    name.extend(bytes.take(DIGITS).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])));
+    name
 }
 
 macro_rules! sixteen_bytes {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let mut text = [0; 32];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+                }
+                f.write_str(std::str::from_utf8(&text).expect("digits are ASCII"))
             }
         }
 

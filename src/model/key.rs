@@ -86,11 +86,10 @@ impl TokenKey {
     /// # Errors
     /// Says which part is invalid, and what it must be.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let plain = |text: &str| text.len() <= 255 && !text.chars().any(char::is_control);
-        if self.user().is_empty() || !plain(self.user()) {
+        if !valid_user_name(self.user()) {
             return Err("user must be 1 to 255 bytes without control characters");
         }
-        if !plain(self.account_name()) {
+        if !is_plain(self.account_name()) {
             return Err("account must be at most 255 bytes without control characters");
         }
         if !valid_idp_name(self.idp()) {
@@ -108,6 +107,15 @@ impl TokenKey {
         }
         u64::from_le_bytes(hasher.finalize()[..8].try_into().expect("a SHA-256 digest has 32 bytes"))
     }
+}
+
+/// Returns whether `name` can name a user in keys.
+pub(crate) fn valid_user_name(name: &str) -> bool {
+    !name.is_empty() && is_plain(name)
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= 255 && !text.chars().any(char::is_control)
 }
 
 /// Returns whether `name` can name an identity provider in keys, URLs and configuration.

@@ -1,6 +1,7 @@
 //! One request: its caller, its target, and every check before its handler runs.
 
 use std::{
+    borrow::Cow,
     fmt,
     pin::pin,
     sync::Arc,
@@ -38,7 +39,7 @@ use crate::{
 
 /// A request that is being checked or carried out.
 pub(super) struct Call {
-    pub(super) api: Api,
+    pub(super) api: Arc<Api>,
     pub(super) endpoint: &'static Endpoint,
     pub(super) id: String,
     pub(super) trace_id: Option<String>,
@@ -71,7 +72,7 @@ pub(super) const AT_A_GLANCE: Duration = Duration::from_secs(1);
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 impl Call {
-    pub(super) fn new(api: Api, endpoint: &'static Endpoint, name: &RequestName) -> Self {
+    pub(super) fn new(api: Arc<Api>, endpoint: &'static Endpoint, name: &RequestName) -> Self {
         Self {
             began: api.supervisor.clock().read().boot,
             api,
@@ -115,7 +116,9 @@ impl Call {
         if self.endpoint.changes() {
             self.body = self.read_body(request, payload).await?;
             self.began = self.api.supervisor.clock().read().boot;
-            self.api.supervisor = self.api.supervisor.acting_as(By::Http(self.principal.name().into()));
+            let author = By::Http(self.principal.name().into());
+            let api = Arc::make_mut(&mut self.api);
+            api.supervisor = api.supervisor.acting_as(author);
         }
         Ok(())
     }
@@ -125,7 +128,7 @@ impl Call {
         let found = presented(request).and_then(|presented| {
             self.api.keys.find(presented).ok_or_else(|| Problem::bad_token("this is not a valid API key"))
         });
-        let Api { throttle, shed, .. } = &self.api;
+        let Api { throttle, shed, .. } = &*self.api;
         match found {
             Ok(key) => match throttle.used(&key, self.began) {
                 Ok(()) => Ok(key),
@@ -158,11 +161,12 @@ impl Call {
         let idp = segment("{idp}").map(path::decode).transpose()?;
         let user = segment("{user}").map(path::user).transpose()?;
         if let (Some(idp), Some(user)) = (&idp, user) {
-            let key = TokenKey::at(idp).user(user).account(self.parameter("account").unwrap_or_default());
+            let key = TokenKey::at(idp).user(user);
+            let key = self.parameter("account").map(|account| key.account(account)).unwrap_or(key);
             key.validate()?;
             self.key = Some(key);
         }
-        self.idp = idp;
+        self.idp = idp.map(Cow::into_owned);
         Ok(())
     }
 

@@ -1,11 +1,15 @@
 //! Entity tags: `"g41"` is generation 41.
 
-use actix_web::http::header::{EntityTag, IfNoneMatch};
+use actix_web::{
+    http::header::{EntityTag, HeaderValue, IfNoneMatch},
+    web::Bytes,
+};
 
 use crate::Generation;
 
-pub(super) fn of(generation: Generation) -> EntityTag {
-    EntityTag::new_strong(generation.to_string())
+/// Returns the entity tag of a generation as the value of a header.
+pub(super) fn of(generation: Generation) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(format!("\"{generation}\""))).expect("a generation is ASCII")
 }
 
 /// The generation that an entity tag names, if it is one of ours.
@@ -35,7 +39,7 @@ mod tests {
     fn entity_tags_are_generations() {
         let read = |text: &str| text.parse().ok().and_then(|tag| generation(&tag));
         assert_eq!(read("\"g41\""), Some(Generation::new(41)));
-        assert_eq!(of(Generation::new(41)).to_string(), "\"g41\"");
+        assert_eq!(of(Generation::new(41)), "\"g41\"");
         for other in ["g41", "\"41\"", "\"g\"", "\"g+1\"", "\"g-1\"", "\"g99999999999999999999\"", "*", ""] {
             assert_eq!(read(other), None, "{other}");
         }

@@ -44,6 +44,7 @@ mod stream;
 mod throttle;
 mod tokens;
 
+pub use audit::TOKEN_LINE;
 pub use extract::{Caller, IdpName, IdpToken};
 pub use keys::ApiKeys;
 pub use service::{Api, api};

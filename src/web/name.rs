@@ -1,6 +1,6 @@
 //! The name of a request, for logs and support: the caller's, if it has a usable one. Bad input is ignored.
 
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName};
 
 use super::problem::{REQUEST_ID, request_id};
 
@@ -12,18 +12,19 @@ pub(super) struct RequestName {
     pub(super) trace_id: Option<String>,
 }
 
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// A longer `X-Request-Id` is not taken over.
 const LONGEST_ID: usize = 128;
 
 impl RequestName {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let id = single(headers, REQUEST_ID).filter(|id| is_safe(id)).map_or_else(request_id, str::to_owned);
-        Self { id, trace_id: single(headers, "traceparent").and_then(trace_id).map(str::to_owned) }
+        let id = single(headers, &REQUEST_ID).filter(|id| is_safe(id)).map_or_else(request_id, str::to_owned);
+        Self { id, trace_id: single(headers, &TRACEPARENT).and_then(trace_id).map(str::to_owned) }
     }
 }
 
 /// Returns the value of a header that is there once. Two say nothing for certain.
-fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name);
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
@@ -53,7 +54,7 @@ fn is_digit(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
+    use actix_web::http::header::HeaderValue;
 
     use super::*;
 

@@ -1,12 +1,17 @@
 //! Decodes names in paths and queries. By hand: a name may contain `/`, and a proxy may have decoded some of it already.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Decodes a percent-encoded name.
 ///
 /// # Errors
 /// What the name must be.
-pub(super) fn decode(raw: &str) -> Result<String, &'static str> {
+pub(super) fn decode(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+    if !raw.contains('%') {
+        return Ok(raw.into());
+    }
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes().iter();
     while let Some(byte) = rest.next() {
@@ -19,7 +24,7 @@ pub(super) fn decode(raw: &str) -> Result<String, &'static str> {
             byte => *byte,
         });
     }
-    String::from_utf8(bytes).map_err(|_| "names must be UTF-8")
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| "names must be UTF-8")
 }
 
 /// Decodes the user in a path: percent-encoded, or `~` and its bytes in base64url. A user whose name starts with `~` needs
@@ -27,11 +32,11 @@ pub(super) fn decode(raw: &str) -> Result<String, &'static str> {
 ///
 /// # Errors
 /// What the name must be.
-pub(super) fn user(raw: &str) -> Result<String, &'static str> {
+pub(super) fn user(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     const FORM: &str = "a user that starts with ~ must be base64url without padding, of UTF-8";
     let decoded = decode(raw)?;
     let Some(encoded) = decoded.strip_prefix('~') else { return Ok(decoded) };
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| FORM)?).map_err(|_| FORM)
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| FORM)?).map(Cow::Owned).map_err(|_| FORM)
 }
 
 /// Decodes the parameters of a query, in their order.
@@ -44,7 +49,7 @@ pub(super) fn parameters(query: &str) -> Result<Vec<(String, String)>, &'static 
         .map(|pair| {
             let pair = pair.replace('+', " ");
             let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
-            Ok((decode(name)?, decode(value)?))
+            Ok((decode(name)?.into_owned(), decode(value)?.into_owned()))
         })
         .collect()
 }

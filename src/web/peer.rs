@@ -30,7 +30,7 @@ pub(super) struct Peer {
 #[derive(Debug)]
 struct Turn {
     phase: Phase,
-    /// When the phase began; of a head, when its first byte arrived.
+    /// When the phase began; of a head, when its first byte arrived. Not set while a request is carried out.
     since: Instant,
     /// The length of what has arrived of a head.
     head: usize,
@@ -72,7 +72,7 @@ pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest head of a request.
 const MAX_HEAD: usize = 32 * 1024;
 /// How much is read at once where a head may end, and
-const PART: usize = 8 * 1024;
+pub(super) const PART: usize = 8 * 1024;
 /// where a body in chunks may end: requests may follow.
 const CHUNK: usize = 1024;
 /// Limit for a peer to read anything at all of a response.
@@ -113,18 +113,21 @@ impl Peer {
         self.local
     }
 
-    /// Returns how many bytes of the peer may be read. If none, `waker` is woken when some may.
-    pub(super) fn may_read(&self, waker: &Waker) -> usize {
-        let mut turn = self.turn();
-        let may = match (turn.blocked, turn.phase, turn.unread) {
+    /// Returns how many bytes of the peer may be read.
+    pub(super) fn may_read(&self) -> usize {
+        let turn = self.turn();
+        match (turn.blocked, turn.phase, turn.unread) {
             (Some(_), ..) | (_, Phase::Response, UnreadBody::Chunks) => 0,
             (_, Phase::Head, _) => PART,
             (_, Phase::Body, UnreadBody::Chunks) => CHUNK,
             (_, Phase::Body | Phase::Response, UnreadBody::Bytes(bytes)) => bytes,
             (_, Phase::Body | Phase::Response, UnreadBody::Nothing) => 0,
-        };
-        turn.held = (may == 0).then(|| waker.clone());
-        may
+        }
+    }
+
+    /// Wakes this waker when more bytes may be read: some have arrived, so that the socket does not wake it.
+    pub(super) fn hold(&self, waker: &Waker) {
+        self.turn().held = Some(waker.clone());
     }
 
     /// Whether the next bytes belong to the head of a request.
@@ -222,6 +225,12 @@ impl Peer {
         }
     }
 
+    /// Begins or ends a request.
+    #[cfg(test)]
+    pub(super) fn carry_out(&self, begins: bool) {
+        self.turn().enter(if begins { Phase::Response } else { Phase::Head });
+    }
+
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +247,11 @@ impl fmt::Display for Peer {
 
 impl Turn {
     fn enter(&mut self, phase: Phase) {
-        (self.phase, self.since, self.head) = (phase, Instant::now(), 0);
+        (self.phase, self.head) = (phase, 0);
+        // A response has no limit.
+        if phase != Phase::Response {
+            self.since = Instant::now();
+        }
         self.go_on();
     }
 

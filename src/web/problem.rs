@@ -3,12 +3,20 @@
 use std::{
     borrow::Cow,
     fmt,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use actix_web::{
     HttpResponse, HttpResponseBuilder, ResponseError,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderName},
+    },
 };
 use serde::{Serialize, Serializer};
 
@@ -17,7 +25,7 @@ use crate::{
     api::{GrantContext, ProblemBody},
     code::Code,
     error::Error,
-    model::{Expiry, Generation, Id, State, Token},
+    model::{Expiry, Generation, State, Token, public_name},
 };
 
 /// The problem document of a refused request. A handler of an application returns one by `?`.
@@ -162,9 +170,14 @@ impl Problem {
     }
 }
 
-/// Returns a new name for a request, for logs and support.
+/// Returns a new name for a request, for logs and support. A name must differ from others and not show how many requests
+/// there are; nothing is granted to who knows one. So it is a hash of the request's number with a random key, which differs
+/// in each process: as good as random bits here, without a system call.
 pub(super) fn request_id() -> String {
-    Id::random().public("r")
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let hash = KEY.hash_one(REQUESTS.fetch_add(1, Ordering::Relaxed));
+    public_name("r", (0..).map(|digit| (hash >> (5 * digit)) as u8))
 }
 
 impl From<Error> for Problem {
@@ -190,7 +203,7 @@ impl ResponseError for Problem {
         let mut response = HttpResponseBuilder::new(self.status_code());
         response
             .insert_header((header::CACHE_CONTROL, "no-store"))
-            .insert_header((REQUEST_ID, self.0.body.request_id.as_str()))
+            .insert_header((&REQUEST_ID, self.0.body.request_id.as_str()))
             .content_type("application/problem+json");
         if let Some(seconds) = self.0.body.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds));
@@ -219,13 +232,17 @@ impl ResponseError for Error {
 
 /// Returns JSON with a newline at its end, so that a shell prompt after `curl` starts a line.
 pub(super) fn line(body: &impl Serialize) -> Vec<u8> {
-    let mut json = serde_json::to_vec(body).expect("bodies of the API have a JSON form");
+    let mut json = Vec::with_capacity(TYPICAL_LINE);
+    serde_json::to_writer(&mut json, body).expect("bodies of the API have a JSON form");
     json.push(b'\n');
     json
 }
 
+/// As long as a token with what belongs to it.
+const TYPICAL_LINE: usize = 1024;
+
 /// The header that names a request.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[cfg(test)]
 mod tests {
@@ -233,6 +250,13 @@ mod tests {
 
     use super::*;
     use crate::Cause;
+
+    #[test]
+    fn requests_have_names_of_their_own() {
+        let names: std::collections::HashSet<_> = (0..10_000).map(|_| request_id()).collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.starts_with("r_") && name.len() == 12));
+    }
 
     #[test]
     fn every_error_becomes_the_problem_with_its_code() {

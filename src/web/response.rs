@@ -4,7 +4,7 @@ use actix_web::{
     HttpResponse, HttpResponseBuilder,
     http::{
         StatusCode,
-        header::{self, ETag, HeaderName, HeaderValue},
+        header::{self, HeaderName, HeaderValue},
     },
     web::Bytes,
 };
@@ -80,9 +80,9 @@ impl ApiResponse {
     /// Returns the HTTP response. No cache may keep it: it may hold a token, and a kept state is outdated.
     pub(super) fn respond(self, request_id: &str) -> HttpResponse {
         let mut response = HttpResponseBuilder::new(self.status);
-        response.insert_header((header::CACHE_CONTROL, "no-store")).insert_header((REQUEST_ID, request_id));
+        response.insert_header((header::CACHE_CONTROL, NO_STORE)).insert_header((&REQUEST_ID, request_id));
         if let Some(generation) = self.generation {
-            response.insert_header(ETag(etag::of(generation)));
+            response.insert_header((header::ETAG, etag::of(generation)));
         }
         for header in self.headers {
             response.insert_header(header);
@@ -90,6 +90,9 @@ impl ApiResponse {
         if self.body.is_empty() {
             return response.finish();
         }
-        response.content_type(self.content_type).body(self.body)
+        response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static(self.content_type))).body(self.body)
     }
 }
+
+/// Every response may hold a token or a state that is soon outdated.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

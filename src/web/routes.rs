@@ -1,7 +1,7 @@
 //! The table of routes: what is served, and what `openapi.json` says of it.
 //!
 //! To add one: its entry in [`ROUTES`], beside the entries with the same path, and a handler. Only `mount`, `serve` and
-//! `openapi.json` use the table.
+//! `openapi.json` use the table. Paths are matched in the order of the table: those that are requested most come first.
 
 use std::sync::OnceLock;
 
@@ -85,6 +85,21 @@ async fn document(_: &Call) -> Result<ApiResponse, Problem> {
 const OF_A_GRANT: &[QueryParameter] = &[ACCOUNT, TIMEOUT];
 
 pub(super) static ROUTES: &[ApiRoute] = routes! {
+    GET "/v1/grants/{idp}/{user}/token"
+    "A valid token. With `If-None-Match: \"g41\"`: 304 while generation 41 is current, after waiting for another." {
+        name: "get_token",
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], preconditions: KNOWN,
+        responses: &[(200, "Token"), (304, "")],
+        problems: SERVED, audit: Some("token"),
+    } => tokens::token
+    GET "/v1/authorize/{idp}/{user}"
+    "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`. If the path of the proxied request follows \
+     the path (Envoy's ext_authz), method and query are ignored, and the status is 200." {
+        name: "authorize",
+        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], of_proxies: true, responses: &[(204, "")],
+        headers: OF_PROXIES,
+        problems: SERVED, audit: Some("authorize"),
+    } => tokens::authorize
     GET "/v1/grants"
     "Grants in the order of their keys, without their tokens. Disconnected ones only if `state=revoked` is asked for." {
         name: "list_grants",
@@ -116,13 +131,6 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         scopes: &[Grant], query: &[ACCOUNT, TIMEOUT, REVOKE, PURGE], responses: &[(204, "")], problems: CHANGED,
         audit: Some("disconnect"),
     } => grants::disconnect
-    GET "/v1/grants/{idp}/{user}/token"
-    "A valid token. With `If-None-Match: \"g41\"`: 304 while generation 41 is current, after waiting for another." {
-        name: "get_token",
-        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL, WAIT], preconditions: KNOWN,
-        responses: &[(200, "Token"), (304, "")],
-        problems: SERVED, audit: Some("token"),
-    } => tokens::token
     POST "/v1/grants/{idp}/{user}/refresh"
     "Refreshes although the token is not due. `refreshed: false` if there has just been a refresh." {
         name: "refresh",
@@ -176,14 +184,6 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         name: "get_tokens",
         scopes: &[Token], body: "Batch", responses: &[(200, "Tokens")], audit: Some("token"),
     } => tokens::batch
-    GET "/v1/authorize/{idp}/{user}"
-    "For proxies: 204 with the token as `Authorization`, and `X-Token-Generation`. If the path of the proxied request follows \
-     the path (Envoy's ext_authz), method and query are ignored, and the status is 200." {
-        name: "authorize",
-        scopes: &[Token], query: &[ACCOUNT, TIMEOUT, MIN_TTL], of_proxies: true, responses: &[(204, "")],
-        headers: OF_PROXIES,
-        problems: SERVED, audit: Some("authorize"),
-    } => tokens::authorize
     GET "/v1/idps"
     "The state of each identity provider." {
         name: "list_idps",

@@ -1,6 +1,8 @@
 //! Carries out a request. A read ends with its caller's connection; a change runs on the supervisor's own threads, so that
 //! it is completed and audited even if the caller hangs up.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, http::ConnectionType, web::Payload};
 use tracing::instrument::WithSubscriber as _;
 
@@ -20,7 +22,7 @@ use crate::Error;
 
 /// Responds to one request to the path of `routes`, which are one for each method.
 pub(super) async fn respond(
-    api: Api,
+    api: Arc<Api>,
     routes: &'static [ApiRoute],
     request: HttpRequest,
     payload: Payload,
@@ -38,7 +40,7 @@ pub(super) async fn respond(
 }
 
 async fn serve(
-    api: Api,
+    api: Arc<Api>,
     routes: &'static [ApiRoute],
     request: &HttpRequest,
     payload: Payload,

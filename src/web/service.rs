@@ -1,11 +1,14 @@
 //! The state that all requests of the HTTP API share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{connections::Connections, counters::RequestCounters, keys::ApiKeys, shed::ShedCounts, throttle::Throttle};
 use crate::TokenSupervisor;
@@ -31,8 +34,7 @@ pub struct Api {
     pub(super) throttle: Arc<Throttle>,
     pub(super) shed: Arc<ShedCounts>,
     draining: Arc<watch::Sender<bool>>,
-    /// The number of requests under way, and of changes that outlive their request.
-    active: Arc<watch::Sender<usize>>,
+    active: Arc<ActiveRequests>,
     /// Whether a load balancer polls `/readyz`.
     watched: Arc<AtomicBool>,
     /// Further host names that it accepts on loopback.
@@ -117,22 +119,41 @@ impl Api {
     }
 
     /// Counts a request, or a change that it started, until the guard is dropped.
-    pub(super) fn enter(&self) -> ActiveRequest {
-        self.active.send_modify(|active| *active += 1);
-        ActiveRequest(self.active.clone())
+    pub(super) fn enter(self: &Arc<Self>) -> ActiveRequest {
+        self.active.count.fetch_add(1, Ordering::SeqCst);
+        ActiveRequest(self.clone())
     }
 
     /// Resolves when no request is under way and no change is being carried out.
     pub(super) async fn idle(&self) {
-        self.active.subscribe().wait_for(|active| *active == 0).await.ok();
+        loop {
+            let mut ended = pin!(self.active.ended.notified());
+            // Before the count is read, so that no end is missed.
+            ended.as_mut().enable();
+            if self.active.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
+/// The number of requests under way, and of changes that outlive their request.
+#[derive(Debug, Default)]
+struct ActiveRequests {
+    count: AtomicUsize,
+    /// Notified when the last one ends.
+    ended: Notify,
+}
+
 /// Counts a request that is under way, or a change that is being carried out.
-pub(super) struct ActiveRequest(Arc<watch::Sender<usize>>);
+pub(super) struct ActiveRequest(Arc<Api>);
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.send_modify(|active| *active -= 1);
+        let active = &self.0.active;
+        if active.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            active.ended.notify_waiters();
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! proceeds: actix-http by itself accepts any number of requests at once, and waits for a peer that does not read for ever.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
@@ -9,12 +10,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use memchr::{memchr, memchr_iter};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use super::peer::Peer;
+use super::peer::{PART, Peer};
 
 /// A socket that reads the next request when the response to the one before is written.
 #[derive(Debug)]
@@ -57,6 +59,11 @@ impl Socket for tokio::net::UnixStream {
     fn abort(&self) {}
 }
 
+thread_local! {
+    /// Where a part of a larger buffer is read: `buf` itself would have to be filled with zeros first.
+    static SCRATCH: RefCell<[u8; PART]> = const { RefCell::new([0; PART]) };
+}
+
 /// How much is read ahead. It shows that a connection was closed.
 const AHEAD: usize = 4 * 1024;
 const TOO_LARGE: &[u8] =
@@ -73,14 +80,15 @@ impl<S: Socket> PacedStream<S> {
 
     /// Returns the length of the head that ends in these bytes.
     fn end_of_head(&mut self, bytes: &[u8]) -> Option<usize> {
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'\n' if self.in_empty_line => return Some(at + 1),
-                b'\n' => self.in_empty_line = true,
-                b'\r' => {}
-                _ => self.in_empty_line = false,
+        let is_blank = |line: &[u8]| line.iter().all(|byte| *byte == b'\r');
+        let mut start = 0;
+        for end in memchr_iter(b'\n', bytes) {
+            if self.in_empty_line && is_blank(&bytes[start..end]) {
+                return Some(end + 1);
             }
+            (start, self.in_empty_line) = (end + 1, true);
         }
+        self.in_empty_line &= is_blank(&bytes[start..]);
         None
     }
 }
@@ -108,11 +116,15 @@ impl<S: Socket> PacedStream<S> {
         }
         let most = most.min(buf.remaining());
         if self.ahead.is_empty() {
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            buf.advance(read);
-            return Poll::Ready(Ok(()));
+            return SCRATCH.with_borrow_mut(|scratch| {
+                let room = most.min(scratch.len());
+                let mut part = ReadBuf::new(&mut scratch[..room]);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut part))?;
+                buf.put_slice(part.filled());
+                // It may hold an API key.
+                part.filled_mut().fill(0);
+                Poll::Ready(Ok(()))
+            });
         }
         let taken = self.ahead.len().min(most);
         buf.put_slice(&self.ahead[..taken]);
@@ -134,11 +146,13 @@ impl<S: Socket> Drop for PacedStream<S> {
 
 impl<S: Socket> AsyncRead for PacedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let may_read = self.peer.may_read(cx.waker());
+        let may_read = self.peer.may_read();
         if std::mem::take(&mut self.is_paused) || may_read == 0 {
             let ahead = self.poll_ahead(cx);
-            if may_read > 0 && !self.ahead.is_empty() {
-                cx.waker().wake_by_ref();
+            match may_read {
+                _ if self.ahead.is_empty() => {}
+                0 => self.peer.hold(cx.waker()),
+                _ => cx.waker().wake_by_ref(),
             }
             return ahead;
         }
@@ -213,12 +227,18 @@ fn content_length(head: &[u8]) -> usize {
             line.get(..NAME.len()).filter(|name| name.eq_ignore_ascii_case(NAME)).map(|_| &line[NAME.len()..])?;
         std::str::from_utf8(value).ok()?.trim().parse().ok()
     };
-    head.split(|byte| *byte == b'\n').find_map(length).unwrap_or(0)
+    let mut lines = memchr_iter(b'\n', head).map(|end| &head[end + 1..]);
+    lines.find_map(|rest| length(&rest[..memchr(b'\n', rest).unwrap_or(rest.len())])).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{FutureExt as _, task::noop_waker_ref};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        task::Wake,
+    };
+
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
@@ -229,6 +249,16 @@ mod tests {
         }
 
         fn abort(&self) {}
+    }
+
+    /// Whether it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -252,7 +282,30 @@ mod tests {
             assert_eq!(read(&mut stream), GET.as_bytes());
         }
         assert!(stream.ahead.len() <= AHEAD + 100, "{}", stream.ahead.len());
-        assert!(peer.may_read(noop_waker_ref()) > 0);
+        assert!(peer.may_read() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_read_too_early_wakes_the_reader_after_the_response() {
+        let (mut client, server) = duplex(64 * 1024);
+        let peer = Peer::new(None, None);
+        let mut stream = PacedStream::new(server, peer.clone());
+        client.write_all(GET.as_bytes()).await.unwrap();
+        assert_eq!(read(&mut stream), GET.as_bytes());
+        for arrives_in_time in [false, true] {
+            let woken = Arc::new(Woken::default());
+            let mut chunk = [0; 100];
+            peer.carry_out(true);
+            if arrives_in_time {
+                client.write_all(GET.as_bytes()).await.unwrap();
+            }
+            let mut chunk = ReadBuf::new(&mut chunk);
+            let waker = woken.clone().into();
+            assert!(Pin::new(&mut stream).poll_read(&mut Context::from_waker(&waker), &mut chunk).is_pending());
+            peer.carry_out(false);
+            assert_eq!(woken.0.load(Ordering::Relaxed), arrives_in_time, "the socket wakes for what comes later");
+        }
+        assert_eq!(read(&mut stream), GET.as_bytes());
     }
 
     #[tokio::test]

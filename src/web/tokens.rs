@@ -35,7 +35,7 @@ pub(super) async fn token(call: &Call) -> Result<ApiResponse, Problem> {
     let known = call.if_none_match().unwrap_or(&nothing);
     let wait = call.seconds(&WAIT).filter(|_| !etag::is_empty(known)).unwrap_or_default();
     let wish = TokenWish::of(call, PATIENCE.max(wait))?;
-    let (first, origin) = timed(call, wish.key, wish.ask(call)).await;
+    let (first, origin) = timed(call, &wish).await;
     let token = match first {
         Ok(first) if etag::matches(known, first.generation()) && !wait.is_zero() => {
             another(call, &wish, known, wait).await
@@ -73,10 +73,16 @@ impl<'a> TokenWish<'a> {
 /// Where a token came from, and how long that took.
 type TokenSource = Option<(TokenPath, Duration)>;
 
-async fn timed(call: &Call, key: &TokenKey, ask: Acquire) -> (Result<Token, Error>, TokenSource) {
+async fn timed(call: &Call, wish: &TokenWish<'_>) -> (Result<Token, Error>, TokenSource) {
     let supervisor = &call.api.supervisor;
-    let (began, known) = (supervisor.clock().fine(), supervisor.published(key));
-    let mut asking = pin!(supervisor.call(ask));
+    let began = supervisor.clock().fine();
+    if wish.min_ttl.is_zero()
+        && let Some(token) = supervisor.cached(wish.key)
+    {
+        return (Ok(token), Some((TokenPath::Snapshot, supervisor.clock().fine().since(began))));
+    }
+    let known = supervisor.published(wish.key);
+    let mut asking = pin!(supervisor.call(wish.ask(call)));
     // A published token is ready at the first poll.
     let (token, at_once) = match asking.as_mut().now_or_never() {
         Some(token) => (token, true),
@@ -162,8 +168,7 @@ pub(super) async fn batch(call: &Call) -> Result<ApiResponse, Problem> {
 async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) -> Result<Token, Problem> {
     let token = match key.validate().map_err(Problem::invalid).and_then(|()| call.may_reach(key)) {
         Ok(()) => {
-            let asked = Acquire::new(key).min_ttl(min_ttl).timeout(call.left_of(timeout));
-            let (token, origin) = timed(call, key, asked).await;
+            let (token, origin) = timed(call, &TokenWish { key, min_ttl, timeout }).await;
             let token = token.map_err(Problem::from);
             count(call, key, &token, origin);
             match token {
@@ -183,7 +188,7 @@ async fn one(call: &Call, key: &TokenKey, min_ttl: Duration, timeout: Duration) 
 /// `GET /v1/authorize/...`: the token as the header that a proxy puts on the request it asks for.
 pub(super) async fn authorize(call: &Call) -> Result<ApiResponse, Problem> {
     let wish = TokenWish::of(call, PATIENCE)?;
-    let (token, origin) = timed(call, wish.key, wish.ask(call)).await;
+    let (token, origin) = timed(call, &wish).await;
     let token = token.map_err(Problem::from);
     count(call, wish.key, &token, origin);
     let token = token?;

@@ -13,21 +13,25 @@ use serde_json::{Value, json};
 use token_supervisor::{
     Filter, State, TokenKey, TokenSupervisor,
     testing::Profile,
-    web::{ApiKey, ApiKeys, Scope, api},
+    web::{ApiKey, ApiKeys, Scope, TOKEN_LINE, api},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
-use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{
+    Metadata,
+    subscriber::{DefaultGuard, set_default},
+};
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::stage::{ALL, Stage};
 use crate::support::{World, eventually, stop, within};
 
 /// What was logged, line by line.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     /// From now on, of what is done on this thread: the harness serves there.
-    fn listen() -> (Self, DefaultGuard) {
+    pub(super) fn listen() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
         let logged = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
@@ -35,7 +39,7 @@ impl Log {
     }
 
     /// The lines of the audit.
-    fn audit(&self) -> Vec<String> {
+    pub(super) fn audit(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         assert!(!text.contains("ts-test-secret") && !text.contains("alice"), "{text}");
         text.lines().filter(|line| line.contains(" audit: ")).map(str::to_owned).collect()
@@ -131,6 +135,53 @@ async fn every_token_and_every_change_is_one_line_of_the_audit() {
     said(hold, &["action=\"hold_idp\" idp=\"idp\" outcome=\"ok\""]);
     let retry = ask("POST", "/v1/idps/idp/retry", &[bearer], Value::Null).await;
     said(retry, &["action=\"retry_idp\" idp=\"idp\" outcome=\"ok\""]);
+    stop(supervisor).await;
+}
+
+/// The names of the audit's events.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<Vec<&'static str>>>);
+
+impl MakeWriter<'_> for Names {
+    type Writer = std::io::Sink;
+
+    fn make_writer(&self) -> Self::Writer {
+        std::io::sink()
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Self::Writer {
+        if metadata.target() == "audit" {
+            self.0.lock().unwrap().push(metadata.name());
+        }
+        std::io::sink()
+    }
+}
+
+#[actix::test]
+async fn only_lines_that_are_about_tokens_may_be_written_later() {
+    let world = World::new(Profile::gitlab());
+    let supervisor = world.start().await;
+    within(supervisor.connect(&TokenKey::at("idp").user("alice"), world.sim.consent("alice"))).await.unwrap();
+    let app = init_service(App::new().service(api(supervisor.clone(), keys()))).await;
+    let names = Names::default();
+    let _listening = set_default(tracing_subscriber::fmt().with_writer(names.clone()).finish());
+    for (method, path, body, may_wait) in [
+        (Method::GET, "/v1/grants/idp/alice/token", json!(null), true),
+        (Method::GET, "/v1/grants/idp/nobody/token", json!(null), true),
+        (Method::GET, "/v1/authorize/idp/alice", json!(null), true),
+        (Method::POST, "/v1/tokens", json!({"items": [{"idp": "idp", "user": "alice"}]}), true),
+        (Method::POST, "/v1/grants/idp/alice/rejected", json!({"generation": 7}), false),
+        (Method::POST, "/v1/grants/idp/alice/hold", json!({"reason": "x"}), false),
+        (Method::DELETE, "/v1/grants/idp/alice", json!(null), false),
+    ] {
+        let bearer = ("authorization", "Bearer ts-test-secret-k");
+        let request = TestRequest::with_uri(path).method(method).insert_header(("host", "localhost"));
+        let request =
+            request.insert_header(bearer).set_payload(if body.is_null() { String::new() } else { body.to_string() });
+        within(call_service(&app, request.to_request())).await;
+        let found = std::mem::take(&mut *names.0.lock().unwrap());
+        assert_eq!(found.iter().map(|name| *name == TOKEN_LINE).collect::<Vec<_>>(), [may_wait], "{path}");
+    }
     stop(supervisor).await;
 }
 

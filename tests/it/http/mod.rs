@@ -1,5 +1,6 @@
 //! The HTTP API, on a real port, spoken to byte by byte.
 
+mod allocations;
 #[cfg(feature = "client")]
 mod api_client;
 mod audited;
