@@ -26,6 +26,8 @@ use token_supervisor::{
 struct Size {
     /// Live keys.
     keys: usize,
+    /// Live keys of a large process.
+    live: usize,
     /// Rounds of reads over all keys.
     rounds: usize,
     /// Callers of one expired grant.
@@ -38,9 +40,17 @@ struct Size {
     requests: usize,
 }
 
-const FULL: Size =
-    Size { keys: 100_000, rounds: 21, callers: 10_000, refreshes: 1_000, stored: 1_000_000, requests: 64_000 };
-const SMOKE: Size = Size { keys: 500, rounds: 3, callers: 200, refreshes: 50, stored: 5_000, requests: 640 };
+const FULL: Size = Size {
+    keys: 100_000,
+    live: 1_000_000,
+    rounds: 21,
+    callers: 10_000,
+    refreshes: 1_000,
+    stored: 1_000_000,
+    requests: 64_000,
+};
+const SMOKE: Size =
+    Size { keys: 500, live: 1_000, rounds: 3, callers: 200, refreshes: 50, stored: 5_000, requests: 640 };
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
