@@ -1,12 +1,10 @@
 //! The fast path: the published token of each key, readable without a message, a lock or an allocation.
 
 mod hash;
+mod published;
 mod watch;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use papaya::{Compute, HashMap, Operation, ResizeMode};
 use seize::Collector;
@@ -14,17 +12,19 @@ use seize::Collector;
 pub use self::watch::TokenWatch;
 use self::{
     hash::CachedHash,
+    published::Published,
     watch::{Watches, supersedes},
 };
 use crate::{
     clock::{Clock, Reading},
-    model::{AccessToken, BootTime, Expires, Generation, Issued, Token, TokenKey, TokenStanding, WallTime},
+    model::{BootTime, Generation, Issued, Token, TokenKey},
 };
 
 /// The published tokens of every key that has an actor.
 #[doc(hidden)]
 pub struct Snapshot {
-    tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
+    /// A map without values, which finds an entry by its key and replaces it whole.
+    tokens: HashMap<Published, (), CachedHash>,
     watches: Watches,
     clock: Clock,
 }
@@ -48,7 +48,7 @@ impl Snapshot {
     /// Not inlined into callers, so that they keep the token in registers; what it calls is inlined here.
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
         let tokens = self.tokens.pin();
-        let issued = tokens.get(key)?;
+        let issued = tokens.get_key_value(key)?.0.issued();
         // Read after the lookup, so that the memory of a token that is in no cache is on its way meanwhile.
         let now = self.clock.coarse();
         let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
@@ -60,23 +60,41 @@ impl Snapshot {
         Some(token)
     }
 
+    /// Lends the key's token to `read`, if it is valid now. While `read` runs, what is replaced or removed is not freed, for
+    /// any key; nothing waits for it.
+    #[inline]
+    pub(super) fn with<R>(&self, key: &TokenKey, read: impl FnOnce(&Token) -> R) -> Option<R> {
+        let tokens = self.tokens.pin();
+        let published = tokens.get_key_value(key)?.0;
+        let (issued, now) = (published.issued(), self.clock.coarse());
+        if !issued.valid_at(now.wall, now.boot) {
+            return None;
+        }
+        published.token().lend(now.wall, |token| {
+            issued.mark_used(tick(now));
+            read(token)
+        })
+    }
+
     /// Returns the published token of the key, valid or not.
-    pub(super) fn current(&self, key: &TokenKey) -> Option<Arc<Issued>> {
-        self.tokens.pin().get(key).cloned()
+    pub(super) fn current(&self, key: &TokenKey) -> Option<Issued> {
+        self.tokens.pin().get_key_value(key).map(|(published, ())| published.issued().clone())
     }
 
     /// Publishes upwards only: a higher generation replaces, and at an equal one what the store holds
     /// replaces what only the journal had.
-    pub(super) fn publish(&self, key: &TokenKey, issued: &Arc<Issued>) {
+    pub(super) fn publish(&self, key: &TokenKey, issued: &Issued) {
+        debug_assert!(issued.is_of(key), "a token is published for its own key");
         let tokens = self.tokens.pin();
-        let published = tokens.compute(key.clone(), |current| match current {
-            Some((_, held)) if !supersedes(issued, held) => Operation::Abort(()),
-            Some((_, held)) => {
-                issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
-                Operation::Insert(Arc::clone(issued))
-            }
-            None => Operation::Insert(Arc::clone(issued)),
-        });
+        let published =
+            tokens.compute(Published::new(issued), |current| match current.map(|(held, ())| held.issued()) {
+                Some(held) if !supersedes(issued, held) => Operation::Abort(()),
+                Some(held) => {
+                    issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
+                    Operation::Insert(())
+                }
+                None => Operation::Insert(()),
+            });
         if !matches!(published, Compute::Aborted(()))
             && let Some(cell) = self.watches.get(key)
         {
@@ -86,13 +104,10 @@ impl Snapshot {
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let over = Expires::At(WallTime(0));
-        let ended = Issued::new("", AccessToken::from(""), "", "", over, generation, None, Some(BootTime(0)), false);
-        ended.set_standing(TokenStanding::Withdrawn);
-        let (tokens, ended) = (self.tokens.pin(), Arc::new(ended));
-        tokens.compute(key.clone(), |current| match current {
-            Some((_, held)) if held.generation > generation => Operation::Abort(()),
-            _ => Operation::Insert(Arc::clone(&ended)),
+        let ended = Published::new(&Issued::ended(key, generation));
+        self.tokens.pin().compute(ended, |current| match current {
+            Some((held, ())) if held.issued().generation > generation => Operation::Abort(()),
+            _ => Operation::Insert(()),
         });
         if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
@@ -139,13 +154,83 @@ mod tests {
     use super::*;
     use crate::{
         clock::ManualClock,
-        model::{AccessToken, Expires, Generation},
+        model::{AccessToken, Expires, Exposed, Generation, Publication, TokenStanding, WallTime, Warning},
     };
 
-    fn issued(generation: u64, journaled: bool) -> Arc<Issued> {
-        let token = AccessToken::from(format!("ts-test-secret-{generation}"));
-        let generation = Generation(generation);
-        Arc::new(Issued::new("g_1", token, "Bearer", "", Expires::Unknown, generation, None, None, journaled))
+    fn issued(key: &TokenKey, generation: u64, journaled: bool) -> Issued {
+        published(key, generation, Expires::Unknown, journaled)
+    }
+
+    fn expiring(key: &TokenKey, generation: u64, end: WallTime) -> Issued {
+        published(key, generation, Expires::At(end), false)
+    }
+
+    fn published(key: &TokenKey, generation: u64, expires: Expires, journaled: bool) -> Issued {
+        Issued::new(Publication {
+            key,
+            grant_id: "g_1",
+            access_token: AccessToken::from(format!("ts-test-secret-{generation}")),
+            token_type: "Bearer",
+            scope: "",
+            expires,
+            generation: Generation(generation),
+            due_at: None,
+            boot_end: None,
+            journaled,
+            exposed: &Exposed::default(),
+            scheme: None,
+        })
+    }
+
+    #[test]
+    fn only_a_valid_token_is_lent_and_its_counter_is_not_raised() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+        let watch = snapshot.watch(&key);
+        let lent = || {
+            let read = |token: &Token| (token.generation().get(), token.warning(), token.issued().owners());
+            let lent = snapshot.with(&key, read);
+            assert_eq!(lent, watch.with(read));
+            assert_eq!(
+                lent.map(|lent| lent.0),
+                snapshot.get(&key, Duration::ZERO).map(|token| token.generation().get())
+            );
+            lent
+        };
+        assert_eq!(lent(), None);
+
+        let mut issued = issued(&key, 2, false);
+        snapshot.publish(&key, &issued);
+        // This test, the snapshot and the watch.
+        assert_eq!(lent(), Some((2, None, 3)));
+        issued.set_standing(TokenStanding::Failing);
+        assert_eq!(lent(), Some((2, Some(Warning::RefreshFailing), 4)));
+        issued.set_standing(TokenStanding::Withdrawn);
+        assert_eq!(lent(), None);
+
+        issued = expiring(&key, 3, WallTime(1_000));
+        snapshot.publish(&key, &issued);
+        clock.step_to(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(999));
+        assert_eq!(lent(), Some((3, None, 3)));
+        clock.step_to(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_000));
+        assert_eq!(lent(), None);
+    }
+
+    #[test]
+    fn a_token_can_be_replaced_while_it_is_lent() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+        let watch = snapshot.watch(&key);
+        snapshot.publish(&key, &issued(&key, 2, false));
+        let lent = snapshot.with(&key, |token| {
+            watch.with(|watched| {
+                snapshot.publish(&key, &issued(&key, 3, false));
+                snapshot.remove(&key);
+                [token, watched].map(|lent| lent.access_token().expose_secret().to_owned())
+            })
+        });
+        assert_eq!(lent.flatten(), Some(["ts-test-secret-2", "ts-test-secret-2"].map(str::to_owned)));
+        assert!(snapshot.current(&key).is_none() && watch.token().is_none());
     }
 
     #[test]
@@ -166,11 +251,12 @@ mod tests {
         for (before, after, replaced) in table {
             let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
             let watching = snapshot.watch(&key);
-            let (first, second) = (issued(before.0, before.1), issued(after.0, after.1));
+            let (first, second) = (issued(&key, before.0, before.1), issued(&key, after.0, after.1));
             snapshot.publish(&key, &first);
             snapshot.publish(&key, &second);
             let expected = if replaced { &second } else { &first };
-            assert!(Arc::ptr_eq(&snapshot.current(&key).unwrap(), expected), "{before:?}, then {after:?}");
+            let current = snapshot.current(&key).unwrap();
+            assert!(current.is_same(expected), "{before:?}, then {after:?}");
             let watched = watching.token().unwrap().generation();
             assert_eq!(watched, expected.generation, "{before:?}, then {after:?}, watched");
         }

@@ -125,7 +125,7 @@ impl TokenActor {
         let sight = Sight {
             now,
             published: published.as_ref(),
-            last_used: published.as_deref().map_or(BootTime(0), last_use),
+            last_used: published.as_ref().map_or(BootTime(0), last_use),
             watched: ports.snapshot.is_watched(&self.key),
             gate: self.gate(now),
             wanted: !self.unread.is_empty() || self.changing > 0,
@@ -198,7 +198,7 @@ impl TokenActor {
     fn publish(&self, row: &Row) {
         let ports = self.ports();
         match seal::issued(&ports.keyring, row, ports.clock.read()) {
-            Ok(issued) => ports.snapshot.publish(&self.key, &Arc::new(issued)),
+            Ok(issued) => ports.snapshot.publish(&self.key, &issued),
             Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
         }
     }

@@ -132,7 +132,7 @@ pub(super) enum Effect<W, R> {
 pub(super) struct Sight<'a> {
     pub(super) now: Reading,
     /// The published token of the key.
-    pub(super) published: Option<&'a Arc<Issued>>,
+    pub(super) published: Option<&'a Issued>,
     /// The last use of the fast path, by the boot-time clock.
     pub(super) last_used: BootTime,
     pub(super) watched: bool,
