@@ -31,6 +31,8 @@ use token_supervisor::{
 struct Size {
     /// Live keys.
     keys: usize,
+    /// Live keys of a large process.
+    live: usize,
     /// Rounds of reads over all keys.
     rounds: usize,
     /// Callers of one expired grant.
@@ -50,6 +52,7 @@ struct Size {
 
 const FULL: Size = Size {
     keys: 100_000,
+    live: 1_000_000,
     rounds: 21,
     callers: 10_000,
     refreshes: 1_000,
@@ -61,6 +64,7 @@ const FULL: Size = Size {
 };
 const SMOKE: Size = Size {
     keys: 500,
+    live: 1_000,
     rounds: 3,
     callers: 200,
     refreshes: 50,

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use foldhash::{SharedSeed, quality::SeedableRandomState};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -53,15 +54,30 @@ impl TokenKey {
     }
 
     fn of(idp: &str, user: &str, account: &str) -> Self {
-        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let text: Arc<str> = [idp, user, account].concat().into();
+        let text = joined([idp, user, account]);
         let (idp_len, user_len) = (short(idp), short(user));
-        let hash = HASHER.hash_one((idp_len, user_len, &*text));
-        Self { hash, idp_len, user_len, text }
+        let mut hasher = HASHER.build_hasher();
+        hasher.write(text.as_bytes());
+        hasher.write_u64(u64::from(idp_len) << 32 | u64::from(user_len));
+        Self { hash: hasher.finish(), idp_len, user_len, text }
     }
 
-    fn parts(&self) -> [&str; 3] {
+    pub(super) fn parts(&self) -> [&str; 3] {
         [self.idp(), self.user(), self.account_name()]
+    }
+
+    /// Returns the hash of the key in this process: see [`HASHER`].
+    #[inline]
+    pub(crate) fn keyed_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Returns whether the parts of the key have these lengths and together this text.
+    #[inline]
+    pub(super) fn is(&self, [idp, user, account]: [usize; 3], text: &[u8]) -> bool {
+        (self.idp_len as usize, self.user_len as usize) == (idp, user)
+            && self.text.len() == idp + user + account
+            && self.text.as_bytes() == text
     }
 
     /// Returns the identity provider, as the configuration names it.
@@ -116,6 +132,28 @@ pub(crate) fn valid_user_name(name: &str) -> bool {
 
 fn is_plain(text: &str) -> bool {
     text.len() <= 255 && !text.chars().any(char::is_control)
+}
+
+/// Hashes keys with a seed that is random in each process and in no output: users choose names, and keys that collide would
+/// fill a table. A fast hash, because a key is often built for a single lookup.
+static HASHER: LazyLock<SeedableRandomState> = LazyLock::new(|| {
+    static SEED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
+    // From the operating system, by way of the standard library.
+    fn random() -> u64 {
+        RandomState::new().hash_one(())
+    }
+    SeedableRandomState::with_seed(random(), &SEED)
+});
+
+/// Puts texts together, on the stack where they are as short as usual, so that memory is allocated once.
+fn joined(parts: [&str; 3]) -> Arc<str> {
+    let (mut buffer, mut len) = ([0; 128], 0);
+    for part in parts {
+        let Some(space) = buffer.get_mut(len..len + part.len()) else { return parts.concat().into() };
+        space.copy_from_slice(part.as_bytes());
+        len += part.len();
+    }
+    str::from_utf8(&buffer[..len]).expect("joined texts are a text").into()
 }
 
 /// Returns whether `name` can name an identity provider in keys, URLs and configuration.

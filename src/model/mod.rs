@@ -6,6 +6,7 @@
 mod evidence;
 mod grant;
 mod id;
+mod issued;
 mod key;
 mod row;
 mod secret;
@@ -16,6 +17,7 @@ pub use evidence::Evidence;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use grant::{Exposed, Lifetime, is_token};
 pub(crate) use id::{Fingerprint, Id, public_name};
+pub(crate) use issued::{Issued, Publication, TokenStanding};
 pub use key::{KeyAt, TokenKey};
 pub(crate) use key::{valid_idp_name, valid_user_name};
 pub(crate) use row::{
@@ -25,4 +27,3 @@ pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
 pub(crate) use time::{BootTime, Expires, StoreTime, WallTime};
 pub use token::{Freshness, Token, Warning};
-pub(crate) use token::{Issued, TokenStanding};

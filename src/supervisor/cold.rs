@@ -28,8 +28,7 @@ pub(super) async fn read(refresher: &Refresher, key: &TokenKey, place: Reservati
     let Some(row) = read.row.filter(|row| row.tombstone.is_none()) else { return Found::Nothing };
     let Ok(issued) = seal::issued(&ports.keyring, &row, ports.clock.read()) else { return Found::Unknown };
     issued.set_standing(row.standing());
-    let issued = Arc::new(issued);
-    if !place.publish(&issued) {
+    if !place.publish(key, &issued) {
         return Found::Unknown;
     }
     refresher.withdraw_sent(key, &issued);

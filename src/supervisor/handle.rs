@@ -128,6 +128,28 @@ impl TokenSupervisor {
         self.snapshot.get(key, Duration::ZERO)
     }
 
+    /// Lends the published token of the key to `read` if it is still valid, and returns what `read` returns: like
+    /// [`cached`](Self::cached), but the reference counter of a [fresh](crate::Freshness::Fresh) token is not raised, so that
+    /// any number of threads can read one key without waiting for each other. `None` does not say why there is no token.
+    ///
+    /// `read` must be short: neither block nor wait in it. Tokens that are replaced meanwhile, of any key, stay in memory until
+    /// `read` returns. Nothing else waits for it, and it may use the supervisor.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// let header = match supervisor.with(&alice, |token| token.authorization()) {
+    ///     Some(header) => header,
+    ///     None => supervisor.token(&alice).await?.authorization(), // waits, or says why there is none
+    /// };
+    /// # assert!(header.starts_with("Bearer "));
+    /// # Ok(()) });
+    /// ```
+    #[inline]
+    pub fn with<R>(&self, key: &TokenKey, read: impl FnOnce(&Token) -> R) -> Option<R> {
+        self.snapshot.with(key, read)
+    }
+
     /// Sends a command to the key's actor and waits for the answer until the command's deadline.
     ///
     /// Dropping the future forgoes the answer; what the command started goes on.

@@ -17,10 +17,12 @@ async fn reading_a_good_token_allocates_nothing() {
     // What a thread sets up once.
     black_box((supervisor.token(&key).await.unwrap(), watch.token().unwrap()));
 
-    let reads: [(&str, &dyn Fn()); 3] = [
+    let reads: [(&str, &dyn Fn()); 5] = [
         ("token", &|| drop(black_box(supervisor.token(&key).now_or_never().expect("at first poll").unwrap()))),
         ("cached", &|| drop(black_box(supervisor.cached(&key).unwrap()))),
+        ("with", &|| assert_ne!(black_box(supervisor.with(&key, |token| token.generation().get())), None)),
         ("watch", &|| drop(black_box(watch.token().unwrap()))),
+        ("watch with", &|| assert_ne!(black_box(watch.with(|token| token.generation().get())), None)),
     ];
     for (name, read) in reads {
         let allocations = measure(|| (0..READS).for_each(|_| read())).count_total;

@@ -160,7 +160,7 @@ impl Attempt {
             && matches!(self.resolved, Some(Resolution::Own | Resolution::Replace))
             && row.commit.is_some_and(|by| by.attempt == self.id)
         {
-            self.publish(landing.issued(row.generation, false));
+            self.publish(landing.issued(&self.key, row.generation, false));
         }
         self.slot = None;
         let answer = self.landing.as_ref().map(|landing| &landing.commit).zip(self.resolved);
@@ -192,7 +192,7 @@ impl Attempt {
     }
 
     fn publish(&self, issued: Option<Issued>) {
-        let Some(issued) = issued.map(Arc::new) else { return };
+        let Some(issued) = issued else { return };
         if *self.wanted.borrow() {
             self.ports.snapshot.mark_asked(&issued);
         }
@@ -447,7 +447,7 @@ impl Attempt {
         self.journaled = matches!(written, Ok(Ok(())));
         if self.journaled {
             self.ports.reach(Point::Journaled);
-            self.publish(landing.issued(landing.commit.generation.next(), true));
+            self.publish(landing.issued(&self.key, landing.commit.generation.next(), true));
         } else {
             tracing::error!(
                 grant.id = self.grant_id(),

@@ -42,8 +42,8 @@ pub(in crate::supervisor) struct GrantName {
 impl Ports {
     /// Returns how a line of the log names the grant of this key.
     pub(in crate::supervisor) fn name(&self, key: &TokenKey) -> GrantName {
-        let issued = self.snapshot.current(key).filter(|issued| !issued.grant_id.is_empty());
-        GrantName { grant_id: issued.map(|issued| issued.grant_id.to_string()), user: self.ledger.name_of(key.user()) }
+        let issued = self.snapshot.current(key).filter(|issued| !issued.grant_id().is_empty());
+        GrantName { grant_id: issued.map(|issued| issued.grant_id().to_owned()), user: self.ledger.name_of(key.user()) }
     }
 
     /// Lets a test look in at a point of an attempt.

@@ -12,8 +12,8 @@ use crate::{
     idp::{IdpFailure, RefreshLifetime, TokenResponse},
     keyring::{Field, Keyring, OpenError},
     model::{
-        AccessToken, BootTime, Expires, Expiry, Exposed, Generation, Grant, Id, Issued, Lifetime, RefreshToken, Row,
-        Sealed, Spendable, TokenKey, WallTime,
+        AccessToken, BootTime, Expires, Expiry, Exposed, Generation, Grant, Id, Issued, Lifetime, Publication,
+        RefreshToken, Row, Sealed, Spendable, TokenKey, WallTime,
     },
     protocol::{AttemptFault, Commit, ConnectChange, Expected, Unfinished, attempt::Claimed, schedule::due_at},
     supervisor::provider::Provider,
@@ -71,19 +71,21 @@ pub(super) struct Landing {
 
 impl Landing {
     /// Returns the token, to be published at `generation`.
-    pub(super) fn issued(&self, generation: Generation, journaled: bool) -> Option<Issued> {
-        let issued = Issued::new(
-            &self.grant_id,
-            self.access_token.clone()?,
-            &self.token_type,
-            &self.scope,
-            self.commit.expires,
+    pub(super) fn issued(&self, key: &TokenKey, generation: Generation, journaled: bool) -> Option<Issued> {
+        Some(Issued::new(Publication {
+            key,
+            grant_id: &self.grant_id,
+            access_token: self.access_token.clone()?,
+            token_type: &self.token_type,
+            scope: &self.scope,
+            expires: self.commit.expires,
             generation,
-            self.commit.due_at,
-            self.boot_end,
+            due_at: self.commit.due_at,
+            boot_end: self.boot_end,
             journaled,
-        );
-        Some(issued.beside(&self.exposed, self.scheme.as_deref()))
+            exposed: &self.exposed,
+            scheme: self.scheme.as_deref(),
+        }))
     }
 }
 
@@ -306,18 +308,20 @@ pub(in crate::supervisor) fn issued(keyring: &Keyring, row: &Row, now: Reading) 
     let boot_end = row.expires.at().map(|end| now.boot + end.since(now.wall));
     // A missing token was never valid, wherever the wall clock is stepped.
     let boot_end = if document.access_token.is_empty() { Some(BootTime(0)) } else { boot_end };
-    let token = Issued::new(
-        &row.grant_id,
-        AccessToken::new(document.access_token.clone()),
-        &document.token_type,
-        &document.scope,
-        row.expires,
-        row.generation,
-        row.due_at,
+    Ok(Issued::new(Publication {
+        key: &row.key,
+        grant_id: &row.grant_id,
+        access_token: AccessToken::new(document.access_token.clone()),
+        token_type: &document.token_type,
+        scope: &document.scope,
+        expires: row.expires,
+        generation: row.generation,
+        due_at: row.due_at,
         boot_end,
-        false,
-    );
-    Ok(token.beside(&document.exposed, document.scheme.as_deref()))
+        journaled: false,
+        exposed: &document.exposed,
+        scheme: document.scheme.as_deref(),
+    }))
 }
 
 /// Opens the row's refresh token and the parameters to send with it.

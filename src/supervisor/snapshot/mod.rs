@@ -1,6 +1,7 @@
 //! The fast path: the published token of each key, readable without a message, a lock or an allocation.
 
 mod hash;
+mod published;
 mod watch;
 
 use std::{
@@ -14,17 +15,19 @@ use seize::Collector;
 pub use self::watch::TokenWatch;
 use self::{
     hash::CachedHash,
+    published::Published,
     watch::{Watches, supersedes},
 };
 use crate::{
     clock::Clock,
-    model::{AccessToken, BootTime, Expires, Generation, Issued, Token, TokenKey, TokenStanding, WallTime},
+    model::{BootTime, Generation, Issued, Token, TokenKey, TokenStanding},
 };
 
 /// The published tokens of the keys that are in use.
 #[doc(hidden)]
 pub struct Snapshot {
-    tokens: HashMap<TokenKey, Arc<Issued>, CachedHash>,
+    /// A map without values, which finds an entry by its key and replaces it whole.
+    tokens: HashMap<Published, (), CachedHash>,
     watches: Watches,
     clock: Clock,
 }
@@ -48,7 +51,7 @@ impl Snapshot {
     /// Not inlined into callers, so that they keep the token in registers; what it calls is inlined here.
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
         let tokens = self.tokens.pin();
-        let issued = tokens.get(key)?;
+        let issued = tokens.get_key_value(key)?.0.issued();
         // Read after the lookup, so that the memory of a token that is in no cache is on its way meanwhile.
         let now = self.clock.coarse();
         let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
@@ -60,36 +63,57 @@ impl Snapshot {
         Some(token)
     }
 
+    /// Lends the key's token to `read`, if it is valid now. While `read` runs, what is replaced or removed is not freed, for
+    /// any key; nothing waits for it.
+    #[inline]
+    pub(super) fn with<R>(&self, key: &TokenKey, read: impl FnOnce(&Token) -> R) -> Option<R> {
+        let tokens = self.tokens.pin();
+        let published = tokens.get_key_value(key)?.0;
+        let (issued, now) = (published.issued(), self.clock.coarse());
+        if !issued.valid_at(now.wall, now.boot) {
+            return None;
+        }
+        published.token().lend(now.wall, |token| {
+            issued.mark_used(ticks(now.boot));
+            read(token)
+        })
+    }
+
     /// Returns the published token of the key, valid or not.
-    pub(super) fn current(&self, key: &TokenKey) -> Option<Arc<Issued>> {
-        self.tokens.pin().get(key).filter(|issued| issued.generation != NOTHING).cloned()
+    pub(super) fn current(&self, key: &TokenKey) -> Option<Issued> {
+        let tokens = self.tokens.pin();
+        let current = tokens.get_key_value(key).map(|(published, ())| published.issued());
+        current.filter(|issued| issued.generation != NOTHING).cloned()
     }
 
     /// Reserves the place of a token that is about to be read from the store; `None` if something is published for the key.
     ///
     /// Whatever is published or ended for the key from here on takes the place: what was read may be from before that.
     pub(super) fn reserve(self: &Arc<Self>, key: &TokenKey) -> Option<Reservation> {
-        let place = Arc::new(over(NOTHING));
+        let place = Issued::ended(key, NOTHING);
         let tokens = self.tokens.pin();
-        let reserved = tokens.compute(key.clone(), |current| match current {
+        let reserved = tokens.compute(Published::new(&place), |current| match current {
             // Callers that read the same row at the same time share the place.
-            Some((_, held)) => Operation::Abort((held.generation == NOTHING).then(|| Arc::clone(held))),
-            None => Operation::Insert(Arc::clone(&place)),
+            Some((held, ())) => {
+                Operation::Abort(Some(held.issued()).filter(|held| held.generation == NOTHING).cloned())
+            }
+            None => Operation::Insert(()),
         });
-        let reserved = match reserved {
+        let place = match reserved {
             Compute::Aborted(held) => held?,
             _ => place,
         };
-        Some(Reservation { snapshot: self.clone(), key: key.clone(), place: reserved })
+        Some(Reservation { snapshot: self.clone(), place })
     }
 
-    /// Replaces what the key has by `issued`, or removes it, if it is still `place`.
-    fn settle(&self, key: &TokenKey, place: &Arc<Issued>, issued: Option<&Arc<Issued>>) -> bool {
+    /// Replaces `held` by `issued`, or removes it, if it is still there.
+    fn settle(&self, held: &Issued, issued: Option<&Issued>) -> bool {
         let tokens = self.tokens.pin();
-        let settled = tokens.compute(key.clone(), |current| match (current, issued) {
-            (Some((_, held)), Some(issued)) if Arc::ptr_eq(held, place) => Operation::Insert(Arc::clone(issued)),
-            (Some((_, held)), None) if Arc::ptr_eq(held, place) => Operation::Remove,
-            _ => Operation::Abort(()),
+        let settled = tokens.compute(Published::new(issued.unwrap_or(held)), |current| match current {
+            Some((current, ())) if !current.issued().is_same(held) => Operation::Abort(()),
+            None => Operation::Abort(()),
+            Some(_) if issued.is_some() => Operation::Insert(()),
+            Some(_) => Operation::Remove,
         });
         !matches!(settled, Compute::Aborted(()))
     }
@@ -101,16 +125,18 @@ impl Snapshot {
 
     /// Publishes upwards only: a higher generation replaces, and at an equal one what the store holds
     /// replaces what only the journal had.
-    pub(super) fn publish(&self, key: &TokenKey, issued: &Arc<Issued>) {
+    pub(super) fn publish(&self, key: &TokenKey, issued: &Issued) {
+        debug_assert!(issued.is_of(key), "a token is published for its own key");
         let tokens = self.tokens.pin();
-        let published = tokens.compute(key.clone(), |current| match current {
-            Some((_, held)) if !supersedes(issued, held) => Operation::Abort(()),
-            Some((_, held)) => {
-                issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
-                Operation::Insert(Arc::clone(issued))
-            }
-            None => Operation::Insert(Arc::clone(issued)),
-        });
+        let published =
+            tokens.compute(Published::new(issued), |current| match current.map(|(held, ())| held.issued()) {
+                Some(held) if !supersedes(issued, held) => Operation::Abort(()),
+                Some(held) => {
+                    issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
+                    Operation::Insert(())
+                }
+                None => Operation::Insert(()),
+            });
         if !matches!(published, Compute::Aborted(()))
             && let Some(cell) = self.watches.get(key)
         {
@@ -120,10 +146,10 @@ impl Snapshot {
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let (tokens, ended) = (self.tokens.pin(), Arc::new(over(generation)));
-        tokens.compute(key.clone(), |current| match current {
-            Some((_, held)) if held.generation > generation => Operation::Abort(()),
-            _ => Operation::Insert(Arc::clone(&ended)),
+        let ended = Published::new(&Issued::ended(key, generation));
+        self.tokens.pin().compute(ended, |current| match current {
+            Some((held, ())) if held.issued().generation > generation => Operation::Abort(()),
+            _ => Operation::Insert(()),
         });
         if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
@@ -148,7 +174,7 @@ impl Snapshot {
     }
 
     /// Whether the key is watched: its token stays published.
-    pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
+    fn is_watched(&self, key: &TokenKey) -> bool {
         self.watches.get(key).is_some()
     }
 
@@ -158,46 +184,41 @@ impl Snapshot {
         let Some(held) = self.current(key) else { return };
         held.used.fetch_max(ticks(asked), Ordering::Relaxed);
         let is_idle = self.clock.read().boot.since(last_use(&held)) >= unused && !self.is_watched(key);
-        if is_idle || held.grant_id.is_empty() {
-            self.settle(key, &held, None);
+        if is_idle || held.grant_id().is_empty() {
+            self.settle(&held, None);
         }
     }
 
     /// Removes the tokens that nobody has used for this long. What the store does not say about a token (that it was
     /// withdrawn or rejected, or that the journal alone has it) stays with it for as long as its actor or attempt runs.
-    pub(super) fn forget_unused(&self, after: Duration) {
+    pub(super) fn forget_unused(&self, unused: Duration) {
         let now = self.clock.read().boot;
-        self.tokens.pin().retain(|key, issued| {
+        let tokens = self.tokens.pin();
+        for (published, ()) in &tokens {
+            let issued = published.issued();
             let is_stored = !issued.journaled && issued.generation != NOTHING;
             let is_plain = !matches!(issued.standing(), TokenStanding::Withdrawn | TokenStanding::Rejected);
-            !(is_stored && is_plain) || now.since(last_use(issued)) < after || self.is_watched(key)
-        });
+            if is_stored && is_plain && now.since(last_use(issued)) >= unused && !self.is_watched(&issued.key()) {
+                self.settle(issued, None);
+            }
+        }
     }
 }
 
 /// The generation of a place where nothing is published yet. Stored grants have higher ones.
 const NOTHING: Generation = Generation(0);
 
-/// What stands in the map for a grant that has no token any more, or none yet.
-fn over(generation: Generation) -> Issued {
-    let ended = Expires::At(WallTime(0));
-    let over = Issued::new("", AccessToken::from(""), "", "", ended, generation, None, Some(BootTime(0)), false);
-    over.set_standing(TokenStanding::Withdrawn);
-    over
-}
-
 /// The place of a token that is being read from the store. Dropping it gives the place back.
 pub(super) struct Reservation {
     snapshot: Arc<Snapshot>,
-    key: TokenKey,
-    place: Arc<Issued>,
+    place: Issued,
 }
 
 impl Reservation {
-    /// Publishes the token that was read, unless something was published or ended for the key meanwhile.
-    pub(super) fn publish(self, issued: &Arc<Issued>) -> bool {
-        let published = self.snapshot.settle(&self.key, &self.place, Some(issued));
-        if published && let Some(cell) = self.snapshot.watches.get(&self.key) {
+    /// Publishes the token of the key that was read, unless something was published or ended for the key meanwhile.
+    pub(super) fn publish(self, key: &TokenKey, issued: &Issued) -> bool {
+        let published = self.snapshot.settle(&self.place, Some(issued));
+        if published && let Some(cell) = self.snapshot.watches.get(key) {
             cell.publish(issued);
         }
         published
@@ -206,7 +227,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.snapshot.settle(&self.key, &self.place, None);
+        self.snapshot.settle(&self.place, None);
     }
 }
 
@@ -227,13 +248,83 @@ mod tests {
     use super::*;
     use crate::{
         clock::ManualClock,
-        model::{AccessToken, Expires, Generation},
+        model::{AccessToken, Expires, Exposed, Generation, Publication, TokenStanding, WallTime, Warning},
     };
 
-    fn issued(generation: u64, journaled: bool) -> Arc<Issued> {
-        let token = AccessToken::from(format!("ts-test-secret-{generation}"));
-        let generation = Generation(generation);
-        Arc::new(Issued::new("g_1", token, "Bearer", "", Expires::Unknown, generation, None, None, journaled))
+    fn issued(key: &TokenKey, generation: u64, journaled: bool) -> Issued {
+        published(key, generation, Expires::Unknown, journaled)
+    }
+
+    fn expiring(key: &TokenKey, generation: u64, end: WallTime) -> Issued {
+        published(key, generation, Expires::At(end), false)
+    }
+
+    fn published(key: &TokenKey, generation: u64, expires: Expires, journaled: bool) -> Issued {
+        Issued::new(Publication {
+            key,
+            grant_id: "g_1",
+            access_token: AccessToken::from(format!("ts-test-secret-{generation}")),
+            token_type: "Bearer",
+            scope: "",
+            expires,
+            generation: Generation(generation),
+            due_at: None,
+            boot_end: None,
+            journaled,
+            exposed: &Exposed::default(),
+            scheme: None,
+        })
+    }
+
+    #[test]
+    fn only_a_valid_token_is_lent_and_its_counter_is_not_raised() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+        let watch = snapshot.watch(&key);
+        let lent = || {
+            let read = |token: &Token| (token.generation().get(), token.warning(), token.issued().owners());
+            let lent = snapshot.with(&key, read);
+            assert_eq!(lent, watch.with(read));
+            assert_eq!(
+                lent.map(|lent| lent.0),
+                snapshot.get(&key, Duration::ZERO).map(|token| token.generation().get())
+            );
+            lent
+        };
+        assert_eq!(lent(), None);
+
+        let mut issued = issued(&key, 2, false);
+        snapshot.publish(&key, &issued);
+        // This test, the snapshot and the watch.
+        assert_eq!(lent(), Some((2, None, 3)));
+        issued.set_standing(TokenStanding::Failing);
+        assert_eq!(lent(), Some((2, Some(Warning::RefreshFailing), 4)));
+        issued.set_standing(TokenStanding::Withdrawn);
+        assert_eq!(lent(), None);
+
+        issued = expiring(&key, 3, WallTime(1_000));
+        snapshot.publish(&key, &issued);
+        clock.step_to(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(999));
+        assert_eq!(lent(), Some((3, None, 3)));
+        clock.step_to(std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_000));
+        assert_eq!(lent(), None);
+    }
+
+    #[test]
+    fn a_token_can_be_replaced_while_it_is_lent() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+        let watch = snapshot.watch(&key);
+        snapshot.publish(&key, &issued(&key, 2, false));
+        let lent = snapshot.with(&key, |token| {
+            watch.with(|watched| {
+                snapshot.publish(&key, &issued(&key, 3, false));
+                snapshot.remove(&key);
+                [token, watched].map(|lent| lent.access_token().expose_secret().to_owned())
+            })
+        });
+        assert_eq!(lent.flatten(), Some(["ts-test-secret-2", "ts-test-secret-2"].map(str::to_owned)));
+        assert!(snapshot.current(&key).is_none() && watch.token().is_none());
     }
 
     #[test]
@@ -254,11 +345,12 @@ mod tests {
         for (before, after, replaced) in table {
             let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
             let watching = snapshot.watch(&key);
-            let (first, second) = (issued(before.0, before.1), issued(after.0, after.1));
+            let (first, second) = (issued(&key, before.0, before.1), issued(&key, after.0, after.1));
             snapshot.publish(&key, &first);
             snapshot.publish(&key, &second);
             let expected = if replaced { &second } else { &first };
-            assert!(Arc::ptr_eq(&snapshot.current(&key).unwrap(), expected), "{before:?}, then {after:?}");
+            let current = snapshot.current(&key).unwrap();
+            assert!(current.is_same(expected), "{before:?}, then {after:?}");
             let watched = watching.token().unwrap().generation();
             assert_eq!(watched, expected.generation, "{before:?}, then {after:?}, watched");
         }

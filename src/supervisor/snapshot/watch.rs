@@ -51,7 +51,7 @@ impl Watches {
 /// The cell that the watches of a key share. It is removed with the last of them, whether or not anything was ever stored
 /// for the key: callers may watch any key.
 pub(super) struct WatchCell {
-    current: ArcSwapOption<Issued>,
+    current: ArcSwapOption<Token>,
     changes: watch::Sender<u64>,
     key: TokenKey,
     all: Arc<Cells>,
@@ -65,12 +65,13 @@ impl Drop for WatchCell {
 }
 
 impl WatchCell {
-    pub(super) fn publish(&self, issued: &Arc<Issued>) {
+    pub(super) fn publish(&self, issued: &Issued) {
+        let token = Arc::new(Token::fresh(issued.clone()));
         let before = self.current.rcu(|current| match current {
-            Some(held) if !supersedes(issued, held) => Some(Arc::clone(held)),
-            _ => Some(Arc::clone(issued)),
+            Some(held) if !supersedes(issued, held.issued()) => Some(Arc::clone(held)),
+            _ => Some(Arc::clone(&token)),
         });
-        if before.is_none_or(|held| supersedes(issued, &held)) {
+        if before.is_none_or(|held| supersedes(issued, held.issued())) {
             self.changes.send_modify(|count| *count += 1);
         }
     }
@@ -116,9 +117,29 @@ impl TokenWatch {
     ///
     /// An atomic load: no message, lock, allocation or system call.
     pub fn token(&self) -> Option<Token> {
-        let issued = self.cell.current.load();
+        self.with(Token::clone)
+    }
+
+    /// Lends the token to `read` if it is valid at this moment, and returns what `read` returns. The reference counter of a
+    /// [fresh](crate::Freshness::Fresh) token is not raised, so that any number of threads can read one key without waiting for
+    /// each other.
+    ///
+    /// `read` must be short: neither block nor wait in it. A token that is replaced meanwhile stays in memory until `read`
+    /// returns. Nothing else waits for it, and it may use the supervisor.
+    ///
+    /// ```
+    /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
+    /// # doc::with_alice(async |supervisor, alice, _| {
+    /// let watch = supervisor.watch(&alice).await?;
+    /// let header = watch.with(|token| token.authorization());
+    /// assert!(header.is_some_and(|header| header.starts_with("Bearer ")));
+    /// # Ok(()) });
+    /// ```
+    #[inline]
+    pub fn with<R>(&self, read: impl FnOnce(&Token) -> R) -> Option<R> {
+        let current = self.cell.current.load();
         let now = self.clock.coarse();
-        issued.as_ref().filter(|issued| issued.valid_at(now.wall, now.boot))?.hand_out(now.wall)
+        current.as_ref().filter(|token| token.issued().valid_at(now.wall, now.boot))?.lend(now.wall, read)
     }
 
     /// Resolves when another token was published since the last call, or when the key lost its token.

@@ -204,7 +204,7 @@ impl TokenActor {
 
     fn publish(&self, row: &Row) {
         let ports = self.ports();
-        let is_published = |issued: Arc<Issued>| issued.generation >= row.generation && !issued.journaled;
+        let is_published = |issued: Issued| issued.generation >= row.generation && !issued.journaled;
         if row.is_without_ciphertext() || ports.snapshot.current(&self.key).is_some_and(is_published) {
             return;
         }
@@ -213,7 +213,7 @@ impl TokenActor {
                 if self.machine.was_asked() {
                     ports.snapshot.mark_asked(&issued);
                 }
-                ports.snapshot.publish(&self.key, &Arc::new(issued));
+                ports.snapshot.publish(&self.key, &issued);
             }
             Err(error) => tracing::error!(grant.id = row.grant_id, error = %error, "a grant cannot be served"),
         }

@@ -136,7 +136,7 @@ pub(super) enum Effect<W, R> {
 pub(super) struct Sight<'a> {
     pub(super) now: Reading,
     /// The published token of the key.
-    pub(super) published: Option<&'a Arc<Issued>>,
+    pub(super) published: Option<&'a Issued>,
     pub(super) gate: GateSight,
     /// A caller waits for the row itself.
     pub(super) wanted: bool,

@@ -14,8 +14,8 @@ use crate::{
     error::{Cause, Error},
     idp::{GateClosed, Priority},
     model::{
-        AccessToken, Attempted, BootTime, Expires, Generation, Issued, LastError, Row, Token, TokenStanding, VerdictBy,
-        WallTime, Warning,
+        AccessToken, Attempted, BootTime, Expires, Exposed, Generation, Issued, LastError, Publication, Row, Token,
+        TokenStanding, VerdictBy, WallTime, Warning,
     },
     protocol::{
         attempt::End,
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Bench {
     machine: Machine<u32, u32>,
     now: Reading,
-    published: Option<Arc<Issued>>,
+    published: Option<Issued>,
     gate: GateSight,
     asked: u32,
     log: Vec<String>,
@@ -167,10 +167,23 @@ impl Bench {
     }
 }
 
-fn issued(row: &Row) -> Arc<Issued> {
+fn issued(row: &Row) -> Issued {
     let token = AccessToken::new(format!("ts-test-secret-{}", row.generation));
     let boot_end = row.expires.at().map(|end| BootTime(end.0 - WALL_NOW.0));
-    Arc::new(Issued::new(&row.grant_id, token, "Bearer", "", row.expires, row.generation, row.due_at, boot_end, false))
+    Issued::new(Publication {
+        key: &row.key,
+        grant_id: &row.grant_id,
+        access_token: token,
+        token_type: "Bearer",
+        scope: "",
+        expires: row.expires,
+        generation: row.generation,
+        due_at: row.due_at,
+        boot_end,
+        journaled: false,
+        exposed: &Exposed::default(),
+        scheme: None,
+    })
 }
 
 /// Just connected: valid for an hour from now, due in 3000 s.
