@@ -35,7 +35,11 @@ macro_rules! sixteen_bytes {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                let mut digits = [0; 32];
+                for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+                    pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+                f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -49,14 +53,10 @@ macro_rules! sixteen_bytes {
             type Err = NotHex;
 
             fn from_str(text: &str) -> Result<Self, NotHex> {
-                let digits = text.as_bytes();
-                if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
-                    return Err(NotHex);
-                }
+                let digits = <[u8; 32]>::try_from(text.as_bytes()).map_err(|_| NotHex)?;
                 let mut bytes = [0; 16];
-                for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-                    let pair = std::str::from_utf8(pair).map_err(|_| NotHex)?;
-                    *byte = u8::from_str_radix(pair, 16).map_err(|_| NotHex)?;
+                for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+                    *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
                 }
                 Ok(Self(bytes))
             }
@@ -86,6 +86,17 @@ macro_rules! sixteen_bytes {
 
 sixteen_bytes!(Id);
 sixteen_bytes!(Fingerprint);
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn nibble(digit: u8) -> Result<u8, NotHex> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(NotHex),
+    }
+}
 
 /// Not sixteen bytes, or not their hexadecimal form.
 #[derive(Debug, thiserror::Error)]

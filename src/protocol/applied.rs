@@ -59,7 +59,7 @@ pub(crate) struct Applied {
 /// Entries in the tables beside the row, written in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// This refresh token is spent or superseded.
+    /// This refresh token is spent or superseded: the newest ones of a key are remembered.
     Spent(Fingerprint),
     /// The key was connected with this refresh token: the newest ones are remembered for ever.
     Connected(Fingerprint),

@@ -49,7 +49,9 @@ pub(crate) fn next_notice_at(row: &Row, ends: Expires, issued_at: WallTime, now:
 /// ends by itself.
 pub(crate) fn wake_at(row: &Row) -> Option<WallTime> {
     if let Some(intent) = &row.intent {
-        return (!row.doubt_is_moot()).then_some(intent.settle_from.by_wall_clock());
+        // A row that was due keeps its place in the index when it is claimed.
+        let settles = intent.settle_from.by_wall_clock();
+        return (!row.doubt_is_moot()).then_some(row.due_at.map_or(settles, |due| due.min(settles)));
     }
     if row.refresh_token.is_none() {
         // Then the user must consent again, which is to be reported.

@@ -62,7 +62,8 @@ pub(crate) trait Store: Send + Sync {
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool>;
     /// Removes a completed revocation (`None`), or makes it due again at `retry_at`.
     fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()>;
-    /// Deletes the fingerprints of refresh tokens spent before that time.
+    /// Deletes the fingerprints of refresh tokens that purged grants spent before that time, and those of tokens that ended
+    /// before it otherwise than by a refresh; part by part, of which a dropped future leaves the rest for the next call.
     fn forget_spent(&self, before: StoreTime) -> StoreFuture<()>;
     /// Returns a value that belongs to the store as a whole, after storing `value` if there is none.
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>>;
@@ -87,6 +88,12 @@ pub(crate) trait Store: Send + Sync {
 /// A connect that is replayed later than that is taken for a new one: its dead token replaces the grant. Requests are not repeated
 /// after so many others, and without a bound an application that connects again and again fills the store.
 pub(crate) const CONNECTED_KEPT: i64 = 64;
+
+/// How many of the refresh tokens that a grant has spent are remembered, the newest ones.
+///
+/// A connect with an older one is taken for a new one, too. Only a copy of the store and its keys can bring one: a token that a
+/// refresh brought is given to nobody. The store notices a row that was put back by more than that without it.
+pub(crate) const SPENT_KEPT: usize = 32;
 
 /// A future that waits for the store. Dropping it does not cancel the operation.
 pub(crate) type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;

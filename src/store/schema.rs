@@ -48,6 +48,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    spent (grant_row) {
+        grant_row -> BigInt,
+        generation -> BigInt,
+        at -> BigInt,
+        tokens -> Binary,
+    }
+}
+
+diesel::table! {
     purged (grant_row) {
         grant_row -> BigInt,
         key_hash -> BigInt,
@@ -73,4 +82,4 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(grants, fingerprints, purged);
+diesel::allow_tables_to_appear_in_same_query!(grants, fingerprints, spent, purged);

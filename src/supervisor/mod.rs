@@ -10,9 +10,9 @@
 //! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in `token::machine`; rows are
 //! changed through [`ledger`] alone; nothing of ours runs on the host's runtime; imports run in one direction.
 
+mod alarm;
 #[cfg(test)]
 mod bench;
-mod alarm;
 mod builder;
 mod by;
 mod census;

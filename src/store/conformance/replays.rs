@@ -1,7 +1,7 @@
 //! Replayed connects are recognized, and a refresh token is live under one key only.
 
 use super::*;
-use crate::store::CONNECTED_KEPT;
+use crate::store::{CONNECTED_KEPT, SPENT_KEPT};
 
 pub(super) async fn a_replayed_connect_is_recognized(place: &mut StorePlace) {
     let key = key("alice");
@@ -74,16 +74,32 @@ pub(super) async fn a_refresh_token_that_a_disconnected_key_is_spending_is_refus
     );
 }
 
-pub(super) async fn spent_fingerprints_are_forgotten_and_connected_ones_are_not(place: &mut StorePlace) {
+pub(super) async fn the_newest_spent_tokens_are_recognized_however_many_there_were(place: &mut StorePlace) {
     let key = key("alice");
     place.connected(&key, 1).await;
-    place.refreshed(&key, 1, 2).await;
-    place.refreshed(&key, 2, 3).await;
+    let last = 100;
+    for number in 2..=last {
+        place.refreshed(&key, number - 1, number).await;
+    }
+    place.clock.advance(seconds(400 * 24 * 3_600));
     place.store.forget_spent(place.now()).await.unwrap();
-    let spent = ChangeReply::Unchanged(Unchanged::TokenAlreadySpent);
-    place.done(&key, connecting(&key, Some(2), 99), spent).await;
-    place.clock.advance(Duration::from_millis(1));
-    place.store.forget_spent(place.now()).await.unwrap();
-    place.done(&key, connecting(&key, Some(1), 99), spent).await;
-    place.done(&key, connecting(&key, Some(2), 99), ChangeReply::Done).await;
+    let oldest_kept = last - SPENT_KEPT as u8;
+    for replayed in (oldest_kept..last).chain([1]) {
+        let spent = ChangeReply::Unchanged(Unchanged::TokenAlreadySpent);
+        place.done(&key, connecting(&key, Some(replayed), 99), spent).await;
+    }
+    place.done(&key, connecting(&key, Some(oldest_kept - 1), 200), ChangeReply::Done).await;
+}
+
+pub(super) async fn a_token_that_comes_back_is_not_spent(place: &mut StorePlace) {
+    let key = key("alice");
+    place.connected(&key, 1).await;
+    for (spent, brought) in [(1, 2), (2, 1), (1, 3), (3, 2)] {
+        let row = place.refreshed(&key, spent, brought).await;
+        place
+            .done(&key, connecting(&key, Some(brought), 99), ChangeReply::Unchanged(Unchanged::AlreadyConnected))
+            .await;
+        let claimed = place.done(&key, Change::Claim(claim(77, &row)), ChangeReply::Done).await;
+        place.done(&key, Change::Cancel(ending(77, &claimed)), ChangeReply::Done).await;
+    }
 }

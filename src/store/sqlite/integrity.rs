@@ -81,7 +81,7 @@ fn rows(connection: &mut SqliteConnection, reader: &RowReader, findings: &mut Ve
         let wrong = match record {
             Ok(record) => {
                 let key = record.key();
-                let row = reader.row(id, key.clone(), record);
+                let row = reader.row(id, key.clone(), &record);
                 // A row that its index does not lead to is as good as lost.
                 row.and_then(|_| query::find(connection, reader, &key).map_err(Into::into)).map(|found| found.is_some())
             }

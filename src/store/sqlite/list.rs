@@ -40,7 +40,7 @@ pub(super) fn list(
         }
         let listed = |(id, record): (i64, GrantRecord)| {
             let key = record.key();
-            let row = reader.row(id, key.clone(), record).map(|row| row.without_ciphertext());
+            let row = reader.row(id, key.clone(), &record).map(|row| row.without_ciphertext());
             (key, row)
         };
         return Ok(Listed { grants: rows.into_iter().map(listed).collect(), complete, now });

@@ -4,14 +4,20 @@
 
 mod census;
 mod files;
+mod forget;
 #[cfg(any(feature = "config", feature = "testing"))]
 mod integrity;
 mod list;
 mod log;
+mod lookup;
+mod memory;
 mod meta;
 mod migrate;
 mod pages;
 mod query;
+#[cfg(test)]
+mod refresh_tests;
+mod spent;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -36,6 +42,7 @@ use files::{LockFile, OpenFiles, lock, refused, unopened};
 #[cfg(any(feature = "config", feature = "testing"))]
 pub(super) use integrity::integrity;
 use log::LastCommit;
+use memory::WriterMemory;
 #[cfg(feature = "config")]
 pub(super) use migrate::pending;
 use threads::Jobs;
@@ -43,10 +50,10 @@ use unreadable::RowReader;
 
 /// An open SQLite store. When it is dropped, its threads finish the jobs in their queues and exit.
 pub(super) struct SqliteStore {
-    writer: Jobs,
-    readers: Jobs,
+    writer: Arc<Jobs<WriterMemory>>,
+    readers: Jobs<()>,
     /// Runs the census, which reads every row, so that no other read waits behind it.
-    counter: Jobs,
+    counter: Jobs<()>,
     clock: Clock,
     reader: RowReader,
 }
@@ -64,10 +71,17 @@ impl SqliteStore {
         let (readers, counter) = (threads::readers(readers, &lock), threads::readers(counter, &lock));
         let reader = RowReader::new(codes);
         let writer = threads::writer(
-            threads::Writer { connection: writer, files, last, reader: reader.clone(), is_stuck: false },
+            threads::Writer {
+                connection: writer,
+                memory: WriterMemory::default(),
+                files,
+                last,
+                reader: reader.clone(),
+                is_stuck: false,
+            },
             &lock,
         );
-        Ok(Self { writer, readers, counter, clock, reader })
+        Ok(Self { writer: Arc::new(writer), readers, counter, clock, reader })
     }
 }
 
@@ -105,79 +119,89 @@ const READERS: usize = 2;
 impl Store for SqliteStore {
     fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let (key, clock, reader) = (key.clone(), self.clock.clone(), self.reader.clone());
-        self.writer.run(move |connection| query::change(connection, &reader, &key, &change, clock.store_time()))
+        self.writer.run(move |connection, memory| {
+            query::change(connection, memory, &reader, &key, &change, clock.store_time())
+        })
     }
 
     fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
         let (key, clock, reader) = (key.clone(), self.clock.clone(), self.reader.clone());
-        self.readers.run(move |connection| {
-            Ok(ReadRow { row: query::find(connection, &reader, &key)?.map(|found| found.row), now: clock.store_time() })
+        self.readers.run(move |connection, _| {
+            Ok(ReadRow { row: query::find(connection, &reader, &key)?, now: clock.store_time() })
         })
     }
 
     fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
         let (idp, reader) = (idp.to_owned(), self.reader.clone());
-        self.readers.run(move |connection| pages::due(connection, &reader, &idp, by, after, limit))
+        self.readers.run(move |connection, _| pages::due(connection, &reader, &idp, by, after, limit))
     }
 
     fn expiring(&self, noticed: Range<StoreTime>, after: Option<Expiring>, limit: u32) -> StoreFuture<Vec<Expiring>> {
         let reader = self.reader.clone();
-        self.readers.run(move |connection| pages::expiring(connection, &reader, &noticed, after.as_ref(), limit))
+        self.readers.run(move |connection, _| pages::expiring(connection, &reader, &noticed, after.as_ref(), limit))
     }
 
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed> {
         let (names, clock, reader) = (names.clone(), self.clock.clone(), self.reader.clone());
-        self.readers
-            .run(move |connection| list::list(connection, &reader, &names, after.as_ref(), limit, clock.store_time()))
+        self.readers.run(move |connection, _| {
+            list::list(connection, &reader, &names, after.as_ref(), limit, clock.store_time())
+        })
     }
 
     fn census(&self) -> StoreFuture<Census> {
         let clock = self.clock.clone();
-        self.counter.run(move |connection| census::census(connection, clock.store_time()))
+        self.counter.run(move |connection, _| census::census(connection, clock.store_time()))
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
         let (clock, reader) = (self.clock.clone(), self.reader.clone());
-        self.readers.run(move |connection| pages::revocations(connection, &reader, clock.store_time(), limit))
+        self.readers.run(move |connection, _| pages::revocations(connection, &reader, clock.store_time(), limit))
     }
 
     fn outbox(&self, key: Option<TokenKey>) -> StoreFuture<Outbox> {
-        self.readers.run(move |connection| query::outbox(connection, key.as_ref()))
+        self.readers.run(move |connection, _| query::outbox(connection, key.as_ref()))
     }
 
     fn revoking(&self, revocation: &QueuedRevocation, retry_at: StoreTime) -> StoreFuture<bool> {
         let (id, failures) = (revocation.id, revocation.failures);
-        self.writer.run(move |connection| query::revoking(connection, id, failures, retry_at))
+        self.writer.run(move |connection, _| query::revoking(connection, id, failures, retry_at))
     }
 
     fn revoked(&self, id: i64, retry_at: Option<StoreTime>) -> StoreFuture<()> {
-        self.writer.run(move |connection| query::revoked(connection, id, retry_at))
+        self.writer.run(move |connection, _| query::revoked(connection, id, retry_at))
     }
 
     fn forget_spent(&self, before: StoreTime) -> StoreFuture<()> {
-        self.writer.run(move |connection| query::forget_spent(connection, before))
+        let writer = self.writer.clone();
+        Box::pin(async move {
+            // A statement that reads the whole table would hold up the refreshes.
+            for first in 0..=u8::MAX {
+                writer.run(move |connection, _| forget::forget_spent(connection, before, first)).await?;
+            }
+            writer.run(move |connection, _| forget::forget_spent_of_purged(connection, before)).await
+        })
     }
 
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>> {
-        self.writer.run(move |connection| meta::meta(connection, name, &value))
+        self.writer.run(move |connection, _| meta::meta(connection, name, &value))
     }
 
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         let name = name.to_owned();
-        self.writer.run(move |connection| meta::set_meta(connection, &name, value.as_deref()))
+        self.writer.run(move |connection, _| meta::set_meta(connection, &name, value.as_deref()))
     }
 
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
-        self.readers.run(move |connection| meta::metas(connection, prefix))
+        self.readers.run(move |connection, _| meta::metas(connection, prefix))
     }
 
     fn keyring_check(&self, value: Vec<u8>) -> StoreFuture<Option<Vec<u8>>> {
-        self.writer.run(move |connection| meta::keyring_check(connection, &value))
+        self.writer.run(move |connection, _| meta::keyring_check(connection, &value))
     }
 
     fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>> {
         let reader = self.reader.clone();
-        self.writer.run(move |connection| query::code_rows(connection, &reader, after))
+        self.writer.run(move |connection, _| forget::code_rows(connection, &reader, after))
     }
 
     fn unreadable(&self) -> usize {

@@ -51,7 +51,7 @@ pub(super) fn due(
 
 fn find_by_id(connection: &mut SqliteConnection, reader: &RowReader, id: i64) -> Result<Option<Row>, JobError> {
     match grants::table.find(id).select(GrantRecord::as_select()).get_result(connection) {
-        Ok(record) => Ok(reader.row(id, record.key(), record).ok()),
+        Ok(record) => Ok(reader.row(id, record.key(), &record).ok()),
         Err(error) if is_undecodable(&error) => {
             reader.undecoded(id);
             Ok(None)

@@ -9,42 +9,57 @@ use diesel::{
 };
 
 use super::{
-    statement::{Remember, UpdateGrant},
+    lookup::{is_marked_spent, known, known_as_any, restorable, revoking_any, spent_already},
+    memory::{Stored, WriterMemory},
+    spent::SpentTokens,
+    statement::{CodedRow, Remember, Unspend},
     threads::JobError,
     unreadable::{RowReader, is_undecodable},
 };
 use crate::{
-    model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime, TokenKey},
+    model::{Fingerprint, Generation, Row, Sealed, StoreTime, TokenKey},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
     store::{
         CONNECTED_KEPT, Changed, Outbox, StoreError,
-        record::GrantRecord,
-        schema::{fingerprints, grants, meta, purged, revocations},
+        record::{Columns, GrantRecord, Touched},
+        schema::{grants, meta, purged, revocations},
     },
 };
 
-/// A row with the id and revision that its next write compares.
-pub(super) struct Stored {
-    pub(super) row: Row,
-    pub(super) id: i64,
-    pub(super) revision: i64,
-}
-
+/// Reads the row of a key.
 pub(super) fn find(
     connection: &mut SqliteConnection,
     reader: &RowReader,
     key: &TokenKey,
+) -> Result<Option<Row>, JobError> {
+    let found = find_record(connection, reader, key)?;
+    found.map(|(id, _, record)| Ok(reader.row(id, key.clone(), &record)?)).transpose()
+}
+
+/// Reads the row of a key to change it.
+pub(super) fn find_stored(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    key: &TokenKey,
 ) -> Result<Option<Stored>, JobError> {
+    let Some((id, revision, record)) = find_record(connection, reader, key)? else { return Ok(None) };
+    let row = reader.row(id, key.clone(), &record)?;
+    let is_canonical = Columns::from(&row) == Columns::from(&record);
+    Ok(Some(Stored { row, id, revision, is_canonical, spent: None }))
+}
+
+fn find_record(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    key: &TokenKey,
+) -> Result<Option<(i64, i64, GrantRecord)>, JobError> {
     let found = of_key(key.idp(), key.user(), key.account_name())
         .select((grants::id, grants::revision, GrantRecord::as_select()))
         // Not `first`: SQLite plans a statement anew each time its LIMIT is bound.
         .get_result::<(i64, i64, GrantRecord)>(connection)
         .optional();
     match found {
-        Ok(None) => Ok(None),
-        Ok(Some((id, revision, record))) => {
-            Ok(Some(Stored { row: reader.row(id, key.clone(), record)?, id, revision }))
-        }
+        Ok(found) => Ok(found),
         Err(error) if is_undecodable(&error) => {
             let of_key = of_key(key.idp(), key.user(), key.account_name());
             Err(reader.undecoded(of_key.select(grants::id).get_result(connection)?).into())
@@ -90,36 +105,41 @@ fn known_instead(
     if row.fingerprint != Some(fingerprint) {
         return Ok(known);
     }
-    let spent = fingerprints::table.find((fingerprint.0.as_slice(), row.id)).select(fingerprints::spent);
-    let spent = spent.get_result::<bool>(connection).optional()? == Some(true);
+    let spent = is_marked_spent(connection, fingerprint, row.id)?
+        || SpentTokens::read(connection, row.id)?.contains(fingerprint);
     Ok(if row.is_at_rest && !spent { LookupResult::New } else { LookupResult::Spent })
 }
 
-/// Reads the row, applies the change and writes the result. Must run in a transaction.
+/// Applies the change to the row and writes the result. Must run in a transaction.
 ///
 /// A connect with a refresh token replaces a row that cannot be read: a user's consent ends the damage.
 pub(super) fn change(
     connection: &mut SqliteConnection,
+    memory: &mut WriterMemory,
     reader: &RowReader,
     key: &TokenKey,
     change: &Change,
     now: StoreTime,
 ) -> Result<Changed, JobError> {
-    let (stored, replaced) = match find(connection, reader, key) {
+    let found = match memory.take(key) {
+        Some(known) => Ok(Some(known)),
+        None => find_stored(connection, reader, key),
+    };
+    let (mut stored, replaced) = match found {
         Err(JobError::Store(StoreError::Corrupt { .. })) if change.replaces() => {
             (None, Some(unreadable(connection, key)?))
         }
         found => (found?, None),
     };
     let id = stored.as_ref().map(|stored| stored.id).or(replaced.as_ref().map(|row| row.id));
-    let known = match (change.looks_up(stored.is_some()), &stored) {
+    let known = match (change.looks_up(stored.is_some()), &mut stored) {
         (Some(Lookup::Token(fingerprint)), _) => known(connection, key, fingerprint, id)?,
         (Some(Lookup::TokenAnywhere(fingerprint, elsewhere)), _) => match known(connection, key, fingerprint, id)? {
             LookupResult::New if known_as_any(connection, &elsewhere)? => LookupResult::Elsewhere,
             found => found,
         },
         (Some(Lookup::Revocations), _) => revoking_any(connection, key)?,
-        (Some(Lookup::Current), Some(stored)) => spent(connection, stored)?,
+        (Some(Lookup::Current), Some(stored)) => spent_already(connection, stored)?,
         (Some(Lookup::Restorable), Some(stored)) => restorable(connection, &stored.row, stored.id)?,
         (Some(Lookup::Restorable | Lookup::Current), None) | (None, _) => LookupResult::New,
     };
@@ -130,162 +150,130 @@ pub(super) fn change(
         },
         _ => known,
     };
-    let floor = Generation(floor(connection)?).max(replaced.as_ref().map_or(Generation(0), |row| row.generation));
+    let floor = memory.floor(|| floor(connection))?;
+    let floor = floor.max(replaced.as_ref().map_or(Generation(0), |row| row.generation));
     let row = stored.as_ref().map(|stored| &stored.row);
-    let applied = change.apply(ChangeInput { row, now, floor, known });
-    let id = match (&applied.row, &stored) {
-        (Some(row), Some(Stored { id, revision, row: before })) => {
-            let held = |row: &Row| row.refresh_token.as_ref().map(|token| token.fingerprint);
-            if let Some(current) = held(row).filter(|current| held(before) != Some(*current)) {
-                is_current(connection, current, *id)?;
-            }
-            Some(update(connection, reader, *id, *revision, row)?)
+    let Applied { row: written, reply, sides, transitions } = change.apply(ChangeInput { row, now, floor, known });
+    let is_updated = written.is_some() && stored.is_some();
+    let (id, after) = match (written, stored) {
+        (Some(row), Some(before)) => {
+            let id = before.id;
+            (Some(id), Some(update(connection, reader, before, row, &sides, now)?))
         }
         (Some(row), None) => {
             if let Some(UnreadableRow { id, fingerprint, .. }) = replaced {
                 tracing::warn!(row = id, "a connect replaces a row that cannot be read");
-                let now_held = row.refresh_token.as_ref().map(|token| token.fingerprint);
+                let now_held = held(&row);
                 if let Some(held) = fingerprint.filter(|held| Some(*held) != now_held) {
                     remember(connection, held, id, false, now)?;
                 }
-                purge(connection, reader, key, id, floor)?;
+                purge(connection, memory, reader, key, id, floor)?;
                 reader.gone(id);
             }
-            Some(insert(connection, reader, row)?)
+            let inserted = insert(connection, reader, row)?;
+            (Some(inserted.id), Some(inserted))
         }
-        (None, _) => id,
+        (None, stored) => (id, stored),
     };
-    for side in &applied.sides {
-        write_side(connection, reader, key, id, side, now)?;
+    for side in sides.iter().filter(|side| !(is_updated && matches!(side, Side::Spent(_)))) {
+        write_side(connection, memory, reader, key, id, side, now)?;
     }
-    let Applied { reply, row, transitions, sides } = applied;
-    let purged = sides.iter().any(|side| matches!(side, Side::Purge(_)));
-    let left = row.or(stored.map(|stored| stored.row)).filter(|_| !purged);
-    Ok(Changed { reply, row: left, now, transitions })
-}
-
-fn known(
-    connection: &mut SqliteConnection,
-    key: &TokenKey,
-    fingerprint: Fingerprint,
-    id: Option<i64>,
-) -> QueryResult<LookupResult> {
-    let (fingerprint, own) = (fingerprint.0.to_vec(), id.unwrap_or(0));
-    let before = purged::table.filter(purged::key_hash.eq(hash(key))).select(purged::grant_row);
-    let seen = fingerprints::table
-        .filter(fingerprints::fingerprint.eq(&fingerprint))
-        .filter(fingerprints::grant_row.eq(own).or(fingerprints::grant_row.eq_any(before)));
-    if diesel::select(exists(seen)).get_result(connection)? {
-        return Ok(LookupResult::Spent);
+    if sides.iter().any(|side| matches!(side, Side::Purge(_))) {
+        return Ok(Changed { reply, row: None, now, transitions });
     }
-    let live = held_elsewhere(&fingerprint, own).filter(grants::tombstone.is_null());
-    let elsewhere: bool = diesel::select(exists(live)).get_result(connection)?;
-    let elsewhere = elsewhere || diesel::select(exists(spent_elsewhere(&fingerprint, own))).get_result(connection)?;
-    Ok(if elsewhere { LookupResult::Elsewhere } else { LookupResult::New })
+    let row = after.as_ref().map(|stored| stored.row.clone());
+    after.into_iter().for_each(|stored| memory.put(stored));
+    Ok(Changed { reply, row, now, transitions })
 }
 
-/// A response brought this token, so it is not spent, even if the grant had it before.
-fn is_current(connection: &mut SqliteConnection, Fingerprint(current): Fingerprint, id: i64) -> QueryResult<()> {
-    let known = fingerprints::table.find((current.as_slice(), id));
-    // Diesel prepares a SELECT once, and an UPDATE anew each time.
-    if known.select(fingerprints::spent).get_result::<bool>(connection).optional()? == Some(true) {
-        diesel::update(known).set(fingerprints::spent.eq(false)).execute(connection)?;
-    }
-    Ok(())
-}
-
-/// Returns whether the row holds a refresh token that it has spent: then the row is from before that.
-fn spent(connection: &mut SqliteConnection, stored: &Stored) -> QueryResult<LookupResult> {
-    let Some(Spendable { fingerprint, .. }) = &stored.row.refresh_token else { return Ok(LookupResult::New) };
-    let spent = fingerprints::table.find((fingerprint.0.as_slice(), stored.id)).select(fingerprints::spent);
-    let spent = spent.get_result::<bool>(connection).optional()?;
-    Ok(if spent == Some(true) { LookupResult::Spent } else { LookupResult::New })
-}
-
-/// Returns whether a token with one of these fingerprints is live or spent.
-fn known_as_any(connection: &mut SqliteConnection, fingerprints: &[Fingerprint]) -> QueryResult<bool> {
-    for Fingerprint(fingerprint) in fingerprints {
-        let live = held_elsewhere(fingerprint, 0).filter(grants::tombstone.is_null());
-        if diesel::select(exists(live)).get_result(connection)?
-            || diesel::select(exists(spent_elsewhere(fingerprint, 0))).get_result(connection)?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Looks up the tokens of a disconnected row. Another tombstone that holds one of them may be revoking it.
-fn restorable(connection: &mut SqliteConnection, row: &Row, own: i64) -> QueryResult<LookupResult> {
-    let mut unrevoked = true;
-    for Spendable { sealed, fingerprint } in row.refresh_tokens() {
-        let held: bool = diesel::select(exists(held_elsewhere(&fingerprint.0, own))).get_result(connection)?;
-        if held || diesel::select(exists(spent_elsewhere(&fingerprint.0, own))).get_result(connection)? {
-            return Ok(LookupResult::Elsewhere);
-        }
-        let queued = revocation_of(row.key.idp(), row.key.user(), row.key.account_name(), &sealed.0)
-            .filter(revocations::failures.eq(0));
-        unrevoked &= diesel::select(exists(queued)).get_result::<bool>(connection)?;
-    }
-    Ok(if unrevoked { LookupResult::Unrevoked } else { LookupResult::New })
-}
-
-fn revoking_any(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<LookupResult> {
-    let queued = revocations_of(key.idp(), key.user(), key.account_name());
-    let any = diesel::select(exists(queued)).get_result(connection)?;
-    Ok(if any { LookupResult::Revoking } else { LookupResult::New })
-}
-
-#[diesel::dsl::auto_type]
-fn held_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
-    grants::table.filter(grants::fingerprint.eq(fingerprint)).filter(grants::id.ne(own))
-}
-
-#[diesel::dsl::auto_type]
-fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
-    fingerprints::table
-        .filter(fingerprints::fingerprint.eq(fingerprint))
-        .filter(fingerprints::grant_row.ne(own))
-        .filter(fingerprints::spent.eq(true))
+pub(super) fn held(row: &Row) -> Option<Fingerprint> {
+    row.refresh_token.as_ref().map(|token| token.fingerprint)
 }
 
 /// The name of the generation above which new rows start.
 const FLOOR: &str = "generation_floor";
 
-fn floor(connection: &mut SqliteConnection) -> QueryResult<u64> {
+fn floor(connection: &mut SqliteConnection) -> QueryResult<Generation> {
     let floor = meta::table.find(FLOOR).select(meta::value).get_result::<Vec<u8>>(connection).optional()?;
     let bytes = floor.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
-    Ok(bytes.map_or(0, u64::from_le_bytes))
+    Ok(Generation(bytes.map_or(0, u64::from_le_bytes)))
 }
 
-/// Writes the row over that revision. The writer's transaction holds SQLite's write lock from before its read, so that the
-/// comparison fails only if another program writes past this process's writer.
+/// Writes the row over the revision that was read, and what became of its refresh tokens. The writer's transaction holds
+/// SQLite's write lock from before its read, so that the comparison fails only if another program writes past this process's
+/// writer.
 pub(super) fn update(
     connection: &mut SqliteConnection,
     reader: &RowReader,
-    id: i64,
-    revision: i64,
-    row: &Row,
-) -> Result<i64, JobError> {
-    if UpdateGrant::new(id, revision, GrantRecord::coded(row, id, &reader.codes)).execute(connection)? != 1 {
+    before: Stored,
+    row: Row,
+    sides: &[Side],
+    now: StoreTime,
+) -> Result<Stored, JobError> {
+    let Stored { row: old, id, revision, is_canonical, spent } = before;
+    let touched = if is_canonical { Touched::between(&old, &row) } else { Touched::ALL };
+    let columns = Columns::from(&row);
+    let code = columns.code(id, &reader.codes).finish();
+    if !(CodedRow { columns: &columns, code: &code, id }).update(connection, revision, touched)? {
         return Err(StoreError::Conflict.into());
     }
-    Ok(id)
+    let spent = remember_spent(connection, id, &old, &row, spent, sides, now)?;
+    Ok(Stored { row, id, revision: revision + 1, is_canonical: true, spent })
 }
 
-fn insert(connection: &mut SqliteConnection, reader: &RowReader, row: &Row) -> Result<i64, JobError> {
+/// Remembers which refresh tokens a row has spent with this write, and that its own is not.
+fn remember_spent(
+    connection: &mut SqliteConnection,
+    id: i64,
+    before: &Row,
+    after: &Row,
+    known: Option<SpentTokens>,
+    sides: &[Side],
+    now: StoreTime,
+) -> QueryResult<Option<SpentTokens>> {
+    let brought = held(after).filter(|current| held(before) != Some(*current));
+    let spent = sides.iter().filter_map(|side| match side {
+        Side::Spent(token) => Some(*token),
+        _ => None,
+    });
+    let newly: Vec<_> = spent.collect();
+    if brought.is_none() && newly.is_empty() {
+        return Ok(known);
+    }
+    let mut tokens = match known {
+        Some(known) => known,
+        None => SpentTokens::read(connection, id)?,
+    };
+    for token in newly {
+        tokens.add(token);
+        // No other key can bring a token that a refresh brought and that no row holds any more.
+        let is_replaced = held(before) == Some(token) && held(after) != Some(token);
+        if before.commit.is_none() || !is_replaced {
+            remember(connection, token, id, false, now)?;
+        }
+    }
+    if let Some(current) = brought {
+        tokens.remove(current);
+        Unspend { fingerprint: current.0, grant: id }.execute(connection)?;
+    }
+    tokens.write(connection, id, after.generation, now)?;
+    Ok(Some(tokens))
+}
+
+fn insert(connection: &mut SqliteConnection, reader: &RowReader, row: Row) -> Result<Stored, JobError> {
     // SQLite would assign the id of a purged row again if it was the largest.
     let last = grants::table.select(max(grants::id)).get_result::<Option<i64>>(connection)?;
     let gone = purged::table.select(max(purged::grant_row)).get_result::<Option<i64>>(connection)?;
     let id = last.max(gone).unwrap_or(0) + 1;
-    Ok(diesel::insert_into(grants::table)
-        .values((grants::id.eq(id), GrantRecord::coded(row, id, &reader.codes), grants::revision.eq(1)))
-        .returning(grants::id)
-        .get_result(connection)?)
+    let columns = Columns::from(&row);
+    let code = columns.code(id, &reader.codes).finish();
+    CodedRow { columns: &columns, code: &code, id }.insert(connection)?;
+    Ok(Stored { row, id, revision: 1, is_canonical: true, spent: None })
 }
 
 fn write_side(
     connection: &mut SqliteConnection,
+    memory: &mut WriterMemory,
     reader: &RowReader,
     key: &TokenKey,
     id: Option<i64>,
@@ -305,18 +293,20 @@ fn write_side(
             let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.sealed.0);
             diesel::delete(queued).execute(connection).map(drop)
         }
-        Side::Purge(floor) => purge(connection, reader, key, id, *floor),
+        Side::Purge(floor) => purge(connection, memory, reader, key, id, *floor),
     }
 }
 
 fn purge(
     connection: &mut SqliteConnection,
+    memory: &mut WriterMemory,
     reader: &RowReader,
     key: &TokenKey,
     id: i64,
     floor: Generation,
 ) -> QueryResult<()> {
     reader.purged.store(true, Ordering::Relaxed);
+    memory.forget_floor();
     diesel::delete(grants::table.find(id)).execute(connection)?;
     diesel::insert_into(purged::table)
         .values((purged::grant_row.eq(id), purged::key_hash.eq(hash(key))))
@@ -327,12 +317,12 @@ fn purge(
         .map(drop)
 }
 
-fn hash(key: &TokenKey) -> i64 {
+pub(super) fn hash(key: &TokenKey) -> i64 {
     key.stable_hash().cast_signed()
 }
 
 #[diesel::dsl::auto_type]
-fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+pub(super) fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
     revocations::table
         .filter(revocations::idp.eq(idp))
         .filter(revocations::user_id.eq(user))
@@ -340,7 +330,7 @@ fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
 }
 
 #[diesel::dsl::auto_type]
-fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [u8]) -> _ {
+pub(super) fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [u8]) -> _ {
     revocations::table
         .filter(revocations::idp.eq(idp))
         .filter(revocations::user_id.eq(user))
@@ -379,7 +369,7 @@ fn remember(
     connected: bool,
     now: StoreTime,
 ) -> QueryResult<()> {
-    Remember { fingerprint: fingerprint.0.to_vec(), grant, connected, at: now.0 }.execute(connection)?;
+    Remember { fingerprint: fingerprint.0, grant, connected, at: now.0 }.execute(connection)?;
     if connected { forget_connected(connection, fingerprint, grant) } else { Ok(()) }
 }
 
@@ -424,32 +414,4 @@ pub(super) fn revoked(connection: &mut SqliteConnection, id: i64, retry_at: Opti
         Some(time) => diesel::update(row).set(revocations::due_at.eq(time.0)).execute(connection)?,
     };
     Ok(())
-}
-
-pub(super) fn forget_spent(connection: &mut SqliteConnection, before: StoreTime) -> Result<(), JobError> {
-    let old = fingerprints::table.filter(fingerprints::connected.eq(false)).filter(fingerprints::at.lt(before.0));
-    diesel::delete(old).execute(connection)?;
-    Ok(())
-}
-
-/// Computes the codes of the next rows after `after` that have none; returns the id of the last one.
-pub(super) fn code_rows(
-    connection: &mut SqliteConnection,
-    reader: &RowReader,
-    after: i64,
-) -> Result<Option<i64>, JobError> {
-    let without = grants::table.filter(grants::id.gt(after)).filter(grants::code.is_null());
-    let found = without.order(grants::id).limit(1_000).select(grants::id).load::<i64>(connection)?;
-    for id in &found {
-        let row = grants::table.find(id);
-        match row.select(GrantRecord::as_select()).get_result(connection) {
-            Ok(record) => {
-                let code = record.code(*id, &reader.codes).finish();
-                diesel::update(row).set(grants::code.eq(code.as_slice())).execute(connection)?;
-            }
-            Err(error) if is_undecodable(&error) => drop(reader.undecoded(*id)),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(found.last().copied())
 }

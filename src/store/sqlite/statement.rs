@@ -5,78 +5,258 @@
 
 use diesel::{
     prelude::*,
-    query_builder::{AsChangeset, AstPass, QueryFragment, QueryId},
-    sql_types::{BigInt, Binary, Bool},
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{BigInt, Binary, Bool, Nullable, Text},
     sqlite::Sqlite,
 };
 
-use crate::store::record::{Content, GrantRecord};
+use crate::store::record::{Columns, Touched};
 
-type Columns = <Content as AsChangeset>::Changeset;
-
-/// Writes a row if its revision has not changed since it was read.
-pub(super) struct UpdateGrant {
-    columns: Columns,
-    id: i64,
-    revision: i64,
+/// How the columns of a group are written into a statement.
+#[derive(Clone, Copy)]
+enum Part {
+    /// `, name = ?`
+    Assignment,
+    /// `, name`
+    Name,
+    /// `, ?`
+    Value,
 }
 
-impl UpdateGrant {
-    pub(super) fn new(id: i64, revision: i64, record: GrantRecord) -> Self {
-        Self { columns: record.content.as_changeset(), id, revision }
+/// Writes columns of a row into a statement: their names, their values, or both.
+macro_rules! columns {
+    ($($group:ident { $($name:ident: $kind:ty,)* })*) => { $(
+        fn $group<'b>(columns: &'b Columns<'_>, part: Part, out: &mut AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+            $(
+                match part {
+                    Part::Assignment => out.push_sql(concat!(", ", stringify!($name), " = ")),
+                    Part::Name => out.push_sql(concat!(", ", stringify!($name))),
+                    Part::Value => out.push_sql(", "),
+                }
+                if !matches!(part, Part::Name) {
+                    out.push_bind_param::<$kind, _>(&columns.$name)?;
+                }
+            )*
+            Ok(())
+        }
+    )* };
+}
+
+columns! {
+    name {
+        idp: Text,
+        user_id: Text,
+        account: Text,
+        grant_id: Text,
+    }
+    claim {
+        epoch: BigInt,
+        lease: Nullable<Text>,
+        lease_until: Nullable<BigInt>,
+        intent: Nullable<Text>,
+    }
+    wake {
+        wake_at: Nullable<BigInt>,
+    }
+    token {
+        refresh_token: Nullable<Binary>,
+        fingerprint: Nullable<Binary>,
+    }
+    content {
+        incarnation: Binary,
+        generation: BigInt,
+        client_id: Nullable<Text>,
+        parent: Nullable<Binary>,
+        committed_by: Nullable<Text>,
+        alt: Nullable<Text>,
+        verdict: Nullable<Text>,
+        held: Nullable<Text>,
+        issued_at: BigInt,
+        expires_at: Nullable<BigInt>,
+        refresh_expires_at: Nullable<BigInt>,
+        notice_at: Nullable<BigInt>,
+        due_at: Nullable<BigInt>,
+        retry_at: Nullable<BigInt>,
+        last_error: Nullable<Text>,
+        document: Binary,
+        tombstone: Nullable<Text>,
+        changed_at: BigInt,
     }
 }
 
-impl QueryFragment<Sqlite> for UpdateGrant {
+/// A row with its code, as it is written under `id`.
+#[derive(Clone, Copy)]
+pub(super) struct CodedRow<'a> {
+    pub(super) columns: &'a Columns<'a>,
+    pub(super) code: &'a [u8],
+    pub(super) id: i64,
+}
+
+impl CodedRow<'_> {
+    /// Writes what was touched if the row's revision is this one. Returns whether it was.
+    pub(super) fn update(
+        self,
+        connection: &mut SqliteConnection,
+        revision: i64,
+        touched: Touched,
+    ) -> QueryResult<bool> {
+        let row = self;
+        let written = match touched {
+            Touched { content: false, wake: false, .. } => {
+                UpdateGrant::<false, false, false> { row, revision }.execute(connection)
+            }
+            Touched { content: false, wake: true, .. } => {
+                UpdateGrant::<false, false, true> { row, revision }.execute(connection)
+            }
+            Touched { token: false, .. } => UpdateGrant::<true, false, true> { row, revision }.execute(connection),
+            Touched { token: true, .. } => UpdateGrant::<true, true, true> { row, revision }.execute(connection),
+        };
+        written.map(|rows| rows == 1)
+    }
+
+    /// Inserts the row with its first revision.
+    pub(super) fn insert(self, connection: &mut SqliteConnection) -> QueryResult<()> {
+        InsertGrant { row: self }.execute(connection).map(drop)
+    }
+}
+
+/// Writes the columns of a claim, and others if they were touched. An index is left alone where its columns are.
+struct UpdateGrant<'a, const CONTENT: bool, const TOKEN: bool, const WAKE: bool> {
+    row: CodedRow<'a>,
+    revision: i64,
+}
+
+impl<const CONTENT: bool, const TOKEN: bool, const WAKE: bool> QueryFragment<Sqlite>
+    for UpdateGrant<'_, CONTENT, TOKEN, WAKE>
+{
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql("UPDATE grants SET revision = revision + 1, ");
-        self.columns.walk_ast(out.reborrow())?;
+        let columns = self.row.columns;
+        out.push_sql("UPDATE grants SET revision = revision + 1");
+        claim(columns, Part::Assignment, &mut out)?;
+        if CONTENT {
+            content(columns, Part::Assignment, &mut out)?;
+        }
+        if TOKEN {
+            token(columns, Part::Assignment, &mut out)?;
+        }
+        if WAKE {
+            wake(columns, Part::Assignment, &mut out)?;
+        }
+        out.push_sql(", code = ");
+        out.push_bind_param::<Binary, _>(&self.row.code)?;
         out.push_sql(" WHERE id = ");
-        out.push_bind_param::<BigInt, _>(&self.id)?;
+        out.push_bind_param::<BigInt, _>(&self.row.id)?;
         out.push_sql(" AND revision = ");
         out.push_bind_param::<BigInt, _>(&self.revision)
     }
 }
 
-/// Records that a refresh token was connected or spent.
-pub(super) struct Remember {
-    pub(super) fingerprint: Vec<u8>,
-    pub(super) grant: i64,
-    pub(super) connected: bool,
-    pub(super) at: i64,
+impl<const CONTENT: bool, const TOKEN: bool, const WAKE: bool> QueryId for UpdateGrant<'_, CONTENT, TOKEN, WAKE> {
+    type QueryId = UpdateGrant<'static, CONTENT, TOKEN, WAKE>;
+
+    const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl QueryFragment<Sqlite> for Remember {
+impl<const CONTENT: bool, const TOKEN: bool, const WAKE: bool> RunQueryDsl<SqliteConnection>
+    for UpdateGrant<'_, CONTENT, TOKEN, WAKE>
+{
+}
+
+struct InsertGrant<'a> {
+    row: CodedRow<'a>,
+}
+
+impl QueryFragment<Sqlite> for InsertGrant<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql("INSERT INTO fingerprints (fingerprint, grant_row, connected, spent, at) VALUES (");
-        out.push_bind_param::<Binary, _>(&self.fingerprint)?;
+        let columns = self.row.columns;
+        let all = |part, out: &mut AstPass<'_, 'b, Sqlite>| {
+            name(columns, part, out)?;
+            claim(columns, part, out)?;
+            content(columns, part, out)?;
+            token(columns, part, out)?;
+            wake(columns, part, out)
+        };
+        out.push_sql("INSERT INTO grants (revision, id, code");
+        all(Part::Name, &mut out)?;
+        out.push_sql(") VALUES (1, ");
+        out.push_bind_param::<BigInt, _>(&self.row.id)?;
         out.push_sql(", ");
-        out.push_bind_param::<BigInt, _>(&self.grant)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Bool, _>(&self.connected)?;
-        out.push_sql(", NOT ");
-        out.push_bind_param::<Bool, _>(&self.connected)?;
-        out.push_sql(", ");
-        out.push_bind_param::<BigInt, _>(&self.at)?;
-        out.push_sql(
-            ") ON CONFLICT (fingerprint, grant_row) DO UPDATE SET \
-             connected = connected OR excluded.connected, spent = spent OR excluded.spent, at = excluded.at",
-        );
+        out.push_bind_param::<Binary, _>(&self.row.code)?;
+        all(Part::Value, &mut out)?;
+        out.push_sql(")");
         Ok(())
     }
 }
 
-/// Makes the type of a statement its key in the cache of prepared statements: its text is the same for every value.
-macro_rules! prepared_once {
-    ($($statement:ty),*) => {
-        $(impl QueryId for $statement {
+impl QueryId for InsertGrant<'_> {
+    type QueryId = InsertGrant<'static>;
+
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl RunQueryDsl<SqliteConnection> for InsertGrant<'_> {}
+
+/// A statement that is made of texts and of values between them, prepared once.
+macro_rules! statements {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident { $($field:ident: $type:ty),* $(,)? } $(-> $row:ty)?
+            = $begin:literal $($bind:ident as $sql:ty, $text:literal)*;
+    )*) => { $(
+        $(#[$doc])*
+        pub(super) struct $name { $(pub(super) $field: $type),* }
+
+        impl QueryFragment<Sqlite> for $name {
+            fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+                out.push_sql($begin);
+                $(
+                    out.push_bind_param::<$sql, _>(&self.$bind)?;
+                    out.push_sql($text);
+                )*
+                Ok(())
+            }
+        }
+
+        impl QueryId for $name {
             type QueryId = Self;
 
             const HAS_STATIC_QUERY_ID: bool = true;
         }
 
-        impl RunQueryDsl<SqliteConnection> for $statement {})*
-    };
+        impl RunQueryDsl<SqliteConnection> for $name {}
+
+        $(impl Query for $name {
+            type SqlType = $row;
+        })?
+    )* };
 }
 
-prepared_once!(UpdateGrant, Remember);
+statements! {
+    /// Records that the grant was connected with a refresh token or has spent it.
+    Remember { fingerprint: [u8; 16], grant: i64, connected: bool, at: i64 }
+        = "INSERT INTO fingerprints (fingerprint, grant_row, connected, spent, at) VALUES ("
+        fingerprint as Binary, ", "
+        grant as BigInt, ", "
+        connected as Bool, ", NOT "
+        connected as Bool, ", "
+        at as BigInt, ") ON CONFLICT (fingerprint, grant_row) DO UPDATE SET \
+            connected = connected OR excluded.connected, spent = spent OR excluded.spent, at = excluded.at";
+    /// Records that the grant has not spent a refresh token.
+    Unspend { fingerprint: [u8; 16], grant: i64 }
+        = "UPDATE fingerprints SET spent = FALSE WHERE fingerprint = "
+        fingerprint as Binary, " AND grant_row = "
+        grant as BigInt, " AND spent";
+    /// Reads the newest refresh tokens that the grant has spent.
+    FindSpent { grant: i64 } -> (BigInt, Binary)
+        = "SELECT generation, tokens FROM spent WHERE grant_row = "
+        grant as BigInt, "";
+    /// Writes the newest refresh tokens that the grant has spent.
+    WriteSpent { grant: i64, generation: i64, at: i64, tokens: Vec<u8> }
+        = "INSERT OR REPLACE INTO spent (grant_row, generation, at, tokens) VALUES ("
+        grant as BigInt, ", "
+        generation as BigInt, ", "
+        at as BigInt, ", "
+        tokens as Binary, ")";
+    /// Returns a number that changes with every commit of another connection.
+    DataVersion {} -> BigInt = "PRAGMA data_version";
+}

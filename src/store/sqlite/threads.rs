@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     files::{LockFile, OpenFiles},
     log::LastCommit,
+    memory::WriterMemory,
     unreadable::RowReader,
 };
 use crate::store::{StoreError, StoreFuture};
@@ -61,9 +62,9 @@ impl From<&DieselError> for StoreError {
     }
 }
 
-/// A job on a connection. It may run more than once, and reports its result after COMMIT.
-trait Job: Send {
-    fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError>;
+/// A job on a connection, with the memory of its thread. It may run more than once, and reports its result after COMMIT.
+trait Job<M>: Send {
+    fn run(&mut self, connection: &mut SqliteConnection, memory: &mut M) -> Result<(), DieselError>;
     fn report(self: Box<Self>, failed: Option<&StoreError>);
 }
 
@@ -73,13 +74,13 @@ struct TypedJob<F, T> {
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Job for TypedJob<F, T>
+impl<F, T, M> Job<M> for TypedJob<F, T>
 where
-    F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send,
+    F: FnMut(&mut SqliteConnection, &mut M) -> Result<T, JobError> + Send,
     T: Send,
 {
-    fn run(&mut self, connection: &mut SqliteConnection) -> Result<(), DieselError> {
-        self.result = Some(match (self.work)(connection) {
+    fn run(&mut self, connection: &mut SqliteConnection, memory: &mut M) -> Result<(), DieselError> {
+        self.result = Some(match (self.work)(connection, memory) {
             Ok(value) => Ok(value),
             // An unreadable row fails only this job; a database error fails the transaction.
             Err(JobError::Store(error)) => Err(error),
@@ -98,9 +99,9 @@ where
     }
 }
 
-fn task<F, T>(work: F) -> (Box<dyn Job>, StoreFuture<T>)
+fn task<F, T, M>(work: F) -> (Box<dyn Job<M>>, StoreFuture<T>)
 where
-    F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send + 'static,
+    F: FnMut(&mut SqliteConnection, &mut M) -> Result<T, JobError> + Send + 'static,
     T: Send + 'static,
 {
     let (reply, result) = oneshot::channel();
@@ -109,18 +110,18 @@ where
     (Box::new(TypedJob { work, result: None, reply }), Box::pin(result))
 }
 
-/// The job queue of a group of threads.
-pub(super) struct Jobs {
+/// The job queue of a group of threads, each with a memory of type `M`.
+pub(super) struct Jobs<M> {
     /// `None` once closed.
-    queue: RwLock<Option<Sender<Box<dyn Job>>>>,
+    queue: RwLock<Option<Sender<Box<dyn Job<M>>>>>,
     /// The number of running threads.
     running: watch::Receiver<usize>,
 }
 
-impl Jobs {
+impl<M: 'static> Jobs<M> {
     pub(super) fn run<F, T>(&self, work: F) -> StoreFuture<T>
     where
-        F: FnMut(&mut SqliteConnection) -> Result<T, JobError> + Send + 'static,
+        F: FnMut(&mut SqliteConnection, &mut M) -> Result<T, JobError> + Send + 'static,
         T: Send + 'static,
     {
         let (job, result) = task(work);
@@ -132,7 +133,7 @@ impl Jobs {
     }
 
     /// Closes the queue. Resolves once the last job is done and the threads have exited.
-    pub(super) fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn close(&self) -> impl Future<Output = ()> + Send + use<M> {
         self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
         let mut running = self.running.clone();
         async move { drop(running.wait_for(|running| *running == 0).await) }
@@ -142,6 +143,7 @@ impl Jobs {
 /// What the one thread that writes works with.
 pub(super) struct Writer {
     pub(super) connection: SqliteConnection,
+    pub(super) memory: WriterMemory,
     pub(super) files: OpenFiles,
     pub(super) last: LastCommit,
     pub(super) reader: RowReader,
@@ -150,15 +152,17 @@ pub(super) struct Writer {
 }
 
 /// Starts the thread of the one connection that writes.
-pub(super) fn writer(mut writer: Writer, lock: &Arc<LockFile>) -> Jobs {
-    let (jobs, queue) = channel::<Box<dyn Job>>();
+pub(super) fn writer(mut writer: Writer, lock: &Arc<LockFile>) -> Jobs<WriterMemory> {
+    let (jobs, queue) = channel::<WriterJob>();
     let count = watch::Sender::new(0);
     spawn("store-writer", &count, lock, move || writer.run(&queue));
     Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
 }
 
+type WriterJob = Box<dyn Job<WriterMemory>>;
+
 impl Writer {
-    fn run(&mut self, queue: &Receiver<Box<dyn Job>>) {
+    fn run(&mut self, queue: &Receiver<WriterJob>) {
         loop {
             let first = match self.is_log_to_be_emptied() {
                 true => queue.recv_timeout(AGAIN),
@@ -196,7 +200,7 @@ impl Writer {
         self.last.record() == Some(0)
     }
 
-    fn refuse(&mut self, batch: Vec<Box<dyn Job>>, why: &StoreError) {
+    fn refuse(&mut self, batch: Vec<WriterJob>, why: &StoreError) {
         if !std::mem::replace(&mut self.is_stuck, true) {
             tracing::error!(error = %why, "nothing is written to the store");
         }
@@ -205,11 +209,8 @@ impl Writer {
 
     /// Runs the jobs in one transaction and reports their results after COMMIT. If the transaction fails, runs each job
     /// in a transaction of its own, so that one failing job does not fail the others.
-    fn commit(&mut self, mut batch: Vec<Box<dyn Job>>) {
-        let together = self
-            .connection
-            .immediate_transaction(|connection| batch.iter_mut().try_for_each(|job| job.run(connection)));
-        match together {
+    fn commit(&mut self, mut batch: Vec<WriterJob>) {
+        match self.transaction(&mut batch) {
             Ok(()) => {
                 self.last.record();
                 if std::mem::take(&mut self.is_stuck) {
@@ -224,12 +225,26 @@ impl Writer {
             Err(error) if batch.len() == 1 => self.refuse(batch, &StoreError::from(&error)),
             Err(_) => {
                 for mut job in batch {
-                    let alone = self.connection.immediate_transaction(|connection| job.run(connection));
+                    let alone = self.transaction(std::slice::from_mut(&mut job));
                     self.last.record();
                     job.report(alone.err().as_ref().map(StoreError::from).as_ref());
                 }
             }
         }
+    }
+}
+
+impl Writer {
+    fn transaction(&mut self, jobs: &mut [WriterJob]) -> Result<(), DieselError> {
+        let memory = &mut self.memory;
+        let written = self.connection.immediate_transaction(|connection| {
+            memory.check(connection)?;
+            jobs.iter_mut().try_for_each(|job| job.run(connection, memory))
+        });
+        if written.is_err() {
+            memory.forget();
+        }
+        written
     }
 }
 
@@ -240,15 +255,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 const BATCH: usize = 256;
 
 /// Starts a thread for each connection that reads.
-pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Jobs {
-    let (jobs, queue) = channel::<Box<dyn Job>>();
+pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) -> Jobs<()> {
+    let (jobs, queue) = channel();
     let queue = Arc::new(Mutex::new(queue));
     let count = watch::Sender::new(0);
     for mut connection in connections {
         let queue = queue.clone();
         spawn("store-reader", &count, lock, move || {
             while let Some(mut job) = next(&queue) {
-                let failed = job.run(&mut connection).err();
+                let failed = job.run(&mut connection, &mut ()).err();
                 job.report(failed.as_ref().map(StoreError::from).as_ref());
             }
         });
@@ -256,7 +271,7 @@ pub(super) fn readers(connections: Vec<SqliteConnection>, lock: &Arc<LockFile>) 
     Jobs { queue: RwLock::new(Some(jobs)), running: count.subscribe() }
 }
 
-fn next(queue: &Mutex<Receiver<Box<dyn Job>>>) -> Option<Box<dyn Job>> {
+fn next(queue: &Mutex<Receiver<Box<dyn Job<()>>>>) -> Option<Box<dyn Job<()>>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 

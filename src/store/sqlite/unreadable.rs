@@ -39,10 +39,9 @@ impl RowReader {
 
     /// # Errors
     /// The record is not as this program wrote it.
-    pub(super) fn row(&self, id: i64, key: TokenKey, record: GrantRecord) -> Result<Row, StoreError> {
+    pub(super) fn row(&self, id: i64, key: TokenKey, record: &GrantRecord) -> Result<Row, StoreError> {
         // A column that cannot be read says more than a code that does not fit.
-        let verified = record.verify(id, &self.codes);
-        let row = record.into_row(key).and_then(|row| verified.map(|()| row));
+        let row = record.to_row(key).and_then(|row| record.verify(id, &self.codes).map(|()| row));
         match &row {
             Ok(_) => self.is_readable(id),
             Err(error) => self.report(id, error),

@@ -91,12 +91,7 @@ impl Bench {
 
     fn step(&mut self, event: Event<u32, u32>) -> Vec<Effect<u32, u32>> {
         let published = self.published.clone();
-        let sight = Sight {
-            now: self.now,
-            published: published.as_ref(),
-            gate: self.gate,
-            wanted: false,
-        };
+        let sight = Sight { now: self.now, published: published.as_ref(), gate: self.gate, wanted: false };
         self.machine.step(event, sight)
     }
 

@@ -1,0 +1,79 @@
+//! What the writer knows of the store without reading it.
+//!
+//! The one connection that writes learns each row that it changes, so the commit of a refresh needs no read: its claim wrote
+//! the row before. The comparison of revisions decides all the same. Everything is forgotten when a transaction is rolled
+//! back, and when another connection has written.
+
+use std::collections::HashMap;
+
+use diesel::prelude::*;
+
+use super::{spent::SpentTokens, statement::DataVersion};
+use crate::model::{Generation, Row, TokenKey};
+
+/// A row with the id and revision that its next write compares.
+pub(super) struct Stored {
+    pub(super) row: Row,
+    pub(super) id: i64,
+    pub(super) revision: i64,
+    /// Whether the columns are stored as this version of the program writes them. Otherwise the next write writes them all:
+    /// the code of a row covers the texts of its columns, not their meaning.
+    pub(super) is_canonical: bool,
+    /// `None` if they were not read.
+    pub(super) spent: Option<SpentTokens>,
+}
+
+#[derive(Default)]
+pub(super) struct WriterMemory {
+    /// The rows with a lease: a change follows soon.
+    leased: HashMap<TokenKey, Stored>,
+    floor: Option<Generation>,
+    data_version: i64,
+}
+
+/// How many rows are kept: more than there are refreshes at a time, at about a kilobyte each.
+const KEPT: usize = 4_096;
+
+impl WriterMemory {
+    /// Forgets everything if another connection has written since the last call. Must run in a transaction that holds the
+    /// write lock.
+    pub(super) fn check(&mut self, connection: &mut SqliteConnection) -> QueryResult<()> {
+        let version: i64 = DataVersion {}.get_result(connection)?;
+        if version != self.data_version {
+            *self = Self { data_version: version, ..Self::default() };
+        }
+        Ok(())
+    }
+
+    /// Forgets everything: the transaction in which it was written is rolled back.
+    pub(super) fn forget(&mut self) {
+        *self = Self { data_version: self.data_version, ..Self::default() };
+    }
+
+    /// Removes the row: whoever takes it puts it back as it is after the change.
+    pub(super) fn take(&mut self, key: &TokenKey) -> Option<Stored> {
+        self.leased.remove(key)
+    }
+
+    pub(super) fn put(&mut self, stored: Stored) {
+        if stored.row.lease.is_none() {
+            return;
+        }
+        if self.leased.len() >= KEPT {
+            self.leased.clear();
+        }
+        self.leased.insert(stored.row.key.clone(), stored);
+    }
+
+    pub(super) fn floor(&mut self, read: impl FnOnce() -> QueryResult<Generation>) -> QueryResult<Generation> {
+        match self.floor {
+            Some(floor) => Ok(floor),
+            None => Ok(*self.floor.insert(read()?)),
+        }
+    }
+
+    /// The floor is being raised.
+    pub(super) fn forget_floor(&mut self) {
+        self.floor = None;
+    }
+}
