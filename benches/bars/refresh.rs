@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Size, Stage,
-    harness::{figure, median, now, row, shuffled},
+    harness::{figure, median, now, pause, row, shuffled},
 };
 
 /// The number of concurrent refreshes.
@@ -45,7 +45,7 @@ pub(crate) async fn run(size: Size) {
         measured(these, ours_of).await;
         measured(these, floor_of).await;
     }
-    tokio::time::sleep(LAST_REFRESH_COUNTS).await;
+    pause(LAST_REFRESH_COUNTS).await;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for these in measured_rounds {
         ours.push(measured(these, ours_of).await);

@@ -4,7 +4,6 @@ use diesel::{dsl::exists, prelude::*};
 
 use super::{
     memory::Stored,
-    query::{hash, held, revocation_of, revocations_of},
     spent::{self, SpentTokens},
 };
 use crate::{
@@ -108,4 +107,29 @@ fn spent_elsewhere<'a>(fingerprint: &'a [u8], own: i64) -> _ {
         .filter(fingerprints::fingerprint.eq(fingerprint))
         .filter(fingerprints::grant_row.ne(own))
         .filter(fingerprints::spent.eq(true))
+}
+
+pub(super) fn held(row: &Row) -> Option<Fingerprint> {
+    row.refresh_token.as_ref().map(|token| token.fingerprint)
+}
+
+pub(super) fn hash(key: &TokenKey) -> i64 {
+    key.stable_hash().cast_signed()
+}
+
+#[diesel::dsl::auto_type]
+pub(super) fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
+    revocations::table
+        .filter(revocations::idp.eq(idp))
+        .filter(revocations::user_id.eq(user))
+        .filter(revocations::account.eq(account))
+}
+
+#[diesel::dsl::auto_type]
+pub(super) fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [u8]) -> _ {
+    revocations::table
+        .filter(revocations::idp.eq(idp))
+        .filter(revocations::user_id.eq(user))
+        .filter(revocations::account.eq(account))
+        .filter(revocations::token.eq(token))
 }

@@ -9,7 +9,10 @@ use diesel::{
 };
 
 use super::{
-    lookup::{is_marked_spent, known, known_as_any, restorable, revoking_any, spent_already},
+    lookup::{
+        hash, held, is_marked_spent, known, known_as_any, restorable, revocation_of, revocations_of, revoking_any,
+        spent_already,
+    },
     memory::{Stored, WriterMemory},
     spent::SpentTokens,
     statement::{CodedRow, Remember, Unspend},
@@ -186,10 +189,6 @@ pub(super) fn change(
     Ok(Changed { reply, row, now, transitions })
 }
 
-pub(super) fn held(row: &Row) -> Option<Fingerprint> {
-    row.refresh_token.as_ref().map(|token| token.fingerprint)
-}
-
 /// The name of the generation above which new rows start.
 const FLOOR: &str = "generation_floor";
 
@@ -315,27 +314,6 @@ fn purge(
         .values((meta::name.eq(FLOOR), meta::value.eq(floor.0.to_le_bytes().as_slice())))
         .execute(connection)
         .map(drop)
-}
-
-pub(super) fn hash(key: &TokenKey) -> i64 {
-    key.stable_hash().cast_signed()
-}
-
-#[diesel::dsl::auto_type]
-pub(super) fn revocations_of<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
-    revocations::table
-        .filter(revocations::idp.eq(idp))
-        .filter(revocations::user_id.eq(user))
-        .filter(revocations::account.eq(account))
-}
-
-#[diesel::dsl::auto_type]
-pub(super) fn revocation_of<'a>(idp: &'a str, user: &'a str, account: &'a str, token: &'a [u8]) -> _ {
-    revocations::table
-        .filter(revocations::idp.eq(idp))
-        .filter(revocations::user_id.eq(user))
-        .filter(revocations::account.eq(account))
-        .filter(revocations::token.eq(token))
 }
 
 /// Queues a revocation, unless it is queued already: a late response may be committed several times.

@@ -14,7 +14,7 @@ use crate::store::record::{Columns, Touched};
 
 /// How the columns of a group are written into a statement.
 #[derive(Clone, Copy)]
-enum Part {
+enum ColumnForm {
     /// `, name = ?`
     Assignment,
     /// `, name`
@@ -26,14 +26,14 @@ enum Part {
 /// Writes columns of a row into a statement: their names, their values, or both.
 macro_rules! columns {
     ($($group:ident { $($name:ident: $kind:ty,)* })*) => { $(
-        fn $group<'b>(columns: &'b Columns<'_>, part: Part, out: &mut AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        fn $group<'b>(columns: &'b Columns<'_>, part: ColumnForm, out: &mut AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
             $(
                 match part {
-                    Part::Assignment => out.push_sql(concat!(", ", stringify!($name), " = ")),
-                    Part::Name => out.push_sql(concat!(", ", stringify!($name))),
-                    Part::Value => out.push_sql(", "),
+                    ColumnForm::Assignment => out.push_sql(concat!(", ", stringify!($name), " = ")),
+                    ColumnForm::Name => out.push_sql(concat!(", ", stringify!($name))),
+                    ColumnForm::Value => out.push_sql(", "),
                 }
-                if !matches!(part, Part::Name) {
+                if !matches!(part, ColumnForm::Name) {
                     out.push_bind_param::<$kind, _>(&columns.$name)?;
                 }
             )*
@@ -132,15 +132,15 @@ impl<const CONTENT: bool, const TOKEN: bool, const WAKE: bool> QueryFragment<Sql
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         let columns = self.row.columns;
         out.push_sql("UPDATE grants SET revision = revision + 1");
-        claim(columns, Part::Assignment, &mut out)?;
+        claim(columns, ColumnForm::Assignment, &mut out)?;
         if CONTENT {
-            content(columns, Part::Assignment, &mut out)?;
+            content(columns, ColumnForm::Assignment, &mut out)?;
         }
         if TOKEN {
-            token(columns, Part::Assignment, &mut out)?;
+            token(columns, ColumnForm::Assignment, &mut out)?;
         }
         if WAKE {
-            wake(columns, Part::Assignment, &mut out)?;
+            wake(columns, ColumnForm::Assignment, &mut out)?;
         }
         out.push_sql(", code = ");
         out.push_bind_param::<Binary, _>(&self.row.code)?;
@@ -177,12 +177,12 @@ impl QueryFragment<Sqlite> for InsertGrant<'_> {
             wake(columns, part, out)
         };
         out.push_sql("INSERT INTO grants (revision, id, code");
-        all(Part::Name, &mut out)?;
+        all(ColumnForm::Name, &mut out)?;
         out.push_sql(") VALUES (1, ");
         out.push_bind_param::<BigInt, _>(&self.row.id)?;
         out.push_sql(", ");
         out.push_bind_param::<Binary, _>(&self.row.code)?;
-        all(Part::Value, &mut out)?;
+        all(ColumnForm::Value, &mut out)?;
         out.push_sql(")");
         Ok(())
     }
