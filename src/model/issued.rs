@@ -8,12 +8,12 @@ use std::{
 use triomphe::ThinArc;
 
 use super::{
-    AccessToken, BootTime, Expires, Exposed, Generation, Token, TokenKey, WallTime,
-    token::{Grade, Warning},
+    AccessToken, BootTime, Expires, Exposed, Generation, TokenKey, WallTime,
+    standing::{Grade, TokenStanding, Warning},
 };
 
 /// The token that is published for a key, with everything that the hot path needs to decide about it. Cloning costs one
-/// counter: the snapshot, the key's actor and every [`Token`] handed out share it.
+/// counter: the snapshot, the key's actor and every [`Token`](super::Token) handed out share it.
 ///
 /// Counter, facts, key and names are one allocation, so that a lookup that has found the pointer waits for memory once.
 /// The access token itself is not in it. Its bytes are wiped with the last owner, which safe code can only do to memory
@@ -74,19 +74,6 @@ pub(crate) struct Publication<'a> {
 struct Beside {
     exposed: Exposed,
     scheme: Option<Box<str>>,
-}
-
-/// The status of a published token. An atomic, so that it changes without a new publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum TokenStanding {
-    Good,
-    /// Not to be handed out: the refresh that is running invalidates it, or a resource server rejected it.
-    Withdrawn,
-    Failing,
-    InDoubt,
-    ReconnectRequired,
-    Rejected,
 }
 
 impl Issued {
@@ -166,13 +153,6 @@ impl Issued {
         let [idp, user, account] = self.key_lens();
         let text = |from: usize, len: usize| self.text(from..from + len);
         TokenKey::at(text(0, idp)).user(text(idp, user)).account(text(idp + user, account))
-    }
-
-    /// Returns the token for a caller; `None` if it may not be handed out.
-    #[inline]
-    pub(crate) fn hand_out(&self, wall: WallTime) -> Option<Token> {
-        let grade = self.grade(wall)?;
-        Some(Token::graded(self.clone(), grade))
     }
 
     pub(crate) fn grant_id(&self) -> &str {
@@ -290,6 +270,7 @@ fn short(text: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Token;
     use crate::{Expiry, model::Exposed};
 
     fn issued(key: &TokenKey, access_token: &str, expires: Expires, exposed: &Exposed, scheme: Option<&str>) -> Issued {

@@ -10,6 +10,7 @@ mod issued;
 mod key;
 mod row;
 mod secret;
+mod standing;
 mod time;
 mod token;
 
@@ -17,7 +18,7 @@ pub use evidence::Evidence;
 pub use grant::{Expiry, Generation, Grant};
 pub(crate) use grant::{Exposed, Lifetime, is_token};
 pub(crate) use id::{Fingerprint, Id, public_name};
-pub(crate) use issued::{Issued, Publication, TokenStanding};
+pub(crate) use issued::{Issued, Publication};
 pub use key::{KeyAt, TokenKey};
 pub(crate) use key::{valid_idp_name, valid_user_name};
 pub(crate) use row::{
@@ -25,5 +26,7 @@ pub(crate) use row::{
 };
 pub use row::{State, VerdictBy};
 pub use secret::{AccessToken, ClientSecret, RefreshToken};
+pub(crate) use standing::TokenStanding;
+pub use standing::{Freshness, Warning};
 pub(crate) use time::{BootTime, Expires, StoreTime, WallTime};
-pub use token::{Freshness, Token, Warning};
+pub use token::Token;

@@ -9,7 +9,7 @@ use super::{
 use crate::model::{Row, TokenKey};
 
 /// What the store has of a key.
-pub(super) enum Found {
+pub(super) enum ColdRead {
     /// The row's token is published.
     Published(Arc<Row>),
     /// There is no grant.
@@ -22,15 +22,15 @@ pub(super) enum Found {
 /// key during the read, the row may be from before that, and is not used.
 ///
 /// Dropping the future gives the place back.
-pub(super) async fn read(refresher: &Refresher, key: &TokenKey, place: Reservation) -> Found {
+pub(super) async fn read(refresher: &Refresher, key: &TokenKey, place: Reservation) -> ColdRead {
     let ports = refresher.ports();
-    let Ok(read) = ports.ledger.store().read(key).await else { return Found::Unknown };
-    let Some(row) = read.row.filter(|row| row.tombstone.is_none()) else { return Found::Nothing };
-    let Ok(issued) = seal::issued(&ports.keyring, &row, ports.clock.read()) else { return Found::Unknown };
+    let Ok(read) = ports.ledger.store().read(key).await else { return ColdRead::Unknown };
+    let Some(row) = read.row.filter(|row| row.tombstone.is_none()) else { return ColdRead::Nothing };
+    let Ok(issued) = seal::issued(&ports.keyring, &row, ports.clock.read()) else { return ColdRead::Unknown };
     issued.set_standing(row.standing());
     if !place.publish(key, &issued) {
-        return Found::Unknown;
+        return ColdRead::Unknown;
     }
     refresher.withdraw_sent(key, &issued);
-    Found::Published(Arc::new(row))
+    ColdRead::Published(Arc::new(row))
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     by::By,
-    cold::{self, Found},
+    cold::{self, ColdRead},
     command::{Ask, Command},
     provider::Providers,
     refresh::{Ports, Refresher},
@@ -110,15 +110,15 @@ impl Front {
             let answer = async {
                 if configured && command.wants_token() {
                     match front.read(command.key()).await {
-                        Found::Published(row) => {
+                        ColdRead::Published(row) => {
                             let answer = command.fast(&front.0.snapshot);
                             front.have_refreshed(&row);
                             if let Some(answer) = answer {
                                 return Ok(answer);
                             }
                         }
-                        Found::Nothing => return Err(Error::NotConnected),
-                        Found::Unknown => {}
+                        ColdRead::Nothing => return Err(Error::NotConnected),
+                        ColdRead::Unknown => {}
                     }
                 }
                 front.ask(command, by).await
@@ -132,10 +132,10 @@ impl Front {
     }
 
     /// Reads a key of which nothing is published.
-    async fn read(&self, key: &TokenKey) -> Found {
+    async fn read(&self, key: &TokenKey) -> ColdRead {
         match self.0.snapshot.reserve(key) {
             Some(place) => cold::read(&self.0.refresher, key, place).await,
-            None => Found::Unknown,
+            None => ColdRead::Unknown,
         }
     }
 
