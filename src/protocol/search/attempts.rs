@@ -18,20 +18,28 @@ use crate::{
 };
 
 impl ModelWorld {
-    pub(super) fn start(&mut self, process: u8, setting: &Setting) {
+    /// Starts an attempt of a process, which reads the row unless it goes by the row that it knows.
+    pub(super) fn start(&mut self, process: u8, known: Option<Rc<Row>>, setting: &Setting) {
         let id = (!self.attempts).trailing_zeros() as u8;
         self.attempts |= 1 << id;
         self.left.claims -= 1;
         let owner = Id::of(OWNER, self.processes[usize::from(process)].owner);
-        let basis = (self.row.incarnation, self.row.generation);
+        let row = known.clone().unwrap_or_else(|| self.row.clone());
+        let basis = (row.incarnation, row.generation);
         let pending = !self.pending(process).is_empty();
         let (machine, effect) = AttemptMachine::start(Id::of(ATTEMPT, id), owner, basis, setting.rules, pending);
         let (claim, issued, held, commit) = (None, None, None, None);
         let (claimed, sent, journaled) = (false, false, false);
         let attempt = ModelAttempt { id, machine, effect, claimed, claim, issued, held, sent, commit, journaled };
         self.processes[usize::from(process)].attempt = Some(Rc::new(attempt));
-        if !pending {
-            self.read(process);
+        self.processes[usize::from(process)].known = Some(row.clone());
+        match known {
+            Some(_) => {
+                let read = AttemptEvent::Read { row: Some((*row).clone()), dead: Vec::new(), now: self.now };
+                self.advance_with(process, read, &row);
+            }
+            None if !pending => self.read(process),
+            None => {}
         }
     }
 
@@ -193,10 +201,15 @@ impl ModelWorld {
     /// Passes an event to the machine. The provider's slot is granted immediately: waiting for it is a pause.
     pub(super) fn advance(&mut self, process: u8, event: AttemptEvent) {
         let row = self.row.clone();
+        self.advance_with(process, event, &row);
+    }
+
+    /// The same, with the row that the machine read last.
+    fn advance_with(&mut self, process: u8, event: AttemptEvent, row: &Row) {
         let attempt = self.attempt(process);
         let mut effect = attempt.machine.step(event);
         if matches!(effect, AttemptEffect::Slot) {
-            effect = attempt.machine.step(AttemptEvent::Slot((*row).clone()));
+            effect = attempt.machine.step(AttemptEvent::Slot(row.clone()));
         }
         if !matches!(effect, AttemptEffect::Send(_)) && attempt.commit.is_none() {
             attempt.sent = false;

@@ -22,7 +22,11 @@ impl ModelWorld {
     /// Returns the invariant that the move breaks.
     pub(super) fn carry_out(&mut self, chosen: Move, setting: &Setting) -> Result<(), String> {
         match chosen {
-            Move::Start(process) => self.start(process, setting),
+            Move::Start(process) => self.start(process, None, setting),
+            Move::StartKnowing(process) => {
+                let known = self.processes[usize::from(process)].known.clone();
+                self.start(process, known, setting);
+            }
             Move::Do(process, how) => return self.perform(process, how, setting),
             Move::Look(process) => {
                 let Some((reply, row, at)) = self.attempt(process).held.take() else { return Ok(()) };
@@ -143,6 +147,7 @@ impl ModelWorld {
     fn kill(&mut self, process: u8) {
         let killed = &mut self.processes[usize::from(process)];
         killed.alive = false;
+        killed.known = None;
         let attempt = killed.attempt.take();
         self.journals
             .iter_mut()

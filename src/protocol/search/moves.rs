@@ -3,12 +3,14 @@
 //! A pause of a process needs no move: its moves are not chosen for a while. An outage of the store is one fault for
 //! each operation that meets it. What a move does is in `effects` and, for attempts, in `attempts`.
 
+use std::rc::Rc;
+
 use super::{
     idp::{ModelResponse, Request, TokenIndex},
     world::{ATTEMPT, ModelAttempt, ModelWorld, Setting},
 };
 use crate::{
-    model::{Id, Lease, VerdictBy},
+    model::{Id, Lease, Row, VerdictBy},
     protocol::attempt::AttemptEffect,
 };
 
@@ -17,6 +19,8 @@ use crate::{
 pub(super) enum Move {
     /// A process starts an attempt, and reads the row unless its journal comes first.
     Start(u8),
+    /// A process starts an attempt with the row that it knows, which is out of date.
+    StartKnowing(u8),
     /// The attempt of a process carries out its machine's effect.
     Do(u8, How),
     /// A process reads the store's reply to its claim.
@@ -92,7 +96,12 @@ impl ModelWorld {
                     continue;
                 }
                 Some(attempt) => self.moves_of(place, attempt, setting, &mut moves),
-                None if self.left.claims > 0 => moves.push(Move::Start(place)),
+                None if self.left.claims > 0 => {
+                    moves.push(Move::Start(place));
+                    let is_usable = |known: &&Rc<Row>| known.intent.is_none() && known.lease.is_none();
+                    let known = process.known.as_ref().filter(is_usable).filter(|known| ***known != *self.row);
+                    moves.extend(known.filter(|_| self.pending(place).is_empty()).map(|_| Move::StartKnowing(place)));
+                }
                 None => {}
             }
             for (journal, entry) in self.pending(place) {

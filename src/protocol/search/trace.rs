@@ -40,6 +40,7 @@ fn describe_move(world: &ModelWorld, chosen: Move) -> String {
     };
     match chosen {
         Move::Start(process) => format!("process {process} starts an attempt"),
+        Move::StartKnowing(process) => format!("process {process} starts an attempt with an old row"),
         Move::Do(process, how) => {
             let Some(attempt) = &world.processes[usize::from(process)].attempt else { return String::new() };
             let doing = match &attempt.effect {

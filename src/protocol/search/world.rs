@@ -114,6 +114,8 @@ pub(super) struct Process {
     /// Its journal.
     pub(super) owner: u8,
     pub(super) attempt: Option<Rc<ModelAttempt>>,
+    /// The row as the process read it last at the start of an attempt.
+    pub(super) known: Option<Rc<Row>>,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -156,6 +158,7 @@ impl ModelWorld {
             disk: if setting.shared_disk { 0 } else { place },
             owner: place,
             attempt: None,
+            known: None,
         });
         let processes: Vec<_> = processes.collect();
         let journal = |(place, process): (usize, &Process)| ModelJournal {
