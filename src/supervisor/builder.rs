@@ -141,13 +141,14 @@ impl Builder {
         self
     }
 
-    /// Sets how long a key's actor stays awake after the last use (10 min).
+    /// Sets how long a token stays in memory after its last use (10 min). The grant is refreshed all the same.
     pub fn idle_after(mut self, idle: Duration) -> Self {
         self.limits.idle_after = idle;
         self
     }
 
-    /// Sets how often grants without an actor are checked for due refreshes (5 s).
+    /// Sets how often what other processes may have written is looked for: holds, due grants that were passed over (5 s). A grant
+    /// is refreshed when it comes due, whatever this period is.
     pub fn sweep_every(mut self, period: Duration) -> Self {
         self.limits.sweep_every = period;
         self

@@ -160,7 +160,7 @@ impl TokenSupervisor {
         self.rooms.front.call(command, self.by.clone())
     }
 
-    /// Watches one key: many reads, each an atomic load. While the watch exists, the key's actor does not sleep.
+    /// Watches one key: many reads, each an atomic load. While the watch exists, the key's token stays published.
     ///
     /// # Errors
     /// [`Error::NotConnected`] if nothing is stored for the key; otherwise see [`Error`].

@@ -111,7 +111,7 @@ impl Control<'_> {
         supervisor::testing::attempts(self.0)
     }
 
-    /// Returns whether anything is published for the key: false while its actor sleeps.
+    /// Returns whether anything is published for the key: false if nobody has used it for long.
     pub fn is_awake(&self, key: &TokenKey) -> bool {
         supervisor::testing::is_published(self.0, key)
     }

@@ -311,6 +311,68 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_published_unless_anything_happened_to_the_key_meanwhile() {
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Arc::new(Snapshot::new(Clock::manual(&clock))), TokenKey::at("idp").user("alice"));
+        let read = issued(&key, 5, false);
+        let generation = || snapshot.current(&key).map(|issued| issued.generation.get());
+
+        let (first, second) = (snapshot.reserve(&key).unwrap(), snapshot.reserve(&key).unwrap());
+        assert_eq!(generation(), None);
+        assert!(first.publish(&key, &read) && !second.publish(&key, &read));
+        assert!(generation() == Some(5) && snapshot.reserve(&key).is_none());
+
+        let happenings: [&dyn Fn(); 4] = [
+            &|| snapshot.publish(&key, &issued(&key, 4, false)),
+            &|| snapshot.publish(&key, &issued(&key, 6, false)),
+            &|| snapshot.end(&key, Generation(5)),
+            &|| snapshot.remove(&key),
+        ];
+        for happening in happenings {
+            snapshot.remove(&key);
+            let place = snapshot.reserve(&key).unwrap();
+            happening();
+            assert!(!place.publish(&key, &read));
+            assert_ne!(generation().filter(|_| snapshot.get(&key, Duration::ZERO).is_some()), Some(5));
+        }
+        snapshot.remove(&key);
+        drop(snapshot.reserve(&key));
+        assert!(snapshot.tokens.is_empty(), "a caller that is gone leaves nothing behind");
+    }
+
+    #[test]
+    fn only_a_token_that_is_in_use_or_more_than_the_row_says_stays_when_the_actor_stops() {
+        const UNUSED: Duration = Duration::from_secs(600);
+        let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+        let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+        clock.advance(UNUSED * 2);
+        let now = || snapshot.clock.read().boot;
+        let stays = |asked: BootTime| {
+            snapshot.publish(&key, &issued(&key, 5, false));
+            snapshot.leave(&key, asked, UNUSED);
+            snapshot.current(&key).is_some()
+        };
+        assert!(!stays(BootTime(0)) && stays(now()));
+        snapshot.forget_unused(UNUSED);
+        assert!(snapshot.current(&key).is_some());
+        clock.advance(UNUSED * 2);
+        {
+            let watch = snapshot.watch(&key);
+            snapshot.forget_unused(UNUSED);
+            assert!(watch.token().is_some());
+        }
+        snapshot.current(&key).unwrap().set_standing(TokenStanding::Rejected);
+        snapshot.forget_unused(UNUSED);
+        assert!(snapshot.current(&key).is_some(), "the rejection is nowhere else");
+        snapshot.current(&key).unwrap().set_standing(TokenStanding::Failing);
+        snapshot.forget_unused(UNUSED);
+        assert!(snapshot.current(&key).is_none());
+        snapshot.end(&key, Generation(5));
+        snapshot.leave(&key, now(), UNUSED);
+        assert!(snapshot.tokens.is_empty(), "nothing publishes a token of the key any more");
+    }
+
+    #[test]
     fn a_token_can_be_replaced_while_it_is_lent() {
         let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
         let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));

@@ -88,7 +88,7 @@ pub(super) fn supersedes(new: &Issued, held: &Issued) -> bool {
     new.generation > held.generation || (new.generation == held.generation && held.journaled && !new.journaled)
 }
 
-/// Follows the token of one key. While a watch exists, the key's actor does not sleep.
+/// Follows the token of one key. While a watch exists, the key's token stays published.
 ///
 /// ```
 /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }

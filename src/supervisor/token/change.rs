@@ -90,7 +90,7 @@ impl TokenActor {
         reply: Reply<Status>,
         context: &mut Context<Self>,
     ) {
-        // The actor does not sleep until then: the caller would have to ask its successor.
+        // The actor does not stop until then: the caller would have to ask its successor.
         self.changing += 1;
         let (tell, told) = oneshot::channel();
         let read_again = self.read_again();
