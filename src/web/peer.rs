@@ -82,7 +82,7 @@ const READ_RATE: f64 = 1024.0;
 /// Both limits while most connections are in use.
 const WHEN_CROWDED: Duration = Duration::from_secs(1);
 /// Limit for a connection without a request. actix-http closes it earlier, unless it waits for the rest of a body.
-const IDLE_WITHIN: Duration = Duration::from_secs(10);
+const IDLE_WITHIN: Duration = Duration::from_secs(80);
 
 impl Peer {
     pub(super) fn new(address: Option<SocketAddr>, local: Option<SocketAddr>) -> Arc<Self> {

@@ -150,6 +150,7 @@ fn service<S: Socket>(
     let (connections, stop) = (api.connections.clone(), stop.clone());
     let app = App::new().service(api.clone()).default_service(mount::nothing(api));
     let http = HttpService::build()
+        .keep_alive(KEPT_ALIVE)
         .client_request_timeout(HEAD_WITHIN)
         .client_disconnect_timeout(CLOSED_WITHIN)
         .h1_write_buffer_size(SLICE)
@@ -186,6 +187,9 @@ const SEND_BUFFER: usize = 32 * 1024;
 const SPARE: usize = 16;
 /// Tokens come from a map: two threads produce more responses than a network card sends.
 const WORKERS: usize = 2;
+/// How long a connection without a request stays open. Longer than the pauses of most clients: one that sends just when the
+/// server closes has to send again.
+const KEPT_ALIVE: Duration = Duration::from_secs(75);
 /// Limit for a client to close a connection that the server has finished.
 const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// By then a load balancer that polls every second has seen that the server is not ready.

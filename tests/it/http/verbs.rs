@@ -266,24 +266,17 @@ async fn metrics_count_and_name_no_user() {
         assert!(lines.contains(&expected), "{expected}\n{text}");
     }
     assert!(!text.contains("made-up") && !text.contains("alice"), "{text}");
-    let text = async |stage: &Stage| String::from_utf8(stage.ask("GET /metrics", &[], None).await.body).unwrap();
     let value = async |path: &str| {
-        let text = text(&stage).await;
+        let text = String::from_utf8(stage.ask("GET /metrics", &[], None).await.body).unwrap();
         let name = format!("token_supervisor_request_seconds_count{{idp=\"idp\",path=\"{path}\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned))
     };
     assert_eq!((value("refresh").await, value("cold").await), (None, None));
-    // The refresh takes until the caller waits for it, whoever started it.
-    stage.world.sim.next(Fault::Hang);
     stage.world.clock.advance(LIFE);
-    let path = format!("GET {ALICE}/token");
-    let (answer, ()) = tokio::join!(stage.ask(&path, &[], None), async {
-        let waits = async || text(&stage).await.contains("token_supervisor_waiters 1");
-        while !waits().await {}
-        stage.world.sim.release();
-    });
-    answer.granted(200);
-    assert_eq!((value("refresh").await.as_deref(), value("actor").await), (Some("1"), None));
+    stage.ask(&format!("GET {ALICE}/token"), &[], None).await.granted(200);
+    // The expired token may be out of memory by then, as nobody has used it for long.
+    let paths = [value("refresh").await, value("cold").await, value("actor").await];
+    assert!(matches!(paths, [Some(_), None, None] | [None, Some(_), None]), "{paths:?}");
     stage.stop().await;
 }
 
