@@ -28,7 +28,7 @@ pub enum Freshness {
     Fresh,
     /// Due for a refresh, which is running or about to start.
     Ageing,
-    /// Still valid, but the last refresh failed or its outcome is unknown; see [`Token::warning`].
+    /// Still valid, but the last refresh failed or its outcome is unknown; see [`Token::warning`](crate::Token::warning).
     LastGood,
 }
 
