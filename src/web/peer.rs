@@ -355,7 +355,7 @@ mod tests {
         peer.has_read_all();
         assert_eq!(overdue(3_600, false), None);
         peer.turn().enter(Phase::Head);
-        assert_eq!((overdue(9, true), overdue(11, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
+        assert_eq!((overdue(79, true), overdue(81, false)), (None, Some(ShedReason::SlowHead)), "kept alive");
         assert_eq!(peer.sent_head(1, 0), Ok(()));
         assert_eq!((overdue(4, false), overdue(6, false)), (None, Some(ShedReason::SlowHead)));
         assert_eq!(peer.sent_head(MAX_HEAD, 0), Err(ShedReason::LargeHead));
