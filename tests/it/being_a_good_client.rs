@@ -229,6 +229,8 @@ async fn however_many_are_due_at_once_the_rate_is_kept() {
     let keys = connect(&world, &supervisor, 200).await;
     world.clock.advance(LIFE - MINUTE);
     eventually("the first has left", || world.sim.requests() == 1).await;
+    // In memory, so that the caller below is with the grant's actor at its first poll.
+    within(supervisor.token(&keys[199])).await.unwrap();
     world.clock.advance(MINUTE);
     let mut wanted = Box::pin(supervisor.call(Acquire::new(&keys[199]).timeout(LIFE)));
     assert!(wanted.as_mut().now_or_never().is_none());
