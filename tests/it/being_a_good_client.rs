@@ -229,13 +229,16 @@ async fn however_many_are_due_at_once_the_rate_is_kept() {
     let keys = connect(&world, &supervisor, 200).await;
     world.clock.advance(LIFE - MINUTE);
     eventually("the first has left", || world.sim.requests() == 1).await;
+    let is_of = |one: &Presentation, key: &TokenKey| one.token.as_ref().is_some_and(|token| *token.user == *key.user());
+    let first = world.sim.presentations();
+    let last = keys.iter().rev().find(|key| !first.iter().any(|one| is_of(one, key))).unwrap();
     // In memory, so that the caller below is with the grant's actor at its first poll.
-    within(supervisor.token(&keys[199])).await.unwrap();
+    within(supervisor.token(last)).await.unwrap();
     world.clock.advance(MINUTE);
-    let mut wanted = Box::pin(supervisor.call(Acquire::new(&keys[199]).timeout(LIFE)));
+    let mut wanted = Box::pin(supervisor.call(Acquire::new(last).timeout(LIFE)));
     assert!(wanted.as_mut().now_or_never().is_none());
     // It comes after this caller.
-    within(supervisor.status(&keys[199])).await.unwrap();
+    within(supervisor.status(last)).await.unwrap();
     for tenth in 1..=110 {
         world.clock.advance(Duration::from_millis(100));
         breathe().await;
@@ -250,8 +253,7 @@ async fn however_many_are_due_at_once_the_rate_is_kept() {
     };
     within(all).await;
     within(wanted).await.unwrap();
-    let theirs = |one: &Presentation| one.token.as_ref().is_some_and(|token| *token.user == *keys[199].user());
-    let place = world.sim.presentations().iter().position(theirs);
+    let place = world.sim.presentations().iter().position(|one| is_of(one, last));
     assert!(place.is_some_and(|place| place < 20), "who waits goes first: {place:?} of 200");
     all_are_well(&world, &supervisor, &keys).await;
 }
