@@ -72,7 +72,7 @@ const LAST_REFRESH_COUNTS: Duration = Duration::from_secs(11);
 /// What one refresh costs.
 struct Cost {
     time: Duration,
-    /// Of the process, without the simulated provider.
+    /// The processor time of this process, without the threads of the simulated provider.
     processor: Duration,
     /// Bytes, as the operating system counts them.
     written: u64,

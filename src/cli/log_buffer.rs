@@ -4,7 +4,7 @@
 //! system call for each token that is handed out would cost as much as the token. Every other line is written before its
 //! event returns, after all lines before it. The order of the lines is the order of their events.
 //!
-//! No line is dropped. A caller that finds the buffer full writes it, and so waits for whoever reads stderr. Once the
+//! No line is dropped. If the buffer is full, the caller writes it to stderr, and waits until stderr takes it. Once the
 //! buffer is [closed](LogBuffer::close), every line is written at once. A process that is killed loses the lines that wait.
 //!
 //! `tracing-appender` writes each line on its own, and its guard gives up after a second at the end, when lines are lost.

@@ -48,7 +48,7 @@ pub(super) struct LoadParameters {
     pub(super) seconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lifetime_seconds: Option<u64>,
-    /// Of the faults and the order of reads.
+    /// The seed that chooses the faults and the order of reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u64>,
 }

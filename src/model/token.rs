@@ -107,8 +107,8 @@ impl Token {
         &self.issued
     }
 
-    /// Lends a published token to `read`; `None` if it may not be handed out at this time. No counter is raised for a token
-    /// that is [fresh](Self::fresh), as nearly all are; any other one is lent as a copy that says what is wrong with it.
+    /// Calls `read` with a published token; `None` if it may not be handed out at this time. `read` gets the published token
+    /// itself if it is fresh, so that no counter is raised, and otherwise a copy with its freshness and warning.
     #[inline]
     pub(crate) fn lend<R>(&self, wall: WallTime, read: impl FnOnce(&Self) -> R) -> Option<R> {
         Some(match self.issued.grade(wall)? {

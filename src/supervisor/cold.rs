@@ -3,36 +3,61 @@
 use std::sync::Arc;
 
 use super::{
-    refresh::{Refresher, seal},
-    snapshot::Reservation,
+    ledger::Ledger,
+    provider::Providers,
+    refresh::{Attempts, Ports, seal, withdraw_sent},
+    snapshot::Snapshot,
 };
-use crate::model::{Row, TokenKey};
+use crate::{clock::Clock, keyring::Keyring, model::TokenKey};
+
+/// Has what a read needs, and not all ports of attempts: a caller that keeps a future after the shutdown must not keep the journal
+/// open.
+pub(super) struct ColdReader {
+    snapshot: Arc<Snapshot>,
+    ledger: Ledger,
+    keyring: Keyring,
+    providers: Arc<Providers>,
+    attempts: Arc<Attempts>,
+    clock: Clock,
+}
 
 /// What the store has of a key.
+#[derive(Debug, PartialEq)]
 pub(super) enum ColdRead {
     /// The row's token is published.
-    Published(Arc<Row>),
+    Published { is_due: bool },
     /// There is no grant.
     Nothing,
-    /// Only the key's actor can tell: the store did not reply, or something was published or ended for the key meanwhile.
+    /// Only the key's actor can tell: something is published for the key, or happened to it during the read, or the store did
+    /// not reply.
     Unknown,
 }
 
-/// Reads the row of a key and publishes its token. The place in the snapshot was reserved before: if anything happens to the
-/// key during the read, the row may be from before that, and is not used.
-///
-/// Dropping the future gives the place back.
-pub(super) async fn read(refresher: &Refresher, key: &TokenKey, place: Reservation) -> ColdRead {
-    let ports = refresher.ports();
-    let Ok(read) = ports.ledger.store().read(key).await else { return ColdRead::Unknown };
-    let Some(row) = read.row.filter(|row| row.tombstone.is_none()) else { return ColdRead::Nothing };
-    let Ok(issued) = seal::issued(&ports.keyring, &row, ports.clock.read()) else { return ColdRead::Unknown };
-    issued.set_standing(row.standing());
-    if !place.publish(key, &issued) {
-        return ColdRead::Unknown;
+impl ColdReader {
+    pub(super) fn new(ports: &Ports) -> Self {
+        let Ports { snapshot, ledger, keyring, providers, attempts, clock, .. } = ports;
+        let (snapshot, ledger, keyring) = (snapshot.clone(), ledger.clone(), keyring.clone());
+        let (providers, attempts, clock) = (providers.clone(), attempts.clone(), clock.clone());
+        Self { snapshot, ledger, keyring, providers, attempts, clock }
     }
-    refresher.withdraw_sent(key, &issued);
-    ColdRead::Published(Arc::new(row))
+
+    /// Reads the row of a key of which nothing is published, and publishes its token. The place in the snapshot is reserved
+    /// before: if anything happens to the key during the read, the row may be from before that, and is not used.
+    ///
+    /// Dropping the future gives the place back.
+    pub(super) async fn read(&self, key: &TokenKey) -> ColdRead {
+        let Some(place) = self.snapshot.reserve(key) else { return ColdRead::Unknown };
+        let Ok(read) = self.ledger.store().read(key).await else { return ColdRead::Unknown };
+        let Some(row) = read.row.filter(|row| row.tombstone.is_none()) else { return ColdRead::Nothing };
+        let now = self.clock.read();
+        let Ok(issued) = seal::issued(&self.keyring, &row, now) else { return ColdRead::Unknown };
+        issued.set_standing(row.standing());
+        if !place.publish(key, &issued) {
+            return ColdRead::Unknown;
+        }
+        withdraw_sent(&self.providers, &self.attempts, key, &issued);
+        ColdRead::Published { is_due: row.due_at.is_some_and(|due| due <= now.wall) }
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +65,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use actix::Actor as _;
+    use futures_util::FutureExt as _;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -81,13 +107,29 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let (key, ports) = (TokenKey::at("idp").user("alice"), bench.refresher.ports());
         let row = bench.connect(&key, "ts-test-secret-1").await;
-        let place = ports.snapshot.reserve(&key).unwrap();
-        ports.snapshot.end(&key, row.generation);
-        assert!(matches!(read(&bench.refresher, &key, place).await, ColdRead::Unknown), "disconnected during the read");
+        let cold = ColdReader::new(ports);
+        {
+            let mut reading = std::pin::pin!(cold.read(&key));
+            assert!(reading.as_mut().now_or_never().is_none());
+            ports.snapshot.end(&key, row.generation);
+            assert_eq!(reading.await, ColdRead::Unknown, "disconnected during the read");
+        }
         ports.snapshot.remove(&key);
         bench.break_store();
-        let place = ports.snapshot.reserve(&key).unwrap();
-        assert!(matches!(read(&bench.refresher, &key, place).await, ColdRead::Unknown));
-        assert!(ports.snapshot.reserve(&key).is_some());
+        assert_eq!(cold.read(&key).await, ColdRead::Unknown);
+        assert!(ports.snapshot.reserve(&key).is_some(), "the place was given back");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_keeps_its_future_does_not_keep_the_journal() {
+        let bench = Bench::with_idp("idp");
+        let (around, front, _, _registry) = bench.assembled();
+        let alice = TokenKey::at("idp").user("alice");
+        let mut asking = Box::pin(front.call(Acquire::new(&alice), By::Application));
+        assert!(asking.as_mut().now_or_never().is_none());
+        let journal = Arc::downgrade(&bench.refresher.ports().journal);
+        drop((around, bench));
+        assert!(journal.upgrade().is_none());
+        drop((asking, front));
     }
 }

@@ -10,14 +10,14 @@ use std::{
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use futures_util::future::{Either, select};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     by::By,
-    cold::{self, ColdRead},
+    cold::{ColdRead, ColdReader},
     command::{Ask, Command},
     provider::Providers,
-    refresh::{Ports, Refresher},
+    refresh::Ports,
     router::Router,
     shed::{Bound, ShedRequests},
     snapshot::Snapshot,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Cause, Error},
-    model::{Row, TokenKey},
+    model::TokenKey,
 };
 
 /// Everything that is needed to ask; keeps nothing alive beyond itself.
@@ -36,8 +36,9 @@ pub(super) struct Front(Arc<FrontInner>);
 struct FrontInner {
     snapshot: Arc<Snapshot>,
     providers: Arc<Providers>,
-    refresher: Refresher,
+    cold: ColdReader,
     router: Router,
+    runtime: Handle,
     clock: Clock,
     shed: Arc<ShedRequests>,
     /// The number of requests that wait for their answer, and its bound.
@@ -71,12 +72,13 @@ const TRIES: u32 = 3;
 
 impl Front {
     pub(super) fn new(around: &Surroundings) -> Self {
-        let Ports { snapshot, providers, clock, .. } = around.refresher.ports();
+        let Ports { snapshot, providers, clock, runtime, .. } = around.refresher.ports();
         Self(Arc::new(FrontInner {
             snapshot: snapshot.clone(),
             providers: providers.clone(),
-            refresher: around.refresher.clone(),
+            cold: ColdReader::new(around.refresher.ports()),
             router: around.router.clone(),
+            runtime: runtime.clone(),
             clock: clock.clone(),
             shed: around.shed.clone(),
             waiting: AtomicUsize::new(0),
@@ -109,10 +111,12 @@ impl Front {
             let deadline = front.0.clock.sleep(command.timeout_after());
             let answer = async {
                 if configured && command.wants_token() {
-                    match front.read(command.key()).await {
-                        ColdRead::Published(row) => {
+                    match front.0.cold.read(command.key()).await {
+                        ColdRead::Published { is_due } => {
                             let answer = command.fast(&front.0.snapshot);
-                            front.have_refreshed(&row);
+                            if is_due {
+                                front.wake(command.key());
+                            }
                             if let Some(answer) = answer {
                                 return Ok(answer);
                             }
@@ -131,20 +135,10 @@ impl Front {
         }
     }
 
-    /// Reads a key of which nothing is published.
-    async fn read(&self, key: &TokenKey) -> ColdRead {
-        match self.0.snapshot.reserve(key) {
-            Some(place) => cold::read(&self.0.refresher, key, place).await,
-            None => ColdRead::Unknown,
-        }
-    }
-
-    /// Has the row's token refreshed if it is due; nobody waits for it.
-    fn have_refreshed(&self, row: &Row) {
-        if row.due_at.is_some_and(|due| due <= self.0.clock.now()) {
-            let (router, key) = (self.0.router.clone(), row.key.clone());
-            self.0.refresher.ports().runtime.spawn(async move { router.route(key, Ask::Wake).await });
-        }
+    /// Has a due token refreshed; nobody waits for it.
+    fn wake(&self, key: &TokenKey) {
+        let (router, key) = (self.0.router.clone(), key.clone());
+        self.0.runtime.spawn(async move { router.route(key, Ask::Wake).await });
     }
 
     /// Asks until an actor answers. Commands may be repeated: connects and reports by their fingerprints and

@@ -150,10 +150,14 @@ impl Handler<ActorReport> for RegistryActor {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::supervisor::{bench::Bench, status::Status};
+    use crate::{
+        idp::Priority,
+        supervisor::{bench::Bench, status::Status},
+    };
 
     fn registry(bench: &Bench) -> Addr<RegistryActor> {
         let (ended, _) = mpsc::unbounded_channel();
@@ -164,6 +168,30 @@ mod tests {
         let (reply, answer) = oneshot::channel();
         registry.send(RoutedRequest { key: key.clone(), ask: Ask::Status { reply } }).await.unwrap();
         answer.await.ok()
+    }
+
+    #[actix::test]
+    async fn an_actor_stays_while_an_attempt_of_its_predecessor_runs() {
+        let bench = Bench::with_idp("idp");
+        let key = TokenKey::at("idp").user("alice");
+        let row = Arc::new(bench.connect(&key, "ts-test-secret-1").await);
+        let gate = bench.providers.get("idp").unwrap().gate.clone();
+        let mut slots = Vec::new();
+        while let Some(Ok(slot)) = gate.slot(&bench.clock, 0, 0, Priority::Foreground).now_or_never() {
+            slots.push(slot);
+        }
+        let attempt = bench.refresher.join_or_start(&key, row, true).unwrap();
+        let (around, ..) = bench.assembled();
+        let (ended, _) = mpsc::unbounded_channel();
+        let registry = RegistryActor::new(around.clone(), ended).start();
+        registry.send(RoutedRequest { key: key.clone(), ask: Ask::Wake }).await.unwrap();
+        for _ in 0..20 {
+            bench.manual.advance(Duration::from_secs(1));
+            bench.ledger.store().read(&key).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(around.awake.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(attempt.borrow().ended.is_none());
     }
 
     #[actix::test]

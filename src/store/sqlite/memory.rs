@@ -50,7 +50,7 @@ impl WriterMemory {
         *self = Self { data_version: self.data_version, ..Self::default() };
     }
 
-    /// Removes the row: whoever takes it puts it back as it is after the change.
+    /// Returns the row and forgets it. After the change, [`put`](Self::put) records the row as it is then.
     pub(super) fn take(&mut self, key: &TokenKey) -> Option<Stored> {
         self.leased.remove(key)
     }

@@ -44,7 +44,7 @@ pub(super) struct Attempt {
     key: TokenKey,
     id: Id,
     basis: (Id, Generation),
-    /// The row as whoever wanted the attempt knows it, until the row is read.
+    /// The row that the actor or the sweeper had when the attempt was started. It takes the place of the first read.
     known: Option<Arc<Row>>,
     progress: watch::Sender<Progress>,
     /// Whether a caller waits for the attempt.

@@ -18,6 +18,6 @@ mod tally;
 
 pub(super) use self::{
     ports::Ports,
-    refresher::Refresher,
+    refresher::{Refresher, withdraw_sent},
     table::{Attempts, Progress},
 };

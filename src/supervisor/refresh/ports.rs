@@ -21,7 +21,7 @@ pub(in crate::supervisor) struct Ports {
     pub(in crate::supervisor) journal: Arc<Journal>,
     pub(in crate::supervisor) providers: Arc<Providers>,
     pub(in crate::supervisor) snapshot: Arc<Snapshot>,
-    pub(in crate::supervisor) attempts: Attempts,
+    pub(in crate::supervisor) attempts: Arc<Attempts>,
     /// The runtime on which attempts and everything that waits for a port runs.
     pub(in crate::supervisor) runtime: tokio::runtime::Handle,
     pub(in crate::supervisor) leases_lost: AtomicU64,

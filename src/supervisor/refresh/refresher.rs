@@ -8,12 +8,12 @@ use super::{
     attempt::Attempt,
     persist,
     ports::Ports,
-    table::{Joined, Progress},
+    table::{Attempts, Joined, Progress},
 };
 use crate::{
     model::{Issued, Row, State, StoreTime, TokenKey, TokenStanding},
     protocol::Unchanged,
-    supervisor::status::Status,
+    supervisor::{provider::Providers, status::Status},
 };
 
 /// A cheap handle; clones share one table of attempts.
@@ -79,17 +79,6 @@ impl Refresher {
         status
     }
 
-    /// Withdraws a token that was just published, or whose standing was just set, if a refresh under way may have ended it.
-    ///
-    /// Call it afterwards: an attempt sets `sent` before it withdraws the published token, so that the later of the two
-    /// always withdraws.
-    pub(in crate::supervisor) fn withdraw_sent(&self, key: &TokenKey, issued: &Issued) {
-        let ends = self.0.providers.get(key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
-        if ends && self.0.attempts.sent(key).is_some_and(|sent| issued.generation <= sent) {
-            issued.set_standing(TokenStanding::Withdrawn);
-        }
-    }
-
     /// Starts no more attempts.
     pub(in crate::supervisor) fn stop(&self) {
         self.0.attempts.close();
@@ -104,6 +93,22 @@ impl Refresher {
     /// Resolves when the supervisor starts to stop.
     pub(in crate::supervisor) async fn stopped(&self) {
         self.0.stopped().await;
+    }
+}
+
+/// Withdraws a token that was just published, or whose standing was just set, if a refresh under way may have ended it.
+///
+/// Call it afterwards: an attempt sets `sent` before it withdraws the published token, so that the later of the two always
+/// withdraws.
+pub(in crate::supervisor) fn withdraw_sent(
+    providers: &Providers,
+    attempts: &Attempts,
+    key: &TokenKey,
+    issued: &Issued,
+) {
+    let ends = providers.get(key.idp()).is_some_and(|provider| provider.idp.rotation_ends_access_token);
+    if ends && attempts.sent(key).is_some_and(|sent| issued.generation <= sent) {
+        issued.set_standing(TokenStanding::Withdrawn);
     }
 }
 

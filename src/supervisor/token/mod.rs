@@ -27,7 +27,7 @@ use super::{
     command::{Ask, ChangeRequest, Refreshed, Reply},
     ledger::unavailable,
     provider::Provider,
-    refresh::{Ports, Progress, seal},
+    refresh::{Ports, Progress, seal, withdraw_sent},
     shed::Bound,
     status::Status,
 };
@@ -184,8 +184,9 @@ impl TokenActor {
         let read = self.ports().ledger.store().read(&self.key);
         context.spawn(read.into_actor(self).map(|read, actor, context| match read {
             Ok(read) => {
-                actor.feed(Event::Row(read.row.map(Arc::new)), context);
+                // Before the row: an actor stops if nothing happens to its key.
                 actor.follow_running(context);
+                actor.feed(Event::Row(read.row.map(Arc::new)), context);
             }
             Err(error) => {
                 let name = actor.ports().name(&actor.key);
@@ -223,7 +224,7 @@ impl TokenActor {
     fn stand(&self, standing: TokenStanding) {
         if let Some(issued) = self.ports().snapshot.current(&self.key) {
             issued.set_standing(standing);
-            self.around.refresher.withdraw_sent(&self.key, &issued);
+            withdraw_sent(&self.ports().providers, &self.ports().attempts, &self.key, &issued);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The due grants of one identity provider that were read from the store and are not handed out yet.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
     model::{Row, WallTime},
@@ -62,7 +62,7 @@ impl Backlog {
                 break;
             }
         }
-        self.rows.sort_by_key(|row| std::cmp::Reverse(row.expires.at().unwrap_or(WallTime::MAX)));
+        self.rows.sort_by_key(|row| Reverse((row.expires.at().unwrap_or(WallTime::MAX), row.due_at)));
         Ok(later)
     }
 
