@@ -71,6 +71,8 @@ mod tests {
     use super::*;
     use crate::{
         error::Error,
+        model::TokenStanding,
+        protocol::Change,
         supervisor::{
             bench::Bench,
             by::By,
@@ -78,6 +80,33 @@ mod tests {
             registry::RegistryActor,
         },
     };
+
+    /// A read that waits for the store: one that has its reply at the first poll is begun anew.
+    fn begun<T, F: Future<Output = T>>(read: impl Fn() -> F) -> std::pin::Pin<Box<F>> {
+        loop {
+            let mut reading = Box::pin(read());
+            if reading.as_mut().now_or_never().is_none() {
+                return reading;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_published_as_good_as_its_row_says() {
+        let bench = Bench::with_idp("idp");
+        let (key, ports) = (TokenKey::at("idp").user("alice"), bench.refresher.ports());
+        let cold = ColdReader::new(ports);
+        bench.connect(&key, "ts-test-secret-1").await;
+        assert_eq!(cold.read(&key).await, ColdRead::Published { is_due: false });
+        ports.snapshot.remove(&key);
+        let require = Change::RequireReconnect { reason: "left".into() };
+        bench.ledger.change(&key, By::Application, require).await.unwrap();
+        cold.read(&key).await;
+        assert_eq!(ports.snapshot.current(&key).unwrap().standing(), TokenStanding::ReconnectRequired);
+        ports.snapshot.remove(&key);
+        bench.manual.advance(std::time::Duration::from_secs(3_500));
+        assert_eq!(cold.read(&key).await, ColdRead::Published { is_due: true });
+    }
 
     #[actix::test]
     async fn a_valid_token_comes_from_the_store_without_an_actor_and_a_missing_grant_is_told() {
@@ -109,8 +138,10 @@ mod tests {
         let row = bench.connect(&key, "ts-test-secret-1").await;
         let cold = ColdReader::new(ports);
         {
-            let mut reading = std::pin::pin!(cold.read(&key));
-            assert!(reading.as_mut().now_or_never().is_none());
+            let reading = begun(|| {
+                ports.snapshot.remove(&key);
+                cold.read(&key)
+            });
             ports.snapshot.end(&key, row.generation);
             assert_eq!(reading.await, ColdRead::Unknown, "disconnected during the read");
         }
@@ -125,8 +156,7 @@ mod tests {
         let bench = Bench::with_idp("idp");
         let (around, front, _, _registry) = bench.assembled();
         let alice = TokenKey::at("idp").user("alice");
-        let mut asking = Box::pin(front.call(Acquire::new(&alice), By::Application));
-        assert!(asking.as_mut().now_or_never().is_none());
+        let asking = begun(|| front.call(Acquire::new(&alice), By::Application));
         let journal = Arc::downgrade(&bench.refresher.ports().journal);
         drop((around, bench));
         assert!(journal.upgrade().is_none());

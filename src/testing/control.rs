@@ -112,7 +112,7 @@ impl Control<'_> {
     }
 
     /// Returns whether anything is published for the key: false if nobody has used it for long.
-    pub fn is_awake(&self, key: &TokenKey) -> bool {
+    pub fn is_published(&self, key: &TokenKey) -> bool {
         supervisor::testing::is_published(self.0, key)
     }
 }

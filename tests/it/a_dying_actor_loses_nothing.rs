@@ -30,7 +30,7 @@ async fn a_replaced_actor_goes_to_sleep_although_nobody_asks() {
     // Answered after the panic: all actors share one thread.
     within(supervisor.status(&TokenKey::at("idp").user("bob"))).await.unwrap();
     world.clock.advance(std::time::Duration::from_secs(660));
-    eventually("it sleeps", || !supervisor.testing().is_awake(&key)).await;
+    eventually("it sleeps", || !supervisor.testing().is_published(&key)).await;
 }
 
 #[tokio::test]

@@ -71,23 +71,37 @@ async fn where_rotation_ends_the_access_token_callers_join_the_refresh() {
 }
 
 #[tokio::test]
-async fn an_idle_actor_sleeps_and_wakes_for_callers() {
+async fn a_grant_is_refreshed_when_it_comes_due_and_when_its_provider_is_released() {
+    let world = World::new(Profile::bitbucket());
+    let supervisor = world.builder().sweep_every(10 * LIFE).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    world.clock.advance(LIFE - Duration::from_secs(200));
+    eventually("a refresh without a round of the sweeper", || world.sim.requests() == 1).await;
+    within(supervisor.hold_idp("idp", "maintenance")).await.unwrap();
+    world.clock.advance(LIFE);
+    within(supervisor.release_idp("idp")).await.unwrap();
+    eventually("a refresh at once", || world.sim.requests() == 2).await;
+}
+
+#[tokio::test]
+async fn an_unused_token_leaves_the_memory_and_comes_back_for_callers() {
     let world = World::new(Profile::bitbucket());
     let (supervisor, key) = world.connected().await;
     within(supervisor.token(&key)).await.unwrap();
-    assert!(supervisor.testing().is_awake(&key));
-    eventually("it sleeps", || {
+    assert!(supervisor.testing().is_published(&key));
+    eventually("it is removed", || {
         world.clock.advance(Duration::from_secs(60));
-        !supervisor.testing().is_awake(&key)
+        !supervisor.testing().is_published(&key)
     })
     .await;
     assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 1);
-    assert!(supervisor.testing().is_awake(&key));
+    assert!(supervisor.testing().is_published(&key));
     assert_eq!(world.sim.requests(), 0);
 }
 
 #[tokio::test]
-async fn a_watched_key_does_not_sleep_and_its_watch_sees_every_token() {
+async fn a_watched_key_stays_in_memory_and_its_watch_sees_every_token() {
     let world = World::new(Profile::bitbucket());
     let (supervisor, key) = world.connected().await;
     let mut watch = within(supervisor.watch(&key)).await.unwrap();
@@ -96,7 +110,7 @@ async fn a_watched_key_does_not_sleep_and_its_watch_sees_every_token() {
         world.clock.advance(Duration::from_secs(60));
         tokio::task::yield_now().await;
     }
-    assert!(supervisor.testing().is_awake(&key));
+    assert!(supervisor.testing().is_published(&key));
     world.clock.advance(LIFE - Duration::from_secs(1_400));
     while watch.token().is_none_or(|token| token.generation().get() < 2) {
         within(watch.changed()).await;
@@ -111,7 +125,7 @@ async fn a_sleeping_grant_is_kept_alive_by_the_sweeper() {
     let (supervisor, key) = world.connected().await;
     eventually("it sleeps", || {
         world.clock.advance(Duration::from_secs(60));
-        !supervisor.testing().is_awake(&key)
+        !supervisor.testing().is_published(&key)
     })
     .await;
     eventually("the sweeper wakes it when it is due", || {

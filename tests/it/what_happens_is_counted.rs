@@ -123,7 +123,7 @@ async fn trouble_with_the_store_and_with_ourselves_is_counted_and_over_when_it_i
     );
     supervisor.testing().panic_actor(&key).await;
     within(supervisor.status(&key)).await.unwrap();
-    eventually("the actor is replaced", || supervisor.testing().is_awake(&key)).await;
+    eventually("the actor is replaced", || supervisor.testing().is_published(&key)).await;
     assert_eq!(sample(&supervisor, "actor_restarts_total", &[]).await, Some(1.0));
     assert_eq!(sample(&supervisor, "actors", &[("state", "awake")]).await, Some(1.0));
     let read = sample(&supervisor, "store_seconds_count", &[("op", "read")]).await.unwrap();

@@ -178,6 +178,20 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_round_finds_what_was_passed_over() {
+        let bench = Bench::with_idp("idp");
+        let (router, mut routed) = bench.recording_router();
+        let mut sweeper = Sweeper::new(bench.refresher.clone(), router, Limits::default());
+        sweeper.hand_out_due().await.unwrap();
+        bench.connect_for(&TokenKey::at("idp").user("alice"), "ts-test-secret-1", 0).await;
+        sweeper.hand_out_due().await.unwrap();
+        assert!(routed.try_recv().is_err(), "it became due before the last look");
+        sweeper.begin_round().await.unwrap();
+        sweeper.hand_out_due().await.unwrap();
+        assert_eq!(routed.recv().await.unwrap().user(), "alice");
+    }
+
+    #[actix::test]
     async fn of_the_due_grants_the_first_to_expire_goes_first() {
         let bench = Bench::with_idp("idp");
         for (user, seconds) in [("late", 7_200), ("soon", 60), ("later", 9_000)] {
