@@ -77,7 +77,10 @@ async fn a_grant_is_refreshed_when_it_comes_due_and_when_its_provider_is_release
     let key = TokenKey::at("idp").user("alice");
     within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
     world.clock.advance(LIFE - Duration::from_secs(200));
-    eventually("a refresh without a round of the sweeper", || world.sim.requests() == 1).await;
+    eventually("a refresh without a round of the sweeper", || {
+        supervisor.cached(&key).is_some_and(|token| token.generation().get() == 2)
+    })
+    .await;
     within(supervisor.hold_idp("idp", "maintenance")).await.unwrap();
     world.clock.advance(LIFE);
     within(supervisor.release_idp("idp")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The purger: deletes old tombstones.
+//! The purger: deletes old tombstones, and old fingerprints of spent refresh tokens.
 
 use std::time::Duration;
 
@@ -11,8 +11,11 @@ use crate::{
 /// Rows at a time.
 const PAGE: u32 = 256;
 
-/// The time between two searches for tombstones that are to go.
+/// The time between two searches for what is to go.
 const EVERY: Duration = Duration::from_secs(3_600);
+
+/// How long fingerprints of spent refresh tokens are kept that are not bounded in number.
+const SPENT_FOR: Duration = Duration::from_secs(180 * 24 * 3_600);
 
 pub(super) struct Purger {
     ledger: Ledger,
@@ -32,6 +35,10 @@ impl Purger {
         loop {
             if let Err(error) = self.purge_old().await {
                 tracing::warn!(error = %error, "not all old tombstones were purged: the rest is purged later");
+            }
+            let forgotten = self.ledger.store().forget_spent(self.clock.store_time().minus(SPENT_FOR)).await;
+            if let Err(error) = forgotten {
+                tracing::warn!(error = %error, "not all old fingerprints were deleted: the rest is deleted later");
             }
             self.clock.sleep(EVERY).await;
         }

@@ -12,17 +12,11 @@ use crate::{
     supervisor::{command::Ask, provider::Provider, refresh::Refresher, router::Router, settings::Limits},
 };
 
-/// The shortest time between two looks at what is due.
+/// The shortest time from the beginning of a look at what is due to that of the next one.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The time between two looks at a provider that takes no requests for a time.
 const CLOSED: Duration = Duration::from_secs(1);
-
-/// How long fingerprints of spent refresh tokens are kept.
-const SPENT_KEPT: Duration = Duration::from_secs(180 * 24 * 3_600);
-
-/// Old fingerprints are removed once in this number of rounds.
-const FORGET_EVERY: u32 = 512;
 
 pub(super) struct Sweeper {
     refresher: Refresher,
@@ -30,7 +24,6 @@ pub(super) struct Sweeper {
     limits: Limits,
     backlogs: HashMap<String, Backlog>,
     notices: Notices,
-    rounds: u32,
     /// By the boot-time clock.
     next_round: BootTime,
 }
@@ -38,7 +31,7 @@ pub(super) struct Sweeper {
 impl Sweeper {
     pub(super) fn new(refresher: Refresher, router: Router, limits: Limits) -> Self {
         let (backlogs, notices) = (HashMap::new(), Notices::default());
-        Self { refresher, router, limits, backlogs, notices, rounds: 0, next_round: BootTime(0) }
+        Self { refresher, router, limits, backlogs, notices, next_round: BootTime(0) }
     }
 
     /// Sweeps again and again.
@@ -47,8 +40,9 @@ impl Sweeper {
             let refresher = self.refresher.clone();
             let ports = refresher.ports();
             let (clock, alarm) = (&ports.clock, ports.ledger.alarm());
+            let began = clock.read();
             alarm.looking();
-            let round_is_over = self.next_round <= clock.read().boot;
+            let round_is_over = self.next_round <= began.boot;
             let swept = async {
                 if round_is_over {
                     self.begin_round().await?;
@@ -62,11 +56,11 @@ impl Sweeper {
             });
             if round_is_over {
                 // Also after a failure.
-                self.next_round = clock.read().boot + self.limits.sweep_every;
+                self.next_round = began.boot + self.limits.sweep_every;
             }
             let now = clock.read();
             let round = now.wall + self.next_round.since(now.boot);
-            alarm.wait(clock, now.wall + PAUSE, next.unwrap_or(round).min(round)).await;
+            alarm.wait(clock, began.wall + PAUSE, next.unwrap_or(round).min(round)).await;
         }
     }
 
@@ -77,12 +71,7 @@ impl Sweeper {
         self.backlogs.values_mut().for_each(Backlog::start_over);
         ports.snapshot.forget_unused(self.limits.idle_after);
         ports.providers.read_holds(ledger).await?;
-        self.notices.emit(ledger, clock.store_time()).await?;
-        if self.rounds.is_multiple_of(FORGET_EVERY) {
-            ledger.store().forget_spent(clock.store_time().minus(SPENT_KEPT)).await?;
-        }
-        self.rounds = self.rounds.wrapping_add(1);
-        Ok(())
+        self.notices.emit(ledger, clock.store_time()).await
     }
 
     /// Hands the grants that are due to their actors, of each provider as many as it can take: a slow provider must not hold
