@@ -95,6 +95,11 @@ impl Attempts {
         self.lock().attempts.get(key).map(|attempt| attempt.progress.clone())
     }
 
+    /// Whether an attempt runs for `key`.
+    pub(in crate::supervisor) fn runs_for(&self, key: &TokenKey) -> bool {
+        self.lock().attempts.contains_key(key)
+    }
+
     /// Records that a caller waits for the attempt that runs for `key`.
     pub(in crate::supervisor) fn hurry(&self, key: &TokenKey) {
         if let Some(attempt) = self.lock().attempts.get(key) {

@@ -181,28 +181,39 @@ impl Snapshot {
     }
 
     /// Records that the key's actor stops, which was asked last at `asked`, and removes the token if nobody has used it for
-    /// `unused`. What ended goes as well: nothing runs any more that could publish a token of the key.
-    pub(super) fn leave(&self, key: &TokenKey, asked: BootTime, unused: Duration) {
+    /// `unused`. What ended goes as well. Nothing goes while an attempt runs for the key (`is_refreshing`): the attempt may
+    /// publish a token that is older than what is published.
+    pub(super) fn leave(
+        &self,
+        key: &TokenKey,
+        asked: BootTime,
+        unused: Duration,
+        is_refreshing: impl Fn(&TokenKey) -> bool,
+    ) {
         let Some(held) = self.current(key) else { return };
         held.used.fetch_max(ticks(asked), Ordering::Relaxed);
         let is_idle = self.clock.read().boot.since(last_use(&held)) >= unused && !self.is_watched(key);
         let is_ended = held.grant_id().is_empty();
-        if is_ended || (is_idle && !held.journaled) {
+        if (is_ended || (is_idle && !held.journaled)) && !is_refreshing(key) {
             self.settle(&held, None);
         }
     }
 
     /// Removes the tokens that nobody has used for this long. What the store does not say about a token (that it was
-    /// withdrawn or rejected, or that the journal alone has it) stays with it for as long as its actor or attempt runs.
-    pub(super) fn forget_unused(&self, unused: Duration) {
+    /// withdrawn or rejected, or that the journal alone has it) stays with it for as long as its actor or attempt runs, and so
+    /// does every token of a key for which an attempt runs (`is_refreshing`), as in [`leave`](Self::leave).
+    pub(super) fn forget_unused(&self, unused: Duration, is_refreshing: impl Fn(&TokenKey) -> bool) {
         let now = self.clock.read().boot;
         let tokens = self.tokens.pin();
         for (published, ()) in &tokens {
             let issued = published.issued();
             let is_stored = !issued.journaled && issued.generation != NOTHING;
             let is_plain = !matches!(issued.standing(), TokenStanding::Withdrawn | TokenStanding::Rejected);
-            if is_stored && is_plain && now.since(last_use(issued)) >= unused && !self.is_watched(&issued.key()) {
-                self.settle(issued, None);
+            if is_stored && is_plain && now.since(last_use(issued)) >= unused {
+                let key = issued.key();
+                if !self.is_watched(&key) && !is_refreshing(&key) {
+                    self.settle(issued, None);
+                }
             }
         }
     }

@@ -101,31 +101,40 @@ fn only_a_token_that_is_in_use_or_more_than_the_row_says_stays_when_the_actor_st
     let now = || snapshot.clock.read().boot;
     let stays = |asked: BootTime| {
         snapshot.publish(&key, &issued(&key, 5, false));
-        snapshot.leave(&key, asked, UNUSED);
+        snapshot.leave(&key, asked, UNUSED, |_| false);
         snapshot.current(&key).is_some()
     };
     assert!(!stays(BootTime(0)) && stays(now()));
     snapshot.remove(&key);
     snapshot.publish(&key, &issued(&key, 5, true));
-    snapshot.leave(&key, BootTime(0), UNUSED);
+    snapshot.leave(&key, BootTime(0), UNUSED, |_| false);
     assert!(snapshot.current(&key).is_some(), "the store does not have it yet");
     assert!(stays(now()));
-    snapshot.forget_unused(UNUSED);
+    snapshot.forget_unused(UNUSED, |_| false);
     assert!(snapshot.current(&key).is_some());
     clock.advance(UNUSED * 2);
     {
         let watch = snapshot.watch(&key);
-        snapshot.forget_unused(UNUSED);
+        snapshot.forget_unused(UNUSED, |_| false);
         assert!(watch.token().is_some());
     }
     snapshot.current(&key).unwrap().set_standing(TokenStanding::Rejected);
-    snapshot.forget_unused(UNUSED);
+    snapshot.forget_unused(UNUSED, |_| false);
     assert!(snapshot.current(&key).is_some(), "the rejection is nowhere else");
     snapshot.current(&key).unwrap().set_standing(TokenStanding::Failing);
-    snapshot.forget_unused(UNUSED);
+    snapshot.forget_unused(UNUSED, |_| true);
+    snapshot.leave(&key, BootTime(0), UNUSED, |_| true);
+    assert!(snapshot.current(&key).is_some(), "an attempt that runs may publish an older one");
+    snapshot.forget_unused(UNUSED, |_| false);
     assert!(snapshot.current(&key).is_none());
     snapshot.end(&key, Generation(5));
-    snapshot.leave(&key, now(), UNUSED);
+    snapshot.leave(&key, now(), UNUSED, |_| true);
+    snapshot.publish(&key, &issued(&key, 5, true));
+    assert!(
+        snapshot.get(&key, Duration::ZERO).is_none(),
+        "an attempt that runs publishes nothing of a grant that ended"
+    );
+    snapshot.leave(&key, now(), UNUSED, |_| false);
     assert!(snapshot.tokens.is_empty(), "nothing publishes a token of the key any more");
 }
 

@@ -171,8 +171,9 @@ impl TokenActor {
             }
             Effect::WakeAt(time) => self.wake_at(time, context),
             Effect::Stop(asked) => {
-                let unused = self.around.limits.idle_after;
-                self.ports().snapshot.leave(&self.key, asked.unwrap_or(BootTime(0)), unused);
+                let (ports, unused) = (self.ports(), self.around.limits.idle_after);
+                let is_refreshing = |key: &TokenKey| ports.attempts.runs_for(key);
+                ports.snapshot.leave(&self.key, asked.unwrap_or(BootTime(0)), unused, is_refreshing);
                 self.guard.report(ActorNews::Retires(context.address().recipient()));
                 // A registry that dies now tells nobody.
                 self.wake_at(self.ports().clock.now() + UNHEARD, context);

@@ -69,7 +69,7 @@ impl Sweeper {
         let ports = self.refresher.ports();
         let (ledger, clock) = (&ports.ledger, &ports.clock);
         self.backlogs.values_mut().for_each(Backlog::start_over);
-        ports.snapshot.forget_unused(self.limits.idle_after);
+        ports.snapshot.forget_unused(self.limits.idle_after, |key| ports.attempts.runs_for(key));
         ports.providers.read_holds(ledger).await?;
         self.notices.emit(ledger, clock.store_time()).await
     }

@@ -61,8 +61,10 @@ async fn act(stage: &mut Stage, plot: &mut Plot, steps: &[Step]) -> Result<(), S
     rest::leave(stage, plot).await
 }
 
-/// Leaves out what does not matter, and fails with what is left.
+/// Leaves out what does not matter, and fails with what is left. What was found at first is printed before: a finding that
+/// depends on the machine's threads may be gone with the next try.
 async fn shorten(seed: u64, mut what: String) -> ! {
+    eprintln!("seed {seed}: {what}");
     let setting = setting_of(seed);
     let mut steps = story(seed);
     let mut at = 0;
