@@ -81,6 +81,16 @@ impl Clock {
         Self(ClockSource::Manual(clock.clone()))
     }
 
+    /// Returns whether a test moves the clock: then it is the store's clock, too, whatever the store is.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_set_by_hand(&self) -> bool {
+        match &self.0 {
+            ClockSource::System(_) => false,
+            #[cfg(any(test, feature = "testing"))]
+            ClockSource::Manual(_) => true,
+        }
+    }
+
     /// Reads the wall clock.
     pub(crate) fn now(&self) -> WallTime {
         self.read().wall

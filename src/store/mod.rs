@@ -8,17 +8,23 @@
 //! To add a backend: implement the steps of `query` for it, and add a line to `conformance`, the suite that every
 //! backend must pass.
 
+mod columns;
 #[cfg(test)]
 mod conformance;
+mod counted;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
+mod listing;
 pub(crate) mod metered;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
-#[cfg(feature = "sqlite")]
 mod schema;
+mod spent;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod stored;
+mod unreadable;
 
 use std::{
     ops::Range,
@@ -259,29 +265,106 @@ pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + S
     })
 }
 
-/// Opens the store at `url` and brings its schema up to date.
+/// When the schema is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// When a supervisor starts: the default for SQLite.
+    Auto,
+    /// Only by `token-supervisor migrate`; a start with an older schema is refused. The default for PostgreSQL, where other
+    /// processes may still work with that schema.
+    Never,
+}
+
+impl Migrate {
+    /// Returns what holds for a store at `url` where nothing is set.
+    pub(crate) fn default_of(url: &str) -> Self {
+        if is_postgres(url) { Self::Never } else { Self::Auto }
+    }
+}
+
+/// Opens the store at `url`, and checks its schema or brings it up to date. Blocks; a PostgreSQL store must be opened inside
+/// the runtime that will carry out its operations.
 ///
 /// # Errors
 /// The scheme is unknown, or the database cannot be opened; the message says what to do.
-pub(crate) fn open(url: &str, clock: &Clock, codes: RowCodes) -> Result<Arc<dyn Store>, Error> {
-    match sqlite_path(url) {
-        Some("" | ":memory:") => Err(Error::Configuration(
-            "the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db".into(),
-        )),
+pub(crate) fn open(url: &str, migrate: Migrate, clock: &Clock, codes: RowCodes) -> Result<Arc<dyn Store>, Error> {
+    match StoreUrl::of(url)? {
         #[cfg(feature = "sqlite")]
-        Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone(), codes)?)),
-        _ => Err(Error::Configuration("unknown store URL: write sqlite://PATH, such as sqlite://tokens.db".into())),
+        StoreUrl::Sqlite(path) => {
+            if migrate == Migrate::Never {
+                sqlite::refuse_pending(path.as_ref())?;
+            }
+            Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone(), codes)?))
+        }
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres => Ok(Arc::new(postgres::PostgresStore::open(url, migrate, clock.clone(), codes)?)),
     }
+}
+
+/// A URL of a store that this build has.
+enum StoreUrl<'a> {
+    #[cfg(feature = "sqlite")]
+    Sqlite(&'a str),
+    #[cfg(feature = "postgres")]
+    Postgres,
+}
+
+impl<'a> StoreUrl<'a> {
+    fn of(url: &'a str) -> Result<Self, Error> {
+        let refused = |why: &str| Err(Error::Configuration(why.into()));
+        match sqlite_path(url) {
+            Some("" | ":memory:") => {
+                refused("the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db")
+            }
+            #[cfg(feature = "sqlite")]
+            Some(path) => Ok(Self::Sqlite(path)),
+            #[cfg(not(feature = "sqlite"))]
+            Some(_) => refused("this build has no SQLite store: build it with the feature `sqlite`"),
+            #[cfg(feature = "postgres")]
+            None if is_postgres(url) => Ok(Self::Postgres),
+            #[cfg(not(feature = "postgres"))]
+            None if is_postgres(url) => {
+                refused("this build has no PostgreSQL store: build it with the feature `postgres`")
+            }
+            None => refused(
+                "unknown store URL: write sqlite://PATH, such as sqlite://tokens.db, or postgres://USER@HOST/DATABASE",
+            ),
+        }
+    }
+}
+
+/// Checks the URL of a store without opening it.
+///
+/// # Errors
+/// Says what is wrong with it, without the URL.
+#[cfg(feature = "config")]
+pub(crate) fn check_url(url: &str) -> Result<(), Error> {
+    match StoreUrl::of(url)? {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(_) => Ok(()),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres => postgres::check_url(url),
+    }
+}
+
+/// Returns whether the URL is one of a PostgreSQL store.
+pub(crate) fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres:") || url.starts_with("postgresql:")
 }
 
 /// Returns the names of the pending migrations. Changes nothing, and needs no lock.
 ///
 /// # Errors
 /// The store cannot be read, or a newer version of this program wrote it.
-#[cfg(all(feature = "config", feature = "sqlite"))]
+#[cfg(feature = "config")]
 pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    sqlite::pending(path.as_ref())
+    match StoreUrl::of(url)? {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(path) => sqlite::pending(path.as_ref()),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres => postgres::pending(url),
+    }
 }
 
 /// Checks every page and every row of the store, and returns what is wrong. Changes nothing; the store may be in use.
@@ -307,11 +390,15 @@ pub(crate) fn journal_beside(path: &str) -> PathBuf {
 /// Brings the schema of the store up to date.
 ///
 /// # Errors
-/// The database cannot be opened, or another process uses it.
-#[cfg(all(feature = "config", feature = "sqlite"))]
+/// The database cannot be opened, or another process uses the SQLite file.
+#[cfg(feature = "config")]
 pub(crate) fn migrate(url: &str) -> Result<(), Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    sqlite::migrate(path.as_ref())
+    match StoreUrl::of(url)? {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(path) => sqlite::migrate(path.as_ref()),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres => postgres::migrate(url),
+    }
 }
 
 /// Returns the URL with its path put into this folder, unless the path is absolute or no path of a file.

@@ -1,0 +1,61 @@
+//! The store's time: the clock of the database server.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    clock::Clock,
+    model::{BootTime, StoreTime},
+};
+
+/// The clock of the database, as this process knows it.
+///
+/// Between two readings the time is estimated by the boot-time clock, always too early, since a reading was on its way for a
+/// while. A write that is based on an estimate compares it with the database's clock in the same statement, and changes
+/// nothing if they differ by more than [`APART`].
+pub(super) struct DatabaseClock {
+    clock: Clock,
+    last: Mutex<Option<(StoreTime, BootTime)>>,
+}
+
+/// How far the time of a change may be behind the database's clock when it is written, in milliseconds.
+pub(super) const APART: i64 = 1_000;
+
+/// How far it may be ahead: clocks are read in whole milliseconds, and do not run at the same speed.
+pub(super) const AHEAD: i64 = 5;
+
+/// An older reading is not used for an estimate.
+const KEPT: Duration = Duration::from_secs(10);
+
+impl DatabaseClock {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, last: Mutex::default() }
+    }
+
+    /// Takes a reading of the database's clock, and returns the store's time: the reading, unless a test has set the time.
+    pub(super) fn read(&self, millis: i64) -> StoreTime {
+        if self.clock.is_set_by_hand() {
+            return self.clock.store_time();
+        }
+        let read = (StoreTime(millis), self.clock.read().boot);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        read.0
+    }
+
+    /// Returns the store's time without asking the database, if the last reading is recent.
+    pub(super) fn estimate(&self) -> Option<StoreTime> {
+        if self.clock.is_set_by_hand() {
+            return Some(self.clock.store_time());
+        }
+        let (time, at) = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = self.clock.read().boot.since(at);
+        (passed < KEPT).then(|| time + passed)
+    }
+
+    /// Returns the time to compare with the database's clock in the statement that writes; `None` if a test has set the time.
+    pub(super) fn compared(&self, now: StoreTime) -> Option<i64> {
+        (!self.clock.is_set_by_hand()).then_some(now.0)
+    }
+}
