@@ -5,6 +5,7 @@
 mod census;
 mod due;
 mod listing;
+mod racing;
 mod replays;
 mod revoking;
 
@@ -17,12 +18,13 @@ use census::*;
 use due::*;
 use futures_util::{FutureExt as _, future::join_all};
 use listing::*;
+use racing::*;
 use replays::*;
 use revoking::*;
 
 use super::*;
 use crate::{
-    clock::ManualClock,
+    clock::{Clock, ManualClock},
     keyring::Keyring,
     model::{Evidence, Expires, Fingerprint, Generation, Id},
     protocol::{
@@ -70,6 +72,15 @@ macro_rules! conformance {
             a_store_value_is_overwritten_only_explicitly,
             store_values_are_listed_by_prefix,
             a_closed_store_is_unavailable,
+            a_token_that_two_keys_connect_at_once_is_live_under_one,
+            a_token_that_two_providers_connect_at_once_is_live_under_one,
+            a_key_that_is_connected_twice_at_once_has_one_row,
+            a_public_name_is_given_to_one_grant,
+            a_token_is_restored_or_connected_elsewhere,
+            a_token_is_restored_or_revoked,
+            a_lost_comparison_is_applied_anew,
+            a_key_that_is_purged_and_connected_at_once_keeps_its_order,
+            a_store_value_is_swapped_by_one,
         ]);
     } )* };
 }
@@ -103,13 +114,15 @@ pub(super) struct StorePlace {
     clock: ManualClock,
     reopen: OpenStore,
     store: Arc<dyn Store>,
+    /// Several processes may have it open.
+    shared: bool,
 }
 
 impl StorePlace {
     fn new(reopen: impl Fn(&Clock) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
         let clock = ManualClock::new(SystemTime::from(sample::NOW));
         let store = reopen(&Clock::manual(&clock));
-        Self { clock, reopen: Box::new(reopen), store }
+        Self { clock, reopen: Box::new(reopen), store, shared: false }
     }
 
     #[cfg(feature = "sqlite")]
@@ -124,7 +137,16 @@ impl StorePlace {
     fn postgres() -> Option<Self> {
         let url = super::postgres::server::shared()?.url();
         let codes = Keyring::generate().row_codes();
-        Some(Self::new(move |clock| open(&url, Migrate::Auto, clock, codes.clone()).unwrap()))
+        let place = Self::new(move |clock| open(&url, Migrate::Auto, clock, codes.clone()).unwrap());
+        Some(Self { shared: true, ..place })
+    }
+
+    /// Opens the store in another process, as it were: where only one process can have it, returns the open one.
+    fn another(&self) -> Arc<dyn Store> {
+        match self.shared {
+            true => (self.reopen)(&Clock::manual(&self.clock)),
+            false => self.store.clone(),
+        }
     }
 
     async fn restart(&mut self) {

@@ -16,6 +16,7 @@ mod counted;
 pub(crate) mod faulty;
 mod listing;
 pub(crate) mod metered;
+mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
@@ -26,21 +27,21 @@ mod sqlite;
 mod stored;
 mod unreadable;
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::ops::Range;
 
 use futures_util::future::BoxFuture;
 
 use crate::{
-    clock::Clock,
-    error::Error,
-    keyring::RowCodes,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
+
+pub use opening::Migrate;
+#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
+pub(crate) use opening::integrity;
+#[cfg(feature = "config")]
+pub(crate) use opening::{check_url, migrate, pending_migrations, sqlite_url_within};
+pub(crate) use opening::{is_postgres, journal_beside, least_settle, open, sqlite_path};
 
 /// The port to a database.
 pub(crate) trait Store: Send + Sync {
@@ -75,6 +76,8 @@ pub(crate) trait Store: Send + Sync {
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()>;
+    /// Replaces a value that belongs to the store as a whole if it is still `expected`. Returns whether it was.
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool>;
     /// Returns the values whose names begin with `prefix`; each name without the prefix.
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>>;
     /// Returns the check value of the keyring. A store without grants is given `value` if it has none; `None` is a store that
@@ -263,157 +266,4 @@ pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + S
         }
         changed.await
     })
-}
-
-/// When the schema is brought up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Migrate {
-    /// When a supervisor starts: the default for SQLite.
-    Auto,
-    /// Only by `token-supervisor migrate`; a start with an older schema is refused. The default for PostgreSQL, where other
-    /// processes may still work with that schema.
-    Never,
-}
-
-impl Migrate {
-    /// Returns what holds for a store at `url` where nothing is set.
-    pub(crate) fn default_of(url: &str) -> Self {
-        if is_postgres(url) { Self::Never } else { Self::Auto }
-    }
-}
-
-/// Opens the store at `url`, and checks its schema or brings it up to date. Blocks; a PostgreSQL store must be opened inside
-/// the runtime that will carry out its operations.
-///
-/// # Errors
-/// The scheme is unknown, or the database cannot be opened; the message says what to do.
-pub(crate) fn open(url: &str, migrate: Migrate, clock: &Clock, codes: RowCodes) -> Result<Arc<dyn Store>, Error> {
-    match StoreUrl::of(url)? {
-        #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(path) => {
-            if migrate == Migrate::Never {
-                sqlite::refuse_pending(path.as_ref())?;
-            }
-            Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone(), codes)?))
-        }
-        #[cfg(feature = "postgres")]
-        StoreUrl::Postgres => Ok(Arc::new(postgres::PostgresStore::open(url, migrate, clock.clone(), codes)?)),
-    }
-}
-
-/// A URL of a store that this build has.
-enum StoreUrl<'a> {
-    #[cfg(feature = "sqlite")]
-    Sqlite(&'a str),
-    #[cfg(feature = "postgres")]
-    Postgres,
-}
-
-impl<'a> StoreUrl<'a> {
-    fn of(url: &'a str) -> Result<Self, Error> {
-        let refused = |why: &str| Err(Error::Configuration(why.into()));
-        match sqlite_path(url) {
-            Some("" | ":memory:") => {
-                refused("the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db")
-            }
-            #[cfg(feature = "sqlite")]
-            Some(path) => Ok(Self::Sqlite(path)),
-            #[cfg(not(feature = "sqlite"))]
-            Some(_) => refused("this build has no SQLite store: build it with the feature `sqlite`"),
-            #[cfg(feature = "postgres")]
-            None if is_postgres(url) => Ok(Self::Postgres),
-            #[cfg(not(feature = "postgres"))]
-            None if is_postgres(url) => {
-                refused("this build has no PostgreSQL store: build it with the feature `postgres`")
-            }
-            None => refused(
-                "unknown store URL: write sqlite://PATH, such as sqlite://tokens.db, or postgres://USER@HOST/DATABASE",
-            ),
-        }
-    }
-}
-
-/// Checks the URL of a store without opening it.
-///
-/// # Errors
-/// Says what is wrong with it, without the URL.
-#[cfg(feature = "config")]
-pub(crate) fn check_url(url: &str) -> Result<(), Error> {
-    match StoreUrl::of(url)? {
-        #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(_) => Ok(()),
-        #[cfg(feature = "postgres")]
-        StoreUrl::Postgres => postgres::check_url(url),
-    }
-}
-
-/// Returns whether the URL is one of a PostgreSQL store.
-pub(crate) fn is_postgres(url: &str) -> bool {
-    url.starts_with("postgres:") || url.starts_with("postgresql:")
-}
-
-/// Returns the names of the pending migrations. Changes nothing, and needs no lock.
-///
-/// # Errors
-/// The store cannot be read, or a newer version of this program wrote it.
-#[cfg(feature = "config")]
-pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
-    match StoreUrl::of(url)? {
-        #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(path) => sqlite::pending(path.as_ref()),
-        #[cfg(feature = "postgres")]
-        StoreUrl::Postgres => postgres::pending(url),
-    }
-}
-
-/// Checks every page and every row of the store, and returns what is wrong. Changes nothing; the store may be in use.
-///
-/// # Errors
-/// The store cannot be opened.
-#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
-pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
-    use crate::keyring::CheckedRows;
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
-    sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
-}
-
-/// Returns the folder for the journal of a store at `path`, unless another is set: beside the file, and for all names of the
-/// file the same.
-pub(crate) fn journal_beside(path: &str) -> PathBuf {
-    let path = Path::new(path);
-    let real = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
-    real.as_deref().unwrap_or(path).with_extension("journal")
-}
-
-/// Brings the schema of the store up to date.
-///
-/// # Errors
-/// The database cannot be opened, or another process uses the SQLite file.
-#[cfg(feature = "config")]
-pub(crate) fn migrate(url: &str) -> Result<(), Error> {
-    match StoreUrl::of(url)? {
-        #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(path) => sqlite::migrate(path.as_ref()),
-        #[cfg(feature = "postgres")]
-        StoreUrl::Postgres => postgres::migrate(url),
-    }
-}
-
-/// Returns the URL with its path put into this folder, unless the path is absolute or no path of a file.
-#[cfg(feature = "config")]
-pub(crate) fn sqlite_url_within(folder: &std::path::Path, url: &str) -> String {
-    match sqlite_path(url) {
-        Some(path) if !matches!(path, "" | ":memory:") && !folder.as_os_str().is_empty() => {
-            format!("sqlite://{}", folder.join(path).display())
-        }
-        _ => url.to_owned(),
-    }
-}
-
-/// Returns the path in a `sqlite:` URL.
-pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
-    let path = url.strip_prefix("sqlite:")?;
-    Some(path.strip_prefix("//").unwrap_or(path))
 }

@@ -227,7 +227,8 @@ impl Builder {
         #[cfg(not(feature = "testing"))]
         let clock = Clock::system(runtime.clone());
         let events = Arc::new(Channel::default());
-        let providers = Arc::new(Providers::new(self.idps, self.refresh, clock.clone(), events.clone())?);
+        let refresh = self.refresh.with_least_settle(store::least_settle(url));
+        let providers = Arc::new(Providers::new(self.idps, refresh, clock.clone(), events.clone())?);
         let migrate = self.migrate.unwrap_or_else(|| Migrate::default_of(url));
         let store = store::open(url, migrate, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {

@@ -48,7 +48,7 @@ pub(super) async fn change(
     }
     let Some(row) = row else {
         let is_answered = was_read && sides.is_empty();
-        return Ok(is_answered.then(|| Changed { reply, row: Some(stored.row), now, transitions }));
+        return Ok(is_answered.then_some(Changed { reply, row: Some(stored.row), now, transitions }));
     };
     let Some(written) = update(connection, store, stored, row, &sides, now).await? else { return Ok(None) };
     let row = Some(written.row.clone());

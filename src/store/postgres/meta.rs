@@ -41,6 +41,21 @@ pub(super) async fn set_meta(
     Ok(())
 }
 
+pub(super) async fn swap_meta(
+    connection: &mut AsyncPgConnection,
+    name: &str,
+    expected: &[u8],
+    value: &[u8],
+) -> Result<bool, OperationError> {
+    let swapped = sql::<()>("UPDATE meta SET value = ")
+        .bytes(value)
+        .sql(" WHERE name = ")
+        .name(name)
+        .sql(" AND value = ")
+        .bytes(expected);
+    Ok(swapped.execute(connection).await? == 1)
+}
+
 pub(super) async fn metas(
     connection: &mut AsyncPgConnection,
     prefix: &str,

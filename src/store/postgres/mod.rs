@@ -18,6 +18,7 @@ mod pages;
 mod row;
 #[cfg(test)]
 #[path = "../../../tests/it/postgres/server.rs"]
+#[expect(dead_code, reason = "only the integration tests stop a server")]
 pub(super) mod server;
 mod sides;
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod time;
 mod tls;
 mod write;
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
@@ -73,6 +74,9 @@ struct Shared {
     reader: RowReader,
     known: KnownRows,
 }
+
+/// `settle` must be longer than a statement can take.
+pub(super) const LEAST_SETTLE: Duration = Duration::from_secs(STATEMENT_TIMEOUT.as_secs() + 1);
 
 /// Refreshes at a time are bounded by the providers; each needs a connection only while a statement runs.
 const CONNECTIONS: usize = 16;
@@ -265,6 +269,12 @@ impl Store for PostgresStore {
         let name = name.to_owned();
         self.run(move |connection, _| {
             Box::pin(async move { meta::set_meta(connection, &name, value.as_deref()).await })
+        })
+    }
+
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
+        self.run(move |connection, _| {
+            Box::pin(async move { meta::swap_meta(connection, name, &expected, &value).await })
         })
     }
 

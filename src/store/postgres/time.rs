@@ -12,12 +12,13 @@ use crate::{
 
 /// The clock of the database, as this process knows it.
 ///
-/// Between two readings the time is estimated by the boot-time clock, always too early, since a reading was on its way for a
+/// Between two readings the time is estimated by the boot-time clock, a little too early, since a reading was on its way for a
 /// while. A write that is based on an estimate compares it with the database's clock in the same statement, and changes
-/// nothing if they differ by more than [`APART`].
+/// nothing if they differ by more than [`APART`]. What only reads goes by [`Clock::store_time`], the same estimate.
 pub(super) struct DatabaseClock {
     clock: Clock,
-    last: Mutex<Option<(StoreTime, BootTime)>>,
+    /// When the database's clock was last read.
+    last: Mutex<Option<BootTime>>,
 }
 
 /// How far the time of a change may be behind the database's clock when it is written, in milliseconds.
@@ -39,9 +40,10 @@ impl DatabaseClock {
         if self.clock.is_set_by_hand() {
             return self.clock.store_time();
         }
-        let read = (StoreTime(millis), self.clock.read().boot);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
-        read.0
+        let time = StoreTime(millis);
+        self.clock.set_store_time(time);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.clock.read().boot);
+        time
     }
 
     /// Returns the store's time without asking the database, if the last reading is recent.
@@ -49,9 +51,8 @@ impl DatabaseClock {
         if self.clock.is_set_by_hand() {
             return Some(self.clock.store_time());
         }
-        let (time, at) = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let passed = self.clock.read().boot.since(at);
-        (passed < KEPT).then(|| time + passed)
+        let at = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
+        (self.clock.read().boot.since(at) < KEPT).then(|| self.clock.store_time())
     }
 
     /// Returns the time to compare with the database's clock in the statement that writes; `None` if a test has set the time.

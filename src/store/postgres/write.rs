@@ -48,7 +48,9 @@ pub(super) async fn update(
         compared: store.clock.compared(now),
         spent,
     };
-    let (written, time) = update.get_result::<(i64, i64)>(connection).await?;
+    // All rows, not the first: it comes before the commit, and the end of all rows after it.
+    let written = update.load::<(i64, i64)>(connection).await?;
+    let (written, time) = written.into_iter().next().ok_or(diesel::result::Error::NotFound)?;
     store.clock.read(time);
     if written == 0 {
         return Ok(None);

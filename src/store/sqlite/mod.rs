@@ -190,6 +190,10 @@ impl Store for SqliteStore {
         self.writer.run(move |connection, _| meta::set_meta(connection, &name, value.as_deref()))
     }
 
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
+        self.writer.run(move |connection, _| meta::swap_meta(connection, name, &expected, &value))
+    }
+
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.readers.run(move |connection, _| meta::metas(connection, prefix))
     }

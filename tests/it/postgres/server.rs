@@ -104,7 +104,6 @@ impl Server {
     }
 
     /// Stops the server, which ends all connections. Its data stay.
-    #[expect(dead_code, reason = "not every binary of tests stops a server")]
     pub(crate) fn stop(&self) {
         if let Some(mut child) = self.running.lock().unwrap().take() {
             child.stdin.take().unwrap().write_all(b"keep\n").unwrap();
