@@ -40,8 +40,8 @@ pub use opening::Migrate;
 #[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
 pub(crate) use opening::integrity;
 #[cfg(feature = "config")]
-pub(crate) use opening::{check_url, migrate, pending_migrations, sqlite_url_within};
-pub(crate) use opening::{is_postgres, journal_beside, least_settle, open, sqlite_path};
+pub(crate) use opening::{check_url, is_postgres, migrate, pending_migrations, sqlite_url_within};
+pub(crate) use opening::{journal_beside, least_settle, open, sqlite_path};
 
 /// The port to a database.
 pub(crate) trait Store: Send + Sync {

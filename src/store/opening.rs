@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Store;
-use crate::{clock::Clock, error::Error, keyring::RowCodes, model::Sealed};
+use crate::{clock::Clock, error::Error, keyring::RowCodes};
 
 /// When the schema is brought up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,8 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
     use crate::keyring::CheckedRows;
     let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
+    let fits =
+        |checked: &[u8]| keyring.verify_check(&crate::model::Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
     super::sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
 }
 

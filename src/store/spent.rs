@@ -33,6 +33,7 @@ impl SpentTokens {
     }
 
     /// Whether nothing is known of the grant: it has not replaced a refresh token since the tokens are kept here.
+    #[cfg(feature = "sqlite")]
     pub(super) fn is_unknown(&self) -> bool {
         !self.is_stored
     }

@@ -190,6 +190,7 @@ pub async fn stored_refresh_token(
 ///
 /// # Errors
 /// The store cannot be opened.
+#[cfg(feature = "sqlite")]
 pub fn integrity(path: &Path, keyring: &Keyring) -> Result<Vec<String>, Error> {
     store::integrity(&format!("sqlite://{}", path.display()), keyring)
 }

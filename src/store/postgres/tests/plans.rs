@@ -7,9 +7,8 @@ const ROWS: usize = 200_000;
 /// The plan of a prepared statement, whatever its values are.
 async fn plan(connection: &mut AsyncPgConnection, statement: &str) -> String {
     let text = statement.split(" -- binds").next().unwrap();
-    let values =
-        (1..=60).filter(|number| text.contains(&format!("${number} ")) || text.contains(&format!("${number},")));
-    let count = values.max().unwrap();
+    let count = (1..=60).rev().find(|number| text.contains(&format!("${number}")));
+    let count = count.unwrap_or_else(|| panic!("no value in {statement}"));
     connection
         .batch_execute(&format!(
             "SET plan_cache_mode TO force_generic_plan; DEALLOCATE ALL; PREPARE planned AS {text};"
