@@ -31,7 +31,7 @@ use crate::{
     idp::Idp,
     journal::Journal,
     keyring::{CheckedRows, Keyring},
-    model::Sealed,
+    model::{Sealed, valid_deployment_name},
     store::{
         self, Store, StoreError,
         metered::{Metered, Meters},
@@ -69,6 +69,7 @@ pub struct Builder {
     store: Option<String>,
     keyring: Option<Keyring>,
     journal: Option<PathBuf>,
+    deployment: Option<String>,
     idps: Vec<(String, Idp)>,
     refresh: RefreshSettings,
     limits: Limits,
@@ -85,6 +86,7 @@ impl TokenSupervisor {
             store: None,
             keyring: None,
             journal: None,
+            deployment: None,
             idps: Vec::new(),
             refresh: RefreshSettings::default(),
             limits: Limits::default(),
@@ -113,6 +115,15 @@ impl Builder {
     /// disk that survives the process.
     pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
         self.journal = Some(folder.into());
+        self
+    }
+
+    /// Names this deployment: the processes that share one store. The store keeps the first name under which it is opened.
+    /// Opened under another one it is taken for a copy, such as a staging system's: valid tokens are served, and nothing is
+    /// sent to an identity provider, because the original may spend the same refresh tokens, until
+    /// [`adopt`](TokenSupervisor::adopt). Without a name this is not checked.
+    pub fn deployment(mut self, name: impl Into<String>) -> Self {
+        self.deployment = Some(name.into());
         self
     }
 
@@ -208,6 +219,11 @@ impl Builder {
 
     fn open(self, runtime: tokio::runtime::Handle) -> Result<Opened, Error> {
         let missing = |what: &str| Error::Configuration(format!("{what}: see TokenSupervisor::builder"));
+        if let Some(name) = self.deployment.as_deref().filter(|name| !valid_deployment_name(name)) {
+            return Err(Error::Configuration(format!(
+                "deployment: {name:?} is no name: use 1 to 64 characters, without spaces at the ends and control characters"
+            )));
+        }
         let url = self.store.as_deref().ok_or_else(|| missing("no store is set"))?;
         let keyring = self.keyring.ok_or_else(|| missing("no key ring is set"))?;
         #[cfg(feature = "testing")]
@@ -215,7 +231,8 @@ impl Builder {
         #[cfg(not(feature = "testing"))]
         let clock = Clock::system(runtime.clone());
         let events = Arc::new(Channel::default());
-        let providers = Arc::new(Providers::new(self.idps, self.refresh, clock.clone(), events.clone())?);
+        let providers =
+            Arc::new(Providers::new(self.idps, self.refresh, self.deployment, clock.clone(), events.clone())?);
         let store = store::open(url, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
