@@ -124,8 +124,8 @@ pub use model::{
 pub use protocol::Unchanged;
 pub use store::Migrate;
 pub use supervisor::{
-    Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, Hold, IdpStatus,
-    Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
+    Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, HeldBy, Hold,
+    IdpStatus, Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
     RequireReconnect, Restore, Retried, Retry, Revocation, Revoke, Shutdown, Status, Subscription, TokenEvent,
     TokenSupervisor, TokenWatch,
 };

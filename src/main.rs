@@ -12,7 +12,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind}
 use zeroizing_alloc::ZeroAlloc;
 
 use cli::{
-    CliFailure, Exit, Out, apikey, config, connect, doctor, id, idp, init, keys, list, migrate, offboard, serve,
+    CliFailure, Exit, Out, adopt, apikey, config, connect, doctor, id, idp, init, keys, list, migrate, offboard, serve,
     status, token,
     verbs::{
         DisconnectArgs, HoldArgs, ProbeArgs, PurgeArgs, ReconnectArgs, RefreshArgs, ReleaseArgs, RestoreArgs, RetryArgs,
@@ -67,6 +67,7 @@ enum CliCommand {
     Restore(RestoreArgs),
     Purge(PurgeArgs),
     Offboard(offboard::OffboardArgs),
+    Adopt(adopt::AdoptArgs),
     Migrate(migrate::MigrateArgs),
     Doctor(doctor::DoctorArgs),
     Why(why::WhyArgs),
@@ -160,6 +161,7 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
         CliCommand::Restore(verb) => verb.run(out).await,
         CliCommand::Purge(verb) => verb.run(out).await,
         CliCommand::Offboard(args) => offboard::run(args, out).await,
+        CliCommand::Adopt(args) => adopt::run(args, out).await,
         CliCommand::Migrate(args) => migrate::run(&args, out),
         CliCommand::Doctor(args) => doctor::run(args, out).await,
         CliCommand::Why(args) => why::run(&args, out),

@@ -25,6 +25,9 @@ pub struct IdpBody {
     /// Why the identity provider is on hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_reason: Option<String>,
+    /// Who put it on hold: `people`, until they release it, or `deployment`, until the store is adopted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<Cow<'static, str>>,
     /// Whether tokens can be revoked there.
     pub revokes: bool,
     /// How many refreshes are under way or queued.
@@ -45,6 +48,7 @@ impl From<IdpStatus> for IdpBody {
             paused_until: status.paused_until,
             held: status.held.is_some(),
             held_reason: status.held,
+            held_by: status.held_by.map(|by| by.as_str().into()),
             revokes: status.revokes,
             refreshing: status.refreshing,
             last_error: status.last_error,
@@ -83,6 +87,22 @@ pub struct RetriedBody {
 impl From<Retried> for RetriedBody {
     fn from(Retried { retried, left }: Retried) -> Self {
         Self { retried, left }
+    }
+}
+
+/// The result of adopting a store.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Adopted"))]
+#[non_exhaustive]
+pub struct AdoptedBody {
+    /// The deployment that the store belonged to; null if it belonged to this one.
+    pub adopted_from: Option<String>,
+}
+
+impl AdoptedBody {
+    #[cfg(feature = "web")]
+    pub(crate) fn new(adopted_from: Option<String>) -> Self {
+        Self { adopted_from }
     }
 }
 

@@ -9,8 +9,8 @@ use schemars::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody, ReasonBody,
-    RefreshedBody, RejectedBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST,
+    AdoptedBody, BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody,
+    ReasonBody, RefreshedBody, RejectedBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST,
     time::TimeInput,
 };
 use crate::{Code, Freshness, State, Unchanged, Warning};
@@ -33,6 +33,7 @@ pub(crate) fn all() -> Map<String, Value> {
     sent.subschema_for::<IdpBody>();
     sent.subschema_for::<IdpsBody>();
     sent.subschema_for::<RetriedBody>();
+    sent.subschema_for::<AdoptedBody>();
     sent.subschema_for::<PageBody>();
     sent.subschema_for::<OffboardedBody>();
     sent.subschema_for::<HealthBody>();

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 use token_supervisor::{
-    Cause, Reached, State,
+    Cause, HeldBy, Reached, State,
     api::{GrantQuery, IdpBody},
     config::{Config, ConfigProblem, ExposedFile},
 };
@@ -376,6 +376,9 @@ fn of_idp(place: &Workplace, idp: &IdpBody) -> CheckFinding {
     let name = format!("idp.{}", idp.idp);
     let last = idp.last_error.as_ref().map(|error| format!(" (last error: {error})")).unwrap_or_default();
     match (&idp.held_reason, &idp.paused, place) {
+        (Some(reason), _, _) if idp.held_by.as_deref() == Some(HeldBy::Deployment.as_str()) => {
+            finding(&name, CheckVerdict::Wrong, format!("on hold: {reason}; next: token-supervisor adopt --help"))
+        }
         (Some(reason), _, _) => finding(&name, CheckVerdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
             // A limited rate passes by itself; for the rest somebody should look.

@@ -19,6 +19,7 @@ mod show;
 pub(crate) mod signals;
 pub(crate) mod time;
 
+pub(crate) mod adopt;
 pub(crate) mod apikey;
 pub(crate) mod config;
 pub(crate) mod connect;

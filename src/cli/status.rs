@@ -1,11 +1,15 @@
 //! `status`: shows the state of one grant, of one identity provider, or of all.
 
-use std::{borrow::Cow, collections::BTreeMap, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    time::SystemTime,
+};
 
 use serde::Serialize;
 use serde_json::json;
 use token_supervisor::{
-    Error, Evidence, State,
+    Error, Evidence, HeldBy, State,
     api::{GrantQuery, StatusBody},
 };
 
@@ -77,9 +81,11 @@ async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
     });
     out.result(&json, || {
         let table = RowTable::new(&HEADER, &[0]).short(&SHORT_HEADER).rows(summary.iter().map(IdpSummary::row));
-        head(&health)
-            + &table.text()
-            + &summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect::<String>()
+        let mut steps: Vec<_> = summary.iter().flat_map(|idp| idp.next_steps(&args.target.again())).collect();
+        let mut seen = HashSet::new();
+        // One step may end the holds of all providers.
+        steps.retain(|step| seen.insert(step.clone()));
+        head(&health) + &table.text() + &steps.concat()
     })?;
     Ok(Exit::Done)
 }
@@ -121,6 +127,7 @@ struct IdpSummary {
     #[serde(with = "token_supervisor::api::time::optional")]
     paused_until: Option<SystemTime>,
     held_reason: Option<String>,
+    held_by: Option<Cow<'static, str>>,
     revokes: bool,
     /// How many refreshes are under way or queued.
     refreshing: usize,
@@ -140,6 +147,7 @@ async fn summary(backend: &Backend, only: Option<&str>) -> Result<Vec<IdpSummary
             paused: idp.paused,
             paused_until: idp.paused_until,
             held_reason: idp.held_reason,
+            held_by: idp.held_by,
             revokes: idp.revokes,
             refreshing: idp.refreshing,
             last_error: idp.last_error,
@@ -238,7 +246,10 @@ impl IdpSummary {
         let idp = &self.idp;
         let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}{again}"));
         let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
-        let release = self.held_reason.as_ref().map(|_| format!("release {idp}{again}"));
+        let release = self.held_by.as_ref().map(|by| match &**by {
+            by if by == HeldBy::Deployment.as_str() => format!("adopt{again}"),
+            _ => format!("release {idp}{again}"),
+        });
         let why = self.paused.as_ref().map(|cause| format!("why {cause}   ({idp} is paused{})", until()));
         let all = [
             release,

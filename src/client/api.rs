@@ -17,8 +17,8 @@ use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody, RejectedBody,
-        RetriedBody, StatusBody, TokenBody, Whole, grant_body,
+        AdoptedBody, GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody,
+        RejectedBody, RetriedBody, StatusBody, TokenBody, Whole, grant_body,
     },
     idp::loopback,
 };
@@ -317,6 +317,14 @@ impl ApiClient {
     /// See [`ApiError`].
     pub async fn retry_idp(&self, idp: &str) -> Result<RetriedBody, ApiError> {
         read(self.idp(idp, "retry")).await
+    }
+
+    /// Takes over a store that belongs to another deployment, and ends the hold of all identity providers that comes with it.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn adopt(&self) -> Result<AdoptedBody, ApiError> {
+        read(self.request(Method::POST, "/v1/adopt")).await
     }
 
     /// Returns whether the server is ready. A server that is stopping is not an error.

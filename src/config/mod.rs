@@ -252,6 +252,10 @@ impl Config {
             .limits(self.limits)
             .plain_users(self.log.user == LogUser::Plain)
             .tombstones_kept(days(self.retention.tombstone_days));
+        let builder = match &self.deployment {
+            Some(name) => builder.deployment(name),
+            None => builder,
+        };
         Ok(self.idps().fold(builder, |builder, (name, idp)| builder.idp(name, idp.clone())))
     }
 
@@ -321,7 +325,7 @@ impl Config {
         &self.shown
     }
 
-    /// The name of this installation. Nothing is marked with it yet.
+    /// The name of this deployment; see [`Builder::deployment`].
     pub fn deployment(&self) -> Option<&str> {
         self.deployment.as_deref()
     }

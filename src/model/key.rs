@@ -164,6 +164,11 @@ pub(crate) fn valid_idp_name(name: &str) -> bool {
         && name.as_bytes().iter().all(inner)
 }
 
+/// Returns whether `name` can name a deployment: it is shown in log lines and tables.
+pub(crate) fn valid_deployment_name(name: &str) -> bool {
+    (1..=64).contains(&name.chars().count()) && name.trim() == name && !name.chars().any(char::is_control)
+}
+
 /// Returns the length; 0 beyond `u32`, far above what validation accepts.
 fn short(text: &str) -> u32 {
     u32::try_from(text.len()).unwrap_or(0)

@@ -21,10 +21,10 @@ pub(crate) use grant::{Exposed, Lifetime, is_token};
 pub(crate) use id::public_name;
 pub(crate) use id::{Fingerprint, Id};
 pub(crate) use issued::{Issued, Publication};
-pub(crate) use key::valid_idp_name;
 #[cfg(feature = "web")]
 pub(crate) use key::valid_user_name;
 pub use key::{KeyAt, TokenKey};
+pub(crate) use key::{valid_deployment_name, valid_idp_name};
 pub(crate) use row::{
     Alt, Attempted, Intent, LastError, Lease, Marks, Row, Sealed, Sender, Spendable, Tombstone, Verdict,
 };

@@ -75,7 +75,7 @@ impl Bench {
         let journal = Arc::new(Journal::open(&folder.path().join("journal"), &keyring).unwrap());
         let ledger = Ledger::new(Arc::new(store.clone()), events.clone(), keyring.clone(), false);
         let refresh = RefreshSettings::default();
-        let providers = Arc::new(Providers::new(Vec::new(), refresh, clock.clone(), events.clone()).unwrap());
+        let providers = Arc::new(Providers::new(Vec::new(), refresh, None, clock.clone(), events.clone()).unwrap());
         let refresher = Refresher::new(Ports {
             clock: clock.clone(),
             ledger: ledger.clone(),

@@ -31,7 +31,7 @@ use crate::{
     idp::Idp,
     journal::Journal,
     keyring::{CheckedRows, Keyring},
-    model::Sealed,
+    model::{Sealed, valid_deployment_name},
     store::{
         self, Migrate, Store, StoreError,
         metered::{Metered, Meters},
@@ -70,6 +70,7 @@ pub struct Builder {
     migrate: Option<Migrate>,
     keyring: Option<Keyring>,
     journal: Option<PathBuf>,
+    deployment: Option<String>,
     idps: Vec<(String, Idp)>,
     refresh: RefreshSettings,
     limits: Limits,
@@ -87,6 +88,7 @@ impl TokenSupervisor {
             migrate: None,
             keyring: None,
             journal: None,
+            deployment: None,
             idps: Vec::new(),
             refresh: RefreshSettings::default(),
             limits: Limits::default(),
@@ -125,6 +127,15 @@ impl Builder {
     /// disk that survives the process.
     pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
         self.journal = Some(folder.into());
+        self
+    }
+
+    /// Names this deployment: the processes that share one store. The store keeps the first name under which it is opened.
+    /// Opened under another one it is taken for a copy, such as a staging system's: valid tokens are served, and nothing is
+    /// sent to an identity provider, because the original may spend the same refresh tokens, until
+    /// [`adopt`](TokenSupervisor::adopt). Without a name this is not checked.
+    pub fn deployment(mut self, name: impl Into<String>) -> Self {
+        self.deployment = Some(name.into());
         self
     }
 
@@ -220,6 +231,11 @@ impl Builder {
 
     fn open(self, runtime: tokio::runtime::Handle) -> Result<Opened, Error> {
         let missing = |what: &str| Error::Configuration(format!("{what}: see TokenSupervisor::builder"));
+        if let Some(name) = self.deployment.as_deref().filter(|name| !valid_deployment_name(name)) {
+            return Err(Error::Configuration(format!(
+                "deployment: {name:?} is no name: use 1 to 64 characters, without spaces at the ends and control characters"
+            )));
+        }
         let url = self.store.as_deref().ok_or_else(|| missing("no store is set"))?;
         let keyring = self.keyring.ok_or_else(|| missing("no key ring is set"))?;
         #[cfg(feature = "testing")]
@@ -228,7 +244,7 @@ impl Builder {
         let clock = Clock::system(runtime.clone());
         let events = Arc::new(Channel::default());
         let refresh = self.refresh.with_least_settle(store::least_settle(url));
-        let providers = Arc::new(Providers::new(self.idps, refresh, clock.clone(), events.clone())?);
+        let providers = Arc::new(Providers::new(self.idps, refresh, self.deployment, clock.clone(), events.clone())?);
         let migrate = self.migrate.unwrap_or_else(|| Migrate::default_of(url));
         let store = store::open(url, migrate, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {

@@ -22,6 +22,8 @@ pub struct IdpStatus {
     pub name: String,
     /// Why the provider is on hold, if it is: no refresh is started there.
     pub held: Option<String>,
+    /// Who put it on hold.
+    pub held_by: Option<HeldBy>,
     /// Why nothing is sent to the provider for now, if so.
     pub paused: Option<Cause>,
     /// Until when, at least.
@@ -34,6 +36,26 @@ pub struct IdpStatus {
     pub last_error: Option<Evidence>,
     /// When that was.
     pub last_error_at: Option<SystemTime>,
+}
+
+/// Who put an identity provider on hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeldBy {
+    /// People did: it is on hold until [`TokenSupervisor::release_idp`].
+    People,
+    /// The store belongs to another deployment: all providers are on hold until [`TokenSupervisor::adopt`].
+    Deployment,
+}
+
+impl HeldBy {
+    /// Returns its name: `people` or `deployment`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Deployment => "deployment",
+        }
+    }
 }
 
 /// The response of a token endpoint to an empty, unauthenticated request.
@@ -62,9 +84,12 @@ impl TokenSupervisor {
         let now = self.clock().read();
         let status = |(name, provider): (&String, &Arc<Provider>)| {
             let (closed, last_error) = (provider.gate.closed(now), provider.gate.last_error());
+            let held = rooms.providers.held(name);
+            let by = if rooms.providers.foreign().is_some() { HeldBy::Deployment } else { HeldBy::People };
             IdpStatus {
                 name: name.clone(),
-                held: rooms.providers.held(name),
+                held_by: held.as_ref().map(|_| by),
+                held,
                 paused: closed.map(|closed| closed.cause),
                 paused_until: closed.map(|closed| (now.wall + closed.wait).into()),
                 revokes: provider.idp.revocation_url.is_some(),
@@ -136,6 +161,11 @@ impl TokenSupervisor {
     async fn set_hold(&self, name: &str, reason: Option<&str>) -> Result<(), Error> {
         if self.rooms.providers.get(name).is_none() {
             return Err(Error::UnknownIdp);
+        }
+        if reason.is_none() && self.rooms.providers.foreign().is_some() {
+            return Err(Error::InvalidRequest(
+                "all providers are on hold because the store belongs to another deployment: adopt the store",
+            ));
         }
         let (supervisor, name, reason) = (self.clone(), name.to_owned(), reason.map(str::to_owned));
         let set = self.spawn(async move {

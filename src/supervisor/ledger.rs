@@ -141,20 +141,25 @@ impl Ledger {
 
 /// What a line of the audit log is about.
 pub(super) struct Audited<'a> {
-    idp: &'a str,
+    idp: Option<&'a str>,
     user: Option<&'a str>,
     grant_id: Option<&'a str>,
 }
 
 impl<'a> Audited<'a> {
+    /// All grants of the store.
+    pub(super) fn store() -> Self {
+        Self { idp: None, user: None, grant_id: None }
+    }
+
     /// All grants of a provider.
     pub(super) fn idp(idp: &'a str) -> Self {
-        Self { idp, user: None, grant_id: None }
+        Self { idp: Some(idp), user: None, grant_id: None }
     }
 
     /// One grant, with its public name if that is known.
     pub(super) fn grant(key: &'a TokenKey, grant_id: Option<&'a str>) -> Self {
-        Self { idp: key.idp(), user: Some(key.user()), grant_id }
+        Self { idp: Some(key.idp()), user: Some(key.user()), grant_id }
     }
 }
 

@@ -10,6 +10,7 @@
 //! Invariants: callers wait beside an attempt, never on it; actors decide nothing that is not in `token::machine`; rows are
 //! changed through [`ledger`] alone; nothing of ours runs on the host's runtime; imports run in one direction.
 
+mod adopt;
 mod alarm;
 #[cfg(test)]
 mod bench;
@@ -54,7 +55,7 @@ pub use command::{
 };
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::TokenSupervisor;
-pub use idps::{IdpStatus, Reached};
+pub use idps::{HeldBy, IdpStatus, Reached};
 pub use list::{Cursor, Filter, Page};
 #[cfg(feature = "testing")]
 pub use point::Point;

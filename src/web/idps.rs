@@ -3,7 +3,8 @@
 use super::{audit, call::Call, problem::Problem, response::ApiResponse};
 use crate::{
     Error, Status, TokenKey,
-    api::{EmptyBody, IdpBody, IdpsBody, ReasonBody, RetriedBody},
+    api::{AdoptedBody, EmptyBody, IdpBody, IdpsBody, ReasonBody, RetriedBody},
+    apikey::ApiKey,
 };
 
 /// `GET /v1/idps`: the providers that the caller's key reaches.
@@ -44,6 +45,16 @@ pub(super) async fn retry(call: &Call) -> Result<ApiResponse, Problem> {
     };
     let retried = call.api.supervisor.retry_refused(idp, record).await?;
     Ok(ApiResponse::json(&RetriedBody::from(retried)))
+}
+
+/// `POST /v1/adopt`: by callers that reach all grants.
+pub(super) async fn adopt(call: &Call) -> Result<ApiResponse, Problem> {
+    call.json::<EmptyBody>()?;
+    if call.principal().key().is_some_and(ApiKey::is_limited) {
+        return Err(Problem::forbidden("the store has all grants, and the API key is limited to some of them"));
+    }
+    let from = call.api.supervisor.adopt().await?;
+    Ok(ApiResponse::json(&AdoptedBody::new(from)))
 }
 
 fn described(call: &Call) -> Result<ApiResponse, Problem> {

@@ -209,6 +209,11 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         name: "retry_idp",
         scopes: &[Admin], responses: &[(200, "Retried")], problems: ASKED, audit: Some("retry_idp"),
     } => idps::retry
+    POST "/v1/adopt"
+    "Takes over a store that belongs to another deployment, and ends the hold of all identity providers that comes with it." {
+        name: "adopt",
+        scopes: &[Admin], responses: &[(200, "Adopted")], problems: ASKED, audit: Some("adopt"),
+    } => idps::adopt
     GET "/livez" "Whether the process responds." { name: "get_livez", responses: &[(200, "Health")] } => health::livez
     GET "/readyz"
     "Whether valid tokens can be served; not while the server drains." {

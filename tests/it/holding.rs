@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use token_supervisor::{
-    Cause, Error, Revoke, State, TokenKey, TokenSupervisor,
+    Cause, Error, HeldBy, Revoke, State, TokenKey, TokenSupervisor,
     testing::{Fault, Profile, Standing},
 };
 use tokio::task::JoinHandle;
@@ -177,4 +177,61 @@ async fn what_cannot_be_held_is_refused_and_says_why() {
     assert_eq!(within(supervisor.release(&absent)).await.unwrap_err(), Error::NotConnected);
     assert_eq!(within(supervisor.release(&key)).await.unwrap().held, None);
     stop(supervisor).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_store_refreshes_nothing_until_it_is_adopted() {
+    let world = World::new(Profile::gitlab());
+    let start = async |deployment: &str| world.builder().deployment(deployment).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    let production = start("production").await;
+    within(production.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    assert_eq!(within(production.adopt()).await, Ok(None));
+    stop(production).await;
+
+    let staging = start("staging").await;
+    let idp = staging.idps().remove(0);
+    assert_eq!(idp.held.as_deref(), Some("the store belongs to the deployment production"));
+    assert_eq!(idp.held_by, Some(HeldBy::Deployment));
+    within(staging.token(&key)).await.expect("valid tokens are served");
+    world.clock.advance(LIFE);
+    for _ in 0..2 {
+        let error = within(staging.token(&key)).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { cause: Cause::IdpHeld, .. }), "{error}");
+        assert!(within(staging.refresh_now(&key)).await.is_err());
+        // Sweeper and revoker come by, too.
+        world.clock.advance(Duration::from_secs(10));
+    }
+    assert!(within(staging.release_idp("idp")).await.unwrap_err().to_string().contains("adopt the store"));
+    within(staging.disconnect(&key, Revoke::Yes)).await.unwrap();
+    world.clock.advance(Duration::from_secs(70));
+    assert_eq!(within(staging.revoke_queued()).await.unwrap(), 1);
+    assert_eq!((world.sim.requests(), world.sim.revocations()), (0, 0));
+    within(staging.restore(&key)).await.unwrap();
+
+    assert_eq!(within(staging.adopt()).await.unwrap().as_deref(), Some("production"));
+    eventually("it is refreshed although nobody asks", || {
+        world.clock.advance(Duration::from_secs(1));
+        staging.cached(&key).is_some()
+    })
+    .await;
+    assert_eq!(staging.idps()[0].held_by, None);
+    stop(staging).await;
+    let production = start("production").await;
+    assert!(production.idps()[0].held.is_some(), "the store is not its own any more");
+    stop(production).await;
+}
+
+#[tokio::test]
+async fn without_a_name_there_is_no_other_deployment() {
+    let world = World::new(Profile::gitlab());
+    stop(world.builder().deployment("production").start().await.unwrap()).await;
+    let (supervisor, key) = world.connected().await;
+    assert_eq!(within(supervisor.adopt()).await.unwrap_err().code(), "invalid_request");
+    within(supervisor.refresh_now(&key)).await.unwrap();
+    stop(supervisor).await;
+    for name in ["", " x", "a\nb", &"x".repeat(65)] {
+        let refused = world.builder().deployment(name).start().await.err();
+        assert!(refused.is_some_and(|error| error.to_string().contains("deployment")), "{name:?}");
+    }
 }

@@ -213,6 +213,14 @@ impl Backend {
         }
     }
 
+    /// Takes over a store that belongs to another deployment. Returns its name; `None` if the store was ours.
+    pub(crate) async fn adopt(&self) -> Result<Option<String>, CliFailure> {
+        match self {
+            Self::Store(store) => store.adopt().await,
+            Self::Server(server) => server.adopt().await,
+        }
+    }
+
     /// Sends each provider an empty request from this machine, which a server cannot do.
     pub(crate) async fn reach(&self) -> Result<Vec<(String, Reached)>, CliFailure> {
         match self {

@@ -255,6 +255,10 @@ impl ServerBackend {
         self.client.retry_idp(idp).await.map_err(|error| self.failure(None, error))
     }
 
+    pub(super) async fn adopt(&self) -> Result<Option<String>, CliFailure> {
+        self.client.adopt().await.map(|body| body.adopted_from).map_err(|error| self.failure(None, error))
+    }
+
     pub(super) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);

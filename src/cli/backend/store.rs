@@ -247,6 +247,10 @@ impl StoreBackend {
         join_all(reached).await.into_iter().collect()
     }
 
+    pub(super) async fn adopt(&self) -> Result<Option<String>, CliFailure> {
+        Ok(self.supervisor.adopt().await?)
+    }
+
     pub(super) async fn health(&self) -> PlaceHealth {
         PlaceHealth {
             revocations: self.supervisor.revocations_pending().await.ok(),

@@ -34,10 +34,11 @@ impl Providers {
     pub(in crate::supervisor) fn new(
         idps: Vec<(String, Idp)>,
         refresh: RefreshSettings,
+        deployment: Option<String>,
         clock: Clock,
         events: Arc<Channel>,
     ) -> Result<Self, Error> {
-        let providers = Self { all: ArcSwap::default(), refresh, holds: Holds::default(), clock, events };
+        let providers = Self { all: ArcSwap::default(), refresh, holds: Holds::new(deployment), clock, events };
         let mut all = HashMap::new();
         for (name, idp) in idps {
             let provider = providers.provider(&name, idp, None)?;
@@ -84,7 +85,7 @@ impl Providers {
         Ok(())
     }
 
-    /// Returns why operators put this provider on hold, if they did.
+    /// Returns why this provider is on hold, if it is.
     pub(in crate::supervisor) fn held(&self, name: &str) -> Option<String> {
         self.holds.reason(name)
     }
@@ -92,6 +93,21 @@ impl Providers {
     /// Resolves when the provider is on hold.
     pub(in crate::supervisor) async fn until_held(&self, name: &str) {
         self.holds.until_held(name).await;
+    }
+
+    /// Whether this deployment has a name.
+    pub(in crate::supervisor) fn has_deployment(&self) -> bool {
+        self.holds.has_deployment()
+    }
+
+    /// Returns why all providers are on hold, if the store belongs to another deployment.
+    pub(in crate::supervisor) fn foreign(&self) -> Option<String> {
+        self.holds.foreign()
+    }
+
+    /// Makes the store ours. Returns the name of the deployment that it belonged to, if that was another one.
+    pub(in crate::supervisor) async fn adopt(&self, ledger: &Ledger) -> Result<Option<String>, StoreError> {
+        self.holds.adopt(ledger).await
     }
 
     /// Reads from the store which providers are on hold.
@@ -223,7 +239,8 @@ mod tests {
         let bench = Bench::new();
         assert!(matches!(bench.providers.set("No Name", idp()), Err(Error::Configuration(_))));
         let twice = vec![("acme".to_owned(), idp()), ("acme".to_owned(), idp())];
-        let refused = Providers::new(twice, RefreshSettings::default(), bench.clock.clone(), Arc::default()).err();
+        let refused =
+            Providers::new(twice, RefreshSettings::default(), None, bench.clock.clone(), Arc::default()).err();
         assert!(refused.is_some_and(|error| error.to_string().contains("twice")));
     }
 

@@ -53,7 +53,7 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "demo",
     "loadtest",
     "init",
@@ -77,13 +77,14 @@ const COMMANDS: [&str; 26] = [
     "restore",
     "purge",
     "offboard",
+    "adopt",
     "migrate",
     "doctor",
     "why",
 ];
 
 /// Each command that reads or changes grants, in its shortest form.
-const ON_GRANTS: [&[&str]; 18] = [
+const ON_GRANTS: [&[&str]; 19] = [
     &["connect", "gitlab", "alice", "--stdin"],
     &["token", "gitlab", "alice"],
     &["status"],
@@ -102,6 +103,7 @@ const ON_GRANTS: [&[&str]; 18] = [
     &["restore", "gitlab", "alice"],
     &["purge", "gitlab", "alice"],
     &["offboard", "alice"],
+    &["adopt"],
 ];
 
 /// A folder in which `init --idp gitlab` was run, and the identity provider.

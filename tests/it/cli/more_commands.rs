@@ -170,6 +170,31 @@ fn a_provider_is_shown_and_probed() {
     Ran::new(command.output().unwrap()).failed(1, "does not respond: connect_failed");
 }
 
+#[test]
+fn the_store_of_another_deployment_is_adopted() {
+    let world = World::connected();
+    assert_eq!(world.run(&["adopt"]).stdout, "Nothing to adopt: the store belongs to this deployment.\n");
+    let staging = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env("TOKEN_SUPERVISOR__DEPLOYMENT", "staging");
+        Ran::new(command.output().unwrap())
+    };
+    let status = staging(&["status"]);
+    assert!(status.stdout.ends_with("next: token-supervisor adopt\n"), "{status:?}");
+    assert!(staging(&["status", "gitlab"]).stdout.contains("HELD the store belongs to the deployment ts-"));
+    let doctor = staging(&["doctor"]);
+    assert!(
+        doctor.code == 1 && doctor.stdout.contains("WRONG  idp.gitlab     on hold: the store belongs"),
+        "{doctor:?}"
+    );
+    staging(&["release", "gitlab"]).failed(2, "adopt the store");
+    let adopted = staging(&["adopt"]);
+    assert!(adopted.stdout.starts_with("Adopted: the store belonged to ts-"), "{adopted:?}");
+    assert!(staging(&["status", "gitlab"]).stdout.starts_with("gitlab      ok\n"));
+    let back: Value = serde_json::from_str(&world.run(&["adopt", "--json"]).stdout).unwrap();
+    assert_eq!(back, serde_json::json!({ "adopted_from": "staging" }));
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn the_id_is_what_the_audit_log_has() {

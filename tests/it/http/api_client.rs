@@ -78,6 +78,7 @@ async fn lists_and_providers_are_read_and_held() {
     let retried = within(client.retry_idp("other")).await.unwrap();
     assert_eq!((retried.retried, retried.left), (0, false));
     assert_eq!(within(client.idps()).await.unwrap().len(), 2);
+    assert_eq!(code(&within(client.adopt()).await.unwrap_err()), Some(Code::InvalidRequest), "it has no deployment");
     stage.stop().await;
 }
 

@@ -202,10 +202,15 @@ async fn an_idp_is_seen_held_released_and_probed() {
     };
     assert_eq!(body, json!({"items": [expected("idp"), expected("other")]}));
     let body = stage.ask("POST /v1/idps/idp/hold", &[], json!({"reason": "maintenance"})).await.granted(200);
-    assert_eq!((&body["held"], &body["held_reason"]), (&json!(true), &json!("maintenance")));
+    assert_eq!(
+        (&body["held"], &body["held_reason"], &body["held_by"]),
+        (&json!(true), &json!("maintenance"), &json!("people"))
+    );
     assert_eq!(post(&stage, "refresh", None).await.problem(503, "unavailable")["reason"], "idp_held");
     assert_eq!(stage.ask("POST /v1/idps/idp/release", &[], None).await.granted(200), expected("idp"));
     assert_eq!(stage.ask("POST /v1/idps/idp/probe", &[], None).await.granted(200), expected("idp"));
+    let refused = stage.ask("POST /v1/adopt", &[], None).await.problem(400, "invalid_request");
+    assert!(refused["detail"].as_str().unwrap().contains("no deployment is set"), "{refused}");
     stage.stop().await;
 }
 
