@@ -95,6 +95,11 @@ impl World {
     }
 }
 
+/// The URL of a new store that belongs to the folder.
+pub fn store_in(folder: &Path) -> String {
+    format!("sqlite://{}/tokens.db", folder.display())
+}
+
 pub async fn stop(supervisor: TokenSupervisor) {
     let stopped = within(supervisor.shutdown(Duration::from_secs(60))).await;
     assert_eq!(stopped.abandoned, 0);

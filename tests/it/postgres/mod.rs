@@ -4,6 +4,8 @@
 
 #[path = "../a_dying_actor_loses_nothing.rs"]
 mod a_dying_actor_loses_nothing;
+#[path = "../a_killed_process_loses_nothing.rs"]
+mod a_killed_process_loses_nothing;
 #[path = "../a_refresh_token_alone_is_a_grant.rs"]
 mod a_refresh_token_alone_is_a_grant;
 #[path = "../an_unanswered_request_is_a_doubt.rs"]
@@ -36,11 +38,16 @@ use super::skip;
 
 /// The support of the other tests, with a world whose store is in PostgreSQL.
 mod support {
-    use std::ops::Deref;
+    use std::{ops::Deref, path::Path};
 
     use token_supervisor::testing::Profile;
 
     pub(crate) use crate::support::*;
+
+    /// The URL of a new store on the shared server.
+    pub(crate) fn store_in(folder: &Path) -> String {
+        super::server::shared().map_or_else(|| crate::support::store_in(folder), super::server::Server::url)
+    }
 
     /// A world whose supervisors work on a store of its own on the shared server.
     pub(crate) struct World(crate::support::World);
