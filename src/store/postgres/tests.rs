@@ -1,5 +1,6 @@
 //! What the conformance suite does not show: locks, clocks, lost connections, schemas, damaged rows, and plans of statements.
 
+mod encryption;
 mod plans;
 
 use std::{sync::Mutex, time::SystemTime};

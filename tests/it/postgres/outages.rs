@@ -13,7 +13,7 @@ use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
 /// A server of the test's own.
 fn own_server() -> Option<Server> {
     server::shared()?;
-    Server::start(&[])
+    Server::start()
 }
 
 async fn token_of(supervisor: &TokenSupervisor, key: &TokenKey) -> token_supervisor::Token {

@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::Write as _,
+    net::TcpListener,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -25,14 +26,16 @@ pub(crate) struct Server {
     /// Root cannot run a server: another user does.
     user: Option<u32>,
     running: Mutex<Option<Child>>,
-    settings: &'static [&'static str],
+    settings: Vec<String>,
+    /// Of its Unix socket, and of loopback where it listens there.
+    port: u16,
 }
 
 /// Says that the calling test does nothing if there is no PostgreSQL on this machine, and returns the server that all tests of
 /// this process share otherwise.
 pub(crate) fn shared() -> Option<&'static Server> {
     static SHARED: OnceLock<Option<Server>> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| Server::start(&[])).as_ref();
+    let shared = SHARED.get_or_init(Server::start).as_ref();
     if shared.is_none() {
         skip::without("postgres", "PostgreSQL's programs (postgres, initdb) are not installed");
     }
@@ -54,15 +57,34 @@ const SCRIPT: &str = "trap '' INT TERM HUP; folder=$1; shift; \"$@\" > \"$folder
                       read -r word; kill -INT $server; wait $server; [ \"$word\" = keep ] || rm -rf \"$folder\"";
 
 impl Server {
-    /// Creates and starts a server with more settings, if its programs are installed.
-    pub(crate) fn start(settings: &'static [&'static str]) -> Option<Self> {
+    /// Creates and starts a server, if its programs are installed.
+    pub(crate) fn start() -> Option<Self> {
+        Self::start_with(5_432, |_| vec!["listen_addresses=".to_owned()])
+    }
+
+    /// Creates and starts a server that also listens on loopback, at a free port. `prepare` creates files in the server's folder
+    /// and returns settings.
+    pub(crate) fn start_on_loopback(prepare: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_with(port, |folder| {
+            let mut settings = prepare(folder);
+            settings.push("listen_addresses=127.0.0.1".to_owned());
+            settings
+        })
+    }
+
+    fn start_with(port: u16, prepare: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("ts-pg-").tempdir().unwrap().keep();
         let user = (fs::metadata("/proc/self").unwrap().uid() == 0).then(unprivileged);
+        let settings = prepare(&folder);
         if let Some(user) = user {
-            std::os::unix::fs::chown(&folder, Some(user), Some(user)).unwrap();
+            let files = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+            for path in files.chain([folder.clone()]) {
+                std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+            }
         }
-        let server = Self { folder, programs, user, running: Mutex::default(), settings };
+        let server = Self { folder, programs, user, running: Mutex::default(), settings, port };
         let data = server.folder.join("data");
         // Names are compared byte by byte, also where the database sorts as people do.
         let created = server
@@ -85,14 +107,16 @@ impl Server {
         let program = self.program("postgres");
         server.arg(program.get_program()).args(program.get_args());
         server.arg("-D").arg(self.folder.join("data")).arg("-k").arg(&self.folder);
-        for setting in SETTINGS.iter().chain(["listen_addresses="].iter()).chain(self.settings) {
+        server.args(["-p", &self.port.to_string()]);
+        for setting in SETTINGS.into_iter().chain(self.settings.iter().map(String::as_str)) {
             server.args(["-c", setting]);
         }
         let child = server.current_dir("/").stdin(Stdio::piped()).spawn().unwrap();
         *self.running.lock().unwrap() = Some(child);
         let is_ready = || {
             let mut ready = Command::new(self.programs.join("pg_isready"));
-            ready.args(["--quiet", "--host"]).arg(&self.folder).status().unwrap().success()
+            ready.args(["--quiet", "--port", &self.port.to_string(), "--host"]);
+            ready.arg(&self.folder).status().unwrap().success()
         };
         for _ in 0..600 {
             if is_ready() {
@@ -111,11 +135,16 @@ impl Server {
         }
     }
 
-    /// The URL of an empty store on this server.
+    /// The URL of an empty store on this server, by its Unix socket.
     pub(crate) fn url(&self) -> String {
+        self.url_at(&self.folder.to_str().unwrap().replace('/', "%2F"))
+    }
+
+    /// The same, by this host name.
+    pub(crate) fn url_at(&self, host: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (folder, number) = (self.folder.to_str().unwrap(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        format!("postgres://owner@{}/postgres?schema=store_{number}", folder.replace('/', "%2F"))
+        let (port, number) = (self.port, NUMBER.fetch_add(1, Ordering::Relaxed));
+        format!("postgres://owner@{host}:{port}/postgres?schema=store_{number}")
     }
 
     fn program(&self, name: &str) -> Command {
