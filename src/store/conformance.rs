@@ -5,6 +5,7 @@
 mod census;
 mod due;
 mod listing;
+mod place;
 mod racing;
 mod replays;
 mod revoking;
@@ -18,6 +19,7 @@ use census::*;
 use due::*;
 use futures_util::{FutureExt as _, future::join_all};
 use listing::*;
+use place::StorePlace;
 use racing::*;
 use replays::*;
 use revoking::*;
@@ -48,6 +50,7 @@ macro_rules! conformance {
             of_many_claims_exactly_one_wins,
             many_keys_at_once_are_all_written,
             a_dropped_future_does_not_undo_the_change,
+            writes_to_a_key_take_effect_in_the_order_of_their_requests,
             pages_of_due_rows_come_in_order_and_skip_nothing,
             rows_that_need_no_attention_are_not_due,
             expiring_grants_come_in_pages_by_the_time_of_their_notice,
@@ -105,95 +108,6 @@ conformance! {
 #[cfg(feature = "postgres")]
 conformance! {
     postgres = StorePlace::postgres();
-}
-
-type OpenStore = Box<dyn Fn(&Clock) -> Arc<dyn Store> + Send + Sync>;
-
-/// An open store, with the means to close and reopen it.
-pub(super) struct StorePlace {
-    clock: ManualClock,
-    reopen: OpenStore,
-    store: Arc<dyn Store>,
-    /// Several processes may have it open.
-    shared: bool,
-}
-
-impl StorePlace {
-    fn new(reopen: impl Fn(&Clock) -> Arc<dyn Store> + Send + Sync + 'static) -> Self {
-        let clock = ManualClock::new(SystemTime::from(sample::NOW));
-        let store = reopen(&Clock::manual(&clock));
-        Self { clock, reopen: Box::new(reopen), store, shared: false }
-    }
-
-    #[cfg(feature = "sqlite")]
-    fn sqlite() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let codes = Keyring::generate().row_codes();
-        let url = move || format!("sqlite://{}", folder.path().join("tokens.db").display());
-        Self::new(move |clock| open(&url(), Migrate::Auto, clock, codes.clone()).unwrap())
-    }
-
-    #[cfg(feature = "postgres")]
-    fn postgres() -> Option<Self> {
-        let url = super::postgres::server::shared()?.url();
-        let codes = Keyring::generate().row_codes();
-        let place = Self::new(move |clock| open(&url, Migrate::Auto, clock, codes.clone()).unwrap());
-        Some(Self { shared: true, ..place })
-    }
-
-    /// Opens the store in another process, as it were: where only one process can have it, returns the open one.
-    fn another(&self) -> Arc<dyn Store> {
-        match self.shared {
-            true => (self.reopen)(&Clock::manual(&self.clock)),
-            false => self.store.clone(),
-        }
-    }
-
-    async fn restart(&mut self) {
-        self.store.close().await.unwrap();
-        self.store = (self.reopen)(&Clock::manual(&self.clock));
-    }
-
-    fn now(&self) -> StoreTime {
-        self.wall().by_store_clock()
-    }
-
-    fn wall(&self) -> WallTime {
-        self.clock.now().into()
-    }
-
-    async fn change(&self, key: &TokenKey, change: Change) -> Changed {
-        self.store.change(key, change).await.unwrap()
-    }
-
-    /// Applies the change, and checks its reply and that the returned row is the stored one.
-    async fn done(&self, key: &TokenKey, change: Change, reply: ChangeReply) -> Row {
-        let changed = self.change(key, change).await;
-        assert_eq!(changed.reply, reply);
-        let row = changed.row.unwrap();
-        assert_eq!(self.row(key).await.as_ref(), Some(&row), "the returned row is the stored one");
-        row
-    }
-
-    async fn row(&self, key: &TokenKey) -> Option<Row> {
-        self.store.read(key).await.unwrap().row
-    }
-
-    async fn connected(&self, key: &TokenKey, number: u8) -> Row {
-        self.done(key, connecting(key, Some(number), number.wrapping_add(100)), ChangeReply::Done).await
-    }
-
-    /// Refreshes once: spends the stored token and stores `new`.
-    async fn refreshed(&self, key: &TokenKey, attempt: u8, new: u8) -> Row {
-        let row = self.row(key).await.unwrap();
-        let claimed = self.done(key, Change::Claim(claim(attempt, &row)), ChangeReply::Done).await;
-        self.done(key, committed(&commit(attempt, &claimed, new)), ChangeReply::Resolved(Resolution::Own)).await
-    }
-
-    async fn due(&self, by: WallTime) -> Vec<String> {
-        let page = self.store.due("idp", by, None, 1_000).await.unwrap();
-        page.rows.iter().map(|row| row.key.user().to_owned()).collect()
-    }
 }
 
 fn key(user: &str) -> TokenKey {

@@ -33,6 +33,25 @@ fn replies((one, two): &(Changed, Changed)) -> [ChangeReply; 2] {
     [one.reply, two.reply]
 }
 
+pub(super) async fn writes_to_a_key_take_effect_in_the_order_of_their_requests(place: &mut StorePlace) {
+    let keys: Vec<_> = (0..20).map(|number| key(&format!("alice-{number}"))).collect();
+    for (key, number) in keys.iter().zip(0..) {
+        // Nobody waits for any of them.
+        drop(place.store.change(key, connecting(key, Some(number), number)));
+        drop(place.store.change(key, Change::Hold { reason: "by hand".to_owned() }));
+        drop(place.store.change(key, disconnecting(false)));
+        for value in 0..5 {
+            drop(place.store.set_meta(&format!("value:{number}"), Some(vec![value])));
+        }
+    }
+    place.restart().await;
+    for (key, number) in keys.iter().zip(0..) {
+        let row = place.row(key).await.unwrap();
+        assert!(row.held.is_some() && row.tombstone.is_some(), "{row:?}");
+        assert!(place.store.metas("value:").await.unwrap().contains(&(format!("{number}"), vec![4])));
+    }
+}
+
 pub(super) async fn a_token_that_two_keys_connect_at_once_is_live_under_one(place: &mut StorePlace) {
     let other = place.another();
     for round in 0..ROUNDS {

@@ -30,9 +30,10 @@ mod tasks;
 mod tests;
 mod time;
 mod tls;
+mod turns;
 mod write;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{hash::Hash, ops::Range, sync::Arc, time::Duration};
 
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
@@ -46,6 +47,7 @@ use self::{
     migrate::unopened,
     tasks::{Tasks, blocking},
     time::DatabaseClock,
+    turns::{Turns, WriteTurn},
 };
 use super::{
     Census, Changed, DueCursor, DuePage, Expiring, Listed, Migrate, Names, Outbox, QueuedRevocation, ReadRow, Store,
@@ -63,6 +65,8 @@ use crate::{
 pub(super) struct PostgresStore {
     shared: Arc<Shared>,
     tasks: Tasks,
+    changes: Turns<TokenKey>,
+    values: Turns<String>,
     connections: ConnectionPool,
     /// For statements that read or delete a large part of a table, so that no other waits behind them.
     scans: ConnectionPool,
@@ -110,7 +114,8 @@ impl PostgresStore {
         })??;
         let shared =
             Shared { clock: DatabaseClock::new(clock), reader: RowReader::new(codes), known: KnownRows::default() };
-        Ok(Self { shared: Arc::new(shared), tasks: Tasks::new(runtime), connections, scans })
+        let (changes, values) = (Turns::default(), Turns::default());
+        Ok(Self { shared: Arc::new(shared), tasks: Tasks::new(runtime), changes, values, connections, scans })
     }
 
     fn run<T, F>(&self, work: F) -> StoreFuture<T>
@@ -119,7 +124,23 @@ impl PostgresStore {
         T: Send + 'static,
     {
         let shared = self.shared.clone();
-        self.tasks.run(&self.connections, STATEMENT_TIMEOUT, move |connection| work(connection, shared))
+        let now = std::future::ready(());
+        self.tasks.run(&self.connections, STATEMENT_TIMEOUT, now, move |connection| work(connection, shared))
+    }
+
+    /// Starts a write, which begins when the one before it has ended.
+    fn run_in_turn<K, T, F>(&self, mut turn: WriteTurn<K>, work: F) -> StoreFuture<T>
+    where
+        F: for<'c> FnOnce(&'c mut AsyncPgConnection, Arc<Shared>) -> Operation<'c, T> + Send + 'static,
+        T: Send + 'static,
+        K: Eq + Hash + Send + Sync + 'static,
+    {
+        let shared = self.shared.clone();
+        let turn = async move {
+            turn.begin().await;
+            turn
+        };
+        self.tasks.run(&self.connections, STATEMENT_TIMEOUT, turn, move |connection| work(connection, shared))
     }
 
     fn scan<T, F>(&self, work: F) -> StoreFuture<T>
@@ -128,7 +149,8 @@ impl PostgresStore {
         T: Send + 'static,
     {
         let shared = self.shared.clone();
-        self.tasks.run(&self.scans, SCAN_TIMEOUT, move |connection| work(connection, shared))
+        let now = std::future::ready(());
+        self.tasks.run(&self.scans, SCAN_TIMEOUT, now, move |connection| work(connection, shared))
     }
 }
 
@@ -184,7 +206,8 @@ pub(super) fn check_url(url: &str) -> Result<(), Error> {
 impl Store for PostgresStore {
     fn change(&self, key: &TokenKey, change: Change) -> StoreFuture<Changed> {
         let key = key.clone();
-        self.run(move |connection, store| {
+        let turn = self.changes.take(&key);
+        self.run_in_turn(turn, move |connection, store| {
             Box::pin(async move { change::change(connection, &store, &key, &change).await })
         })
     }
@@ -248,13 +271,13 @@ impl Store for PostgresStore {
         Box::pin(async move {
             for first in 0..=u8::MAX {
                 parts
-                    .run(&scans, SCAN_TIMEOUT, move |connection| {
+                    .run(&scans, SCAN_TIMEOUT, std::future::ready(()), move |connection| {
                         Box::pin(async move { pages::forget_spent(connection, before, first).await })
                     })
                     .await?;
             }
             parts
-                .run(&scans, SCAN_TIMEOUT, move |connection| {
+                .run(&scans, SCAN_TIMEOUT, std::future::ready(()), move |connection| {
                     Box::pin(async move { pages::forget_spent_of_purged(connection, before).await })
                 })
                 .await
@@ -267,13 +290,15 @@ impl Store for PostgresStore {
 
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()> {
         let name = name.to_owned();
-        self.run(move |connection, _| {
+        let turn = self.values.take(&name);
+        self.run_in_turn(turn, move |connection, _| {
             Box::pin(async move { meta::set_meta(connection, &name, value.as_deref()).await })
         })
     }
 
     fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
-        self.run(move |connection, _| {
+        let turn = self.values.take(&name.to_owned());
+        self.run_in_turn(turn, move |connection, _| {
             Box::pin(async move { meta::swap_meta(connection, name, &expected, &value).await })
         })
     }

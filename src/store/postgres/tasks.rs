@@ -35,9 +35,11 @@ impl Tasks {
         Self { runtime, is_closed: Arc::default(), running: watch::Sender::new(0) }
     }
 
-    /// Starts an operation on a connection of the pool. The server ends each of its statements after `timeout`.
-    pub(super) fn run<T, F>(&self, pool: &ConnectionPool, timeout: Duration, work: F) -> StoreFuture<T>
+    /// Starts an operation on a connection of the pool, after `turn`, whose value is dropped at the end. The server ends each of
+    /// its statements after `timeout`.
+    pub(super) fn run<T, F, W>(&self, pool: &ConnectionPool, timeout: Duration, turn: W, work: F) -> StoreFuture<T>
     where
+        W: Future<Output: Send> + Send + 'static,
         F: for<'c> FnOnce(&'c mut AsyncPgConnection) -> BoxFuture<'c, Result<T, OperationError>> + Send + 'static,
         T: Send + 'static,
     {
@@ -47,7 +49,11 @@ impl Tasks {
             let running = RunningTask::new(&self.running);
             let pool = pool.clone();
             self.runtime.spawn(async move {
-                reply.send(operation(&pool, timeout, work).await).ok();
+                let turn = turn.await;
+                let result = operation(&pool, timeout, work).await;
+                // The next one begins before its caller can hear of this one.
+                drop(turn);
+                reply.send(result).ok();
                 drop(running);
             });
         }

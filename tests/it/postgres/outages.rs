@@ -13,7 +13,11 @@ use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
 /// A server of the test's own.
 fn own_server() -> Option<Server> {
     server::shared()?;
-    Server::start()
+    Server::start_on_loopback(|_| Vec::new())
+}
+
+fn store_on(server: &Server) -> String {
+    format!("{}&sslmode=disable", server.url_at("127.0.0.1"))
 }
 
 async fn token_of(supervisor: &TokenSupervisor, key: &TokenKey) -> token_supervisor::Token {
@@ -23,7 +27,7 @@ async fn token_of(supervisor: &TokenSupervisor, key: &TokenKey) -> token_supervi
 #[tokio::test]
 async fn valid_tokens_are_served_while_the_database_is_away_and_nothing_is_lost() {
     let Some(server) = own_server() else { return };
-    let world = World::new(Profile::gitlab()).on(server.url());
+    let world = World::new(Profile::gitlab()).on(store_on(&server));
     let (supervisor, key) = world.connected().await;
     let first = token_of(&supervisor, &key).await;
 
@@ -66,7 +70,7 @@ fn ask_again(supervisor: &TokenSupervisor, key: &TokenKey) -> tokio::task::JoinH
 #[tokio::test]
 async fn a_response_that_arrives_while_the_database_is_away_is_kept_and_stored_later() {
     let Some(server) = own_server() else { return };
-    let world = World::new(Profile::gitlab()).on(server.url());
+    let world = World::new(Profile::gitlab()).on(store_on(&server));
     let (supervisor, key) = world.connected().await;
     world.sim.next(token_supervisor::testing::Fault::HangAfter);
     world.clock.advance(LIFE);
