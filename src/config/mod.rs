@@ -293,8 +293,7 @@ impl Config {
     /// The keyring cannot be read, or the store cannot be opened.
     pub fn integrity(&self) -> Result<Vec<String>, Error> {
         let mut wrong = Vec::new();
-        #[cfg(feature = "sqlite")]
-        if self.store_file().is_some_and(Path::exists) {
+        if self.store_file().is_none_or(Path::exists) {
             let keyring = self.read_keyring().map_err(|error| Error::Configuration(error.to_string()))?;
             wrong = store::integrity(&self.store, &keyring)?;
         }

@@ -37,7 +37,7 @@ use crate::{
 };
 
 pub use opening::Migrate;
-#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
+#[cfg(any(feature = "config", all(feature = "testing", feature = "sqlite")))]
 pub(crate) use opening::integrity;
 #[cfg(feature = "config")]
 pub(crate) use opening::{check_url, is_postgres, migrate, pending_migrations, sqlite_url_within};

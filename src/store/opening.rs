@@ -126,13 +126,19 @@ pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// The store cannot be opened.
-#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
+#[cfg(any(feature = "config", all(feature = "testing", feature = "sqlite")))]
 pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
     use crate::keyring::CheckedRows;
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
     let fits =
         |checked: &[u8]| keyring.verify_check(&crate::model::Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
-    super::sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
+    match StoreUrl::of(url)? {
+        #[cfg(feature = "sqlite")]
+        StoreUrl::Sqlite(path) => super::sqlite::integrity(path.as_ref(), keyring.row_codes(), fits),
+        #[cfg(all(feature = "postgres", feature = "config"))]
+        StoreUrl::Postgres(url) => super::postgres::integrity(url, keyring.row_codes(), fits),
+        #[cfg(all(feature = "postgres", not(feature = "config")))]
+        StoreUrl::Postgres(_) => Err(Error::Internal("a check of every row needs the feature `config`")),
+    }
 }
 
 /// Returns the folder for the journal of a store at `path`, unless another is set: beside the file, and for all names of the

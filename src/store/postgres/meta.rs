@@ -81,6 +81,12 @@ pub(super) async fn keyring_check(
     meta(connection, KEY_CHECK, value).await.map(Some)
 }
 
+/// Returns the check value of the keyring, if the store has one.
+#[cfg(feature = "config")]
+pub(super) async fn key_check(connection: &mut AsyncPgConnection) -> Result<Option<Vec<u8>>, OperationError> {
+    get(connection, KEY_CHECK).await
+}
+
 /// The name of the keyring's check value.
 const KEY_CHECK: &str = "key_check";
 

@@ -9,6 +9,8 @@ mod address;
 mod change;
 mod connection;
 mod failure;
+#[cfg(feature = "config")]
+mod integrity;
 mod known;
 mod lookup;
 mod memory;
@@ -191,6 +193,32 @@ pub(super) fn migrate(url: &str) -> Result<(), Error> {
     tasks::alone(move |runtime| {
         runtime.block_on(migrate::pending(connections.manager(), &address))?;
         migrate::run(connections.manager(), &address, runtime)
+    })
+}
+
+/// Checks every row of the store. Blocks.
+///
+/// # Errors
+/// The server cannot be reached, or a newer version of this program wrote the schema.
+#[cfg(feature = "config")]
+pub(super) fn integrity(
+    url: &str,
+    codes: RowCodes,
+    fits: impl FnOnce(&[u8]) -> bool + Send,
+) -> Result<Vec<String>, Error> {
+    let address = Arc::new(PostgresAddress::parse(url)?);
+    let connections = pool(&address, 1, SCAN_TIMEOUT)?;
+    tasks::alone(move |runtime| {
+        let connector = connections.manager();
+        if !runtime.block_on(migrate::pending(connector, &address))?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let failed = |error: super::StoreError| unopened(&address, &error);
+        runtime.block_on(async {
+            let mut open = connector.connect().await.map_err(failed)?;
+            let found = integrity::integrity(&mut open.session, codes, fits).await;
+            found.map_err(|error| failed(error.into()))
+        })
     })
 }
 

@@ -19,7 +19,8 @@ fn world_with(url: &str) -> World {
 #[test]
 fn the_schema_is_created_by_migrate_alone_and_then_everything_works() {
     let Some(server) = server::shared() else { return };
-    let world = world_with(&server.url());
+    let url = server.url();
+    let world = world_with(&url);
     let before = world.run(&["status"]);
     before.failed(1, "lacks the migrations 2026-11-30-000000_grants");
     assert!(before.stderr.contains("token-supervisor migrate"), "{before:?}");
@@ -37,6 +38,10 @@ fn the_schema_is_created_by_migrate_alone_and_then_everything_works() {
     assert!(listed.code == 0 && listed.stdout.contains("alice"), "{listed:?}");
     let doctor = world.run(&["doctor"]);
     assert!(doctor.stdout.contains("opens with these keys, and its schema is up to date"), "{doctor:?}");
+    server.execute(&url, "UPDATE grants SET due_at = due_at + 1");
+    let doctor = world.run(&["doctor"]);
+    assert!(doctor.code == 1 && doctor.stdout.contains("column code is invalid"), "{doctor:?}");
+    server.execute(&url, "UPDATE grants SET due_at = due_at - 1");
     let gone = world.run(&["disconnect", "gitlab", "alice", "--revoke"]);
     assert!(gone.code == 0 && world.sim.revocations() == 1, "{gone:?}");
     assert!(world.folder.path().join("token-supervisor.journal").is_dir());

@@ -135,6 +135,15 @@ impl Server {
         }
     }
 
+    /// Executes a statement in the schema of a store, as another program would.
+    pub(crate) fn execute(&self, url: &str, statement: &str) {
+        let schema = url.rsplit_once("schema=").unwrap().1;
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["--quiet", "--username=owner", "--dbname=postgres", "--port", &self.port.to_string(), "--host"]);
+        psql.arg(&self.folder).args(["--command", &format!("SET search_path TO {schema}; {statement}")]);
+        assert!(psql.status().unwrap().success(), "{statement}");
+    }
+
     /// The URL of an empty store on this server, by its Unix socket.
     pub(crate) fn url(&self) -> String {
         self.url_at(&self.folder.to_str().unwrap().replace('/', "%2F"))
@@ -172,7 +181,8 @@ impl Drop for Server {
 
 /// The folder with the server's programs.
 fn programs() -> Option<PathBuf> {
-    let has_all = |folder: &Path| ["postgres", "initdb", "pg_isready"].iter().all(|name| folder.join(name).exists());
+    let has_all =
+        |folder: &Path| ["postgres", "initdb", "pg_isready", "psql"].iter().all(|name| folder.join(name).exists());
     let path = skip::variable("PATH").unwrap_or_default();
     let named = std::env::split_paths(&path).filter_map(|folder| folder.join("postgres").canonicalize().ok());
     let mut folders: Vec<_> = named.filter_map(|program| program.parent().map(Path::to_owned)).collect();
