@@ -119,7 +119,7 @@ pub use keyring::Keyring;
 pub use metrics::{Metric, MetricKind, Sample};
 pub use model::{
     AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, KeyAt, RefreshToken, State, Token,
-    TokenKey, VerdictBy, Warning,
+    TokenKey, TokenRef, VerdictBy, Warning,
 };
 pub use protocol::Unchanged;
 pub use store::Migrate;

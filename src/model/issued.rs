@@ -19,7 +19,14 @@ use super::{
 /// The access token itself is not in it. Its bytes are wiped with the last owner, which safe code can only do to memory
 /// that has an owner of its own, and only those who use the token read them.
 #[derive(Clone)]
-pub(crate) struct Issued(ThinArc<IssuedHead, u8>);
+pub(crate) struct Issued(IssuedBlock);
+
+/// The block of memory of a published token.
+pub(crate) type IssuedBlock = ThinArc<IssuedHead, u8>;
+
+/// A published token that is lent.
+#[derive(Clone, Copy)]
+pub(crate) struct IssuedRef<'a>(&'a IssuedBlock);
 
 /// The part of a published token that has a fixed size; behind it stand the key, the id of the grant, the token type and the
 /// scope.
@@ -124,62 +131,101 @@ impl Issued {
         ended
     }
 
+    #[inline]
+    pub(crate) fn by_ref(&self) -> IssuedRef<'_> {
+        IssuedRef(&self.0)
+    }
+
+    pub(crate) fn into_block(self) -> IssuedBlock {
+        self.0
+    }
+
+    /// Returns whether the token is the key's.
+    pub(crate) fn is_of(&self, key: &TokenKey) -> bool {
+        self.by_ref().is_of(key)
+    }
+
+    pub(crate) fn grant_id(&self) -> &str {
+        self.by_ref().grant_id()
+    }
+}
+
+impl<'a> IssuedRef<'a> {
+    #[inline]
+    pub(crate) fn new(block: &'a IssuedBlock) -> Self {
+        Self(block)
+    }
+
+    /// Returns the token as one of its owners.
+    #[inline]
+    pub(crate) fn to_owned(self) -> Issued {
+        Issued(self.0.clone())
+    }
+
+    #[inline]
+    pub(crate) fn head(self) -> &'a IssuedHead {
+        &self.0.header.header
+    }
+
     /// Returns whether the token is the key's.
     #[inline]
-    pub(crate) fn is_of(&self, key: &TokenKey) -> bool {
+    pub(crate) fn is_of(self, key: &TokenKey) -> bool {
         let [idp, user, account] = self.key_lens();
         self.key_hash == key.keyed_hash() && key.is([idp, user, account], &self.0.slice[..idp + user + account])
     }
 
-    /// Returns whether both tokens are of one key.
-    pub(crate) fn has_key_of(&self, other: &Self) -> bool {
-        let key = |issued: &Self| 0..issued.key_lens().iter().sum();
-        self.key_lens() == other.key_lens() && self.0.slice[key(self)] == other.0.slice[key(other)]
-    }
-
     /// Returns how many owners share the token.
     #[cfg(test)]
-    pub(crate) fn owners(&self) -> usize {
-        ThinArc::strong_count(&self.0)
+    pub(crate) fn owners(self) -> usize {
+        ThinArc::strong_count(self.0)
     }
 
     /// Returns whether both are one publication.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        std::ptr::eq(&raw const **self, &raw const **other)
+    pub(crate) fn is_same(self, other: IssuedRef<'_>) -> bool {
+        std::ptr::eq(self.head(), other.head())
     }
 
     /// Returns the key that the token belongs to.
-    pub(crate) fn key(&self) -> TokenKey {
+    pub(crate) fn key(self) -> TokenKey {
         let [idp, user, account] = self.key_lens();
         let text = |from: usize, len: usize| self.text(from..from + len);
         TokenKey::at(text(0, idp)).user(text(idp, user)).account(text(idp + user, account))
     }
 
-    pub(crate) fn grant_id(&self) -> &str {
+    pub(crate) fn grant_id(self) -> &'a str {
         let from = self.key_lens().iter().sum();
         self.text(from..from + usize::from(self.grant_id_len))
     }
 
-    pub(super) fn token_type(&self) -> &str {
+    pub(super) fn token_type(self) -> &'a str {
         let from = self.scope_from() - usize::from(self.token_type_len);
         self.text(from..self.scope_from())
     }
 
-    pub(super) fn scope(&self) -> &str {
+    pub(super) fn scope(self) -> &'a str {
         self.text(self.scope_from()..self.0.slice.len())
     }
 
-    fn scope_from(&self) -> usize {
+    fn scope_from(self) -> usize {
         self.key_lens().iter().sum::<usize>() + usize::from(self.grant_id_len) + usize::from(self.token_type_len)
     }
 
     #[inline]
-    fn key_lens(&self) -> [usize; 3] {
+    fn key_lens(self) -> [usize; 3] {
         [usize::from(self.idp_len), usize::from(self.user_len), usize::from(self.account_len)]
     }
 
-    fn text(&self, range: Range<usize>) -> &str {
+    fn text(self, range: Range<usize>) -> &'a str {
         self.0.slice.get(range).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl Deref for IssuedRef<'_> {
+    type Target = IssuedHead;
+
+    #[inline]
+    fn deref(&self) -> &IssuedHead {
+        self.head()
     }
 }
 
@@ -193,12 +239,6 @@ impl Deref for Issued {
 }
 
 impl IssuedHead {
-    /// Returns the hash of the key, as [`TokenKey::keyed_hash`] does.
-    #[inline]
-    pub(crate) fn key_hash(&self) -> u64 {
-        self.key_hash
-    }
-
     pub(crate) fn expires(&self) -> Expires {
         match self.wall_end {
             WallTime::MAX if self.never_expires => Expires::Never,
@@ -270,7 +310,6 @@ fn short(text: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Token;
     use crate::{Expiry, model::Exposed};
 
     fn issued(key: &TokenKey, access_token: &str, expires: Expires, exposed: &Exposed, scheme: Option<&str>) -> Issued {
@@ -297,7 +336,7 @@ mod tests {
     #[test]
     fn what_is_published_is_what_callers_get() {
         let key = TokenKey::at("idp").user("alice").account("work");
-        let token = Token::fresh(plain(&key));
+        let token = plain(&key).hand_out(WallTime(0)).unwrap();
         assert_eq!(
             (token.grant_id(), token.token_type(), token.scope()),
             ("g_7yp2kq4mzt5c", "bearer", "repo read:user")
@@ -307,7 +346,8 @@ mod tests {
         assert!(token.field("instance_url").is_none());
 
         let exposed = Exposed(serde_json::from_str(r#"{"instance_url": "https://acme.example"}"#).unwrap());
-        let token = Token::fresh(issued(&key, "ts-test-secret", Expires::Never, &exposed, Some("Bot")));
+        let token =
+            issued(&key, "ts-test-secret", Expires::Never, &exposed, Some("Bot")).hand_out(WallTime(0)).unwrap();
         assert_eq!(*token.authorization(), "Bot ts-test-secret");
         assert_eq!(token.field("instance_url").and_then(|url| url.as_str()), Some("https://acme.example"));
 
@@ -316,7 +356,8 @@ mod tests {
             (Expires::Never, Expiry::Never),
             (Expires::Unknown, Expiry::Unknown),
         ] {
-            assert_eq!(Token::fresh(issued(&key, "", expires, &Exposed::default(), None)).expiry(), shown);
+            let token = issued(&key, "", expires, &Exposed::default(), None).hand_out(WallTime(0)).unwrap();
+            assert_eq!(token.expiry(), shown);
         }
     }
 
@@ -333,7 +374,6 @@ mod tests {
         for (at, key) in keys.iter().enumerate() {
             for (other_at, other) in keys.iter().enumerate() {
                 assert_eq!(plain(key).is_of(other), at == other_at, "{key:?} and {other:?}");
-                assert_eq!(plain(key).has_key_of(&plain(other)), at == other_at, "{key:?} and {other:?}");
             }
         }
     }
@@ -352,7 +392,7 @@ mod tests {
             memory.read_exact_at(&mut bytes, at + 64).unwrap();
             bytes == secret.as_bytes()[64..]
         };
-        let second = Token::fresh(first.clone());
+        let second = first.hand_out(WallTime(0)).unwrap();
         drop(first);
         assert!(in_memory());
         drop(second);

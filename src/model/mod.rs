@@ -20,7 +20,7 @@ pub(crate) use grant::{Exposed, Lifetime, is_token};
 #[cfg(feature = "web")]
 pub(crate) use id::public_name;
 pub(crate) use id::{Fingerprint, Id};
-pub(crate) use issued::{Issued, Publication};
+pub(crate) use issued::{Issued, IssuedBlock, IssuedRef, Publication};
 #[cfg(feature = "web")]
 pub(crate) use key::valid_user_name;
 pub use key::{KeyAt, TokenKey};
@@ -33,4 +33,4 @@ pub use secret::{AccessToken, ClientSecret, RefreshToken};
 pub(crate) use standing::TokenStanding;
 pub use standing::{Freshness, Warning};
 pub(crate) use time::{BootTime, Expires, StoreTime, WallTime};
-pub use token::Token;
+pub use token::{Token, TokenRef};

@@ -52,7 +52,7 @@ impl ColdReader {
         let now = self.clock.read();
         let Ok(issued) = seal::issued(&self.keyring, &row, now) else { return ColdRead::Unknown };
         issued.set_standing(row.standing());
-        if !place.publish(key, &issued) {
+        if !place.publish(&issued) {
             return ColdRead::Unknown;
         }
         withdraw_sent(&self.providers, &self.attempts, key, &issued);

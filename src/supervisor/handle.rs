@@ -30,7 +30,7 @@ use crate::model::Generation;
 use crate::{
     clock::Clock,
     error::Error,
-    model::{Token, TokenKey},
+    model::{Token, TokenKey, TokenRef},
     store::metered::Meters,
 };
 
@@ -129,11 +129,11 @@ impl TokenSupervisor {
     }
 
     /// Lends the published token of the key to `read` if it is still valid, and returns what `read` returns: like
-    /// [`cached`](Self::cached), but the reference counter of a [fresh](crate::Freshness::Fresh) token is not raised, so that
-    /// any number of threads can read one key without waiting for each other. `None` does not say why there is no token.
+    /// [`cached`](Self::cached), but no reference counter is raised, so that any number of threads can read one key without
+    /// waiting for each other. `None` does not say why there is no token.
     ///
-    /// `read` must be short: neither block nor wait in it. Tokens that are replaced meanwhile, of any key, stay in memory until
-    /// `read` returns. Nothing else waits for it, and it may use the supervisor.
+    /// `read` must be short: neither block nor wait in it. A token that is replaced meanwhile stays in memory until `read`
+    /// returns. Nothing else waits for it, and it may use the supervisor.
     ///
     /// ```
     /// # mod doc { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/doc/alice.rs")); }
@@ -146,7 +146,7 @@ impl TokenSupervisor {
     /// # Ok(()) });
     /// ```
     #[inline]
-    pub fn with<R>(&self, key: &TokenKey, read: impl FnOnce(&Token) -> R) -> Option<R> {
+    pub fn with<R>(&self, key: &TokenKey, read: impl FnOnce(TokenRef<'_>) -> R) -> Option<R> {
         self.snapshot.with(key, read)
     }
 

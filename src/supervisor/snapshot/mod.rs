@@ -1,123 +1,104 @@
 //! The fast path: the published token of each key, readable without a message, a lock or an allocation.
 
-mod hash;
-mod published;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod watch;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
-
-use papaya::{Compute, HashMap, Operation, ResizeMode};
-use seize::Collector;
+use std::{sync::atomic::Ordering, time::Duration};
 
 pub use self::watch::TokenWatch;
 use self::{
-    hash::CachedHash,
-    published::Published,
+    slots::{Slots, Update},
     watch::{Watches, supersedes},
 };
 use crate::{
     clock::Clock,
-    model::{BootTime, Generation, Issued, Token, TokenKey, TokenStanding},
+    model::{BootTime, Generation, Issued, IssuedRef, Token, TokenKey, TokenRef, TokenStanding},
 };
 
 /// The published tokens of the keys that are in use.
 #[doc(hidden)]
 pub struct Snapshot {
-    /// A map without values, which finds an entry by its key and replaces it whole.
-    tokens: HashMap<Published, (), CachedHash>,
+    tokens: Slots,
     watches: Watches,
     clock: Clock,
 }
 
 impl Snapshot {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            tokens: HashMap::builder()
-                .resize_mode(ResizeMode::Blocking)
-                // A replaced token is dropped when its last reader is gone, not when there are many.
-                .collector(Collector::new().batch_size(1))
-                .hasher(CachedHash::default())
-                .build(),
-            watches: Watches::default(),
-            clock,
-        }
+        Self { tokens: Slots::default(), watches: Watches::default(), clock }
     }
 
     /// Returns the key's token, if it is valid for at least `min_ttl` from now.
     ///
     /// Not inlined into callers, so that they keep the token in registers; what it calls is inlined here.
     pub(super) fn get(&self, key: &TokenKey, min_ttl: Duration) -> Option<Token> {
-        let tokens = self.tokens.pin();
-        let issued = tokens.get_key_value(key)?.0.issued();
-        // Read after the lookup, so that the memory of a token that is in no cache is on its way meanwhile.
-        let now = self.clock.coarse();
-        let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
-        if !issued.valid_at(needed.wall, needed.boot) {
-            return None;
-        }
-        let token = issued.hand_out(now.wall)?;
-        issued.mark_used(ticks(now.boot));
-        Some(token)
+        self.tokens
+            .read(key, |issued| {
+                // Read after the lookup, so that the memory of a token that is in no cache is on its way meanwhile.
+                let now = self.clock.coarse();
+                let needed = if min_ttl.is_zero() { now } else { now.plus(min_ttl) };
+                if !issued.valid_at(needed.wall, needed.boot) {
+                    return None;
+                }
+                let token = issued.lend(now.wall)?.to_token();
+                issued.mark_used(ticks(now.boot));
+                Some(token)
+            })
+            .flatten()
     }
 
-    /// Lends the key's token to `read`, if it is valid now. While `read` runs, what is replaced or removed is not freed, for
-    /// any key; nothing waits for it.
+    /// Lends the key's token to `read`, if it is valid now. A token that is replaced or removed meanwhile is not freed; nothing
+    /// waits for it.
     #[inline]
-    pub(super) fn with<R>(&self, key: &TokenKey, read: impl FnOnce(&Token) -> R) -> Option<R> {
-        let tokens = self.tokens.pin();
-        let published = tokens.get_key_value(key)?.0;
-        let (issued, now) = (published.issued(), self.clock.coarse());
-        if !issued.valid_at(now.wall, now.boot) {
-            return None;
-        }
-        published.token().lend(now.wall, |token| {
-            issued.mark_used(ticks(now.boot));
-            read(token)
-        })
+    pub(super) fn with<R>(&self, key: &TokenKey, read: impl FnOnce(TokenRef<'_>) -> R) -> Option<R> {
+        self.tokens
+            .read(key, |issued| {
+                let now = self.clock.coarse();
+                if !issued.valid_at(now.wall, now.boot) {
+                    return None;
+                }
+                let token = issued.lend(now.wall)?;
+                issued.mark_used(ticks(now.boot));
+                Some(read(token))
+            })
+            .flatten()
     }
 
     /// Returns the published token of the key, valid or not.
     pub(super) fn current(&self, key: &TokenKey) -> Option<Issued> {
-        let tokens = self.tokens.pin();
-        let current = tokens.get_key_value(key).map(|(published, ())| published.issued());
-        current.filter(|issued| issued.generation != NOTHING).cloned()
+        self.tokens.read(key, |issued| issued.to_owned()).filter(|issued| issued.generation != NOTHING)
     }
 
     /// Reserves the place of a token that is about to be read from the store; `None` if something is published for the key.
     ///
     /// Whatever is published or ended for the key from here on takes the place: what was read may be from before that.
-    pub(super) fn reserve(self: &Arc<Self>, key: &TokenKey) -> Option<Reservation> {
-        let place = Issued::ended(key, NOTHING);
-        let tokens = self.tokens.pin();
-        let reserved = tokens.compute(Published::new(&place), |current| match current {
+    pub(super) fn reserve<'a>(&'a self, key: &'a TokenKey) -> Option<Reservation<'a>> {
+        let mut place = None;
+        self.tokens.update(key, |current| match current {
             // Callers that read the same row at the same time share the place.
-            Some((held, ())) => {
-                Operation::Abort(Some(held.issued()).filter(|held| held.generation == NOTHING).cloned())
+            Some(held) => {
+                place = (held.generation == NOTHING).then(|| held.to_owned());
+                Update::Keep
             }
-            None => Operation::Insert(()),
+            None => Update::Put(place.insert(Issued::ended(key, NOTHING)).clone()),
         });
-        let place = match reserved {
-            Compute::Aborted(held) => held?,
-            _ => place,
-        };
-        Some(Reservation { snapshot: self.clone(), place })
+        place.map(|place| Reservation { snapshot: self, key, place })
     }
 
-    /// Replaces `held` by `issued`, or removes it, if it is still there.
-    fn settle(&self, held: &Issued, issued: Option<&Issued>) -> bool {
-        let tokens = self.tokens.pin();
-        let settled = tokens.compute(Published::new(issued.unwrap_or(held)), |current| match current {
-            Some((current, ())) if !current.issued().is_same(held) => Operation::Abort(()),
-            None => Operation::Abort(()),
-            Some(_) if issued.is_some() => Operation::Insert(()),
-            Some(_) => Operation::Remove,
+    /// Replaces the key's token `held` by `issued`, or removes it, if it is still there.
+    fn settle(&self, key: &TokenKey, held: IssuedRef<'_>, issued: Option<&Issued>) -> bool {
+        let mut settled = false;
+        self.tokens.update(key, |current| {
+            settled = current.is_some_and(|current| current.is_same(held));
+            match issued {
+                _ if !settled => Update::Keep,
+                Some(issued) => Update::Put(issued.clone()),
+                None => Update::Remove,
+            }
         });
-        !matches!(settled, Compute::Aborted(()))
+        settled
     }
 
     /// Records that somebody asks for the token just now.
@@ -129,29 +110,27 @@ impl Snapshot {
     /// replaces what only the journal had.
     pub(super) fn publish(&self, key: &TokenKey, issued: &Issued) {
         debug_assert!(issued.is_of(key), "a token is published for its own key");
-        let tokens = self.tokens.pin();
-        let published =
-            tokens.compute(Published::new(issued), |current| match current.map(|(held, ())| held.issued()) {
-                Some(held) if !supersedes(issued, held) => Operation::Abort(()),
-                Some(held) => {
-                    issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
-                    Operation::Insert(())
-                }
-                None => Operation::Insert(()),
-            });
-        if !matches!(published, Compute::Aborted(()))
-            && let Some(cell) = self.watches.get(key)
-        {
+        let mut published = false;
+        self.tokens.update(key, |current| {
+            published = current.is_none_or(|held| supersedes(issued.by_ref(), held));
+            if !published {
+                return Update::Keep;
+            }
+            if let Some(held) = current {
+                issued.used.fetch_max(held.used.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            Update::Put(issued.clone())
+        });
+        if published && let Some(cell) = self.watches.get(key) {
             cell.publish(issued);
         }
     }
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        let ended = Published::new(&Issued::ended(key, generation));
-        self.tokens.pin().compute(ended, |current| match current {
-            Some((held, ())) if held.issued().generation > generation => Operation::Abort(()),
-            _ => Operation::Insert(()),
+        self.tokens.update(key, |current| match current {
+            Some(held) if held.generation > generation => Update::Keep,
+            _ => Update::Put(Issued::ended(key, generation)),
         });
         if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
@@ -160,7 +139,7 @@ impl Snapshot {
 
     /// Removes the key: nobody uses its token, or nothing is stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
-        self.tokens.pin().remove(key);
+        self.tokens.update(key, |_| Update::Remove);
         if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
         }
@@ -192,10 +171,10 @@ impl Snapshot {
     ) {
         let Some(held) = self.current(key) else { return };
         held.used.fetch_max(ticks(asked), Ordering::Relaxed);
-        let is_idle = self.clock.read().boot.since(last_use(&held)) >= unused && !self.is_watched(key);
+        let is_idle = self.clock.read().boot.since(last_use(held.by_ref())) >= unused && !self.is_watched(key);
         let is_ended = held.grant_id().is_empty();
         if (is_ended || (is_idle && !held.journaled)) && !is_refreshing(key) {
-            self.settle(&held, None);
+            self.settle(key, held.by_ref(), None);
         }
     }
 
@@ -204,18 +183,16 @@ impl Snapshot {
     /// does every token of a key for which an attempt runs (`is_refreshing`), as in [`leave`](Self::leave).
     pub(super) fn forget_unused(&self, unused: Duration, is_refreshing: impl Fn(&TokenKey) -> bool) {
         let now = self.clock.read().boot;
-        let tokens = self.tokens.pin();
-        for (published, ()) in &tokens {
-            let issued = published.issued();
+        self.tokens.each(|issued| {
             let is_stored = !issued.journaled && issued.generation != NOTHING;
             let is_plain = !matches!(issued.standing(), TokenStanding::Withdrawn | TokenStanding::Rejected);
             if is_stored && is_plain && now.since(last_use(issued)) >= unused {
                 let key = issued.key();
                 if !self.is_watched(&key) && !is_refreshing(&key) {
-                    self.settle(issued, None);
+                    self.settle(&key, issued, None);
                 }
             }
-        }
+        });
     }
 }
 
@@ -223,25 +200,26 @@ impl Snapshot {
 const NOTHING: Generation = Generation(0);
 
 /// The place of a token that is being read from the store. Dropping it gives the place back.
-pub(super) struct Reservation {
-    snapshot: Arc<Snapshot>,
+pub(super) struct Reservation<'a> {
+    snapshot: &'a Snapshot,
+    key: &'a TokenKey,
     place: Issued,
 }
 
-impl Reservation {
-    /// Publishes the token of the key that was read, unless something was published or ended for the key meanwhile.
-    pub(super) fn publish(self, key: &TokenKey, issued: &Issued) -> bool {
-        let published = self.snapshot.settle(&self.place, Some(issued));
-        if published && let Some(cell) = self.snapshot.watches.get(key) {
+impl Reservation<'_> {
+    /// Publishes the token that was read, unless something was published or ended for the key meanwhile.
+    pub(super) fn publish(self, issued: &Issued) -> bool {
+        let published = self.snapshot.settle(self.key, self.place.by_ref(), Some(issued));
+        if published && let Some(cell) = self.snapshot.watches.get(self.key) {
             cell.publish(issued);
         }
         published
     }
 }
 
-impl Drop for Reservation {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.snapshot.settle(&self.place, None);
+        self.snapshot.settle(self.key, self.place.by_ref(), None);
     }
 }
 
@@ -253,6 +231,6 @@ fn ticks(time: BootTime) -> u32 {
 }
 
 /// Returns the last use of a token, by the boot-time clock; zero if it was never used.
-fn last_use(issued: &Issued) -> BootTime {
+fn last_use(issued: IssuedRef<'_>) -> BootTime {
     BootTime(i64::from(issued.used.load(Ordering::Relaxed)) << TICK_SHIFT)
 }

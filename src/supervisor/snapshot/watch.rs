@@ -1,57 +1,54 @@
 //! Watches: one key, many reads, each an atomic load.
 
-use std::sync::{Arc, Weak};
-
-use arc_swap::ArcSwapOption;
-use papaya::{Compute, HashMap, Operation, ResizeMode};
-use tokio::sync::watch;
-
-use super::hash::CachedHash;
-use crate::{
-    clock::Clock,
-    model::{Issued, Token, TokenKey},
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-type Cells = HashMap<TokenKey, Weak<WatchCell>, CachedHash>;
+use arc_swap::ArcSwapAny;
+use tokio::sync::watch;
+
+use crate::{
+    clock::Clock,
+    model::{Issued, IssuedBlock, IssuedRef, Token, TokenKey, TokenRef},
+};
+
+type Cells = Mutex<HashMap<TokenKey, Weak<WatchCell>>>;
 
 /// The keys that are watched.
+#[derive(Default)]
 pub(super) struct Watches(Arc<Cells>);
-
-impl Default for Watches {
-    fn default() -> Self {
-        Self(Arc::new(HashMap::builder().resize_mode(ResizeMode::Blocking).hasher(CachedHash::default()).build()))
-    }
-}
 
 impl Watches {
     pub(super) fn get(&self, key: &TokenKey) -> Option<Arc<WatchCell>> {
-        self.0.pin().get(key)?.upgrade()
+        lock(&self.0).get(key)?.upgrade()
     }
 
     /// Returns the key's cell; makes it if the key is not watched yet.
     pub(super) fn join(&self, key: &TokenKey) -> Arc<WatchCell> {
+        let mut cells = lock(&self.0);
+        if let Some(held) = cells.get(key).and_then(Weak::upgrade) {
+            return held;
+        }
         let made = Arc::new(WatchCell {
-            current: ArcSwapOption::empty(),
+            current: ArcSwapAny::new(None),
             changes: watch::Sender::new(0),
             key: key.clone(),
             all: self.0.clone(),
         });
-        let cells = self.0.pin();
-        let joined = cells.compute(key.clone(), |current| match current.and_then(|(_, cell)| cell.upgrade()) {
-            Some(held) => Operation::Abort(held),
-            None => Operation::Insert(Arc::downgrade(&made)),
-        });
-        match joined {
-            Compute::Aborted(held) => held,
-            _ => made,
-        }
+        cells.insert(key.clone(), Arc::downgrade(&made));
+        made
     }
+}
+
+fn lock(cells: &Cells) -> MutexGuard<'_, HashMap<TokenKey, Weak<WatchCell>>> {
+    cells.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The cell that the watches of a key share. It is removed with the last of them, whether or not anything was ever stored
 /// for the key: callers may watch any key.
 pub(super) struct WatchCell {
-    current: ArcSwapOption<Token>,
+    current: ArcSwapAny<Option<IssuedBlock>>,
     changes: watch::Sender<u64>,
     key: TokenKey,
     all: Arc<Cells>,
@@ -59,19 +56,24 @@ pub(super) struct WatchCell {
 
 impl Drop for WatchCell {
     fn drop(&mut self) {
+        let mut cells = lock(&self.all);
         // The key may have another cell by now.
-        self.all.pin().remove_if(&self.key, |_, cell| cell.strong_count() == 0).ok();
+        if cells.get(&self.key).is_some_and(|cell| cell.strong_count() == 0) {
+            cells.remove(&self.key);
+        }
     }
 }
 
 impl WatchCell {
     pub(super) fn publish(&self, issued: &Issued) {
-        let token = Arc::new(Token::fresh(issued.clone()));
-        let before = self.current.rcu(|current| match current {
-            Some(held) if !supersedes(issued, held.issued()) => Some(Arc::clone(held)),
-            _ => Some(Arc::clone(&token)),
+        let replaces = |held: &Option<IssuedBlock>| {
+            held.as_ref().is_none_or(|held| supersedes(issued.by_ref(), IssuedRef::new(held)))
+        };
+        let before = self.current.rcu(|current| match replaces(current) {
+            true => Some(issued.clone().into_block()),
+            false => current.clone(),
         });
-        if before.is_none_or(|held| supersedes(issued, held.issued())) {
+        if replaces(&before) {
             self.changes.send_modify(|count| *count += 1);
         }
     }
@@ -84,7 +86,7 @@ impl WatchCell {
 
 /// Whether publishing `new` replaces `held`: a higher generation does, and at an equal one the stored token replaces one
 /// that only the journal had.
-pub(super) fn supersedes(new: &Issued, held: &Issued) -> bool {
+pub(super) fn supersedes(new: IssuedRef<'_>, held: IssuedRef<'_>) -> bool {
     new.generation > held.generation || (new.generation == held.generation && held.journaled && !new.journaled)
 }
 
@@ -117,12 +119,11 @@ impl TokenWatch {
     ///
     /// An atomic load: no message, lock, allocation or system call.
     pub fn token(&self) -> Option<Token> {
-        self.with(Token::clone)
+        self.with(|token| token.to_token())
     }
 
-    /// Lends the token to `read` if it is valid at this moment, and returns what `read` returns. The reference counter of a
-    /// [fresh](crate::Freshness::Fresh) token is not raised, so that any number of threads can read one key without waiting for
-    /// each other.
+    /// Lends the token to `read` if it is valid at this moment, and returns what `read` returns. No reference counter is
+    /// raised, so that any number of threads can read one key without waiting for each other.
     ///
     /// `read` must be short: neither block nor wait in it. A token that is replaced meanwhile stays in memory until `read`
     /// returns. Nothing else waits for it, and it may use the supervisor.
@@ -136,10 +137,14 @@ impl TokenWatch {
     /// # Ok(()) });
     /// ```
     #[inline]
-    pub fn with<R>(&self, read: impl FnOnce(&Token) -> R) -> Option<R> {
+    pub fn with<R>(&self, read: impl FnOnce(TokenRef<'_>) -> R) -> Option<R> {
         let current = self.cell.current.load();
+        let issued = IssuedRef::new(current.as_ref()?);
         let now = self.clock.coarse();
-        current.as_ref().filter(|token| token.issued().valid_at(now.wall, now.boot))?.lend(now.wall, read)
+        if !issued.valid_at(now.wall, now.boot) {
+            return None;
+        }
+        issued.lend(now.wall).map(read)
     }
 
     /// Resolves when another token was published since the last call, or when the key lost its token.
@@ -174,6 +179,6 @@ mod tests {
         drop(first);
         assert!(watches.get(&key).is_some_and(|cell| Arc::ptr_eq(&cell, &second)));
         drop(second);
-        assert!(watches.get(&key).is_none() && watches.0.is_empty());
+        assert!(watches.get(&key).is_none() && lock(&watches.0).is_empty());
     }
 }
