@@ -1,7 +1,7 @@
 //! The rows that this process knows without reading them.
 //!
-//! A refresh writes its row twice: the claim, and a response soon after. The second write is based on what the first one
-//! wrote, and costs one statement. The comparison of revisions decides all the same: where another process has written
+//! A refresh writes its row twice: the claim, and a response soon after. The claim of a row that came due is based on the page of
+//! due rows, the second write on what the first one wrote: each costs one statement. The comparison of revisions decides all the same: where another process has written
 //! meanwhile, the row is read and the change is applied anew.
 
 use std::{
@@ -33,6 +33,18 @@ impl KnownRows {
             rows.clear();
         }
         rows.insert(stored.row.key.clone(), stored);
+    }
+
+    /// Remembers a row that is due: its claim follows soon. What was written meanwhile is newer, and stays.
+    pub(super) fn put_due(&self, stored: Stored) {
+        let mut rows = self.rows();
+        if rows.len() >= KEPT {
+            rows.clear();
+        }
+        let known = rows.get(&stored.row.key);
+        if known.is_none_or(|known| known.id != stored.id || known.revision < stored.revision) {
+            rows.insert(stored.row.key.clone(), stored);
+        }
     }
 
     fn rows(&self) -> MutexGuard<'_, HashMap<TokenKey, Stored>> {

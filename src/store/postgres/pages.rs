@@ -1,6 +1,6 @@
 //! Pages of rows: those that come due, notices, revocations, listings; and what is counted.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _, SelectableHelper as _,
@@ -17,8 +17,10 @@ use crate::{
         Census, Counted, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation,
         counted::{Alike, count_statement},
         listing::listing_page,
-        record::{GrantRecord, expires},
-        schema::grants,
+        record::{Columns, GrantRecord, expires},
+        schema::{grants, spent},
+        spent::SpentTokens,
+        stored::Stored,
     },
 };
 
@@ -34,10 +36,22 @@ pub(super) async fn due(
 ) -> Result<DuePage, OperationError> {
     let after = after.unwrap_or(DueCursor { wake_at: i64::MIN, id: 0 });
     let found = due_page(idp, by.0, after.wake_at, after.id, limit.into());
-    let found = found.load::<((Option<i64>, i64), GrantRecord)>(connection).await?;
+    let found = found.load::<((Option<i64>, i64, i64), GrantRecord)>(connection).await?;
     let next = found.last().filter(|_| found.len() == limit as usize);
-    let next = next.and_then(|((wake_at, id), _)| Some(DueCursor { wake_at: (*wake_at)?, id: *id }));
-    let row = |((_, id), record): ((Option<i64>, i64), GrantRecord)| store.reader.row(id, record.key(), &record).ok();
+    let next = next.and_then(|((wake_at, id, _), _)| Some(DueCursor { wake_at: (*wake_at)?, id: *id }));
+    // Read after the rows: what was spent since belongs to a later revision, over which no change of this one is written.
+    let ids = found.iter().map(|((_, id, _), _)| *id).collect::<Vec<_>>();
+    let listed = spent::table.filter(spent::grant_row.eq_any(ids));
+    let listed = listed.select((spent::grant_row, (spent::generation, spent::tokens)));
+    let listed = listed.load::<(i64, (i64, Vec<u8>))>(connection).await?;
+    let mut listed: HashMap<_, _> = listed.into_iter().collect();
+    let row = |((_, id, revision), record): ((Option<i64>, i64, i64), GrantRecord)| {
+        let row = store.reader.row(id, record.key(), &record).ok()?;
+        let is_canonical = Columns::from(&row) == Columns::from(&record);
+        let spent = Some(SpentTokens::stored(listed.remove(&id)));
+        store.known.put_due(Stored { row: row.clone(), id, revision, is_canonical, spent });
+        Some(row)
+    };
     let rows = found.into_iter().filter_map(row).collect();
     let later = grants::table.filter(grants::idp.eq(idp)).filter(grants::wake_at.gt(by.0));
     let later = later.select(min(grants::wake_at)).get_result::<Option<i64>>(connection).await?;
@@ -55,7 +69,7 @@ pub(super) fn due_page<'a>(idp: &'a str, by: i64, wake_at: i64, id: i64, limit: 
         .filter(grants::wake_at.gt(wake_at).or(grants::wake_at.eq(wake_at).and(grants::id.gt(id))))
         .order((grants::wake_at, grants::id))
         .limit(limit)
-        .select(((grants::wake_at, grants::id), record))
+        .select(((grants::wake_at, grants::id, grants::revision), record))
 }
 
 pub(super) async fn expiring(

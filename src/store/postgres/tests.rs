@@ -309,7 +309,15 @@ async fn a_refresh_executes_three_statements_and_prepares_none_anew() {
         row = stored.unwrap().row.unwrap();
         assert_eq!(row.commit.unwrap().attempt, id(number));
     }
-    let (executed, prepared) = &*log.0.lock().unwrap();
+    let (executed, prepared) = &log.0.lock().unwrap().clone();
     assert_eq!(*executed, ["SELECT \"grants\".\"id\", \"grants\".\"revision\",", "WITH written AS", "WITH written AS"]);
     assert_eq!(*prepared, 0);
+
+    // The page of due rows has what a claim needs.
+    assert_eq!(place.store.due("idp", WallTime(i64::MAX), None, 9).await.unwrap().rows, [row.clone()]);
+    *log.0.lock().unwrap() = Default::default();
+    let claiming = Change::Claim(claim(7, &row));
+    let claimed = change::change(&mut connection, &place.store.shared, &row.key, &claiming).await.unwrap();
+    assert_eq!(claimed.reply, ChangeReply::Done);
+    assert_eq!(log.0.lock().unwrap().0, ["WITH written AS"]);
 }
