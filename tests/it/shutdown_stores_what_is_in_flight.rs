@@ -19,6 +19,8 @@ async fn a_refresh_in_flight_is_finished_and_stored() {
     world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
+    // The sweeper may have sent it: the caller waits at the actor once that has answered a later question.
+    within(supervisor.status(&key)).await.unwrap();
     let shutdown = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.shutdown(LONG).await }
