@@ -8,23 +8,31 @@
 //! To add a backend: implement the steps of `query` for it, and add a line to `conformance`, the suite that every
 //! backend must pass.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod columns;
 #[cfg(test)]
 mod conformance;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod counted;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod listing;
 pub(crate) mod metered;
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod record;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod spent;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod stored;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod unreadable;
 
 use std::ops::Range;
