@@ -50,7 +50,7 @@ impl Token {
     /// Returns a member of the token response that is needed to use the token, such as Salesforce's `instance_url`, from
     /// the newest response that had it. The provider's preset and [`Idp::expose`](crate::Idp::expose) say which there are.
     pub fn field(&self, name: &str) -> Option<&serde_json::Value> {
-        self.lent().field(name)
+        self.fields()?.get(name)
     }
 
     /// Returns all such members, if there are any.

@@ -33,7 +33,7 @@ pub(super) enum Update {
 /// A part of the table.
 struct Shard {
     /// Each twice as large as the one before. A level stays when its successor is in use: readers may still look at it.
-    levels: [OnceLock<Box<[Slot]>>; LEVELS],
+    levels: [OnceLock<Box<[TokenSlot]>>; LEVELS],
     /// The number of the level in use.
     current: AtomicUsize,
     /// The number of its slots that were ever used. Held by the writer.
@@ -41,7 +41,7 @@ struct Shard {
 }
 
 #[derive(Default)]
-struct Slot {
+struct TokenSlot {
     /// The hash of the key that it was last used for; [`NEVER`] if it was never used.
     tag: AtomicU64,
     token: ArcSwapAny<Option<IssuedBlock>>,
@@ -148,14 +148,14 @@ impl Shard {
     }
 
     #[inline]
-    fn level(&self, level: usize) -> Option<&[Slot]> {
+    fn level(&self, level: usize) -> Option<&[TokenSlot]> {
         self.levels.get(level)?.get().map(|slots| &**slots)
     }
 
     /// Puts a token of a key that has none into a slot.
     fn insert(&self, used: &mut usize, tag: u64, issued: Issued) {
         let level = self.current.load(Ordering::Relaxed);
-        let full = |slots: &[Slot]| *used >= slots.len() - slots.len() / 3;
+        let full = |slots: &[TokenSlot]| *used >= slots.len() - slots.len() / 3;
         let slots = match self.level(level) {
             Some(slots) if !full(slots) => slots,
             Some(_) => match self.grow(level, used) {
@@ -169,7 +169,7 @@ impl Shard {
     }
 
     /// Moves all tokens to the next level.
-    fn grow(&self, level: usize, used: &mut usize) -> Option<&[Slot]> {
+    fn grow(&self, level: usize, used: &mut usize) -> Option<&[TokenSlot]> {
         let (before, next) = (self.level(level)?, self.levels.get(level + 1)?);
         let after = next.get_or_init(|| empty(2 * before.len()));
         let tokens = || before.iter().filter_map(|slot| slot.token.load_full().map(|token| (slot, token)));
@@ -186,19 +186,19 @@ fn tag(key: &TokenKey) -> u64 {
     key.keyed_hash().max(NEVER + 1)
 }
 
-fn empty(len: usize) -> Box<[Slot]> {
-    (0..len).map(|_| Slot::default()).collect()
+fn empty(len: usize) -> Box<[TokenSlot]> {
+    (0..len).map(|_| TokenSlot::default()).collect()
 }
 
 /// The slots in which a token with this tag can be, in order.
 #[inline]
-fn way(slots: &[Slot], tag: u64) -> impl Iterator<Item = &Slot> {
+fn way(slots: &[TokenSlot], tag: u64) -> impl Iterator<Item = &TokenSlot> {
     let mask = slots.len() - 1;
     (0..slots.len()).map(move |at| &slots[(tag as usize).wrapping_add(at) & mask])
 }
 
 /// Stores the token in the first free slot of its way. Returns how many slots that were never used it takes.
-fn put(slots: &[Slot], tag: u64, token: IssuedBlock) -> usize {
+fn put(slots: &[TokenSlot], tag: u64, token: IssuedBlock) -> usize {
     let Some(slot) = way(slots, tag).find(|slot| slot.token.load().is_none()) else { return 0 };
     // In this order, a reader that finds the token finds the tag.
     let before = slot.tag.swap(tag, Ordering::AcqRel);
@@ -208,14 +208,14 @@ fn put(slots: &[Slot], tag: u64, token: IssuedBlock) -> usize {
 
 /// Makes the slot at this place of the way, which is free now, and free ones before it, slots that were never used, if nothing lies
 /// behind them. Returns how many they are.
-fn clean(slots: &[Slot], tag: u64, at: usize) -> usize {
+fn clean(slots: &[TokenSlot], tag: u64, at: usize) -> usize {
     let mask = slots.len() - 1;
     let place = (tag as usize).wrapping_add(at);
     let behind = &slots[place.wrapping_add(1) & mask];
     if behind.tag.load(Ordering::Relaxed) != NEVER {
         return 0;
     }
-    let free = |slot: &&Slot| slot.tag.load(Ordering::Relaxed) != NEVER && slot.token.load().is_none();
+    let free = |slot: &&TokenSlot| slot.tag.load(Ordering::Relaxed) != NEVER && slot.token.load().is_none();
     let back = (0..slots.len()).map(|back| &slots[place.wrapping_sub(back) & mask]);
     back.take_while(free).map(|slot| slot.tag.store(NEVER, Ordering::Release)).count()
 }
