@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile},
 };
 
-use super::support::{LIFE, World, ask, eventually, within};
+use crate::support::{LIFE, World, ask, eventually, within};
 
 #[tokio::test]
 async fn a_due_token_is_refreshed_in_the_background() {

@@ -48,10 +48,9 @@ async fn valid_tokens_are_served_while_the_database_is_away_and_nothing_is_lost(
     let refreshed = passing(&world, Duration::from_secs(1), ask_again(&supervisor, &key)).await;
     assert!(refreshed.generation() > first.generation());
     assert_eq!(world.sim.duplicate_spends(), 0);
-    let stored = within(supervisor.testing().stored_refresh_token(&key)).await.unwrap().unwrap();
-    assert_eq!(world.sim.standing(&stored), Standing::Current);
     assert!(!supervisor.is_store_down());
-    stop(supervisor).await;
+    // With the clock turned that far another refresh may be in flight: it is stored before the supervisor has stopped.
+    assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
 }
 
 /// Asks until there is a token.
