@@ -59,6 +59,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `sqlite` | the embedded store, bundled; needs a C compiler |
+//! | `postgres` | the store on a PostgreSQL server, for several processes |
 //! | `testing` | the simulated identity provider and the manual clock |
 //! | `config` | settings from a file and the environment, read again while running |
 //! | `web` | the HTTP API and what actix-web applications need |
@@ -66,10 +67,12 @@
 //! | `cli` | what the binary needs beside the library |
 //!
 //! All are on by default, for the binary; embedders write
-//! `default-features = false, features = ["sqlite"]`.
+//! `default-features = false, features = ["sqlite"]`, or `["postgres"]`; the store's URL chooses between them.
 
-#[cfg(not(feature = "sqlite"))]
-compile_error!("token-supervisor needs a store: add the feature `sqlite` (embedded, bundled)");
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!(
+    "token-supervisor needs a store: add the feature `sqlite` (embedded, bundled) or `postgres` (a PostgreSQL server)"
+);
 
 #[cfg(any(feature = "web", feature = "client"))]
 pub mod api;
@@ -119,6 +122,7 @@ pub use model::{
     TokenKey, TokenRef, VerdictBy, Warning,
 };
 pub use protocol::Unchanged;
+pub use store::Migrate;
 pub use supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, HeldBy, Hold,
     IdpStatus, Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,

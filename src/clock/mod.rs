@@ -40,6 +40,8 @@ struct System {
     timers: Handle,
     /// Boot-time clock minus monotonic clock, in milliseconds: the time spent suspended.
     suspended: AtomicI64,
+    /// The store's clock minus the boot-time clock, in milliseconds; [`NO_CLOCK`] if the store has no clock of its own.
+    store: AtomicI64,
     /// Wakes every sleeper after a step of the wall clock or a suspend.
     stepped: Notify,
 }
@@ -72,7 +74,12 @@ impl Clock {
     /// Returns the machine's clocks, with timers on `timers`.
     pub(crate) fn system(timers: Handle) -> Self {
         let suspended = AtomicI64::new(os::suspended());
-        Self(ClockSource::System(Arc::new(System { timers, suspended, stepped: Notify::new() })))
+        Self(ClockSource::System(Arc::new(System {
+            timers,
+            suspended,
+            store: AtomicI64::new(NO_CLOCK),
+            stepped: Notify::new(),
+        })))
     }
 
     /// Returns a clock that only a test moves.
@@ -81,14 +88,44 @@ impl Clock {
         Self(ClockSource::Manual(clock.clone()))
     }
 
+    /// Returns whether a test moves the clock: then it is the store's clock, too, whatever the store is.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_set_by_hand(&self) -> bool {
+        match &self.0 {
+            ClockSource::System(_) => false,
+            #[cfg(any(test, feature = "testing"))]
+            ClockSource::Manual(_) => true,
+        }
+    }
+
     /// Reads the wall clock.
     pub(crate) fn now(&self) -> WallTime {
         self.read().wall
     }
 
-    /// Reads the store's clock, as far as this process knows it: with SQLite it is the wall clock.
+    /// Reads the store's clock, as far as this process knows it: with SQLite it is the wall clock, otherwise the store's last
+    /// reading and what has passed since by the boot-time clock.
     pub(crate) fn store_time(&self) -> StoreTime {
-        self.now().by_store_clock()
+        let Reading { wall, boot } = self.read();
+        match &self.0 {
+            ClockSource::System(system) => match system.store.load(Ordering::Relaxed) {
+                NO_CLOCK => wall.by_store_clock(),
+                offset => StoreTime(boot.0 + offset),
+            },
+            #[cfg(any(test, feature = "testing"))]
+            ClockSource::Manual(_) => wall.by_store_clock(),
+        }
+    }
+
+    /// Takes a reading of the store's own clock. A clock that a test moves stays the store's.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn set_store_time(&self, time: StoreTime) {
+        let boot = self.read().boot;
+        match &self.0 {
+            ClockSource::System(system) => system.store.store(time.0 - boot.0, Ordering::Relaxed),
+            #[cfg(any(test, feature = "testing"))]
+            ClockSource::Manual(_) => {}
+        }
     }
 
     /// Reads both clocks precisely.
@@ -158,6 +195,9 @@ impl Clock {
         }
     }
 }
+
+/// Of a store whose clock is the wall clock.
+const NO_CLOCK: i64 = i64::MIN;
 
 /// A smaller difference between the clocks is drift, not a step.
 const STEP_MILLIS: i64 = 500;

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use url::Url;
 
 use super::{
-    Bind, LogFormat, LogUser, Migrate, Scope,
+    Bind, LogFormat, LogUser, Scope,
     idp::StrategyName,
     node::{Node, Value},
     schema::text as text_schema,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     idp::{ClientAuth, InDoubt, Meaning, Rotation},
     model::ClientSecret,
+    store::Migrate,
 };
 
 /// The type of a setting.
@@ -343,8 +344,7 @@ impl Choice for StrategyName {
 }
 
 impl Choice for Migrate {
-    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto)];
-    const LATER: &'static [&'static str] = &["never"];
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("never", Self::Never)];
 }
 
 impl Choice for LogFormat {

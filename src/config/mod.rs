@@ -56,7 +56,7 @@ use crate::{
     idp::Idp,
     journal,
     keyring::Keyring,
-    store,
+    store::{self, Migrate},
     supervisor::{Builder, Limits, RefreshSettings, TokenSupervisor},
 };
 
@@ -67,6 +67,7 @@ pub struct Config {
     deployment: Option<String>,
     server: ServerSettings,
     store: String,
+    migrate: Migrate,
     journal: PathBuf,
     keyring: PathBuf,
     refresh: RefreshSettings,
@@ -175,11 +176,14 @@ impl Config {
     fn read_all(all: &mut Section<'_, '_>) -> Self {
         let mut deployment = None;
         all.read("deployment", &mut deployment);
-        let store = all.section("store", read_store);
-        let beside = store::journal_beside(store::sqlite_path(&store).unwrap_or_default());
-        let mut journal = all.is_shown("store.url", &store).then(|| beside.clone());
+        let (store, migrate) = all.section("store", read_store);
+        // A server has no folder beside which the journal could be.
+        let beside = store::sqlite_path(&store).map(store::journal_beside);
+        let is_beside = beside.is_some();
+        let beside = beside.unwrap_or_else(|| PathBuf::from("token-supervisor.journal"));
+        let mut journal = (!is_beside || all.is_shown("store.url", &store)).then(|| beside.clone());
         all.section("journal", |section| {
-            if section.has("dir") {
+            if section.has("dir") || !is_beside {
                 section.read_path("dir", &mut journal, |folder, dir| dir.as_ref().map(|dir| folder.join(dir)));
             } else {
                 // Beside the store.
@@ -216,7 +220,22 @@ impl Config {
             all.not_yet(later);
         }
         let (file, shown, files) = (None, Vec::new(), ValueFiles::new());
-        Self { file, deployment, server, store, journal, keyring, refresh, limits, retention, log, idps, shown, files }
+        Self {
+            file,
+            deployment,
+            server,
+            store,
+            migrate,
+            journal,
+            keyring,
+            refresh,
+            limits,
+            retention,
+            log,
+            idps,
+            shown,
+            files,
+        }
     }
 
     /// What starts a supervisor with these settings.
@@ -226,6 +245,7 @@ impl Config {
     pub fn builder(&self) -> Result<Builder, ConfigError> {
         let builder = TokenSupervisor::builder()
             .store(&self.store)
+            .migrate(self.migrate)
             .journal(&self.journal)
             .keyring(self.read_keyring()?)
             .refresh(self.refresh.clone())
@@ -256,7 +276,7 @@ impl Config {
         })
     }
 
-    /// The names of the migrations that the store's schema lacks: all of them where there is no store yet. Changes nothing,
+    /// The names of the migrations that the store's schema lacks: all of them where there is no schema yet. Changes nothing,
     /// and may be asked while a supervisor runs. Blocks.
     ///
     /// # Errors
@@ -273,7 +293,7 @@ impl Config {
     /// The keyring cannot be read, or the store cannot be opened.
     pub fn integrity(&self) -> Result<Vec<String>, Error> {
         let mut wrong = Vec::new();
-        if self.store_file().is_some_and(Path::exists) {
+        if self.store_file().is_none_or(Path::exists) {
             let keyring = self.read_keyring().map_err(|error| Error::Configuration(error.to_string()))?;
             wrong = store::integrity(&self.store, &keyring)?;
         }
@@ -319,7 +339,7 @@ impl Config {
         &self.store
     }
 
-    /// The store's file.
+    /// The store's file; none of a PostgreSQL store.
     pub fn store_file(&self) -> Option<&Path> {
         store::sqlite_path(&self.store).map(Path::new)
     }
@@ -350,20 +370,20 @@ impl Config {
     }
 }
 
-fn read_store(section: &mut Section<'_, '_>) -> String {
+fn read_store(section: &mut Section<'_, '_>) -> (String, Migrate) {
     let mut url = "sqlite://token-supervisor.db".to_owned();
     section.read_path("url", &mut url, |folder, url| store::sqlite_url_within(folder, url));
-    if matches!(store::sqlite_path(&url), None | Some("" | ":memory:")) {
-        section.wrong("url", "must be sqlite://PATH, such as sqlite://token-supervisor.db");
+    if store::is_postgres(&url) {
+        if let Err(Error::Configuration(wrong)) = store::check_url(&url) {
+            section.wrong("url", wrong);
+        }
+    } else if matches!(store::sqlite_path(&url), None | Some("" | ":memory:")) {
+        let form = "must be sqlite://PATH, such as sqlite://token-supervisor.db, or postgres://USER@HOST/DATABASE";
+        section.wrong("url", form);
     }
-    section.read("migrate", &mut Migrate::Auto);
-    url
-}
-
-/// When the schema is brought up to date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Migrate {
-    Auto,
+    let mut migrate = Migrate::default_of(&url);
+    section.read("migrate", &mut migrate);
+    (url, migrate)
 }
 
 fn days(days: usize) -> Duration {

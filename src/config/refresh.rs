@@ -5,8 +5,17 @@ use crate::{idp::Idp, supervisor::RefreshSettings};
 
 pub(super) fn read(section: &mut Section<'_, '_>) -> RefreshSettings {
     let mut common = RefreshSettings::default();
-    let RefreshSettings { margin, connect_timeout, attempt_timeout, patience, send_window, settle, lease, in_doubt } =
-        &mut common;
+    let RefreshSettings {
+        margin,
+        connect_timeout,
+        attempt_timeout,
+        patience,
+        send_window,
+        settle,
+        lease,
+        in_doubt,
+        ..
+    } = &mut common;
     read_times(section, [margin, connect_timeout, attempt_timeout, patience, send_window, settle, lease]);
     section.read("in_doubt", in_doubt);
     let default = RefreshSettings::default();

@@ -135,7 +135,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 
 # Grants are stored here, sealed.
 [store]
-# url = "sqlite://token-supervisor.db"
+# url = "sqlite://token-supervisor.db"   # or postgres://USER:PASSWORD@HOST/DATABASE
 
 # Responses that the store does not have yet. Use a disk that survives the process.
 [journal]

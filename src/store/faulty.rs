@@ -154,6 +154,10 @@ impl Store for Faulty {
         self.unless_down(|store| store.set_meta(name, value))
     }
 
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
+        self.unless_down(|store| store.swap_meta(name, expected, value))
+    }
+
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.unless_down(|store| store.metas(prefix))
     }

@@ -200,6 +200,10 @@ impl Store for Metered {
         self.meters.measure(Op::Meta, self.store.set_meta(name, value))
     }
 
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
+        self.meters.measure(Op::Meta, self.store.swap_meta(name, expected, value))
+    }
+
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.meters.measure(Op::Meta, self.store.metas(prefix))
     }

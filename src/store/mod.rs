@@ -8,33 +8,48 @@
 //! To add a backend: implement the steps of `query` for it, and add a line to `conformance`, the suite that every
 //! backend must pass.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod columns;
 #[cfg(test)]
 mod conformance;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod counted;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod listing;
 pub(crate) mod metered;
-#[cfg(feature = "sqlite")]
+mod opening;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod record;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod spent;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod stored;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod unreadable;
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::ops::Range;
 
 use futures_util::future::BoxFuture;
 
 use crate::{
-    clock::Clock,
-    error::Error,
-    keyring::RowCodes,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
+
+pub use opening::Migrate;
+#[cfg(any(feature = "config", all(feature = "testing", feature = "sqlite")))]
+pub(crate) use opening::integrity;
+#[cfg(feature = "config")]
+pub(crate) use opening::{check_url, is_postgres, migrate, pending_migrations, sqlite_url_within};
+pub(crate) use opening::{journal_beside, least_settle, open, sqlite_path};
 
 /// The port to a database.
 pub(crate) trait Store: Send + Sync {
@@ -69,6 +84,8 @@ pub(crate) trait Store: Send + Sync {
     fn meta(&self, name: &'static str, value: Vec<u8>) -> StoreFuture<Vec<u8>>;
     /// Writes or deletes a value that belongs to the store as a whole.
     fn set_meta(&self, name: &str, value: Option<Vec<u8>>) -> StoreFuture<()>;
+    /// Replaces a value that belongs to the store as a whole if it is still `expected`. Returns whether it was.
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool>;
     /// Returns the values whose names begin with `prefix`; each name without the prefix.
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>>;
     /// Returns the check value of the keyring. A store without grants is given `value` if it has none; `None` is a store that
@@ -257,76 +274,4 @@ pub(crate) fn past_conflicts<T: 'static>(change: impl Fn() -> StoreFuture<T> + S
         }
         changed.await
     })
-}
-
-/// Opens the store at `url` and brings its schema up to date.
-///
-/// # Errors
-/// The scheme is unknown, or the database cannot be opened; the message says what to do.
-pub(crate) fn open(url: &str, clock: &Clock, codes: RowCodes) -> Result<Arc<dyn Store>, Error> {
-    match sqlite_path(url) {
-        Some("" | ":memory:") => Err(Error::Configuration(
-            "the store URL names no file: write sqlite://PATH, such as sqlite://tokens.db".into(),
-        )),
-        #[cfg(feature = "sqlite")]
-        Some(path) => Ok(Arc::new(sqlite::SqliteStore::open(path.as_ref(), clock.clone(), codes)?)),
-        _ => Err(Error::Configuration("unknown store URL: write sqlite://PATH, such as sqlite://tokens.db".into())),
-    }
-}
-
-/// Returns the names of the pending migrations. Changes nothing, and needs no lock.
-///
-/// # Errors
-/// The store cannot be read, or a newer version of this program wrote it.
-#[cfg(all(feature = "config", feature = "sqlite"))]
-pub(crate) fn pending_migrations(url: &str) -> Result<Vec<String>, Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    sqlite::pending(path.as_ref())
-}
-
-/// Checks every page and every row of the store, and returns what is wrong. Changes nothing; the store may be in use.
-///
-/// # Errors
-/// The store cannot be opened.
-#[cfg(all(any(feature = "config", feature = "testing"), feature = "sqlite"))]
-pub(crate) fn integrity(url: &str, keyring: &crate::keyring::Keyring) -> Result<Vec<String>, Error> {
-    use crate::keyring::CheckedRows;
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    let fits = |checked: &[u8]| keyring.verify_check(&Sealed(checked.to_owned())) == Ok(CheckedRows::WithCodes);
-    sqlite::integrity(path.as_ref(), keyring.row_codes(), fits)
-}
-
-/// Returns the folder for the journal of a store at `path`, unless another is set: beside the file, and for all names of the
-/// file the same.
-pub(crate) fn journal_beside(path: &str) -> PathBuf {
-    let path = Path::new(path);
-    let real = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
-    real.as_deref().unwrap_or(path).with_extension("journal")
-}
-
-/// Brings the schema of the store up to date.
-///
-/// # Errors
-/// The database cannot be opened, or another process uses it.
-#[cfg(all(feature = "config", feature = "sqlite"))]
-pub(crate) fn migrate(url: &str) -> Result<(), Error> {
-    let path = sqlite_path(url).ok_or(Error::Internal("a store URL that was not validated"))?;
-    sqlite::migrate(path.as_ref())
-}
-
-/// Returns the URL with its path put into this folder, unless the path is absolute or no path of a file.
-#[cfg(feature = "config")]
-pub(crate) fn sqlite_url_within(folder: &std::path::Path, url: &str) -> String {
-    match sqlite_path(url) {
-        Some(path) if !matches!(path, "" | ":memory:") && !folder.as_os_str().is_empty() => {
-            format!("sqlite://{}", folder.join(path).display())
-        }
-        _ => url.to_owned(),
-    }
-}
-
-/// Returns the path in a `sqlite:` URL.
-pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
-    let path = url.strip_prefix("sqlite:")?;
-    Some(path.strip_prefix("//").unwrap_or(path))
 }

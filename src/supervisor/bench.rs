@@ -71,7 +71,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("t.db").display());
         let (keyring, events) = (Keyring::generate(), Arc::new(Channel::default()));
-        let store = Faulty::new(store::open(&url, &clock, keyring.row_codes()).unwrap());
+        let store = Faulty::new(store::open(&url, store::Migrate::Auto, &clock, keyring.row_codes()).unwrap());
         let journal = Arc::new(Journal::open(&folder.path().join("journal"), &keyring).unwrap());
         let ledger = Ledger::new(Arc::new(store.clone()), events.clone(), keyring.clone(), false);
         let refresh = RefreshSettings::default();

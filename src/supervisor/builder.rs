@@ -33,7 +33,7 @@ use crate::{
     keyring::{CheckedRows, Keyring},
     model::{Sealed, valid_deployment_name},
     store::{
-        self, Store, StoreError,
+        self, Migrate, Store, StoreError,
         metered::{Metered, Meters},
     },
 };
@@ -67,6 +67,7 @@ use crate::{
 #[must_use]
 pub struct Builder {
     store: Option<String>,
+    migrate: Option<Migrate>,
     keyring: Option<Keyring>,
     journal: Option<PathBuf>,
     deployment: Option<String>,
@@ -84,6 +85,7 @@ impl TokenSupervisor {
     pub fn builder() -> Builder {
         Builder {
             store: None,
+            migrate: None,
             keyring: None,
             journal: None,
             deployment: None,
@@ -99,9 +101,19 @@ impl TokenSupervisor {
 }
 
 impl Builder {
-    /// Sets the store of grants: `sqlite://PATH`. Created if it does not exist.
+    /// Sets the store of grants: `sqlite://PATH`, which is created if it does not exist, or
+    /// `postgres://USER:PASSWORD@HOST/DATABASE` (feature `postgres`).
+    ///
+    /// PostgreSQL's parameter `schema` names the schema of the store (`token_supervisor`). TLS is always used and the server's
+    /// certificate verified (`sslrootcert` names a private authority); `sslmode=disable` is accepted for loopback addresses.
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = Some(url.into());
+        self
+    }
+
+    /// Sets when the schema of the store is brought up to date: at the start for SQLite unless set, never for PostgreSQL.
+    pub fn migrate(mut self, migrate: Migrate) -> Self {
+        self.migrate = Some(migrate);
         self
     }
 
@@ -231,13 +243,14 @@ impl Builder {
         #[cfg(not(feature = "testing"))]
         let clock = Clock::system(runtime.clone());
         let events = Arc::new(Channel::default());
-        let providers =
-            Arc::new(Providers::new(self.idps, self.refresh, self.deployment, clock.clone(), events.clone())?);
-        let store = store::open(url, &clock, keyring.row_codes())?;
+        let refresh = self.refresh.with_least_settle(store::least_settle(url));
+        let providers = Arc::new(Providers::new(self.idps, refresh, self.deployment, clock.clone(), events.clone())?);
+        let migrate = self.migrate.unwrap_or_else(|| Migrate::default_of(url));
+        let store = store::open(url, migrate, &clock, keyring.row_codes())?;
         let folder = match (self.journal, store::sqlite_path(url)) {
             (Some(folder), _) => folder,
             (None, Some(path)) => store::journal_beside(path),
-            (None, None) => return Err(missing("no journal is set")),
+            (None, None) => return Err(missing("no journal is set, which a PostgreSQL store needs")),
         };
         #[cfg(feature = "testing")]
         let store = self.testing.wrap(store);

@@ -19,6 +19,8 @@ pub struct RefreshSettings {
     pub(crate) settle: Duration,
     pub(crate) lease: Duration,
     pub(crate) in_doubt: InDoubt,
+    /// What `settle` must be at least: a statement that was given up must not be carried out after it.
+    pub(super) least_settle: Duration,
 }
 
 impl Default for RefreshSettings {
@@ -33,6 +35,7 @@ impl Default for RefreshSettings {
             settle: seconds(30),
             lease: seconds(20),
             in_doubt: InDoubt::Ask,
+            least_settle: Duration::ZERO,
         }
     }
 }
@@ -63,6 +66,10 @@ impl RefreshSettings {
         settle,
         /// Sets how long a lease lasts; it is renewed after a third of that while the attempt runs (20 s).
         lease,
+    }
+
+    pub(super) fn with_least_settle(self, least_settle: Duration) -> Self {
+        Self { least_settle, ..self }
     }
 
     /// Sets what happens to a doubt that cannot be resolved ([`InDoubt::Ask`]).
@@ -162,6 +169,12 @@ impl Times {
         }
         if rules.lease.is_zero() || attempt.is_zero() || rules.send_window.is_zero() {
             return Err("lease, attempt_timeout and send_window must be longer than zero".to_owned());
+        }
+        if rules.settle < common.least_settle && !never_rotates {
+            return Err(format!(
+                "settle ({:?}) must be at least {:?} with a PostgreSQL store, whose statements take up to that long",
+                rules.settle, common.least_settle
+            ));
         }
         let needed = rules.lease + rules.send_window + rules.settle + attempt;
         if !grace.is_zero() && !never_rotates && needed >= grace {

@@ -137,7 +137,8 @@ pub struct Kept {
 pub async fn kept(path: &Path, keyring: &Keyring, keys: &[TokenKey]) -> Result<Vec<Vec<Kept>>, Error> {
     let clock = Clock::system(Handle::current());
     let unread = |error: store::StoreError| Error::Start(error.to_string());
-    let store = store::open(&format!("sqlite://{}", path.display()), &clock, keyring.row_codes())?;
+    let store =
+        store::open(&format!("sqlite://{}", path.display()), store::Migrate::Auto, &clock, keyring.row_codes())?;
     let journal = Journal::open(&path.with_extension("journal"), keyring)?;
     let mut all = Vec::with_capacity(keys.len());
     for key in keys {
@@ -170,7 +171,8 @@ pub async fn stored_refresh_token(
 ) -> Result<Vec<Option<RefreshToken>>, Error> {
     let clock = Clock::system(Handle::current());
     let unread = |error: store::StoreError| Error::Start(error.to_string());
-    let store = store::open(&format!("sqlite://{}", path.display()), &clock, keyring.row_codes())?;
+    let store =
+        store::open(&format!("sqlite://{}", path.display()), store::Migrate::Auto, &clock, keyring.row_codes())?;
     let mut tokens = Vec::with_capacity(keys.len());
     for key in keys {
         let row = store.read(key).await.map_err(unread)?.row;
@@ -188,6 +190,7 @@ pub async fn stored_refresh_token(
 ///
 /// # Errors
 /// The store cannot be opened.
+#[cfg(feature = "sqlite")]
 pub fn integrity(path: &Path, keyring: &Keyring) -> Result<Vec<String>, Error> {
     store::integrity(&format!("sqlite://{}", path.display()), keyring)
 }

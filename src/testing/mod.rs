@@ -48,7 +48,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use self::control::{Control, Kept, Point, StoreFault, integrity, kept, stored_refresh_token};
+#[cfg(feature = "sqlite")]
+pub use self::control::integrity;
+pub use self::control::{Control, Kept, Point, StoreFault, kept, stored_refresh_token};
 pub(crate) use self::hooks::Hooks;
 use self::{answer::SimulatedResponse, server::IdpServer, state::IdpShared};
 pub use self::{

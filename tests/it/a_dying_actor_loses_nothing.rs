@@ -9,7 +9,7 @@ use token_supervisor::{
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use super::support::{LIFE, World, ask, eventually, passing, stop, within};
 
 #[tokio::test]
 async fn an_idle_actor_that_panics_is_replaced() {

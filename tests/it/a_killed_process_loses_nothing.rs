@@ -9,11 +9,11 @@ use std::{
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use token_supervisor::{
-    Error, Keyring, TokenKey, TokenSupervisor,
-    testing::{Fault, Kind, ManualClock, Point, Profile, SimulatedIdp, Standing, StoreFault, stored_refresh_token},
+    Error, Keyring, Migrate, TokenKey, TokenSupervisor,
+    testing::{Fault, Kind, ManualClock, Point, Profile, SimulatedIdp, Standing, StoreFault},
 };
 
-use crate::support::{eventually, within};
+use super::support::{eventually, store_in, within};
 
 /// Where the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,7 @@ impl Kill {
 #[derive(Serialize, Deserialize)]
 struct Task {
     folder: String,
+    store: String,
     token_url: String,
     kill: Kill,
 }
@@ -65,12 +66,13 @@ const TASK: &str = "TOKEN_SUPERVISOR_TEST_KILLED_CHILD";
 async fn the_child() {
     #[expect(clippy::disallowed_methods, reason = "how the parent tells the child what to do")]
     let Ok(task) = std::env::var(TASK) else { return };
-    let Task { folder, token_url, kill } = serde_json::from_str(&task).unwrap();
+    let Task { folder, store, token_url, kill } = serde_json::from_str(&task).unwrap();
     let keyring = Keyring::from_file(format!("{folder}/tokens.keys")).unwrap();
     let client = Profile::gitlab();
     let idp = token_supervisor::Idp::oauth2(token_url, client.client_id.clone(), client.client_secret.clone());
     let supervisor = TokenSupervisor::builder()
-        .store(format!("sqlite://{folder}/tokens.db"))
+        .store(store)
+        .journal(format!("{folder}/tokens.journal"))
         .keyring(keyring)
         .idp("idp", idp)
         .at_points(move |point| {
@@ -137,8 +139,9 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     // The next process lives by a clock of its own, so that waiting costs no time.
     #[expect(clippy::disallowed_methods, reason = "the child and the provider live by the machine's clock")]
     let clock = ManualClock::new(std::time::SystemTime::now());
+    let store = store_in(folder.path());
     let start = || {
-        let builder = TokenSupervisor::builder().store(format!("sqlite://{}", path("tokens.db")));
+        let builder = TokenSupervisor::builder().store(&store).migrate(Migrate::Auto).journal(path("tokens.journal"));
         builder.keyring(keyring.clone()).idp("idp", sim.idp()).clock(&clock).start()
     };
 
@@ -150,9 +153,11 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
         Kill::SentProcessed => sim.next(Fault::HangAfter),
         _ => {}
     }
-    let task = Task { folder: folder.path().to_str().unwrap().to_owned(), token_url: sim.token_url(), kill };
+    let store = store.clone();
+    let task = Task { folder: folder.path().to_str().unwrap().to_owned(), store, token_url: sim.token_url(), kill };
+    let module = module_path!().split_once("::").unwrap().1;
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_killed_process_loses_nothing::the_child", "--nocapture"])
+        .args(["--exact", &format!("{module}::the_child"), "--nocapture"])
         .env(TASK, serde_json::to_string(&task).unwrap())
         .env("RUST_BACKTRACE", "0")
         .stdout(Stdio::null())
@@ -207,8 +212,9 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
         refreshed.unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(sim.duplicate_spends(), 0, "{case}");
         crate::support::stop(supervisor).await;
-        let stored =
-            stored_refresh_token(path("tokens.db").as_ref(), &keyring, std::slice::from_ref(&key)).await.unwrap();
-        assert_eq!(sim.standing(stored[0].as_ref().unwrap()), Standing::Current, "{case}");
+        let supervisor = start().await.unwrap();
+        let stored = supervisor.testing().stored_refresh_token(&key).await.unwrap();
+        assert_eq!(sim.standing(&stored.unwrap()), Standing::Current, "{case}");
+        crate::support::stop(supervisor).await;
     }
 }

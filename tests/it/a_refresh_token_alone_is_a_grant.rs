@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile},
 };
 
-use crate::support::{LIFE, World, eventually, stop, within};
+use super::support::{LIFE, World, eventually, stop, within};
 
 /// What is left of alice's consent.
 fn kept(world: &World) -> Grant {

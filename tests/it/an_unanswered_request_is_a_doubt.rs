@@ -8,7 +8,7 @@ use token_supervisor::{
     testing::{Fault, Kind, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, eventually, within};
+use super::support::{LIFE, World, ask, eventually, within};
 
 const SETTLE: Duration = Duration::from_secs(31);
 

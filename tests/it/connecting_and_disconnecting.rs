@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, stop, within};
+use super::support::{LIFE, World, ask, eventually, stop, within};
 
 #[tokio::test]
 async fn a_replayed_connect_changes_nothing_and_says_so() {

@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Canned, Fault, Kind, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, pass, passing, within};
+use super::support::{LIFE, World, ask, pass, passing, within};
 
 /// A caller who has the patience for it gets the next token, and the grant lives on.
 async fn lives_on(profile: Profile, fault: Fault, cause: Cause) {

@@ -14,7 +14,7 @@ use token_supervisor::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{LIFE, World, eventually, pass, stop, within};
+use super::support::{LIFE, World, eventually, pass, stop, within};
 
 const SETTLE: Duration = Duration::from_secs(31);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use token_supervisor::{
 };
 use tokio::task::JoinHandle;
 
-use crate::support::{LIFE, World, ask, eventually, stop, within};
+use super::support::{LIFE, World, ask, eventually, stop, within};
 
 /// What is held.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use token_supervisor::{
     testing::{Fault, Profile, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, until_purged, within};
+use super::support::{LIFE, World, ask, eventually, passing, stop, until_purged, within};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 

@@ -1,5 +1,6 @@
 //! What the supervisor promises, a behaviour a file, on real parts: HTTP on loopback, SQLite files, journals.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail like tests")]
+#![cfg_attr(feature = "postgres", expect(clippy::duplicate_mod, reason = "the same tests run on both stores"))]
 
 mod a_dying_actor_loses_nothing;
 mod a_failed_refresh_is_told;
@@ -40,6 +41,8 @@ mod odd_responses;
 mod oidc_provider;
 mod one_refresh_for_many_callers;
 mod one_subject_for_one_grant;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod random_histories;
 mod raw;
 mod real_time;

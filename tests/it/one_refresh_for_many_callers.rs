@@ -13,7 +13,7 @@ use token_supervisor::{
     testing::{Fault, Point, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, eventually, within};
+use super::support::{LIFE, World, ask, eventually, within};
 
 #[tokio::test]
 async fn a_connected_grant_is_served_and_refreshed() {

@@ -5,7 +5,7 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, within};
+use super::support::{LIFE, World, within};
 
 const ALICE: &str = "1001";
 const BOB: &str = "1002";

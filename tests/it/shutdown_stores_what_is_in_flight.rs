@@ -7,7 +7,7 @@ use token_supervisor::{
     testing::{Fault, Profile, Standing},
 };
 
-use crate::support::{LIFE, World, ask, eventually, within};
+use super::support::{LIFE, World, ask, eventually, within};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -19,6 +19,8 @@ async fn a_refresh_in_flight_is_finished_and_stored() {
     world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;
+    // The sweeper may have sent it: the caller waits at the actor once that has answered a later question.
+    within(supervisor.status(&key)).await.unwrap();
     let shutdown = tokio::spawn({
         let supervisor = supervisor.clone();
         async move { supervisor.shutdown(LONG).await }
@@ -103,8 +105,10 @@ async fn nothing_new_starts_while_a_shutdown_waits_for_what_is_in_flight() {
 async fn a_stopped_supervisor_lets_the_next_one_open_its_store() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;
-    let error = world.builder().start().await.unwrap_err();
-    assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+    if !world.is_shared() {
+        let error = world.builder().start().await.unwrap_err();
+        assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+    }
     within(supervisor.shutdown(LONG)).await;
     drop(supervisor);
     let supervisor = world.start().await;

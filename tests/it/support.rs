@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 use token_supervisor::{
-    Builder, Error, Keyring, RefreshSettings, State, Token, TokenKey, TokenSupervisor,
+    Builder, Error, Keyring, Migrate, RefreshSettings, State, Token, TokenKey, TokenSupervisor,
     testing::{Kept, ManualClock, Profile, SimulatedIdp, Standing, kept, stored_refresh_token},
 };
 use tokio::task::JoinHandle;
@@ -26,17 +26,30 @@ pub struct World {
     pub keyring: Keyring,
     pub clock: ManualClock,
     pub sim: SimulatedIdp,
+    /// A store elsewhere than in the folder.
+    elsewhere: Option<String>,
 }
 
 impl World {
     pub fn new(profile: Profile) -> Self {
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let sim = SimulatedIdp::start_with_clock(profile.access_lifetime(LIFE), &clock).unwrap();
-        Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), clock, sim }
+        Self { folder: TempDir::new().unwrap(), keyring: Keyring::generate(), clock, sim, elsewhere: None }
+    }
+
+    /// The same, with its store at this URL. Its journal stays in the folder.
+    #[cfg(feature = "postgres")]
+    pub fn on(self, store: String) -> Self {
+        Self { elsewhere: Some(store), ..self }
     }
 
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("tokens.db")
+    }
+
+    /// Whether several processes can have the store open.
+    pub fn is_shared(&self) -> bool {
+        self.elsewhere.is_some()
     }
 
     pub fn builder(&self) -> Builder {
@@ -45,8 +58,11 @@ impl World {
 
     /// A builder without identity provider.
     pub fn bare_builder(&self) -> Builder {
+        let store = self.elsewhere.clone().unwrap_or_else(|| format!("sqlite://{}", self.store().display()));
         TokenSupervisor::builder()
-            .store(format!("sqlite://{}", self.store().display()))
+            .store(store)
+            .migrate(Migrate::Auto)
+            .journal(self.folder.path().join("tokens.journal"))
             .keyring(self.keyring.clone())
             .refresh(RefreshSettings::default())
             .clock(&self.clock)
@@ -67,9 +83,21 @@ impl World {
     /// Stops the supervisor, and says what the provider thinks of the refresh token it stored.
     pub async fn stored(&self, supervisor: TokenSupervisor, key: &TokenKey) -> Standing {
         stop(supervisor).await;
+        if self.elsewhere.is_some() {
+            // A supervisor without identity providers, which sends nothing.
+            let reader = self.bare_builder().on_demand().start().await.unwrap();
+            let token = reader.testing().stored_refresh_token(key).await.unwrap();
+            stop(reader).await;
+            return self.sim.standing(&token.expect("a refresh token is stored"));
+        }
         let tokens = stored_refresh_token(&self.store(), &self.keyring, std::slice::from_ref(key)).await.unwrap();
         self.sim.standing(tokens[0].as_ref().expect("a refresh token is stored"))
     }
+}
+
+/// The URL of a new store that belongs to the folder.
+pub fn store_in(folder: &Path) -> String {
+    format!("sqlite://{}/tokens.db", folder.display())
 }
 
 pub async fn stop(supervisor: TokenSupervisor) {

@@ -14,7 +14,7 @@ use token_supervisor::{
     testing::{Point, Profile, Standing, StoreFault},
 };
 
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use super::support::{LIFE, World, ask, eventually, passing, stop, within};
 
 async fn drained(world: &World, supervisor: &TokenSupervisor) {
     eventually("the store has everything", || {

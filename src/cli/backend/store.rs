@@ -287,7 +287,7 @@ impl StoreBackend {
 pub(crate) fn is_new(config: &Config) -> bool {
     let lock = config.store_file().map(|file| PathBuf::from(format!("{}.lock", file.display())));
     let store = config.store_file().into_iter().chain(lock.as_deref());
-    has_folder(config) && !store.chain([config.journal()]).any(is_there)
+    config.store_file().is_some() && has_folder(config) && !store.chain([config.journal()]).any(is_there)
 }
 
 fn has_folder(config: &Config) -> bool {

@@ -82,7 +82,6 @@ fn a_later_versions_settings_are_refused_rather_than_passed_over() {
             "idp.github.strategy: this version does not support that yet",
         ),
         (format!("{IDP}client_auth = \"private_key_jwt\"\n"), "idp.github.client_auth: this version does not support"),
-        ("[store]\nmigrate = \"never\"\n".to_owned(), "store.migrate: this version does not support that yet"),
     ] {
         let wrong = wrong(&text, &[]);
         assert!(wrong.len() == 1 && wrong[0].contains(expected), "{wrong:?}");

@@ -5,15 +5,13 @@ use diesel::{
     sql_types::{BigInt, Binary},
 };
 
-use super::{
-    threads::JobError,
-    unreadable::{RowReader, is_undecodable},
-};
+use super::threads::{JobError, is_undecodable};
 use crate::{
     model::StoreTime,
     store::{
         record::{Columns, GrantRecord},
         schema::{grants, purged, spent as spent_tokens},
+        unreadable::RowReader,
     },
 };
 

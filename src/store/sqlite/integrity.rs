@@ -7,20 +7,14 @@ use diesel::{
     SelectableHelper as _, SqliteConnection, sql_types::Text,
 };
 
-use super::{
-    connect_to_read,
-    files::unopened,
-    log,
-    meta::KEY_CHECK,
-    query,
-    unreadable::{RowReader, is_undecodable},
-};
+use super::{connect_to_read, files::unopened, log, meta::KEY_CHECK, query, threads::is_undecodable};
 use crate::{
     error::Error,
     keyring::RowCodes,
     store::{
         record::GrantRecord,
         schema::{grants, meta},
+        unreadable::RowReader,
     },
 };
 

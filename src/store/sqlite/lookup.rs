@@ -2,14 +2,15 @@
 
 use diesel::{dsl::exists, prelude::*};
 
-use super::{
-    memory::Stored,
-    spent::{self, SpentTokens},
-};
+use super::statement::FindSpent;
 use crate::{
     model::{Fingerprint, Row, Spendable, TokenKey},
     protocol::LookupResult,
-    store::schema::{fingerprints, grants, purged, revocations, spent as spent_tokens},
+    store::{
+        schema::{fingerprints, grants, purged, revocations, spent as spent_tokens},
+        spent::{self, SpentTokens},
+        stored::Stored,
+    },
 };
 
 pub(super) fn known(
@@ -45,12 +46,18 @@ pub(super) fn spent_already(connection: &mut SqliteConnection, stored: &mut Stor
     let Some(held) = held(&stored.row) else { return Ok(LookupResult::New) };
     let spent = match &stored.spent {
         Some(spent) => spent,
-        None => stored.spent.insert(SpentTokens::read(connection, stored.id)?),
+        None => stored.spent.insert(read_spent(connection, stored.id)?),
     };
     let was_spent = spent.contains(held) || spent.is_after(&stored.row);
     // What an earlier version of the program remembered is there until the grant's next refresh.
     let was_spent = was_spent || (spent.is_unknown() && is_marked_spent(connection, held, stored.id)?);
     Ok(if was_spent { LookupResult::Spent } else { LookupResult::New })
+}
+
+/// Reads the newest refresh tokens that the grant has spent.
+pub(super) fn read_spent(connection: &mut SqliteConnection, grant: i64) -> QueryResult<SpentTokens> {
+    let found = FindSpent { grant }.get_result::<(i64, Vec<u8>)>(connection).optional()?;
+    Ok(SpentTokens::stored(found))
 }
 
 pub(super) fn is_marked_spent(

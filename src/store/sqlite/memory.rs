@@ -8,20 +8,11 @@ use std::collections::HashMap;
 
 use diesel::prelude::*;
 
-use super::{spent::SpentTokens, statement::DataVersion};
-use crate::model::{Generation, Row, TokenKey};
-
-/// A row with the id and revision that its next write compares.
-pub(super) struct Stored {
-    pub(super) row: Row,
-    pub(super) id: i64,
-    pub(super) revision: i64,
-    /// Whether the columns are stored as this version of the program writes them. Otherwise the next write writes them all:
-    /// the code of a row covers the texts of its columns, not their meaning.
-    pub(super) is_canonical: bool,
-    /// `None` if they were not read.
-    pub(super) spent: Option<SpentTokens>,
-}
+use super::statement::DataVersion;
+use crate::{
+    model::{Generation, TokenKey},
+    store::stored::Stored,
+};
 
 #[derive(Default)]
 pub(super) struct WriterMemory {

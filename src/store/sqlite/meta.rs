@@ -27,6 +27,16 @@ pub(super) fn set_meta(connection: &mut SqliteConnection, name: &str, value: Opt
     Ok(())
 }
 
+pub(super) fn swap_meta(
+    connection: &mut SqliteConnection,
+    name: &str,
+    expected: &[u8],
+    value: &[u8],
+) -> Result<bool, JobError> {
+    let as_expected = meta::table.find(name).filter(meta::value.eq(expected));
+    Ok(diesel::update(as_expected).set(meta::value.eq(value)).execute(connection)? == 1)
+}
+
 pub(super) fn metas(connection: &mut SqliteConnection, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, JobError> {
     #[derive(QueryableByName)]
     struct Value {

@@ -10,7 +10,6 @@ pub(super) fn run(connection: &mut SqliteConnection) -> diesel::migration::Resul
     connection.run_pending_migrations(MIGRATIONS).map(drop)
 }
 
-#[cfg(feature = "config")]
 mod check {
     use std::path::Path;
 
@@ -44,6 +43,19 @@ mod check {
         Ok(pending)
     }
 
+    /// # Errors
+    /// A migration is pending, or see [`pending`].
+    pub(in crate::store) fn refuse_pending(path: &Path) -> Result<(), Error> {
+        match pending(path)?.as_slice() {
+            [] => Ok(()),
+            pending => {
+                let pending = pending.join(", ");
+                let next = "run token-supervisor migrate once, or set store.migrate to auto";
+                Err(unopened(path, &format_args!("its schema lacks the migrations {pending}: {next}")))
+            }
+        }
+    }
+
     fn applied(path: &Path) -> Result<Vec<String>, Error> {
         let mut connection = connect_to_read(path)?;
         let applied = connection.applied_migrations().map_err(|error| unopened(path, &error))?;
@@ -53,3 +65,4 @@ mod check {
 
 #[cfg(feature = "config")]
 pub(in crate::store) use check::pending;
+pub(in crate::store) use check::refuse_pending;

@@ -17,19 +17,18 @@ mod pages;
 mod query;
 #[cfg(test)]
 mod refresh_tests;
-mod spent;
 mod statement;
 #[cfg(test)]
 mod tests;
 mod threads;
-mod unreadable;
 
 use std::{ops::Range, path::Path, sync::Arc};
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store,
+    StoreFuture, unreadable::RowReader,
 };
 use crate::{
     clock::Clock,
@@ -45,8 +44,8 @@ use log::LastCommit;
 use memory::WriterMemory;
 #[cfg(feature = "config")]
 pub(super) use migrate::pending;
+pub(super) use migrate::refuse_pending;
 use threads::Jobs;
-use unreadable::RowReader;
 
 /// An open SQLite store. When it is dropped, its threads finish the jobs in their queues and exit.
 pub(super) struct SqliteStore {
@@ -191,6 +190,10 @@ impl Store for SqliteStore {
         self.writer.run(move |connection, _| meta::set_meta(connection, &name, value.as_deref()))
     }
 
+    fn swap_meta(&self, name: &'static str, expected: Vec<u8>, value: Vec<u8>) -> StoreFuture<bool> {
+        self.writer.run(move |connection, _| meta::swap_meta(connection, name, &expected, &value))
+    }
+
     fn metas(&self, prefix: &'static str) -> StoreFuture<Vec<(String, Vec<u8>)>> {
         self.readers.run(move |connection, _| meta::metas(connection, prefix))
     }
@@ -237,7 +240,6 @@ fn connect(path: &Path) -> Result<SqliteConnection, Error> {
 
 /// Opens the file only to read it, beside a process that may have it open. Where none has, this connection leaves the log of
 /// a killed process as it is: one that could write would empty and delete it at its end.
-#[cfg(any(feature = "config", feature = "testing"))]
 fn connect_to_read(path: &Path) -> Result<SqliteConnection, Error> {
     let failed = |error: &dyn std::fmt::Display| unopened(path, error);
     let real = path.canonicalize().map_err(|error| failed(&error))?;

@@ -5,16 +5,14 @@ use std::ops::Range;
 
 use diesel::{dsl::min, prelude::*};
 
-use super::{
-    threads::JobError,
-    unreadable::{RowReader, is_undecodable},
-};
+use super::threads::{JobError, is_undecodable};
 use crate::{
     model::{Row, Sealed, StoreTime, TokenKey, WallTime},
     store::{
         DueCursor, DuePage, Expiring, QueuedRevocation,
         record::{GrantRecord, expires},
         schema::grants,
+        unreadable::RowReader,
     },
 };
 

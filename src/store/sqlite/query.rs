@@ -10,14 +10,12 @@ use diesel::{
 
 use super::{
     lookup::{
-        hash, held, is_marked_spent, known, known_as_any, restorable, revocation_of, revocations_of, revoking_any,
-        spent_already,
+        hash, held, is_marked_spent, known, known_as_any, read_spent, restorable, revocation_of, revocations_of,
+        revoking_any, spent_already,
     },
-    memory::{Stored, WriterMemory},
-    spent::SpentTokens,
-    statement::{CodedRow, Remember, Unspend},
-    threads::JobError,
-    unreadable::{RowReader, is_undecodable},
+    memory::WriterMemory,
+    statement::{CodedRow, Remember, Unspend, WriteSpent},
+    threads::{JobError, is_undecodable},
 };
 use crate::{
     model::{Fingerprint, Generation, Row, Sealed, StoreTime, TokenKey},
@@ -26,6 +24,9 @@ use crate::{
         CONNECTED_KEPT, Changed, Outbox, StoreError,
         record::{Columns, GrantRecord, Touched},
         schema::{grants, meta, purged, revocations},
+        spent::SpentTokens,
+        stored::Stored,
+        unreadable::{RowReader, UnreadableRow},
     },
 };
 
@@ -76,25 +77,13 @@ fn of_key<'a>(idp: &'a str, user: &'a str, account: &'a str) -> _ {
     grants::table.filter(grants::idp.eq(idp)).filter(grants::user_id.eq(user)).filter(grants::account.eq(account))
 }
 
-/// What can be said of a row that cannot be read.
-struct UnreadableRow {
-    id: i64,
-    generation: Generation,
-    fingerprint: Option<Fingerprint>,
-    /// Neither disconnected nor in doubt.
-    is_at_rest: bool,
-}
-
 fn unreadable(connection: &mut SqliteConnection, key: &TokenKey) -> QueryResult<UnreadableRow> {
     let of_key = of_key(key.idp(), key.user(), key.account_name());
     let at_rest = grants::tombstone.is_null().and(grants::intent.is_null());
     let (id, generation, fingerprint, is_at_rest) = of_key
         .select((grants::id, grants::generation, grants::fingerprint, at_rest))
         .get_result::<(i64, i64, Option<Vec<u8>>, bool)>(connection)?;
-    // A generation that no grant reaches is damaged itself, and would leave none for the next ones.
-    let generation = Generation(u64::try_from(generation).ok().filter(|generation| *generation < 1 << 48).unwrap_or(0));
-    let fingerprint = fingerprint.and_then(|bytes| Fingerprint::try_from(bytes.as_slice()).ok());
-    Ok(UnreadableRow { id, generation, fingerprint, is_at_rest })
+    Ok(UnreadableRow::of(id, generation, fingerprint.as_deref(), is_at_rest))
 }
 
 /// What is known of the token of a connect that would take the place of the row. The token that the row holds may come
@@ -108,8 +97,8 @@ fn known_instead(
     if row.fingerprint != Some(fingerprint) {
         return Ok(known);
     }
-    let spent = is_marked_spent(connection, fingerprint, row.id)?
-        || SpentTokens::read(connection, row.id)?.contains(fingerprint);
+    let spent =
+        is_marked_spent(connection, fingerprint, row.id)? || read_spent(connection, row.id)?.contains(fingerprint);
     Ok(if row.is_at_rest && !spent { LookupResult::New } else { LookupResult::Spent })
 }
 
@@ -241,7 +230,7 @@ fn remember_spent(
     }
     let mut tokens = match known {
         Some(known) => known,
-        None => SpentTokens::read(connection, id)?,
+        None => read_spent(connection, id)?,
     };
     for token in newly {
         tokens.add(token);
@@ -255,7 +244,8 @@ fn remember_spent(
         tokens.remove(current);
         Unspend { fingerprint: current.0, grant: id }.execute(connection)?;
     }
-    tokens.write(connection, id, after.generation, now)?;
+    let (generation, spent) = tokens.written(after.generation);
+    WriteSpent { grant: id, generation, at: now.0, tokens: spent.to_owned() }.execute(connection)?;
     Ok(Some(tokens))
 }
 

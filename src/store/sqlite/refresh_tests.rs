@@ -14,7 +14,7 @@ use crate::{
         ChangeReply,
         tests::{claim, commit, committed, id},
     },
-    store::open,
+    store::{Migrate, open},
 };
 
 /// The statements that a connection executes, and those that it keeps prepared.
@@ -126,7 +126,9 @@ fn a_row_that_an_earlier_version_wrote_stays_readable_when_it_is_claimed() {
 #[tokio::test]
 async fn a_transaction_that_is_rolled_back_leaves_nothing_in_the_memory_of_the_writer() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), &clock(), codes()).unwrap();
+    let store =
+        open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), Migrate::Auto, &clock(), codes())
+            .unwrap();
     let mut rows = Vec::new();
     for number in 0..10_u8 {
         let (key, change) = connecting(&format!("user-{number}"), number);

@@ -6,83 +6,16 @@
 use diesel::{
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{BigInt, Binary, Bool, Nullable, Text},
+    sql_types::{BigInt, Binary, Bool},
     sqlite::Sqlite,
 };
 
-use crate::store::record::{Columns, Touched};
+use crate::store::{
+    columns::ColumnForm,
+    record::{Columns, Touched},
+};
 
-/// How the columns of a group are written into a statement.
-#[derive(Clone, Copy)]
-enum ColumnForm {
-    /// `, name = ?`
-    Assignment,
-    /// `, name`
-    Name,
-    /// `, ?`
-    Value,
-}
-
-/// Writes columns of a row into a statement: their names, their values, or both.
-macro_rules! columns {
-    ($($group:ident { $($name:ident: $kind:ty,)* })*) => { $(
-        fn $group<'b>(columns: &'b Columns<'_>, part: ColumnForm, out: &mut AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-            $(
-                match part {
-                    ColumnForm::Assignment => out.push_sql(concat!(", ", stringify!($name), " = ")),
-                    ColumnForm::Name => out.push_sql(concat!(", ", stringify!($name))),
-                    ColumnForm::Value => out.push_sql(", "),
-                }
-                if !matches!(part, ColumnForm::Name) {
-                    out.push_bind_param::<$kind, _>(&columns.$name)?;
-                }
-            )*
-            Ok(())
-        }
-    )* };
-}
-
-columns! {
-    name {
-        idp: Text,
-        user_id: Text,
-        account: Text,
-        grant_id: Text,
-    }
-    claim {
-        epoch: BigInt,
-        lease: Nullable<Text>,
-        lease_until: Nullable<BigInt>,
-        intent: Nullable<Text>,
-    }
-    wake {
-        wake_at: Nullable<BigInt>,
-    }
-    token {
-        refresh_token: Nullable<Binary>,
-        fingerprint: Nullable<Binary>,
-    }
-    content {
-        incarnation: Binary,
-        generation: BigInt,
-        client_id: Nullable<Text>,
-        parent: Nullable<Binary>,
-        committed_by: Nullable<Text>,
-        alt: Nullable<Text>,
-        verdict: Nullable<Text>,
-        held: Nullable<Text>,
-        issued_at: BigInt,
-        expires_at: Nullable<BigInt>,
-        refresh_expires_at: Nullable<BigInt>,
-        notice_at: Nullable<BigInt>,
-        due_at: Nullable<BigInt>,
-        retry_at: Nullable<BigInt>,
-        last_error: Nullable<Text>,
-        document: Binary,
-        tombstone: Nullable<Text>,
-        changed_at: BigInt,
-    }
-}
+crate::store::columns::column_fragments!(Sqlite);
 
 /// A row with its code, as it is written under `id`.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ use crate::{
         ChangeReply, ConnectChange,
         tests::{connect, id, token},
     },
-    store::{StoreError, open, past_conflicts},
+    store::{Migrate, StoreError, open, past_conflicts},
 };
 
 pub(super) fn codes() -> RowCodes {
@@ -33,7 +33,7 @@ pub(super) fn connecting(user: &str, number: u8) -> (TokenKey, Change) {
 #[test]
 fn a_url_without_a_file_is_refused_with_the_correct_form() {
     for url in ["sqlite://:memory:", "sqlite::memory:", "sqlite://", "sqlite:", "mysql://db/tokens", "tokens.db", ""] {
-        let error = open(url, &clock(), codes()).err().unwrap();
+        let error = open(url, Migrate::Auto, &clock(), codes()).err().unwrap();
         assert!(matches!(error, Error::Configuration(_)), "{url}");
         assert!(error.to_string().contains("write sqlite://PATH"), "{url}: {error}");
     }
@@ -43,23 +43,24 @@ fn a_url_without_a_file_is_refused_with_the_correct_form() {
 fn an_error_names_the_file_that_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing").join("tokens.db");
-    let error = open(&format!("sqlite://{}", missing.display()), &clock(), codes()).err().unwrap().to_string();
+    let error =
+        open(&format!("sqlite://{}", missing.display()), Migrate::Auto, &clock(), codes()).err().unwrap().to_string();
     assert!(error.contains("cannot open the store") && error.contains("missing/tokens.db"), "{error}");
 
     let garbage = folder.path().join("garbage.db");
     std::fs::write(&garbage, b"this is no database, however long it may be; really, it is not").unwrap();
-    assert!(open(&format!("sqlite://{}", garbage.display()), &clock(), codes()).is_err());
+    assert!(open(&format!("sqlite://{}", garbage.display()), Migrate::Auto, &clock(), codes()).is_err());
 }
 
 #[tokio::test]
 async fn a_second_process_is_refused_with_the_id_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("tokens.db").display());
-    let first = open(&url, &clock(), codes()).unwrap();
-    let error = open(&url, &clock(), codes()).err().unwrap().to_string();
+    let first = open(&url, Migrate::Auto, &clock(), codes()).unwrap();
+    let error = open(&url, Migrate::Auto, &clock(), codes()).err().unwrap().to_string();
     assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
     first.close().await.unwrap();
-    open(&url, &clock(), codes()).unwrap();
+    open(&url, Migrate::Auto, &clock(), codes()).unwrap();
 }
 
 #[cfg(unix)]
@@ -68,15 +69,15 @@ async fn another_name_of_the_file_does_not_get_round_the_lock() {
     let folder = tempfile::tempdir().unwrap();
     let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
     std::os::unix::fs::symlink("tokens.db", folder.path().join("link.db")).unwrap();
-    let first = open(&url("tokens.db"), &clock(), codes()).unwrap();
+    let first = open(&url("tokens.db"), Migrate::Auto, &clock(), codes()).unwrap();
     std::fs::hard_link(folder.path().join("tokens.db"), folder.path().join("hard.db")).unwrap();
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     for name in ["link.db", "hard.db", "sub/../tokens.db", "./link.db"] {
-        let error = open(&url(name), &clock(), codes()).err().unwrap();
+        let error = open(&url(name), Migrate::Auto, &clock(), codes()).err().unwrap();
         assert!(matches!(error, Error::StoreInUse(_)), "{name}: {error}");
     }
     first.close().await.unwrap();
-    open(&url("link.db"), &clock(), codes()).unwrap().close().await.unwrap();
+    open(&url("link.db"), Migrate::Auto, &clock(), codes()).unwrap().close().await.unwrap();
 }
 
 #[cfg(unix)]
@@ -86,7 +87,8 @@ fn a_lock_file_that_is_a_link_is_not_followed() {
     let (path, victim) = (folder.path().join("tokens.db"), folder.path().join("victim"));
     std::fs::write(&victim, "precious").unwrap();
     std::os::unix::fs::symlink(&victim, folder.path().join("tokens.db.lock")).unwrap();
-    let error = open(&format!("sqlite://{}", path.display()), &clock(), codes()).err().unwrap().to_string();
+    let error =
+        open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).err().unwrap().to_string();
     assert!(error.contains("tokens.db.lock is a symbolic link: remove the link"), "{error}");
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     assert!(!path.exists());
@@ -97,7 +99,9 @@ fn a_lock_file_that_is_a_link_is_not_followed() {
 async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&format!("sqlite:{}", folder.path().join("tokens.db").display()), &clock(), codes()).unwrap();
+    let store =
+        open(&format!("sqlite:{}", folder.path().join("tokens.db").display()), Migrate::Auto, &clock(), codes())
+            .unwrap();
     let (key, change) = connecting("alice", 1);
     store.change(&key, change).await.unwrap();
     for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
@@ -116,7 +120,7 @@ fn corrupt(path: &Path, statement: &str) {
 async fn a_corrupt_row_fails_only_its_own_operations_and_names_its_column() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     let (alice, first) = connecting("alice", 1);
     let (bob, second) = connecting("bob", 2);
     let grant_id = store.change(&alice, first).await.unwrap().row.unwrap().grant_id;
@@ -161,7 +165,7 @@ async fn a_corrupt_row_fails_only_its_own_operations_and_names_its_column() {
 async fn every_changed_column_is_noticed_and_rows_of_earlier_versions_get_their_codes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     let (alice, change) = connecting("alice", 1);
     let connected = store.change(&alice, change).await.unwrap().row;
     for change in [
@@ -207,7 +211,7 @@ async fn every_changed_column_is_noticed_and_rows_of_earlier_versions_get_their_
 async fn rows_that_are_no_text_are_left_out_and_hold_up_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     for number in 0..20 {
         let (key, change) = connecting(&format!("user-{number:02}"), number);
         store.change(&key, change).await.unwrap();
@@ -243,7 +247,7 @@ async fn rows_that_are_no_text_are_left_out_and_hold_up_no_other() {
 async fn a_connect_replaces_a_row_that_cannot_be_read_and_a_spent_token_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     let (alice, first) = connecting("alice", 1);
     let (_, second) = connecting("alice", 2);
     let (_, third) = connecting("alice", 3);
@@ -278,7 +282,7 @@ async fn a_connect_replaces_a_row_that_cannot_be_read_and_a_spent_token_does_not
 async fn a_row_that_was_written_since_it_was_read_is_a_conflict_and_stays_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     let (key, change) = connecting("alice", 1);
     store.change(&key, change).await.unwrap();
     let mut other = super::connect(&path).unwrap();
@@ -306,7 +310,9 @@ async fn a_lost_comparison_is_retried_at_once_and_not_for_ever() {
 #[tokio::test]
 async fn a_job_that_the_database_refuses_does_not_fail_its_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), &clock(), codes()).unwrap();
+    let store =
+        open(&format!("sqlite://{}", folder.path().join("tokens.db").display()), Migrate::Auto, &clock(), codes())
+            .unwrap();
     // All are requested before the first is awaited, so that they share transactions. The 21st has the grant id of
     // the 6th.
     let (changes, keys): (Vec<_>, Vec<_>) = (0..30_u8)
@@ -373,7 +379,7 @@ fn pending_migrations_are_listed_without_changing_the_file() {
 async fn what_a_purge_deletes_is_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.db");
-    let store = open(&format!("sqlite://{}", path.display()), &clock(), codes()).unwrap();
+    let store = open(&format!("sqlite://{}", path.display()), Migrate::Auto, &clock(), codes()).unwrap();
     let found = |what: &[u8]| {
         let files = ["tokens.db", "tokens.db-wal"].map(|name| std::fs::read(folder.path().join(name)).unwrap());
         files.iter().filter(|bytes| bytes.windows(what.len()).any(|window| window == what)).count()

@@ -20,9 +20,8 @@ use super::{
     files::{LockFile, OpenFiles},
     log::LastCommit,
     memory::WriterMemory,
-    unreadable::RowReader,
 };
-use crate::store::{StoreError, StoreFuture};
+use crate::store::{StoreError, StoreFuture, unreadable::RowReader};
 
 #[derive(Debug)]
 pub(super) enum JobError {
@@ -60,6 +59,11 @@ impl From<&DieselError> for StoreError {
             error => Self::Unavailable(error.to_string()),
         }
     }
+}
+
+/// Whether the database returned a record, and it is not what its columns hold.
+pub(super) fn is_undecodable(error: &DieselError) -> bool {
+    matches!(error, DieselError::DeserializationError(_))
 }
 
 /// A job on a connection, with the memory of its thread. It may run more than once, and reports its result after COMMIT.

@@ -25,6 +25,8 @@ mod memory;
 mod more_commands;
 #[cfg(unix)]
 mod odd_providers;
+#[cfg(feature = "postgres")]
+mod on_postgres;
 #[cfg(unix)]
 mod paths;
 mod paused;

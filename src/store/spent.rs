@@ -4,15 +4,10 @@
 //! also has the generation at which it was written, which tells, whatever the number of tokens, that the grant's row was put
 //! back to an earlier one.
 
-use diesel::prelude::*;
+use super::SPENT_KEPT;
+use crate::model::{Fingerprint, Generation, Row};
 
-use super::statement::{FindSpent, WriteSpent};
-use crate::{
-    model::{Fingerprint, Generation, Row, StoreTime},
-    store::SPENT_KEPT,
-};
-
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SpentTokens {
     /// The generation of the row when its refresh token was last replaced.
     generation: i64,
@@ -25,25 +20,20 @@ pub(super) struct SpentTokens {
 const SIZE: usize = 8;
 
 impl SpentTokens {
-    pub(super) fn read(connection: &mut SqliteConnection, grant: i64) -> QueryResult<Self> {
-        let found = FindSpent { grant }.get_result::<(i64, Vec<u8>)>(connection).optional()?;
-        Ok(found.map_or_else(Self::default, |(generation, tokens)| Self { generation, tokens, is_stored: true }))
+    /// Returns the tokens as they are stored: with the generation at which they were written.
+    pub(super) fn stored(found: Option<(i64, Vec<u8>)>) -> Self {
+        found.map_or_else(Self::default, |(generation, tokens)| Self { generation, tokens, is_stored: true })
     }
 
-    pub(super) fn write(
-        &mut self,
-        connection: &mut SqliteConnection,
-        grant: i64,
-        generation: Generation,
-        now: StoreTime,
-    ) -> QueryResult<()> {
+    /// Returns what to store with the row of this generation.
+    pub(super) fn written(&mut self, generation: Generation) -> (i64, &[u8]) {
         self.generation = generation.0.cast_signed();
         self.is_stored = true;
-        let (generation, tokens) = (self.generation, self.tokens.clone());
-        WriteSpent { grant, generation, at: now.0, tokens }.execute(connection).map(drop)
+        (self.generation, &self.tokens)
     }
 
     /// Whether nothing is known of the grant: it has not replaced a refresh token since the tokens are kept here.
+    #[cfg(feature = "sqlite")]
     pub(super) fn is_unknown(&self) -> bool {
         !self.is_stored
     }

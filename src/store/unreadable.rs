@@ -5,25 +5,42 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
-use diesel::result::Error as DieselError;
-
+use super::{StoreError, record::GrantRecord};
 use crate::{
     keyring::RowCodes,
-    model::{Row, TokenKey},
-    store::{StoreError, record::GrantRecord},
+    model::{Fingerprint, Generation, Row, TokenKey},
 };
+
+/// What can be said of a row that cannot be read.
+pub(super) struct UnreadableRow {
+    pub(super) id: i64,
+    pub(super) generation: Generation,
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// Neither disconnected nor in doubt.
+    pub(super) is_at_rest: bool,
+}
+
+impl UnreadableRow {
+    pub(super) fn of(id: i64, generation: i64, fingerprint: Option<&[u8]>, is_at_rest: bool) -> Self {
+        // A generation that no grant reaches is damaged itself, and would leave none for the next ones.
+        let generation = u64::try_from(generation).ok().filter(|generation| *generation < 1 << 48);
+        let fingerprint = fingerprint.and_then(|bytes| Fingerprint::try_from(bytes).ok());
+        Self { id, generation: Generation(generation.unwrap_or(0)), fingerprint, is_at_rest }
+    }
+}
 
 /// Turns records into rows.
 #[derive(Clone)]
 pub(super) struct RowReader {
     pub(super) codes: RowCodes,
     unreadable: Arc<UnreadableRows>,
-    /// A row was purged, and the log may still have what was in it.
-    pub(super) purged: Arc<AtomicBool>,
+    /// A row was purged, and SQLite's log may still have what was in it.
+    #[cfg(feature = "sqlite")]
+    pub(super) purged: Arc<std::sync::atomic::AtomicBool>,
 }
 
 #[derive(Default)]
@@ -34,7 +51,12 @@ struct UnreadableRows {
 
 impl RowReader {
     pub(super) fn new(codes: RowCodes) -> Self {
-        Self { codes, unreadable: Arc::default(), purged: Arc::default() }
+        Self {
+            codes,
+            unreadable: Arc::default(),
+            #[cfg(feature = "sqlite")]
+            purged: Arc::default(),
+        }
     }
 
     /// # Errors
@@ -50,6 +72,7 @@ impl RowReader {
     }
 
     /// The error of a record that the database returned and that is not what its columns hold.
+    #[cfg(feature = "sqlite")]
     pub(super) fn undecoded(&self, id: i64) -> StoreError {
         let error = StoreError::Corrupt { grant_id: format!("in row {id}"), column: "text" };
         self.report(id, &error);
@@ -82,9 +105,4 @@ impl RowReader {
     pub(super) fn count(&self) -> usize {
         self.unreadable.count.load(Ordering::Relaxed)
     }
-}
-
-/// Whether the database returned a record, and it is not what its columns hold.
-pub(super) fn is_undecodable(error: &DieselError) -> bool {
-    matches!(error, DieselError::DeserializationError(_))
 }
