@@ -205,7 +205,7 @@ async fn a_copy_of_a_store_refreshes_nothing_until_it_is_adopted() {
     assert!(within(staging.release_idp("idp")).await.unwrap_err().to_string().contains("adopt the store"));
     within(staging.disconnect(&key, Revoke::Yes)).await.unwrap();
     world.clock.advance(Duration::from_secs(70));
-    assert_eq!(within(staging.revoke_queued()).await.unwrap(), 1);
+    within(staging.revoke_queued()).await.unwrap();
     assert_eq!((world.sim.requests(), world.sim.revocations()), (0, 0));
     within(staging.restore(&key)).await.unwrap();
 

@@ -3,16 +3,24 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Error, Expiry, Freshness, Grant, State, TokenKey, Warning,
+    Error, Expiry, Freshness, Grant, State, TokenKey, TokenSupervisor, Warning,
     testing::{Fault, Profile},
 };
 
 use crate::support::{LIFE, World, ask, eventually, within};
 
+/// A supervisor with one connected grant, whose token stays in memory although time is turned on before anybody reads it.
+async fn kept(world: &World) -> (TokenSupervisor, TokenKey) {
+    let supervisor = world.builder().idle_after(10 * LIFE).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    (supervisor, key)
+}
+
 #[tokio::test]
 async fn a_due_token_is_refreshed_in_the_background() {
     let world = World::new(Profile::bitbucket());
-    let (supervisor, key) = world.connected().await;
+    let (supervisor, key) = kept(&world).await;
     world.clock.advance(LIFE - Duration::from_secs(200));
     eventually("a refresh nobody asked for", || {
         supervisor.cached(&key).is_some_and(|token| token.generation().get() == 2)
@@ -39,7 +47,7 @@ async fn a_margin_longer_than_the_life_does_not_make_new_tokens_due() {
 #[tokio::test]
 async fn a_valid_token_is_served_while_its_refresh_fails() {
     let world = World::new(Profile::bitbucket());
-    let (supervisor, key) = world.connected().await;
+    let (supervisor, key) = kept(&world).await;
     world.sim.always(Some(Fault::Status(429, None)));
     world.clock.advance(LIFE - Duration::from_secs(200));
     eventually("the failure shows", || {

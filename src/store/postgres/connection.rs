@@ -42,8 +42,11 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// The limit for a statement that reads or deletes a large part of a table.
 pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The limit for a connection to become free, and for a new one to be opened.
-const WAIT: Duration = Duration::from_secs(5);
+/// The limit for a new connection to be opened.
+const OPENED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The limit for a connection to become free: longer than any caller waits, because a crowd is not an outage.
+const FREE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Creates a pool. Opens no connection yet.
 ///
@@ -56,7 +59,7 @@ pub(super) fn pool(
 ) -> Result<ConnectionPool, Error> {
     let tls = address.uses_tls().then(|| tls::connector(address)).transpose()?;
     let connector = Connector { address: address.clone(), tls, statement_timeout };
-    let timeouts = Timeouts { wait: Some(WAIT), create: Some(WAIT), recycle: Some(WAIT) };
+    let timeouts = Timeouts { wait: Some(FREE_WITHIN), create: Some(OPENED_WITHIN), recycle: Some(OPENED_WITHIN) };
     let pool = Pool::builder(connector).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
     pool.map_err(|_| Error::Internal("a pool of connections without a runtime"))
 }

@@ -25,6 +25,8 @@ mod one_refresh_for_many_callers;
 #[path = "../one_subject_for_one_grant.rs"]
 mod one_subject_for_one_grant;
 mod outages;
+#[path = "../refreshed_ahead_of_need.rs"]
+mod refreshed_ahead_of_need;
 pub(crate) mod server;
 mod several_processes;
 #[path = "../shutdown_stores_what_is_in_flight.rs"]
