@@ -246,10 +246,9 @@ impl IdpSummary {
         let idp = &self.idp;
         let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}{again}"));
         let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
-        let release = self.held_by.as_ref().map(|by| match &**by {
-            by if by == HeldBy::Deployment.as_str() => format!("adopt{again}"),
-            _ => format!("release {idp}{again}"),
-        });
+        let is_foreign = self.held_by.as_deref() == Some(HeldBy::Deployment.as_str());
+        let end = || if is_foreign { format!("adopt{again}") } else { format!("release {idp}{again}") };
+        let release = self.held_reason.as_ref().map(|_| end());
         let why = self.paused.as_ref().map(|cause| format!("why {cause}   ({idp} is paused{})", until()));
         let all = [
             release,

@@ -152,7 +152,8 @@ impl TokenSupervisor {
     /// Dropping the future does not undo the release: it may have been stored or not.
     ///
     /// # Errors
-    /// [`Error::UnknownIdp`], or why the release is not stored within 10 s.
+    /// [`Error::UnknownIdp`], [`Error::InvalidRequest`] while the store belongs to another deployment
+    /// ([`adopt`](Self::adopt) it), or why the release is not stored within 10 s.
     pub async fn release_idp(&self, name: &str) -> Result<(), Error> {
         self.set_hold(name, None).await
     }
@@ -171,7 +172,7 @@ impl TokenSupervisor {
         let set = self.spawn(async move {
             let rooms = &supervisor.rooms;
             let set = rooms.providers.set_hold(&rooms.ledger, &name, reason.as_deref()).await;
-            if reason.is_none() {
+            if reason.is_none() && set.is_ok() {
                 rooms.providers.end_surge(&name);
             }
             let set = set.map_err(|error| unavailable(&error));

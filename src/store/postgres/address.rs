@@ -65,6 +65,10 @@ impl PostgresAddress {
                 "it names no host: write postgres://USER@HOST/DATABASE, or ?host=/FOLDER of a Unix socket",
             ));
         }
+        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+            // What comes before it is the end of a password.
+            return Err(refused("user or password has an `@`: write it percent-encoded, as %40"));
+        }
         protect(&mut config, tls)?;
         if config.get_application_name().is_none() {
             config.application_name("token-supervisor");
@@ -74,7 +78,8 @@ impl PostgresAddress {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(5));
+            // For each address: the next one is tried while a connection is still waited for.
+            config.connect_timeout(Duration::from_secs(2));
         }
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(SILENCE);

@@ -15,7 +15,7 @@ use super::{
         revoking_any,
     },
     meta,
-    row::{FoundRow, find},
+    row::{FoundRow, find, time},
     sides::{purge, remember, write_side},
     statement::sql,
     write::{REMEMBERED, held, insert, newly_spent, update},
@@ -75,7 +75,7 @@ async fn in_transaction(
         lock_floor(connection).await?;
     }
     // Every lock is held: what is read from here on stays as it is.
-    let FoundRow { row: found, now } = find(connection, store, key).await?;
+    let FoundRow { row: found, .. } = find(connection, store, key).await?;
     let (stored, replaced) = match found {
         Err(OperationError::Store(StoreError::Corrupt { .. })) if change.replaces() => {
             (None, Some(unreadable(connection, key).await?))
@@ -93,6 +93,8 @@ async fn in_transaction(
     };
     let floor = meta::floor(connection).await?;
     let floor = floor.max(replaced.as_ref().map_or(Generation(0), |row| row.generation));
+    // Read last: the write compares it with the time at which it is carried out.
+    let now = time(connection, store).await?;
     let row = stored.as_ref().map(|stored| &stored.row);
     let Applied { row: written, reply, sides, transitions } = change.apply(ChangeInput { row, now, floor, known });
     let is_updated = written.is_some() && stored.is_some();

@@ -16,7 +16,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, TransactionMan
 use tokio_postgres::{Connection, NoTls, Socket, tls::TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{address::PostgresAddress, tls};
+use super::{address::PostgresAddress, memory::KnownRows, tls};
 use crate::{error::Error, store::StoreError};
 
 pub(super) type ConnectionPool = Pool<Connector>;
@@ -27,6 +27,7 @@ pub(super) struct Connector {
     address: Arc<PostgresAddress>,
     tls: Option<MakeRustlsConnect>,
     statement_timeout: Duration,
+    known: Arc<KnownRows>,
 }
 
 /// A connection, and whether the server or the network has ended it.
@@ -42,8 +43,8 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// The limit for a statement that reads or deletes a large part of a table.
 pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The limit for a new connection to be opened.
-const OPENED_WITHIN: Duration = Duration::from_secs(5);
+/// The limit for a new connection to be opened, at whichever of the addresses.
+const OPENED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The limit for a connection to become free: longer than any caller waits, because a crowd is not an outage.
 const FREE_WITHIN: Duration = Duration::from_secs(20);
@@ -56,9 +57,10 @@ pub(super) fn pool(
     address: &Arc<PostgresAddress>,
     size: usize,
     statement_timeout: Duration,
+    known: &Arc<KnownRows>,
 ) -> Result<ConnectionPool, Error> {
     let tls = address.uses_tls().then(|| tls::connector(address)).transpose()?;
-    let connector = Connector { address: address.clone(), tls, statement_timeout };
+    let connector = Connector { address: address.clone(), tls, statement_timeout, known: known.clone() };
     let timeouts = Timeouts { wait: Some(FREE_WITHIN), create: Some(OPENED_WITHIN), recycle: Some(OPENED_WITHIN) };
     let pool = Pool::builder(connector).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
     pool.map_err(|_| Error::Internal("a pool of connections without a runtime"))
@@ -70,6 +72,13 @@ impl Connector {
     /// # Errors
     /// Says why, with the server's address and without its password.
     pub(super) async fn connect(&self) -> Result<OpenConnection, StoreError> {
+        let opened = tokio::time::timeout(OPENED_WITHIN, self.open()).await;
+        opened.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(format!("cannot connect to {} within {OPENED_WITHIN:?}", self.address)))
+        })
+    }
+
+    async fn open(&self) -> Result<OpenConnection, StoreError> {
         let is_closed = Arc::new(AtomicBool::new(false));
         let failed = |error: tokio_postgres::Error| self.unreachable(&error);
         let config = &self.address.config;
@@ -140,6 +149,8 @@ impl Manager for Connector {
     type Error = StoreError;
 
     async fn create(&self) -> Result<OpenConnection, StoreError> {
+        // It may be another server by now, which has not all that the last one had.
+        self.known.forget();
         self.connect().await
     }
 

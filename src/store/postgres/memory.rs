@@ -2,7 +2,8 @@
 //!
 //! A refresh writes its row twice: the claim, and a response soon after. The claim of a row that came due is based on the page of
 //! due rows, the second write on what the first one wrote: each costs one statement. The comparison of revisions decides all the same: where another process has written
-//! meanwhile, the row is read and the change is applied anew.
+//! meanwhile, the row is read and the change is applied anew. Everything is forgotten when a connection is opened: after a fail-over, another
+//! row may have the revision of one that the new server has not got.
 
 use std::{
     collections::HashMap,
@@ -45,6 +46,11 @@ impl KnownRows {
         if known.is_none_or(|known| known.id != stored.id || known.revision < stored.revision) {
             rows.insert(stored.row.key.clone(), stored);
         }
+    }
+
+    /// Forgets all rows.
+    pub(super) fn forget(&self) {
+        self.rows().clear();
     }
 
     fn rows(&self) -> MutexGuard<'_, HashMap<TokenKey, Stored>> {

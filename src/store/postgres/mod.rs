@@ -78,7 +78,7 @@ pub(super) struct PostgresStore {
 struct Shared {
     clock: DatabaseClock,
     reader: RowReader,
-    known: KnownRows,
+    known: Arc<KnownRows>,
 }
 
 /// `settle` must be longer than a statement can take.
@@ -94,8 +94,9 @@ impl PostgresStore {
     pub(super) fn open(url: &str, migrate: Migrate, clock: Clock, codes: RowCodes) -> Result<Self, Error> {
         let address = Arc::new(PostgresAddress::parse(url)?);
         let runtime = runtime()?;
-        let connections = pool(&address, CONNECTIONS, STATEMENT_TIMEOUT)?;
-        let scans = pool(&address, SCANS, SCAN_TIMEOUT)?;
+        let known = Arc::default();
+        let connections = pool(&address, CONNECTIONS, STATEMENT_TIMEOUT, &known)?;
+        let scans = pool(&address, SCANS, SCAN_TIMEOUT, &known)?;
         let (opened, at) = (connections.clone(), address.clone());
         blocking(&runtime, move |runtime| {
             let connector = opened.manager();
@@ -114,8 +115,7 @@ impl PostgresStore {
             }
             runtime.block_on(check_encoding(&opened, &at))
         })??;
-        let shared =
-            Shared { clock: DatabaseClock::new(clock), reader: RowReader::new(codes), known: KnownRows::default() };
+        let shared = Shared { clock: DatabaseClock::new(clock), reader: RowReader::new(codes), known };
         let (changes, values) = (Turns::default(), Turns::default());
         Ok(Self { shared: Arc::new(shared), tasks: Tasks::new(runtime), changes, values, connections, scans })
     }
@@ -181,7 +181,7 @@ async fn check_encoding(connections: &ConnectionPool, address: &PostgresAddress)
 #[cfg(feature = "config")]
 pub(super) fn pending(url: &str) -> Result<Vec<String>, Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, STATEMENT_TIMEOUT)?;
+    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default())?;
     tasks::alone(move |runtime| runtime.block_on(migrate::pending(connections.manager(), &address)))
 }
 
@@ -189,7 +189,7 @@ pub(super) fn pending(url: &str) -> Result<Vec<String>, Error> {
 #[cfg(feature = "config")]
 pub(super) fn migrate(url: &str) -> Result<(), Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, STATEMENT_TIMEOUT)?;
+    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default())?;
     tasks::alone(move |runtime| {
         runtime.block_on(migrate::pending(connections.manager(), &address))?;
         migrate::run(connections.manager(), &address, runtime)
@@ -207,7 +207,7 @@ pub(super) fn integrity(
     fits: impl FnOnce(&[u8]) -> bool + Send,
 ) -> Result<Vec<String>, Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, SCAN_TIMEOUT)?;
+    let connections = pool(&address, 1, SCAN_TIMEOUT, &Arc::default())?;
     tasks::alone(move |runtime| {
         let connector = connections.manager();
         if !runtime.block_on(migrate::pending(connector, &address))?.is_empty() {

@@ -110,6 +110,11 @@ pub(super) async fn list(
     after: Option<&TokenKey>,
     limit: u32,
 ) -> Result<Listed, OperationError> {
+    let given = [&names.idp, &names.user, &names.user_prefix, &names.account];
+    if given.into_iter().flatten().any(|name| name.contains('\0')) {
+        // PostgreSQL takes no such text, and no key has it.
+        return Ok(Listed { grants: Vec::new(), complete: true, now: time(connection, store).await? });
+    }
     let rows = page(names, after, limit).load::<(i64, GrantRecord)>(connection).await?;
     let complete = rows.len() < limit as usize;
     let listed = |(id, record): (i64, GrantRecord)| {

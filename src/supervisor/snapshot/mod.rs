@@ -90,7 +90,7 @@ impl Snapshot {
     /// Replaces the key's token `held` by `issued`, or removes it, if it is still there.
     fn settle(&self, key: &TokenKey, held: IssuedRef<'_>, issued: Option<&Issued>) -> bool {
         let mut settled = false;
-        self.tokens.update(key, |current| {
+        let _turn = self.tokens.update(key, |current| {
             settled = current.is_some_and(|current| current.is_same(held));
             match issued {
                 _ if !settled => Update::Keep,
@@ -98,7 +98,21 @@ impl Snapshot {
                 None => Update::Remove,
             }
         });
+        if settled
+            && let Some(issued) = issued
+            && let Some(cell) = self.watches.get(key)
+        {
+            cell.publish(issued);
+        }
         settled
+    }
+
+    /// Removes the key's token, if it is still `held` and nobody watches it.
+    fn forget(&self, key: &TokenKey, held: IssuedRef<'_>) {
+        self.tokens.update(key, |current| match current {
+            Some(current) if current.is_same(held) && !self.is_watched(key) => Update::Remove,
+            _ => Update::Keep,
+        });
     }
 
     /// Records that somebody asks for the token just now.
@@ -111,7 +125,8 @@ impl Snapshot {
     pub(super) fn publish(&self, key: &TokenKey, issued: &Issued) {
         debug_assert!(issued.is_of(key), "a token is published for its own key");
         let mut published = false;
-        self.tokens.update(key, |current| {
+        // The watch's cell changes in the same turn, so that neither has what the other has lost.
+        let _turn = self.tokens.update(key, |current| {
             published = current.is_none_or(|held| supersedes(issued.by_ref(), held));
             if !published {
                 return Update::Keep;
@@ -128,7 +143,7 @@ impl Snapshot {
 
     /// Ends the key's grant as of this generation: a token that an attempt still publishes for it comes too late.
     pub(super) fn end(&self, key: &TokenKey, generation: Generation) {
-        self.tokens.update(key, |current| match current {
+        let _turn = self.tokens.update(key, |current| match current {
             Some(held) if held.generation > generation => Update::Keep,
             _ => Update::Put(Issued::ended(key, generation)),
         });
@@ -139,7 +154,7 @@ impl Snapshot {
 
     /// Removes the key: nobody uses its token, or nothing is stored for it.
     pub(super) fn remove(&self, key: &TokenKey) {
-        self.tokens.update(key, |_| Update::Remove);
+        let _turn = self.tokens.update(key, |_| Update::Remove);
         if let Some(cell) = self.watches.get(key) {
             cell.withdraw();
         }
@@ -147,6 +162,7 @@ impl Snapshot {
 
     /// Returns a watch of the key, which shares its cell with other watches.
     pub(super) fn watch(&self, key: &TokenKey) -> TokenWatch {
+        let _turn = self.tokens.turn(key);
         let cell = self.watches.join(key);
         if let Some(issued) = self.current(key) {
             cell.publish(&issued);
@@ -171,10 +187,15 @@ impl Snapshot {
     ) {
         let Some(held) = self.current(key) else { return };
         held.used.fetch_max(ticks(asked), Ordering::Relaxed);
-        let is_idle = self.clock.read().boot.since(last_use(held.by_ref())) >= unused && !self.is_watched(key);
+        let is_idle = self.clock.read().boot.since(last_use(held.by_ref())) >= unused;
         let is_ended = held.grant_id().is_empty();
-        if (is_ended || (is_idle && !held.journaled)) && !is_refreshing(key) {
+        if is_refreshing(key) {
+            return;
+        }
+        if is_ended {
             self.settle(key, held.by_ref(), None);
+        } else if is_idle && !held.journaled {
+            self.forget(key, held.by_ref());
         }
     }
 
@@ -188,8 +209,8 @@ impl Snapshot {
             let is_plain = !matches!(issued.standing(), TokenStanding::Withdrawn | TokenStanding::Rejected);
             if is_stored && is_plain && now.since(last_use(issued)) >= unused {
                 let key = issued.key();
-                if !self.is_watched(&key) && !is_refreshing(&key) {
-                    self.settle(&key, issued, None);
+                if !is_refreshing(&key) {
+                    self.forget(&key, issued);
                 }
             }
         });
@@ -209,11 +230,7 @@ pub(super) struct Reservation<'a> {
 impl Reservation<'_> {
     /// Publishes the token that was read, unless something was published or ended for the key meanwhile.
     pub(super) fn publish(self, issued: &Issued) -> bool {
-        let published = self.snapshot.settle(self.key, self.place.by_ref(), Some(issued));
-        if published && let Some(cell) = self.snapshot.watches.get(self.key) {
-            cell.publish(issued);
-        }
-        published
+        self.snapshot.settle(self.key, self.place.by_ref(), Some(issued))
     }
 }
 

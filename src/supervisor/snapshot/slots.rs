@@ -11,7 +11,7 @@
 //!   who finds nothing, and finds that the shard has grown meanwhile, looks again.
 
 use std::sync::{
-    Mutex, OnceLock, PoisonError,
+    Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -29,6 +29,9 @@ pub(super) enum Update {
     Put(Issued),
     Remove,
 }
+
+/// While it lives, nobody else changes a token of the key's shard.
+pub(super) struct WriterTurn<'a>(MutexGuard<'a, usize>);
 
 /// A part of the table.
 struct Shard {
@@ -91,10 +94,15 @@ impl Slots {
         }
     }
 
-    /// Changes the token of the key as `decide` says, which gets the current one. Writers of a shard wait for it.
-    pub(super) fn update(&self, key: &TokenKey, decide: impl FnOnce(Option<IssuedRef<'_>>) -> Update) {
+    /// Changes the token of the key as `decide` says, which gets the current one. Other writers of the shard wait until the
+    /// turn is dropped.
+    pub(super) fn update(
+        &self,
+        key: &TokenKey,
+        decide: impl FnOnce(Option<IssuedRef<'_>>) -> Update,
+    ) -> WriterTurn<'_> {
         let shard = self.shard(key);
-        let mut used = shard.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let WriterTurn(mut used) = self.turn(key);
         if let Some(slots) = shard.level(shard.current.load(Ordering::Relaxed)) {
             for (at, slot) in way(slots, tag(key)).enumerate() {
                 match slot.tag.load(Ordering::Relaxed) {
@@ -112,7 +120,7 @@ impl Slots {
                                 *used -= clean(slots, tag(key), at);
                             }
                         }
-                        return;
+                        return WriterTurn(used);
                     }
                     _ => {}
                 }
@@ -121,9 +129,16 @@ impl Slots {
         if let Update::Put(issued) = decide(None) {
             shard.insert(&mut used, tag(key), issued);
         }
+        WriterTurn(used)
     }
 
-    /// Calls `look` with every token. What is published or removed meanwhile may or may not be among them.
+    /// Keeps the key's token as it is until the turn is dropped.
+    pub(super) fn turn(&self, key: &TokenKey) -> WriterTurn<'_> {
+        WriterTurn(self.shard(key).used.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Calls `look` with every token; with only some of those of a shard that grows meanwhile. What is published or removed
+    /// meanwhile may or may not be among them.
     pub(super) fn each(&self, mut look: impl FnMut(IssuedRef<'_>)) {
         for shard in &self.shards {
             let slots = shard.level(shard.current.load(Ordering::Acquire)).unwrap_or_default();

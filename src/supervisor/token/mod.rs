@@ -35,7 +35,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
-    model::{BootTime, Issued, Row, State, Token, TokenKey, TokenStanding, WallTime},
+    model::{BootTime, Generation, Issued, Row, State, Token, TokenKey, TokenStanding, WallTime},
     protocol::{Change, attempt::End},
     store::StoreError,
 };
@@ -132,7 +132,7 @@ impl TokenActor {
             now,
             published: published.as_ref(),
             gate: self.gate(now),
-            wanted: !self.unread.is_empty() || self.changing > 0,
+            wanted: !self.unread.is_empty() || self.changing > 0 || !self.purges.is_empty(),
         };
         self.machine.step(event, sight)
     }
@@ -155,7 +155,7 @@ impl TokenActor {
                 Some(row) => self.ports().snapshot.end(&self.key, row.generation),
                 None => self.ports().snapshot.remove(&self.key),
             },
-            Effect::Stand(standing) => self.stand(standing),
+            Effect::Stand(generation, standing) => self.stand(generation, standing),
             Effect::Start(row, lane) => self.start(row, lane, context),
             Effect::Hurry => self.ports().attempts.hurry(&self.key),
             // The caller may be gone.
@@ -187,7 +187,10 @@ impl TokenActor {
             Ok(read) => {
                 // Before the row: an actor stops if nothing happens to its key.
                 actor.follow_running(context);
-                actor.feed(Event::Row(read.row.map(Arc::new)), context);
+                // A change has brought the row meanwhile: what was read may be from before it.
+                if actor.machine.is_reading() {
+                    actor.feed(Event::Row(read.row.map(Arc::new)), context);
+                }
             }
             Err(error) => {
                 let name = actor.ports().name(&actor.key);
@@ -221,9 +224,11 @@ impl TokenActor {
         }
     }
 
-    /// Updates the standing of the published token.
-    fn stand(&self, standing: TokenStanding) {
-        if let Some(issued) = self.ports().snapshot.current(&self.key) {
+    /// Updates the standing of the published token. One of a later generation has been journaled, and the row does not tell of
+    /// it yet.
+    fn stand(&self, generation: Generation, standing: TokenStanding) {
+        let current = self.ports().snapshot.current(&self.key);
+        if let Some(issued) = current.filter(|issued| issued.generation <= generation) {
             issued.set_standing(standing);
             withdraw_sent(&self.ports().providers, &self.ports().attempts, &self.key, &issued);
         }
@@ -372,7 +377,10 @@ impl Handler<Deliver> for TokenActor {
             }
             Ask::Watch { reply } => {
                 self.unread.push(Unread::Watch(reply));
-                self.feed(Event::Tick, context);
+                // Its token may have left the memory while nobody used it.
+                let lives = self.machine.row().is_some_and(|row| row.tombstone.is_none());
+                let is_missing = lives && self.ports().snapshot.current(&self.key).is_none();
+                self.feed(if is_missing { Event::Stale } else { Event::Tick }, context);
             }
             Ask::Status { reply } => {
                 self.unread.push(Unread::Status(reply));

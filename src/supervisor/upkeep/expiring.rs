@@ -1,8 +1,9 @@
-//! Announces refresh tokens that expire soon, each once.
+//! Announces refresh tokens that expire soon, and access tokens of grants without one, each once.
 
 use std::time::Duration;
 
 use crate::{
+    clock::Clock,
     model::StoreTime,
     store::StoreError,
     supervisor::{
@@ -23,9 +24,32 @@ const TOLD_BEFORE: &str = "expiring_told_before";
 /// How long one process may take to announce. If it is killed meanwhile, another one repeats it afterwards.
 const TELLING: Duration = Duration::from_secs(600);
 
+pub(super) struct Announcer {
+    ledger: Ledger,
+    clock: Clock,
+    every: Duration,
+    notices: Notices,
+}
+
+impl Announcer {
+    pub(super) fn new(ledger: Ledger, clock: Clock, every: Duration) -> Self {
+        Self { ledger, clock, every, notices: Notices::default() }
+    }
+
+    /// Announces what has come up, again and again. Not a part of the sweep: what is due does not wait for a search of all grants.
+    pub(super) async fn run(mut self) {
+        loop {
+            if let Err(error) = self.notices.emit(&self.ledger, self.clock.store_time()).await {
+                tracing::warn!(%error, "tokens that expire soon were not announced: they are announced later");
+            }
+            self.clock.sleep(self.every).await;
+        }
+    }
+}
+
 /// The time up to which everything was announced.
 #[derive(Default)]
-pub(super) struct Notices {
+struct Notices {
     /// As this process knows it; `None` before it was read.
     told_before: Option<StoreTime>,
 }
@@ -41,7 +65,7 @@ impl Notices {
     /// Emits an event for each token that has come up since the last time, if that is long enough ago and an application
     /// listens: tokens that came up before it subscribed are announced then. Of several processes at one store, one
     /// announces. The mark is moved afterwards: another process repeats what a killed one may have emitted.
-    pub(super) async fn emit(&mut self, ledger: &Ledger, now: StoreTime) -> Result<(), StoreError> {
+    async fn emit(&mut self, ledger: &Ledger, now: StoreTime) -> Result<(), StoreError> {
         // A clock that was stepped back must not silence the events until that time comes again.
         self.told_before = self.told_before.map(|time| time.min(now));
         if self.told_before.is_some_and(|time| now < time + EVERY) {

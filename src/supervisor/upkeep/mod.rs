@@ -11,7 +11,7 @@ mod sweep;
 use std::sync::Arc;
 
 pub(super) use self::revoke::Revoker;
-use self::{purge::Purger, surge::Surges, sweep::Sweeper};
+use self::{expiring::Announcer, purge::Purger, surge::Surges, sweep::Sweeper};
 use super::{
     front::Front,
     refresh::{Ports, Refresher},
@@ -22,6 +22,7 @@ use super::{
 pub(super) struct Upkeep {
     refresher: Refresher,
     sweeper: Sweeper,
+    announcer: Announcer,
     purger: Purger,
     surges: Surges,
     revoker: Arc<Revoker>,
@@ -34,7 +35,8 @@ impl Upkeep {
         let purger = Purger::new(ledger.clone(), front.clone(), clock.clone(), limits.tombstones_kept);
         let surges = Surges::new(providers.clone(), ledger.clone(), front.clone(), clock.clone());
         let sweeper = Sweeper::new(refresher.clone(), router.clone(), *limits);
-        Self { refresher: refresher.clone(), sweeper, purger, surges, revoker }
+        let announcer = Announcer::new(ledger.clone(), clock.clone(), limits.sweep_every);
+        Self { refresher: refresher.clone(), sweeper, announcer, purger, surges, revoker }
     }
 
     /// Runs until it is dropped. Nothing is swept before the store has what the last process left in the journal, and
@@ -42,7 +44,8 @@ impl Upkeep {
     pub(super) async fn run(self, on_demand: bool) {
         self.refresher.flush_journal().await;
         if !on_demand {
-            tokio::join!(self.sweeper.run(), self.revoker.run(), self.purger.run(), self.surges.run());
+            let Self { sweeper, announcer, purger, surges, revoker, .. } = self;
+            tokio::join!(sweeper.run(), announcer.run(), revoker.run(), purger.run(), surges.run());
         }
     }
 }

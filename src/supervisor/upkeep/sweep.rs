@@ -1,11 +1,11 @@
-//! The sweeper: has the grants refreshed that come due, and expiring refresh tokens announced.
+//! The sweeper: has the grants refreshed that come due.
 //!
 //! The store's index of due rows is the only schedule: nothing in memory waits for a time that is written there. The sweeper
 //! sleeps until the first row comes due. Rows of a provider that takes no requests are not read.
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{backlog::Backlog, expiring::Notices};
+use super::backlog::Backlog;
 use crate::{
     model::{BootTime, WallTime},
     store::StoreError,
@@ -23,15 +23,13 @@ pub(super) struct Sweeper {
     router: Router,
     limits: Limits,
     backlogs: HashMap<String, Backlog>,
-    notices: Notices,
     /// By the boot-time clock.
     next_round: BootTime,
 }
 
 impl Sweeper {
     pub(super) fn new(refresher: Refresher, router: Router, limits: Limits) -> Self {
-        let (backlogs, notices) = (HashMap::new(), Notices::default());
-        Self { refresher, router, limits, backlogs, notices, next_round: BootTime(0) }
+        Self { refresher, router, limits, backlogs: HashMap::new(), next_round: BootTime(0) }
     }
 
     /// Sweeps again and again.
@@ -67,11 +65,9 @@ impl Sweeper {
     /// Does what is done once in a while.
     async fn begin_round(&mut self) -> Result<(), StoreError> {
         let ports = self.refresher.ports();
-        let (ledger, clock) = (&ports.ledger, &ports.clock);
         self.backlogs.values_mut().for_each(Backlog::start_over);
         ports.snapshot.forget_unused(self.limits.idle_after, |key| ports.attempts.runs_for(key));
-        ports.providers.read_holds(ledger).await?;
-        self.notices.emit(ledger, clock.store_time()).await
+        ports.providers.read_holds(&ports.ledger).await
     }
 
     /// Hands the grants that are due to their actors, of each provider as many as it can take: a slow provider must not hold

@@ -118,8 +118,8 @@ pub(super) enum Effect<W, R> {
     Publish(Arc<Row>),
     /// Hand out nothing of the key any more.
     Forget,
-    /// Update the standing of the published token.
-    Stand(TokenStanding),
+    /// Update the standing of the published token, unless it is of a later generation than this one.
+    Stand(Generation, TokenStanding),
     /// Join or start an attempt for a caller that saw this row.
     Start(Arc<Row>, Priority),
     /// A caller waits now for the attempt that runs.
@@ -178,6 +178,11 @@ impl<W, R> Machine<W, R> {
     /// Whether the actor has decided to stop: its successor gets what comes.
     pub(super) fn is_stopping(&self) -> bool {
         matches!(self.view, View::Stopping)
+    }
+
+    /// Whether the row is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self.view, View::Reading)
     }
 
     /// Whether the row has been read.
@@ -288,7 +293,7 @@ impl<W, R> Machine<W, R> {
         match &row {
             Some(row) if row.tombstone.is_none() => {
                 effects.push(Effect::Publish(row.clone()));
-                effects.push(Effect::Stand(row.standing()));
+                effects.push(Effect::Stand(row.generation, row.standing()));
             }
             _ => effects.push(Effect::Forget),
         }
@@ -299,7 +304,7 @@ impl<W, R> Machine<W, R> {
                 // The rejection may have been reported before the row was known.
                 |(rejected, row)| Rejected { from: counts_from(row), ..rejected },
             );
-        effects.extend(self.rejected.map(|rejected| Effect::Stand(rejected.standing(now))));
+        effects.extend(self.rejected.map(|rejected| Effect::Stand(rejected.generation, rejected.standing(now))));
         let stale = std::mem::take(&mut self.stale);
         let known = || row.map(|row| Arc::new(row.without_ciphertext()));
         self.view = if stale { View::Unread } else { View::Read(known()) };
@@ -322,13 +327,16 @@ impl<W, R> Machine<W, R> {
             return;
         }
         if generation > known {
-            // Another process stored that generation: read it before deciding.
-            self.view = View::Unread;
+            // Another process stored that generation: read it before deciding. What is being read may be from before that.
+            match self.view {
+                View::Reading => self.stale = true,
+                _ => self.view = View::Unread,
+            }
         }
         let rejected = Rejected { generation, from };
         self.rejected = Some(rejected);
         if generation == known {
-            effects.push(Effect::Stand(rejected.standing(now)));
+            effects.push(Effect::Stand(generation, rejected.standing(now)));
         }
     }
 
@@ -383,7 +391,7 @@ impl<W, R> Machine<W, R> {
             && let Some(row) = self.row()
         {
             // A rejected token is served again once the refresh that should replace it has failed.
-            effects.push(Effect::Stand(row.standing()));
+            effects.push(Effect::Stand(row.generation, row.standing()));
         }
         self.answer_refreshers(now, effects);
     }

@@ -108,8 +108,9 @@ impl Bench {
                 self.published = None;
                 "forget".to_owned()
             }
-            Effect::Stand(standing) => {
-                self.published.iter().for_each(|issued| issued.set_standing(standing));
+            Effect::Stand(generation, standing) => {
+                let current = self.published.iter().filter(|issued| issued.generation <= generation);
+                current.for_each(|issued| issued.set_standing(standing));
                 return;
             }
             Effect::Start(_, lane) => {
