@@ -215,6 +215,8 @@ mod tests {
             ("postgres://me:ts-test-secret-pw@db.example/t?sslcert=x", "use a password"),
             ("postgres://me:ts-test-secret-pw@db.example/t?schema=Robert'); --", "schema must be"),
             ("postgres://me:ts-test-secret?pw@db.example/t", "percent-encoded"),
+            ("postgres://me:p@ts-test-secret-pw@db.example/t", "as %40"),
+            ("postgres://me@home:ts-test-secret-pw@db.example/t", "percent-encoded"),
             ("postgres:///t?password=ts-test-secret-pw", "names no host"),
             ("postgres://me@db.example:port/t", "percent-encoded"),
         ] {

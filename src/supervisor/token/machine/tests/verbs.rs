@@ -222,3 +222,29 @@ fn nothing_starts_for_an_identity_provider_that_is_held_and_everything_once_it_i
     bench.ends(End::Settled, expired());
     assert_eq!((unavailable(bench.answer(1)).1, bench.started), (Cause::IdpHeld, 1));
 }
+
+#[test]
+fn a_late_report_of_a_replaced_token_leaves_the_one_that_the_journal_has() {
+    let mut bench = Bench::with(expired());
+    assert!(bench.ask(0).is_none());
+    // The store does not respond: the row is as it was.
+    let journaled = renewed(&row(), bench.now.wall);
+    bench.published = Some(issued(&journaled));
+    bench.feed(Event::Progress);
+    assert_eq!(bench.answer(1).unwrap().unwrap().generation(), journaled.generation);
+    bench.feed(Event::Rejected(row().generation));
+    assert_eq!((bench.standing(), bench.started), (TokenStanding::Good, 1));
+    assert_eq!(bench.ask(0).unwrap().unwrap().generation(), journaled.generation);
+}
+
+#[test]
+fn reports_while_the_row_is_read_cause_no_read_each() {
+    let mut bench = Bench::new();
+    bench.machine.touch(bench.now);
+    bench.feed(Event::Tick);
+    assert_eq!(bench.log, ["read"]);
+    for _ in 0..1_000 {
+        bench.feed(Event::Rejected(row().generation));
+        assert!(bench.log.is_empty(), "{:?}", bench.log);
+    }
+}
