@@ -180,7 +180,7 @@ fn the_store_of_another_deployment_is_adopted() {
         Ran::new(command.output().unwrap())
     };
     let status = staging(&["status"]);
-    assert!(status.stdout.ends_with("next: token-supervisor adopt\n"), "{status:?}");
+    assert!(status.stdout.ends_with("next: token-supervisor adopt --help\n"), "{status:?}");
     assert!(staging(&["status", "gitlab"]).stdout.contains("HELD the store belongs to the deployment ts-"));
     let doctor = staging(&["doctor"]);
     assert!(
