@@ -25,7 +25,7 @@ pub struct IdpBody {
     /// Why the identity provider is on hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_reason: Option<String>,
-    /// Who put it on hold: `people`, until they release it, or `deployment`, until the store is adopted.
+    /// The reason for which it is on hold: `people` until they release it, `deployment` until the store is adopted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_by: Option<Cow<'static, str>>,
     /// Whether tokens can be revoked there.

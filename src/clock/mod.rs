@@ -196,7 +196,7 @@ impl Clock {
     }
 }
 
-/// Of a store whose clock is the wall clock.
+/// The value that stands for a store without a clock of its own: the wall clock counts.
 const NO_CLOCK: i64 = i64::MIN;
 
 /// A smaller difference between the clocks is drift, not a step.

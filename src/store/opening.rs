@@ -83,7 +83,7 @@ impl<'a> StoreUrl<'a> {
 /// Checks the URL of a store without opening it.
 ///
 /// # Errors
-/// Says what is wrong with it, without the URL.
+/// The URL names no store that can be opened. The message says why, without the URL.
 #[cfg(feature = "config")]
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
     match StoreUrl::of(url)? {

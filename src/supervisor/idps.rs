@@ -22,7 +22,7 @@ pub struct IdpStatus {
     pub name: String,
     /// Why the provider is on hold, if it is: no refresh is started there.
     pub held: Option<String>,
-    /// Who put it on hold.
+    /// What the hold comes from.
     pub held_by: Option<HeldBy>,
     /// Why nothing is sent to the provider for now, if so.
     pub paused: Option<Cause>,
@@ -38,11 +38,11 @@ pub struct IdpStatus {
     pub last_error_at: Option<SystemTime>,
 }
 
-/// Who put an identity provider on hold.
+/// What the hold of an identity provider comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeldBy {
-    /// People did: it is on hold until [`TokenSupervisor::release_idp`].
+    /// People: it is on hold until [`TokenSupervisor::release_idp`].
     People,
     /// The store belongs to another deployment: all providers are on hold until [`TokenSupervisor::adopt`].
     Deployment,

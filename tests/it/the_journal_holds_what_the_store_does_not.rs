@@ -39,6 +39,21 @@ async fn a_refused_commit_is_journaled_published_and_stored_later() {
 }
 
 #[tokio::test]
+async fn a_late_report_of_the_replaced_token_leaves_the_journaled_one() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    let first = within(supervisor.token(&key)).await.unwrap();
+    supervisor.testing().store_fault(StoreFault::CommitsFail);
+    world.clock.advance(LIFE);
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    within(supervisor.report_rejected(&key, first.generation())).await.unwrap();
+    assert_eq!(supervisor.cached(&key).map(|token| (token.generation().get(), token.warning())), Some((2, None)));
+    supervisor.testing().store_fault(StoreFault::None);
+    drained(&world, &supervisor).await;
+    assert_eq!((world.sim.requests(), world.stored(supervisor, &key).await), (1, Standing::Current));
+}
+
+#[tokio::test]
 async fn a_silent_commit_is_journaled_after_a_moment() {
     let world = World::new(Profile::keycloak());
     let (supervisor, key) = world.connected().await;

@@ -149,7 +149,7 @@ pub(super) async fn a_token_is_restored_or_revoked(place: &mut StorePlace) {
     }
 }
 
-/// Of many claims in two processes, one wins, and a row that one process knows and the other has changed is read again.
+/// Two processes claim one row many times: one claim wins. A row that one process knows and the other has changed is read again.
 pub(super) async fn a_lost_comparison_is_applied_anew(place: &mut StorePlace) {
     let other = place.another();
     let alice = key("alice");

@@ -29,7 +29,7 @@ impl PostgresAddress {
     /// Parses the URL and checks that its connection will be protected.
     ///
     /// # Errors
-    /// Says what the URL lacks. TLS is left out for loopback addresses and Unix sockets alone.
+    /// The URL lacks something, or asks for a connection without TLS to another machine. The message says what to do.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let (mut schema, mut tls, mut root_certificates) = (SCHEMA.to_owned(), None, None);

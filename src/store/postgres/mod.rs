@@ -225,7 +225,7 @@ pub(super) fn integrity(
 /// Checks a URL without connecting.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The URL names no server that can be used. The message says why.
 #[cfg(feature = "config")]
 pub(super) fn check_url(url: &str) -> Result<(), Error> {
     PostgresAddress::parse(url).map(drop)

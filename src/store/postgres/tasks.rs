@@ -1,4 +1,4 @@
-//! The tasks in which operations run to their end, whoever waits for them.
+//! The tasks in which operations run to their end, also after their callers are gone.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
