@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::time;
-use crate::{Cause, Evidence, IdpStatus, Retried};
+use crate::{Cause, Evidence, IdpStatus, KeyLabel, KeyState, Replica, Retried};
 
 /// The state of an identity provider.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -106,6 +106,66 @@ impl AdoptedBody {
     }
 }
 
+/// A process that works with the store.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Replica"))]
+#[non_exhaustive]
+pub struct ReplicaBody {
+    /// The name of the process: random, new with each start.
+    pub id: String,
+    /// The version of the program; empty if it is a later one that reports it otherwise.
+    pub version: String,
+    /// The keys that the process has, in the order of its key file.
+    pub keys: Vec<KeyBody>,
+    /// The name of the process's journal, which stays the same over restarts.
+    pub journal: String,
+    /// How many seconds ago the process has written its report.
+    pub last_seen: u64,
+    /// Whether it is the server that responds.
+    pub this: bool,
+}
+
+/// A key of a process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Key"))]
+#[non_exhaustive]
+pub struct KeyBody {
+    /// The id of the key: 8 hexadecimal digits.
+    pub id: String,
+    /// `active`: seals; `staged`: becomes active when every replica has it; `retired`: was active.
+    pub state: KeyState,
+}
+
+impl From<KeyLabel> for KeyBody {
+    fn from(KeyLabel { id, state }: KeyLabel) -> Self {
+        Self { id, state }
+    }
+}
+
+impl From<Replica> for ReplicaBody {
+    fn from(replica: Replica) -> Self {
+        let Replica { id, version, keys, journal, last_seen, is_this } = replica;
+        let keys = keys.into_iter().map(KeyBody::from).collect();
+        Self { id, version, keys, journal, last_seen: last_seen.as_secs(), this: is_this }
+    }
+}
+
+/// The processes that work with the store.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Replicas"))]
+#[non_exhaustive]
+pub struct ReplicasBody {
+    /// In the order of their names.
+    pub items: Vec<ReplicaBody>,
+}
+
+impl ReplicasBody {
+    #[cfg(feature = "web")]
+    pub(crate) fn of(replicas: Vec<Replica>) -> Self {
+        Self { items: replicas.into_iter().map(ReplicaBody::from).collect() }
+    }
+}
+
 /// Whether the process lives, or is ready.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[cfg_attr(feature = "web", derive(schemars::JsonSchema), schemars(rename = "Health"))]
@@ -114,7 +174,7 @@ pub struct HealthBody {
     /// `ok`, or why it is not ready.
     #[cfg_attr(feature = "web", schemars(schema_with = "super::schema::health"))]
     pub status: Cow<'static, str>,
-    /// What is degraded: `store_down`, `disk_full`, `unreadable_rows`, `journal`, `journal_damaged`, and `REASON:PROVIDER` for each provider that nothing is sent to.
+    /// What is degraded: `store_down`, `cut_off` (changes of other replicas do not arrive), `disk_full`, `unreadable_rows`, `journal`, `journal_damaged`, and `REASON:PROVIDER` for each provider that nothing is sent to.
     pub degraded: Vec<String>,
 }
 

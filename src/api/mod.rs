@@ -18,7 +18,7 @@ mod token;
 pub(crate) use self::requests::{ReasonBody, RejectedBody, Whole};
 pub use self::{
     grant::grant_body,
-    idp::{AdoptedBody, HealthBody, IdpBody, IdpsBody, RetriedBody},
+    idp::{AdoptedBody, HealthBody, IdpBody, IdpsBody, KeyBody, ReplicaBody, ReplicasBody, RetriedBody},
     problem::{GrantContext, ProblemBody},
     query::GrantQuery,
     status::{OffboardedBody, OffboardedGrant, PageBody, RefreshedBody, StatusBody},

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AdoptedBody, BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody,
-    ReasonBody, RefreshedBody, RejectedBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole, requests::LARGEST,
-    time::TimeInput,
+    ReasonBody, RefreshedBody, RejectedBody, ReplicasBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole,
+    requests::LARGEST, time::TimeInput,
 };
 use crate::{Code, Freshness, State, Unchanged, Warning};
 
@@ -34,6 +34,7 @@ pub(crate) fn all() -> Map<String, Value> {
     sent.subschema_for::<IdpsBody>();
     sent.subschema_for::<RetriedBody>();
     sent.subschema_for::<AdoptedBody>();
+    sent.subschema_for::<ReplicasBody>();
     sent.subschema_for::<PageBody>();
     sent.subschema_for::<OffboardedBody>();
     sent.subschema_for::<HealthBody>();

@@ -76,6 +76,7 @@ async fn all(args: &StatusArgs, out: Out) -> Result<Exit, CliFailure> {
         "journal_pending": health.journal_pending,
         "revocations_pending": health.revocations.map(|(pending, _)| pending),
         "revocations_unconfirmed": health.revocations.map(|(_, unconfirmed)| unconfirmed),
+        "replicas": health.replicas,
         "degraded": health.degraded,
         "idps": summary,
     });
@@ -106,7 +107,11 @@ fn head(health: &PlaceHealth) -> String {
         [] => String::new(),
         degraded => coloured(&format!("   degraded: {}", degraded.join(", ")), 33),
     };
-    format!("{}   store {store}   journal {journal}{revocations}{degraded}\n", health.name)
+    let replicas = match health.replicas.len() {
+        0 | 1 => String::new(),
+        live => format!("   replicas {live}"),
+    };
+    format!("{}   store {store}   journal {journal}{revocations}{replicas}{degraded}\n", health.name)
 }
 
 /// The state of an identity provider and the number of its grants in each state.

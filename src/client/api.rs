@@ -18,7 +18,7 @@ use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
         AdoptedBody, GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody,
-        RejectedBody, RetriedBody, StatusBody, TokenBody, Whole, grant_body,
+        RejectedBody, ReplicaBody, ReplicasBody, RetriedBody, StatusBody, TokenBody, Whole, grant_body,
     },
     idp::loopback,
 };
@@ -325,6 +325,15 @@ impl ApiClient {
     /// See [`ApiError`].
     pub async fn adopt(&self) -> Result<AdoptedBody, ApiError> {
         read(self.request(Method::POST, "/v1/adopt")).await
+    }
+
+    /// Returns the processes that work with the server's store and live.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn replicas(&self) -> Result<Vec<ReplicaBody>, ApiError> {
+        let body: ReplicasBody = read(self.request(Method::GET, "/v1/replicas")).await?;
+        Ok(body.items)
     }
 
     /// Returns whether the server is ready. A server that is stopping is not an error.

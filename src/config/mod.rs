@@ -396,6 +396,7 @@ fn read_limits(section: &mut Section<'_, '_>) -> Limits {
     section.read("requests_in_flight", &mut limits.requests_in_flight);
     section.read("idle_after_seconds", &mut limits.idle_after);
     section.read("sweep_every_seconds", &mut limits.sweep_every);
+    section.read("served_unheard_seconds", &mut limits.served_unheard);
     if limits.sweep_every.is_zero() {
         section.wrong("sweep_every_seconds", "must be longer than 0");
     }

@@ -6,7 +6,10 @@
 //! before refreshes ahead of expiry.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,8 +34,13 @@ pub(crate) struct Gate {
     background: Semaphore,
     /// The queue, first in first out, and the boot time from which the next request may be sent.
     next: tokio::sync::Mutex<BootTime>,
-    /// The shortest time between two requests.
+    /// The shortest time between two requests of all processes together.
     interval: Duration,
+    /// The number of processes that share the limits.
+    processes: AtomicU32,
+    /// The slots of the other processes.
+    elsewhere: Mutex<Option<OwnedSemaphorePermit>>,
+    max_concurrency: usize,
     /// When this process began to use the provider.
     opened: Reading,
     health: Mutex<IdpHealth>,
@@ -68,8 +76,12 @@ impl Gate {
     }
 
     fn with(idp: &Idp, health: IdpHealth, opened: Reading) -> Self {
+        let max_concurrency = idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            slots: Arc::new(Semaphore::new(idp.max_concurrency.clamp(1, Semaphore::MAX_PERMITS))),
+            slots: Arc::new(Semaphore::new(max_concurrency)),
+            processes: AtomicU32::new(1),
+            elsewhere: Mutex::default(),
+            max_concurrency,
             background: Semaphore::new(1),
             next: tokio::sync::Mutex::new(BootTime(0)),
             interval: idp.requests_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
@@ -109,8 +121,28 @@ impl Gate {
         }
         let now = clock.read().boot;
         let admission = self.health().admit(client, grant, now)?;
-        *next = now + self.interval;
+        *next = now + self.interval * self.processes.load(Ordering::Relaxed);
         Ok(Slot { gate: self.clone(), admission: Some(admission), _permit: permit })
+    }
+
+    /// Divides the limits among so many processes, this one included: each gets its part of the rate and of the slots, at least
+    /// one slot. Slots that are in use are given up with a later call.
+    pub(crate) fn share(&self, processes: usize) {
+        self.processes.store(processes.clamp(1, 1_000) as u32, Ordering::Relaxed);
+        let wanted = self.max_concurrency - (self.max_concurrency / processes.max(1)).max(1);
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = elsewhere.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if held > wanted {
+            drop(elsewhere.as_mut().and_then(|permits| permits.split(held - wanted)));
+        }
+        let free = self.slots.available_permits().min(wanted.saturating_sub(held));
+        let more = Arc::clone(&self.slots).try_acquire_many_owned(free.try_into().unwrap_or(u32::MAX));
+        if let Ok(more) = more.map_err(drop).and_then(|more| if free > 0 { Ok(more) } else { Err(()) }) {
+            match elsewhere.as_mut() {
+                Some(permits) => permits.merge(more),
+                None => *elsewhere = Some(more),
+            }
+        }
     }
 
     fn open_to(&self, client: usize, grant: u64, clock: &Clock) -> Result<(), GateClosed> {

@@ -105,6 +105,12 @@ impl Keyring {
         self.keys.fingerprint.of(idp, token)
     }
 
+    /// Returns the keys, without their secrets.
+    pub(crate) fn labels(&self) -> Vec<KeyLabel> {
+        let keys = self.keys.keys.iter();
+        keys.map(|key| KeyLabel { id: key.sealing.id().to_string(), state: key.state }).collect()
+    }
+
     /// Returns what computes the codes of stored rows.
     pub(crate) fn row_codes(&self) -> RowCodes {
         RowCodes(self.keys.clone())
@@ -142,6 +148,16 @@ impl Keys {
     }
 }
 
+/// A key of the key ring, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct KeyLabel {
+    /// The id of the key: 8 hexadecimal digits.
+    pub id: String,
+    /// What the key is used for.
+    pub state: KeyState,
+}
+
 struct KeyringKey {
     state: KeyState,
     sealing: SealingKey,
@@ -150,7 +166,9 @@ struct KeyringKey {
 /// The role of a key. Keys of every role open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum KeyState {
+#[cfg_attr(feature = "web", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub enum KeyState {
     /// Seals new values.
     Active,
     /// Becomes active when every replica has it.

@@ -3,13 +3,16 @@
 //! Transitions are found in the transaction that writes the row, so that exactly one process reports each of them,
 //! whichever processes die meanwhile.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     code::EvidenceCode,
     model::{Evidence, Generation, LastError, Row, StoreTime, Verdict, VerdictBy},
 };
 
-/// A transition of a grant that is reported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A transition of a grant that is reported. Processes tell it each other as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Transition {
     /// The response to a refresh was stored. A connect is not reported: its caller knows.
     Renewed { generation: Generation },

@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreError,
-    StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, Store, StoreError, StoreFuture,
 };
 use crate::{
     model::{StoreTime, TokenKey, WallTime},
@@ -40,6 +40,8 @@ pub enum StoreFault {
     CommitsHang,
     /// Connects wait until the fault is over; then they take effect.
     ConnectsHang,
+    /// What the process tells others at the same store is lost on the way, also to itself.
+    NothingIsHeard,
 }
 
 /// The wrapper; every clone sets the same fault.
@@ -172,6 +174,29 @@ impl Store for Faulty {
 
     fn unreadable(&self) -> usize {
         self.store.unreadable()
+    }
+
+    fn open_line(&self) -> Option<StoreFuture<Line>> {
+        let (opening, fault) = (self.store.open_line()?, self.fault().subscribe());
+        let opening = self.unless_down(|_| opening);
+        Some(Box::pin(async move {
+            let Line { heard, say } = opening.await?;
+            let say = move |texts| match *fault.borrow() {
+                StoreFault::Down => refused(),
+                StoreFault::NothingIsHeard => Box::pin(async { Ok(()) }),
+                _ => say(texts),
+            };
+            Ok(Line { heard, say: Box::new(say) })
+        }))
+    }
+
+    fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {
+        let id = id.to_owned();
+        self.unless_down(move |store| store.report(&id, report))
+    }
+
+    fn reports(&self) -> StoreFuture<Vec<ReplicaReport>> {
+        self.unless_down(|store| store.reports())
     }
 
     fn close(&self) -> StoreFuture<()> {

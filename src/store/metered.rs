@@ -13,8 +13,8 @@ use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store, StoreError,
-    StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, Store, StoreError, StoreFuture,
 };
 use crate::{
     clock::Clock,
@@ -218,6 +218,18 @@ impl Store for Metered {
 
     fn unreadable(&self) -> usize {
         self.store.unreadable()
+    }
+
+    fn open_line(&self) -> Option<StoreFuture<Line>> {
+        self.store.open_line()
+    }
+
+    fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {
+        self.meters.measure(Op::Meta, self.store.report(id, report))
+    }
+
+    fn reports(&self) -> StoreFuture<Vec<ReplicaReport>> {
+        self.meters.measure(Op::Meta, self.store.reports())
     }
 
     fn close(&self) -> StoreFuture<()> {

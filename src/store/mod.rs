@@ -38,6 +38,7 @@ mod unreadable;
 use std::ops::Range;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use crate::{
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
@@ -96,6 +97,12 @@ pub(crate) trait Store: Send + Sync {
     fn code_rows(&self, after: i64) -> StoreFuture<Option<i64>>;
     /// Returns how many of the rows that were read cannot be read.
     fn unreadable(&self) -> usize;
+    /// Opens a line to the other processes at this store; `None` if there can be no other.
+    fn open_line(&self) -> Option<StoreFuture<Line>>;
+    /// Writes the report of a process that works with the store, or deletes it.
+    fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()>;
+    /// Returns the reports of all processes that have written one within a day; none of a store for one process.
+    fn reports(&self) -> StoreFuture<Vec<ReplicaReport>>;
     /// Finishes the operations already requested, refuses later ones, and closes the database.
     fn close(&self) -> StoreFuture<()>;
 }
@@ -114,6 +121,27 @@ pub(crate) const SPENT_KEPT: usize = 32;
 
 /// A future that waits for the store. Dropping it does not cancel the operation.
 pub(crate) type StoreFuture<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// A line to the other processes at a store. Dropping it closes it.
+pub(crate) struct Line {
+    /// The texts of all processes, also of this one, from the opening of the line on, each process's in its order; ends with the
+    /// connection.
+    pub(crate) heard: mpsc::Receiver<String>,
+    /// Sends texts of at most [`LONGEST_TEXT`] bytes to every process that has a line open. Others never get them.
+    pub(crate) say: Box<dyn Fn(Vec<String>) -> StoreFuture<()> + Send + Sync>,
+}
+
+/// The longest text of a line, in bytes: PostgreSQL's limit is 7 999.
+pub(crate) const LONGEST_TEXT: usize = 7_900;
+
+/// The report of a process that works with the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaReport {
+    pub(crate) id: String,
+    pub(crate) report: Vec<u8>,
+    /// How long ago it was written, in milliseconds of the store's clock.
+    pub(crate) age_ms: u64,
+}
 
 /// The result of a change.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use super::{
     provider::Providers,
     refresh::{Ports, Refresher, seal},
     registry::RegistryActor,
+    replicas::Replicas,
     router::{RoutedRequest, Router},
     settings::{Limits, RefreshSettings},
     snapshot::Snapshot,
@@ -73,7 +74,13 @@ impl Bench {
         let (keyring, events) = (Keyring::generate(), Arc::new(Channel::default()));
         let store = Faulty::new(store::open(&url, store::Migrate::Auto, &clock, keyring.row_codes()).unwrap());
         let journal = Arc::new(Journal::open(&folder.path().join("journal"), &keyring).unwrap());
-        let ledger = Ledger::new(Arc::new(store.clone()), events.clone(), keyring.clone(), false);
+        let ledger = Ledger::new(
+            Arc::new(store.clone()),
+            events.clone(),
+            keyring.clone(),
+            false,
+            Replicas::new(false, clock.read().boot),
+        );
         let refresh = RefreshSettings::default();
         let providers = Arc::new(Providers::new(Vec::new(), refresh, None, clock.clone(), events.clone()).unwrap());
         let refresher = Refresher::new(Ports {

@@ -12,11 +12,13 @@ use super::{
     TokenSupervisor,
     census::Counter,
     events::Channel,
+    exchange::ReplicaExchange,
     front::Front,
     handle::Rooms,
     ledger::Ledger,
     provider::Providers,
     refresh::{Ports, Refresher},
+    replicas::Replicas,
     router::Router,
     runtime::Life,
     settings::{Limits, RefreshSettings},
@@ -177,6 +179,14 @@ impl Builder {
         self
     }
 
+    /// Sets how long tokens in memory are served while the changes of other processes at the same PostgreSQL store do not reach
+    /// this one (5 min): one of them may have disconnected the grant meanwhile. After that, each token is read from the store
+    /// before it is handed out.
+    pub fn served_unheard(mut self, longest: Duration) -> Self {
+        self.limits.served_unheard = longest;
+        self
+    }
+
     /// Refreshes only the grants that are asked for, not those that are due: for programs that live for one request, such as
     /// a command. Responses that an earlier process left in the journal are stored all the same.
     pub fn on_demand(mut self) -> Self {
@@ -255,12 +265,14 @@ impl Builder {
         #[cfg(feature = "testing")]
         let store = self.testing.wrap(store);
         let meters = Arc::new(Meters::new(clock.clone()));
+        // What is not polled opens nothing.
+        let replicas = Replicas::new(store.open_line().is_some(), clock.read().boot);
         let store = Arc::new(Metered::new(store, meters.clone()));
         let journal = Arc::new(Journal::open(&folder, &keyring)?);
         #[cfg(feature = "testing")]
         self.testing.share(&journal);
         let refresher = Refresher::new(Ports {
-            ledger: Ledger::new(store, events, keyring.clone(), self.plain_users),
+            ledger: Ledger::new(store, events, keyring.clone(), self.plain_users, replicas),
             snapshot: Arc::new(Snapshot::new(clock.clone())),
             clock,
             keyring,
@@ -317,7 +329,8 @@ impl Opened {
         let front = Front::new(&around);
         let revoker = Arc::new(Revoker::new(refresher.clone(), front.clone(), limits.sweep_every));
         let grants = Counter::new(ledger.clone(), clock.clone(), ports.runtime.clone());
-        let life = Life::start(runtime, around.clone(), front.clone(), registry)
+        let exchange = ReplicaExchange::new(refresher.clone(), router, limits.served_unheard).start(on_demand);
+        let life = Life::start(runtime, around.clone(), front.clone(), registry, exchange)
             .await
             .map_err(|error| Error::Start(format!("the operating system gave no thread: {error}")))?;
         life.background(clock.watch_steps());

@@ -24,7 +24,8 @@ use crate::{
 
 /// An event of a grant or an identity provider. Never holds a token.
 ///
-/// Each event is emitted once, by the process that stored the change: a process that is killed in between emits nothing.
+/// Each event of a change is emitted by the process that stored it, and then by the other processes at the same store, marked
+/// as [`elsewhere`](Self::elsewhere). A process that is killed in between emits nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
@@ -39,6 +40,8 @@ pub struct TokenEvent {
     pub grant_id: String,
     /// The kind of event.
     pub kind: EventKind,
+    /// Whether another process stored the change, and emitted the event as well: to act once for each event, pass over these.
+    pub elsewhere: bool,
 }
 
 /// The kind of an event.
@@ -141,12 +144,17 @@ impl TokenEvent {
     /// Returns an event of one grant.
     pub(super) fn of(key: &TokenKey, grant_id: &str, at: impl Into<SystemTime>, kind: EventKind) -> Self {
         let (idp, grant_id) = (key.idp().to_owned(), grant_id.to_owned());
-        Self { at: at.into(), idp, key: Some(key.clone()), grant_id, kind }
+        Self { at: at.into(), idp, key: Some(key.clone()), grant_id, kind, elsewhere: false }
+    }
+
+    /// Returns the event as one that another process has emitted.
+    pub(super) fn elsewhere(self) -> Self {
+        Self { elsewhere: true, ..self }
     }
 
     /// Returns an event of an identity provider as a whole.
     pub(super) fn of_idp(idp: &str, at: WallTime, kind: EventKind) -> Self {
-        Self { at: at.into(), idp: idp.to_owned(), key: None, grant_id: String::new(), kind }
+        Self { at: at.into(), idp: idp.to_owned(), key: None, grant_id: String::new(), kind, elsewhere: false }
     }
 
     fn missed(count: u64, at: WallTime) -> Self {
@@ -156,6 +164,7 @@ impl TokenEvent {
             key: None,
             grant_id: String::new(),
             kind: EventKind::Missed { count },
+            elsewhere: false,
         }
     }
 }

@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{alarm::Alarm, by::By, events::Channel};
+use super::{
+    alarm::Alarm,
+    by::By,
+    events::Channel,
+    replicas::{ChangedNews, EventNews, News, Replicas},
+};
 use crate::{
     error::{Cause, Error},
     keyring::Keyring,
@@ -31,12 +36,19 @@ struct LedgerInner {
     plain_users: bool,
     fenced_writes: AtomicU64,
     alarm: Alarm,
+    replicas: Replicas,
 }
 
 impl Ledger {
-    pub(super) fn new(store: Arc<dyn Store>, events: Arc<Channel>, keyring: Keyring, plain_users: bool) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        events: Arc<Channel>,
+        keyring: Keyring,
+        plain_users: bool,
+        replicas: Replicas,
+    ) -> Self {
         let (fenced_writes, alarm) = (AtomicU64::new(0), Alarm::default());
-        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm }))
+        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm, replicas }))
     }
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
@@ -48,6 +60,8 @@ impl Ledger {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
         let (ledger, key) = (self.clone(), key.clone());
         let is_purge = matches!(change, Change::Purge);
+        // Another change follows these.
+        let is_told = !matches!(change, Change::Claim(_) | Change::Recover(_) | Change::Renew { .. });
         let start = {
             let (store, key) = (self.0.store.clone(), key.clone());
             move || past_conflicts(move || store.change(&key, change.clone()))
@@ -63,6 +77,9 @@ impl Ledger {
                 }
             };
             if let Ok(changed) = &mut changed {
+                if is_told && has_changed(changed.reply) {
+                    ledger.0.replicas.tell(|| news(&key, changed));
+                }
                 ledger.0.events.emit_all(&key, changed);
                 // An attempt ends the intent that it set, or its actor sees to it.
                 if let Some(due) = changed.row.as_ref().filter(|row| row.intent.is_none()).and_then(wake_at) {
@@ -94,6 +111,11 @@ impl Ledger {
 
     pub(super) fn events(&self) -> &Channel {
         &self.0.events
+    }
+
+    /// The other processes at the store.
+    pub(super) fn replicas(&self) -> &Replicas {
+        &self.0.replicas
     }
 
     /// Rings when a row comes due.
@@ -186,6 +208,23 @@ fn action(change: &Change) -> Option<&'static str> {
         | Change::GiveUp { .. }
         | Change::RunOut { .. } => None,
     }
+}
+
+/// Whether a row may have been written.
+fn has_changed(reply: ChangeReply) -> bool {
+    matches!(reply, ChangeReply::Done | ChangeReply::Resolved(_) | ChangeReply::Promoted)
+}
+
+/// What other processes are told of a change.
+fn news(key: &TokenKey, changed: &Changed) -> News {
+    let row = changed.row.as_ref();
+    let events = (!changed.transitions.is_empty()).then(|| EventNews {
+        grant_id: row.map_or_else(String::new, |row| row.grant_id.clone()),
+        at: changed.now,
+        transitions: changed.transitions.clone(),
+    });
+    let wake_at = row.filter(|row| row.intent.is_none()).and_then(wake_at);
+    News::Changed(ChangedNews { key: key.into(), generation: row.map(|row| row.generation), wake_at, events })
 }
 
 /// Whether a response came when its row had moved on.

@@ -37,6 +37,12 @@ impl TokenSupervisor {
             gauge("unreadable_rows", "Stored grants that cannot be read: damaged, or changed by another program.")
                 .of(self.unreadable_rows() as f64),
         );
+        let replicas = rooms.ledger.replicas();
+        metrics.push(
+            gauge("replicas", "Live processes at the same store, this one included.").of(replicas.live_count() as f64),
+        );
+        let cut_off = f64::from(u8::from(self.is_cut_off()));
+        metrics.push(gauge("cut_off", "1 while the changes of other replicas do not arrive.").of(cut_off));
         metrics.push(gauge("disk_full", "1 while the disk of the store or of the journal is full.").of(full));
         metrics.extend(of_process(&rooms.around, &rooms.front));
         metrics
@@ -45,6 +51,12 @@ impl TokenSupervisor {
     /// Whether the store's last operation failed because the store did not respond, or the journal cannot be written.
     pub fn is_store_down(&self) -> bool {
         self.rooms.meters.is_down() || self.journal_trouble() == Some(Cause::StoreDown)
+    }
+
+    /// Whether the changes of other processes at the same PostgreSQL store have not reached this one for 15 s: it serves the
+    /// tokens that it has for [`served_unheard`](crate::Builder::served_unheard), and reads each from the store after that.
+    pub fn is_cut_off(&self) -> bool {
+        self.rooms.ledger.replicas().is_cut_off(self.clock().read().boot)
     }
 
     /// Whether the disk of the store or of the journal is full. Asks the journal's disk for room.

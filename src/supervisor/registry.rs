@@ -116,7 +116,16 @@ impl Handler<RoutedRequest> for RegistryActor {
     fn handle(&mut self, RoutedRequest { key, ask }: RoutedRequest, context: &mut Self::Context) {
         #[cfg(feature = "testing")]
         assert!(!matches!(ask, Ask::PanicRegistry), "injected: the registry");
-        self.deliver(&key, ask, context);
+        match ask {
+            Ask::AllStale { reply } => {
+                // Also to those whose mailbox is full.
+                self.actors.values().for_each(|running| running.actor.do_send(Deliver(Ask::Stale)));
+                // Whoever asked may be gone.
+                drop(reply.send(Ok(())));
+            }
+            Ask::StaleIfAwake if !self.actors.contains_key(&key) => {}
+            ask => self.deliver(&key, ask, context),
+        }
     }
 }
 

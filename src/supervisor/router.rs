@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::{Message, Recipient, dev::SendError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::command::Ask;
 use crate::{error::Error, model::TokenKey};
@@ -44,6 +44,20 @@ impl Router {
             }
             registries.changed().await.map_err(|_| Error::ShutDown)?;
         }
+    }
+}
+
+impl Router {
+    /// Has every actor that runs read its row again. Resolves once each of them will.
+    ///
+    /// # Errors
+    /// Too many requests wait for routing, or the supervisor was shut down.
+    pub(super) async fn route_to_all_awake(&self) -> Result<(), Error> {
+        let (reply, told) = oneshot::channel();
+        // The registry looks at no key.
+        self.route(TokenKey::at("").user(""), Ask::AllStale { reply }).await?;
+        // A registry that died has no actors; theirs read their rows when its successor starts them.
+        told.await.unwrap_or(Ok(()))
     }
 }
 

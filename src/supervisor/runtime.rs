@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    exchange::RunningExchange,
     front::{Front, FrontActor},
     refresh::Refresher,
     registry::RegistryActor,
@@ -32,6 +33,7 @@ pub(super) struct Life {
     /// Turns false when the System's thread ends.
     system: watch::Receiver<bool>,
     background: Mutex<Vec<JoinHandle<()>>>,
+    exchange: RunningExchange,
     /// Taken only by `drop`.
     runtime: Option<Runtime>,
 }
@@ -76,6 +78,7 @@ impl Life {
         around: Arc<Surroundings>,
         front: Front,
         registry: watch::Sender<Option<Recipient<RoutedRequest>>>,
+        exchange: RunningExchange,
     ) -> std::io::Result<Self> {
         let (fronts, mut front_of_now) = watch::channel(None);
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -88,7 +91,8 @@ impl Life {
             alive.send_replace(false);
         })?;
         let front = front_of_now.clone();
-        let life = Self { refresher, front, orders, system, background: Mutex::default(), runtime: Some(runtime) };
+        let (background, runtime) = (Mutex::default(), Some(runtime));
+        let life = Self { refresher, front, orders, system, background, exchange, runtime };
         front_of_now.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("its thread ended at once"))?;
         Ok(life)
     }
@@ -128,6 +132,7 @@ impl Life {
             }
             self.orders.send(Order::Stop).ok();
             self.system.clone().wait_for(|alive| !alive).await.ok();
+            self.exchange.end().await;
             ports.ledger.store().close().await.ok();
             ports.ledger.events().close();
         }
@@ -209,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         model::TokenKey,
-        supervisor::{bench::Bench, by::By, command::GetStatus},
+        supervisor::{bench::Bench, by::By, command::GetStatus, exchange::ReplicaExchange},
     };
 
     #[test]
@@ -221,7 +226,8 @@ mod tests {
             let key = TokenKey::at("idp").user("alice");
             bench.connect(&key, "ts-test-secret-1").await;
             let (around, front, router, registry) = bench.assembled();
-            let life = Life::start(runtime, around, front.clone(), registry).await.unwrap();
+            let exchange = ReplicaExchange::new(bench.refresher.clone(), router.clone(), Duration::MAX).start(false);
+            let life = Life::start(runtime, around, front.clone(), registry, exchange).await.unwrap();
             let ask = || front.call(GetStatus::new(&key), By::Application);
             assert!(ask().await.is_ok());
             router.panic_registry();

@@ -119,6 +119,8 @@ pub(crate) struct Limits {
     pub(super) swept_at_once: usize,
     /// The number of requests that may wait for their answers.
     pub(crate) requests_in_flight: usize,
+    /// How long published tokens are served while changes by other processes do not reach this one.
+    pub(crate) served_unheard: Duration,
 }
 
 impl Default for Limits {
@@ -130,6 +132,7 @@ impl Default for Limits {
             tombstones_kept: Duration::from_secs(30 * 24 * 3_600),
             swept_at_once: 1_024,
             requests_in_flight: 131_072,
+            served_unheard: Duration::from_secs(300),
         }
     }
 }

@@ -29,8 +29,17 @@ fn degraded(call: &Call) -> Vec<String> {
     });
     let journal = (supervisor.journal_pending() > 0).then(|| "journal".to_owned());
     let store = supervisor.is_store_down().then(|| Cause::StoreDown.to_string());
+    let cut_off = supervisor.is_cut_off().then(|| "cut_off".to_owned());
     let disk = supervisor.is_disk_full().then(|| Cause::DiskFull.to_string());
     let damaged = (!supervisor.damaged_journals().is_empty()).then(|| "journal_damaged".to_owned());
     let unreadable = (supervisor.unreadable_rows() > 0).then(|| "unreadable_rows".to_owned());
-    store.into_iter().chain(disk).chain(unreadable).chain(journal).chain(damaged).chain(stopped).collect()
+    store
+        .into_iter()
+        .chain(cut_off)
+        .chain(disk)
+        .chain(unreadable)
+        .chain(journal)
+        .chain(damaged)
+        .chain(stopped)
+        .collect()
 }

@@ -3,7 +3,7 @@
 use super::{audit, call::Call, problem::Problem, response::ApiResponse};
 use crate::{
     Error, Status, TokenKey,
-    api::{AdoptedBody, EmptyBody, IdpBody, IdpsBody, ReasonBody, RetriedBody},
+    api::{AdoptedBody, EmptyBody, IdpBody, IdpsBody, ReasonBody, ReplicasBody, RetriedBody},
     apikey::ApiKey,
 };
 
@@ -55,6 +55,11 @@ pub(super) async fn adopt(call: &Call) -> Result<ApiResponse, Problem> {
     }
     let from = call.api.supervisor.adopt().await?;
     Ok(ApiResponse::json(&AdoptedBody::new(from)))
+}
+
+/// `GET /v1/replicas`.
+pub(super) async fn replicas(call: &Call) -> Result<ApiResponse, Problem> {
+    Ok(ApiResponse::json(&ReplicasBody::of(call.api.supervisor.replicas().await?)))
 }
 
 fn described(call: &Call) -> Result<ApiResponse, Problem> {

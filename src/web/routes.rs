@@ -214,6 +214,11 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         name: "adopt",
         scopes: &[Admin], responses: &[(200, "Adopted")], problems: ASKED, audit: Some("adopt"),
     } => idps::adopt
+    GET "/v1/replicas"
+    "The processes that work with the store and live: each has reported within 20 seconds." {
+        name: "list_replicas",
+        scopes: &[Admin], responses: &[(200, "Replicas")], problems: &[Unavailable],
+    } => idps::replicas
     GET "/livez" "Whether the process responds." { name: "get_livez", responses: &[(200, "Health")] } => health::livez
     GET "/readyz"
     "Whether valid tokens can be served; not while the server drains." {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
     Cursor, Error, Reached, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, OffboardedGrant, ReplicaBody, RetriedBody, StatusBody, TokenBody},
     config::Config,
 };
 use zeroize::Zeroizing;
@@ -75,6 +75,8 @@ pub(crate) struct PlaceHealth {
     pub(crate) journal_pending: Option<usize>,
     /// How many revocations are queued, and how many of them were sent and are not confirmed; a server does not say.
     pub(crate) revocations: Option<(u64, u64)>,
+    /// The processes that work with the store.
+    pub(crate) replicas: Vec<ReplicaBody>,
     /// What is degraded.
     pub(crate) degraded: Vec<String>,
     /// The time by the server's clock; `None` of the store, which has this machine's.

@@ -268,7 +268,9 @@ impl ServerBackend {
         let draining = (body.status == "draining").then(|| "draining".to_owned());
         let degraded = draining.into_iter().chain(body.degraded).collect();
         let name = self.target.address.to_string();
-        Ok(PlaceHealth { name, store_ok, journal_pending, revocations: None, degraded, time })
+        // A server of an earlier version does not know.
+        let replicas = self.client.replicas().await.unwrap_or_default();
+        Ok(PlaceHealth { name, store_ok, journal_pending, revocations: None, replicas, degraded, time })
     }
 
     fn failure(&self, key: Option<&TokenKey>, error: ApiError) -> CliFailure {

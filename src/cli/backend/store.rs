@@ -15,8 +15,8 @@ use token_supervisor::{
     Acquire, Builder, By, Code, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
     Release, RequireReconnect, Restore, Retry, Revocation, Revoke, State, Status, TokenKey, TokenSupervisor,
     api::{
-        GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, RetriedBody, StatusBody,
-        TokenBody,
+        GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, ReplicaBody, RetriedBody,
+        StatusBody, TokenBody,
     },
     config::{Bind, Config},
 };
@@ -257,9 +257,16 @@ impl StoreBackend {
             name: self.deployment.clone().unwrap_or_else(|| "no deployment".to_owned()),
             store_ok: !self.supervisor.is_store_down() && !self.supervisor.is_disk_full(),
             journal_pending: Some(self.supervisor.journal_pending()),
+            replicas: self.others().await,
             degraded: Vec::new(),
             time: None,
         }
+    }
+
+    /// Returns the servers that work with the store.
+    async fn others(&self) -> Vec<ReplicaBody> {
+        let replicas = self.supervisor.replicas().await.unwrap_or_default();
+        replicas.into_iter().filter(|replica| !replica.is_this).map(ReplicaBody::from).collect()
     }
 
     /// Waits for refreshes in flight.

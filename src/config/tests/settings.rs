@@ -30,6 +30,7 @@ const SETTINGS: &[[&str; 5]] = &[
     ["limits", "requests_in_flight", "8", "8", "8"],
     ["limits", "idle_after_seconds", "9", "9", "9"],
     ["limits", "sweep_every_seconds", "0.5", "0.5", "0.5"],
+    ["limits", "served_unheard_seconds", "60", "60", "60"],
     ["retention", "timeline_days", "91", "91", "91"],
     ["retention", "tombstone_days", "31", "31", "31"],
     ["log", "format", "\"json\"", "json", "json"],

@@ -24,8 +24,8 @@ pub(super) type Pooled = Object<Connector>;
 
 /// Opens connections for a pool.
 pub(super) struct Connector {
-    address: Arc<PostgresAddress>,
-    tls: Option<MakeRustlsConnect>,
+    pub(super) address: Arc<PostgresAddress>,
+    pub(super) tls: Option<MakeRustlsConnect>,
     statement_timeout: Duration,
     known: Arc<KnownRows>,
 }
@@ -44,7 +44,7 @@ pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The limit for a new connection to be opened, at whichever of the addresses.
-const OPENED_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const OPENED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The limit for a connection to become free: longer than any caller waits, because a crowd is not an outage.
 const FREE_WITHIN: Duration = Duration::from_secs(20);
@@ -73,9 +73,7 @@ impl Connector {
     /// Says why, with the server's address and without its password.
     pub(super) async fn connect(&self) -> Result<OpenConnection, StoreError> {
         let opened = tokio::time::timeout(OPENED_WITHIN, self.open()).await;
-        opened.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable(format!("cannot connect to {} within {OPENED_WITHIN:?}", self.address)))
-        })
+        opened.unwrap_or_else(|_| Err(self.silent()))
     }
 
     async fn open(&self) -> Result<OpenConnection, StoreError> {
@@ -104,7 +102,7 @@ impl Connector {
 
     /// A commit is acknowledged once it is on disk, whatever the server's default is: a response that is forgotten is lost.
     /// A process that stands still in a transaction loses it, and with it the lock on its row.
-    fn settings(&self) -> String {
+    pub(super) fn settings(&self) -> String {
         let (schema, timeout) = (&self.address.schema, self.statement_timeout.as_millis());
         format!(
             "SET search_path TO {schema}; SET statement_timeout TO {timeout}; \
@@ -114,8 +112,12 @@ impl Connector {
         )
     }
 
-    fn unreachable(&self, error: &tokio_postgres::Error) -> StoreError {
+    pub(super) fn unreachable(&self, error: &tokio_postgres::Error) -> StoreError {
         StoreError::Unavailable(format!("cannot connect to {}: {}", self.address, with_causes(error)))
+    }
+
+    pub(super) fn silent(&self) -> StoreError {
+        StoreError::Unavailable(format!("cannot connect to {} within {OPENED_WITHIN:?}", self.address))
     }
 }
 

@@ -12,11 +12,13 @@ mod failure;
 #[cfg(feature = "config")]
 mod integrity;
 mod known;
+mod line;
 mod lookup;
 mod memory;
 mod meta;
 mod migrate;
 mod pages;
+mod replicas;
 mod row;
 #[cfg(test)]
 #[path = "../../../tests/it/postgres/server.rs"]
@@ -52,8 +54,8 @@ use self::{
     turns::{Turns, WriteTurn},
 };
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Migrate, Names, Outbox, QueuedRevocation, ReadRow, Store,
-    StoreFuture, unreadable::RowReader,
+    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Migrate, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, Store, StoreFuture, unreadable::RowReader,
 };
 use crate::{
     clock::Clock,
@@ -346,6 +348,22 @@ impl Store for PostgresStore {
 
     fn unreadable(&self) -> usize {
         self.shared.reader.count()
+    }
+
+    fn open_line(&self) -> Option<StoreFuture<Line>> {
+        let connections = self.connections.clone();
+        Some(Box::pin(async move { connections.manager().open_line().await }))
+    }
+
+    fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {
+        let id = id.to_owned();
+        self.run(move |connection, _| {
+            Box::pin(async move { replicas::report(connection, &id, report.as_deref()).await })
+        })
+    }
+
+    fn reports(&self) -> StoreFuture<Vec<ReplicaReport>> {
+        self.run(move |connection, _| Box::pin(async move { replicas::reports(connection).await }))
     }
 
     fn close(&self) -> StoreFuture<()> {

@@ -27,8 +27,8 @@ use std::{ops::Range, path::Path, sync::Arc};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Listed, Names, Outbox, QueuedRevocation, ReadRow, Store,
-    StoreFuture, unreadable::RowReader,
+    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, Store, StoreFuture, unreadable::RowReader,
 };
 use crate::{
     clock::Clock,
@@ -209,6 +209,18 @@ impl Store for SqliteStore {
 
     fn unreadable(&self) -> usize {
         self.reader.count()
+    }
+
+    fn open_line(&self) -> Option<StoreFuture<Line>> {
+        None
+    }
+
+    fn report(&self, _: &str, _: Option<Vec<u8>>) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn reports(&self) -> StoreFuture<Vec<ReplicaReport>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn close(&self) -> StoreFuture<()> {

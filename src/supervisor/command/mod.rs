@@ -93,8 +93,18 @@ pub enum Ask {
     Wake,
     /// The sweeper found the key due.
     Due(DueRow),
-    /// A change was stored whose actor died before it heard of it: the row that is known may be from before.
+    /// A change was stored that the key's actor has not heard of: the row that is known may be from before.
     Stale,
+    /// The same, of no concern to a key without an actor.
+    StaleIfAwake,
+    /// The same for all actors that run. Answered once each of them has it in its mailbox.
+    AllStale {
+        reply: Reply<()>,
+    },
+    /// Another process was told that the token of this generation was rejected.
+    RejectedElsewhere {
+        generation: Generation,
+    },
     /// A defect, for tests of what follows from one.
     #[cfg(feature = "testing")]
     Panic,
@@ -104,17 +114,31 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// Whether a caller asks, and not the supervisor itself.
+    pub(super) fn is_of_a_caller(&self) -> bool {
+        let own = matches!(
+            self,
+            Self::Wake
+                | Self::Due(_)
+                | Self::Stale
+                | Self::StaleIfAwake
+                | Self::AllStale { .. }
+                | Self::RejectedElsewhere { .. }
+        );
+        !own
+    }
+
     pub(super) fn refuse(self, error: Error) {
         match self {
             Self::Acquire { reply, .. } => drop(reply.send(Err(error))),
-            Self::Watch { reply } => drop(reply.send(Err(error))),
+            Self::Watch { reply } | Self::AllStale { reply } => drop(reply.send(Err(error))),
             Self::RefreshNow { reply } => drop(reply.send(Err(error))),
             Self::Status { reply }
             | Self::Rejected { reply, .. }
             | Self::RejectedToken { reply, .. }
             | Self::Connect { reply, .. }
             | Self::Change(ChangeRequest { reply, .. }) => drop(reply.send(Err(error))),
-            Self::Wake | Self::Due(_) | Self::Stale => {}
+            Self::Wake | Self::Due(_) | Self::Stale | Self::StaleIfAwake | Self::RejectedElsewhere { .. } => {}
             #[cfg(feature = "testing")]
             Self::Panic | Self::PanicRegistry => {}
         }

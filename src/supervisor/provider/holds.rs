@@ -8,7 +8,10 @@ use std::collections::HashMap;
 
 use tokio::sync::{Mutex, watch};
 
-use crate::{store::StoreError, supervisor::ledger::Ledger};
+use crate::{
+    store::StoreError,
+    supervisor::{ledger::Ledger, replicas::News},
+};
 
 pub(super) struct Holds {
     held: watch::Sender<Held>,
@@ -106,6 +109,7 @@ impl Holds {
             let _alone = self.alone.lock().await;
             let before = self.owner(ledger).await?.filter(|owner| owner != ours.as_bytes());
             ledger.store().set_meta(DEPLOYMENT, Some(ours.as_bytes().to_vec())).await?;
+            ledger.replicas().tell(|| News::Holds);
             before
         };
         self.read(ledger).await?;
@@ -117,6 +121,7 @@ impl Holds {
     pub(super) async fn set(&self, ledger: &Ledger, name: &str, reason: Option<&str>) -> Result<(), StoreError> {
         let _alone = self.alone.lock().await;
         ledger.store().set_meta(&format!("{PREFIX}{name}"), reason.map(|reason| reason.as_bytes().to_vec())).await?;
+        ledger.replicas().tell(|| News::Holds);
         self.held.send_modify(|held| match reason {
             Some(reason) => drop(held.reasons.insert(name.to_owned(), reason.to_owned())),
             None => drop(held.reasons.remove(name)),

@@ -85,6 +85,11 @@ impl Providers {
         Ok(())
     }
 
+    /// Divides the limits of all providers among so many processes at the same store.
+    pub(in crate::supervisor) fn share(&self, processes: usize) {
+        self.all.load().values().for_each(|provider| provider.gate.share(processes));
+    }
+
     /// Returns why this provider is on hold, if it is.
     pub(in crate::supervisor) fn held(&self, name: &str) -> Option<String> {
         self.holds.reason(name)

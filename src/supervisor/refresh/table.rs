@@ -95,6 +95,11 @@ impl Attempts {
         self.lock().attempts.get(key).map(|attempt| attempt.progress.clone())
     }
 
+    /// The keys for which an attempt runs.
+    pub(in crate::supervisor) fn keys(&self) -> Vec<TokenKey> {
+        self.lock().attempts.keys().cloned().collect()
+    }
+
     /// Whether an attempt runs for `key`.
     pub(in crate::supervisor) fn runs_for(&self, key: &TokenKey) -> bool {
         self.lock().attempts.contains_key(key)

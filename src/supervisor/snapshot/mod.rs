@@ -160,6 +160,57 @@ impl Snapshot {
         }
     }
 
+    /// Takes notice that another process has written this generation of the key's row. A read that is under way may be from
+    /// before that: its place is taken.
+    pub(super) fn outdate(&self, key: &TokenKey, generation: Generation) -> Published {
+        let mut published = Published::Nothing;
+        self.tokens.update(key, |current| match current {
+            Some(place) if place.generation == NOTHING => Update::Remove,
+            Some(held) => {
+                published = if held.generation > generation { Published::Later } else { Published::Earlier };
+                Update::Keep
+            }
+            None => Update::Keep,
+        });
+        if published == Published::Nothing && self.is_watched(key) { Published::Earlier } else { published }
+    }
+
+    /// Returns every key of which something is published or that is watched. Reads that are under way may be from before that:
+    /// their places are taken.
+    pub(super) fn keys(&self) -> Vec<TokenKey> {
+        let (mut keys, mut places) = (Vec::new(), Vec::new());
+        self.tokens.each_at_rest(|issued| match issued.generation {
+            NOTHING => places.push(issued.key()),
+            _ => keys.push(issued.key()),
+        });
+        for key in places {
+            self.tokens.update(&key, |current| match current {
+                Some(place) if place.generation == NOTHING => Update::Remove,
+                _ => Update::Keep,
+            });
+        }
+        keys.extend(self.watches.keys().into_iter().filter(|key| self.current(key).is_none()));
+        keys
+    }
+
+    /// Hands out nothing that is published any more. What is published of a key for which an attempt runs (`is_refreshing`)
+    /// stays, so that the attempt publishes nothing older.
+    pub(super) fn withdraw_all(&self, is_refreshing: impl Fn(&TokenKey) -> bool) {
+        let mut keys = Vec::new();
+        self.tokens.each_at_rest(|issued| {
+            if issued.generation != NOTHING && !issued.grant_id().is_empty() {
+                keys.push(issued.key());
+            }
+        });
+        for key in keys {
+            if !is_refreshing(&key) {
+                self.remove(&key);
+            } else if let Some(issued) = self.current(&key) {
+                issued.set_standing(TokenStanding::Withdrawn);
+            }
+        }
+    }
+
     /// Returns a watch of the key, which shares its cell with other watches.
     pub(super) fn watch(&self, key: &TokenKey) -> TokenWatch {
         let _turn = self.tokens.turn(key);
@@ -215,6 +266,16 @@ impl Snapshot {
             }
         });
     }
+}
+
+/// What is published of a key of which another process has written a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// A later generation.
+    Later,
+    /// This generation or an earlier one, or the key is watched.
+    Earlier,
+    Nothing,
 }
 
 /// The generation of a place where nothing is published yet. Stored grants have higher ones.

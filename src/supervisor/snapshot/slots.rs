@@ -150,6 +150,19 @@ impl Slots {
         }
     }
 
+    /// Calls `look` with every token. Nobody changes a token of a shard while it is looked at.
+    pub(super) fn each_at_rest(&self, mut look: impl FnMut(IssuedRef<'_>)) {
+        for shard in &self.shards {
+            let _turn = shard.used.lock().unwrap_or_else(PoisonError::into_inner);
+            let slots = shard.level(shard.current.load(Ordering::Relaxed)).unwrap_or_default();
+            for token in slots.iter().map(|slot| slot.token.load()) {
+                if let Some(token) = token.as_ref() {
+                    look(IssuedRef::new(token));
+                }
+            }
+        }
+    }
+
     /// The part that has the key: by the first bits of its hash. The last ones choose the slot.
     #[inline]
     fn shard(&self, key: &TokenKey) -> &Shard {

@@ -24,6 +24,11 @@ impl Watches {
         lock(&self.0).get(key)?.upgrade()
     }
 
+    /// Returns the keys that are watched.
+    pub(super) fn keys(&self) -> Vec<TokenKey> {
+        lock(&self.0).keys().cloned().collect()
+    }
+
     /// Returns the key's cell; makes it if the key is not watched yet.
     pub(super) fn join(&self, key: &TokenKey) -> Arc<WatchCell> {
         let mut cells = lock(&self.0);

@@ -365,7 +365,7 @@ impl Handler<Deliver> for TokenActor {
         if self.machine.is_stopping() {
             return self.passed_on.push(ask);
         }
-        if !matches!(ask, Ask::Wake | Ask::Due(_) | Ask::Stale) {
+        if ask.is_of_a_caller() {
             let now = self.ports().clock.read();
             self.machine.touch(now);
         }
@@ -393,7 +393,8 @@ impl Handler<Deliver> for TokenActor {
             Ask::Change(ChangeRequest { by, what, reply }) => self.change(by, what, reply, context),
             Ask::Wake => self.feed(Event::Tick, context),
             Ask::Due(due) => self.feed(Event::Due(due.row), context),
-            Ask::Stale => self.feed(Event::Stale, context),
+            Ask::Stale | Ask::StaleIfAwake | Ask::AllStale { .. } => self.feed(Event::Stale, context),
+            Ask::RejectedElsewhere { generation } => self.feed(Event::Rejected(generation), context),
             #[cfg(feature = "testing")]
             Ask::Panic | Ask::PanicRegistry => panic!("injected: the actor of a key"),
         }

@@ -5,14 +5,19 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use super::{TokenActor, Unread, machine::Event};
 use crate::{
     model::{AccessToken, Generation},
-    supervisor::{command::Reply, ledger::unavailable, refresh::seal, status::Status},
+    supervisor::{command::Reply, ledger::unavailable, refresh::seal, replicas::News, status::Status},
 };
 
 impl TokenActor {
     /// Takes the report about the token of this generation, if it is about any.
     pub(super) fn reject(&mut self, generation: Option<Generation>, reply: Reply<Status>, context: &mut Context<Self>) {
         if let Some(generation) = generation {
+            let was_rejected = self.machine.rejected() == Some(generation);
             self.feed(Event::Rejected(generation), context);
+            if !was_rejected && self.machine.rejected() == Some(generation) {
+                let news = || News::Rejected { key: (&self.key).into(), generation };
+                self.ports().ledger.replicas().tell(news);
+            }
         }
         self.unread.push(Unread::Status(reply));
         self.feed(Event::Tick, context);

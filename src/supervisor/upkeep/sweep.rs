@@ -8,12 +8,16 @@ use std::{collections::HashMap, time::Duration};
 use super::backlog::Backlog;
 use crate::{
     model::{BootTime, WallTime},
+    protocol::schedule::wake_at,
     store::StoreError,
     supervisor::{command::Ask, provider::Provider, refresh::Refresher, router::Router, settings::Limits},
 };
 
 /// The shortest time from the beginning of a look at what is due to that of the next one.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a grant is left to the process whose share it is.
+const OTHERS_FIRST: Duration = Duration::from_secs(10);
 
 /// The time between two looks at a provider that takes no requests for a time.
 const CLOSED: Duration = Duration::from_secs(1);
@@ -117,6 +121,11 @@ async fn hand_out(
         }
         let Some(due) = backlog.take() else { return Ok(later) };
         let key = due.row.key.clone();
+        let is_late = wake_at(&due.row).is_some_and(|due| due + OTHERS_FIRST <= now);
+        if !is_late && !ports.ledger.replicas().has_share(key.stable_hash()) {
+            // Another process hands it out. If it does not, the next rounds find it late.
+            continue;
+        }
         // A caller may have been first.
         let is_replaced = ports.snapshot.current(&key).is_some_and(|issued| issued.generation > due.row.generation);
         if is_replaced || ports.attempts.progress(&key).is_some() {

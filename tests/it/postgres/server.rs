@@ -140,7 +140,9 @@ impl Server {
         let schema = url.rsplit_once("schema=").unwrap().1;
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["--quiet", "--username=owner", "--dbname=postgres", "--port", &self.port.to_string(), "--host"]);
-        psql.arg(&self.folder).args(["--command", &format!("SET search_path TO {schema}; {statement}")]);
+        psql.stdout(Stdio::null())
+            .arg(&self.folder)
+            .args(["--command", &format!("SET search_path TO {schema}; {statement}")]);
         assert!(psql.status().unwrap().success(), "{statement}");
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Machine<W, R> {
     limits: MachineLimits,
     /// By the boot-time clock; `None` if nobody has asked.
     last_asked: Option<BootTime>,
+    /// When to read the row again although nothing was heard of it: callers wait for a refresh by another process.
+    look_again: Option<WallTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -164,6 +166,7 @@ impl<W, R> Machine<W, R> {
             refreshers: Vec::new(),
             limits,
             last_asked: None,
+            look_again: None,
         }
     }
 
@@ -200,9 +203,19 @@ impl<W, R> Machine<W, R> {
         self.last_asked.is_some()
     }
 
+    /// Returns the generation of the token that was rejected, if it is the one that the row has.
+    pub(super) fn rejected(&self) -> Option<Generation> {
+        self.rejected.map(|rejected| rejected.generation)
+    }
+
     /// Whether an attempt runs whose end this actor will hear.
     pub(super) fn follows_attempt(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Whether another process refreshes the token: it tells when it has ended.
+    fn is_refreshed_elsewhere(&self, now: WallTime) -> bool {
+        self.running.is_none() && self.row().is_some_and(|row| row.verdict.is_none() && is_leased(row, now))
     }
 
     /// Whether a caller waits or an attempt runs.
@@ -238,6 +251,12 @@ impl<W, R> Machine<W, R> {
     pub(super) fn step(&mut self, event: Event<W, R>, sight: Sight<'_>) -> Vec<Effect<W, R>> {
         self.gate = sight.gate;
         let mut effects = Vec::new();
+        if self.look_again.is_some_and(|time| time <= sight.now.wall) {
+            self.look_again = None;
+            if let (View::Read(_), None) = (&self.view, self.running) {
+                self.view = View::Unread;
+            }
+        }
         // Callers that wait were judged by everything that happened before: a newcomer changes nothing for them.
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
@@ -298,7 +317,13 @@ impl<W, R> Machine<W, R> {
             _ => effects.push(Effect::Forget),
         }
         let generation = row.as_ref().map_or(Generation(0), |row| row.generation);
-        self.pause = self.pause.filter(|pause| pause.generation >= generation);
+        self.look_again = None;
+        self.pause =
+            self.pause.filter(|pause| pause.generation >= generation && !pause.is_obsolete(row.as_deref(), now));
+        // The refresh that should have replaced it has failed, here or elsewhere.
+        if row.as_ref().is_some_and(|row| row.lease.is_none() && row.retry_at.is_some_and(|retry| retry > now)) {
+            self.rejected = None;
+        }
         self.rejected =
             self.rejected.zip(row.as_ref()).filter(|(rejected, row)| row.generation == rejected.generation).map(
                 // The rejection may have been reported before the row was known.
@@ -386,7 +411,9 @@ impl<W, R> Machine<W, R> {
             (_, Some(_)) => self.learn(row, now, effects),
             (_, None) => {}
         }
+        let elsewhere = matches!(end, End::Until(..)) && self.is_refreshed_elsewhere(now);
         if end != End::Renewed
+            && !elsewhere
             && self.rejected.take().is_some()
             && let Some(row) = self.row()
         {
@@ -395,6 +422,18 @@ impl<W, R> Machine<W, R> {
         }
         self.answer_refreshers(now, effects);
     }
+}
+
+impl Pause {
+    /// Whether it waits for a sender of which the row knows nothing any more.
+    fn is_obsolete(&self, row: Option<&Row>, now: WallTime) -> bool {
+        self.cause == Cause::InDoubt && row.is_some_and(|row| row.intent.is_none() && !is_leased(row, now))
+    }
+}
+
+/// Whether an attempt may be under way that has the row's lease.
+fn is_leased(row: &Row, now: WallTime) -> bool {
+    row.lease.is_some_and(|lease| lease.until.by_wall_clock() > now)
 }
 
 impl Rejected {

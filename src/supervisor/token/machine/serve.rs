@@ -129,7 +129,8 @@ impl<W, R> Machine<W, R> {
             None => Judgement::Start,
             // The next step comes before the caller's deadline: worth waiting for.
             Some(Error::Unavailable { retry_after, cause })
-                if !matches!(cause, Cause::Held | Cause::IdpHeld) && now.boot + retry_after < waiting.deadline =>
+                if !matches!(cause, Cause::Held | Cause::IdpHeld)
+                    && (now.boot + retry_after < waiting.deadline || self.is_refreshed_elsewhere(now.wall)) =>
             {
                 Judgement::Wait
             }
@@ -205,7 +206,11 @@ impl<W, R> Machine<W, R> {
             if let (View::Read(Some(row)), None) = (&self.view, self.running)
                 && let Some(Error::Unavailable { retry_after, .. }) = self.hindrance(row, now.wall)
             {
-                effects.push(Effect::WakeAt(now.wall + retry_after));
+                // The other process may die, or not be heard.
+                let again = self.is_refreshed_elsewhere(now.wall).then_some(now.wall + SOON);
+                self.look_again = again;
+                let next = now.wall + retry_after;
+                effects.push(Effect::WakeAt(again.map_or(next, |again| again.min(next))));
             }
             return;
         }
