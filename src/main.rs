@@ -12,8 +12,8 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, error::ErrorKind}
 use zeroizing_alloc::ZeroAlloc;
 
 use cli::{
-    CliFailure, Exit, Out, adopt, apikey, config, connect, doctor, id, idp, init, keys, list, migrate, offboard, serve,
-    status, token,
+    CliFailure, Exit, Out, adopt, apikey, config, connect, doctor, healthcheck, id, idp, init, keys, list, migrate,
+    offboard, serve, status, token,
     verbs::{
         DisconnectArgs, HoldArgs, ProbeArgs, PurgeArgs, ReconnectArgs, RefreshArgs, ReleaseArgs, RestoreArgs, RetryArgs,
     },
@@ -48,6 +48,7 @@ enum CliCommand {
     Loadtest(loadtest::LoadtestArgs),
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
+    Healthcheck(healthcheck::HealthcheckArgs),
     Config(config::ConfigArgs),
     Idp(idp::IdpArgs),
     Keys(keys::KeysArgs),
@@ -142,6 +143,7 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
         CliCommand::Loadtest(args) => loadtest::run(args, cli.json, cli.verbose > 0).await,
         CliCommand::Init(args) => init::run(&args, out),
         CliCommand::Serve(args) => serve::run(&args, cli.verbose, out).await,
+        CliCommand::Healthcheck(args) => healthcheck::run(args, out).await,
         CliCommand::Config(args) => config::run(&args, out),
         CliCommand::Idp(args) => idp::run(&args, out),
         CliCommand::Keys(args) => keys::run(&args, out),

@@ -24,6 +24,7 @@ pub(crate) mod apikey;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod doctor;
+pub(crate) mod healthcheck;
 pub(crate) mod id;
 pub(crate) mod idp;
 pub(crate) mod init;

@@ -141,6 +141,7 @@ fn read_tokens(section: &mut Section<'_, '_>, idp: &mut Idp) {
     section.read("scope", &mut idp.scope);
     section.read("rotation", &mut idp.rotation);
     section.read("reuse_grace_seconds", &mut idp.reuse_grace);
+    section.read("retry_safe", &mut idp.retry_safe);
     section.read("rotation_ends_access_token", &mut idp.rotation_ends_access_token);
     section.read("access_lifetime_seconds", &mut idp.access_lifetime);
     section.read("access_lifetime_override_seconds", &mut idp.access_lifetime_override);

@@ -1,9 +1,10 @@
 //! `[server]`: addresses and API keys.
 
 use std::{
+    ffi::OsString,
     fmt,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::SystemTime,
 };
@@ -11,7 +12,13 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{field::Word, section::Section};
+use super::{
+    Config, ConfigError,
+    field::Word,
+    node,
+    section::{Section, SectionReading},
+    source::{Environment, PLACES, Source},
+};
 use crate::{
     apikey::{ApiKey, Scope},
     idp::loopback,
@@ -36,6 +43,27 @@ impl ServerSettings {
     /// Returns an address on a network that no caller could use, because there is no API key.
     pub fn unguarded(&self) -> Option<&Bind> {
         self.bind.iter().find(|bind| self.api_keys.is_empty() && matches!(bind, Bind::Tcp(_)))
+    }
+}
+
+impl Config {
+    /// Returns the addresses that [`load`](Self::load) would find in `server.bind`, and looks at no other setting: a server
+    /// that runs keeps its settings while its file has a mistake.
+    ///
+    /// # Errors
+    /// There is no file, it is not TOML, or `server.bind` is wrong.
+    pub fn addresses(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Vec<Bind>, ConfigError> {
+        let source = Source::find(path, Environment::new(environment), &PLACES)?;
+        let mut tree = node::parse(&source.text, source.path.as_deref().unwrap_or(Path::new("")))?;
+        node::override_by(&source.environment, &mut tree)?;
+        let folder = source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let mut reading = SectionReading::new(&source.environment, folder);
+        let bind = reading.read(tree, |all| all.section("server", read_bind));
+        ConfigError::unless_empty(reading.problems.into_iter().filter(|wrong| wrong.path == "server.bind").collect())?;
+        Ok(bind)
     }
 }
 
@@ -73,11 +101,7 @@ const MAX_CONNECTIONS: usize = 1_024;
 
 /// Reads `[server]`. `known` returns whether an identity provider of this name is configured.
 pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) -> ServerSettings {
-    let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
-    section.read("bind", &mut bind);
-    if bind.is_empty() {
-        section.wrong("bind", "must have at least one address");
-    }
+    let bind = read_bind(section);
     let mut public_url: Option<String> = None;
     section.read("public_url", &mut public_url);
     if let Some(Err(text)) = public_url.as_deref().map(check_public_url) {
@@ -95,6 +119,15 @@ pub(super) fn read(section: &mut Section<'_, '_>, known: impl Fn(&str) -> bool) 
     });
     section.not_yet("jwt");
     ServerSettings { bind, public_url, max_connections, api_keys }
+}
+
+fn read_bind(section: &mut Section<'_, '_>) -> Vec<Bind> {
+    let mut bind = vec![Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))];
+    section.read("bind", &mut bind);
+    if bind.is_empty() {
+        section.wrong("bind", "must have at least one address");
+    }
+    bind
 }
 
 fn check_public_url(text: &str) -> Result<(), &'static str> {

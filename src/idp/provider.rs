@@ -39,6 +39,7 @@ pub struct Idp {
     pub(crate) endpoint_params: EndpointParams,
     pub(crate) rotation: Rotation,
     pub(crate) reuse_grace: Duration,
+    pub(crate) retry_safe: bool,
     pub(crate) rotation_ends_access_token: bool,
     pub(crate) revocation_hits_user: bool,
     pub(crate) access_lifetime: Option<Duration>,
@@ -162,6 +163,7 @@ impl Idp {
             endpoint_params: EndpointParams::new(),
             rotation: Rotation::Sometimes,
             reuse_grace: Duration::ZERO,
+            retry_safe: false,
             rotation_ends_access_token: false,
             revocation_hits_user: false,
             access_lifetime: None,
@@ -324,6 +326,14 @@ impl Idp {
     /// Sets how long after its first use a refresh token may be used again. The default is zero.
     pub fn reuse_grace(mut self, grace: Duration) -> Self {
         self.reuse_grace = grace;
+        self
+    }
+
+    /// Sets whether the provider keeps a refresh token valid until the one that replaced it is used, as FAPI 2.0 requires.
+    /// Then a refresh without a response is sent again, whoever sent it, and never ends in a reconnect. The default is
+    /// `false`.
+    pub fn retry_safe(mut self, safe: bool) -> Self {
+        self.retry_safe = safe;
         self
     }
 
@@ -517,6 +527,7 @@ impl fmt::Debug for Idp {
             .field("params", &self.params.keys())
             .field("rotation", &self.rotation)
             .field("reuse_grace", &self.reuse_grace)
+            .field("retry_safe", &self.retry_safe)
             .field("timing", &self.timing)
             .finish_non_exhaustive()
     }

@@ -93,6 +93,18 @@ pub(crate) struct Sender {
     pub(crate) closed: bool,
 }
 
+impl Sender {
+    /// Returns a sender that stands for all who may have sent what the store has lost.
+    pub(crate) fn unknown(id: Id) -> Self {
+        Self { attempt: id, owner: id, closed: false }
+    }
+
+    /// Returns whether this is no attempt, but stands for unknown ones.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.attempt == self.owner
+    }
+}
+
 /// Why the user must go through consent again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Verdict {

@@ -292,7 +292,10 @@ impl AttemptMachine {
         let another_may_answer = intent.senders.iter().any(|sender| !sender.closed && sender.attempt != self.id);
         // `now` is when the store made the claim: its clock may have advanced by `elapsed` since.
         let grace_ends = intent.since + self.rules.grace;
-        let in_grace = now + elapsed < grace_ends || self.rules.never_rotates(row) || self.rules.try_in_doubt;
+        let in_grace = now + elapsed < grace_ends
+            || self.rules.never_rotates(row)
+            || self.rules.may_repeat(intent)
+            || self.rules.try_in_doubt;
         // Since the claim was first tried the token was refused to another sender, or the row needs consent or is on
         // hold.
         let moot = row.verdict.is_some() || row.held.is_some();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Row, StoreTime};
+use crate::model::{Intent, Row, Sender, StoreTime};
 
 /// The settings of one identity provider that decide about doubts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub(crate) struct Rules {
     pub(crate) lease: Duration,
     /// The time within which a second use gives a valid response; zero if there is none.
     pub(crate) grace: Duration,
+    /// Whether the identity provider keeps a refresh token valid until the one that replaced it is used.
+    pub(crate) retry_safe: bool,
     /// Whether to send the token again if a doubt cannot be resolved; otherwise the user must go through consent.
     pub(crate) try_in_doubt: bool,
     /// Whether the identity provider documents that refresh tokens do not rotate.
@@ -26,6 +28,13 @@ impl Rules {
     /// Returns whether that holds for this row: a token that has rotated disproves it.
     pub(crate) fn never_rotates(&self, row: &Row) -> bool {
         self.never_rotates && !row.has_rotated()
+    }
+
+    /// Returns whether the token of this intent can be sent again although another sender may still receive the response to
+    /// it: its successor is not used before it is stored. Not after the store lost a response: then a successor that nobody
+    /// knows may have been used.
+    pub(crate) fn may_repeat(&self, intent: &Intent) -> bool {
+        self.retry_safe && !intent.senders.iter().any(Sender::is_unknown)
     }
 }
 
@@ -62,7 +71,7 @@ pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
         Doubt::Recover
     } else if now < settled_at {
         Doubt::Wait(settled_at)
-    } else if ended || rules.never_rotates(row) || now < intent.since + rules.grace {
+    } else if ended || rules.never_rotates(row) || rules.may_repeat(intent) || now < intent.since + rules.grace {
         Doubt::Recover
     } else {
         unresolvable(row, intent.since, now, rules)

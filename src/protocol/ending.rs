@@ -95,7 +95,7 @@ pub(super) fn raise(incarnation: Id, seen: Generation, unknown: Id, row: &Row, n
     if row.incarnation != incarnation || row.generation >= seen || row.tombstone.is_some() {
         return Applied::refused();
     }
-    let senders = vec![Sender { attempt: unknown, owner: unknown, closed: false }];
+    let senders = vec![Sender::unknown(unknown)];
     // The token was spent after this version of the row was written: a grace counts from there at the latest.
     let since = row.changed_at.min(now);
     let intent = Intent { generation: seen, since, settle_from: now, recovered: false, senders };

@@ -156,13 +156,15 @@ impl Times {
         let attempt = own.attempt_timeout.unwrap_or(common.attempt_timeout);
         let grace = idp.reuse_grace;
         let never_rotates = idp.rotation == Rotation::Never;
-        let patient = grace.is_zero() && !never_rotates;
+        // The response that is not awaited can be had again.
+        let patient = grace.is_zero() && !never_rotates && !idp.retry_safe;
         let rules = Rules {
             settle: own.settle.unwrap_or(common.settle),
             send_window: own.send_window.unwrap_or(common.send_window),
             patience: if patient { own.patience.unwrap_or(common.patience).max(attempt) } else { attempt },
             lease: own.lease.unwrap_or(common.lease),
             grace,
+            retry_safe: idp.retry_safe,
             try_in_doubt: idp.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
             never_rotates,
         };

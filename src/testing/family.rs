@@ -20,7 +20,7 @@ mod tests;
 pub enum Standing {
     /// The token is the newest of its family and can be spent.
     Current,
-    /// The token is spent, but still accepted within its grace period.
+    /// The token is spent, but still accepted: within its grace period, or until the token that replaced it is used.
     WithinGrace,
     /// The token is spent.
     Spent,
@@ -165,7 +165,7 @@ impl FamilyLedger {
         let in_grace = self.kind.grace().is_some_and(|grace| now < first_use + grace);
         match (self.kind, &token.answer) {
             (Kind::SamePair { .. }, Some(answer)) if in_grace => (Outcome::Replayed, Ok(answer.clone())),
-            (Kind::LastWins { .. }, _) if in_grace => {
+            (Kind::LastWins { .. } | Kind::RetrySafe, _) if in_grace || self.is_open(place) => {
                 // Every later token of the family descends from this one.
                 for later in self.families[place.family].tokens.iter_mut().skip(place.serial + 1) {
                     later.superseded = true;
@@ -174,11 +174,18 @@ impl FamilyLedger {
             }
             // A token that was spent before the provider stopped rotating stays spent.
             (Kind::Reject | Kind::NotRotating, _) => (Outcome::Refused, Err(Refusal::Reused)),
-            (Kind::Strict | Kind::SamePair { .. } | Kind::LastWins { .. }, _) => {
+            (Kind::Strict | Kind::SamePair { .. } | Kind::LastWins { .. } | Kind::RetrySafe, _) => {
                 self.families[place.family].end = Some((now, Refusal::FamilyDead));
                 (Outcome::KilledFamily, Err(Refusal::Reused))
             }
         }
+    }
+
+    /// Returns whether the token is accepted until the one that replaced it is used.
+    fn is_open(&self, place: TokenPlace) -> bool {
+        let successor = self.token(place).answer.as_ref().and_then(|answer| answer.refresh.as_ref());
+        let successor = successor.and_then(|token| self.refresh.get(token.expose_secret()));
+        self.kind == Kind::RetrySafe && successor.is_some_and(|successor| self.token(*successor).spent.is_none())
     }
 
     fn rotate(&mut self, place: TokenPlace, now: WallTime) -> IssuedTokens {
@@ -207,6 +214,7 @@ impl FamilyLedger {
             (None, None) => Standing::Current,
             (None, Some(first_use)) => match self.kind.grace() {
                 Some(grace) if now < first_use + grace => Standing::WithinGrace,
+                None if self.is_open(place) => Standing::WithinGrace,
                 _ => Standing::Spent,
             },
         }

@@ -113,7 +113,10 @@ impl SimulatedIdp {
         let grace = profile.kind.grace().unwrap_or_default();
         let broken = idp.rotation == Rotation::Never && profile.kind != Kind::NotRotating;
         let idp = if broken { idp.rotation(Rotation::Sometimes) } else { idp };
-        idp.token_url(self.token_url()).revocation_url(self.revocation_url()).reuse_grace(grace)
+        idp.token_url(self.token_url())
+            .revocation_url(self.revocation_url())
+            .reuse_grace(grace)
+            .retry_safe(profile.kind == Kind::RetrySafe)
     }
 
     /// Returns the profile that the provider was started with.

@@ -20,7 +20,7 @@ pub struct Presentation {
     pub answered_at: Option<SystemTime>,
     /// The outcome. It changes once more if the request still waits (in a delay, for example).
     pub outcome: Outcome,
-    /// Whether the token was already spent, within a grace period or not.
+    /// Whether the token was already spent, still accepted or not.
     pub duplicate: bool,
     /// The refresh token that was issued for it, even if the client did not receive it.
     pub given: Option<TokenId>,
@@ -47,7 +47,7 @@ pub enum Outcome {
     Rotated,
     /// The token was valid and stays valid; an access token was issued.
     Renewed,
-    /// The token was spent before, but was accepted again within its grace period.
+    /// The token was spent before, but was accepted again.
     Replayed,
     /// The token was refused; nothing changed.
     Refused,

@@ -31,6 +31,9 @@ pub enum Kind {
         /// How long after its first use a token may be used again.
         grace: Duration,
     },
+    /// Until the new token is used, the response has another pair, which replaces the earlier one; afterwards, the family ends.
+    /// FAPI 2.0 requires such a rotation.
+    RetrySafe,
     /// Refresh tokens are not spent: they stay valid, and responses omit them.
     NotRotating,
 }
@@ -40,7 +43,7 @@ impl Kind {
     pub fn grace(self) -> Option<Duration> {
         match self {
             Self::SamePair { grace } | Self::LastWins { grace } => Some(grace),
-            Self::Strict | Self::Reject | Self::NotRotating => None,
+            Self::Strict | Self::Reject | Self::RetrySafe | Self::NotRotating => None,
         }
     }
 }

@@ -122,10 +122,10 @@ async fn at_every_arrow_with_the_journal_lost() {
     }
 }
 
-fn kinds() -> [Kind; 4] {
+fn kinds() -> [Kind; 5] {
     // Much longer than it takes: a machine that is busy while the clock is turned must not end it.
     let grace = Duration::from_secs(24 * 3_600);
-    [Kind::Strict, Kind::Reject, Kind::SamePair { grace }, Kind::LastWins { grace }]
+    [Kind::Strict, Kind::Reject, Kind::SamePair { grace }, Kind::LastWins { grace }, Kind::RetrySafe]
 }
 
 async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
@@ -195,8 +195,9 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     })
     .await;
     let refreshed = refreshed.await.unwrap();
-    let asked_the_user = journal_lost && kind.grace().is_none() && !matches!(kill, Kill::BeforeClaim | Kill::Committed);
-    if asked_the_user || (kind.grace().is_none() && kill.loses_the_answer(journal_lost)) {
+    let forgives = kind == Kind::RetrySafe || kind.grace().is_some();
+    let asked_the_user = journal_lost && !forgives && !matches!(kill, Kill::BeforeClaim | Kill::Committed);
+    if asked_the_user || (!forgives && kill.loses_the_answer(journal_lost)) {
         // Without a grace an answer that nobody has is lost, and without the journal nobody knows whether there was one.
         assert!(matches!(refreshed, Err(Error::ReconnectRequired { .. })), "{case}: {refreshed:?}");
         let requests = sim.requests();

@@ -12,9 +12,14 @@ use super::support::{LIFE, World, ask, eventually, within};
 
 const SETTLE: Duration = Duration::from_secs(31);
 
-fn kinds() -> [Kind; 4] {
+fn kinds() -> [Kind; 5] {
     let grace = Duration::from_secs(600);
-    [Kind::Strict, Kind::Reject, Kind::SamePair { grace }, Kind::LastWins { grace }]
+    [Kind::Strict, Kind::Reject, Kind::SamePair { grace }, Kind::LastWins { grace }, Kind::RetrySafe]
+}
+
+/// Whether a response that was lost can be had again.
+fn forgives(kind: Kind) -> bool {
+    kind == Kind::RetrySafe || kind.grace().is_some()
 }
 
 /// Sends a refresh that meets `fault`, and waits until its attempt has ended.
@@ -53,7 +58,7 @@ async fn dropped_after_processing_is_healed_by_a_grace_and_ends_cleanly_without_
         unanswered(&world, &supervisor, &key).await;
         world.clock.advance(SETTLE);
         let answer = within(supervisor.token(&key)).await;
-        if kind.grace().is_some() {
+        if forgives(kind) {
             assert_eq!(answer.unwrap().generation().get(), 2, "{kind:?}");
             assert_eq!(world.sim.duplicate_spends(), 0);
             assert_eq!(world.stored(supervisor, &key).await, Standing::Current);
@@ -83,7 +88,7 @@ async fn processed_late_is_waited_out() {
         assert_eq!(world.sim.requests(), 1, "nothing is sent while it settles");
         world.clock.advance(SETTLE);
         let answer = within(supervisor.token(&key)).await;
-        if kind.grace().is_some() {
+        if forgives(kind) {
             answer.unwrap();
             assert_eq!(world.sim.duplicate_spends(), 0);
             assert_eq!(world.stored(supervisor, &key).await, Standing::Current);

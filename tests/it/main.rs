@@ -17,6 +17,8 @@ mod calling_resource_servers;
 mod cli;
 mod connecting_and_disconnecting;
 mod demo;
+#[cfg(all(feature = "cli", unix))]
+mod deploying;
 mod errors_never_destroy;
 mod events_tell_what_happened;
 #[cfg(all(unix, feature = "web", feature = "client"))]

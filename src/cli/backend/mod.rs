@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 
 use self::store::StoreBackend;
 pub(crate) use self::{
-    server::{Address, ProxyUrl, ServerBackend, ServerTarget},
-    store::{DRAIN, is_new, server_of},
+    server::{Address, ProxyUrl, START, ServerBackend, ServerTarget},
+    store::{DRAIN, is_new, own_address, server_of},
 };
 use super::{
     CliFailure,

@@ -138,6 +138,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ServerBackend {
     pub(crate) fn new(target: &ServerTarget) -> Result<Self, CliFailure> {
+        let Self { target, client } = Self::without_key(target)?;
+        let client = match api_key()? {
+            Some(key) => client.api_key(key),
+            None => client,
+        };
+        Ok(Self { target, client })
+    }
+
+    /// The same for requests that need no API key.
+    pub(crate) fn without_key(target: &ServerTarget) -> Result<Self, CliFailure> {
         let ServerTarget { address, proxy } = target;
         let unusable = |error: reqwest::Error| {
             CliFailure::usage(
@@ -162,10 +172,6 @@ impl ServerBackend {
             }
         };
         let client = ApiClient::with_http(url, &http.build().map_err(unusable)?)?;
-        let client = match api_key()? {
-            Some(key) => client.api_key(key),
-            None => client,
-        };
         Ok(Self { target: target.clone(), client })
     }
 
@@ -259,7 +265,7 @@ impl ServerBackend {
         self.client.adopt().await.map(|body| body.adopted_from).map_err(|error| self.failure(None, error))
     }
 
-    pub(super) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
+    pub(crate) async fn health(&self) -> Result<PlaceHealth, CliFailure> {
         let ready = self.client.health().await.map_err(|error| self.failure(None, error))?;
         let (body, time) = (ready.body, ready.time);
         let lacks = |what: &str| body.degraded.iter().any(|degraded| degraded == what);
@@ -338,7 +344,7 @@ fn breaks_tls(error: &reqwest::Error) -> bool {
     false
 }
 
-const START: &str = "start it (token-supervisor serve), or give its address with --server";
+pub(crate) const START: &str = "start it (token-supervisor serve), or give its address with --server";
 const UNKNOWN: &str = "check that --server names a token-supervisor of this version, and any proxy in front of it";
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{ErrorKind, Read as _},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -368,15 +369,24 @@ fn unopened(error: Error, config: &Config) -> CliFailure {
 
 /// The options that select the server of this configuration.
 pub(crate) fn server_of(config: &Config) -> Option<String> {
-    config.server().bind.iter().find_map(|bind| match bind {
+    config.server().bind.iter().find_map(|bind| {
+        let elsewhere = |ip: IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        let plain = matches!(bind, Bind::Tcp(address) if elsewhere(address.ip()));
+        Some(format!("--server {}{}", own_address(bind)?, if plain { " --allow-http" } else { "" }))
+    })
+}
+
+/// The address at which this machine reaches a server that listens there; `None` if the operating system chose the port.
+pub(crate) fn own_address(bind: &Bind) -> Option<String> {
+    match bind {
         Bind::Tcp(address) if address.port() == 0 => None,
         Bind::Tcp(address) if address.ip().is_unspecified() => {
-            Some(format!("--server http://127.0.0.1:{}", address.port()))
+            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+            Some(format!("http://{loopback}:{}", address.port()))
         }
-        Bind::Tcp(address) if !address.ip().is_loopback() => Some(format!("--server http://{bind} --allow-http")),
-        bind @ Bind::Tcp(_) => Some(format!("--server http://{bind}")),
-        bind => Some(format!("--server {bind}")),
-    })
+        bind @ Bind::Tcp(_) => Some(format!("http://{bind}")),
+        bind => Some(bind.to_string()),
+    }
 }
 
 const ABANDONED: &str = "a refresh was given up: it is in doubt, and the next process settles it";

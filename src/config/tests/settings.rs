@@ -49,6 +49,7 @@ const SETTINGS: &[[&str; 5]] = &[
     ["idp.github", "scope", "\"a b\"", "a b", "a b"],
     ["idp.github", "rotation", "\"sometimes\"", "sometimes", "sometimes"],
     ["idp.github", "reuse_grace_seconds", "300", "300", "300"],
+    ["idp.github", "retry_safe", "true", "true", "true"],
     ["idp.github", "rotation_ends_access_token", "false", "false", "false"],
     ["idp.github", "access_lifetime_seconds", "3600", "3600", "3600"],
     ["idp.github", "access_lifetime_override_seconds", "1800", "1800", "1800"],

@@ -17,6 +17,8 @@ pub(super) enum ReusePolicy {
     SamePair,
     /// Within the grace it returns another token and invalidates the earlier one; afterwards it invalidates the family.
     LastWins,
+    /// Until the new token is used it returns another one and invalidates the earlier one; afterwards it invalidates the family.
+    RetrySafe,
     /// Tokens do not rotate.
     NotRotating,
 }
@@ -24,6 +26,11 @@ pub(super) enum ReusePolicy {
 impl ReusePolicy {
     pub(super) fn has_grace(self) -> bool {
         matches!(self, Self::SamePair | Self::LastWins)
+    }
+
+    /// Returns whether a later response replaces an earlier one.
+    pub(super) fn replaces(self) -> bool {
+        matches!(self, Self::LastWins | Self::RetrySafe)
     }
 }
 
@@ -118,9 +125,12 @@ impl ModelIdp {
             return self.rotate(request, if kind.has_grace() { now } else { StoreTime(0) });
         };
         let in_grace = kind.has_grace() && request.written < first_use + grace;
+        let unused = response.is_some_and(|next| self.tokens[usize::from(next)].spent.is_none());
         match (kind, response) {
             (ReusePolicy::SamePair, Some(same)) if in_grace => ModelResponse::Token(same),
-            (ReusePolicy::LastWins, _) if in_grace => {
+            (ReusePolicy::LastWins | ReusePolicy::RetrySafe, _)
+                if in_grace || (kind == ReusePolicy::RetrySafe && unused) =>
+            {
                 for later in self.tokens.iter_mut().skip(at + 1).filter(|later| later.family == family) {
                     later.superseded = true;
                 }

@@ -16,14 +16,16 @@ pub(super) fn broken(world: &ModelWorld, setting: &Setting) -> Option<String> {
     nothing_delivered_is_lost(world).or_else(|| no_hidden_doubt(world, setting))
 }
 
-/// 1: no two requests with the same refresh token are in flight; within a grace a second one is harmless.
+/// 1: no two requests with the same refresh token are in flight; within a grace a second one is harmless. Where a token can be
+/// sent again until its successor is used, a response that is on its way has not been used either.
 pub(super) fn second_request(world: &ModelWorld, sent: TokenIndex, setting: &Setting) -> Option<String> {
     if setting.kind == ReusePolicy::NotRotating {
         return None;
     }
     let mut in_flight = world.idp.requests.iter().filter(|other| {
         let in_grace = setting.kind.has_grace() && world.now < other.written + setting.rules.grace;
-        other.token == sent && !in_grace && (world.processable(other, setting) || deliverable(world, other).is_some())
+        let arrives = || setting.kind != ReusePolicy::RetrySafe && deliverable(world, other).is_some();
+        other.token == sent && !in_grace && (world.processable(other, setting) || arrives())
     });
     let other = in_flight.next()?;
     Some(format!("1: token {sent} is sent while attempt {}'s request with it is in flight", other.attempt))
@@ -42,7 +44,7 @@ pub(super) fn killed(before: &ModelWorld, after: &ModelWorld, request: &Request,
     if before.row.tombstone.is_some() || before.idp.tokens[usize::from(request.token)].family != family {
         return None;
     }
-    let outlived = setting.kind == ReusePolicy::LastWins && after.idp.families[usize::from(family)];
+    let outlived = setting.kind.replaces() && after.idp.families[usize::from(family)];
     let replaced = |at: TokenIndex| outlived && request.epoch > before.idp.tokens[usize::from(at)].epoch;
     let died = (0..before.idp.tokens.len() as TokenIndex).find(|&other| {
         let kept =

@@ -108,6 +108,11 @@ impl Rest<'_> {
         if left_over {
             return Err("7: a response stays in the journal".to_owned());
         }
+        let given_up = |by: VerdictBy| matches!(by, VerdictBy::Idp | VerdictBy::Doubt);
+        let single = self.setting.kind == ReusePolicy::RetrySafe && self.setting.replicas == 1;
+        if single && world.row.verdict.as_ref().is_some_and(|verdict| given_up(verdict.by)) {
+            return Err("7: a reconnect is required where every doubt can be resolved".to_owned());
+        }
         let journals = world.journals.iter().filter(|journal| journal.holder.is_none());
         let out_of_reach =
             journals.flat_map(|journal| &journal.entries).any(|entry| entry.incarnation == world.row.incarnation);

@@ -152,6 +152,7 @@ fn settings() -> Vec<(String, Setting)> {
         ReusePolicy::Reject,
         ReusePolicy::SamePair,
         ReusePolicy::LastWins,
+        ReusePolicy::RetrySafe,
         ReusePolicy::NotRotating,
     ];
     let mut settings = Vec::new();

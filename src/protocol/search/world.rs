@@ -41,6 +41,7 @@ impl Setting {
             lease: TICK,
             // Longer than lease, send window, settling and patience together, as the configuration requires.
             grace: if kind.has_grace() { 6 * TICK } else { Duration::ZERO },
+            retry_safe: kind == ReusePolicy::RetrySafe,
             try_in_doubt: false,
             never_rotates: kind == ReusePolicy::NotRotating,
         };

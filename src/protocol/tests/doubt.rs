@@ -34,6 +34,10 @@ fn never() -> Rules {
     Rules { never_rotates: true, ..rules() }
 }
 
+fn repeating() -> Rules {
+    Rules { retry_safe: true, ..rules() }
+}
+
 #[test]
 fn there_is_no_doubt_without_an_intent() {
     assert_eq!(doubt(&row(), NOW, &rules()), None);
@@ -72,6 +76,20 @@ fn another_processs_sender_gets_its_send_window_and_patience_before_settling() {
     // Without a grace it may hold the response: wait as long as that does not affect the user.
     assert_eq!(after(&foreign(), &rules(), 54), wait(55));
     assert_eq!(after(&foreign(), &rules(), 55), wait(3_660));
+}
+
+#[test]
+fn a_token_that_stays_valid_until_its_successor_is_used_is_sent_again_after_settling_whoever_sent_it() {
+    assert_eq!(after(&closed(), &repeating(), 29), wait(30));
+    assert_eq!(after(&closed(), &repeating(), 30), Doubt::Recover);
+    assert_eq!(after(&foreign(), &repeating(), 54), wait(55));
+    assert_eq!(after(&foreign(), &repeating(), 55), Doubt::Recover);
+    assert_eq!(after(&foreign(), &repeating(), 99_999), Doubt::Recover, "consent is not required");
+    // What the store has lost may have been followed by more, so that the successor was used.
+    let mut row = foreign();
+    row.intent.as_mut().unwrap().senders.push(Sender::unknown(id(7)));
+    assert_eq!(after(&row, &repeating(), 55), wait(3_660));
+    assert_eq!(after(&row, &repeating(), 3_660), Doubt::GiveUp);
 }
 
 #[test]

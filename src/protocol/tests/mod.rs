@@ -200,6 +200,7 @@ pub(crate) fn rules() -> Rules {
         patience: seconds(20),
         lease: LEASE,
         grace: Duration::ZERO,
+        retry_safe: false,
         try_in_doubt: false,
         never_rotates: false,
     }

@@ -67,6 +67,25 @@ fn each_kind_keeps_its_rules() {
             &[Spent, Spent, Current],
             2,
         ),
+        // Another pair is issued until the newest one is used, at any time.
+        (
+            Kind::RetrySafe,
+            &[(1, 0, Rotated, Some(1)), (900, 0, Replayed, Some(2)), (900, 1, Refused, None)],
+            &[WithinGrace, Superseded, Current],
+            0,
+        ),
+        (
+            Kind::RetrySafe,
+            &[(1, 0, Rotated, Some(1)), (2, 0, Replayed, Some(2)), (3, 2, Rotated, Some(3))],
+            &[Spent, Superseded, WithinGrace, Current],
+            0,
+        ),
+        (
+            Kind::RetrySafe,
+            &[(1, 0, Rotated, Some(1)), (2, 1, Rotated, Some(2)), (3, 0, KilledFamily, None)],
+            &[FamilyDead, FamilyDead, FamilyDead],
+            1,
+        ),
         // The response repeats the pair until the grace period is over, even if its refresh token is already spent.
         (SAME, &[(1, 0, Rotated, Some(1)), (30, 0, Replayed, Some(1))], &[WithinGrace, Current], 0),
         (

@@ -12,6 +12,8 @@ mod exposed_files;
 #[cfg(unix)]
 mod generated_clients;
 mod getting_started;
+#[cfg(unix)]
+mod healthcheck;
 mod interrupted;
 #[cfg(unix)]
 mod keeping_a_file;
@@ -53,11 +55,12 @@ use tempfile::TempDir;
 use token_supervisor::testing::{Profile, SimulatedIdp};
 
 /// Every command, in the order of `--help`.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 28] = [
     "demo",
     "loadtest",
     "init",
     "serve",
+    "healthcheck",
     "config",
     "idp",
     "keys",

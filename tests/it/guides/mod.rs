@@ -17,7 +17,6 @@ mod follow;
 mod links;
 mod page;
 mod references;
-mod unit;
 
 use std::{
     fs,

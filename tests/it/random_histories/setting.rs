@@ -14,11 +14,12 @@ pub(super) struct Setting {
     pub(super) settings: fn() -> RefreshSettings,
 }
 
-pub(super) const SETTINGS: [Setting; 10] = [
+pub(super) const SETTINGS: [Setting; 11] = [
     plain("strict", || Profile::oauth2(Kind::Strict)),
     plain("reject", || Profile::oauth2(Kind::Reject)),
     plain("same pair", || Profile::oauth2(Kind::SamePair { grace: LONG })),
     plain("last wins", || Profile::oauth2(Kind::LastWins { grace: LONG })),
+    plain("retry safe", || Profile::oauth2(Kind::RetrySafe)),
     // Rotation ends the old access token.
     plain("gitlab", Profile::gitlab),
     plain("github", Profile::github),
@@ -46,7 +47,8 @@ impl Setting {
     /// Whether an answer that was lost after processing can cost the grant: nobody can ask for it again, or perhaps
     /// not in time.
     pub(super) fn forgives(&self) -> bool {
-        (self.profile)().kind.grace().is_some_and(|grace| grace >= LONG)
+        let kind = (self.profile)().kind;
+        kind == Kind::RetrySafe || kind.grace().is_some_and(|grace| grace >= LONG)
     }
 
     /// Whether access tokens can die before their end without anybody's wish.

@@ -1,27 +1,33 @@
-//! The systemd unit of the documentation is one that systemd accepts.
+//! The systemd unit of `deploy/` is one that systemd accepts.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
-use super::{page::Page, root, text};
+use super::{deploy, text};
 use crate::skip;
 
 /// How exposed the service may be, by systemd's own scale from 0 to 100. The unit's `serve` with its network has 15.
 const EXPOSURE: &str = "25";
+
+fn printed(output: Output) -> String {
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+}
 
 #[test]
 fn systemd_accepts_the_unit_and_finds_it_hardened() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return skip::without("systemd-analyze", "the unit is checked by systemd-analyze, which is not installed");
     }
-    let page = Page::read(&root().join("docs/operating.md"));
-    let unit = &page.blocks.iter().find(|block| block.text.starts_with("[Unit]")).unwrap().text;
+    let unit = text(deploy().join("systemd/token-supervisor.service"));
     // It must be there.
     let unit = unit.replace("/usr/local/bin/token-supervisor", env!("CARGO_BIN_EXE_token-supervisor"));
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("token-supervisor.service");
     let analyze = |args: &[&str]| {
         let output = Command::new("systemd-analyze").args(args).arg(&path).output().unwrap();
-        (output.status.success(), text(output))
+        (output.status.success(), printed(output))
     };
     let verify = |unit: &str| {
         fs::write(&path, unit).unwrap();
