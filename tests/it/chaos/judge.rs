@@ -156,7 +156,8 @@ impl Judged {
         self.hit += usize::from(ended || froze);
         let sums = self.sums.entry(provider.name).or_default();
         sums.requests += 1;
-        sums.late += usize::from(is_late(sent.one) && sent.life.ended.is_none_or(|ended| ended > sent.one.at + PATIENCE));
+        sums.late +=
+            usize::from(is_late(sent.one) && sent.life.ended.is_none_or(|ended| ended > sent.one.at + PATIENCE));
         match sent.one.outcome {
             Outcome::Rotated | Outcome::Renewed if firsts.is_empty() => sums.rotations += 1,
             Outcome::Rotated | Outcome::Renewed | Outcome::Replayed => sums.resent += 1,
@@ -164,7 +165,11 @@ impl Judged {
                 sums.superseded += 1;
             }
             Outcome::Refused | Outcome::KilledFamily if firsts.is_empty() => {
-                self.violations.push(format!("{}: a token is refused at its first use: {}", provider.name, sent.tell()));
+                self.violations.push(format!(
+                    "{}: a token is refused at its first use: {}",
+                    provider.name,
+                    sent.tell()
+                ));
             }
             Outcome::Refused | Outcome::KilledFamily => sums.refused += 1,
             Outcome::NotProcessed => {}
@@ -254,8 +259,8 @@ fn named(kind: Kind, reason: &str, sent: &[Sent<'_>], at: SystemTime) -> Result<
         }
         "in_doubt" => {
             let last = sent.last().ok_or("nothing was sent")?;
-            let is_away = last.life.ended.is_some_and(|ended| ended < at)
-                || last.life.froze(last.one.at, at) >= PATIENCE;
+            let is_away =
+                last.life.ended.is_some_and(|ended| ended < at) || last.life.froze(last.one.at, at) >= PATIENCE;
             if is_away { Ok(Reason::InDoubt) } else { Err("its sender was there") }
         }
         _ => Err("no rule explains that"),
@@ -267,7 +272,8 @@ impl<'a> Sent<'a> {
         let replica = one.query.as_deref().and_then(|query| query.strip_prefix("replica="));
         let replica = replica.expect("each replica names itself in its requests");
         let lives = &lives[replica.parse::<usize>().unwrap()];
-        let life = lives.iter().rfind(|life| life.began + STARTING <= one.at).expect("it was sent by a process").clone();
+        let life =
+            lives.iter().rfind(|life| life.began + STARTING <= one.at).expect("it was sent by a process").clone();
         Self { one, life, replica: replica.to_owned() }
     }
 

@@ -32,7 +32,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use self::world::World;
+use self::{providers::Providers, world::World};
 use crate::{dice::Dice, postgres::server::Server, skip};
 
 /// How long things go wrong, in minutes (0.5).
@@ -41,6 +41,7 @@ const MINUTES: &str = "TOKEN_SUPERVISOR_TEST_CHAOS_MINUTES";
 const SEED: &str = "TOKEN_SUPERVISOR_TEST_SEED";
 
 const REPLICAS: usize = 3;
+const GRANTS_AT_EACH_PROVIDER: usize = 20;
 
 /// The longest statement of the store must be shorter.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -58,7 +59,8 @@ async fn three_replicas_lose_nothing_whoever_dies() {
     let seed = skip::variable(SEED).map_or(1, |seed| seed.parse().expect("the seed, a number"));
     println!("chaos: seed {seed}, {minutes} minutes");
     let mut dice = Dice(seed);
-    let world = Arc::new(World::new(server, dice.next()).await);
+    let world = World::new(server, Providers::start(), GRANTS_AT_EACH_PROVIDER, dice.next()).await;
+    let world = Arc::new(world);
     let mut replicas = world.start_all().await;
     let users = tokio::spawn(users::live(world.clone()));
     users::connect_all(&world).await;
@@ -92,7 +94,7 @@ async fn three_replicas_lose_nothing_whoever_dies() {
     let stored = world.stored().await;
     let judged = judge::judge(&world, &stored);
     println!("{}", report::Report { world: &world, judged: &judged, seed });
-    world.judge_the_logs();
+    world.judge_the_logs(&[0, 1, 2]);
     assert!(judged.violations.is_empty(), "seed {seed}: {:#?}", judged.violations);
     assert!(judged.has_hit(), "nothing went wrong while refreshes were in flight");
 }

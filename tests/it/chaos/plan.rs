@@ -16,18 +16,14 @@ use super::{
 use crate::dice::Dice;
 
 /// The replica dies, stands still and is replaced, again and again. It runs when this ends.
-pub(super) async fn trouble_a_replica(
-    world: Arc<World>,
-    replica: Arc<Replica>,
-    mut process: Process,
-    mut dice: Dice,
-) {
+pub(super) async fn trouble_a_replica(world: Arc<World>, replica: Arc<Replica>, mut process: Process, mut dice: Dice) {
     loop {
-        let runs = Duration::from_secs(1) + dice.duration(Duration::from_secs(4));
+        let runs = Duration::from_millis(500) + dice.duration(Duration::from_secs(3));
         if world.quiet_within(runs).await {
             world.keep(replica.number, process);
             return;
         }
+        world.until_in_flight(replica.number, 1 + dice.up_to(4) as usize).await;
         process = match dice.up_to(12) {
             0..=3 => {
                 world.count("kills");

@@ -6,10 +6,8 @@ use token_supervisor::testing::{Chaos, Fault, Kind, Profile, SimulatedIdp};
 
 use crate::dice::Dice;
 
-pub(super) const GRANTS_AT_EACH: usize = 10;
-
 /// Far longer than any sender is away, and short enough that the program's settings fit into it only with their own margin.
-const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 const KINDS: [(&str, Kind); 4] = [
     ("strict", Kind::Strict),
@@ -34,9 +32,19 @@ impl Providers {
     /// Refreshes take time from now on, so that something is in flight whenever something goes wrong.
     pub(super) fn slow_down(&self, dice: &mut Dice) {
         for provider in &self.0 {
-            let chaos = Chaos::new(dice.next()).with(Fault::Delay(Duration::from_millis(600)), 400);
-            provider.sim.chaos(chaos.with(Fault::SlowBody(Duration::from_millis(300)), 200));
+            let chaos = Chaos::new(dice.next()).with(Fault::Delay(Duration::from_millis(1_500)), 500);
+            provider.sim.chaos(chaos.with(Fault::SlowBody(Duration::from_millis(800)), 200));
         }
+    }
+
+    /// How many requests of this replica the providers have not answered.
+    pub(super) fn in_flight_of(&self, replica: usize) -> usize {
+        // Requests are answered within seconds: older ones need not be looked at.
+        const LATEST: u64 = 200;
+        let query = format!("replica={replica}");
+        let of = |sim: &SimulatedIdp| sim.presentations_after(sim.requests().saturating_sub(LATEST) as usize);
+        let all = self.0.iter().flat_map(|provider| of(&provider.sim));
+        all.filter(|one| one.answered_at.is_none() && one.query.as_deref() == Some(&*query)).count()
     }
 
     pub(super) fn speed_up(&self) {

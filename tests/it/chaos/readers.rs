@@ -27,7 +27,7 @@ async fn read(world: Arc<World>, grant: usize, mut dice: Dice) {
     let token = format!("{}/token?timeout=5", account.path());
     let mut reported = 0;
     while world.is_read() {
-        pass(Duration::from_millis(100) + dice.duration(Duration::from_millis(300))).await;
+        pass(Duration::from_millis(200) + dice.duration(Duration::from_millis(500))).await;
         let replica = dice.up_to(world.replicas.len() as u64) as usize;
         if account.avoids(replica) {
             continue;

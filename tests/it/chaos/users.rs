@@ -26,8 +26,7 @@ pub(super) async fn live(world: Arc<World>) {
         pass(Duration::from_millis(200)).await;
         for grant in 0..world.accounts.len() {
             let account = &world.accounts[grant];
-            if account.refused_since().is_some_and(|since| now() > since + TAKES)
-                && account.changing.try_lock().is_ok()
+            if account.refused_since().is_some_and(|since| now() > since + TAKES) && account.changing.try_lock().is_ok()
             {
                 tokio::spawn(consent_if_required(world.clone(), grant));
             }

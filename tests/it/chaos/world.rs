@@ -24,7 +24,7 @@ use super::{
     database::Proxy,
     http::{Asked, Http, Unanswered},
     now, pass,
-    providers::{GRANTS_AT_EACH, Providers},
+    providers::Providers,
     replica::{Common, Process, Replica, api_key},
 };
 use crate::{postgres::server::Server, support::stop};
@@ -65,8 +65,9 @@ pub(super) struct Suspicion {
 const ANSWERED_WITHIN: Duration = Duration::from_secs(25);
 
 impl World {
-    pub(super) async fn new(server: Server, seed: u64) -> Self {
-        let (folder, keyring, providers) = (TempDir::new().unwrap(), Keyring::generate(), Providers::start());
+    /// Configures the replicas, for so many grants at each provider.
+    pub(super) async fn new(server: Server, providers: Providers, grants_at_each: usize, seed: u64) -> Self {
+        let (folder, keyring) = (TempDir::new().unwrap(), Keyring::generate());
         let keys = folder.path().join("keys");
         keyring.write_new(&keys).unwrap();
         let (section, key) = api_key(folder.path());
@@ -85,7 +86,7 @@ impl World {
         replicas[0].migrate();
         let accounts = providers.0.iter().enumerate().flat_map(|(number, provider)| {
             let key = |user| TokenKey::at(provider.name).user(format!("user-{user}"));
-            (0..GRANTS_AT_EACH).map(move |user| Account::new(number, key(user)))
+            (0..grants_at_each).map(move |user| Account::new(number, key(user)))
         });
         Self {
             accounts: accounts.collect(),
@@ -132,7 +133,15 @@ impl World {
         tokio::time::timeout(time, quiet.wait_for(|quiet| *quiet)).await.is_ok()
     }
 
-    /// The process runs until the end.
+    /// Waits a moment for so many requests of this replica to be in flight.
+    pub(super) async fn until_in_flight(&self, replica: usize, requests: usize) {
+        let latest = now() + Duration::from_secs(2);
+        while now() < latest && self.providers.in_flight_of(replica) < requests {
+            pass(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A process that runs until the end.
     pub(super) fn keep(&self, replica: usize, process: Process) {
         self.kept.lock().unwrap().push((replica, process));
     }
@@ -187,7 +196,9 @@ impl World {
                     pass(Duration::from_millis(50)).await;
                 }
             }
-            for (account, replica) in self.accounts.iter().flat_map(|it| (0..REPLICAS).map(move |replica| (it, replica))) {
+            for (account, replica) in
+                self.accounts.iter().flat_map(|it| (0..REPLICAS).map(move |replica| (it, replica)))
+            {
                 let is_fresh = async || {
                     let asked = self.ask(replica, Method::GET, &account.path(), None).await;
                     asked.is_some_and(|asked| asked.answer.is_ok_and(|status| status["state"] == "fresh"))
@@ -242,8 +253,8 @@ impl World {
         stored
     }
 
-    pub(super) fn judge_the_logs(&self) {
-        self.replicas.iter().for_each(|replica| replica.judge_the_log());
+    pub(super) fn judge_the_logs(&self, replicas: &[usize]) {
+        replicas.iter().for_each(|replica| self.replicas[*replica].judge_the_log());
     }
 }
 
