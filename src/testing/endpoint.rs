@@ -39,7 +39,7 @@ pub(super) enum EndpointReply {
 pub(super) async fn handle(shared: Arc<IdpShared>, head: Parts, body: Bytes) -> EndpointReply {
     let form = Form::parse(&head.headers, &body);
     match (head.method, head.uri.path()) {
-        (Method::POST, TOKEN) => token(shared, form).await,
+        (Method::POST, TOKEN) => token(shared, form, head.uri.query()).await,
         (Method::POST, REVOKE) => EndpointReply::Answer(revoke(&shared, &form).whole()),
         (Method::POST, INTROSPECT) => EndpointReply::Answer(introspect(&shared, &form).whole()),
         (Method::GET, path @ (USER | REPOSITORIES)) => {
@@ -52,13 +52,13 @@ pub(super) async fn handle(shared: Arc<IdpShared>, head: Parts, body: Bytes) -> 
     }
 }
 
-async fn token(shared: Arc<IdpShared>, form: Form) -> EndpointReply {
+async fn token(shared: Arc<IdpShared>, form: Form, query: Option<&str>) -> EndpointReply {
     let fault = shared.lock().faults.take();
     // Both happen before the request appears in the log; see `timer::start`.
     let released = shared.released.subscribe();
     let timers = timer::start(&shared.clock, fault.as_ref()).await;
     let refresh_token = form.field("refresh_token").filter(|_| form.field("grant_type") == Some("refresh_token"));
-    let ticket = shared.arrived(refresh_token, fault.as_ref());
+    let ticket = shared.arrived(refresh_token, query, fault.as_ref());
     match (ticket, reply(shared.clone(), form, ticket, fault, timers, released).await) {
         (Some(ticket), EndpointReply::Answer(response)) => EndpointReply::Answer(watched(response, ticket, shared)),
         (_, reply) => reply,

@@ -130,6 +130,11 @@ impl FamilyLedger {
         Ticket { entry: self.log.arrived(self.id(token), duplicate, fault, now), place }
     }
 
+    /// Logs the query of the request's URL.
+    pub(super) fn came_with(&mut self, ticket: Ticket, query: &str) {
+        self.log.came_with(ticket.entry, query);
+    }
+
     /// Logs that the whole response was handed to the connection.
     pub(super) fn answered(&mut self, ticket: Ticket, now: WallTime) {
         self.log.answered(ticket.entry, now);

@@ -26,6 +26,8 @@ pub struct Presentation {
     pub given: Option<TokenId>,
     /// The fault that was injected into the request.
     pub fault: Option<Fault>,
+    /// The query of the request's URL. Clients that share a provider are told apart by it, if each has its own in `token_url`.
+    pub query: Option<Arc<str>>,
 }
 
 /// Identifies a refresh token without revealing it.
@@ -84,8 +86,15 @@ impl PresentationLog {
             duplicate,
             given: None,
             fault: fault.cloned(),
+            query: None,
         });
         LogIndex(self.entries.len() - 1)
+    }
+
+    pub(super) fn came_with(&mut self, LogIndex(index): LogIndex, query: &str) {
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.query = Some(query.into());
+        }
     }
 
     pub(super) fn processed(

@@ -68,11 +68,20 @@ impl IdpShared {
     }
 
     /// Counts a complete request and logs the refresh token it presents.
-    pub(super) fn arrived(&self, refresh_token: Option<&str>, fault: Option<&Fault>) -> Option<Ticket> {
+    pub(super) fn arrived(
+        &self,
+        refresh_token: Option<&str>,
+        query: Option<&str>,
+        fault: Option<&Fault>,
+    ) -> Option<Ticket> {
         let now = self.now();
         let mut state = self.lock();
         state.requests += 1;
-        refresh_token.map(|token| state.ledger.arrived(token, fault, now))
+        let ticket = refresh_token.map(|token| state.ledger.arrived(token, fault, now));
+        if let Some((ticket, query)) = ticket.zip(query) {
+            state.ledger.came_with(ticket, query);
+        }
+        ticket
     }
 
     /// Logs that the whole response was handed to the connection.

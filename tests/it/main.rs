@@ -13,12 +13,16 @@ mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;
 #[cfg(feature = "client")]
 mod calling_resource_servers;
+#[cfg(all(feature = "cli", unix))]
+mod chaos;
 #[cfg(feature = "cli")]
 mod cli;
 mod connecting_and_disconnecting;
 mod demo;
 #[cfg(all(feature = "cli", unix))]
 mod deploying;
+#[cfg(all(feature = "cli", unix))]
+mod dice;
 mod errors_never_destroy;
 mod events_tell_what_happened;
 #[cfg(all(unix, feature = "web", feature = "client"))]

@@ -135,6 +135,18 @@ fn an_incomplete_request_counts_for_nothing() {
 }
 
 #[tokio::test]
+async fn clients_are_told_apart_by_the_queries_of_their_requests() {
+    let scene = Scene::gitlab(Kind::Strict);
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", scene.first.expose_secret())];
+    let secret = scene.idp.profile().client_secret.expose_secret();
+    for url in [format!("{}?client=2", scene.idp.token_url()), scene.idp.token_url()] {
+        scene.post(&url, &fields, secret).await;
+    }
+    let queries: Vec<_> = scene.idp.presentations().into_iter().map(|one| one.query).collect();
+    assert_eq!(queries, [Some("client=2".into()), None]);
+}
+
+#[tokio::test]
 async fn other_requests_are_refused_without_spending() {
     let scene = Scene::gitlab(Kind::Strict);
     let (url, secret) = (scene.idp.token_url(), scene.idp.profile().client_secret.expose_secret());

@@ -8,7 +8,6 @@
 //! To read: `ledger` (the rules), `world` (a life of the process), `process` (the program) and `users` (who asks it),
 //! then `providers` and `disk`.
 
-mod dice;
 mod disk;
 mod ledger;
 mod process;

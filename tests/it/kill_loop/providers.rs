@@ -9,7 +9,8 @@ use std::{
 
 use token_supervisor::testing::{Chaos, Fault, Kind, Presentation, Profile, SimulatedIdp};
 
-use super::{LIMIT, dice::Dice, until};
+use super::{LIMIT, until};
+use crate::dice::Dice;
 
 pub(super) const GRANTS_AT_EACH: usize = 15;
 

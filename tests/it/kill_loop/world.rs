@@ -6,7 +6,6 @@ use token_supervisor::{TokenKey, testing::Standing};
 
 use super::{
     LIMIT, POLL,
-    dice::Dice,
     disk::Disk,
     ledger::{Evidence, Ledger, Left},
     now,
@@ -14,6 +13,7 @@ use super::{
     providers::{GRANTS_AT_EACH, Providers},
     report::{Figures, Report},
 };
+use crate::dice::Dice;
 
 pub(super) struct World {
     pub(super) dice: Dice,

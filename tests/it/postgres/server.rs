@@ -52,9 +52,11 @@ const SETTINGS: [&str; 6] = [
     "log_min_messages=warning",
 ];
 
-/// Stops the server when the standard input ends, and deletes the folder unless a line is `keep`.
+/// Stops the server when the standard input ends. Before that, the line `keep` keeps the folder; `crash` does so, too, and lets
+/// the server end at once, as after a crash.
 const SCRIPT: &str = "trap '' INT TERM HUP; folder=$1; shift; \"$@\" > \"$folder/log\" 2>&1 & server=$!; \
-                      read -r word; kill -INT $server; wait $server; [ \"$word\" = keep ] || rm -rf \"$folder\"";
+                      read -r word; signal=INT; [ \"$word\" != crash ] || signal=QUIT; kill -$signal $server; \
+                      wait $server; [ -n \"$word\" ] || rm -rf \"$folder\"";
 
 impl Server {
     /// Creates and starts a server, if its programs are installed.
@@ -129,8 +131,17 @@ impl Server {
 
     /// Stops the server, which ends all connections. Its data stay.
     pub(crate) fn stop(&self) {
+        self.end(b"keep\n");
+    }
+
+    /// Ends the server without the work of a shutdown. What it has acknowledged stays.
+    pub(crate) fn crash(&self) {
+        self.end(b"crash\n");
+    }
+
+    fn end(&self, how: &[u8]) {
         if let Some(mut child) = self.running.lock().unwrap().take() {
-            child.stdin.take().unwrap().write_all(b"keep\n").unwrap();
+            child.stdin.take().unwrap().write_all(how).unwrap();
             child.wait().unwrap();
         }
     }
