@@ -13,6 +13,8 @@ mod http;
 mod instructions;
 mod million;
 mod refresh;
+#[cfg(feature = "postgres")]
+mod replicas;
 mod rows;
 mod schedule;
 mod storm;
@@ -48,6 +50,10 @@ struct Size {
     brief: Duration,
     /// How long a load is measured.
     load: Duration,
+    /// Grants in PostgreSQL that are refreshed and read.
+    replicated: usize,
+    /// Stored grants in PostgreSQL, of which some come due.
+    replicated_stored: usize,
 }
 
 const FULL: Size = Size {
@@ -61,6 +67,8 @@ const FULL: Size = Size {
     cold: 20_000,
     brief: Duration::from_secs(60),
     load: Duration::from_secs(10),
+    replicated: 20_000,
+    replicated_stored: 1_000_000,
 };
 const SMOKE: Size = Size {
     keys: 500,
@@ -73,6 +81,8 @@ const SMOKE: Size = Size {
     cold: 200,
     brief: Duration::from_secs(4),
     load: Duration::from_secs(1),
+    replicated: 100,
+    replicated_stored: 500,
 };
 
 fn main() -> ExitCode {
@@ -131,6 +141,10 @@ fn main() -> ExitCode {
         }
         if runs("million") {
             million::run(size).await;
+        }
+        #[cfg(feature = "postgres")]
+        if runs("replicas") {
+            replicas::run(size).await;
         }
         #[cfg(feature = "cli")]
         if runs("http") {

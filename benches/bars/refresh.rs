@@ -67,7 +67,7 @@ pub(crate) async fn run(size: Size) {
 }
 
 /// Within this time of a refresh, the next one of the same grant does nothing.
-const LAST_REFRESH_COUNTS: Duration = Duration::from_secs(11);
+pub(crate) const LAST_REFRESH_COUNTS: Duration = Duration::from_secs(11);
 
 /// What one refresh costs.
 struct Cost {

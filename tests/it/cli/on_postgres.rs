@@ -25,7 +25,7 @@ fn the_schema_is_created_by_migrate_alone_and_then_everything_works() {
     before.failed(1, "lacks the migrations 2026-11-30-000000_grants");
     assert!(before.stderr.contains("token-supervisor migrate"), "{before:?}");
     let check = world.run(&["migrate", "--check"]);
-    assert_eq!((check.code, check.stdout.lines().count()), (1, 2), "{check:?}");
+    assert_eq!((check.code, check.stdout.lines().count()), (1, 3), "{check:?}");
     let migrated = world.run(&["migrate"]);
     assert!(migrated.code == 0 && migrated.stdout.contains("Applied migrations"), "{migrated:?}");
     let check = world.run(&["migrate", "--check"]);
