@@ -1,6 +1,6 @@
 //! The input and the result of a change.
 
-use super::{Transition, resolve::Resolution};
+use super::{Resealed, Transition, resolve::Resolution};
 use crate::model::{Fingerprint, Generation, Row, Spendable, StoreTime};
 
 /// What a change is applied to, read in the transaction that will write.
@@ -69,6 +69,8 @@ pub(crate) enum Side {
     CancelRevocations,
     /// Drops the queued revocation of this refresh token.
     Keep(Spendable),
+    /// Replaces the ciphertext of a queued revocation of the key, if it is queued.
+    Reseal(Resealed),
     /// Deletes the row. The fingerprints of its refresh tokens stay, and new rows start above this generation.
     Purge(Generation),
 }

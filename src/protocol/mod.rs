@@ -5,6 +5,7 @@
 //! * [`resolve`]: what becomes of a response whose commit finds that the row has changed.
 //! * [`doubt`]: what to do about a request whose response is missing.
 //! * [`attempt`]: the state machine of one attempt, from the journal's flush to publication.
+//! * [`reseal`]: new ciphertext for the same tokens, when keys are rotated.
 //! * [`schedule`]: when a token is due, and when its expiration is reported.
 //! * [`transition`]: what a change of a row means to operators and applications.
 //!
@@ -21,6 +22,7 @@ mod connect;
 pub(crate) mod doubt;
 mod ending;
 mod fault;
+mod reseal;
 pub(crate) mod resolve;
 mod response;
 pub(crate) mod schedule;
@@ -37,5 +39,6 @@ pub(crate) use claim::{Claim, Recover};
 pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
 pub(crate) use ending::Ending;
 pub(crate) use fault::AttemptFault;
+pub(crate) use reseal::Resealed;
 pub(crate) use response::{Commit, Refuse, Unfinished};
 pub(crate) use transition::Transition;
