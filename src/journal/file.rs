@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     disk,
+    keyring::OpenError,
     model::{Id, Sealed},
 };
 
@@ -48,17 +49,23 @@ impl Drop for JournalFile {
 
 /// Locks the directory's unlocked journals, in the order of their names. Creates a missing directory.
 pub(super) fn lock_unlocked(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
-    let failed = |doing| move |cause| JournalError::Io { doing, path: directory.to_owned(), cause };
-    create_directory(directory).map_err(failed("create"))?;
+    let failed = |cause| JournalError::Io { doing: "create", path: directory.to_owned(), cause };
+    create_directory(directory).map_err(failed)?;
+    paths(directory)?.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
+}
+
+/// Returns the journals of the directory, in the order of their names.
+fn paths(directory: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let failed = |cause| JournalError::Io { doing: "list", path: directory.to_owned(), cause };
     let mut paths = Vec::new();
-    for item in fs::read_dir(directory).map_err(failed("list"))? {
-        let path = item.map_err(failed("list"))?.path();
+    for item in fs::read_dir(directory).map_err(failed)? {
+        let path = item.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
             paths.push(path);
         }
     }
     paths.sort();
-    paths.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
+    Ok(paths)
 }
 
 /// Returns the damaged journals that were set aside in the directory and are still there.
@@ -154,16 +161,21 @@ impl JournalFile {
         &self.rooms
     }
 
+    /// The error of an entry that does not open.
+    pub(super) fn unopened(&self, at: u64, cause: OpenError) -> JournalError {
+        JournalError::DoesNotOpen { path: self.path.clone(), at, cause }
+    }
+
     /// Reads all frames in order, and truncates a half-written end. If the file is damaged, reads what is whole behind the
     /// damage as well, changes nothing, and returns where the damage begins.
     pub(super) fn read(
         &mut self,
-        mut take: impl FnMut(FrameBody) -> Result<(), EntryError>,
+        mut take: impl FnMut(FrameBody, u64) -> Result<(), EntryError>,
     ) -> Result<Option<u64>, JournalError> {
         let failed = |cause| self.io("read", cause);
         let mut take = |frame, at| match frame {
-            FrameRead::Frame { body, .. } => take(body).map_err(|refused| match refused {
-                EntryError::DoesNotOpen(cause) => JournalError::DoesNotOpen { path: self.path.clone(), at, cause },
+            FrameRead::Frame { body, .. } => take(body, at).map_err(|refused| match refused {
+                EntryError::DoesNotOpen(cause) => self.unopened(at, cause),
                 EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
             }),
             FrameRead::Newer | FrameRead::Bad => Err(JournalError::Newer { path: self.path.clone(), at }),
@@ -306,6 +318,23 @@ impl JournalFile {
     }
 }
 
+/// Reads the frames of every journal of the directory, also of those that a living process has locked; each with the journal's
+/// owner. Changes nothing. Stops in a file where it is damaged, or half-written just now.
+pub(super) fn look(directory: &Path, mut take: impl FnMut(Id, FrameBody)) -> Result<(), JournalError> {
+    for path in paths(directory)? {
+        let owner = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let Some(owner) = owner else { continue };
+        let content = fs::read(&path).map_err(|cause| JournalError::Io { doing: "read", path: path.clone(), cause })?;
+        let Some(mut rest) = content.strip_prefix(header(owner).as_slice()) else { continue };
+        loop {
+            let left = rest.len() as u64;
+            let Ok(FrameRead::Frame { body, .. }) = frame::read(&mut rest, left) else { break };
+            take(owner, body);
+        }
+    }
+    Ok(())
+}
+
 fn header(owner: Id) -> Vec<u8> {
     [&MAGIC[..], &owner.0].concat()
 }
@@ -356,7 +385,7 @@ mod tests {
         let mut again = lock_unlocked(directory.path()).unwrap();
         let mut entries = 0;
         again[0]
-            .read(|_| {
+            .read(|_, _| {
                 entries += 1;
                 Ok(())
             })
