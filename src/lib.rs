@@ -126,6 +126,6 @@ pub use store::Migrate;
 pub use supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, HeldBy, Hold,
     IdpStatus, KeyNeed, KeyStatus, Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry,
-    RejectToken, Release, Replica, ReplicaKeys, RequireReconnect, ResealStep, Restore, Retried, Retry, Revocation,
-    Revoke, Shutdown, Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
+    RejectToken, Release, Replica, RequireReconnect, ResealStep, Restore, Retried, Retry, Revocation, Revoke, Shutdown,
+    Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };

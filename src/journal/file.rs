@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     disk,
-    keyring::OpenError,
     model::{Id, Sealed},
 };
 
@@ -45,6 +44,14 @@ impl Drop for JournalFile {
     fn drop(&mut self) {
         self.file.unlock().ok();
     }
+}
+
+/// What is read of a journal.
+pub(super) enum JournalPart {
+    /// A frame that begins at this byte.
+    Frame(FrameBody, u64),
+    /// The end. Nothing was changed yet.
+    End { is_damaged: bool },
 }
 
 /// Locks the directory's unlocked journals, in the order of their names. Creates a missing directory.
@@ -161,27 +168,27 @@ impl JournalFile {
         &self.rooms
     }
 
-    /// The error of an entry that does not open.
-    pub(super) fn unopened(&self, at: u64, cause: OpenError) -> JournalError {
-        JournalError::DoesNotOpen { path: self.path.clone(), at, cause }
-    }
-
-    /// Reads all frames in order, and truncates a half-written end. If the file is damaged, reads what is whole behind the
+    /// Reads all frames in order, asks at the end whether that was well, and truncates a half-written end. If the file is damaged, reads what is whole behind the
     /// damage as well, changes nothing, and returns where the damage begins.
     pub(super) fn read(
         &mut self,
-        mut take: impl FnMut(FrameBody, u64) -> Result<(), EntryError>,
+        mut take: impl FnMut(JournalPart) -> Result<(), EntryError>,
     ) -> Result<Option<u64>, JournalError> {
         let failed = |cause| self.io("read", cause);
-        let mut take = |frame, at| match frame {
-            FrameRead::Frame { body, .. } => take(body, at).map_err(|refused| match refused {
-                EntryError::DoesNotOpen(cause) => self.unopened(at, cause),
-                EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
-            }),
+        let mut pass = |part, at| {
+            let path = || self.path.clone();
+            take(part).map_err(|refused| match refused {
+                EntryError::DoesNotOpen(cause) => JournalError::DoesNotOpen { path: path(), at, cause },
+                EntryError::KeyIsGone(at, cause) => JournalError::DoesNotOpen { path: path(), at, cause },
+                EntryError::Newer => JournalError::Newer { path: path(), at },
+            })
+        };
+        let part = |frame, at| match frame {
+            FrameRead::Frame { body, .. } => Ok(JournalPart::Frame(body, at)),
             FrameRead::Newer | FrameRead::Bad => Err(JournalError::Newer { path: self.path.clone(), at }),
         };
         let end = self.file.metadata().map_err(failed)?.len();
-        let mut at = HEADER;
+        let (mut at, mut is_torn) = (HEADER, false);
         let mut reader = BufReader::new(&self.file);
         reader.seek(SeekFrom::Start(at)).map_err(failed)?;
         while at < end {
@@ -190,22 +197,28 @@ impl JournalFile {
                     let mut rest = Vec::new();
                     reader.seek(SeekFrom::Start(at)).and_then(|_| reader.read_to_end(&mut rest)).map_err(failed)?;
                     if rest.len() as u64 <= frame::MAX_TORN && frame::is_torn_end(&rest) {
-                        self.cut_torn_end(at, end)?;
+                        is_torn = true;
                         break;
                     }
                     let mut behind = &rest[1..];
                     while let Some((frame, length)) = frame::next_whole(behind) {
-                        take(frame, end - behind.len() as u64)?;
+                        let found = end - behind.len() as u64;
+                        pass(part(frame, found)?, found)?;
                         behind = &behind[length..];
                     }
+                    pass(JournalPart::End { is_damaged: true }, at)?;
                     return Ok(Some(at));
                 }
                 frame => {
                     let size = if let FrameRead::Frame { size, .. } = &frame { *size } else { 0 };
-                    take(frame, at)?;
+                    pass(part(frame, at)?, at)?;
                     at += size;
                 }
             }
+        }
+        pass(JournalPart::End { is_damaged: false }, at)?;
+        if is_torn {
+            self.cut_torn_end(at, end)?;
         }
         // Frames that were read are on disk, including marks for which the previous process did not wait.
         self.file.sync_data().map_err(|cause| self.io("write", cause))?;
@@ -385,8 +398,8 @@ mod tests {
         let mut again = lock_unlocked(directory.path()).unwrap();
         let mut entries = 0;
         again[0]
-            .read(|_, _| {
-                entries += 1;
+            .read(|part| {
+                entries += usize::from(matches!(part, JournalPart::Frame(..)));
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{error}"));

@@ -37,9 +37,9 @@ use crate::{
 
 use error::EntryError;
 pub(crate) use error::JournalError;
-use file::JournalFile;
 #[cfg(feature = "config")]
 pub(crate) use file::set_aside;
+use file::{JournalFile, JournalPart};
 use frame::FrameBody;
 use room::JournalSpace;
 
@@ -103,26 +103,27 @@ impl Journal {
             let mut found = Pending::default();
             let owner = file.owner();
             let (mut unopened, mut stored) = (Vec::new(), 0);
-            let at = file.read(|body, at| match body {
-                FrameBody::Entry(sealed) => {
+            let at = file.read(|part| match part {
+                JournalPart::Frame(FrameBody::Entry(sealed), at) => {
                     match open_entry(keyring, owner, &sealed) {
                         Err(EntryError::DoesNotOpen(cause @ OpenError::UnknownKey(_))) => unopened.push((at, cause)),
                         opened => found.insert(files.len(), opened?),
                     }
                     Ok(())
                 }
-                FrameBody::Mark(attempt) => {
+                JournalPart::Frame(FrameBody::Mark(attempt), _) => {
                     stored += usize::from(found.remove(attempt).is_none());
                     Ok(())
                 }
+                // A key may be removed before the entries that it sealed are, if the store has them. Each entry has one mark at
+                // most. In a damaged file a mark may be that of an entry that is not read.
+                JournalPart::End { is_damaged } => match unopened.first() {
+                    Some((at, cause)) if is_damaged || unopened.len() > stored => {
+                        Err(EntryError::KeyIsGone(*at, *cause))
+                    }
+                    _ => Ok(()),
+                },
             })?;
-            // A key may be removed before the entries that it sealed are, if the store has them. Each entry has one mark at most.
-            // In a damaged file a mark may be that of an entry that is not read.
-            if let Some((first, cause)) = unopened.first().copied()
-                && (at.is_some() || unopened.len() > stored)
-            {
-                return Err(file.unopened(first, cause));
-            }
             match at {
                 Some(at) => {
                     damaged.push((file, at));

@@ -33,12 +33,11 @@ pub(crate) mod tests;
 mod transition;
 
 pub use applied::Unchanged;
-pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
+pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Resealed, Side};
 pub(crate) use change::Change;
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};
 pub(crate) use ending::Ending;
 pub(crate) use fault::AttemptFault;
-pub(crate) use reseal::Resealed;
 pub(crate) use response::{Commit, Refuse, Unfinished};
 pub(crate) use transition::Transition;

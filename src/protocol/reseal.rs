@@ -1,14 +1,7 @@
 //! The change that replaces ciphertext by the same plaintext under another key.
 
-use super::{Applied, ChangeReply, Side};
+use super::{Applied, ChangeReply, Resealed, Side};
 use crate::model::{Row, Sealed, StoreTime};
-
-/// A value and the same plaintext, sealed with another key. The rules never see which key that is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Resealed {
-    pub(crate) from: Sealed,
-    pub(crate) to: Sealed,
-}
 
 /// Replaces the values that the row still holds. Refused while an attempt runs, which is about to replace them itself.
 pub(super) fn reseal(values: &[Resealed], row: &Row, now: StoreTime) -> Applied {

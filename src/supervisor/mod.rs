@@ -60,7 +60,7 @@ pub use command::{
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::TokenSupervisor;
 pub use idps::{HeldBy, IdpStatus, Reached};
-pub use keys::{KeyNeed, KeyStatus, ReplicaKeys, ResealStep};
+pub use keys::{KeyNeed, KeyStatus, ResealStep};
 pub use list::{Cursor, Filter, Page};
 #[cfg(feature = "testing")]
 pub use point::Point;

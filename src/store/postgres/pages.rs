@@ -165,7 +165,7 @@ pub(super) async fn revocations(
     .long(now.0)
     .sql(" ORDER BY due_at, id LIMIT ")
     .long(limit.into());
-    let found = found.load::<QueuedColumns>(connection).await?;
+    let found = found.load::<QueuedRecord>(connection).await?;
     Ok(found.into_iter().map(queued_revocation).collect())
 }
 
@@ -181,13 +181,13 @@ pub(super) async fn queued(
     .long(after)
     .sql(" ORDER BY id LIMIT ")
     .long(limit.into());
-    let found = found.load::<QueuedColumns>(connection).await?;
+    let found = found.load::<QueuedRecord>(connection).await?;
     Ok(found.into_iter().map(queued_revocation).collect())
 }
 
-type QueuedColumns = (i64, (String, String, String), Vec<u8>, i32);
+type QueuedRecord = (i64, (String, String, String), Vec<u8>, i32);
 
-fn queued_revocation((id, (idp, user, account), token, failures): QueuedColumns) -> QueuedRevocation {
+fn queued_revocation((id, (idp, user, account), token, failures): QueuedRecord) -> QueuedRevocation {
     let key = TokenKey::at(idp).user(user).account(account);
     QueuedRevocation { id, key, token: Sealed(token), failures: failures.unsigned_abs() }
 }

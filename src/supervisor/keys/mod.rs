@@ -6,6 +6,7 @@
 //! A process gives up a key only if nothing needs it that the process can see: the store, and the journals of its directory. The
 //! order of the two checks: a response is in the journal until the store has it.
 
+mod check;
 mod need;
 mod reseal;
 
@@ -14,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+pub(super) use self::check::{CheckReseal, reseal_check};
 pub use self::{need::KeyNeed, reseal::ResealStep};
 use super::{TokenSupervisor, ledger::unavailable};
 use crate::{
@@ -36,16 +38,6 @@ pub struct KeyStatus {
     pub since: Option<SystemTime>,
     /// What needs it.
     pub need: KeyNeed,
-}
-
-/// The keys of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReplicaKeys {
-    /// The name of the process.
-    pub name: String,
-    /// Its keys.
-    pub keys: Vec<KeyLabel>,
 }
 
 impl TokenSupervisor {
@@ -81,13 +73,17 @@ impl TokenSupervisor {
             for id in lacking.iter().map(KeyId::to_string) {
                 if let Some(need) = needs.get(&id).filter(|need| need.is_any()) {
                     return Err(refused(format!(
-                        "key {id} is missing, which {} still need: put the key back, reseal, and then remove it",
+                        "key {id} is missing, and needed by {}: put the key back, reseal, and then remove it",
                         need.in_words()
                     )));
                 }
             }
         }
-        Ok(ours.take_over(keyring))
+        let changed = ours.take_over(keyring);
+        if let Err(error) = reseal_check(self.rooms.ledger.store(), ours).await {
+            tracing::warn!(%error, "the check value is not sealed with the active key yet: a reseal does it");
+        }
+        Ok(changed)
     }
 
     /// Returns what needs each key that anything needs.

@@ -1,7 +1,4 @@
-//! What needs a key, and when a key may change its role.
-
-use super::ReplicaKeys;
-use crate::keyring::KeyState;
+//! What needs a key.
 
 /// What needs a key: it cannot be removed before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,44 +42,9 @@ impl KeyNeed {
     }
 }
 
-impl ReplicaKeys {
-    /// Returns the names of the replicas that lack this key: while there are any, it must not become active.
-    pub fn lacking<'a>(replicas: &'a [Self], id: &str) -> Vec<&'a str> {
-        let lacks = |replica: &&Self| replica.keys.iter().all(|key| key.id != id);
-        replicas.iter().filter(lacks).map(|replica| replica.name.as_str()).collect()
-    }
-
-    /// Returns the names of the replicas that seal with this key: while there are any, it must not be removed.
-    pub fn sealing<'a>(replicas: &'a [Self], id: &str) -> Vec<&'a str> {
-        let seals = |replica: &&Self| replica.keys.iter().any(|key| key.id == id && key.state == KeyState::Active);
-        replicas.iter().filter(seals).map(|replica| replica.name.as_str()).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::KeyLabel;
-
-    fn replica(name: &str, keys: &[(&str, KeyState)]) -> ReplicaKeys {
-        let keys = keys.iter().map(|(id, state)| KeyLabel { id: (*id).to_owned(), state: *state }).collect();
-        ReplicaKeys { name: name.to_owned(), keys }
-    }
-
-    #[test]
-    fn a_key_is_promoted_when_every_replica_has_it_and_removed_when_none_seals_with_it() {
-        use KeyState::{Active, Retired, Staged};
-        let replicas = [
-            replica("web-1", &[("old", Active), ("new", Staged)]),
-            replica("web-2", &[("old", Active)]),
-            replica("web-3", &[("old", Retired), ("new", Active)]),
-        ];
-        assert_eq!(ReplicaKeys::lacking(&replicas, "new"), ["web-2"]);
-        assert_eq!(ReplicaKeys::lacking(&replicas, "other"), ["web-1", "web-2", "web-3"]);
-        assert!(ReplicaKeys::lacking(&replicas, "old").is_empty() && ReplicaKeys::lacking(&[], "new").is_empty());
-        assert_eq!(ReplicaKeys::sealing(&replicas, "old"), ["web-1", "web-2"]);
-        assert_eq!(ReplicaKeys::sealing(&replicas, "new"), ["web-3"]);
-    }
 
     #[test]
     fn a_need_is_named() {

@@ -11,12 +11,13 @@ use futures_util::{StreamExt as _, stream};
 use crate::{
     error::Error,
     keyring::{Field, Keyring, OpenError},
-    model::{Row, Sealed},
+    model::Row,
     protocol::{Change, ChangeReply, Resealed},
     store::{QueuedRevocation, RowPosition, SealedPage, StoreError},
     supervisor::{
         TokenSupervisor,
         by::By,
+        keys::{CheckReseal, reseal_check},
         ledger::{Audited, unavailable},
     },
 };
@@ -85,7 +86,14 @@ impl TokenSupervisor {
         }
         // A disconnect queues values of its row: by now those of rows are sealed with the active key.
         self.reseal_revocations(&mut step).await?;
-        self.reseal_check(&mut step).await?;
+        match reseal_check(store, &ports.keyring).await {
+            Ok(resealed) => step.resealed += u64::from(resealed),
+            Err(CheckReseal::Store(error)) => return Err(error),
+            Err(error @ CheckReseal::Open(_)) => {
+                tracing::error!(%error, "the check value cannot be sealed with the new key");
+                step.failed += 1;
+            }
+        }
         Ok(step)
     }
 
@@ -129,26 +137,6 @@ impl TokenSupervisor {
                 }
             }
         }
-    }
-
-    /// The value that is compared at start. Without it, a process without the old key would not start.
-    async fn reseal_check(&self, step: &mut ResealStep) -> Result<(), StoreError> {
-        let ports = self.rooms.refresher.ports();
-        let store = ports.ledger.store();
-        let Some(stored) = store.keyring_check(ports.keyring.check_value().0).await? else { return Ok(()) };
-        match ports.keyring.reseal_check(&Sealed(stored.clone())) {
-            Ok(None) => {}
-            Ok(Some(resealed)) => {
-                if store.swap_meta("key_check", stored, resealed.0).await? {
-                    step.count(ResealOutcome::Done);
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "the check value of the keys cannot be sealed with the new key");
-                step.count(ResealOutcome::Failed);
-            }
-        }
-        Ok(())
     }
 }
 
