@@ -115,7 +115,7 @@ mod documentation {
 pub use code::{Cause, Code, Why};
 pub use error::Error;
 pub use idp::{ClientAuth, ErrorRule, Idp, InDoubt, Meaning, ResponseField, Rotation, preset as presets};
-pub use keyring::{KeyLabel, KeyState, Keyring};
+pub use keyring::{KeyFileEdit, KeyLabel, KeyState, Keyring, RotationError};
 pub use metrics::{Metric, MetricKind, Sample};
 pub use model::{
     AccessToken, ClientSecret, Evidence, Expiry, Freshness, Generation, Grant, KeyAt, RefreshToken, State, Token,
@@ -125,7 +125,7 @@ pub use protocol::Unchanged;
 pub use store::Migrate;
 pub use supervisor::{
     Acquire, Builder, By, Command, Connect, Cursor, Disconnect, EventKind, Events, Filter, GetStatus, HeldBy, Hold,
-    IdpStatus, Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry, RejectToken, Release,
-    Replica, RequireReconnect, Restore, Retried, Retry, Revocation, Revoke, Shutdown, Status, Subscription, TokenEvent,
-    TokenSupervisor, TokenWatch,
+    IdpStatus, KeyNeed, KeyStatus, Lagged, Page, Purge, Reached, RefreshNow, RefreshSettings, Refreshed, Registry,
+    RejectToken, Release, Replica, RequireReconnect, ResealStep, Restore, Retried, Retry, Revocation, Revoke, Shutdown,
+    Status, Subscription, TokenEvent, TokenSupervisor, TokenWatch,
 };

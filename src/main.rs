@@ -146,7 +146,7 @@ async fn run(cli: Cli) -> Result<Exit, CliFailure> {
         CliCommand::Healthcheck(args) => healthcheck::run(args, out).await,
         CliCommand::Config(args) => config::run(&args, out),
         CliCommand::Idp(args) => idp::run(&args, out),
-        CliCommand::Keys(args) => keys::run(&args, out),
+        CliCommand::Keys(args) => keys::run(args, out).await,
         CliCommand::Apikey(args) => apikey::run(&args, out),
         CliCommand::Connect(args) => connect::run(args, out).await,
         CliCommand::Token(args) => token::run(args, out).await,

@@ -5,6 +5,7 @@
 
 mod grant;
 mod idp;
+mod keys;
 mod problem;
 mod query;
 mod requests;
@@ -15,10 +16,12 @@ mod status;
 pub mod time;
 mod token;
 
+pub(crate) use self::keys::ResealBody;
 pub(crate) use self::requests::{ReasonBody, RejectedBody, Whole};
 pub use self::{
     grant::grant_body,
     idp::{AdoptedBody, HealthBody, IdpBody, IdpsBody, KeyBody, ReplicaBody, ReplicasBody, RetriedBody},
+    keys::{KeyUseBody, KeysBody, ResealedBody},
     problem::{GrantContext, ProblemBody},
     query::GrantQuery,
     status::{OffboardedBody, OffboardedGrant, PageBody, RefreshedBody, StatusBody},

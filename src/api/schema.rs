@@ -9,9 +9,9 @@ use schemars::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    AdoptedBody, BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ProblemBody,
-    ReasonBody, RefreshedBody, RejectedBody, ReplicasBody, RetriedBody, StatusBody, TokenBody, TokensBody, Whole,
-    requests::LARGEST, time::TimeInput,
+    AdoptedBody, BatchBody, GrantBody, HealthBody, IdpBody, IdpsBody, KeysBody, OffboardedBody, PageBody, ProblemBody,
+    ReasonBody, RefreshedBody, RejectedBody, ReplicasBody, ResealBody, ResealedBody, RetriedBody, StatusBody,
+    TokenBody, TokensBody, Whole, requests::LARGEST, time::TimeInput,
 };
 use crate::{Code, Freshness, State, Unchanged, Warning};
 
@@ -35,6 +35,8 @@ pub(crate) fn all() -> Map<String, Value> {
     sent.subschema_for::<RetriedBody>();
     sent.subschema_for::<AdoptedBody>();
     sent.subschema_for::<ReplicasBody>();
+    sent.subschema_for::<KeysBody>();
+    sent.subschema_for::<ResealedBody>();
     sent.subschema_for::<PageBody>();
     sent.subschema_for::<OffboardedBody>();
     sent.subschema_for::<HealthBody>();
@@ -44,6 +46,7 @@ pub(crate) fn all() -> Map<String, Value> {
     received.subschema_for::<RejectedBody>();
     received.subschema_for::<ReasonBody>();
     received.subschema_for::<BatchBody>();
+    received.subschema_for::<ResealBody>();
     let mut all = sent.take_definitions(true);
     all.extend(received.take_definitions(true));
     all.insert("Document".to_owned(), any_object());
@@ -174,6 +177,10 @@ pub(super) fn expiry(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn health(_: &mut SchemaGenerator) -> Schema {
     one_of(&["ok", "degraded", "draining"])
+}
+
+pub(super) fn key_state(_: &mut SchemaGenerator) -> Schema {
+    one_of(&["active", "staged", "retired", "missing"])
 }
 
 pub(super) fn state(_: &mut SchemaGenerator) -> Schema {

@@ -89,17 +89,11 @@ impl TargetArgs {
     }
 
     fn address(&self) -> Result<Option<Address>, CliFailure> {
-        const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
         // Both options of the command line take precedence over the environment.
-        let set = env::var_os(SERVER).filter(|url| !url.is_empty() && self.source.config.is_none());
-        match (&self.server, set) {
+        match (&self.server, &self.source.config) {
             (Some(address), _) => Ok(Some(address.clone())),
-            (None, Some(url)) => {
-                let address = url.to_string_lossy().parse();
-                let wrong = |text| CliFailure::usage(format!("{SERVER} {text}"), "correct the variable, or unset it");
-                address.map(Some).map_err(wrong)
-            }
-            (None, None) => Ok(None),
+            (None, Some(_)) => Ok(None),
+            (None, None) => server_in_environment(),
         }
     }
 
@@ -114,6 +108,17 @@ impl TargetArgs {
         let allow_http = if self.allow_http { " --allow-http" } else { "" };
         format!("{place}{}{allow_http}", proxy.unwrap_or_default())
     }
+}
+
+/// Returns the server that the environment names, if it names one.
+///
+/// # Errors
+/// The variable is no address.
+pub(super) fn server_in_environment() -> Result<Option<Address>, CliFailure> {
+    const SERVER: &str = "TOKEN_SUPERVISOR_SERVER";
+    let Some(url) = env::var_os(SERVER).filter(|url| !url.is_empty()) else { return Ok(None) };
+    let wrong = |text| CliFailure::usage(format!("{SERVER} {text}"), "correct the variable, or unset it");
+    url.to_string_lossy().parse().map(Some).map_err(wrong)
 }
 
 /// The grants to list.

@@ -1,5 +1,7 @@
 //! `doctor`: checks the installation without using any refresh token.
 
+mod rotation;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -124,15 +126,19 @@ fn any_wrong(findings: &[CheckFinding]) -> bool {
 async fn look(place: &Workplace, probe: bool) -> Result<Vec<CheckFinding>, CliFailure> {
     let looked = async |backend: &Backend| {
         let reached = if probe { backend.reach().await? } else { Vec::new() };
-        Ok((backend.health().await?, backend.idps().await, reached, failing(backend).await))
+        let (health, idps) = (backend.health().await?, backend.idps().await);
+        let mut further = failing(backend).await;
+        // A server shows them to a key of an operator alone.
+        further.extend(backend.keys().await.iter().flat_map(rotation::keys_in_use));
+        Ok((health, idps, reached, further))
     };
-    let ((health, idps, reached, failing), is_new) = match place {
+    let ((health, idps, reached, further), is_new) = match place {
         // Nothing is created before the first user is connected.
         Workplace::Store(config) if is_new(config) => (Backend::on_trial(config, looked).await?, true),
         place => (Backend::with(place, looked).await?, false),
     };
     let mut findings = found(place, &health, idps, is_new);
-    findings.extend(failing);
+    findings.extend(further);
     findings.extend(reached.iter().flat_map(|(name, reached)| probed(name, reached)));
     Ok(findings)
 }

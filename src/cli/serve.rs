@@ -12,7 +12,7 @@ use std::{convert::Infallible, time::Duration};
 
 use serde_json::json;
 use token_supervisor::{
-    TokenSupervisor,
+    Keyring, TokenSupervisor,
     config::{Changes, Config, ConfigError, LogUser, Reloader},
     web::{ApiKey, ApiKeys, api},
 };
@@ -32,7 +32,7 @@ use super::{
 ///
 /// SIGTERM or Ctrl-C stops it after open requests are answered and running refreshes are stored.
 ///
-/// SIGHUP reloads the configuration.
+/// SIGHUP reloads the configuration. A changed key file is read again by itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  token-supervisor serve\n  \
     token-supervisor serve --config /etc/token-supervisor/config.toml")]
@@ -108,7 +108,7 @@ pub(crate) async fn run(args: &ServeArgs, verbose: u8, out: Out) -> Result<Exit,
     ended
 }
 
-/// Applies new configurations until it is dropped.
+/// Applies new configurations and keys until it is dropped.
 async fn reloading(
     reloader: &mut Reloader,
     hangup: &mut Hangup,
@@ -116,11 +116,24 @@ async fn reloading(
     keys: &ApiKeys,
 ) -> Infallible {
     loop {
-        let changes = tokio::select! {
-            () = hangup.next() => tokio::task::block_in_place(|| reloader.reload(supervisor).map(Some)),
-            () = pause(LOOK_EVERY) => tokio::task::block_in_place(|| reloader.poll(supervisor)),
+        let again = tokio::select! {
+            () = hangup.next() => true,
+            () = pause(LOOK_EVERY) => false,
         };
+        let changes = tokio::task::block_in_place(|| match again {
+            true => reloader.reload(supervisor).map(Some),
+            false => reloader.poll(supervisor),
+        });
         apply(keys, changes, reloader);
+        match tokio::task::block_in_place(|| reloader.new_keys(again)) {
+            Ok(None) => {}
+            Ok(Some(keyring)) => match supervisor.set_keyring(&keyring).await {
+                Ok(false) => {}
+                Ok(true) => tracing::info!(keys = ?in_short(&keyring), "key file reloaded"),
+                Err(error) => reject_keys(&error),
+            },
+            Err(error) => reject_keys(&error),
+        }
     }
 }
 
@@ -138,6 +151,15 @@ async fn stop(serving: Serving, supervisor: &TokenSupervisor) -> Result<Exit, Cl
         format!("{} refreshes were abandoned: the provider did not respond", ended.abandoned),
         "start the server again: it marks them as in doubt and settles them",
     ))
+}
+
+/// Returns the ids and states of the keys, for the log.
+fn in_short(keyring: &Keyring) -> Vec<String> {
+    keyring.labels().iter().map(|key| format!("{} {}", key.id, key.state.as_str())).collect()
+}
+
+fn reject_keys(error: &dyn std::error::Error) {
+    tracing::error!(%error, "the new key file is rejected, the old keys stay in effect; next: fix it, then send SIGHUP");
 }
 
 fn keys_of(config: &Config) -> Vec<ApiKey> {

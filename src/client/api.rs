@@ -17,8 +17,9 @@ use super::response::{ApiError, body, read, send, succeeded, transport};
 use crate::{
     AccessToken, ClientSecret, Error, Generation, Grant, Revoke, TokenKey,
     api::{
-        AdoptedBody, GrantQuery, HealthBody, IdpBody, IdpsBody, OffboardedBody, PageBody, ReasonBody, RefreshedBody,
-        RejectedBody, ReplicaBody, ReplicasBody, RetriedBody, StatusBody, TokenBody, Whole, grant_body,
+        AdoptedBody, GrantQuery, HealthBody, IdpBody, IdpsBody, KeysBody, OffboardedBody, PageBody, ReasonBody,
+        RefreshedBody, RejectedBody, ReplicaBody, ReplicasBody, ResealBody, ResealedBody, RetriedBody, StatusBody,
+        TokenBody, Whole, grant_body,
     },
     idp::loopback,
 };
@@ -334,6 +335,23 @@ impl ApiClient {
     pub async fn replicas(&self) -> Result<Vec<ReplicaBody>, ApiError> {
         let body: ReplicasBody = read(self.request(Method::GET, "/v1/replicas")).await?;
         Ok(body.items)
+    }
+
+    /// Returns the keys that seal stored values, what needs each of them, and the processes that have them.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn keys(&self) -> Result<KeysBody, ApiError> {
+        read(self.request(Method::GET, "/v1/keys")).await
+    }
+
+    /// Seals stored values with the active key that other keys sealed, for about a second: from the start, or from `next` of the
+    /// response before.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn reseal(&self, after: Option<u64>) -> Result<ResealedBody, ApiError> {
+        read(self.request(Method::POST, "/v1/keys/reseal").json(&ResealBody { after: after.map(Whole) })).await
     }
 
     /// Returns whether the server is ready. A server that is stopping is not an error.

@@ -1,12 +1,15 @@
 //! A configuration that is read again while the supervisor runs.
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Config, ConfigError, Origin,
     source::{Environment, PLACES, Source, ValueFiles, look_again},
 };
-use crate::supervisor::TokenSupervisor;
+use crate::{keyring::Keyring, supervisor::TokenSupervisor};
 
 /// A configuration that can be read again. A new one with problems is refused as a whole, and the old one stays.
 ///
@@ -16,6 +19,8 @@ pub struct Reloader {
     config: Config,
     /// The files of `{ file = "PATH" }` values, as they were when they were last read.
     seen: ValueFiles,
+    /// The key file, as it was when it was last read.
+    key_file: ValueFiles,
 }
 
 /// The changes of a new configuration.
@@ -42,7 +47,9 @@ impl Reloader {
         let source = Source::find(path, Environment::new(environment), &PLACES)?;
         let config = Config::read(&source, &source.text)?;
         let seen = config.files.clone();
-        Ok(Self { source, config, seen })
+        // Before the builder reads it: what changes in between is found later.
+        let key_file = look_again(&ValueFiles::from([(config.keyring.clone(), None)]));
+        Ok(Self { source, config, seen, key_file })
     }
 
     /// Returns the configuration that was last accepted.
@@ -76,6 +83,24 @@ impl Reloader {
         self.seen = now;
         let config = Config::read(&self.source, &self.source.text)?;
         self.accept(config, supervisor).map(Some)
+    }
+
+    /// Reads the key file, if it has changed since it was last read or if `again`, as for a SIGHUP. Give the keys to
+    /// [`TokenSupervisor::set_keyring`]. Call it every few seconds.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no key file, reported once for each change.
+    pub fn new_keys(&mut self, again: bool) -> Result<Option<Keyring>, ConfigError> {
+        let now = look_again(&self.key_file);
+        if now == self.key_file && !again {
+            return Ok(None);
+        }
+        self.key_file = now;
+        let read = |path: &PathBuf| {
+            Keyring::from_file(path)
+                .map_err(|error| ConfigError::one(Origin::Default, "keyring.file", error.to_string()))
+        };
+        self.key_file.keys().next().map(read).transpose()
     }
 
     fn accept(&mut self, new: Config, supervisor: &TokenSupervisor) -> Result<Changes, ConfigError> {

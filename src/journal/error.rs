@@ -51,5 +51,7 @@ impl From<JournalError> for Error {
 /// Why an entry in a whole frame cannot be read.
 pub(super) enum EntryError {
     DoesNotOpen(OpenError),
+    /// The key of the entry at this byte is gone, and the store may lack the response.
+    KeyIsGone(u64, OpenError),
     Newer,
 }

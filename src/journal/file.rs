@@ -46,19 +46,33 @@ impl Drop for JournalFile {
     }
 }
 
+/// What is read of a journal.
+pub(super) enum JournalPart {
+    /// A frame that begins at this byte.
+    Frame(FrameBody, u64),
+    /// The end. Nothing was changed yet.
+    End { is_damaged: bool },
+}
+
 /// Locks the directory's unlocked journals, in the order of their names. Creates a missing directory.
 pub(super) fn lock_unlocked(directory: &Path) -> Result<Vec<JournalFile>, JournalError> {
-    let failed = |doing| move |cause| JournalError::Io { doing, path: directory.to_owned(), cause };
-    create_directory(directory).map_err(failed("create"))?;
+    let failed = |cause| JournalError::Io { doing: "create", path: directory.to_owned(), cause };
+    create_directory(directory).map_err(failed)?;
+    paths(directory)?.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
+}
+
+/// Returns the journals of the directory, in the order of their names.
+fn paths(directory: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let failed = |cause| JournalError::Io { doing: "list", path: directory.to_owned(), cause };
     let mut paths = Vec::new();
-    for item in fs::read_dir(directory).map_err(failed("list"))? {
-        let path = item.map_err(failed("list"))?.path();
+    for item in fs::read_dir(directory).map_err(failed)? {
+        let path = item.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == EXTENSION) {
             paths.push(path);
         }
     }
     paths.sort();
-    paths.into_iter().filter_map(|path| JournalFile::lock(path).transpose()).collect()
+    Ok(paths)
 }
 
 /// Returns the damaged journals that were set aside in the directory and are still there.
@@ -154,22 +168,27 @@ impl JournalFile {
         &self.rooms
     }
 
-    /// Reads all frames in order, and truncates a half-written end. If the file is damaged, reads what is whole behind the
+    /// Reads all frames in order, asks at the end whether that was well, and truncates a half-written end. If the file is damaged, reads what is whole behind the
     /// damage as well, changes nothing, and returns where the damage begins.
     pub(super) fn read(
         &mut self,
-        mut take: impl FnMut(FrameBody) -> Result<(), EntryError>,
+        mut take: impl FnMut(JournalPart) -> Result<(), EntryError>,
     ) -> Result<Option<u64>, JournalError> {
         let failed = |cause| self.io("read", cause);
-        let mut take = |frame, at| match frame {
-            FrameRead::Frame { body, .. } => take(body).map_err(|refused| match refused {
-                EntryError::DoesNotOpen(cause) => JournalError::DoesNotOpen { path: self.path.clone(), at, cause },
-                EntryError::Newer => JournalError::Newer { path: self.path.clone(), at },
-            }),
+        let mut pass = |part, at| {
+            let path = || self.path.clone();
+            take(part).map_err(|refused| match refused {
+                EntryError::DoesNotOpen(cause) => JournalError::DoesNotOpen { path: path(), at, cause },
+                EntryError::KeyIsGone(at, cause) => JournalError::DoesNotOpen { path: path(), at, cause },
+                EntryError::Newer => JournalError::Newer { path: path(), at },
+            })
+        };
+        let part = |frame, at| match frame {
+            FrameRead::Frame { body, .. } => Ok(JournalPart::Frame(body, at)),
             FrameRead::Newer | FrameRead::Bad => Err(JournalError::Newer { path: self.path.clone(), at }),
         };
         let end = self.file.metadata().map_err(failed)?.len();
-        let mut at = HEADER;
+        let (mut at, mut is_torn) = (HEADER, false);
         let mut reader = BufReader::new(&self.file);
         reader.seek(SeekFrom::Start(at)).map_err(failed)?;
         while at < end {
@@ -178,22 +197,28 @@ impl JournalFile {
                     let mut rest = Vec::new();
                     reader.seek(SeekFrom::Start(at)).and_then(|_| reader.read_to_end(&mut rest)).map_err(failed)?;
                     if rest.len() as u64 <= frame::MAX_TORN && frame::is_torn_end(&rest) {
-                        self.cut_torn_end(at, end)?;
+                        is_torn = true;
                         break;
                     }
                     let mut behind = &rest[1..];
                     while let Some((frame, length)) = frame::next_whole(behind) {
-                        take(frame, end - behind.len() as u64)?;
+                        let found = end - behind.len() as u64;
+                        pass(part(frame, found)?, found)?;
                         behind = &behind[length..];
                     }
+                    pass(JournalPart::End { is_damaged: true }, at)?;
                     return Ok(Some(at));
                 }
                 frame => {
                     let size = if let FrameRead::Frame { size, .. } = &frame { *size } else { 0 };
-                    take(frame, at)?;
+                    pass(part(frame, at)?, at)?;
                     at += size;
                 }
             }
+        }
+        pass(JournalPart::End { is_damaged: false }, at)?;
+        if is_torn {
+            self.cut_torn_end(at, end)?;
         }
         // Frames that were read are on disk, including marks for which the previous process did not wait.
         self.file.sync_data().map_err(|cause| self.io("write", cause))?;
@@ -306,6 +331,23 @@ impl JournalFile {
     }
 }
 
+/// Reads the frames of every journal of the directory, also of those that a living process has locked; each with the journal's
+/// owner. Changes nothing. Stops in a file where it is damaged, or half-written just now.
+pub(super) fn look(directory: &Path, mut take: impl FnMut(Id, FrameBody)) -> Result<(), JournalError> {
+    for path in paths(directory)? {
+        let owner = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let Some(owner) = owner else { continue };
+        let content = fs::read(&path).map_err(|cause| JournalError::Io { doing: "read", path: path.clone(), cause })?;
+        let Some(mut rest) = content.strip_prefix(header(owner).as_slice()) else { continue };
+        loop {
+            let left = rest.len() as u64;
+            let Ok(FrameRead::Frame { body, .. }) = frame::read(&mut rest, left) else { break };
+            take(owner, body);
+        }
+    }
+    Ok(())
+}
+
 fn header(owner: Id) -> Vec<u8> {
     [&MAGIC[..], &owner.0].concat()
 }
@@ -356,8 +398,8 @@ mod tests {
         let mut again = lock_unlocked(directory.path()).unwrap();
         let mut entries = 0;
         again[0]
-            .read(|_| {
-                entries += 1;
+            .read(|part| {
+                entries += usize::from(matches!(part, JournalPart::Frame(..)));
                 Ok(())
             })
             .unwrap_or_else(|error| panic!("{error}"));

@@ -31,15 +31,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Cause,
-    keyring::{Field, Keyring, OpenError},
+    keyring::{Field, KeyId, Keyring, OpenError, key_id},
     model::{Id, Sealed, TokenKey},
 };
 
 use error::EntryError;
 pub(crate) use error::JournalError;
-use file::JournalFile;
 #[cfg(feature = "config")]
 pub(crate) use file::set_aside;
+use file::{JournalFile, JournalPart};
 use frame::FrameBody;
 use room::JournalSpace;
 
@@ -69,6 +69,14 @@ pub(crate) struct JournalEntry {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A response in a journal that the store does not have yet.
+pub(crate) struct WaitingEntry {
+    /// The key that sealed the entry.
+    pub(crate) sealed_by: KeyId,
+    /// The serialized commit; `None` if the entry does not open.
+    pub(crate) payload: Option<Vec<u8>>,
+}
+
 /// Creates the folder of journals, if it does not exist.
 ///
 /// # Errors
@@ -94,15 +102,27 @@ impl Journal {
         for mut file in file::lock_unlocked(directory)? {
             let mut found = Pending::default();
             let owner = file.owner();
-            let at = file.read(|body| match body {
-                FrameBody::Entry(sealed) => {
-                    found.insert(files.len(), open_entry(keyring, owner, sealed)?);
+            let (mut unopened, mut stored) = (Vec::new(), 0);
+            let at = file.read(|part| match part {
+                JournalPart::Frame(FrameBody::Entry(sealed), at) => {
+                    match open_entry(keyring, owner, &sealed) {
+                        Err(EntryError::DoesNotOpen(cause @ OpenError::UnknownKey(_))) => unopened.push((at, cause)),
+                        opened => found.insert(files.len(), opened?),
+                    }
                     Ok(())
                 }
-                FrameBody::Mark(attempt) => {
-                    found.remove(attempt);
+                JournalPart::Frame(FrameBody::Mark(attempt), _) => {
+                    stored += usize::from(found.remove(attempt).is_none());
                     Ok(())
                 }
+                // A key may be removed before the entries that it sealed are, if the store has them. Each entry has one mark at
+                // most. In a damaged file a mark may be that of an entry that is not read.
+                JournalPart::End { is_damaged } => match unopened.first() {
+                    Some((at, cause)) if is_damaged || unopened.len() > stored => {
+                        Err(EntryError::KeyIsGone(*at, *cause))
+                    }
+                    _ => Ok(()),
+                },
             })?;
             match at {
                 Some(at) => {
@@ -138,6 +158,36 @@ impl Journal {
     /// Returns the damaged journals that were set aside in the directory and are still there.
     pub(crate) fn damaged(&self) -> Vec<PathBuf> {
         self.rooms.directory().map(file::set_aside).unwrap_or_default()
+    }
+
+    /// Returns what the store does not have yet of any journal of the directory, also of those of other living processes. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// A journal cannot be read.
+    pub(crate) fn waiting(&self) -> Result<Vec<WaitingEntry>, JournalError> {
+        let mut waiting = HashMap::new();
+        // Of each owner: entries that do not open, and marks of entries that were not read.
+        let mut unopened = HashMap::<Id, (Vec<WaitingEntry>, usize)>::new();
+        let take = |owner, body| match body {
+            FrameBody::Entry(sealed) => {
+                let Ok(sealed_by) = key_id(&sealed) else { return };
+                match open_entry(&self.keyring, owner, &sealed) {
+                    Ok(JournalEntry { attempt, payload, .. }) => {
+                        waiting.insert(attempt, WaitingEntry { sealed_by, payload: Some(payload) });
+                    }
+                    Err(_) => unopened.entry(owner).or_default().0.push(WaitingEntry { sealed_by, payload: None }),
+                }
+            }
+            FrameBody::Mark(attempt) => {
+                if waiting.remove(&attempt).is_none() {
+                    unopened.entry(owner).or_default().1 += 1;
+                }
+            }
+        };
+        self.rooms.directory().map_or(Ok(()), |directory| file::look(directory, take))?;
+        let unopened = unopened.into_values().filter(|(entries, stored)| entries.len() > *stored);
+        Ok(waiting.into_values().chain(unopened.flat_map(|(entries, _)| entries)).collect())
     }
 
     /// Returns the id under which this process sends requests.
@@ -347,8 +397,8 @@ fn seal_entry(keyring: &Keyring, owner: Id, entry: &JournalEntry) -> Sealed {
     keyring.seal(&bound_to(owner), Field::Journal, &json)
 }
 
-fn open_entry(keyring: &Keyring, owner: Id, sealed: Sealed) -> Result<JournalEntry, EntryError> {
-    let json = keyring.open(&bound_to(owner), Field::Journal, &sealed).map_err(|error| match error {
+fn open_entry(keyring: &Keyring, owner: Id, sealed: &Sealed) -> Result<JournalEntry, EntryError> {
+    let json = keyring.open(&bound_to(owner), Field::Journal, sealed).map_err(|error| match error {
         OpenError::UnknownVersion => EntryError::Newer,
         other => EntryError::DoesNotOpen(other),
     })?;

@@ -312,6 +312,43 @@ fn an_error_names_the_key_that_the_keyring_lacks() {
 }
 
 #[test]
+fn a_key_may_be_gone_whose_entries_are_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Keyring::fixed(&[("0a0b0c0d", 1)], 0x22);
+    let both = Keyring::fixed(&[("01020304", 2), ("0a0b0c0d", 1)], 0x22);
+    let new = Keyring::fixed(&[("01020304", 2)], 0x22);
+    let open = |keyring| Journal::open(directory.path(), keyring);
+    let journal = open(&old).unwrap_or_else(|error| panic!("{error}"));
+    let waiting = |journal: &Journal| {
+        let mut waiting: Vec<_> =
+            journal.waiting().unwrap().into_iter().map(|entry| entry.sealed_by.to_string()).collect();
+        waiting.sort();
+        waiting
+    };
+    for attempt in 1..=3 {
+        journal.append(entry("alice", attempt)).unwrap();
+    }
+    // Another process has a journal of its own in the directory.
+    let other = open(&both).unwrap_or_else(|error| panic!("{error}"));
+    other.append(entry("bob", 4)).unwrap();
+    for journal in [&journal, &other] {
+        journal.mark(Id([1; 16])).unwrap();
+    }
+    journal.mark(Id([2; 16])).unwrap();
+    assert_eq!(waiting(&other), ["01020304", "0a0b0c0d"]);
+    drop((journal, other));
+    let error = open(&new).unwrap_err();
+    assert!(matches!(error, JournalError::DoesNotOpen { at: 20, .. }), "one of them is not stored: {error}");
+
+    let journal = open(&both).unwrap_or_else(|error| panic!("{error}"));
+    journal.mark(Id([3; 16])).unwrap();
+    drop(journal);
+    let journal = open(&new).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((journal.pending(), waiting(&journal)), (1, vec!["01020304".to_owned(); 1]));
+    assert_eq!(journal.pending_for(&TokenKey::at("github").user("bob")).len(), 1);
+}
+
+#[test]
 fn a_failed_append_leaves_no_trace() {
     let directory = tempfile::tempdir().unwrap();
     let journal = open(&directory);

@@ -52,7 +52,15 @@ impl From<CheckError> for Error {
 impl Keyring {
     /// Returns the check value for the store to keep, sealed with the active key.
     pub(crate) fn check_value(&self) -> Sealed {
-        self.seal(&check_key(), Field::Check, &self.keys.fingerprint.proof())
+        self.seal(&check_key(), Field::Check, &self.lasting.fingerprint.proof())
+    }
+
+    /// Returns the check value sealed with the active key, if another key sealed the stored one.
+    ///
+    /// # Errors
+    /// The stored value does not open.
+    pub(crate) fn reseal_check(&self, stored: &Sealed) -> Result<Option<Sealed>, OpenError> {
+        self.reseal(&check_key(), Field::Check, stored)
     }
 
     /// Checks that this keyring opens the values of the store with this check value, and has its fingerprint key.
@@ -66,9 +74,9 @@ impl Keyring {
             OpenError::DoesNotOpen => CheckError::KeyDoesNotOpen(id),
             OpenError::UnknownVersion | OpenError::TooShort => CheckError::Unreadable,
         })?;
-        if bool::from(proof.ct_eq(&self.keys.fingerprint.proof())) {
+        if bool::from(proof.ct_eq(&self.lasting.fingerprint.proof())) {
             Ok(CheckedRows::WithCodes)
-        } else if bool::from(proof.ct_eq(&self.keys.fingerprint.proof_without_codes())) {
+        } else if bool::from(proof.ct_eq(&self.lasting.fingerprint.proof_without_codes())) {
             Ok(CheckedRows::WithoutCodes)
         } else {
             Err(CheckError::FingerprintKeyDiffers)
@@ -99,7 +107,7 @@ mod tests {
             assert_eq!(Keyring::fixed(keys, fingerprint).verify_check(&stored), expected);
         }
         let before = Keyring::fixed(&[("0a0b0c0d", 1)], 9);
-        let before = before.seal(&check_key(), Field::Check, &before.keys.fingerprint.proof_without_codes());
+        let before = before.seal(&check_key(), Field::Check, &before.lasting.fingerprint.proof_without_codes());
         assert_eq!(Keyring::fixed(&[("0a0b0c0d", 1)], 9).verify_check(&before), Ok(CheckedRows::WithoutCodes));
         for unreadable in [&b""[..], b"\x01", b"\x02 and then a good deal more than an envelope needs"] {
             let verdict = Keyring::generate().verify_check(&Sealed(unreadable.to_vec()));

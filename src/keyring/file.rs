@@ -1,12 +1,14 @@
 //! The key file: JSON, readable only by its owner.
 //!
-//! `{"version":1,"fingerprint_key":"base64","keys":[{"id":"8 hex","state":"active","key":"base64"}]}`.
+//! `{"version":1,"fingerprint_key":"base64","keys":[{"id":"8 hex","state":"active","since":1796064000,"key":"base64"}]}`.
+//! `since` is when the key got its state, where that is known.
 //! Errors never quote the file, so serde's messages, which quote values, are not passed on.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -57,7 +59,7 @@ impl From<KeyringError> for Error {
     }
 }
 
-pub(super) fn read(path: &Path) -> Result<Keys, KeyringError> {
+pub(super) fn read(path: &Path) -> Result<(Keys, FingerprintKey), KeyringError> {
     let unreadable = |cause| KeyringError::Read { path: path.to_owned(), cause };
     let file = File::open(path).map_err(unreadable)?;
     warn_if_exposed(path, &file);
@@ -70,14 +72,10 @@ pub(super) fn read(path: &Path) -> Result<Keys, KeyringError> {
     parse(path, &json)
 }
 
-pub(super) fn write_new(path: &Path, keys: &Keys) -> Result<(), KeyringError> {
+pub(super) fn write_new(path: &Path, keys: &Keys, fingerprint: &FingerprintKey) -> Result<(), KeyringError> {
     let unwritable = |cause| KeyringError::Write { path: path.to_owned(), cause };
-    let json = to_json(keys);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(|cause| match cause.kind() {
+    let json = to_json(keys, fingerprint);
+    let mut file = create_private(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::AlreadyExists => KeyringError::Exists { path: path.to_owned() },
         _ => unwritable(cause),
     })?;
@@ -89,7 +87,16 @@ pub(super) fn write_new(path: &Path, keys: &Keys) -> Result<(), KeyringError> {
     })
 }
 
-pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
+/// Creates a file that only its owner can read.
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+pub(super) fn parse(path: &Path, json: &[u8]) -> Result<(Keys, FingerprintKey), KeyringError> {
     let path = || path.to_owned();
     let no_key_file = |error: serde_json::Error| KeyringError::NotAKeyFile {
         path: path(),
@@ -114,25 +121,26 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Keys, KeyringError> {
         if keys.iter().any(|key| key.sealing.id() == id) {
             return Err(KeyringError::DuplicateId { path: path(), id });
         }
-        let sealing = SealingKey::new(id, secret(&format!("key {id}"), &line.key)?);
-        keys.push(KeyringKey { state: line.state, sealing });
+        let sealing = Arc::new(SealingKey::new(id, secret(&format!("key {id}"), &line.key)?));
+        keys.push(KeyringKey { state: line.state, since: line.since, sealing });
     }
     let mut active = keys.iter().enumerate().filter(|(_, key)| key.state == KeyState::Active).map(|(at, _)| at);
     match (active.next(), active.count()) {
-        (Some(active), 0) => Ok(Keys::new(keys, active, fingerprint)),
+        (Some(active), 0) => Ok((Keys { keys, active }, fingerprint)),
         (first, more) => Err(KeyringError::NotOneActive { path: path(), found: usize::from(first.is_some()) + more }),
     }
 }
 
-pub(super) fn to_json(keys: &Keys) -> Zeroizing<Vec<u8>> {
+pub(super) fn to_json(keys: &Keys, fingerprint: &FingerprintKey) -> Zeroizing<Vec<u8>> {
     let text = |secret: &Secret| SecretText(STANDARD.encode(secret.expose()));
     let line = |key: &KeyringKey| KeyLine {
         id: SecretText(key.sealing.id().to_string()),
         state: key.state,
+        since: key.since,
         key: text(key.sealing.secret()),
     };
     let file =
-        KeyFile { version: 1, fingerprint_key: text(&keys.fingerprint.0), keys: keys.keys.iter().map(line).collect() };
+        KeyFile { version: 1, fingerprint_key: text(&fingerprint.0), keys: keys.keys.iter().map(line).collect() };
     let mut json = Zeroizing::new(Vec::with_capacity(256 * (keys.keys.len() + 1)));
     serde_json::to_writer_pretty(&mut *json, &file).expect("strings and numbers serialize as JSON");
     json.push(b'\n');
@@ -164,7 +172,7 @@ fn advice(cause: &io::Error) -> &'static str {
 }
 
 /// Syncs the directory of the file: until then its name can be lost. Only Unix can open directories.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
@@ -214,6 +222,8 @@ struct KeyFile {
 struct KeyLine {
     id: SecretText,
     state: KeyState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
     key: SecretText,
 }
 
@@ -292,10 +302,31 @@ mod tests {
   ]
 }
 "#;
-        let json = to_json(&keyring.keys);
+        let json = keyring.to_json();
         assert_eq!(std::str::from_utf8(&json).unwrap(), expected);
         assert!(json.capacity() <= 256 * 3, "the buffer grew, and left copies of keys behind");
         from_text(expected).unwrap().verify_check(&keyring.check_value()).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_changed_keys_is_frozen() {
+        let text = |keys: &str| {
+            let fingerprint = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
+            format!(
+                "{{\n  \"version\": 1,\n  \"fingerprint_key\": \"{fingerprint}\",\n  \"keys\": [\n{keys}\n  ]\n}}\n"
+            )
+        };
+        let line = |id, state, since, byte: u8| {
+            let key = STANDARD.encode([byte; 32]);
+            format!(
+                "    {{\n      \"id\": \"{id}\",\n      \"state\": \"{state}\",\n      \"since\": {since},\n      \"key\": \"{key}\"\n    }}"
+            )
+        };
+        let before = text(&[line("0a0b0c0d", "active", 7, 1), line("01020304", "staged", 8, 2)].join(",\n"));
+        let after = text(&[line("0a0b0c0d", "retired", 9, 1), line("01020304", "active", 9, 2)].join(",\n"));
+        let nine = std::time::UNIX_EPOCH + std::time::Duration::from_millis(9_900);
+        let promoted = from_text(&before).unwrap().promoting("01020304", nine).unwrap();
+        assert_eq!(std::str::from_utf8(&promoted.to_json()).unwrap(), after);
     }
 
     #[test]

@@ -5,8 +5,21 @@ use std::{fmt, str::FromStr};
 use zeroize::Zeroize;
 
 /// The id of a key: random, written as eight hexadecimal digits, not secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyId(pub(super) [u8; 4]);
+
+impl KeyId {
+    /// The id as sealed values contain it: the four bytes that follow the first one.
+    pub(crate) fn bytes(self) -> [u8; 4] {
+        self.0
+    }
+}
+
+impl From<[u8; 4]> for KeyId {
+    fn from(bytes: [u8; 4]) -> Self {
+        Self(bytes)
+    }
+}
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,11 +9,11 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::Keys;
+use super::LastingKeys;
 
 /// Computes the codes of rows, and nothing else: the store has this instead of the keyring.
 #[derive(Clone)]
-pub(crate) struct RowCodes(pub(super) Arc<Keys>);
+pub(crate) struct RowCodes(pub(super) Arc<LastingKeys>);
 
 impl RowCodes {
     /// Starts the code of a row.

@@ -110,7 +110,7 @@ impl SealingKey {
 }
 
 /// Returns the id of the key that sealed the value, if it has the form of an envelope.
-pub(super) fn key_id(sealed: &Sealed) -> Result<KeyId, OpenError> {
+pub(crate) fn key_id(sealed: &Sealed) -> Result<KeyId, OpenError> {
     match sealed.0.first() {
         None => return Err(OpenError::TooShort),
         Some(&version) if version != VERSION => return Err(OpenError::UnknownVersion),
@@ -120,6 +120,11 @@ pub(super) fn key_id(sealed: &Sealed) -> Result<KeyId, OpenError> {
         return Err(OpenError::TooShort);
     }
     sealed.0[1..].first_chunk().map(|id| KeyId(*id)).ok_or(OpenError::TooShort)
+}
+
+/// Returns the nonce of a sealed value.
+pub(super) fn nonce(sealed: &Sealed) -> Result<[u8; NONCE], OpenError> {
+    sealed.0.get(HEADER - NONCE..).and_then(<[u8]>::first_chunk).copied().ok_or(OpenError::TooShort)
 }
 
 /// Returns the data to which the ciphertext is bound. Each part follows its length, so that the parts are unambiguous.

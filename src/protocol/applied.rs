@@ -1,7 +1,7 @@
 //! The input and the result of a change.
 
 use super::{Transition, resolve::Resolution};
-use crate::model::{Fingerprint, Generation, Row, Spendable, StoreTime};
+use crate::model::{Fingerprint, Generation, Row, Sealed, Spendable, StoreTime};
 
 /// What a change is applied to, read in the transaction that will write.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +69,17 @@ pub(crate) enum Side {
     CancelRevocations,
     /// Drops the queued revocation of this refresh token.
     Keep(Spendable),
+    /// Replaces the ciphertext of a queued revocation of the key, if it is queued.
+    Reseal(Resealed),
     /// Deletes the row. The fingerprints of its refresh tokens stay, and new rows start above this generation.
     Purge(Generation),
+}
+
+/// A value and the same plaintext, sealed with another key. The rules never see which key that is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Resealed {
+    pub(crate) from: Sealed,
+    pub(crate) to: Sealed,
 }
 
 /// The result of a change. The store returns it with the row as it is afterwards.

@@ -2,7 +2,7 @@
 
 use super::{
     Applied, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending, Lookup, LookupResult,
-    Recover, Refuse, claim, commit, connect, ending, transition::transitions,
+    Recover, Refuse, Resealed, claim, commit, connect, ending, reseal, transition::transitions,
 };
 use crate::model::{Evidence, Generation, Id, Intent, VerdictBy};
 
@@ -61,6 +61,8 @@ pub(crate) enum Change {
         reason: String,
     },
     Release,
+    /// Replaces ciphertext by the same plaintext under another key.
+    Reseal(Vec<Resealed>),
     /// Deletes a tombstone.
     Purge,
 }
@@ -108,6 +110,7 @@ impl Change {
             Self::Retry => connect::retry(row, now),
             Self::Hold { reason } => connect::hold(reason, row),
             Self::Release => connect::release(row),
+            Self::Reseal(values) => reseal::reseal(values, row, now),
             Self::Purge => connect::purge(row, found),
         };
         applied.revoking_what_waited(row)

@@ -5,6 +5,7 @@
 //! * [`resolve`]: what becomes of a response whose commit finds that the row has changed.
 //! * [`doubt`]: what to do about a request whose response is missing.
 //! * [`attempt`]: the state machine of one attempt, from the journal's flush to publication.
+//! * [`reseal`]: new ciphertext for the same tokens, when keys are rotated.
 //! * [`schedule`]: when a token is due, and when its expiration is reported.
 //! * [`transition`]: what a change of a row means to operators and applications.
 //!
@@ -21,6 +22,7 @@ mod connect;
 pub(crate) mod doubt;
 mod ending;
 mod fault;
+mod reseal;
 pub(crate) mod resolve;
 mod response;
 pub(crate) mod schedule;
@@ -31,7 +33,7 @@ pub(crate) mod tests;
 mod transition;
 
 pub use applied::Unchanged;
-pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Side};
+pub(crate) use applied::{Applied, ChangeInput, ChangeReply, Lookup, LookupResult, PurgeRefusal, Resealed, Side};
 pub(crate) use change::Change;
 pub(crate) use claim::{Claim, Recover};
 pub(crate) use connect::{ConnectChange, DisconnectChange, Expected};

@@ -8,6 +8,7 @@ mod listing;
 mod place;
 mod racing;
 mod replays;
+mod resealing;
 mod revoking;
 
 use std::{
@@ -22,6 +23,7 @@ use listing::*;
 use place::StorePlace;
 use racing::*;
 use replays::*;
+use resealing::*;
 use revoking::*;
 
 use super::*;
@@ -59,6 +61,9 @@ macro_rules! conformance {
             a_connect_drops_only_the_revocations_of_its_key,
             a_restore_cancels_revocations_that_were_not_begun,
             a_token_that_another_key_now_holds_is_not_restored,
+            values_of_other_keys_are_counted_found_and_resealed,
+            a_restore_finds_a_revocation_that_was_resealed,
+            a_reseal_that_races_a_claim_changes_nothing_else,
             a_replayed_connect_is_recognized,
             the_newest_connects_are_recognized_however_many_there_were,
             a_refresh_token_that_is_live_under_another_key_is_refused,

@@ -11,11 +11,12 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
-    ReplicaReport, Store, StoreError, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, KeyUse, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, RowPosition, SealedPage, Store, StoreError, StoreFuture,
 };
 use crate::{
-    model::{StoreTime, TokenKey, WallTime},
+    keyring::KeyId,
+    model::{Sealed, StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -126,6 +127,22 @@ impl Store for Faulty {
 
     fn census(&self) -> StoreFuture<Census> {
         self.unless_down(|store| store.census())
+    }
+
+    fn key_use(&self) -> StoreFuture<Vec<KeyUse>> {
+        self.unless_down(|store| store.key_use())
+    }
+
+    fn sealed_by_others(&self, active: KeyId, after: RowPosition, limit: u32) -> StoreFuture<SealedPage> {
+        self.unless_down(|store| store.sealed_by_others(active, after, limit))
+    }
+
+    fn queued(&self, after: i64, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
+        self.unless_down(|store| store.queued(after, limit))
+    }
+
+    fn reseal_revocation(&self, revocation: &QueuedRevocation, resealed: Sealed) -> StoreFuture<()> {
+        self.unless_down(|store| store.reseal_revocation(revocation, resealed))
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {

@@ -13,13 +13,14 @@ use enum_map::{Enum, EnumMap};
 use strum::IntoStaticStr;
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
-    ReplicaReport, Store, StoreError, StoreFuture,
+    Census, Changed, DueCursor, DuePage, Expiring, KeyUse, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, RowPosition, SealedPage, Store, StoreError, StoreFuture,
 };
 use crate::{
     clock::Clock,
+    keyring::KeyId,
     metrics::{Histogram, Metric, MetricKind, count, load},
-    model::{BootTime, StoreTime, TokenKey, WallTime},
+    model::{BootTime, Sealed, StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -170,6 +171,22 @@ impl Store for Metered {
 
     fn census(&self) -> StoreFuture<Census> {
         self.meters.measure(Op::List, self.store.census())
+    }
+
+    fn key_use(&self) -> StoreFuture<Vec<KeyUse>> {
+        self.meters.measure(Op::List, self.store.key_use())
+    }
+
+    fn sealed_by_others(&self, active: KeyId, after: RowPosition, limit: u32) -> StoreFuture<SealedPage> {
+        self.meters.measure(Op::List, self.store.sealed_by_others(active, after, limit))
+    }
+
+    fn queued(&self, after: i64, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
+        self.meters.measure(Op::Revocation, self.store.queued(after, limit))
+    }
+
+    fn reseal_revocation(&self, revocation: &QueuedRevocation, resealed: Sealed) -> StoreFuture<()> {
+        self.meters.measure(Op::Revocation, self.store.reseal_revocation(revocation, resealed))
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {

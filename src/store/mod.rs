@@ -17,6 +17,8 @@ mod counted;
 #[cfg(feature = "testing")]
 pub(crate) mod faulty;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod key_use;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod listing;
 pub(crate) mod metered;
 mod opening;
@@ -41,6 +43,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use crate::{
+    keyring::KeyId,
     model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
@@ -69,6 +72,14 @@ pub(crate) trait Store: Send + Sync {
     fn list(&self, names: &Names, after: Option<TokenKey>, limit: u32) -> StoreFuture<Listed>;
     /// Counts the grants of each kind. Reads every row: call it rarely.
     fn census(&self) -> StoreFuture<Census>;
+    /// Counts which keys sealed the stored values. Reads every row: call it rarely.
+    fn key_use(&self) -> StoreFuture<Vec<KeyUse>>;
+    /// Looks at the next rows after this one, and returns those with a value that another key than `active` sealed.
+    fn sealed_by_others(&self, active: KeyId, after: RowPosition, limit: u32) -> StoreFuture<SealedPage>;
+    /// Returns the next queued revocations after the one with this id, whenever they are due.
+    fn queued(&self, after: i64, limit: u32) -> StoreFuture<Vec<QueuedRevocation>>;
+    /// Replaces the ciphertext of a queued revocation, if it is as it was listed.
+    fn reseal_revocation(&self, revocation: &QueuedRevocation, resealed: Sealed) -> StoreFuture<()>;
     /// Returns refresh tokens whose revocation is due.
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>>;
     /// Counts the queued revocations, of this key or all.
@@ -203,6 +214,31 @@ pub(crate) struct Names {
     pub(crate) account: Option<String>,
     /// Only tombstones.
     pub(crate) gone: bool,
+}
+
+/// What a key has sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyUse {
+    pub(crate) key: KeyId,
+    /// Rows with a value that it sealed.
+    pub(crate) rows: u64,
+    /// Queued revocations whose token it sealed.
+    pub(crate) revocations: u64,
+}
+
+/// A position between rows, in the order in which they were stored first. The default is before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RowPosition(pub(crate) i64);
+
+/// Rows with a value that another key than the active one sealed.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedPage {
+    /// Rows that cannot be read are left out.
+    pub(crate) rows: Vec<Row>,
+    /// How many of them were left out.
+    pub(crate) unreadable: u64,
+    /// `None` on the last page.
+    pub(crate) next: Option<RowPosition>,
 }
 
 /// Grants in the order of their keys.

@@ -15,6 +15,7 @@ use super::{
     exchange::ReplicaExchange,
     front::Front,
     handle::Rooms,
+    keys::reseal_check,
     ledger::Ledger,
     provider::Providers,
     refresh::{Ports, Refresher},
@@ -307,6 +308,8 @@ async fn check_keys(store: &dyn Store, keyring: &Keyring) -> Result<(), Error> {
         }
         store.set_meta("key_check", Some(keyring.check_value().0)).await.map_err(failed)?;
     }
+    // The active key may have been promoted since the last start.
+    reseal_check(store, keyring).await.map_err(|error| Error::Start(error.to_string()))?;
     Ok(())
 }
 

@@ -10,7 +10,11 @@ use futures_util::future::select;
 use tokio::sync::Notify;
 
 use super::ledger::Ledger;
-use crate::{clock::Clock, model::BootTime, store::Census};
+use crate::{
+    clock::Clock,
+    model::BootTime,
+    store::{Census, KeyUse, StoreError},
+};
 
 /// The time between two counts: every row is read for one.
 const EVERY: Duration = Duration::from_secs(60);
@@ -18,6 +22,13 @@ const EVERY: Duration = Duration::from_secs(60);
 const ONE_IN: u32 = 20;
 /// How long a reader of metrics waits for a count that runs, before it gets the one before.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is counted in the store.
+#[derive(Debug)]
+pub(super) struct CountedStore {
+    pub(super) census: Census,
+    pub(super) keys: Vec<KeyUse>,
+}
 
 /// The last count, and the one that runs.
 #[derive(Debug, Default)]
@@ -28,7 +39,7 @@ struct Counts {
 
 #[derive(Debug, Default)]
 struct CountState {
-    last: Option<Arc<Census>>,
+    last: Option<Arc<CountedStore>>,
     runs: bool,
     /// When the next count is due, by the boot-time clock.
     next: Option<BootTime>,
@@ -49,9 +60,9 @@ impl CountState {
     }
 
     /// Records the end of a count; `None` if the store did not respond.
-    fn ended(&mut self, began: BootTime, now: BootTime, census: Option<Census>) {
+    fn ended(&mut self, began: BootTime, now: BootTime, counted: Option<CountedStore>) {
         let pause = EVERY.max(now.since(began).saturating_mul(ONE_IN));
-        *self = Self { last: census.map(Arc::new), runs: false, next: Some(began + pause) };
+        *self = Self { last: counted.map(Arc::new), runs: false, next: Some(began + pause) };
     }
 }
 
@@ -71,7 +82,7 @@ impl Counter {
     /// Returns the last count, or a new one if that is due; `None` before the first, and while the store does not respond.
     ///
     /// Dropping the future does not stop a count, which would only have to begin again.
-    pub(super) async fn census(&self) -> Option<Arc<Census>> {
+    pub(super) async fn counted(&self) -> Option<Arc<CountedStore>> {
         let counts = &self.counts;
         let mut counted = pin!(counts.counted.notified());
         counted.as_mut().enable();
@@ -80,8 +91,8 @@ impl Counter {
         if begins {
             let (ledger, clock, counts) = (self.ledger.clone(), self.clock.clone(), counts.clone());
             self.runtime.spawn(async move {
-                let census = ledger.store().census().await.ok();
-                counts.state().ended(began, clock.read().boot, census);
+                let counted = count(&ledger).await.ok();
+                counts.state().ended(began, clock.read().boot, counted);
                 counts.counted.notify_waiters();
             });
         }
@@ -93,6 +104,11 @@ impl Counter {
     }
 }
 
+async fn count(ledger: &Ledger) -> Result<CountedStore, StoreError> {
+    let store = ledger.store();
+    Ok(CountedStore { census: store.census().await?, keys: store.key_use().await? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,8 +116,9 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn census() -> Census {
-        Census { counted: Vec::new(), outbox: Outbox::default(), now: StoreTime(0) }
+    fn counted() -> CountedStore {
+        let census = Census { counted: Vec::new(), outbox: Outbox::default(), now: StoreTime(0) };
+        CountedStore { census, keys: Vec::new() }
     }
 
     #[test]
@@ -109,7 +126,7 @@ mod tests {
         let (mut state, start) = (CountState::default(), BootTime(1_000));
         assert!(state.begins(start));
         assert!(!state.begins(start + 100 * EVERY), "it runs");
-        state.ended(start, start + SECOND, Some(census()));
+        state.ended(start, start + SECOND, Some(counted()));
         assert!(state.last.is_some() && !state.begins(start + 59 * SECOND));
         let second = start + 60 * SECOND;
         assert!(state.begins(second) && state.last.is_some(), "the last one is there until the next");

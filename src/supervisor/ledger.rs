@@ -60,8 +60,9 @@ impl Ledger {
         let action = action(&change).filter(|_| by.is_audited_by_the_ledger());
         let (ledger, key) = (self.clone(), key.clone());
         let is_purge = matches!(change, Change::Purge);
-        // Another change follows these.
-        let is_told = !matches!(change, Change::Claim(_) | Change::Recover(_) | Change::Renew { .. });
+        // Another change follows these, or only ciphertext changes.
+        let is_told =
+            !matches!(change, Change::Claim(_) | Change::Recover(_) | Change::Renew { .. } | Change::Reseal(_));
         let start = {
             let (store, key) = (self.0.store.clone(), key.clone());
             move || past_conflicts(move || store.change(&key, change.clone()))
@@ -206,7 +207,9 @@ fn action(change: &Change) -> Option<&'static str> {
         | Change::Raise { .. }
         | Change::Clear { .. }
         | Change::GiveUp { .. }
-        | Change::RunOut { .. } => None,
+        | Change::RunOut { .. }
+        // A line for all of them, not one for each.
+        | Change::Reseal(_) => None,
     }
 }
 

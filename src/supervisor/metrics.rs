@@ -13,9 +13,10 @@ use crate::{
     clock::Reading,
     error::Cause,
     journal,
+    keyring::KeyLabel,
     metrics::{Metric, MetricKind, load},
     model::State,
-    store::{Census, Counted, Outbox},
+    store::{Census, Counted, KeyUse, Outbox},
 };
 
 impl TokenSupervisor {
@@ -28,8 +29,9 @@ impl TokenSupervisor {
         let rooms = &self.rooms;
         let providers = &rooms.providers;
         let mut metrics = of_idps(providers, self.clock().read());
-        if let Some(census) = rooms.grants.census().await {
-            metrics.extend(of_census(&census, |idp| providers.stands_still(idp)));
+        if let Some(counted) = rooms.grants.counted().await {
+            metrics.extend(of_census(&counted.census, |idp| providers.stands_still(idp)));
+            metrics.push(of_keys(&counted.keys, rooms.refresher.ports().keyring.labels()));
         }
         metrics.extend(rooms.meters.metrics());
         let full = f64::from(u8::from(self.is_disk_full()));
@@ -185,6 +187,18 @@ fn of_census(census: &Census, stands_still: impl Fn(&str) -> bool) -> Vec<Metric
         gauge("outbox_unconfirmed", "Those of them that were sent and are not confirmed: they are retried.")
             .of(unconfirmed as f64);
     vec![grants, lag, impact, pending, unconfirmed]
+}
+
+/// A key that has sealed nothing counts as zero: it can be removed.
+fn of_keys(used: &[KeyUse], keys: Vec<KeyLabel>) -> Metric {
+    let mut rows =
+        gauge("key_rows", "Grants and queued revocations with a value that the key sealed, as last counted.");
+    let mut counts: BTreeMap<String, u64> = keys.into_iter().map(|key| (key.id, 0)).collect();
+    counts.extend(used.iter().map(|used| (used.key.to_string(), used.rows + used.revocations)));
+    for (key, count) in counts {
+        rows.push(&[("key", &key)], count as f64);
+    }
+    rows
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod front;
 mod handle;
 mod idps;
 mod jitter;
+mod keys;
 mod ledger;
 mod list;
 mod metrics;
@@ -59,6 +60,7 @@ pub use command::{
 pub use events::{EventKind, Events, Lagged, Subscription, TokenEvent};
 pub use handle::TokenSupervisor;
 pub use idps::{HeldBy, IdpStatus, Reached};
+pub use keys::{KeyNeed, KeyStatus, ResealStep};
 pub use list::{Cursor, Filter, Page};
 #[cfg(feature = "testing")]
 pub use point::Point;

@@ -34,6 +34,7 @@ mod peer;
 mod principal;
 mod problem;
 mod response;
+mod rotation;
 mod routes;
 mod serve;
 mod server;

@@ -21,7 +21,7 @@ use super::{
     parameters::{ACCOUNT, LISTED, MIN_TTL, PURGE, QueryParameter, REVOKE, STRICT, TIMEOUT, USER, WAIT},
     problem::{Problem, line},
     response::ApiResponse,
-    tokens,
+    rotation, tokens,
 };
 use crate::{
     apikey::Scope::{Admin, Grant, Metrics, Token},
@@ -219,6 +219,16 @@ pub(super) static ROUTES: &[ApiRoute] = routes! {
         name: "list_replicas",
         scopes: &[Admin], responses: &[(200, "Replicas")], problems: &[Unavailable],
     } => idps::replicas
+    GET "/v1/keys"
+    "The keys that seal stored values, what needs each of them, and the processes that have them. Reads every row of the store." {
+        name: "list_keys",
+        scopes: &[Admin], responses: &[(200, "Keys")], problems: &[Unavailable, Timeout],
+    } => rotation::list
+    POST "/v1/keys/reseal"
+    "Seals stored values with the active key that other keys sealed, for about a second. Go on with `next`, until it is null." {
+        name: "reseal",
+        scopes: &[Admin], body: "Reseal", responses: &[(200, "Resealed")], problems: ASKED, audit: Some("reseal"),
+    } => rotation::reseal
     GET "/livez" "Whether the process responds." { name: "get_livez", responses: &[(200, "Health")] } => health::livez
     GET "/readyz"
     "Whether valid tokens can be served; not while the server drains." {

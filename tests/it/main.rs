@@ -53,6 +53,7 @@ mod random_histories;
 mod raw;
 mod real_time;
 mod refreshed_ahead_of_need;
+mod rotating_keys;
 mod rows_belong_to_their_key;
 #[cfg(all(unix, any(feature = "cli", all(feature = "web", feature = "client"))))]
 mod running;

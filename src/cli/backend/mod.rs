@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use token_supervisor::{
     Cursor, Error, Reached, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, OffboardedGrant, ReplicaBody, RetriedBody, StatusBody, TokenBody},
+    api::{
+        GrantQuery, IdpBody, KeysBody, OffboardedGrant, ReplicaBody, ResealedBody, RetriedBody, StatusBody, TokenBody,
+    },
     config::Config,
 };
 use zeroize::Zeroizing;
@@ -220,6 +222,22 @@ impl Backend {
         match self {
             Self::Store(store) => store.adopt().await,
             Self::Server(server) => server.adopt().await,
+        }
+    }
+
+    /// Returns the keys that encrypt stored values, what needs each of them, and the replicas that have them.
+    pub(crate) async fn keys(&self) -> Result<KeysBody, CliFailure> {
+        match self {
+            Self::Store(store) => store.keys().await,
+            Self::Server(server) => server.keys().await,
+        }
+    }
+
+    /// Encrypts stored values again with the active key, for about a second. Returns where to go on.
+    pub(crate) async fn reseal(&self, after: Option<u64>) -> Result<ResealedBody, CliFailure> {
+        match self {
+            Self::Store(store) => store.reseal(after).await,
+            Self::Server(server) => server.reseal(after).await,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{error::Error as _, fmt, io, path::PathBuf, str::FromStr, time::Duratio
 use reqwest::{Proxy, StatusCode};
 use token_supervisor::{
     Cause, ClientSecret, Cursor, Generation, Grant, Revoke, TokenKey,
-    api::{GrantQuery, IdpBody, OffboardedGrant, RetriedBody, StatusBody, TokenBody},
+    api::{GrantQuery, IdpBody, KeysBody, OffboardedGrant, ResealedBody, RetriedBody, StatusBody, TokenBody},
     client::{ApiClient, ApiError},
     web::grant_body,
 };
@@ -263,6 +263,14 @@ impl ServerBackend {
 
     pub(super) async fn adopt(&self) -> Result<Option<String>, CliFailure> {
         self.client.adopt().await.map(|body| body.adopted_from).map_err(|error| self.failure(None, error))
+    }
+
+    pub(super) async fn keys(&self) -> Result<KeysBody, CliFailure> {
+        self.client.keys().await.map_err(|error| self.failure(None, error))
+    }
+
+    pub(super) async fn reseal(&self, after: Option<u64>) -> Result<ResealedBody, CliFailure> {
+        self.client.reseal(after).await.map_err(|error| self.failure(None, error))
     }
 
     pub(crate) async fn health(&self) -> Result<PlaceHealth, CliFailure> {

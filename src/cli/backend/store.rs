@@ -16,8 +16,8 @@ use token_supervisor::{
     Acquire, Builder, By, Code, Command, Connect, Cursor, Disconnect, Error, Expiry, Hold, Purge, Reached, RefreshNow,
     Release, RequireReconnect, Restore, Retry, Revocation, Revoke, State, Status, TokenKey, TokenSupervisor,
     api::{
-        GrantContext, GrantQuery, IdpBody, OffboardedGrant, ProblemBody, RefreshedBody, ReplicaBody, RetriedBody,
-        StatusBody, TokenBody,
+        GrantContext, GrantQuery, IdpBody, KeysBody, OffboardedGrant, ProblemBody, RefreshedBody, ReplicaBody,
+        ResealedBody, RetriedBody, StatusBody, TokenBody,
     },
     config::{Bind, Config},
 };
@@ -250,6 +250,16 @@ impl StoreBackend {
 
     pub(super) async fn adopt(&self) -> Result<Option<String>, CliFailure> {
         Ok(self.supervisor.adopt().await?)
+    }
+
+    pub(super) async fn keys(&self) -> Result<KeysBody, CliFailure> {
+        // This process has the keys of the file.
+        let others = self.supervisor.replicas().await?.into_iter().filter(|replica| !replica.is_this);
+        Ok(KeysBody::new(self.supervisor.keys().await?, others.map(ReplicaBody::from).collect()))
+    }
+
+    pub(super) async fn reseal(&self, after: Option<u64>) -> Result<ResealedBody, CliFailure> {
+        Ok(self.supervisor.reseal(after).await?.into())
     }
 
     pub(super) async fn health(&self) -> PlaceHealth {

@@ -8,7 +8,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Grant, Keyring, Revoke, State, TokenKey, TokenSupervisor, config::Reloader, testing::ManualClock};
+use crate::{
+    Grant, KeyFileEdit, Keyring, Revoke, State, TokenKey, TokenSupervisor, config::Reloader, testing::ManualClock,
+};
 
 struct Stage {
     folder: TempDir,
@@ -123,6 +125,31 @@ async fn a_changed_value_file_is_read_again_and_a_bad_one_refused() {
     std::fs::write(&file, "ts-test-secret-3").unwrap();
     assert_eq!(stage.poll().unwrap().unwrap().idps, ["github"]);
     assert_eq!(stage.secret(), "ts-test-secret-3");
+}
+
+#[tokio::test]
+async fn a_changed_key_file_is_read_again_and_a_bad_one_refused() {
+    let mut stage = Stage::start().await;
+    let path = stage.folder.path().join("keys");
+    let staged = |stage: &mut Stage, again| {
+        let keys = stage.reloader.new_keys(again).map_err(|error| error.to_string());
+        keys.map(|keys| keys.map(|keys| keys.labels().len()))
+    };
+    assert_eq!((staged(&mut stage, false), staged(&mut stage, true)), (Ok(None), Ok(Some(1))));
+    let edit = KeyFileEdit::open(&path).unwrap();
+    let (more, _) = edit.keyring().staging(SystemTime::UNIX_EPOCH);
+    edit.replace(&more).unwrap();
+    let keys = stage.reloader.new_keys(false).unwrap().unwrap();
+    assert_eq!(stage.supervisor.set_keyring(&keys).await, Ok(true));
+    assert_eq!(staged(&mut stage, false), Ok(None));
+    let before = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "half writ").unwrap();
+    assert!(staged(&mut stage, false).unwrap_err().contains("keyring.file: "), "it says which setting");
+    assert_eq!(staged(&mut stage, false), Ok(None), "told once, until it changes again");
+    std::fs::remove_file(&path).unwrap();
+    assert!(staged(&mut stage, false).unwrap_err().contains("cannot read key file"));
+    std::fs::write(&path, before).unwrap();
+    assert_eq!(staged(&mut stage, false), Ok(Some(2)));
 }
 
 #[tokio::test]

@@ -232,6 +232,7 @@ impl ModelWorld {
                     self.revocations.retain(|queued| queued.begun || queued.token != token(kept.fingerprint));
                 }
                 Side::CancelRevocations => self.revocations.clear(),
+                Side::Reseal(_) => return Err("no move reseals".to_owned()),
                 Side::Purge(_) => return Err("no move purges".to_owned()),
             }
         }

@@ -139,6 +139,7 @@ fn a_key_without_a_row_cannot_be_changed() {
         Change::RequireReconnect { reason: "left".to_owned() },
         Change::Hold { reason: "by hand".to_owned() },
         Change::Release,
+        Change::Reseal(vec![resealed(&document(1))]),
     ];
     for change in changes {
         let applied = change.apply(found());

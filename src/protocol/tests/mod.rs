@@ -10,13 +10,14 @@ mod ending;
 mod purge;
 mod random;
 mod refuse;
+mod reseal;
 mod transition;
 
 use std::time::Duration;
 
 use super::{
     Applied, AttemptFault, Change, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending,
-    Expected, LookupResult, Recover, Refuse, Side, doubt::Rules,
+    Expected, LookupResult, Recover, Refuse, Resealed, Side, doubt::Rules,
 };
 use crate::{
     error::Cause,
@@ -50,6 +51,11 @@ pub(crate) fn token(number: u8) -> Spendable {
 
 pub(crate) fn document(number: u8) -> Sealed {
     Sealed(format!("ts-test-secret-document-{number}").into_bytes())
+}
+
+/// The value, sealed with another key.
+pub(crate) fn resealed(from: &Sealed) -> Resealed {
+    Resealed { from: from.clone(), to: Sealed([&from.0[..], b"-resealed"].concat()) }
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {

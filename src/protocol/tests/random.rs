@@ -33,6 +33,7 @@ enum RandomStep {
     Retry,
     Hold,
     Release,
+    Reseal,
     Pass(u64),
 }
 
@@ -58,6 +59,7 @@ fn step() -> impl Strategy<Value = RandomStep> {
         2 => Just(RandomStep::Retry),
         1 => Just(RandomStep::Hold),
         2 => Just(RandomStep::Release),
+        2 => Just(RandomStep::Reseal),
         6 => (1..100_u64).prop_map(RandomStep::Pass),
     ]
 }
@@ -273,6 +275,13 @@ impl RandomWorld {
             }
             RandomStep::Release => {
                 self.change(&Change::Release, LookupResult::New);
+            }
+            RandomStep::Reseal => {
+                let tokens = self.row.refresh_tokens().map(|token| &token.sealed);
+                let values = tokens.chain([&self.row.document]).map(resealed).collect();
+                let leased = self.row.lease_live(self.now);
+                let reply = self.change(&Change::Reseal(values), LookupResult::New);
+                assert_eq!(reply, if leased { ChangeReply::Refused } else { ChangeReply::Done });
             }
             RandomStep::Pass(elapsed) => self.now = self.now + seconds(elapsed),
         }

@@ -20,6 +20,7 @@ mod migrate;
 mod pages;
 mod replicas;
 mod row;
+mod sealed;
 #[cfg(test)]
 #[path = "../../../tests/it/postgres/server.rs"]
 #[expect(dead_code, reason = "only the integration tests stop a server")]
@@ -54,14 +55,14 @@ use self::{
     turns::{Turns, WriteTurn},
 };
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Migrate, Names, Outbox, QueuedRevocation, ReadRow,
-    ReplicaReport, Store, StoreFuture, unreadable::RowReader,
+    Census, Changed, DueCursor, DuePage, Expiring, KeyUse, Line, Listed, Migrate, Names, Outbox, QueuedRevocation,
+    ReadRow, ReplicaReport, RowPosition, SealedPage, Store, StoreFuture, unreadable::RowReader,
 };
 use crate::{
     clock::Clock,
     error::Error,
-    keyring::RowCodes,
-    model::{StoreTime, TokenKey, WallTime},
+    keyring::{KeyId, RowCodes},
+    model::{Sealed, StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 
@@ -274,6 +275,27 @@ impl Store for PostgresStore {
 
     fn census(&self) -> StoreFuture<Census> {
         self.scan(move |connection, store| Box::pin(async move { pages::census(connection, &store).await }))
+    }
+
+    fn key_use(&self) -> StoreFuture<Vec<KeyUse>> {
+        self.scan(move |connection, _| Box::pin(async move { sealed::key_use(connection).await }))
+    }
+
+    fn sealed_by_others(&self, active: KeyId, after: RowPosition, limit: u32) -> StoreFuture<SealedPage> {
+        self.scan(move |connection, store| {
+            Box::pin(async move { sealed::sealed_by_others(connection, &store, active, after, limit).await })
+        })
+    }
+
+    fn queued(&self, after: i64, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
+        self.run(move |connection, _| Box::pin(async move { pages::queued(connection, after, limit).await }))
+    }
+
+    fn reseal_revocation(&self, revocation: &QueuedRevocation, resealed: Sealed) -> StoreFuture<()> {
+        let revocation = revocation.clone();
+        self.run(move |connection, _| {
+            Box::pin(async move { sealed::reseal_revocation(connection, &revocation, &resealed).await })
+        })
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {

@@ -165,12 +165,31 @@ pub(super) async fn revocations(
     .long(now.0)
     .sql(" ORDER BY due_at, id LIMIT ")
     .long(limit.into());
-    let found = found.load::<(i64, (String, String, String), Vec<u8>, i32)>(connection).await?;
-    let revocation = |(id, (idp, user, account), token, failures): (i64, (String, String, String), Vec<u8>, i32)| {
-        let key = TokenKey::at(idp).user(user).account(account);
-        QueuedRevocation { id, key, token: Sealed(token), failures: failures.unsigned_abs() }
-    };
-    Ok(found.into_iter().map(revocation).collect())
+    let found = found.load::<QueuedRecord>(connection).await?;
+    Ok(found.into_iter().map(queued_revocation).collect())
+}
+
+/// Returns the next revocations after the one with this id.
+pub(super) async fn queued(
+    connection: &mut AsyncPgConnection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<QueuedRevocation>, OperationError> {
+    let found = sql::<(BigInt, (Text, Text, Text), Binary, Integer)>(
+        "SELECT id, idp, user_id, account, token, failures FROM revocations WHERE id > ",
+    )
+    .long(after)
+    .sql(" ORDER BY id LIMIT ")
+    .long(limit.into());
+    let found = found.load::<QueuedRecord>(connection).await?;
+    Ok(found.into_iter().map(queued_revocation).collect())
+}
+
+type QueuedRecord = (i64, (String, String, String), Vec<u8>, i32);
+
+fn queued_revocation((id, (idp, user, account), token, failures): QueuedRecord) -> QueuedRevocation {
+    let key = TokenKey::at(idp).user(user).account(account);
+    QueuedRevocation { id, key, token: Sealed(token), failures: failures.unsigned_abs() }
 }
 
 /// Records that a revocation is about to be sent, if it is as it was listed.

@@ -6,6 +6,7 @@ use super::{
     failure::OperationError,
     lookup::{hash, lock_floor_to_raise},
     meta,
+    sealed::reseal_queued,
     statement::sql,
 };
 use crate::{
@@ -29,6 +30,7 @@ pub(super) async fn write_side(
         Side::Revoke(token) => queue_revocation(connection, key, &token.sealed, now).await,
         Side::CancelRevocations => cancel(connection, key, None).await,
         Side::Keep(token) => cancel(connection, key, Some(&token.sealed)).await,
+        Side::Reseal(value) => reseal_queued(connection, key, value).await,
         Side::Purge(floor) => purge(connection, key, id, stored.map(|stored| stored.revision), *floor).await,
     }
 }

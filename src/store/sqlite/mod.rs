@@ -17,6 +17,7 @@ mod pages;
 mod query;
 #[cfg(test)]
 mod refresh_tests;
+mod sealed;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -27,14 +28,14 @@ use std::{ops::Range, path::Path, sync::Arc};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 
 use super::{
-    Census, Changed, DueCursor, DuePage, Expiring, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
-    ReplicaReport, Store, StoreFuture, unreadable::RowReader,
+    Census, Changed, DueCursor, DuePage, Expiring, KeyUse, Line, Listed, Names, Outbox, QueuedRevocation, ReadRow,
+    ReplicaReport, RowPosition, SealedPage, Store, StoreFuture, unreadable::RowReader,
 };
 use crate::{
     clock::Clock,
     error::Error,
-    keyring::RowCodes,
-    model::{StoreTime, TokenKey, WallTime},
+    keyring::{KeyId, RowCodes},
+    model::{Sealed, StoreTime, TokenKey, WallTime},
     protocol::Change,
 };
 use files::{LockFile, OpenFiles, lock, refused, unopened};
@@ -150,6 +151,25 @@ impl Store for SqliteStore {
     fn census(&self) -> StoreFuture<Census> {
         let clock = self.clock.clone();
         self.counter.run(move |connection, _| census::census(connection, clock.store_time()))
+    }
+
+    fn key_use(&self) -> StoreFuture<Vec<KeyUse>> {
+        self.counter.run(move |connection, _| sealed::key_use(connection))
+    }
+
+    fn sealed_by_others(&self, active: KeyId, after: RowPosition, limit: u32) -> StoreFuture<SealedPage> {
+        let reader = self.reader.clone();
+        self.counter.run(move |connection, _| sealed::sealed_by_others(connection, &reader, active, after, limit))
+    }
+
+    fn queued(&self, after: i64, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {
+        let reader = self.reader.clone();
+        self.readers.run(move |connection, _| pages::queued(connection, &reader, after, limit))
+    }
+
+    fn reseal_revocation(&self, revocation: &QueuedRevocation, resealed: Sealed) -> StoreFuture<()> {
+        let revocation = revocation.clone();
+        self.writer.run(move |connection, _| sealed::reseal_revocation(connection, &revocation, &resealed))
     }
 
     fn revocations(&self, limit: u32) -> StoreFuture<Vec<QueuedRevocation>> {

@@ -47,7 +47,11 @@ pub(super) fn due(
     Ok(DuePage { rows, next, later: later.map(WallTime) })
 }
 
-fn find_by_id(connection: &mut SqliteConnection, reader: &RowReader, id: i64) -> Result<Option<Row>, JobError> {
+pub(super) fn find_by_id(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    id: i64,
+) -> Result<Option<Row>, JobError> {
     match grants::table.find(id).select(GrantRecord::as_select()).get_result(connection) {
         Ok(record) => Ok(reader.row(id, record.key(), &record).ok()),
         Err(error) if is_undecodable(&error) => {
@@ -137,13 +141,32 @@ pub(super) fn revocations(
         .order((queued::due_at, queued::id))
         .limit(limit.into())
         .select((queued::id, (queued::idp, queued::user_id, queued::account), queued::token, queued::failures))
-        .load::<(i64, NameBytes, Vec<u8>, i32)>(connection)?;
-    let revocation = |(id, names, token, failures): (i64, NameBytes, Vec<u8>, i32)| {
-        let failures = failures.try_into().unwrap_or(0);
-        // Rows of this table have ids of their own: none of them is a grant's.
-        Some(QueuedRevocation { id, key: key_of(reader, -id, names)?, token: Sealed(token), failures })
-    };
-    Ok(found.into_iter().filter_map(revocation).collect())
+        .load::<QueuedColumns>(connection)?;
+    Ok(found.into_iter().filter_map(|columns| queued_revocation(reader, columns)).collect())
+}
+
+/// Returns the next revocations after the one with this id.
+pub(super) fn queued(
+    connection: &mut SqliteConnection,
+    reader: &RowReader,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<QueuedRevocation>, JobError> {
+    let found = queued::table
+        .filter(queued::id.gt(after))
+        .order(queued::id)
+        .limit(limit.into())
+        .select((queued::id, (queued::idp, queued::user_id, queued::account), queued::token, queued::failures))
+        .load::<QueuedColumns>(connection)?;
+    Ok(found.into_iter().filter_map(|columns| queued_revocation(reader, columns)).collect())
+}
+
+type QueuedColumns = (i64, NameBytes, Vec<u8>, i32);
+
+fn queued_revocation(reader: &RowReader, (id, names, token, failures): QueuedColumns) -> Option<QueuedRevocation> {
+    let failures = failures.try_into().unwrap_or(0);
+    // Rows of this table have ids of their own: none of them is a grant's.
+    Some(QueuedRevocation { id, key: key_of(reader, -id, names)?, token: Sealed(token), failures })
 }
 
 diesel::table! {

@@ -14,6 +14,7 @@ use super::{
         revoking_any, spent_already,
     },
     memory::WriterMemory,
+    sealed::reseal_queued,
     statement::{CodedRow, Remember, Unspend, WriteSpent},
     threads::{JobError, is_undecodable},
 };
@@ -282,6 +283,7 @@ fn write_side(
             let queued = revocation_of(key.idp(), key.user(), key.account_name(), &token.sealed.0);
             diesel::delete(queued).execute(connection).map(drop)
         }
+        Side::Reseal(value) => reseal_queued(connection, key, value),
         Side::Purge(floor) => purge(connection, memory, reader, key, id, *floor),
     }
 }

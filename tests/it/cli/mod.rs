@@ -18,6 +18,8 @@ mod interrupted;
 #[cfg(unix)]
 mod keeping_a_file;
 #[cfg(unix)]
+mod key_rotation;
+#[cfg(unix)]
 mod key_stays_here;
 #[cfg(unix)]
 mod loadtest;
@@ -87,7 +89,7 @@ const COMMANDS: [&str; 28] = [
 ];
 
 /// Each command that reads or changes grants, in its shortest form.
-const ON_GRANTS: [&[&str]; 19] = [
+const ON_GRANTS: [&[&str]; 20] = [
     &["connect", "gitlab", "alice", "--stdin"],
     &["token", "gitlab", "alice"],
     &["status"],
@@ -107,6 +109,7 @@ const ON_GRANTS: [&[&str]; 19] = [
     &["purge", "gitlab", "alice"],
     &["offboard", "alice"],
     &["adopt"],
+    &["keys", "reseal"],
 ];
 
 /// A folder in which `init --idp gitlab` was run, and the identity provider.

@@ -6,7 +6,7 @@ use super::World;
 use crate::postgres::server;
 
 /// A world after `init`, with this store.
-fn world_with(url: &str) -> World {
+pub(super) fn world_with(url: &str) -> World {
     let world = World::new(std::time::Duration::from_secs(7_200));
     let path = world.folder.path().join("token-supervisor.toml");
     let text = fs::read_to_string(&path).unwrap();

@@ -19,6 +19,11 @@ fn every_help_ends_with_two_examples() {
         vec!["config", "show"],
         vec!["apikey", "new"],
         vec!["keys", "new"],
+        vec!["keys", "list"],
+        vec!["keys", "add"],
+        vec!["keys", "promote"],
+        vec!["keys", "reseal"],
+        vec!["keys", "remove"],
         vec!["idp", "add"],
         vec![],
     ];

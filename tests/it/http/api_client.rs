@@ -78,6 +78,11 @@ async fn lists_and_providers_are_read_and_held() {
     let retried = within(client.retry_idp("other")).await.unwrap();
     assert_eq!((retried.retried, retried.left), (0, false));
     assert_eq!(within(client.idps()).await.unwrap().len(), 2);
+    let keys = within(client.keys()).await.unwrap();
+    assert_eq!((keys.items.len(), keys.items[0].state.as_ref(), keys.items[0].rows), (1, "active", 2));
+    assert!(keys.items[0].need().is_any() && keys.lacking(&keys.items[0].id).is_empty());
+    let step = within(client.reseal(Some(0))).await.unwrap();
+    assert_eq!((step.resealed, step.later, step.failed, step.next), (0, 0, 0, None));
     assert_eq!(code(&within(client.adopt()).await.unwrap_err()), Some(Code::InvalidRequest), "it has no deployment");
     stage.stop().await;
 }

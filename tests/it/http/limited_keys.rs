@@ -44,16 +44,20 @@ async fn a_long_poll_ends_when_its_key_expires() {
 }
 
 #[tokio::test]
-async fn a_limited_key_neither_sees_the_metrics_of_all_nor_adopts_the_store() {
+async fn a_limited_key_neither_sees_the_metrics_and_keys_of_all_nor_adopts_the_store() {
     let stage = Stage::new().await;
     let key = || ApiKey::from_secret("a", "ts-test-secret-limited").scope(Scope::Metrics).scope(Scope::Admin);
     for limited in [key().user_prefix("acme/"), key().idps(["idp"])] {
         stage.keys.replace([limited]);
         let problem = stage.send("GET /metrics", &[KEY], b"").await.problem(403, "forbidden");
         assert!(problem["detail"].as_str().unwrap().contains("metrics cover all"), "{problem}");
-        stage.send("POST /v1/adopt", &[KEY], b"").await.problem(403, "forbidden");
+        for request in ["POST /v1/adopt", "GET /v1/keys", "POST /v1/keys/reseal"] {
+            stage.send(request, &[KEY], b"").await.problem(403, "forbidden");
+        }
     }
     stage.keys.replace([key()]);
-    assert_eq!(stage.send("GET /metrics", &[KEY], b"").await.status, 200);
+    for request in ["GET /metrics", "GET /v1/keys", "POST /v1/keys/reseal"] {
+        assert_eq!(stage.send(request, &[KEY], b"").await.status, 200, "{request}");
+    }
     stage.stop().await;
 }

@@ -240,6 +240,7 @@ fn body(route: &Route) -> Value {
         "Rejected" => json!({"generation": 1}),
         "Reason" => json!({"reason": "a test"}),
         "Batch" => json!({"items": []}),
+        "Reseal" => json!({"after": 0}),
         other => panic!("a body of which the test knows nothing: {other}"),
     }
 }

@@ -27,6 +27,8 @@ mod one_subject_for_one_grant;
 mod outages;
 #[path = "../refreshed_ahead_of_need.rs"]
 mod refreshed_ahead_of_need;
+#[path = "../rotating_keys.rs"]
+mod rotating_keys;
 pub(crate) mod server;
 mod several_processes;
 #[path = "../shutdown_stores_what_is_in_flight.rs"]

@@ -60,6 +60,10 @@ async fn the_statements_of_a_refresh_and_of_pages_use_indexes() {
         (format!("SELECT * FROM grants WHERE {due} ORDER BY wake_at, id LIMIT 100"), "grants_due"),
         ("SELECT min(wake_at) FROM grants WHERE idp = 'idp' AND wake_at > 100".into(), "grants_due"),
         (
+            "SELECT id, substr(document, 2, 4) <> '\\x00' FROM grants WHERE id > 5 ORDER BY id LIMIT 1000".into(),
+            "grants_pkey",
+        ),
+        (
             "SELECT FROM grants WHERE fingerprint = '\\x00' AND id <> 4 AND tombstone IS NULL".into(),
             "grants_fingerprint",
         ),
