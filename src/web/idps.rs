@@ -1,6 +1,11 @@
 //! The identity providers: their state, and what operators do about it.
 
-use super::{audit, call::Call, problem::Problem, response::ApiResponse};
+use super::{
+    audit,
+    call::Call,
+    problem::Problem,
+    response::{ApiResponse, Granted},
+};
 use crate::{
     Error, Status, TokenKey,
     api::{AdoptedBody, EmptyBody, IdpBody, IdpsBody, ReasonBody, ReplicasBody, RetriedBody},
@@ -54,6 +59,8 @@ pub(super) async fn adopt(call: &Call) -> Result<ApiResponse, Problem> {
         return Err(Problem::forbidden("the store has all grants, and the API key is limited to some of them"));
     }
     let from = call.api.supervisor.adopt().await?;
+    // Of one without a provider nobody else writes the line.
+    audit::record(call, "adopt", (None, None), None, Ok(Granted { unmodified: false, generation: None }));
     Ok(ApiResponse::json(&AdoptedBody::new(from)))
 }
 

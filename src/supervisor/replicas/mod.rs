@@ -186,8 +186,10 @@ impl Replicas {
 
     /// Everything that was published has been compared with the store, unless [`compare`](Self::compare) was called since.
     pub(super) fn compared(&self) {
-        if !*self.to_compare.borrow() {
-            self.is_compared.store(true, Ordering::SeqCst);
+        // `compare` sets this to false before it sets the other one: whichever of the two comes last, this is false then.
+        self.is_compared.store(true, Ordering::SeqCst);
+        if *self.to_compare.borrow() {
+            self.is_compared.store(false, Ordering::SeqCst);
         }
     }
 
