@@ -121,6 +121,8 @@ pub struct ReplicaBody {
     pub journal: String,
     /// How many seconds ago the process has written its report.
     pub last_seen: u64,
+    /// Whether it is about to stop.
+    pub stopping: bool,
     /// Whether it is the server that responds.
     pub this: bool,
 }
@@ -144,9 +146,9 @@ impl From<KeyLabel> for KeyBody {
 
 impl From<Replica> for ReplicaBody {
     fn from(replica: Replica) -> Self {
-        let Replica { id, version, keys, journal, last_seen, is_this } = replica;
+        let Replica { id, version, keys, journal, last_seen, is_stopping, is_this } = replica;
         let keys = keys.into_iter().map(KeyBody::from).collect();
-        Self { id, version, keys, journal, last_seen: last_seen.as_secs(), this: is_this }
+        Self { id, version, keys, journal, last_seen: last_seen.as_secs(), stopping: is_stopping, this: is_this }
     }
 }
 

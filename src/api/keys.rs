@@ -141,7 +141,7 @@ mod tests {
         let key = |(id, state): &(&str, KeyState)| KeyBody { id: (*id).to_owned(), state: *state };
         let (version, journal) = (String::new(), String::new());
         let keys = keys.iter().map(key).collect();
-        ReplicaBody { id: id.to_owned(), version, keys, journal, last_seen: 0, this: false }
+        ReplicaBody { id: id.to_owned(), version, keys, journal, last_seen: 0, stopping: false, this: false }
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Gate {
 
     /// Returns the gate under new settings of the same provider.
     pub(crate) fn reconfigured(&self, idp: &Idp, now: Reading) -> Self {
-        Self::with(idp, self.health().reconfigured(idp, now), self.opened)
+        let gate = Self::with(idp, self.health().reconfigured(idp, now), self.opened);
+        gate.share(self.processes.load(Ordering::Relaxed) as usize);
+        gate
     }
 
     fn with(idp: &Idp, health: IdpHealth, opened: Reading) -> Self {
@@ -114,7 +116,13 @@ impl Gate {
         };
         let mut next = self.next.lock().await;
         self.open_to(client, grant, clock)?;
-        let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = loop {
+            let permit = Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is never closed");
+            match self.leave_to_others(permit) {
+                Some(permit) => break permit,
+                None => self.open_to(client, grant, clock)?,
+            }
+        };
         let early = next.since(clock.read().boot);
         if !early.is_zero() {
             clock.sleep(early).await;
@@ -126,12 +134,12 @@ impl Gate {
     }
 
     /// Divides the limits among so many processes, this one included: each gets its part of the rate and of the slots, at least
-    /// one slot. Slots that are in use are given up with a later call.
+    /// one slot. Slots that are in use are given up when they become free.
     pub(crate) fn share(&self, processes: usize) {
         self.processes.store(processes.clamp(1, 1_000) as u32, Ordering::Relaxed);
-        let wanted = self.max_concurrency - (self.max_concurrency / processes.max(1)).max(1);
         let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         let held = elsewhere.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = self.slots_elsewhere();
         if held > wanted {
             drop(elsewhere.as_mut().and_then(|permits| permits.split(held - wanted)));
         }
@@ -143,6 +151,25 @@ impl Gate {
                 None => *elsewhere = Some(more),
             }
         }
+    }
+
+    /// The number of slots that belong to the other processes.
+    fn slots_elsewhere(&self) -> usize {
+        let processes = self.processes.load(Ordering::Relaxed) as usize;
+        self.max_concurrency - (self.max_concurrency / processes).max(1)
+    }
+
+    /// Gives a slot up that belongs to another process by now; returns it otherwise.
+    fn leave_to_others(&self, slot: OwnedSemaphorePermit) -> Option<OwnedSemaphorePermit> {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if elsewhere.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) >= self.slots_elsewhere() {
+            return Some(slot);
+        }
+        match elsewhere.as_mut() {
+            Some(held) => held.merge(slot),
+            None => *elsewhere = Some(slot),
+        }
+        None
     }
 
     fn open_to(&self, client: usize, grant: u64, clock: &Clock) -> Result<(), GateClosed> {

@@ -131,3 +131,37 @@ async fn new_settings_end_a_pause_but_not_a_wait_that_the_provider_asked_for() {
     fixture.report(Observation::Throttled(Some(Duration::from_secs(9)))).await;
     assert!(fixture.gate.reconfigured(&idp(), fixture.clock.read()).closed(fixture.clock.read()).is_some());
 }
+
+#[tokio::test]
+async fn limits_are_shared_with_other_processes_also_while_requests_wait() {
+    let fixture = GateFixture::new(&idp().max_concurrency(4).requests_per_second(2.0));
+    let mut running = Vec::new();
+    for _ in 0..4 {
+        running.push(fixture.slot(Priority::Foreground).await.unwrap());
+        fixture.manual.advance(Duration::from_millis(500));
+    }
+    fixture.gate.share(2);
+    // One always waits: what becomes free goes to it, or to the other process.
+    let mut waiting = Box::pin(fixture.slot(Priority::Foreground));
+    for left in (2..4).rev() {
+        drop(running.pop());
+        assert!((&mut waiting).now_or_never().is_none(), "{left}");
+    }
+    drop(running.pop());
+    let next = waiting.now_or_never().expect("a slot of its own").unwrap();
+    drop((next, running));
+    let own = [fixture.slot(Priority::Foreground).now_or_never(), fixture.slot(Priority::Foreground).now_or_never()];
+    assert!(own[0].is_none(), "a request in a second");
+    fixture.manual.advance(Duration::from_secs(1));
+    let again = Arc::new(fixture.gate.reconfigured(&idp().max_concurrency(4), fixture.clock.read()));
+    let slots: Vec<_> = (0..4).map(|_| again.slot(&fixture.clock, 0, 1, Priority::Foreground).now_or_never()).collect();
+    assert_eq!(slots.iter().filter(|slot| slot.is_some()).count(), 2, "also under new settings");
+    fixture.gate.share(100);
+    let one = fixture.slot(Priority::Foreground).await.unwrap();
+    assert!(fixture.slot(Priority::Foreground).now_or_never().is_none());
+    fixture.gate.share(1);
+    // The part of a hundredth was a request in 50 s.
+    fixture.manual.advance(Duration::from_secs(50));
+    assert!(fixture.slot(Priority::Foreground).now_or_never().is_some(), "the others are gone");
+    drop(one);
+}

@@ -22,6 +22,8 @@ pub(crate) enum Field {
     Journal,
     /// The store's check value.
     Check,
+    /// What processes tell each other.
+    Line,
 }
 
 impl Field {
@@ -32,6 +34,7 @@ impl Field {
             Self::Document => "document",
             Self::Journal => "journal",
             Self::Check => "check",
+            Self::Line => "line",
         }
     }
 }

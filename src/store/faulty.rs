@@ -29,6 +29,8 @@ pub enum StoreFault {
     None,
     /// Every operation fails and has no effect.
     Down,
+    /// Reads of single grants fail.
+    ReadsFail,
     /// Claims fail and have no effect.
     ClaimsFail,
     /// Commits fail and have no effect.
@@ -110,7 +112,10 @@ impl Store for Faulty {
     }
 
     fn read(&self, key: &TokenKey) -> StoreFuture<ReadRow> {
-        self.unless_down(|store| store.read(key))
+        match *self.fault().borrow() {
+            StoreFault::Down | StoreFault::ReadsFail => refused(),
+            _ => self.store.read(key),
+        }
     }
 
     fn due(&self, idp: &str, by: WallTime, after: Option<DueCursor>, limit: u32) -> StoreFuture<DuePage> {
@@ -205,6 +210,14 @@ impl Store for Faulty {
             };
             Ok(Line { heard, say: Box::new(say) })
         }))
+    }
+
+    fn say(&self, texts: Vec<String>) -> StoreFuture<()> {
+        match *self.fault().borrow() {
+            StoreFault::NothingIsHeard => Box::pin(async { Ok(()) }),
+            StoreFault::Down => refused(),
+            _ => self.store.say(texts),
+        }
     }
 
     fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {

@@ -241,6 +241,10 @@ impl Store for Metered {
         self.store.open_line()
     }
 
+    fn say(&self, texts: Vec<String>) -> StoreFuture<()> {
+        self.store.say(texts)
+    }
+
     fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {
         self.meters.measure(Op::Meta, self.store.report(id, report))
     }

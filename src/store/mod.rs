@@ -110,6 +110,8 @@ pub(crate) trait Store: Send + Sync {
     fn unreadable(&self) -> usize;
     /// Opens a line to the other processes at this store; `None` if there can be no other.
     fn open_line(&self) -> Option<StoreFuture<Line>>;
+    /// Sends texts as [`Line::say`] does, where no line is open.
+    fn say(&self, texts: Vec<String>) -> StoreFuture<()>;
     /// Writes the report of a process that works with the store, or deletes it.
     fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()>;
     /// Returns the reports of all processes that have written one within a day; none of a store for one process.
@@ -139,8 +141,11 @@ pub(crate) struct Line {
     /// connection.
     pub(crate) heard: mpsc::Receiver<String>,
     /// Sends texts of at most [`LONGEST_TEXT`] bytes to every process that has a line open. Others never get them.
-    pub(crate) say: Box<dyn Fn(Vec<String>) -> StoreFuture<()> + Send + Sync>,
+    pub(crate) say: Say,
 }
+
+/// Sends texts on a line.
+pub(crate) type Say = Box<dyn Fn(Vec<String>) -> StoreFuture<()> + Send + Sync>;
 
 /// The longest text of a line, in bytes: PostgreSQL's limit is 7 999.
 pub(crate) const LONGEST_TEXT: usize = 7_900;

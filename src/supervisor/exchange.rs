@@ -6,11 +6,11 @@
 //! has not just read.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, future::Either, stream};
+use futures_util::{StreamExt as _, stream};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     idp::delay,
     model::{Generation, TokenKey},
-    store::{Line, StoreError, StoreFuture},
+    store::{Line, Say, StoreError},
 };
 
 /// Rows that are compared with what is published at the same time.
@@ -38,8 +38,6 @@ pub(super) struct ReplicaExchange {
     refresher: Refresher,
     router: Router,
     served_unheard: Duration,
-    /// Counts the proofs.
-    echoes: u64,
 }
 
 /// A running exchange.
@@ -49,15 +47,20 @@ pub(super) struct RunningExchange {
 }
 
 impl RunningExchange {
-    /// Tells the others what is left to tell, and ends.
+    /// Tells the others what is left to tell, also of changes that are under way, and ends.
     pub(super) async fn end(&self) {
         let ports = self.refresher.ports();
-        ports.ledger.replicas().queue.close();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut task) = task else { return };
+        let replicas = ports.ledger.replicas();
+        tokio::select! {
+            () = replicas.none_changing() => {}
+            () = ports.clock.sleep(FAREWELL) => {}
+        }
+        replicas.queue.close();
         tokio::select! {
             _ = &mut task => {}
-            () = ports.clock.sleep(FAREWELL) => task.abort(),
+            () = ports.clock.sleep(2 * FAREWELL) => task.abort(),
         }
     }
 }
@@ -65,7 +68,7 @@ impl RunningExchange {
 impl ReplicaExchange {
     /// `served_unheard` is how long published tokens are served while this process hears nothing of the others.
     pub(super) fn new(refresher: Refresher, router: Router, served_unheard: Duration) -> Self {
-        Self { refresher, router, served_unheard, echoes: 0 }
+        Self { refresher, router, served_unheard }
     }
 
     /// Starts the exchange, if other processes can use the store. A process that does nothing `on_demand` is no replica: it
@@ -73,62 +76,98 @@ impl ReplicaExchange {
     pub(super) fn start(self, on_demand: bool) -> RunningExchange {
         let refresher = self.refresher.clone();
         let is_shared = refresher.ports().ledger.replicas().is_shared();
-        let task = is_shared.then(|| refresher.ports().runtime.spawn(self.run(on_demand)));
+        let task = is_shared.then(|| refresher.ports().runtime.spawn(self.keep_running(on_demand)));
         RunningExchange { refresher, task: Mutex::new(task) }
     }
 
-    async fn run(mut self, on_demand: bool) {
-        let refresher = self.refresher.clone();
-        let (ports, router) = (refresher.ports(), self.router.clone());
+    /// Runs the exchange, and again if it panics: without it, a process would serve what is out of date.
+    async fn keep_running(self, on_demand: bool) {
+        let (refresher, exchange) = (self.refresher.clone(), Arc::new(self));
+        let ports = refresher.ports();
+        loop {
+            let exchange = exchange.clone();
+            if ports.runtime.spawn(async move { exchange.run(on_demand).await }).await.is_ok() {
+                return;
+            }
+            tracing::error!("the exchange with other replicas panicked and is started again");
+            ports.ledger.replicas().compare();
+            ports.clock.sleep(REPORTED_EVERY).await;
+        }
+    }
+
+    async fn run(&self, on_demand: bool) {
+        let ports = self.refresher.ports();
         let replicas = ports.ledger.replicas();
-        let reporting = async {
+        let as_a_replica = async {
             match on_demand {
                 true => std::future::pending().await,
-                false => self.keep_reporting().await,
+                false => tokio::join!(self.keep_reporting(), self.keep_watch(), self.keep_comparing()),
             }
         };
-        let comparing = keep_comparing(ports, &router);
         tokio::select! {
-            () = keep_line(ports, &router) => {}
-            () = reporting => {}
-            () = comparing => {}
+            () = self.keep_line() => {}
+            _ = as_a_replica => {}
         }
-        if !on_demand && replicas.queue.is_empty() {
+        self.tell_without_line().await;
+        if !replicas.queue.is_empty() {
+            tracing::warn!(
+                "the other replicas could not be told what was stored last: they notice it within half a minute"
+            );
+            // A report that is not renewed is a death to the others: they compare what they have with the store.
+            ports.ledger.store().report(&replicas.name(), Some(self.report(true))).await.ok();
+        } else if !on_demand {
             // Whoever finds no report knows that everything was told.
             ports.ledger.store().report(&replicas.name(), None).await.ok();
         }
     }
 
+    fn report(&self, unheard: bool) -> Vec<u8> {
+        let ports = self.refresher.ports();
+        Replicas::report(ports.keyring.labels(), ports.journal.owner().public("j"), unheard, ports.is_stopping())
+    }
+
     /// Reports again and again that this process lives, and proves that it hears the others.
-    async fn keep_reporting(&mut self) {
-        let refresher = self.refresher.clone();
-        let ports = refresher.ports();
+    async fn keep_reporting(&self) {
+        let ports = self.refresher.ports();
         let replicas = ports.ledger.replicas();
-        let mut was_cut_off = false;
+        let mut is_unheard = false;
         loop {
             let began = ports.clock.read().boot;
-            let report = Replicas::report(ports.keyring.labels(), ports.journal.owner().public("j"));
-            let reported = ports.ledger.store().report(&replicas.name(), Some(report)).await;
+            let reported = ports.ledger.store().report(&replicas.name(), Some(self.report(is_unheard))).await;
             if reported.is_ok()
                 && let Ok(reports) = ports.ledger.store().reports().await
             {
                 let sighting = replicas.sight(reports);
                 ports.providers.share(sighting.live);
-                if sighting.died {
-                    tracing::warn!("another replica has died: what is published is compared with the store");
+                if sighting.untold {
+                    tracing::warn!(
+                        "another replica has died or is not heard: what is published is compared with the store"
+                    );
                     replicas.compare();
                 }
             }
-            self.echoes += 1;
-            let number = self.echoes;
+            let number = replicas.next_echo();
             replicas.tell(|| News::Echo(number));
             let mut echoed = replicas.echoed.subscribe();
             tokio::select! {
-                _ = echoed.wait_for(|echoed| *echoed >= number) => replicas.heard(began),
-                () = ports.clock.sleep(REPORTED_EVERY) => {}
+                _ = echoed.wait_for(|echoed| *echoed >= number) => {
+                    replicas.heard(began);
+                    is_unheard = false;
+                }
+                () = ports.clock.sleep(REPORTED_EVERY) => is_unheard = true,
             }
-            let now = ports.clock.read().boot;
-            let is_cut_off = replicas.unheard(now) >= self.served_unheard;
+            ports.clock.sleep(REPORTED_EVERY).await;
+        }
+    }
+
+    /// Looks again and again whether this process hears the others; nothing that waits for the store holds this up.
+    async fn keep_watch(&self) {
+        let ports = self.refresher.ports();
+        let replicas = ports.ledger.replicas();
+        let mut was_cut_off = false;
+        loop {
+            ports.clock.sleep(REPORTED_EVERY).await;
+            let is_cut_off = replicas.unheard(ports.clock.read().boot) >= self.served_unheard;
             if is_cut_off {
                 self.withdraw(was_cut_off).await;
             } else if was_cut_off {
@@ -136,7 +175,6 @@ impl ReplicaExchange {
                 replicas.compare();
             }
             was_cut_off = is_cut_off;
-            ports.clock.sleep(REPORTED_EVERY).await;
         }
     }
 
@@ -152,77 +190,130 @@ impl ReplicaExchange {
         ports.snapshot.withdraw_all(|key| ports.attempts.runs_for(key));
         self.router.route_to_all_awake().await.ok();
     }
-}
 
-/// Keeps a line open until everything was told and the process stops.
-async fn keep_line(ports: &Ports, router: &Router) {
-    let replicas = ports.ledger.replicas();
-    let mut failures = 0;
-    loop {
-        let Some(opening) = ports.ledger.store().open_line() else { return };
-        match opening.await {
-            Ok(Line { heard, say }) => {
-                failures = 0;
-                // What was published before may have been changed unheard.
-                replicas.compare();
-                tokio::select! {
-                    () = listen(ports, router, heard) => {}
-                    ended = tell(ports, say) => match ended {
-                        Ok(()) => return,
-                        Err(error) => tracing::debug!(error = %error, "the other replicas could not be told"),
+    /// Keeps a line open until everything was told and the process stops.
+    async fn keep_line(&self) {
+        let ports = self.refresher.ports();
+        let replicas = ports.ledger.replicas();
+        let mut failures = 0;
+        loop {
+            let Some(opening) = ports.ledger.store().open_line() else { return };
+            match opening.await {
+                Ok(Line { heard, say }) => {
+                    failures = 0;
+                    // What was published before may have been changed unheard.
+                    replicas.compare();
+                    tokio::select! {
+                        () = self.listen(heard) => {}
+                        ended = self.tell(say) => match ended {
+                            Ok(()) => return,
+                            Err(error) => tracing::debug!(error = %error, "the other replicas could not be told"),
+                        }
                     }
+                    tracing::warn!("the line to the other replicas was interrupted: it is opened again");
                 }
-                tracing::warn!("the line to the other replicas was interrupted: it is opened again");
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(error = %error, "there is no line to the other replicas: opening it is tried again");
+                    }
+                    failures += 1;
+                }
             }
-            Err(error) => {
-                if failures == 0 {
-                    tracing::warn!(error = %error, "there is no line to the other replicas: opening it is tried again");
-                }
-                failures += 1;
+            self.tell_without_line().await;
+            tokio::select! {
+                () = ports.clock.sleep(delay(failures, None, 0).min(REPORTED_EVERY)) => {}
+                () = replicas.queue.closing() => return,
             }
         }
-        tokio::select! {
-            () = ports.clock.sleep(delay(failures, None, 0).min(REPORTED_EVERY)) => {}
-            () = replicas.queue.closing() => return,
+    }
+
+    /// Tells the others what there is to tell, until everything was told and the process stops.
+    async fn tell(&self, say: Say) -> Result<(), StoreError> {
+        let ports = self.refresher.ports();
+        let (replicas, name) = (ports.ledger.replicas(), ports.ledger.replicas().name());
+        while let Some(batch) = replicas.queue.next().await {
+            say(texts(&ports.keyring, &name, &batch.news)).await?;
+            replicas.queue.told(&batch);
+        }
+        Ok(())
+    }
+
+    /// Tells the others what there is to tell by other connections, while no line is open.
+    async fn tell_without_line(&self) {
+        let ports = self.refresher.ports();
+        let replicas = ports.ledger.replicas();
+        while !replicas.queue.is_empty()
+            && let Some(batch) = replicas.queue.next().await
+        {
+            if ports.ledger.store().say(texts(&ports.keyring, &replicas.name(), &batch.news)).await.is_err() {
+                return;
+            }
+            replicas.queue.told(&batch);
         }
     }
-}
 
-/// Tells the others what there is to tell, until everything was told and the process stops.
-async fn tell(ports: &Ports, say: Box<dyn Fn(Vec<String>) -> StoreFuture<()> + Send + Sync>) -> Result<(), StoreError> {
-    let replicas = ports.ledger.replicas();
-    let name = replicas.name();
-    while let Some(batch) = replicas.queue.next().await {
-        say(texts(&name, &batch.news)).await?;
-        replicas.queue.told(&batch);
-    }
-    Ok(())
-}
-
-/// Hears what the others say until the line ends.
-async fn listen(ports: &Ports, router: &Router, mut heard: mpsc::Receiver<String>) {
-    let replicas = ports.ledger.replicas();
-    let own = replicas.name();
-    while let Some(text) = heard.recv().await {
-        let Some((from, news)) = hear(&text) else { continue };
-        for one in news {
-            match one {
-                News::Echo(number) if from == own => {
-                    replicas.echoed.send_if_modified(|echoed| std::mem::replace(echoed, number.max(*echoed)) < number);
+    /// Hears what the others say until the line ends.
+    async fn listen(&self, mut heard: mpsc::Receiver<String>) {
+        let ports = self.refresher.ports();
+        let (replicas, own) = (ports.ledger.replicas(), ports.ledger.replicas().name());
+        let mut was_foreign = false;
+        while let Some(text) = heard.recv().await {
+            let Some((from, news)) = hear(&ports.keyring, &text) else {
+                if !std::mem::replace(&mut was_foreign, true) {
+                    tracing::warn!(
+                        "another program speaks on the line of the replicas, or a replica has keys that this one lacks: \
+                         what it says is ignored"
+                    );
                 }
-                _ if from == own => {}
-                News::Echo(_) => {}
-                News::Changed(changed) => take_change(ports, router, &changed).await,
-                News::Rejected { key, generation } => {
-                    let key = TokenKey::from(&key);
-                    if ports.snapshot.current(&key).is_some_and(|issued| issued.generation == generation) {
-                        route(ports, router, key, Ask::RejectedElsewhere { generation }).await;
+                continue;
+            };
+            for one in news {
+                match one {
+                    News::Echo(number) if from == own => {
+                        let is_later = |echoed: &mut u64| std::mem::replace(echoed, number.max(*echoed)) < number;
+                        replicas.echoed.send_if_modified(is_later);
                     }
+                    News::Echo(_) => {}
+                    _ if from == own => {}
+                    News::Changed(changed) => take_change(ports, &self.router, &changed).await,
+                    News::Rejected { key, generation } => {
+                        let key = TokenKey::from(&key);
+                        if ports.snapshot.current(&key).is_some_and(|issued| issued.generation == generation) {
+                            route(ports, &self.router, key, Ask::RejectedElsewhere { generation }).await;
+                        }
+                    }
+                    News::Holds => {
+                        // What comes next must not wait for it. A hold that cannot be read is read with the next sweep.
+                        let refresher = self.refresher.clone();
+                        let read = async move {
+                            refresher.ports().providers.read_holds(&refresher.ports().ledger).await.ok();
+                        };
+                        ports.runtime.spawn(read);
+                    }
+                    News::Everything => replicas.compare(),
                 }
-                // A hold that cannot be read is read with the next sweep.
-                News::Holds => drop(ports.providers.read_holds(&ports.ledger).await),
-                News::Everything => replicas.compare(),
             }
+        }
+    }
+
+    /// Compares what is published with the store whenever something may have been missed. What is missed meanwhile is
+    /// compared afterwards: a comparison is not begun anew again and again.
+    async fn keep_comparing(&self) {
+        let (ports, router) = (self.refresher.ports(), &self.router);
+        let replicas = ports.ledger.replicas();
+        let mut wanted = replicas.to_compare.subscribe();
+        loop {
+            // The sender is here.
+            wanted.wait_for(|wanted| *wanted).await.ok();
+            replicas.to_compare.send_replace(false);
+            // First the actors, which may be about to publish what they have read before; then what is published.
+            while let Err(Error::Busy { retry_after }) = router.route_to_all_awake().await {
+                ports.clock.sleep(retry_after).await;
+            }
+            let mut keys = ports.snapshot.keys();
+            keys.extend(ports.attempts.keys());
+            stream::iter(keys).for_each_concurrent(COMPARED_AT_ONCE, |key| compare(ports, router, key)).await;
+            replicas.compared();
         }
     }
 }
@@ -253,37 +344,15 @@ async fn route(ports: &Ports, router: &Router, key: TokenKey, ask: Ask) {
     }
 }
 
-/// Compares what is published with the store whenever something may have been missed.
-async fn keep_comparing(ports: &Ports, router: &Router) {
-    let replicas = ports.ledger.replicas();
-    let mut wanted = replicas.to_compare.subscribe();
-    loop {
-        // The sender is here.
-        wanted.wait_for(|wanted| *wanted).await.ok();
-        replicas.to_compare.send_replace(false);
-        let compared = async {
-            // First the actors, which may be about to publish what they have read before; then what is published.
-            while let Err(Error::Busy { retry_after }) = router.route_to_all_awake().await {
-                ports.clock.sleep(retry_after).await;
-            }
-            let mut keys = ports.snapshot.keys();
-            keys.extend(ports.attempts.keys());
-            stream::iter(keys).for_each_concurrent(COMPARED_AT_ONCE, |key| compare(ports, router, key)).await;
-        };
-        let again = wanted.wait_for(|wanted| *wanted);
-        if let Either::Left(_) = futures_util::future::select(Box::pin(compared), Box::pin(again)).await {
-            replicas.compared();
-        }
-    }
-}
-
 /// Has the row of a key read again if it differs from what is published. Waits for a store that does not respond.
 async fn compare(ports: &Ports, router: &Router, key: TokenKey) {
     let mut failures = 0;
     loop {
         let Some(issued) = ports.snapshot.current(&key) else {
-            // It is watched and has no token, or an attempt runs for it.
-            return route(ports, router, key, Ask::Stale).await;
+            if ports.snapshot.is_watched(&key) || ports.attempts.runs_for(&key) {
+                route(ports, router, key, Ask::Stale).await;
+            }
+            return;
         };
         match ports.ledger.store().read(&key).await {
             Ok(read) => {

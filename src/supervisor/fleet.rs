@@ -17,7 +17,8 @@ impl TokenSupervisor {
         let ports = self.rooms.refresher.ports();
         let replicas = ports.ledger.replicas();
         if !replicas.is_shared() {
-            let report = Replicas::report(ports.keyring.labels(), ports.journal.owner().public("j"));
+            let stopping = ports.is_stopping();
+            let report = Replicas::report(ports.keyring.labels(), ports.journal.owner().public("j"), false, stopping);
             return Ok(replicas.read(vec![replicas.own(report)]));
         }
         let reports = ports.ledger.store().reports().await.map_err(|error| unavailable(&error))?;

@@ -67,6 +67,7 @@ impl Ledger {
             let (store, key) = (self.0.store.clone(), key.clone());
             move || past_conflicts(move || store.change(&key, change.clone()))
         };
+        let changing = self.0.replicas.changing();
         let started = if is_purge { Err(start) } else { Ok(start()) };
         Box::pin(async move {
             let (mut changed, purged) = match started {
@@ -77,10 +78,14 @@ impl Ledger {
                     (start().await, row.map(|row| row.grant_id))
                 }
             };
+            match &changed {
+                Ok(changed) if is_told && has_changed(changed.reply) => ledger.0.replicas.tell(|| news(&key, changed)),
+                // It may have been stored all the same.
+                Err(StoreError::Unavailable(_)) if is_told => ledger.0.replicas.tell(|| unknown(&key)),
+                _ => {}
+            }
+            drop(changing);
             if let Ok(changed) = &mut changed {
-                if is_told && has_changed(changed.reply) {
-                    ledger.0.replicas.tell(|| news(&key, changed));
-                }
                 ledger.0.events.emit_all(&key, changed);
                 // An attempt ends the intent that it set, or its actor sees to it.
                 if let Some(due) = changed.row.as_ref().filter(|row| row.intent.is_none()).and_then(wake_at) {
@@ -215,7 +220,9 @@ fn action(change: &Change) -> Option<&'static str> {
 
 /// Whether a row may have been written.
 fn has_changed(reply: ChangeReply) -> bool {
-    matches!(reply, ChangeReply::Done | ChangeReply::Resolved(_) | ChangeReply::Promoted)
+    use ChangeReply::{Done, Promoted, Resolved, Unchanged};
+    // A connect that is repeated because its first reply was lost changes nothing, and has changed something.
+    matches!(reply, Done | Resolved(_) | Promoted | Unchanged(_))
 }
 
 /// What other processes are told of a change.
@@ -228,6 +235,11 @@ fn news(key: &TokenKey, changed: &Changed) -> News {
     });
     let wake_at = row.filter(|row| row.intent.is_none()).and_then(wake_at);
     News::Changed(ChangedNews { key: key.into(), generation: row.map(|row| row.generation), wake_at, events })
+}
+
+/// What other processes are told of a change of which it is not known whether it was stored.
+fn unknown(key: &TokenKey) -> News {
+    News::Changed(ChangedNews { key: key.into(), generation: None, wake_at: None, events: None })
 }
 
 /// Whether a response came when its row had moved on.

@@ -81,9 +81,22 @@ impl RegistryActor {
         Some((*last + RESTART_WINDOW).since(now))
     }
 
+    fn is_published(&self, key: &TokenKey) -> bool {
+        self.around.refresher.ports().snapshot.current(key).is_some()
+    }
+
     fn deliver(&mut self, key: &TokenKey, ask: Ask, context: &Context<Self>) {
+        let is_stale = matches!(ask, Ask::Stale | Ask::StaleIfAwake);
         if let Some(retry_after) = self.left_alone(key) {
+            if is_stale {
+                // No actor looks at the row for a while.
+                self.around.refresher.ports().snapshot.remove(key);
+            }
             return ask.refuse(Error::Unavailable { retry_after, cause: Cause::Failing });
+        }
+        if is_stale {
+            // Also if its mailbox is full.
+            return self.actor(key, context).do_send(Deliver(ask));
         }
         match self.actor(key, context).try_send(Deliver(ask)) {
             Ok(()) => {}
@@ -123,7 +136,8 @@ impl Handler<RoutedRequest> for RegistryActor {
                 // Whoever asked may be gone.
                 drop(reply.send(Ok(())));
             }
-            Ask::StaleIfAwake if !self.actors.contains_key(&key) => {}
+            // An actor that has just stopped may have published what it read before.
+            Ask::StaleIfAwake if !self.actors.contains_key(&key) && !self.is_published(&key) => {}
             ask => self.deliver(&key, ask, context),
         }
     }

@@ -377,6 +377,11 @@ impl Store for PostgresStore {
         Some(Box::pin(async move { connections.manager().open_line().await }))
     }
 
+    fn say(&self, texts: Vec<String>) -> StoreFuture<()> {
+        let channel = self.connections.manager().address.schema.clone();
+        self.run(move |connection, _| Box::pin(async move { replicas::say(connection, &channel, &texts).await }))
+    }
+
     fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()> {
         let id = id.to_owned();
         self.run(move |connection, _| {

@@ -28,6 +28,19 @@ pub(super) async fn report(
     Ok(())
 }
 
+/// Sends texts where no line is open.
+pub(super) async fn say(
+    connection: &mut AsyncPgConnection,
+    channel: &str,
+    texts: &[String],
+) -> Result<(), OperationError> {
+    for text in texts {
+        let say = sql::<()>("SELECT pg_notify(").name(channel).sql(", ").name(text).sql(")");
+        say.execute(connection).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn reports(connection: &mut AsyncPgConnection) -> Result<Vec<ReplicaReport>, OperationError> {
     let all = sql::<(Text, Binary, BigInt)>("SELECT id, report, store_now() - at FROM replicas ORDER BY id");
     let all = all.load::<(String, Vec<u8>, i64)>(connection).await?.into_iter();

@@ -235,6 +235,10 @@ impl Store for SqliteStore {
         None
     }
 
+    fn say(&self, _: Vec<String>) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn report(&self, _: &str, _: Option<Vec<u8>>) -> StoreFuture<()> {
         Box::pin(async { Ok(()) })
     }

@@ -52,6 +52,11 @@ impl Ports {
         self.hooks.reach(_point);
     }
 
+    /// Whether the supervisor is about to stop.
+    pub(in crate::supervisor) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// Resolves when the supervisor starts to stop.
     pub(super) async fn stopped(&self) {
         self.stopping.subscribe().wait_for(|stopping| *stopping).await.ok();

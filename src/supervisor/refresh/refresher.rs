@@ -87,7 +87,7 @@ impl Refresher {
 
     #[cfg(any(test, feature = "web"))]
     pub(in crate::supervisor) fn is_stopping(&self) -> bool {
-        *self.0.stopping.borrow()
+        self.0.is_stopping()
     }
 
     /// Resolves when the supervisor starts to stop.

@@ -7,9 +7,10 @@ mod news;
 mod queue;
 
 use std::{
+    collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -50,6 +51,8 @@ pub struct Replica {
     pub journal: String,
     /// How long ago the process wrote its report.
     pub last_seen: Duration,
+    /// Whether the process is about to stop, and leaves due grants to the others.
+    pub is_stopping: bool,
     /// Whether it is this process.
     pub is_this: bool,
 }
@@ -67,6 +70,11 @@ struct Report {
     version: String,
     keys: Vec<KeyLabel>,
     journal: String,
+    /// What the process has stored lately may not have been told.
+    #[serde(default)]
+    unheard: bool,
+    #[serde(default)]
+    stopping: bool,
 }
 
 pub(super) struct Replicas {
@@ -75,22 +83,37 @@ pub(super) struct Replicas {
     is_shared: bool,
     pub(super) queue: NewsQueue,
     live: Mutex<Vec<Replica>>,
+    /// The processes that were found dead, with the age of their reports in milliseconds.
+    dead: Mutex<HashMap<String, u64>>,
     /// When the process last began a proof that it hears the others, which succeeded; by the boot-time clock.
     heard_at: AtomicI64,
     /// What is published is to be compared with the store: something may have been missed.
     pub(super) to_compare: watch::Sender<bool>,
     /// Whether the last comparison is complete.
     is_compared: AtomicBool,
+    /// The number of proofs that were begun.
+    echoes: AtomicU64,
     /// The highest proof that came back.
     pub(super) echoed: watch::Sender<u64>,
+    /// The number of changes that are under way.
+    changing: watch::Sender<usize>,
+}
+
+/// A change that is under way.
+pub(super) struct Changing(watch::Sender<usize>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// What a look at the reports of all processes brings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sighting {
-    /// A process died, perhaps before it told what it had stored.
-    pub(super) died: bool,
-    /// The number of processes that live, at least one.
+    /// A process died, perhaps before it told what it had stored, or lives and does not get it told.
+    pub(super) untold: bool,
+    /// The number of processes that share the work, at least one.
     pub(super) live: usize,
 }
 
@@ -101,10 +124,13 @@ impl Replicas {
             is_shared,
             queue: NewsQueue::default(),
             live: Mutex::default(),
+            dead: Mutex::default(),
             heard_at: AtomicI64::new(now.0),
             to_compare: watch::Sender::new(false),
             is_compared: AtomicBool::new(true),
+            echoes: AtomicU64::new(0),
             echoed: watch::Sender::new(0),
+            changing: watch::Sender::new(0),
         }
     }
 
@@ -118,6 +144,17 @@ impl Replicas {
         self.id.public("r")
     }
 
+    /// Counts a change that is under way, for as long as the result lives: it may have to be told.
+    pub(super) fn changing(&self) -> Changing {
+        self.changing.send_modify(|count| *count += 1);
+        Changing(self.changing.clone())
+    }
+
+    /// Resolves when no change is under way.
+    pub(super) async fn none_changing(&self) {
+        self.changing.subscribe().wait_for(|count| *count == 0).await.ok();
+    }
+
     /// Tells the other processes, soon; not if there can be none.
     pub(super) fn tell(&self, news: impl FnOnce() -> News) {
         if self.is_shared {
@@ -125,9 +162,9 @@ impl Replicas {
         }
     }
 
-    /// Returns the report of this process.
-    pub(super) fn report(keys: Vec<KeyLabel>, journal: String) -> Vec<u8> {
-        let report = Report { version: env!("CARGO_PKG_VERSION").to_owned(), keys, journal };
+    /// Returns the report of this process. `unheard`: what it has stored lately may not have been told.
+    pub(super) fn report(keys: Vec<KeyLabel>, journal: String, unheard: bool, stopping: bool) -> Vec<u8> {
+        let report = Report { version: env!("CARGO_PKG_VERSION").to_owned(), keys, journal, unheard, stopping };
         serde_json::to_vec(&report).expect("plain structs have a JSON form")
     }
 
@@ -138,13 +175,18 @@ impl Replicas {
 
     /// Takes the reports of all processes.
     pub(super) fn sight(&self, reports: Vec<ReplicaReport>) -> Sighting {
-        let found = self.read(reports);
-        let mut live = self.live();
-        // One that is not there any more has told everything before it left.
-        let died = live.iter().any(|before| found.iter().any(|now| now.id == before.id && now.is_dead()));
-        *live = found.into_iter().filter(|replica| !replica.is_dead()).collect();
-        drop(live);
-        Sighting { died, live: self.live_count() }
+        let unheard =
+            |found: &ReplicaReport| serde_json::from_slice::<Report>(&found.report).is_ok_and(|report| report.unheard);
+        let others_unheard = reports.iter().any(|found| unheard(found) && found.id != self.name());
+        // One that is not there any more has told everything before it left. One that is dead again has lived in between.
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = reports.iter().filter(|found| Duration::from_millis(found.age_ms) >= DEAD_AFTER);
+        let silent: HashMap<_, _> = silent.map(|found| (found.id.clone(), found.age_ms)).collect();
+        let died = silent.iter().any(|(id, age)| dead.get(id).is_none_or(|before| age < before));
+        *dead = silent;
+        drop(dead);
+        *self.live() = self.read(reports).into_iter().filter(|replica| !replica.is_dead()).collect();
+        Sighting { untold: died || others_unheard, live: self.live_count() }
     }
 
     /// Reads the reports of processes, also of those that have died since.
@@ -153,10 +195,10 @@ impl Replicas {
         let of = |found: ReplicaReport| {
             // A later version may write another report: the process lives all the same.
             let report = serde_json::from_slice::<Report>(&found.report).ok();
-            let (version, keys, journal) =
-                report.map_or_else(Default::default, |report| (report.version, report.keys, report.journal));
+            let (version, keys, journal, is_stopping) = report
+                .map_or_else(Default::default, |report| (report.version, report.keys, report.journal, report.stopping));
             let last_seen = Duration::from_millis(found.age_ms);
-            Replica { version, keys, journal, last_seen, is_this: found.id == own, id: found.id }
+            Replica { version, keys, journal, last_seen, is_stopping, is_this: found.id == own, id: found.id }
         };
         reports.into_iter().map(of).collect()
     }
@@ -165,17 +207,22 @@ impl Replicas {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of processes that live, as far as this one knows; at least one.
+    /// The number of processes that share the work, as far as this one knows; at least one.
     pub(super) fn live_count(&self) -> usize {
-        self.live().len().max(1)
+        self.live().iter().filter(|replica| !replica.is_stopping).count().max(1)
     }
 
     /// Whether the refreshes of a key are this process's share: each key belongs to one of the processes that live.
     pub(super) fn has_share(&self, key: u64) -> bool {
         let live = self.live();
         let of = |replica: &Replica| rank(&replica.id, key);
-        let best = live.iter().max_by_key(|replica| of(replica));
+        let best = live.iter().filter(|replica| !replica.is_stopping).max_by_key(|replica| of(replica));
         best.is_none_or(|best| best.is_this)
+    }
+
+    /// Returns the number of the next proof.
+    pub(super) fn next_echo(&self) -> u64 {
+        self.echoes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Something may have been missed: what is published is to be compared with the store.
@@ -227,21 +274,34 @@ mod tests {
     use super::*;
 
     fn report(id: &str, age_ms: u64) -> ReplicaReport {
-        ReplicaReport { id: id.to_owned(), report: Replicas::report(Vec::new(), "j".to_owned()), age_ms }
+        let report = Replicas::report(Vec::new(), "j".to_owned(), false, false);
+        ReplicaReport { id: id.to_owned(), report, age_ms }
     }
 
     #[test]
     fn a_process_that_is_silent_has_died_and_one_that_said_so_has_left() {
         let replicas = Replicas::new(true, BootTime(0));
         let own = replicas.name();
-        assert_eq!(replicas.sight(vec![report(&own, 0), report("r_b", 19_999)]), Sighting { died: false, live: 2 });
-        assert!(replicas.live().iter().any(|replica| replica.is_this && replica.version == env!("CARGO_PKG_VERSION")));
-        assert_eq!(replicas.sight(vec![report(&own, 0), report("r_b", 20_000)]), Sighting { died: true, live: 1 });
-        assert_eq!(replicas.sight(vec![report(&own, 0), report("r_b", 25_000)]), Sighting { died: false, live: 1 });
-        replicas.sight(vec![report(&own, 0), report("r_b", 0)]);
-        assert_eq!(replicas.sight(vec![report(&own, 0)]), Sighting { died: false, live: 1 });
+        let sight = |others: &[ReplicaReport]| {
+            let Sighting { untold, live } = replicas.sight([&[report(&own, 0)], others].concat());
+            (untold, live)
+        };
+        assert_eq!(sight(&[report("r_b", 19_999)]), (false, 2));
+        assert_eq!(sight(&[report("r_b", 20_000)]), (true, 1));
+        assert_eq!(sight(&[report("r_b", 25_000)]), (false, 1), "it is known to be dead");
+        assert_eq!(sight(&[report("r_b", 21_000)]), (true, 1), "it has lived in between");
+        assert_eq!(sight(&[report("r_b", 0)]), (false, 2));
+        assert_eq!(sight(&[]), (false, 1), "it left");
         let newer = ReplicaReport { id: "r_new".to_owned(), report: b"[1]".to_vec(), age_ms: 0 };
-        assert_eq!(replicas.sight(vec![report(&own, 0), newer]).live, 2);
+        assert_eq!(sight(&[newer]), (false, 2));
+        let state = |unheard, stopping| {
+            let report = Replicas::report(Vec::new(), "j".to_owned(), unheard, stopping);
+            ReplicaReport { id: "r_b".to_owned(), report, age_ms: 0 }
+        };
+        assert_eq!(sight(&[state(true, false)]), (true, 2), "what it stores is not told");
+        assert_eq!(sight(&[state(false, true)]), (false, 1), "it takes no share any more");
+        assert!(replicas.live().iter().any(|replica| replica.is_this && replica.version == env!("CARGO_PKG_VERSION")));
+        assert!((0..64).all(|key| replicas.has_share(key)));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! What processes tell each other, as texts of a line. Never holds a token.
 //!
+//! Whoever may connect to the database can listen and speak: texts are sealed with the keys of the store.
+//!
 //! `{"from": "r_...", "news": [{"changed": {...}}, ...]}`. Kinds and fields that are not known are left out: a later version
 //! may send more.
 
-use serde::{Deserialize, Serialize};
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::{
-    model::{Generation, StoreTime, TokenKey, WallTime},
+    keyring::{Field, Keyring},
+    model::{Generation, Sealed, StoreTime, TokenKey, WallTime},
     protocol::Transition,
     store::LONGEST_TEXT,
 };
@@ -37,8 +41,13 @@ pub(in crate::supervisor) struct ChangedNews {
     /// When the row needs attention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::supervisor) wake_at: Option<WallTime>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub(in crate::supervisor) events: Option<EventNews>,
+}
+
+/// Reads events, unless they are of a later version: what was changed matters more.
+fn if_known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EventNews>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
 /// The events that a change brought.
@@ -65,18 +74,31 @@ impl From<&KeyNews> for TokenKey {
     }
 }
 
-/// Returns the texts that tell all of these news.
-pub(in crate::supervisor) fn texts(from: &str, news: &[News]) -> Vec<String> {
+/// The longest text before it is sealed: sealing adds less than 64 bytes, and base64 a third.
+const LONGEST_PLAIN: usize = LONGEST_TEXT / 4 * 3 - 64;
+
+/// Returns the texts that tell all of these news to the holders of the keys.
+pub(in crate::supervisor) fn texts(keyring: &Keyring, from: &str, news: &[News]) -> Vec<String> {
+    let seal = |text: String| STANDARD_NO_PAD.encode(keyring.seal(&bound_to(), Field::Line, text.as_bytes()).0);
+    plain_texts(from, news).into_iter().map(seal).collect()
+}
+
+/// The field keeps a text apart from what is stored for a key.
+fn bound_to() -> TokenKey {
+    TokenKey::at("line").user("line")
+}
+
+fn plain_texts(from: &str, news: &[News]) -> Vec<String> {
     let begin = format!("{{\"from\":\"{from}\",\"news\":[");
     let mut texts = Vec::new();
     let mut text = begin.clone();
     for one in news {
         let mut json = serde_json::to_string(one).expect("plain enums have a JSON form");
-        if begin.len() + json.len() + 2 > LONGEST_TEXT {
+        if begin.len() + json.len() + 2 > LONGEST_PLAIN {
             // Names of 255 bytes may take six times that in JSON.
             json = serde_json::to_string(&News::Everything).expect("plain enums have a JSON form");
         }
-        if text.len() + json.len() + 3 > LONGEST_TEXT {
+        if text.len() + json.len() + 3 > LONGEST_PLAIN {
             texts.push(std::mem::replace(&mut text, begin.clone()) + "]}");
         }
         if text.len() > begin.len() {
@@ -90,14 +112,19 @@ pub(in crate::supervisor) fn texts(from: &str, news: &[News]) -> Vec<String> {
     texts
 }
 
-/// Returns the news in a text, and the name of the process that sent it; `None` if it is no text of ours.
-pub(in crate::supervisor) fn hear(text: &str) -> Option<(String, Vec<News>)> {
+/// Returns the news in a text, and the name of the process that sent it; `None` if no holder of the keys has sealed it.
+pub(in crate::supervisor) fn hear(keyring: &Keyring, text: &str) -> Option<(String, Vec<News>)> {
+    let sealed = Sealed(STANDARD_NO_PAD.decode(text).ok()?);
+    hear_plain(&keyring.open(&bound_to(), Field::Line, &sealed).ok()?)
+}
+
+fn hear_plain(text: &[u8]) -> Option<(String, Vec<News>)> {
     #[derive(Deserialize)]
     struct Envelope {
         from: String,
         news: Vec<Value>,
     }
-    let Envelope { from, news } = serde_json::from_str(text).ok()?;
+    let Envelope { from, news } = serde_json::from_slice(text).ok()?;
     Some((from, news.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect()))
 }
 
@@ -119,27 +146,35 @@ mod tests {
     #[test]
     fn what_is_told_is_heard_in_texts_that_are_not_too_long() {
         let news: Vec<_> = (0..300).map(|number| changed(&format!("user \"{number}\" \u{1f600}"))).collect();
-        let told = texts("r_a", &news);
+        let keyring = Keyring::generate();
+        let told = texts(&keyring, "r_a", &news);
         assert!(told.len() > 1 && told.iter().all(|text| text.len() <= LONGEST_TEXT));
-        let heard: Vec<_> = told.iter().flat_map(|text| hear(text).unwrap().1).collect();
+        assert!(told.iter().any(|text| text.len() > LONGEST_TEXT - 500), "as much as fits");
+        let heard: Vec<_> = told.iter().flat_map(|text| hear(&keyring, text).unwrap().1).collect();
         assert_eq!(heard, news);
-        assert_eq!(hear(&told[0]).unwrap().0, "r_a");
-        assert!(texts("r_a", &[]).is_empty());
+        assert_eq!(hear(&keyring, &told[0]).unwrap().0, "r_a");
+        assert!(texts(&keyring, "r_a", &[]).is_empty());
+        assert!(told.iter().all(|text| !text.contains("user")) && hear(&Keyring::generate(), &told[0]).is_none());
     }
 
     #[test]
     fn what_is_too_long_to_be_told_makes_the_others_look_at_everything() {
-        let told = texts("r_a", &[News::Holds, changed(&"\u{1}".repeat(2_000)), News::Holds]);
-        let heard: Vec<_> = told.iter().flat_map(|text| hear(text).unwrap().1).collect();
+        let told = plain_texts("r_a", &[News::Holds, changed(&"\u{1}".repeat(2_000)), News::Holds]);
+        let heard: Vec<_> = told.iter().flat_map(|text| hear_plain(text.as_bytes()).unwrap().1).collect();
         assert_eq!(heard, [News::Holds, News::Everything, News::Holds]);
     }
 
     #[test]
     fn what_a_later_version_tells_is_passed_over() {
         let text = r#"{"from":"r_b","later":1,"news":[{"moved":{"x":1}},"holds",{"rejected":{"key":["i","u",""],"generation":3,"why":"x"}}]}"#;
-        let (_, heard) = hear(text).unwrap();
+        let (_, heard) = hear_plain(text.as_bytes()).unwrap();
         let key = KeyNews::from(&TokenKey::at("i").user("u"));
         assert_eq!(heard, [News::Holds, News::Rejected { key, generation: Generation(3) }]);
-        assert_eq!(hear("not ours"), None);
+        assert_eq!(hear_plain(b"not ours"), None);
+        let later = r#"{"from":"r_b","news":[{"changed":{"key":["i","u",""],"generation":4,"events":{"later":1}}}]}"#;
+        let (_, heard) = hear_plain(later.as_bytes()).unwrap();
+        let key = KeyNews::from(&TokenKey::at("i").user("u"));
+        let known = ChangedNews { key, generation: Some(Generation(4)), wake_at: None, events: None };
+        assert_eq!(heard, [News::Changed(known)], "what was changed is heard without the events");
     }
 }

@@ -184,10 +184,18 @@ impl Snapshot {
             _ => keys.push(issued.key()),
         });
         for key in places {
+            let mut is_published = false;
             self.tokens.update(&key, |current| match current {
                 Some(place) if place.generation == NOTHING => Update::Remove,
-                _ => Update::Keep,
+                held => {
+                    is_published = held.is_some();
+                    Update::Keep
+                }
             });
+            if is_published {
+                // By the read, which may be from before.
+                keys.push(key);
+            }
         }
         keys.extend(self.watches.keys().into_iter().filter(|key| self.current(key).is_none()));
         keys
@@ -222,7 +230,7 @@ impl Snapshot {
     }
 
     /// Whether the key is watched: its token stays published.
-    fn is_watched(&self, key: &TokenKey) -> bool {
+    pub(super) fn is_watched(&self, key: &TokenKey) -> bool {
         self.watches.get(key).is_some()
     }
 

@@ -189,3 +189,50 @@ fn publication_only_goes_upwards_and_the_store_replaces_what_only_the_journal_ha
         assert_eq!(watched, expected.generation, "{before:?}, then {after:?}, watched");
     }
 }
+
+#[test]
+fn what_another_process_wrote_takes_the_place_of_a_read_and_outdates_what_is_published() {
+    let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+    let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+    assert_eq!(snapshot.outdate(&key, Generation(2)), Published::Nothing);
+    let read = snapshot.reserve(&key).unwrap();
+    assert_eq!(snapshot.outdate(&key, Generation(2)), Published::Nothing);
+    assert!(!read.publish(&issued(&key, 1, false)), "the read is from before");
+    snapshot.publish(&key, &issued(&key, 2, false));
+    let outdated = [1, 2, 3].map(|generation| snapshot.outdate(&key, Generation(generation)));
+    assert_eq!(outdated, [Published::Later, Published::Earlier, Published::Earlier]);
+    snapshot.remove(&key);
+    let _watch = snapshot.watch(&key);
+    assert_eq!(snapshot.outdate(&key, Generation(1)), Published::Earlier, "somebody waits for a token");
+}
+
+#[test]
+fn every_key_that_may_be_out_of_date_is_listed_and_no_read_under_way_is_used() {
+    let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+    let snapshot = Snapshot::new(Clock::manual(&clock));
+    let keys: Vec<_> = (0..1_000).map(|number| TokenKey::at("idp").user(number.to_string())).collect();
+    keys.iter().for_each(|key| snapshot.publish(key, &issued(key, 1, false)));
+    let (read, watched) = (TokenKey::at("idp").user("read"), TokenKey::at("idp").user("watched"));
+    let _watch = snapshot.watch(&watched);
+    let place = snapshot.reserve(&read).unwrap();
+    let mut listed: Vec<_> = snapshot.keys().iter().map(|key| key.user().to_owned()).collect();
+    listed.sort();
+    let mut expected: Vec<_> = keys.iter().chain([&watched]).map(|key| key.user().to_owned()).collect();
+    expected.sort();
+    assert_eq!(listed, expected);
+    assert!(!place.publish(&issued(&read, 1, false)));
+}
+
+#[test]
+fn what_is_withdrawn_is_not_handed_out_and_an_attempt_publishes_nothing_older() {
+    let clock = ManualClock::new(std::time::SystemTime::UNIX_EPOCH);
+    let (snapshot, key) = (Snapshot::new(Clock::manual(&clock)), TokenKey::at("idp").user("alice"));
+    let refreshed = TokenKey::at("idp").user("bob");
+    [&key, &refreshed].into_iter().for_each(|key| snapshot.publish(key, &issued(key, 2, false)));
+    let watch = snapshot.watch(&key);
+    snapshot.withdraw_all(|key| *key == refreshed);
+    assert!(snapshot.current(&key).is_none() && watch.token().is_none());
+    assert!(snapshot.get(&refreshed, Duration::ZERO).is_none());
+    snapshot.publish(&refreshed, &issued(&refreshed, 1, false));
+    assert_eq!(snapshot.current(&refreshed).unwrap().generation, Generation(2));
+}

@@ -106,8 +106,11 @@ impl TokenActor {
             let changed = match changed {
                 Ok(changed) => changed,
                 Err(error) => {
+                    let is_unknown = matches!(error, Error::Unavailable { cause: Cause::StoreDown, .. });
                     drop(reply.send(Err(error)));
-                    return actor.feed(Event::Tick, context);
+                    // A server may have stored it all the same.
+                    let is_shared = actor.ports().ledger.replicas().is_shared();
+                    return actor.feed(if is_unknown && is_shared { Event::Stale } else { Event::Tick }, context);
                 }
             };
             let refused = refusal(&changed);

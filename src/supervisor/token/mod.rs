@@ -201,6 +201,10 @@ impl TokenActor {
                     error = %error,
                     "a grant could not be read"
                 );
+                if matches!(error, StoreError::Unavailable(_)) && actor.ports().snapshot.current(&actor.key).is_some() {
+                    // What is published may be out of date, and nothing else would look at it again.
+                    actor.ports().ledger.replicas().compare();
+                }
                 actor.refuse_unread(&error);
                 actor.feed(Event::Unreadable, context);
             }

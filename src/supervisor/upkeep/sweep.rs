@@ -114,16 +114,23 @@ async fn hand_out(
     now: WallTime,
 ) -> Result<Option<WallTime>, StoreError> {
     let ports = refresher.ports();
-    let mut later = None;
+    let (mut later, mut of_others, mut has_more) = (None, Vec::new(), true);
     while room > 0 {
-        if backlog.is_empty() {
+        if backlog.is_empty() && has_more {
             later = backlog.fill(ports.ledger.store(), idp, now).await?;
+            has_more = !backlog.is_empty();
         }
-        let Some(due) = backlog.take() else { return Ok(later) };
+        let next = backlog.take();
+        let is_own = next.is_some();
+        // Late ones of other processes come last: if all processes are late, each has its own to do.
+        let Some(due) = next.or_else(|| of_others.pop()) else { return Ok(later) };
         let key = due.row.key.clone();
-        let is_late = wake_at(&due.row).is_some_and(|due| due + OTHERS_FIRST <= now);
-        if !is_late && !ports.ledger.replicas().has_share(key.stable_hash()) {
+        if is_own && !ports.ledger.replicas().has_share(key.stable_hash()) {
             // Another process hands it out. If it does not, the next rounds find it late.
+            let is_late = wake_at(&due.row).is_some_and(|due| due + OTHERS_FIRST <= now);
+            if is_late && of_others.len() < room {
+                of_others.push(due);
+            }
             continue;
         }
         // A caller may have been first.
@@ -140,7 +147,11 @@ async fn hand_out(
 
 #[cfg(test)]
 mod tests {
-    use crate::{model::TokenKey, supervisor::bench::Bench};
+    use crate::{
+        model::TokenKey,
+        store::ReplicaReport,
+        supervisor::{bench::Bench, replicas::Replicas},
+    };
 
     use super::*;
 
@@ -196,6 +207,40 @@ mod tests {
         backlog.fill(bench.ledger.store(), "idp", bench.clock.now()).await.unwrap();
         let users: Vec<_> = std::iter::from_fn(|| backlog.take()).map(|due| due.row.key.user().to_owned()).collect();
         assert_eq!(users, ["soon", "late", "later"]);
+    }
+
+    #[actix::test]
+    async fn a_late_grant_of_another_process_is_handed_out_after_the_own_ones() {
+        let bench = Bench::with_idp("idp");
+        let own = |replicas: &Replicas| ReplicaReport { id: replicas.name(), report: Vec::new(), age_ms: 0 };
+        let replicas = bench.ledger.replicas();
+        let other = ReplicaReport { id: "r_other".to_owned(), report: Vec::new(), age_ms: 0 };
+        replicas.sight(vec![own(replicas), other]);
+        let keys: Vec<_> = (0..64).map(|number| TokenKey::at("idp").user(number.to_string())).collect();
+        for key in &keys {
+            bench.connect_for(key, &format!("ts-test-secret-{}", key.user()), 40).await;
+        }
+        let (own, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| replicas.has_share(key.stable_hash()));
+        assert!(own.len() > 9 && others.len() > 9, "{} and {}", own.len(), others.len());
+        let (router, mut routed) = bench.recording_router();
+        let mut sweeper = Sweeper::new(bench.refresher.clone(), router, Limits::default());
+        // They come due 26 to 30 s after the connect.
+        bench.manual.advance(Duration::from_secs(31));
+        sweeper.hand_out_due().await.unwrap();
+        for _ in &own {
+            assert!(own.contains(&&routed.recv().await.unwrap()));
+        }
+        assert!(routed.try_recv().is_err(), "the others are left to their process");
+        bench.manual.advance(OTHERS_FIRST);
+        sweeper.begin_round().await.unwrap();
+        sweeper.hand_out_due().await.unwrap();
+        let mut handed_out = Vec::new();
+        for _ in &keys {
+            handed_out.push(routed.recv().await.unwrap());
+        }
+        assert!(others.iter().all(|key| handed_out.contains(key)));
+        let first_of_others = handed_out.iter().position(|key| others.contains(&key)).unwrap();
+        assert!(handed_out[first_of_others..].iter().all(|key| others.contains(&key)), "own ones come first");
     }
 
     #[actix::test]

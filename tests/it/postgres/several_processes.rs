@@ -204,6 +204,37 @@ fn interrupt_lines(url: &str) {
 }
 
 #[tokio::test]
+async fn a_command_on_the_store_tells_the_servers_what_it_changed() {
+    let Some(deployment) = Deployment::new(Profile::gitlab()) else { return };
+    let server = deployment.start("server").await;
+    let alice = TokenKey::at("idp").user("alice");
+    within(server.connect(&alice, deployment.sim.consent("alice"))).await.unwrap();
+    within(server.token(&alice)).await.unwrap();
+    let command = deployment.builder("command").on_demand().start().await.unwrap();
+    within(command.disconnect(&alice, Revoke::No)).await.unwrap();
+    stop(command).await;
+    until("the disconnect is known", async || server.cached(&alice).is_none()).await;
+    assert_eq!(server.replicas().await.unwrap().len(), 1, "a command is no replica");
+    stop(server).await;
+}
+
+#[tokio::test]
+async fn a_change_is_heard_although_the_read_that_follows_fails() {
+    let Some(deployment) = Deployment::new(Profile::gitlab()) else { return };
+    let (one, two) = (deployment.start("one").await, deployment.start("two").await);
+    let alice = TokenKey::at("idp").user("alice");
+    within(one.connect(&alice, deployment.sim.consent("alice"))).await.unwrap();
+    within(two.token(&alice)).await.unwrap();
+    two.testing().store_fault(StoreFault::ReadsFail);
+    within(one.disconnect(&alice, Revoke::No)).await.unwrap();
+    until("a read has failed", async || two.is_store_down()).await;
+    two.testing().store_fault(StoreFault::None);
+    until("the disconnect is known", async || two.cached(&alice).is_none()).await;
+    stop(two).await;
+    stop(one).await;
+}
+
+#[tokio::test]
 async fn what_was_missed_while_the_line_was_interrupted_is_made_up_for() {
     let Some(deployment) = Deployment::new(Profile::gitlab()) else { return };
     let (one, two) = (deployment.start("one").await, deployment.start("two").await);

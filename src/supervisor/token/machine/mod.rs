@@ -13,7 +13,7 @@ use crate::{
     clock::Reading,
     error::{Cause, Error},
     idp::{GateClosed, Priority},
-    model::{BootTime, Generation, Issued, Row, Token, TokenStanding, WallTime},
+    model::{BootTime, Generation, Issued, Row, StoreTime, Token, TokenStanding, WallTime},
     protocol::attempt::End,
 };
 
@@ -65,6 +65,8 @@ struct Pause {
 #[derive(Clone, Copy, Debug)]
 struct Rejected {
     generation: Generation,
+    /// When a refresh had failed last when the row was first known after the report.
+    known_failure: Option<Option<StoreTime>>,
     /// The rejection counts from then on: right after the token was issued, another one would hardly fare better.
     from: WallTime,
 }
@@ -320,10 +322,7 @@ impl<W, R> Machine<W, R> {
         self.look_again = None;
         self.pause =
             self.pause.filter(|pause| pause.generation >= generation && !pause.is_obsolete(row.as_deref(), now));
-        // The refresh that should have replaced it has failed, here or elsewhere.
-        if row.as_ref().is_some_and(|row| row.lease.is_none() && row.retry_at.is_some_and(|retry| retry > now)) {
-            self.rejected = None;
-        }
+        self.forget_rejection_if_refresh_failed(row.as_deref());
         self.rejected =
             self.rejected.zip(row.as_ref()).filter(|(rejected, row)| row.generation == rejected.generation).map(
                 // The rejection may have been reported before the row was known.
@@ -335,6 +334,17 @@ impl<W, R> Machine<W, R> {
         self.view = if stale { View::Unread } else { View::Read(known()) };
     }
 
+    /// Forgets a rejection if a refresh that should have replaced the token has failed since, here or elsewhere.
+    fn forget_rejection_if_refresh_failed(&mut self, row: Option<&Row>) {
+        let (Some(rejected), Some(row)) = (&mut self.rejected, row) else { return };
+        let failed_at = row.last_error.as_ref().map(|error| error.at);
+        match rejected.known_failure {
+            None => rejected.known_failure = Some(failed_at),
+            Some(known) if failed_at > known && row.lease.is_none() => self.rejected = None,
+            Some(_) => {}
+        }
+    }
+
     fn refuse_all(&mut self, effects: &mut Vec<Effect<W, R>>) {
         let running = self.running;
         self.stale = false;
@@ -343,10 +353,12 @@ impl<W, R> Machine<W, R> {
     }
 
     fn reject(&mut self, generation: Generation, now: WallTime, effects: &mut Vec<Effect<W, R>>) {
-        let (known, from) = match &self.view {
-            View::Read(Some(row)) => (row.generation, counts_from(row)),
+        let (known, from, known_failure) = match &self.view {
+            View::Read(Some(row)) => {
+                (row.generation, counts_from(row), Some(row.last_error.as_ref().map(|error| error.at)))
+            }
             View::Read(None) => return,
-            View::Unread | View::Reading | View::Due(_) | View::Stopping => (Generation(0), now),
+            View::Unread | View::Reading | View::Due(_) | View::Stopping => (Generation(0), now, None),
         };
         if generation < known {
             return;
@@ -358,7 +370,7 @@ impl<W, R> Machine<W, R> {
                 _ => self.view = View::Unread,
             }
         }
-        let rejected = Rejected { generation, from };
+        let rejected = Rejected { generation, known_failure, from };
         self.rejected = Some(rejected);
         if generation == known {
             effects.push(Effect::Stand(generation, rejected.standing(now)));

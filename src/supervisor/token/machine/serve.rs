@@ -208,7 +208,8 @@ impl<W, R> Machine<W, R> {
             {
                 // The other process may die, or not be heard.
                 let again = self.is_refreshed_elsewhere(now.wall).then_some(now.wall + SOON);
-                self.look_again = again;
+                // With every event: the time that was set first holds.
+                self.look_again = again.map(|again| self.look_again.map_or(again, |set| set.min(again)));
                 let next = now.wall + retry_after;
                 effects.push(Effect::WakeAt(again.map_or(next, |again| again.min(next))));
             }

@@ -141,3 +141,62 @@ fn tokens_that_are_issued_expired_are_not_refreshed_in_circles() {
     }
     assert_eq!(bench.started, 1);
 }
+
+/// A row whose token another process refreshes: it has the lease for 20 s and an intent.
+fn refreshed_elsewhere(row: Row) -> Row {
+    let claimed = claimed_row(&[1]);
+    Row { intent: claimed.intent, lease: claimed.lease, ..row }
+}
+
+#[test]
+fn callers_wait_for_a_refresh_elsewhere_and_the_row_is_read_again_every_second() {
+    let mut bench = Bench::with(expired());
+    assert!(bench.ask(0).is_none());
+    // The doubt would last for longer than any caller waits.
+    let until = WALL_NOW + seconds(155);
+    bench.ends(End::Until(until, Cause::InDoubt), refreshed_elsewhere(expired()));
+    assert!(bench.answer(1).is_none(), "its end is told");
+    // Callers that come meanwhile put nothing off.
+    let reads = [500, 500, 500].map(|millis| {
+        bench.pass(Duration::from_millis(millis));
+        bench.ask(0);
+        bench.log.contains(&"read".to_owned())
+    });
+    assert_eq!(reads, [false, true, false]);
+    bench.feed(Event::Row(Some(Arc::new(refreshed_elsewhere(expired())))));
+    bench.pass(seconds(1));
+    bench.feed(Event::Tick);
+    assert_eq!(bench.log, ["read"]);
+    // The other process sent nothing, and freed the row: the wait for it is over.
+    bench.feed(Event::Row(Some(Arc::new(expired()))));
+    assert_eq!((bench.started, bench.answer(1).is_none()), (2, true));
+}
+
+#[test]
+fn a_rejection_holds_while_the_token_is_refreshed_elsewhere_until_that_fails() {
+    let mut bench = Bench::with(row());
+    bench.feed(Event::Rejected(row().generation));
+    assert_eq!((bench.standing(), bench.started), (TokenStanding::Withdrawn, 1));
+    bench.ends(End::Until(WALL_NOW + seconds(20), Cause::InDoubt), refreshed_elsewhere(row()));
+    assert_eq!(bench.standing(), TokenStanding::Withdrawn);
+    bench.feed(Event::Stale);
+    // Its time for a retry has passed already: the failure counts.
+    bench.feed(Event::Row(Some(Arc::new(failing(row(), WALL_NOW)))));
+    assert_ne!(bench.standing(), TokenStanding::Withdrawn);
+}
+
+#[test]
+fn a_rejection_during_a_backoff_waits_for_the_retry() {
+    let mut bench = Bench::new();
+    bench.published = Some(issued(&row()));
+    bench.feed(Event::Rejected(row().generation));
+    bench.feed(Event::Row(Some(Arc::new(failing(row(), WALL_NOW + seconds(60))))));
+    assert_eq!((bench.standing(), bench.started), (TokenStanding::Withdrawn, 0));
+    // Heard of once more: nothing has failed since the report.
+    bench.feed(Event::Stale);
+    bench.feed(Event::Row(Some(Arc::new(failing(row(), WALL_NOW + seconds(60))))));
+    assert_eq!(bench.standing(), TokenStanding::Withdrawn);
+    bench.pass(seconds(60));
+    bench.feed(Event::Tick);
+    assert_eq!(bench.started, 1);
+}
