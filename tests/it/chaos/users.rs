@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     account::{Account, Why},
+    http::TOO_SLOW,
     now, pass,
     world::World,
 };
@@ -46,9 +47,8 @@ async fn consent_if_required(world: Arc<World>, grant: usize) {
     let account = &world.accounts[grant];
     let Ok(_changing) = account.changing.try_lock() else { return };
     let Some(since) = account.refused_since() else { return };
-    // What one replica says may be long out of date.
     let status = until_answered(&world, Method::GET, &account.path(), None).await;
-    if status["state"] != "reconnect_required" {
+    if status["state"] != "reconnect_required" || account.is_outdated(&status) {
         return account.is_not_refused();
     }
     let reason = status["reason"].as_str().unwrap().to_owned();
@@ -66,7 +66,7 @@ pub(super) async fn connect(world: &World, account: &Account, why: Why) {
     let members = consent.as_object_mut().unwrap();
     members.remove("expires_in");
     members.insert("expires_at".to_owned(), json!(expires.duration_since(UNIX_EPOCH).unwrap().as_secs()));
-    until_answered(world, Method::PUT, &account.path(), Some(consent)).await;
+    account.connected(&until_answered(world, Method::PUT, &account.path(), Some(consent)).await);
 }
 
 /// Disconnects, which may be carried out more than once.
@@ -86,7 +86,7 @@ pub(super) async fn until_answered(world: &World, method: Method, path: &str, bo
         if let Some(asked) = world.ask(replica, method.clone(), path, body.clone()).await {
             match (asked.code(), &asked.answer) {
                 (None, Ok(answer)) => return answer.clone(),
-                (Some("busy" | "unavailable" | "timeout"), _) | (_, Err(_)) => {}
+                (Some("busy" | "unavailable" | "timeout" | TOO_SLOW), _) | (_, Err(_)) => {}
                 (Some(_), Ok(problem)) => {
                     world.violates(format!("{} of replica {replica}: {problem}", asked.verb));
                     return problem.clone();
