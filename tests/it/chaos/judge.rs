@@ -113,7 +113,7 @@ pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
 impl Judged {
     /// Whether the plan has met refreshes in flight and callers that waited.
     pub(super) fn has_hit(&self) -> bool {
-        self.hit >= 5 && self.cut_off >= 5
+        self.hit >= 3 && self.cut_off >= 3
     }
 
     fn sums(&mut self, provider: &Provider) -> &mut Sums {
