@@ -85,6 +85,7 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
     let mut judged = Judged { violations: std::mem::take(&mut *world.violations.lock().unwrap()), ..Judged::default() };
+    let is_quiet = judged.violations.is_empty();
     let lives: Vec<_> = world.replicas.iter().map(|replica| replica.lives()).collect();
     for (number, provider) in world.providers.0.iter().enumerate() {
         let log = provider.sim.presentations();
@@ -103,7 +104,10 @@ pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
                 let sent = of.remove(&*consent.subject).unwrap_or_default();
                 judged.judge_family(provider, consent, &sent, next);
             }
-            judged.judge_the_end(provider, consents.last(), stored.as_ref());
+            // A run that was cut short by a violation has left something under way.
+            if is_quiet {
+                judged.judge_the_end(provider, consents.last(), stored.as_ref());
+            }
         }
     }
     judged.judge_callers(world, &lives);
