@@ -80,6 +80,9 @@ const BLUR: Duration = Duration::from_millis(300);
 /// How long a replica may take, on a busy machine, from a response to its first persistence.
 const PERSISTED_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a replica may take, on a busy machine, from its last look at the clock to the end of its request.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long a request may lie unread on a busy machine. One that was not read is not waited for when a replica is terminated.
 const READ_WITHIN: Duration = Duration::from_secs(2);
 
@@ -239,7 +242,8 @@ fn may_be_followed(first: &Sent<'_>, second: &Sent<'_>, kind: Kind) -> bool {
     let settled = |from: SystemTime| again + BLUR >= from + SETTLE;
     // What was accepted once more was within its grace, and what was never processed is not spent.
     if kind.grace().is_some() && second.one.outcome == Outcome::Replayed {
-        return settled(first.one.at);
+        // A replica that stood still between its last look at the clock and the write sends when it goes on.
+        return settled(first.one.at) || second.life.thawed(again - WRITTEN_WITHIN, again).next().is_some();
     }
     let is_dead = first.life.ended.is_some_and(&settled);
     let gave_up = is_late(first.one) && settled(first.one.at + PATIENCE);
