@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::Value;
 use token_supervisor::TokenKey;
 use tokio::sync::Mutex;
 
@@ -23,6 +24,8 @@ pub(super) struct Account {
 struct Known {
     /// Each consent has a subject of its own. The last one counts.
     consents: Vec<Consent>,
+    /// The generation of the last connect.
+    connected: u64,
     /// The highest generation that was handed out.
     seen: u64,
     /// Since when a replica says that the user must reconnect, and none hands out a token without that warning.
@@ -73,7 +76,7 @@ impl Account {
         let mut known = self.known.lock().unwrap();
         let subject = format!("{}-{}.{}", self.key.idp(), self.key.user(), known.consents.len() + 1);
         known.consents.push(Consent { subject: subject.clone(), why, at: now() });
-        (known.refused, known.gone) = (None, Some(now()));
+        known.refused = None;
         subject
     }
 
@@ -102,9 +105,23 @@ impl Account {
         self.known.lock().unwrap().seen
     }
 
+    /// The grant has this state since its last connect.
+    pub(super) fn connected(&self, state: &Value) {
+        let mut known = self.known.lock().unwrap();
+        known.connected = state["generation"].as_u64().unwrap_or_default();
+        known.gone = known.gone.map(|_| now());
+    }
+
+    /// Whether a state or a problem is from before that: a replica may not have heard of the connect.
+    pub(super) fn is_outdated(&self, answer: &Value) -> bool {
+        answer["generation"].as_u64().unwrap_or_default() < self.known.lock().unwrap().connected
+    }
+
     /// A replica says that the user must reconnect.
-    pub(super) fn refused(&self) {
-        self.known.lock().unwrap().refused.get_or_insert(now());
+    pub(super) fn refused(&self, problem: &Value) {
+        if !self.is_outdated(problem) {
+            self.known.lock().unwrap().refused.get_or_insert(now());
+        }
     }
 
     pub(super) fn is_not_refused(&self) {

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, Method};
-use serde_json::Value;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
 
 use super::{
     now,
@@ -34,6 +34,9 @@ pub(super) enum Unanswered {
     Silence,
 }
 
+/// Instead of a problem: the head of the request came too slowly.
+pub(super) const TOO_SLOW: &str = "408";
+
 /// Far longer than the deadline of a request and the time for which a replica is frozen.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -57,9 +60,17 @@ impl Http {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let answer = async { request.send().await?.text().await };
-        // Some answers have no body.
-        let read = |text: String| serde_json::from_str(&text).unwrap_or_default();
+        let answer = async {
+            let response = request.send().await?;
+            Ok((response.status(), response.text().await?))
+        };
+        let read = |(status, text): (StatusCode, String)| match serde_json::from_str(&text) {
+            Ok(json) => json,
+            Err(_) if status == StatusCode::NO_CONTENT => Value::Null,
+            // A replica that was frozen counts that time as the caller's.
+            Err(_) if status == StatusCode::REQUEST_TIMEOUT => json!({ "code": TOO_SLOW }),
+            Err(_) => json!({ "code": "not JSON", "status": status.as_u16(), "body": text }),
+        };
         let answer = answer.await.map(read).map_err(|error: reqwest::Error| match error.is_timeout() {
             true => Unanswered::Silence,
             false => Unanswered::Broken(format!("{:?}", error.without_url())),

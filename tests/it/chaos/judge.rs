@@ -17,7 +17,7 @@ use super::{
     PATIENCE, SETTLE,
     account::{Consent, Why},
     http::Unanswered,
-    providers::Provider,
+    providers::{Provider, sender},
     replica::{Life, Stop},
     world::World,
 };
@@ -31,6 +31,9 @@ pub(super) enum Reason {
     BeforePersistence,
     /// The token was sent again after the grace, because those who sent it before had died.
     AfterGrace,
+    /// The provider counts only the latest of several responses to one token, and that one died with its replica as above. The
+    /// response that is stored is worth nothing.
+    Overtaken,
     /// Whether the token was spent could not be found out before the access token expired: its sender was away.
     InDoubt,
 }
@@ -60,13 +63,15 @@ pub(super) struct Judged {
     pub(super) cut_off: usize,
     /// Requests of providers whose sender was killed or frozen before it had the response.
     pub(super) hit: usize,
+    /// The longest time for which a replica ran that was killed with a response that it had not persisted.
+    pub(super) longest: Duration,
 }
 
 /// A request, and the process that sent it.
 struct Sent<'a> {
     one: &'a Presentation,
     life: Life,
-    replica: String,
+    replica: usize,
 }
 
 /// The clocks of database and machine are one, but are read at different times.
@@ -75,11 +80,15 @@ const BLUR: Duration = Duration::from_millis(300);
 /// How long a replica may take, on a busy machine, from a response to its first persistence.
 const PERSISTED_WITHIN: Duration = Duration::from_secs(3);
 
-/// A process cannot send so soon after its start. What arrives then is from its predecessor.
-const STARTING: Duration = Duration::from_millis(100);
+/// How long a replica may take, on a busy machine, from its last look at the clock to the end of its request.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a request may lie unread on a busy machine. One that was not read is not waited for when a replica is terminated.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
     let mut judged = Judged { violations: std::mem::take(&mut *world.violations.lock().unwrap()), ..Judged::default() };
+    let is_quiet = judged.violations.is_empty();
     let lives: Vec<_> = world.replicas.iter().map(|replica| replica.lives()).collect();
     for (number, provider) in world.providers.0.iter().enumerate() {
         let log = provider.sim.presentations();
@@ -98,7 +107,10 @@ pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
                 let sent = of.remove(&*consent.subject).unwrap_or_default();
                 judged.judge_family(provider, consent, &sent, next);
             }
-            judged.judge_the_end(provider, consents.last(), stored.as_ref());
+            // A run that was cut short by a violation has left something under way.
+            if is_quiet {
+                judged.judge_the_end(provider, consents.last(), stored.as_ref());
+            }
         }
     }
     judged.judge_callers(world, &lives);
@@ -108,7 +120,7 @@ pub(super) fn judge(world: &World, stored: &[Option<RefreshToken>]) -> Judged {
 impl Judged {
     /// Whether the plan has met refreshes in flight and callers that waited.
     pub(super) fn has_hit(&self) -> bool {
-        self.hit >= 5 && self.cut_off >= 5
+        self.hit >= 3 && self.cut_off >= 3
     }
 
     fn sums(&mut self, provider: &Provider) -> &mut Sums {
@@ -137,7 +149,10 @@ impl Judged {
             Why::First => {}
             Why::Disconnected => self.sums(provider).disconnects += 1,
             Why::Required(reason) => match named(provider.kind, reason, sent, next.at) {
-                Ok(reason) => *self.sums(provider).lost.entry(reason).or_default() += 1,
+                Ok((reason, ran)) => {
+                    *self.sums(provider).lost.entry(reason).or_default() += 1;
+                    self.longest = self.longest.max(ran);
+                }
                 Err(why) => {
                     let story: Vec<_> = sent.iter().map(Sent::tell).collect();
                     self.violations.push(format!(
@@ -192,14 +207,15 @@ impl Judged {
     fn judge_callers(&mut self, world: &World, lives: &[Vec<Life>]) {
         for asked in &*world.unanswered.lock().unwrap() {
             let Err(Unanswered::Broken(error)) = &asked.answer else { continue };
-            let is_cut_off = match lives[asked.replica][asked.life].stopped {
+            let life = &lives[asked.replica][asked.life];
+            let is_cut_off = match life.stopped {
                 Some((Stop::Kill, at)) => at <= asked.done,
-                Some((Stop::Terminate, at)) => at <= asked.at + BLUR,
+                Some((Stop::Terminate, at)) => at <= asked.done && life.ran(asked.at, at) < READ_WITHIN,
                 Some((Stop::Refuse, _)) | None => false,
             };
             self.cut_off += usize::from(is_cut_off);
             if !is_cut_off {
-                let Life { stopped, ended, .. } = &lives[asked.replica][asked.life];
+                let Life { stopped, ended, .. } = life;
                 self.violations.push(format!(
                     "{} of replica {} is not answered ({error}): asked at {:?}, until {:?}, replica stopped {stopped:?}, \
                      ended {ended:?}",
@@ -226,7 +242,8 @@ fn may_be_followed(first: &Sent<'_>, second: &Sent<'_>, kind: Kind) -> bool {
     let settled = |from: SystemTime| again + BLUR >= from + SETTLE;
     // What was accepted once more was within its grace, and what was never processed is not spent.
     if kind.grace().is_some() && second.one.outcome == Outcome::Replayed {
-        return settled(first.one.at);
+        // A replica that stood still between its last look at the clock and the write sends when it goes on.
+        return settled(first.one.at) || second.life.thawed(again - WRITTEN_WITHIN, again).next().is_some();
     }
     let is_dead = first.life.ended.is_some_and(&settled);
     let gave_up = is_late(first.one) && settled(first.one.at + PATIENCE);
@@ -238,30 +255,39 @@ fn is_late(one: &Presentation) -> bool {
     one.answered_at.is_none_or(|at| at > one.at + PATIENCE)
 }
 
-/// Names the loss after which the user had to consent again.
-fn named(kind: Kind, reason: &str, sent: &[Sent<'_>], at: SystemTime) -> Result<Reason, &'static str> {
+/// Names the loss after which the user had to consent again, and how long a killed replica ran with the response.
+fn named(kind: Kind, reason: &str, sent: &[Sent<'_>], at: SystemTime) -> Result<(Reason, Duration), &'static str> {
     match reason {
         "invalid_grant" => {
             let is_refused = |sent: &&Sent<'_>| matches!(sent.one.outcome, Outcome::Refused | Outcome::KilledFamily);
             let refused = sent.iter().rfind(is_refused).ok_or("no token was refused")?;
+            let overtaken = matches!(kind, Kind::LastWins { .. }) && !refused.one.duplicate;
             let of_it = |first: &&Sent<'_>| {
-                first.one.token == refused.one.token && first.one.given.is_some() && first.one.at < refused.one.at
+                let spent = first.one.token == refused.one.token || (overtaken && first.one.given != refused.one.token);
+                spent && first.one.given.is_some() && first.one.processed_at < Some(refused.one.at)
             };
-            let first = sent.iter().rfind(of_it).ok_or("the refused token was never spent")?;
+            let first = sent.iter().filter(of_it).max_by_key(|first| first.one.processed_at);
+            let first = first.ok_or("the refused token was never spent")?;
             let Some((Stop::Kill, _)) = first.life.stopped else { return Err("its sender was not killed") };
             let ended = first.life.ended.filter(|ended| *ended < refused.one.at).ok_or("its sender was alive")?;
-            match first.one.answered_at.filter(|at| *at <= ended) {
-                _ if kind.grace().is_some() => Ok(Reason::AfterGrace),
-                None => Ok(Reason::NeverDelivered),
-                Some(answered) if first.life.ran(answered, ended) < PERSISTED_WITHIN => Ok(Reason::BeforePersistence),
-                Some(_) => Err("its sender had the time to store the response"),
+            let answered = first.one.answered_at.filter(|at| *at <= ended);
+            let ran = answered.map_or(Duration::ZERO, |answered| first.life.ran(answered, ended));
+            if ran > PERSISTED_WITHIN {
+                return Err("its sender had the time to store the response");
             }
+            let lost = match kind.grace() {
+                Some(_) if overtaken => Reason::Overtaken,
+                Some(_) => Reason::AfterGrace,
+                None if answered.is_some() => Reason::BeforePersistence,
+                None => Reason::NeverDelivered,
+            };
+            Ok((lost, ran))
         }
         "in_doubt" => {
             let last = sent.last().ok_or("nothing was sent")?;
             let is_away =
                 last.life.ended.is_some_and(|ended| ended < at) || last.life.froze(last.one.at, at) >= PATIENCE;
-            if is_away { Ok(Reason::InDoubt) } else { Err("its sender was there") }
+            if is_away { Ok((Reason::InDoubt, Duration::ZERO)) } else { Err("its sender was there") }
         }
         _ => Err("no rule explains that"),
     }
@@ -269,12 +295,8 @@ fn named(kind: Kind, reason: &str, sent: &[Sent<'_>], at: SystemTime) -> Result<
 
 impl<'a> Sent<'a> {
     fn of(one: &'a Presentation, lives: &[Vec<Life>]) -> Self {
-        let replica = one.query.as_deref().and_then(|query| query.strip_prefix("replica="));
-        let replica = replica.expect("each replica names itself in its requests");
-        let lives = &lives[replica.parse::<usize>().unwrap()];
-        let life =
-            lives.iter().rfind(|life| life.began + STARTING <= one.at).expect("it was sent by a process").clone();
-        Self { one, life, replica: replica.to_owned() }
+        let (replica, life) = one.query.as_deref().and_then(sender).expect("each process names itself in its requests");
+        Self { one, life: lives[replica][life].clone(), replica }
     }
 
     fn tell(&self) -> String {

@@ -137,7 +137,7 @@ async fn where_a_second_use_is_fatal_nobody_else_sends_and_the_late_response_is_
     let again = scene.ask(HOLDER, Method::POST, LONG, "/refresh").await;
     assert_eq!((&again["refreshed"], &again["generation"]), (&true.into(), &3.into()), "{again}");
     let lives = |status: &Value| status["state"] == "fresh" && status["generation"].as_u64() >= Some(3);
-    for (grant, replica) in [(LONG, HOLDER), (SHORT, HOLDER), (SHORT, OTHER)] {
+    for (grant, replica) in [(LONG, HOLDER), (LONG, OTHER), (SHORT, HOLDER), (SHORT, OTHER)] {
         scene.state_until("the grant lives", replica, grant, lives).await;
     }
     assert_eq!(scene.sent(LONG), [Outcome::Rotated; 2]);

@@ -41,10 +41,10 @@ impl Providers {
     pub(super) fn in_flight_of(&self, replica: usize) -> usize {
         // Requests are answered within seconds: older ones need not be looked at.
         const LATEST: u64 = 200;
-        let query = format!("replica={replica}");
         let of = |sim: &SimulatedIdp| sim.presentations_after(sim.requests().saturating_sub(LATEST) as usize);
         let all = self.0.iter().flat_map(|provider| of(&provider.sim));
-        all.filter(|one| one.answered_at.is_none() && one.query.as_deref() == Some(&*query)).count()
+        let is_of = |query: &str| sender(query).is_some_and(|(sender, _)| sender == replica);
+        all.filter(|one| one.answered_at.is_none() && one.query.as_deref().is_some_and(is_of)).count()
     }
 
     pub(super) fn speed_up(&self) {
@@ -57,19 +57,29 @@ impl Provider {
         Self { name, kind, sim: SimulatedIdp::start(Profile::oauth2(kind).access_lifetime(life)).unwrap() }
     }
 
-    /// The provider's section in the configuration of a replica: the query of its requests names the replica.
-    pub(super) fn config(&self, replica: usize) -> String {
+    /// The provider's section in the configuration of the replicas.
+    pub(super) fn config(&self) -> String {
         let profile = self.sim.profile();
         format!(
-            "[idp.{}]\npreset = \"oauth2\"\ntoken_url = \"{}?replica={replica}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\n\
+            "[idp.{}]\npreset = \"oauth2\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\n\
              rotation = \"always\"\nreuse_grace_seconds = {}\nmax_concurrency = 64\n",
             self.name,
-            self.sim.token_url(),
             profile.client_id,
             profile.client_secret.expose_secret(),
             self.kind.grace().unwrap_or_default().as_secs(),
         )
     }
+}
+
+/// The query of all requests of a process.
+pub(super) fn query(replica: usize, life: usize) -> String {
+    format!("replica={replica}&life={life}")
+}
+
+/// The process that sent a request with this query: the replica and the number of its life.
+pub(super) fn sender(query: &str) -> Option<(usize, usize)> {
+    let (replica, life) = query.strip_prefix("replica=")?.split_once("&life=")?;
+    Some((replica.parse().ok()?, life.parse().ok()?))
 }
 
 /// A quarter of a token's life and two leases are left when its refresh begins: where there is no grace, that is longer than

@@ -11,8 +11,15 @@ use serde_json::json;
 use token_supervisor::AccessToken;
 use tokio::task::JoinHandle;
 
-use super::{http::Asked, pass, world::World};
+use super::{
+    http::{Asked, TOO_SLOW},
+    pass,
+    world::World,
+};
 use crate::dice::Dice;
+
+/// How long a request for a token that is valid may take on a busy machine.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// For each grant.
 const READERS: usize = 2;
@@ -46,11 +53,11 @@ async fn read(world: Arc<World>, grant: usize, mut dice: Dice) {
                 }
             }
             Some("reconnect_required") => {
-                account.refused();
+                account.refused(answer);
                 account.avoid(replica);
             }
             Some("not_connected") if account.was_gone(asked.at) => account.avoid(replica),
-            Some("busy" | "unavailable" | "timeout") => {}
+            Some("busy" | "unavailable" | "timeout" | TOO_SLOW) => {}
             Some(_) => world.violates(format!("{} of replica {replica}: {answer}", asked.verb)),
         }
     }
@@ -60,16 +67,17 @@ async fn read(world: Arc<World>, grant: usize, mut dice: Dice) {
 fn judge_the_token(world: &World, grant: usize, asked: &Asked) {
     let Ok(answer) = &asked.answer else { return };
     let provider = &world.providers.0[world.accounts[grant].provider];
-    // A replica that was frozen meanwhile has answered after that.
-    let lives = world.replicas[asked.replica].lives();
-    let valid_at = lives[asked.life].thawed(asked.at, asked.done).unwrap_or(asked.at);
+    // A replica that was frozen meanwhile has answered after that, unless it stood still just before it sent the response.
+    let life = &world.replicas[asked.replica].lives()[asked.life];
+    let thawed = life.thawed(asked.at, asked.done).filter(|(stopped, _)| *stopped > asked.at + ANSWERS_WITHIN);
+    let valid_at = thawed.map(|(_, went_on)| went_on).max().unwrap_or(asked.at);
     let says = answer["expires_at"].as_str().unwrap().parse::<Timestamp>().map(SystemTime::from).unwrap();
     let token = AccessToken::from(answer["access_token"].as_str().unwrap());
     let died = provider.sim.access_died_at(&token);
     let tell = |what: &str| {
         format!(
-            "{what}: {} of replica {}, asked at {:?}, answered at {:?}, expires at {says:?}, died at {died:?}",
-            asked.verb, asked.replica, asked.at, asked.done
+            "{what}: {} of replica {}, asked at {:?}, answered at {:?}, expires at {says:?}, died at {died:?}, frozen {:?}",
+            asked.verb, asked.replica, asked.at, asked.done, life.frozen
         )
     };
     if says <= valid_at {

@@ -11,12 +11,17 @@ use std::{
 
 use serde_json::Value;
 
-use super::{LEASE, PATIENCE, SEND_WINDOW, SETTLE, now, pass, providers::Provider};
+use super::{
+    LEASE, PATIENCE, SEND_WINDOW, SETTLE, now, pass,
+    providers::{Provider, query},
+};
 use crate::{cli::program, support::signal};
 
 pub(super) struct Replica {
     pub(super) number: usize,
     folder: PathBuf,
+    /// The variables that set the providers' URLs, without the query that tells the processes apart.
+    token_urls: Vec<(String, String)>,
     /// Where the process that runs listens.
     address: RwLock<Option<Address>>,
     lives: Mutex<Vec<Life>>,
@@ -32,7 +37,6 @@ pub(super) struct Address {
 /// The time of one process.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
-    pub(super) began: SystemTime,
     /// How it was made to end, and when the signal was sent.
     pub(super) stopped: Option<(Stop, SystemTime)>,
     pub(super) ended: Option<SystemTime>,
@@ -84,14 +88,19 @@ impl Replica {
             seconds(&PATIENCE),
             seconds(&PATIENCE),
         );
-        config.extend(providers.iter().map(|provider| provider.config(number)));
+        config.extend(providers.iter().map(Provider::config));
         fs::write(folder.join(CONFIG), config).unwrap();
-        Self { number, folder, address: RwLock::default(), lives: Mutex::default() }
+        let url = |provider: &Provider| {
+            let name = provider.name.to_uppercase().replace('-', "_");
+            (format!("TOKEN_SUPERVISOR__IDP__{name}__TOKEN_URL"), provider.sim.token_url())
+        };
+        let token_urls = providers.iter().map(url).collect();
+        Self { number, folder, token_urls, address: RwLock::default(), lives: Mutex::default() }
     }
 
     /// Creates the schema of the store.
     pub(super) fn migrate(&self) {
-        let migrated = program(&self.folder, &["migrate", "--config", CONFIG]).output().unwrap();
+        let migrated = self.program(&["migrate", "--config", CONFIG], 0).output().unwrap();
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     }
 
@@ -124,10 +133,17 @@ impl Replica {
     /// Starts a process, to be killed while it starts.
     pub(super) fn spawn(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.folder.join(LOG)).unwrap();
-        let mut serve = program(&self.folder, &["serve", "--json", "--config", CONFIG]);
         let mut lives = self.lives.lock().unwrap();
-        lives.push(Life { began: now(), stopped: None, ended: None, frozen: Vec::new() });
+        let mut serve = self.program(&["serve", "--json", "--config", CONFIG], lives.len());
+        lives.push(Life { stopped: None, ended: None, frozen: Vec::new() });
         Process { child: serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap(), life: lives.len() - 1 }
+    }
+
+    fn program(&self, args: &[&str], life: usize) -> Command {
+        let mut program = program(&self.folder, args);
+        let query = query(self.number, life);
+        program.envs(self.token_urls.iter().map(|(name, url)| (name, format!("{url}?{query}"))));
+        program
     }
 
     /// Waits until it says where it listens; `None` if it ends instead.
@@ -251,9 +267,10 @@ impl Life {
         self.frozen.iter().map(of).sum()
     }
 
-    /// When it last went on, after it was frozen between these times.
-    pub(super) fn thawed(&self, from: SystemTime, until: SystemTime) -> Option<SystemTime> {
-        self.frozen.iter().filter_map(|(_, went_on)| *went_on).filter(|at| (from..=until).contains(at)).max()
+    /// The times of being frozen that ended between these times.
+    pub(super) fn thawed(&self, from: SystemTime, until: SystemTime) -> impl Iterator<Item = (SystemTime, SystemTime)> {
+        let ended = self.frozen.iter().filter_map(|(stopped, went_on)| Some((*stopped, (*went_on)?)));
+        ended.filter(move |(_, went_on)| (from..=until).contains(went_on))
     }
 }
 

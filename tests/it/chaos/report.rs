@@ -27,6 +27,11 @@ impl fmt::Display for Report<'_> {
             "  {asked} requests of callers, {cut_off} cut off by the end of their replica; {hit} refreshes in flight whose sender \
              was killed or frozen"
         )?;
+        writeln!(
+            f,
+            "  a killed replica ran for at most {:?} with a response that it had not persisted",
+            judged.longest
+        )?;
         for (name, sums) in &judged.sums {
             let Sums { requests, rotations, resent, refused, superseded, late, disconnects, .. } = sums;
             let lost = |reason| sums.lost.get(&reason).copied().unwrap_or(0);
@@ -34,10 +39,11 @@ impl fmt::Display for Report<'_> {
                 f,
                 "  {name}: {requests} requests, {rotations} rotations, {resent} sent again and accepted, {refused} sent again \
                  and refused, {superseded} superseded, {late} responses too late; {disconnects} disconnects; lost: {} never \
-                 delivered, {} before they were persisted, {} after the grace, {} in doubt for too long",
+                 delivered, {} before they were persisted, {} after the grace, {} overtaken, {} in doubt for too long",
                 lost(Reason::NeverDelivered),
                 lost(Reason::BeforePersistence),
                 lost(Reason::AfterGrace),
+                lost(Reason::Overtaken),
                 lost(Reason::InDoubt),
             )?;
         }

@@ -10,12 +10,16 @@ use serde_json::{Value, json};
 
 use super::{
     account::{Account, Why},
+    http::TOO_SLOW,
     now, pass,
     world::World,
 };
 
 /// How long a user takes to consent.
 const TAKES: Duration = Duration::from_secs(1);
+
+/// After this time a replica that goes on knows what the others have stored.
+const HEARS: Duration = Duration::from_secs(3);
 
 /// How long a user waits who is told that a response may be lost: a replica that was frozen may still bring it.
 const WAITS: Duration = Duration::from_secs(15);
@@ -46,15 +50,29 @@ async fn consent_if_required(world: Arc<World>, grant: usize) {
     let account = &world.accounts[grant];
     let Ok(_changing) = account.changing.try_lock() else { return };
     let Some(since) = account.refused_since() else { return };
-    // What one replica says may be long out of date.
-    let status = until_answered(&world, Method::GET, &account.path(), None).await;
-    if status["state"] != "reconnect_required" {
+    // A replica that was frozen or cut off until now says what was true before.
+    let (Some(_), ()) = (required_by_all(&world, account).await, pass(HEARS).await) else {
         return account.is_not_refused();
-    }
-    let reason = status["reason"].as_str().unwrap().to_owned();
+    };
+    let Some(reason) = required_by_all(&world, account).await else { return account.is_not_refused() };
     if reason != "in_doubt" || now() > since + WAITS {
         connect(&world, account, Why::Required(reason)).await;
     }
+}
+
+/// Why the user must consent, if all replicas that answer say so.
+async fn required_by_all(world: &World, account: &Account) -> Option<String> {
+    let mut reason = None;
+    for replica in 0..world.replicas.len() {
+        let asked = world.ask(replica, Method::GET, &account.path(), None).await;
+        let Some(asked) = asked.filter(|asked| asked.code().is_none()) else { continue };
+        let Ok(status) = asked.answer else { continue };
+        if status["state"] != "reconnect_required" || account.is_outdated(&status) {
+            return None;
+        }
+        reason = status["reason"].as_str().map(str::to_owned);
+    }
+    reason
 }
 
 /// Consents and connects.
@@ -66,7 +84,7 @@ pub(super) async fn connect(world: &World, account: &Account, why: Why) {
     let members = consent.as_object_mut().unwrap();
     members.remove("expires_in");
     members.insert("expires_at".to_owned(), json!(expires.duration_since(UNIX_EPOCH).unwrap().as_secs()));
-    until_answered(world, Method::PUT, &account.path(), Some(consent)).await;
+    account.connected(&until_answered(world, Method::PUT, &account.path(), Some(consent)).await);
 }
 
 /// Disconnects, which may be carried out more than once.
@@ -86,7 +104,7 @@ pub(super) async fn until_answered(world: &World, method: Method, path: &str, bo
         if let Some(asked) = world.ask(replica, method.clone(), path, body.clone()).await {
             match (asked.code(), &asked.answer) {
                 (None, Ok(answer)) => return answer.clone(),
-                (Some("busy" | "unavailable" | "timeout"), _) | (_, Err(_)) => {}
+                (Some("busy" | "unavailable" | "timeout" | TOO_SLOW), _) | (_, Err(_)) => {}
                 (Some(_), Ok(problem)) => {
                     world.violates(format!("{} of replica {replica}: {problem}", asked.verb));
                     return problem.clone();

@@ -22,7 +22,7 @@ use super::{
     REPLICAS,
     account::Account,
     database::Proxy,
-    http::{Asked, Http, Unanswered},
+    http::{Asked, Http, TOO_SLOW, Unanswered},
     now, pass,
     providers::Providers,
     replica::{Common, Process, Replica, api_key},
@@ -63,6 +63,12 @@ pub(super) struct Suspicion {
 /// Every request is answered before its deadline (10 s), but for the time in which its replica stands still, and whatever a busy
 /// machine takes.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(25);
+
+/// The limit for the head of a request, less what the clock of the server is behind.
+const HEAD_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long a process that goes on may count time by when it was stopped.
+const CLOCK_WITHIN: Duration = Duration::from_secs(3);
 
 impl World {
     /// Configures the replicas, for so many grants at each provider.
@@ -171,13 +177,21 @@ impl World {
         let replica = &self.replicas[replica];
         let asked = self.http.ask(replica, method, path, body).await?;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let ran = replica.lives()[asked.life].ran(asked.at, asked.done);
+        let life = &replica.lives()[asked.life];
+        let ran = life.ran(asked.at, asked.done);
+        let counts_as_slow = || {
+            let mut thawed = life.thawed(asked.at - CLOCK_WITHIN, asked.done);
+            thawed.any(|(stopped, went_on)| went_on.duration_since(stopped).is_ok_and(|froze| froze > HEAD_WITHIN))
+        };
         match &asked.answer {
             Err(Unanswered::Silence) => self.violates(format!("{} of replica {} hangs", asked.verb, asked.replica)),
             Err(Unanswered::Broken(_)) => {
                 let Asked { replica, life, at, done, .. } = asked;
                 let (verb, answer) = (asked.verb.clone(), asked.answer.clone());
                 self.unanswered.lock().unwrap().push(Asked { replica, life, verb, at, done, answer });
+            }
+            Ok(_) if asked.code() == Some(TOO_SLOW) && !counts_as_slow() => {
+                self.violates(format!("{} of replica {} was not too slow", asked.verb, asked.replica));
             }
             Ok(_) if ran > ANSWERED_WITHIN => {
                 self.violates(format!("{} of replica {} is answered after {ran:?}", asked.verb, asked.replica));
