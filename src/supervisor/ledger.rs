@@ -12,10 +12,12 @@ use super::{
     alarm::Alarm,
     by::By,
     events::Channel,
+    kept::KeptChange,
     replicas::{ChangedNews, EventNews, News, Replicas},
 };
 use crate::{
     error::{Cause, Error},
+    journal::History,
     keyring::Keyring,
     metrics::count,
     model::{Generation, TokenKey},
@@ -37,6 +39,7 @@ struct LedgerInner {
     fenced_writes: AtomicU64,
     alarm: Alarm,
     replicas: Replicas,
+    history: Arc<History>,
 }
 
 impl Ledger {
@@ -46,9 +49,10 @@ impl Ledger {
         keyring: Keyring,
         plain_users: bool,
         replicas: Replicas,
+        history: Arc<History>,
     ) -> Self {
         let (fenced_writes, alarm) = (AtomicU64::new(0), Alarm::default());
-        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm, replicas }))
+        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm, replicas, history }))
     }
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
@@ -63,6 +67,7 @@ impl Ledger {
         // Another change follows these, or only ciphertext changes.
         let is_told =
             !matches!(change, Change::Claim(_) | Change::Recover(_) | Change::Renew { .. } | Change::Reseal(_));
+        let to_keep = KeptChange::candidate(&change);
         let start = {
             let (store, key) = (self.0.store.clone(), key.clone());
             move || past_conflicts(move || store.change(&key, change.clone()))
@@ -78,6 +83,12 @@ impl Ledger {
                 }
             };
             if let Ok(changed) = &mut changed {
+                if let Some(kept) = to_keep.and_then(|change| KeptChange::of(change, changed)) {
+                    ledger
+                        .0
+                        .history
+                        .keep(&key, move || serde_json::to_vec(&kept).expect("plain structs have a JSON form"));
+                }
                 if is_told && has_changed(changed.reply) {
                     ledger.0.replicas.tell(|| news(&key, changed));
                 }
@@ -112,6 +123,11 @@ impl Ledger {
 
     pub(super) fn events(&self) -> &Channel {
         &self.0.events
+    }
+
+    /// The copies of what was changed.
+    pub(super) fn history(&self) -> Arc<History> {
+        self.0.history.clone()
     }
 
     /// The other processes at the store.
