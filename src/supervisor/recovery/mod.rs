@@ -137,7 +137,9 @@ impl Recovery {
         let now = ports.clock.store_time();
         let is_new = tip.number > 0
             && (stored.is_none_or(|mark| mark.number != tip.number || now.since(mark.at) >= RENEWED_EVERY)
-                || file.is_none_or(|file| file.number != tip.number || sight.is_elsewhere(file)));
+                || file.is_none_or(|file| {
+                    file.number != tip.number || sight.server.is_some() && file.server != sight.server
+                }));
         if is_new { self.write_mark(sight, owner, tip, StoreMark::at(tip.number, now)).await } else { Ok(()) }
     }
 

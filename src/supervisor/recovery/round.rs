@@ -147,7 +147,7 @@ impl RecoverySight {
 
     /// Whether the database is elsewhere than when this was written.
     pub(super) fn is_elsewhere(&self, file: &HistoryMark) -> bool {
-        self.server.is_some() && file.server != self.server && (file.server.is_some() || file.number > 0)
+        self.server.is_some() && file.server.is_some() && file.server != self.server
     }
 
     /// The store has the owner's changes up to this one.

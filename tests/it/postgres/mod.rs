@@ -29,6 +29,7 @@ mod one_subject_for_one_grant;
 mod outages;
 #[path = "../refreshed_ahead_of_need.rs"]
 mod refreshed_ahead_of_need;
+mod restored_replicas;
 #[path = "../rotating_keys.rs"]
 mod rotating_keys;
 pub(crate) mod server;
