@@ -385,6 +385,10 @@ fn of_idp(place: &Workplace, idp: &IdpBody) -> CheckFinding {
         (Some(reason), _, _) if idp.held_by.as_deref() == Some(HeldBy::Deployment.as_str()) => {
             finding(&name, CheckVerdict::Wrong, format!("on hold: {reason}; next: token-supervisor adopt --help"))
         }
+        (Some(reason), _, _) if idp.held_by.as_deref() == Some(HeldBy::Recovery.as_str()) => {
+            let next = "next: start every other replica with its journal folder";
+            finding(&name, CheckVerdict::Warning, format!("on hold: {reason}; {next}"))
+        }
         (Some(reason), _, _) => finding(&name, CheckVerdict::Warning, format!("on hold: {reason}")),
         (None, Some(cause), _) => {
             // A limited rate passes by itself; for the rest somebody should look.

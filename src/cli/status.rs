@@ -251,10 +251,11 @@ impl IdpSummary {
         let idp = &self.idp;
         let list = |wanted: &str, any: u64| (any > 0).then(|| format!("list --idp {idp} {wanted}{again}"));
         let until = || self.paused_until.map(|until| format!(" until {}", to_the_second(until))).unwrap_or_default();
-        let is_foreign = self.held_by.as_deref() == Some(HeldBy::Deployment.as_str());
+        let is_held_by = |by: HeldBy| self.held_by.as_deref() == Some(by.as_str());
+        let is_foreign = is_held_by(HeldBy::Deployment);
         // A copy must not be adopted: its help says so.
         let end = || if is_foreign { "adopt --help".to_owned() } else { format!("release {idp}{again}") };
-        let release = self.held_reason.as_ref().map(|_| end());
+        let release = self.held_reason.as_ref().filter(|_| !is_held_by(HeldBy::Recovery)).map(|_| end());
         let why = self.paused.as_ref().map(|cause| format!("why {cause}   ({idp} is paused{})", until()));
         let all = [
             release,

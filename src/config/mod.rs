@@ -182,6 +182,7 @@ impl Config {
         let is_beside = beside.is_some();
         let beside = beside.unwrap_or_else(|| PathBuf::from("token-supervisor.journal"));
         let mut journal = (!is_beside || all.is_shown("store.url", &store)).then(|| beside.clone());
+        let mut keep_hours = 48;
         all.section("journal", |section| {
             if section.has("dir") || !is_beside {
                 section.read_path("dir", &mut journal, |folder, dir| dir.as_ref().map(|dir| folder.join(dir)));
@@ -189,7 +190,7 @@ impl Config {
                 // Beside the store.
                 section.read("dir", &mut journal);
             }
-            section.not_yet("keep_hours");
+            section.read("keep_hours", &mut keep_hours);
         });
         let journal = journal.unwrap_or(beside);
         let keyring = all.section("keyring", |section| {
@@ -198,7 +199,8 @@ impl Config {
             file
         });
         let refresh = all.section("refresh", refresh::read);
-        let limits = all.section("limits", read_limits);
+        let mut limits = all.section("limits", read_limits);
+        limits.history_kept = hours(keep_hours);
         let retention = all.section("retention", |section| {
             let mut retention = Retention { timeline_days: 90, tombstone_days: 30 };
             section.read("timeline_days", &mut retention.timeline_days);
@@ -384,6 +386,10 @@ fn read_store(section: &mut Section<'_, '_>) -> (String, Migrate) {
     let mut migrate = Migrate::default_of(&url);
     section.read("migrate", &mut migrate);
     (url, migrate)
+}
+
+fn hours(hours: usize) -> Duration {
+    Duration::from_secs((hours as u64).saturating_mul(3_600))
 }
 
 fn days(days: usize) -> Duration {

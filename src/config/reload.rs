@@ -127,14 +127,17 @@ impl Reloader {
 
 /// Returns the settings that cannot change while the supervisor runs.
 fn waiting(old: &Config, new: &Config) -> Vec<String> {
+    let mut limits = old.limits;
+    limits.history_kept = new.limits.history_kept;
     let fixed = [
         ("deployment", old.deployment != new.deployment),
         ("server.bind", old.server.bind != new.server.bind),
         ("server.max_connections", old.server.max_connections != new.server.max_connections),
         ("store.url", old.store != new.store),
         ("journal.dir", old.journal != new.journal),
+        ("journal.keep_hours", old.limits.history_kept != new.limits.history_kept),
         ("keyring.file", old.keyring != new.keyring),
-        ("limits", old.limits != new.limits),
+        ("limits", limits != new.limits),
         ("retention", old.retention != new.retention),
         ("log", old.log != new.log),
     ];

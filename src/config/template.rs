@@ -140,6 +140,7 @@ const TEMPLATE: &str = r#"# The configuration of token-supervisor. Commented lin
 # Responses that the store does not have yet. Use a disk that survives the process.
 [journal]
 # dir = "token-supervisor.journal"
+# keep_hours = 48                        # copies of what the store has, for the time after a backup is restored
 
 # The keys that seal stored tokens. Keep their backup apart from the backup of the store.
 [keyring]

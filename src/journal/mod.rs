@@ -14,6 +14,7 @@
 mod error;
 mod file;
 mod frame;
+mod history;
 mod room;
 
 use std::{
@@ -41,6 +42,7 @@ pub(crate) use error::JournalError;
 pub(crate) use file::set_aside;
 use file::{JournalFile, JournalPart};
 use frame::FrameBody;
+pub(crate) use history::{History, HistoryMark, HistoryPlace, HistoryTip, KeptEntry};
 use room::JournalSpace;
 
 /// The journals of one directory that this process has locked: its own, and those of dead processes.
@@ -202,7 +204,6 @@ impl Journal {
     }
 
     /// Returns the dead owners whose journals this process has locked.
-    #[cfg(test)]
     pub(crate) fn locked_others(&self) -> &[Id] {
         &self.others
     }

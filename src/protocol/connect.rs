@@ -1,13 +1,15 @@
 //! Changes by operators and applications: connect, disconnect, restore, require a reconnect, retry, hold, release, purge.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Applied, ChangeInput, ChangeReply, LookupResult, PurgeRefusal, Side, Unchanged, schedule::notice_at};
 use crate::model::{
     Evidence, Expires, Fingerprint, Generation, Id, Row, Sealed, Spendable, StoreTime, TokenKey, Tombstone, Verdict,
     VerdictBy, WallTime,
 };
 
-/// A grant from the user's consent, sealed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A grant from the user's consent, sealed. The history stores this too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ConnectChange {
     pub(crate) key: TokenKey,
     /// Random; used if this connect starts a new incarnation.
@@ -30,7 +32,7 @@ pub(crate) struct ConnectChange {
 }
 
 /// What a key must hold for a connect to change it. A tombstone counts as nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Expected {
     Anything,
     Nothing,

@@ -229,6 +229,10 @@ impl Store for Faulty {
         self.unless_down(|store| store.reports())
     }
 
+    fn server(&self) -> StoreFuture<Option<String>> {
+        self.unless_down(|store| store.server())
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }

@@ -253,6 +253,10 @@ impl Store for Metered {
         self.meters.measure(Op::Meta, self.store.reports())
     }
 
+    fn server(&self) -> StoreFuture<Option<String>> {
+        self.meters.measure(Op::Meta, self.store.server())
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }

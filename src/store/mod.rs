@@ -44,7 +44,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     keyring::KeyId,
-    model::{Expires, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
+    model::{Expires, Id, Marks, Row, Sealed, StoreTime, TokenKey, WallTime},
     protocol::{Change, ChangeReply, Transition},
 };
 
@@ -116,6 +116,8 @@ pub(crate) trait Store: Send + Sync {
     fn report(&self, id: &str, report: Option<Vec<u8>>) -> StoreFuture<()>;
     /// Returns the reports of all processes that have written one within a day; none of a store for one process.
     fn reports(&self) -> StoreFuture<Vec<ReplicaReport>>;
+    /// Returns where the database is: another text after a fail-over, or a move to another server. `None` if that cannot be told.
+    fn server(&self) -> StoreFuture<Option<String>>;
     /// Finishes the operations already requested, refuses later ones, and closes the database.
     fn close(&self) -> StoreFuture<()>;
 }
@@ -167,8 +169,16 @@ pub(crate) struct Changed {
     pub(crate) row: Option<Row>,
     /// The time by which the store applied the change.
     pub(crate) now: StoreTime,
+    /// The incarnation that the row had before, if the change began another one.
+    pub(crate) replaced: Option<Id>,
     /// The events to report to operators and applications.
     pub(crate) transitions: Vec<Transition>,
+}
+
+/// Returns the incarnation that a row had before, if it has another one now.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn replaced_by(before: Option<Id>, row: Option<&Row>) -> Option<Id> {
+    before.filter(|before| row.is_some_and(|row| row.incarnation != *before))
 }
 
 #[derive(Clone, Debug)]

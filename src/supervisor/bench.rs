@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, ManualClock},
-    journal::Journal,
+    journal::{History, Journal},
     keyring::Keyring,
     model::{AccessToken, Grant, RefreshToken, Row, StoreTime, TokenKey},
     presets,
@@ -74,12 +74,16 @@ impl Bench {
         let (keyring, events) = (Keyring::generate(), Arc::new(Channel::default()));
         let store = Faulty::new(store::open(&url, store::Migrate::Auto, &clock, keyring.row_codes()).unwrap());
         let journal = Arc::new(Journal::open(&folder.path().join("journal"), &keyring).unwrap());
+        let kept = Duration::from_secs(48 * 3_600);
+        let history = History::open(&folder.path().join("journal"), journal.owner(), &keyring, &clock, kept);
+        let history = Arc::new(history);
         let ledger = Ledger::new(
             Arc::new(store.clone()),
             events.clone(),
             keyring.clone(),
             false,
             Replicas::new(false, clock.read().boot),
+            history,
         );
         let refresh = RefreshSettings::default();
         let providers = Arc::new(Providers::new(Vec::new(), refresh, None, clock.clone(), events.clone()).unwrap());
@@ -181,7 +185,7 @@ impl Bench {
 
 /// A change with this result, of no row.
 pub(super) fn changed(reply: ChangeReply) -> Changed {
-    Changed { reply, row: None, now: StoreTime(0), transitions: Vec::new() }
+    Changed { reply, row: None, now: StoreTime(0), replaced: None, transitions: Vec::new() }
 }
 
 /// The log as text; clones share it.

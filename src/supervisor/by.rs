@@ -18,6 +18,8 @@ pub enum By {
     SystemUser(Arc<str>),
     /// The supervisor's own upkeep, such as the purge of old tombstones.
     Sweeper,
+    /// The supervisor, which brings back what the store had lost: it went back to an earlier state.
+    Recovery,
     /// A refresh attempt. Metrics and events report those; the audit does not.
     Attempt,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for By {
             Self::Http(name) => f.write_str(name),
             Self::SystemUser(name) => write!(f, "user:{name}"),
             Self::Sweeper => f.write_str("sweeper"),
+            Self::Recovery => f.write_str("recovery"),
             Self::Attempt => f.write_str("attempt"),
         }
     }

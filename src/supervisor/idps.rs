@@ -46,14 +46,18 @@ pub enum HeldBy {
     People,
     /// The store belongs to another deployment: all providers are on hold until [`TokenSupervisor::adopt`].
     Deployment,
+    /// The store went back in time, because it was restored from a backup or has lost commits: all providers are on hold until
+    /// what is missing was brought back from the histories.
+    Recovery,
 }
 
 impl HeldBy {
-    /// Returns its name: `people` or `deployment`.
+    /// Returns its name: `people`, `deployment` or `recovery`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::People => "people",
             Self::Deployment => "deployment",
+            Self::Recovery => "recovery",
         }
     }
 }
@@ -85,7 +89,11 @@ impl TokenSupervisor {
         let status = |(name, provider): (&String, &Arc<Provider>)| {
             let (closed, last_error) = (provider.gate.closed(now), provider.gate.last_error());
             let held = rooms.providers.held(name);
-            let by = if rooms.providers.foreign().is_some() { HeldBy::Deployment } else { HeldBy::People };
+            let by = match (rooms.providers.foreign().is_some(), rooms.providers.are_recovering()) {
+                (true, _) => HeldBy::Deployment,
+                (false, true) => HeldBy::Recovery,
+                (false, false) => HeldBy::People,
+            };
             IdpStatus {
                 name: name.clone(),
                 held_by: held.as_ref().map(|_| by),

@@ -12,10 +12,12 @@ use super::{
     alarm::Alarm,
     by::By,
     events::Channel,
+    kept::KeptChange,
     replicas::{ChangedNews, EventNews, News, Replicas},
 };
 use crate::{
     error::{Cause, Error},
+    journal::History,
     keyring::Keyring,
     metrics::count,
     model::{Generation, TokenKey},
@@ -37,6 +39,7 @@ struct LedgerInner {
     fenced_writes: AtomicU64,
     alarm: Alarm,
     replicas: Replicas,
+    history: Arc<History>,
 }
 
 impl Ledger {
@@ -46,9 +49,10 @@ impl Ledger {
         keyring: Keyring,
         plain_users: bool,
         replicas: Replicas,
+        history: Arc<History>,
     ) -> Self {
         let (fenced_writes, alarm) = (AtomicU64::new(0), Alarm::default());
-        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm, replicas }))
+        Self(Arc::new(LedgerInner { store, events, keyring, plain_users, fenced_writes, alarm, replicas, history }))
     }
 
     /// Carries out one operation on one row for `by`, and reports what follows from it.
@@ -63,6 +67,7 @@ impl Ledger {
         // Another change follows these, or only ciphertext changes.
         let is_told =
             !matches!(change, Change::Claim(_) | Change::Recover(_) | Change::Renew { .. } | Change::Reseal(_));
+        let to_keep = KeptChange::candidate(&change);
         let start = {
             let (store, key) = (self.0.store.clone(), key.clone());
             move || past_conflicts(move || store.change(&key, change.clone()))
@@ -86,6 +91,10 @@ impl Ledger {
             }
             drop(changing);
             if let Ok(changed) = &mut changed {
+                if let Some(kept) = to_keep.and_then(|change| KeptChange::of(change, changed)) {
+                    let form = move || serde_json::to_vec(&kept).expect("plain structs have a JSON form");
+                    ledger.0.history.keep(&key, form);
+                }
                 ledger.0.events.emit_all(&key, changed);
                 // An attempt ends the intent that it set, or its actor sees to it.
                 if let Some(due) = changed.row.as_ref().filter(|row| row.intent.is_none()).and_then(wake_at) {
@@ -117,6 +126,11 @@ impl Ledger {
 
     pub(super) fn events(&self) -> &Channel {
         &self.0.events
+    }
+
+    /// The copies of what was changed.
+    pub(super) fn history(&self) -> Arc<History> {
+        self.0.history.clone()
     }
 
     /// The other processes at the store.

@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     exchange::RunningExchange,
     front::{Front, FrontActor},
+    recovery::Recovery,
     refresh::Refresher,
     registry::RegistryActor,
     router::RoutedRequest,
@@ -34,6 +35,7 @@ pub(super) struct Life {
     system: watch::Receiver<bool>,
     background: Mutex<Vec<JoinHandle<()>>>,
     exchange: RunningExchange,
+    recovery: Arc<Recovery>,
     /// Taken only by `drop`.
     runtime: Option<Runtime>,
 }
@@ -79,6 +81,7 @@ impl Life {
         front: Front,
         registry: watch::Sender<Option<Recipient<RoutedRequest>>>,
         exchange: RunningExchange,
+        recovery: Arc<Recovery>,
     ) -> std::io::Result<Self> {
         let (fronts, mut front_of_now) = watch::channel(None);
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -92,7 +95,7 @@ impl Life {
         })?;
         let front = front_of_now.clone();
         let (background, runtime) = (Mutex::default(), Some(runtime));
-        let life = Self { refresher, front, orders, system, background, exchange, runtime };
+        let life = Self { refresher, front, orders, system, background, exchange, recovery, runtime };
         front_of_now.wait_for(Option::is_some).await.map_err(|_| std::io::Error::other("its thread ended at once"))?;
         Ok(life)
     }
@@ -132,6 +135,7 @@ impl Life {
             }
             self.orders.send(Order::Stop).ok();
             self.system.clone().wait_for(|alive| !alive).await.ok();
+            self.recovery.leave().await;
             self.exchange.end().await;
             ports.ledger.store().close().await.ok();
             ports.ledger.events().close();
@@ -227,7 +231,8 @@ mod tests {
             bench.connect(&key, "ts-test-secret-1").await;
             let (around, front, router, registry) = bench.assembled();
             let exchange = ReplicaExchange::new(bench.refresher.clone(), router.clone(), Duration::MAX).start(false);
-            let life = Life::start(runtime, around, front.clone(), registry, exchange).await.unwrap();
+            let recovery = Arc::new(Recovery::new(bench.refresher.clone(), router.clone()));
+            let life = Life::start(runtime, around, front.clone(), registry, exchange, recovery).await.unwrap();
             let ask = || front.call(GetStatus::new(&key), By::Application);
             assert!(ask().await.is_ok());
             router.panic_registry();

@@ -119,6 +119,8 @@ pub(crate) struct Limits {
     pub(super) swept_at_once: usize,
     /// The number of requests that may wait for their answers.
     pub(crate) requests_in_flight: usize,
+    /// How long copies of what the store has are kept; zero for none.
+    pub(crate) history_kept: Duration,
     /// How long published tokens are served while changes by other processes do not reach this one.
     pub(crate) served_unheard: Duration,
 }
@@ -132,6 +134,7 @@ impl Default for Limits {
             tombstones_kept: Duration::from_secs(30 * 24 * 3_600),
             swept_at_once: 1_024,
             requests_in_flight: 131_072,
+            history_kept: Duration::from_secs(48 * 3_600),
             served_unheard: Duration::from_secs(300),
         }
     }

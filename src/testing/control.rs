@@ -86,6 +86,13 @@ impl Control<'_> {
         }
     }
 
+    /// Makes the history's disk look full, or free again.
+    pub fn history_full(&self, full: bool) {
+        if let Some(history) = supervisor::testing::hooks(self.0).history.get().and_then(Weak::upgrade) {
+            history.fill(full);
+        }
+    }
+
     /// Returns how many entries the journal has refused.
     pub fn journal_failures(&self) -> usize {
         let journal = supervisor::testing::hooks(self.0).journal.get().and_then(Weak::upgrade);

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::ManualClock;
 use crate::{
     clock::Clock,
-    journal::Journal,
+    journal::{History, Journal},
     store::{Store, faulty::Faulty},
     supervisor::Point,
 };
@@ -22,6 +22,7 @@ pub(crate) struct Hooks {
     pub(super) point: Option<Arc<dyn Fn(Point) + Send + Sync>>,
     pub(super) store: Arc<OnceLock<Faulty>>,
     pub(super) journal: Arc<OnceLock<Weak<Journal>>>,
+    pub(super) history: Arc<OnceLock<Weak<History>>>,
 }
 
 impl Hooks {
@@ -33,8 +34,9 @@ impl Hooks {
         Arc::new(self.store.get_or_init(|| Faulty::new(store)).clone())
     }
 
-    pub(crate) fn share(&self, journal: &Arc<Journal>) {
+    pub(crate) fn share(&self, journal: &Arc<Journal>, history: &Arc<History>) {
         self.journal.set(Arc::downgrade(journal)).ok();
+        self.history.set(Arc::downgrade(history)).ok();
     }
 
     pub(crate) fn reach(&self, point: Point) {

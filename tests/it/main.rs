@@ -8,6 +8,7 @@ mod a_good_token_costs_no_allocation;
 mod a_killed_process_loses_nothing;
 mod a_refresh_token_alone_is_a_grant;
 mod a_replaced_actor_serves_no_dead_token;
+mod a_store_that_went_back;
 mod an_unanswered_request_is_a_doubt;
 mod bad_input_is_refused_and_loses_nothing;
 mod being_a_good_client;

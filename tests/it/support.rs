@@ -80,6 +80,36 @@ impl World {
         (supervisor, key)
     }
 
+    /// Copies the store, which no process has open.
+    pub fn back_up(&self) -> TempDir {
+        let backup = TempDir::new().unwrap();
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.elsewhere {
+            let dump = crate::postgres::server::shared().unwrap().dump(url);
+            fs::write(backup.path().join("dump.sql"), dump).unwrap();
+            return backup;
+        }
+        for end in ["", "-wal"] {
+            let name = format!("tokens.db{end}");
+            if self.folder.path().join(&name).exists() {
+                fs::copy(self.folder.path().join(&name), backup.path().join(&name)).unwrap();
+            }
+        }
+        backup
+    }
+
+    /// Puts the store back as it was, and leaves the journal as it is.
+    pub fn restore(&self, backup: &TempDir) {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.elsewhere {
+            return crate::postgres::server::shared().unwrap().load(url, &backup.path().join("dump.sql"));
+        }
+        for end in ["", "-wal", "-shm", "-last"] {
+            fs::remove_file(self.folder.path().join(format!("tokens.db{end}"))).ok();
+        }
+        copy_files(backup.path(), self.folder.path());
+    }
+
     /// Stops the supervisor, and says what the provider thinks of the refresh token it stored.
     pub async fn stored(&self, supervisor: TokenSupervisor, key: &TokenKey) -> Standing {
         stop(supervisor).await;

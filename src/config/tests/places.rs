@@ -65,7 +65,6 @@ fn a_later_versions_settings_are_refused_rather_than_passed_over() {
         ("[[server.jwt]]\nissuer = \"x\"\n", "server.jwt"),
         ("[connect]\nreturn_to = []\n", "connect"),
         ("[webhook.crm]\nurl = \"x\"\n", "webhook"),
-        ("[journal]\nkeep_hours = 48\n", "journal.keep_hours"),
     ] {
         let wrong = wrong(text, &[]);
         let expected = format!(": {path}: this version does not support this setting yet: remove it");

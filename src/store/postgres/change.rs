@@ -23,7 +23,7 @@ use super::{
 use crate::{
     model::{Fingerprint, Generation, Row, TokenKey},
     protocol::{Applied, Change, ChangeInput, Lookup, LookupResult, Side},
-    store::{Changed, StoreError, spent, stored::Stored, unreadable::UnreadableRow},
+    store::{Changed, StoreError, replaced_by, spent, stored::Stored, unreadable::UnreadableRow},
 };
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
@@ -96,6 +96,7 @@ async fn in_transaction(
     // Read last: the write compares it with the time at which it is carried out.
     let now = time(connection, store).await?;
     let row = stored.as_ref().map(|stored| &stored.row);
+    let before = row.map(|row| row.incarnation);
     let Applied { row: written, reply, sides, transitions } = change.apply(ChangeInput { row, now, floor, known });
     let is_updated = written.is_some() && stored.is_some();
     let conflict = || OperationError::from(StoreError::Conflict);
@@ -123,7 +124,8 @@ async fn in_transaction(
     let is_purged = sides.iter().any(|side| matches!(side, Side::Purge(_)));
     let after = after.filter(|_| !is_purged);
     let row = after.as_ref().map(|stored| stored.row.clone());
-    Ok((Changed { reply, row, now, transitions }, after))
+    let replaced = replaced_by(before, row.as_ref());
+    Ok((Changed { reply, row, now, replaced, transitions }, after))
 }
 
 /// Makes place for the row of a connect.

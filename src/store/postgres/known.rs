@@ -48,12 +48,12 @@ pub(super) async fn change(
     }
     let Some(row) = row else {
         let is_answered = was_read && sides.is_empty();
-        return Ok(is_answered.then_some(Changed { reply, row: Some(stored.row), now, transitions }));
+        return Ok(is_answered.then_some(Changed { reply, row: Some(stored.row), now, replaced: None, transitions }));
     };
     let Some(written) = update(connection, store, stored, row, &sides, now).await? else { return Ok(None) };
     let row = Some(written.row.clone());
     store.known.put(written);
-    Ok(Some(Changed { reply, row, now, transitions }))
+    Ok(Some(Changed { reply, row, now, replaced: None, transitions }))
 }
 
 /// Returns whether the row holds a refresh token that it has spent: then the row is from before that.

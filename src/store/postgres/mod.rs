@@ -393,6 +393,10 @@ impl Store for PostgresStore {
         self.run(move |connection, _| Box::pin(async move { replicas::reports(connection).await }))
     }
 
+    fn server(&self) -> StoreFuture<Option<String>> {
+        self.run(move |connection, _| Box::pin(async move { Ok(replicas::server(connection).await) }))
+    }
+
     fn close(&self) -> StoreFuture<()> {
         let (finished, pools) = (self.tasks.close(), [self.connections.clone(), self.scans.clone()]);
         Box::pin(async move {

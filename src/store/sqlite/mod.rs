@@ -247,6 +247,10 @@ impl Store for SqliteStore {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn server(&self) -> StoreFuture<Option<String>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn close(&self) -> StoreFuture<()> {
         let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {

@@ -146,6 +146,7 @@ pub(super) fn change(
     let floor = memory.floor(|| floor(connection))?;
     let floor = floor.max(replaced.as_ref().map_or(Generation(0), |row| row.generation));
     let row = stored.as_ref().map(|stored| &stored.row);
+    let before = row.map(|row| row.incarnation);
     let Applied { row: written, reply, sides, transitions } = change.apply(ChangeInput { row, now, floor, known });
     let is_updated = written.is_some() && stored.is_some();
     let (id, after) = match (written, stored) {
@@ -172,11 +173,12 @@ pub(super) fn change(
         write_side(connection, memory, reader, key, id, side, now)?;
     }
     if sides.iter().any(|side| matches!(side, Side::Purge(_))) {
-        return Ok(Changed { reply, row: None, now, transitions });
+        return Ok(Changed { reply, row: None, now, replaced: None, transitions });
     }
     let row = after.as_ref().map(|stored| stored.row.clone());
     after.into_iter().for_each(|stored| memory.put(stored));
-    Ok(Changed { reply, row, now, transitions })
+    let replaced = crate::store::replaced_by(before, row.as_ref());
+    Ok(Changed { reply, row, now, replaced, transitions })
 }
 
 /// The name of the generation above which new rows start.

@@ -1,5 +1,5 @@
 //! The identity providers that operators have put on hold, and the hold of all of them while the store belongs to another
-//! deployment.
+//! deployment, or gets back what it has lost.
 //!
 //! The store has the reasons and the name of its deployment, so that they survive restarts. Each process has a copy, for
 //! attempts and actors to look at, and reads it again with each sweep.
@@ -27,16 +27,24 @@ struct Held {
     reasons: HashMap<String, String>,
     /// Why nothing is sent to any of them: the store belongs to another deployment.
     foreign: Option<String>,
+    /// What the store has lost is being brought back: nothing is sent to any of them until then.
+    recovering: bool,
 }
 
 impl Held {
-    fn reason(&self, name: &str) -> Option<&String> {
-        self.foreign.as_ref().or_else(|| self.reasons.get(name))
+    fn reason(&self, name: &str) -> Option<&str> {
+        let recovering = self.recovering.then_some(RECOVERING);
+        self.foreign.as_deref().or(recovering).or_else(|| self.reasons.get(name).map(String::as_str))
     }
 }
 
 /// The prefix of the names of these values in the store; the identity provider's name follows.
 const PREFIX: &str = "held:";
+
+/// The name of the value in the store that is there while what it has lost is being brought back.
+pub(in crate::supervisor) const RECOVERY: &str = "recovery";
+
+const RECOVERING: &str = "the store went back in time, and what it has lost is being brought back";
 
 /// The name of the value in the store that has the name of its deployment.
 const DEPLOYMENT: &str = "deployment";
@@ -52,12 +60,17 @@ impl Holds {
 
     /// Returns why the provider is on hold, if it is.
     pub(super) fn reason(&self, name: &str) -> Option<String> {
-        self.held.borrow().reason(name).cloned()
+        self.held.borrow().reason(name).map(str::to_owned)
     }
 
     /// Returns why all providers are on hold, if the store belongs to another deployment.
     pub(super) fn foreign(&self) -> Option<String> {
         self.held.borrow().foreign.clone()
+    }
+
+    /// Whether all providers are on hold because the store went back in time.
+    pub(super) fn is_recovering(&self) -> bool {
+        self.held.borrow().recovering
     }
 
     /// Resolves when the provider is on hold.
@@ -81,7 +94,8 @@ impl Holds {
                 (owner != ours.as_bytes()).then(|| foreign(&owner))
             }
         };
-        let held = Held { reasons, foreign };
+        let recovering = ledger.store().metas(RECOVERY).await?.iter().any(|(rest, _)| rest.is_empty());
+        let held = Held { reasons, foreign, recovering };
         self.held.send_if_modified(|before| {
             let changed = *before != held;
             if let Some(reason) = held.foreign.as_ref().filter(|reason| before.foreign.as_ref() != Some(*reason)) {

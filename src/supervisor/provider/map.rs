@@ -110,6 +110,11 @@ impl Providers {
         self.holds.foreign()
     }
 
+    /// Whether all providers are on hold because the store went back in time.
+    pub(in crate::supervisor) fn are_recovering(&self) -> bool {
+        self.holds.is_recovering()
+    }
+
     /// Makes the store ours. Returns the name of the deployment that it belonged to, if that was another one.
     pub(in crate::supervisor) async fn adopt(&self, ledger: &Ledger) -> Result<Option<String>, StoreError> {
         self.holds.adopt(ledger).await

@@ -17,6 +17,7 @@ use std::{
 
 pub(super) use self::{
     counters::{IdpCounters, RefreshOutcome, RefreshPhase},
+    holds::RECOVERY,
     map::Providers,
 };
 use super::settings::{RefreshSettings, Times};

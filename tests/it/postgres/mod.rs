@@ -8,6 +8,8 @@ mod a_dying_actor_loses_nothing;
 mod a_killed_process_loses_nothing;
 #[path = "../a_refresh_token_alone_is_a_grant.rs"]
 mod a_refresh_token_alone_is_a_grant;
+#[path = "../a_store_that_went_back.rs"]
+mod a_store_that_went_back;
 #[path = "../an_unanswered_request_is_a_doubt.rs"]
 mod an_unanswered_request_is_a_doubt;
 #[path = "../connecting_and_disconnecting.rs"]
@@ -27,6 +29,7 @@ mod one_subject_for_one_grant;
 mod outages;
 #[path = "../refreshed_ahead_of_need.rs"]
 mod refreshed_ahead_of_need;
+mod restored_replicas;
 #[path = "../rotating_keys.rs"]
 mod rotating_keys;
 pub(crate) mod server;

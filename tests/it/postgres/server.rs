@@ -157,6 +157,27 @@ impl Server {
         assert!(psql.status().unwrap().success(), "{statement}");
     }
 
+    /// Returns the schema of a store and all that is in it, as statements.
+    pub(crate) fn dump(&self, url: &str) -> Vec<u8> {
+        let schema = url.rsplit_once("schema=").unwrap().1;
+        let mut dump = Command::new(self.programs.join("pg_dump"));
+        dump.args(["--username=owner", "--dbname=postgres", "--port", &self.port.to_string(), "--host"]);
+        let dumped = dump.arg(&self.folder).args(["--schema", schema]).output().unwrap();
+        assert!(dumped.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dumped.stderr));
+        dumped.stdout
+    }
+
+    /// Puts a store back as it was when it was dumped.
+    pub(crate) fn load(&self, url: &str, dump: &Path) {
+        let schema = url.rsplit_once("schema=").unwrap().1;
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["--quiet", "--username=owner", "--dbname=postgres", "--port", &self.port.to_string(), "--host"]);
+        psql.stdout(Stdio::null()).arg(&self.folder).args(["--set", "ON_ERROR_STOP=1"]);
+        let drop = format!("SET client_min_messages = warning; DROP SCHEMA {schema} CASCADE");
+        psql.args(["--command", &drop, "--file"]).arg(dump);
+        assert!(psql.status().unwrap().success(), "the dump is not loaded");
+    }
+
     /// The URL of an empty store on this server, by its Unix socket.
     pub(crate) fn url(&self) -> String {
         self.url_at(&self.folder.to_str().unwrap().replace('/', "%2F"))
@@ -194,8 +215,9 @@ impl Drop for Server {
 
 /// The folder with the server's programs.
 fn programs() -> Option<PathBuf> {
-    let has_all =
-        |folder: &Path| ["postgres", "initdb", "pg_isready", "psql"].iter().all(|name| folder.join(name).exists());
+    let has_all = |folder: &Path| {
+        ["postgres", "initdb", "pg_isready", "psql", "pg_dump"].iter().all(|name| folder.join(name).exists())
+    };
     let path = skip::variable("PATH").unwrap_or_default();
     let named = std::env::split_paths(&path).filter_map(|folder| folder.join("postgres").canonicalize().ok());
     let mut folders: Vec<_> = named.filter_map(|program| program.parent().map(Path::to_owned)).collect();
