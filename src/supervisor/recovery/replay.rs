@@ -42,6 +42,20 @@ struct EntryPlace {
     place: HistoryPlace,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct NewestResponse {
+    generation: Generation,
+    attempt: Id,
+    entry: EntryPlace,
+}
+
+impl NewestResponse {
+    /// Whether the row lacks the response. A doubt about it may have raised the row to its generation.
+    fn is_missing_in(&self, row: &Row) -> bool {
+        row.generation <= self.generation && row.commit.is_none_or(|by| by.attempt != self.attempt)
+    }
+}
+
 /// What the histories know of a key. Payloads stay on disk.
 #[derive(Debug, Default)]
 struct KeyHistory {
@@ -59,7 +73,7 @@ struct KeptConnect {
 /// The newest entries of an incarnation.
 #[derive(Debug, Default)]
 struct NewestKept {
-    response: Option<(Generation, EntryPlace)>,
+    response: Option<NewestResponse>,
     /// Whether the grant was disconnected or restored last.
     end: Option<(Generation, bool)>,
 }
@@ -73,8 +87,8 @@ impl KeyHistory {
             KeptChange::Connected { replaced, .. } => {
                 self.connects.push(KeptConnect { generation, replaced: *replaced, entry });
             }
-            KeptChange::Response { .. } if is_newer(newest.response.map(|(known, _)| known)) => {
-                newest.response = Some((generation, entry));
+            KeptChange::Response { commit, .. } if is_newer(newest.response.map(|known| known.generation)) => {
+                newest.response = Some(NewestResponse { generation, attempt: commit.attempt, entry });
             }
             KeptChange::Disconnected { .. } | KeptChange::Restored { .. }
                 if is_newer(newest.end.map(|(known, _)| known)) =>
@@ -196,20 +210,17 @@ async fn replay_key(ports: &Ports, router: &Router, key: &TokenKey, known: &KeyH
                 row = change(Change::Restore).await?.row;
                 was_behind = true;
             }
-            if let Some((generation, entry)) = newest.response
-                && behind(&row, generation)
+            if let Some(response) = newest.response
+                && row.as_ref().is_some_and(|row| response.is_missing_in(row))
                 && !is_over(&row)
             {
                 was_behind = true;
-                let mut stored_by = None;
-                if let Some(KeptChange::Response { commit, .. }) = load(ports, entry).await {
-                    stored_by = Some(commit.attempt);
+                if let Some(KeptChange::Response { commit, .. }) = load(ports, response.entry).await {
                     row = change(Change::Commit(commit)).await?.row;
                 }
-                // The response found no place, or cannot be read: what the row holds is spent all the same.
-                let lacks_it = |row: &&Row| stored_by.is_none() || row.commit.map(|by| by.attempt) != stored_by;
-                if let Some(left) = row.as_ref().filter(lacks_it) {
-                    doubt(ports, router, left, generation).await?;
+                // It found no place, or cannot be read: what the row holds is spent all the same.
+                if let Some(left) = row.as_ref().filter(|row| response.is_missing_in(row)) {
+                    doubt(ports, router, left, response.generation).await?;
                     row = ports.ledger.store().read(key).await?.row;
                 }
             }
