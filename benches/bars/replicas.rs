@@ -4,7 +4,7 @@
 //! The server is a private one whose commits reach the disk. Where PostgreSQL is not installed, the part is left out.
 
 #[path = "../../tests/it/postgres/server.rs"]
-#[expect(dead_code, reason = "a bench stops no server")]
+#[expect(dead_code, clippy::unwrap_used, reason = "a bench stops no server; the helpers of tests fail like tests")]
 mod server;
 #[path = "../../tests/it/skip.rs"]
 mod skip;

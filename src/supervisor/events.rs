@@ -148,7 +148,7 @@ impl TokenEvent {
     }
 
     /// Returns the event as one that another process has emitted.
-    pub(super) fn from_elsewhere(self) -> Self {
+    pub(super) fn emitted_elsewhere(self) -> Self {
         Self { elsewhere: true, ..self }
     }
 

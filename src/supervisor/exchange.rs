@@ -332,7 +332,7 @@ async fn take_change(ports: &Ports, router: &Router, changed: &ChangedNews) {
     if let Some(events) = &changed.events {
         for transition in &events.transitions {
             let event = TokenEvent::of(&key, &events.grant_id, events.at, transition.clone().into());
-            ports.ledger.events().emit(event.from_elsewhere());
+            ports.ledger.events().emit(event.emitted_elsewhere());
         }
     }
 }
