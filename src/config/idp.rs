@@ -34,7 +34,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, common: &RefreshSettings) -> I
     read_responses(section, &mut idp);
     read_errors(section, &mut idp);
     refresh::read_own(section, &mut idp);
-    for later in ["introspection_url", "userinfo_url", "proxy", "tls_root_certificate"] {
+    for later in ["proxy", "tls_root_certificate"] {
         section.not_yet(later);
     }
     let idp = common.complete(idp);
@@ -85,8 +85,14 @@ pub(super) enum StrategyName {
 }
 
 fn read_endpoints(section: &mut Section<'_, '_>, idp: &mut Idp) {
+    if section.has("token_url") {
+        // Those of the preset belong to its own server: no token of another one is sent there.
+        (idp.introspection_url, idp.userinfo_url) = (None, None);
+    }
     section.read("token_url", &mut idp.token_url);
     section.read("revocation_url", &mut idp.revocation_url);
+    section.read("introspection_url", &mut idp.introspection_url);
+    section.read("userinfo_url", &mut idp.userinfo_url);
     section.read("revocation_hits_user", &mut idp.revocation_hits_user);
     section.read("allow_http", &mut idp.allow_http);
     section.read("max_concurrency", &mut idp.max_concurrency);
@@ -98,7 +104,8 @@ fn read_endpoint_params(section: &mut Section<'_, '_>, idp: &mut Idp) {
     for (name, values) in section.texts("allowed_params", |_| true) {
         idp.endpoint_params.entry(name).or_default().allowed = values.split_whitespace().map(str::to_owned).collect();
     }
-    for template in [Some(&idp.token_url), idp.revocation_url.as_ref()].into_iter().flatten() {
+    let more = [&idp.revocation_url, &idp.introspection_url, &idp.userinfo_url].into_iter().flatten();
+    for template in std::iter::once(&idp.token_url).chain(more) {
         for name in parameters_of(template) {
             let param = idp.endpoint_params.entry(name.clone()).or_default();
             if let Some(value) = idp.params.remove(&name) {

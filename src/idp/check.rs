@@ -22,8 +22,12 @@ impl Idp {
     /// The name of the wrong setting, and what it must be; never its value.
     pub fn validate(&self) -> Result<(), String> {
         self.check_template("token_url", &self.token_url)?;
-        if let Some(url) = &self.revocation_url {
-            self.check_template("revocation_url", url)?;
+        for (name, url) in [
+            ("revocation_url", &self.revocation_url),
+            ("introspection_url", &self.introspection_url),
+            ("userinfo_url", &self.userinfo_url),
+        ] {
+            url.iter().try_for_each(|url| self.check_template(name, url))?;
         }
         if self.clients.iter().any(|client| client.client_id.is_empty()) {
             return Err("client_id is empty".to_owned());
@@ -148,6 +152,8 @@ mod tests {
             (at("https://me:ts-test-secret-x@idp.example/token"), Some("token_url must not contain a user")),
             (at("https://idp.example/token#x"), Some("token_url must not have a fragment")),
             (good().revocation_url("http://idp.example/r"), Some("revocation_url must be https")),
+            (good().introspection_url("http://idp.example/i"), Some("introspection_url must be https")),
+            (good().userinfo_url("http://idp.example/u"), Some("userinfo_url must be https")),
             (Idp::oauth2("https://idp.example/token", "", "ts-test-secret-x"), Some("client_id")),
             (Idp::oauth2("https://idp.example/token", "client", ""), Some("client_secret")),
             (Idp::oauth2("https://idp.example/token", "client", "").client_auth(ClientAuth::None), None),

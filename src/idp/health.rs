@@ -72,7 +72,7 @@ impl Observation {
         }
     }
 
-    /// Reads the response to a revocation. No token can be lost in it, so only a missing or 5xx status is unhealthy.
+    /// Reads the response to a revocation or a probe. No token can be lost in it, so only a missing or 5xx status is unhealthy.
     pub(crate) fn of_revocation(revoked: &Result<(), IdpFailure>) -> Self {
         match revoked {
             Ok(()) => Self::Healthy,

@@ -30,14 +30,14 @@ use super::{
     encoding::{self, TooLarge},
     lane::Lane,
     outcome::{IdpFailure, LONGEST_RETRY_AFTER, RawResponse, ResponseOutcome, classify, classify_revocation},
-    patience,
+    patience, probe,
     provider::{ClientAuth, Credentials, Idp, RESERVED_PARAMS},
     rule::Meaning,
 };
 use crate::{
     clock::Clock,
     code::EvidenceCode,
-    model::{Evidence, RefreshToken, WallTime},
+    model::{AccessToken, Evidence, RefreshToken, WallTime},
 };
 
 /// A larger body is not read: token responses have a few kilobytes.
@@ -46,7 +46,7 @@ const LARGEST_BODY: usize = 1024 * 1024;
 const MOST_HEADERS: usize = 1_000;
 /// The timeout of a revocation. No caller waits for it.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// The timeout of [`Client::reach`].
+/// The timeout of [`Client::reach`] and of probes.
 const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to one identity provider. Clones share them.
@@ -124,6 +124,49 @@ impl Client {
             .await
             .map_err(|(NoResponse::Unsent(failure) | NoResponse::InDoubt(failure))| failure)?;
         classify_revocation(idp, &response, token.expose_secret())
+    }
+
+    /// Asks the provider whether the refresh token is active (RFC 7662), without spending it. `None` if it cannot be asked.
+    ///
+    /// # Errors
+    /// Why it does not say. Repeating is harmless.
+    pub(crate) async fn introspect(
+        &self,
+        idp: &Idp,
+        credentials: usize,
+        token: &RefreshToken,
+        params: &BTreeMap<String, String>,
+    ) -> Option<Result<bool, IdpFailure>> {
+        let [url, _] = idp.probe_endpoints(params).ok()?;
+        let own = [("token", token.expose_secret()), ("token_type_hint", "refresh_token")];
+        let request = self.form(idp, credentials, &url?, own);
+        Some(self.probe(idp, request).await.and_then(|response| probe::introspected(&response)))
+    }
+
+    /// Asks the provider whether it accepts the access token. `None` if it cannot be asked.
+    ///
+    /// # Errors
+    /// Why it does not say. Repeating is harmless.
+    pub(crate) async fn accepts(
+        &self,
+        idp: &Idp,
+        token: &AccessToken,
+        params: &BTreeMap<String, String>,
+    ) -> Option<Result<bool, IdpFailure>> {
+        let [_, url] = idp.probe_endpoints(params).ok()?;
+        let scheme = idp.authorization_scheme.as_deref().unwrap_or("Bearer");
+        let text = Zeroizing::new(format!("{scheme} {}", token.expose_secret()));
+        let mut header = HeaderValue::from_str(&text).ok()?;
+        header.set_sensitive(true);
+        let request = self.http.get(&url?).header(ACCEPT, "application/json").header(AUTHORIZATION, header);
+        Some(self.probe(idp, request).await.and_then(|response| probe::accepted(&response)))
+    }
+
+    async fn probe(&self, idp: &Idp, request: RequestBuilder) -> Result<RawResponse, IdpFailure> {
+        match self.send(idp, request, REACH_TIMEOUT).await {
+            Ok((response, _)) => Ok(response),
+            Err(NoResponse::Unsent(failure) | NoResponse::InDoubt(failure)) => Err(failure),
+        }
     }
 
     /// Sends an empty, unauthenticated request to the token endpoint. Returns the status and the time of the response.
@@ -325,7 +368,8 @@ fn builder(idp: &Idp, connect_timeout: Duration) -> reqwest::ClientBuilder {
         .http1_max_headers(MOST_HEADERS)
         .connect_timeout(idp.timing.connect_timeout.unwrap_or(connect_timeout))
         .pool_idle_timeout(Duration::from_secs(1));
-    if https(&idp.token_url) || idp.revocation_url.as_ref().is_some_and(https) {
+    let more = [&idp.revocation_url, &idp.introspection_url, &idp.userinfo_url];
+    if https(&idp.token_url) || more.into_iter().flatten().any(https) {
         builder
     } else {
         // Without CA certificates, building fails even if no request needs them.

@@ -28,6 +28,7 @@ mod lifetime;
 mod outcome;
 mod patience;
 pub mod preset;
+mod probe;
 mod provider;
 mod rule;
 mod scrub;

@@ -349,7 +349,7 @@ impl RawResponse {
         IdpFailure { unknown, evidence: Evidence { detail, ..failure.evidence }, ..failure }
     }
 
-    fn status_error(&self) -> IdpFailure {
+    pub(super) fn status_error(&self) -> IdpFailure {
         self.failure(Meaning::Transient, &format!("http_{}", self.status))
     }
 

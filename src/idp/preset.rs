@@ -54,6 +54,8 @@ pub fn github(client_id: impl Into<String>, client_secret: impl Into<ClientSecre
         .client_auth(ClientAuth::Body)
         .rotation(Rotation::Always)
         .rotation_ends_access_token(true)
+        // [D] "Get the authenticated user": any user token will do.
+        .userinfo_url("https://api.github.com/user")
         // [I] interLink#262, getsentry/junior#620: status 200 with this code for a spent or expired token.
         .error(user("bad_refresh_token"))
         // [D] "Troubleshooting OAuth app access token request errors".
@@ -77,6 +79,8 @@ pub fn gitlab_at(base: impl AsRef<str>, client_id: impl Into<String>, client_sec
         .rotation(Rotation::Always)
         .rotation_ends_access_token(true)
         .revocation_url(format!("{base}/oauth/revoke"))
+        // [D] The same page, "Retrieve the token information": needs no scope.
+        .userinfo_url(format!("{base}/oauth/token/info"))
         // [D] "Tracing requests with correlation ID".
         .correlation_header("x-request-id")
 }
@@ -111,6 +115,9 @@ pub fn keycloak(
         // `unauthorized_client`, a disabled user `invalid_grant`.
         .client_auth(ClientAuth::Basic)
         .rotation(Rotation::Sometimes)
+        // [seen] The same versions: introspection of a refresh token or an offline token does not spend it; a spent one is not
+        // active.
+        .introspection_url(format!("{endpoint}/token/introspect"))
         .revocation_url(format!("{endpoint}/revoke"))
         // [S] TokenRevocationEndpoint.revokeClient: revokes consent, offline token and every session of the user with
         // this client.

@@ -30,6 +30,9 @@ use crate::model::ClientSecret;
 pub struct Idp {
     pub(crate) token_url: String,
     pub(crate) revocation_url: Option<String>,
+    pub(crate) introspection_url: Option<String>,
+    /// Accepts any access token.
+    pub(crate) userinfo_url: Option<String>,
     /// In the order in which they are tried. The first client is used for new grants.
     pub(crate) clients: Vec<Credentials>,
     pub(crate) client_auth: ClientAuth,
@@ -156,6 +159,8 @@ impl Idp {
         Self {
             token_url: token_url.into(),
             revocation_url: None,
+            introspection_url: None,
+            userinfo_url: None,
             clients: vec![Credentials { client_id: client_id.into(), client_secret: client_secret.into() }],
             client_auth: ClientAuth::Basic,
             scope: None,
@@ -236,6 +241,7 @@ impl Idp {
             return Err("params: the endpoints of this provider have no such parameter");
         }
         self.token_endpoint(params)?;
+        self.probe_endpoints(params)?;
         self.revocation_endpoint(params).map(drop)
     }
 
@@ -260,8 +266,12 @@ impl Idp {
 
     /// Sets the token endpoint, for example to point a preset at a simulator. A name in braces is a
     /// [parameter](Self::endpoint_param): `https://sso.example/realms/{realm}/token`.
+    ///
+    /// The other endpoints to which tokens in doubt are sent ([`introspection_url`](Self::introspection_url),
+    /// [`userinfo_url`](Self::userinfo_url)) belong to the previous one, and are not used any more: set them afterwards.
     pub fn token_url(mut self, url: impl Into<String>) -> Self {
         self.token_url = url.into();
+        (self.introspection_url, self.userinfo_url) = (None, None);
         self
     }
 

@@ -61,7 +61,8 @@ impl Secrets {
     /// Adds what the settings have in URLs and in fields of the form, which may be a key or a password. To be used for
     /// texts: data may repeat such a value for good reasons.
     pub(super) fn and_settings(mut self, idp: &Idp) -> Self {
-        let urls = [Some(&idp.token_url), idp.revocation_url.as_ref()].into_iter().flatten();
+        let more = [&idp.revocation_url, &idp.introspection_url, &idp.userinfo_url].into_iter().flatten();
+        let urls = std::iter::once(&idp.token_url).chain(more);
         for url in urls.filter_map(|url| Url::parse(url).ok()) {
             url.password().into_iter().for_each(|password| self.add_setting(password));
             url.query_pairs().for_each(|(_, value)| self.add_setting(&value));

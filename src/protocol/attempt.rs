@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::{
     AttemptFault, Change, ChangeReply, Claim, Ending, Recover, Refuse,
-    doubt::{Doubt, Rules, doubt},
+    doubt::{Doubt, ProbeAnswer, Rules, doubt},
     resolve::Resolution,
 };
 use crate::{
     error::Cause,
-    model::{Evidence, Fingerprint, Generation, Id, Row, StoreTime, VerdictBy, WallTime},
+    model::{Evidence, Fingerprint, Generation, Id, Intent, Row, StoreTime, VerdictBy, WallTime},
 };
 
 /// Decides what one attempt does.
@@ -27,6 +27,8 @@ pub(crate) struct AttemptMachine {
     /// The attempt has claimed. Its id is never used for a second claim: the store may still execute the first one
     /// late.
     claimed: bool,
+    /// The doubt that the provider was asked about, and what it said.
+    probed: Option<(Intent, Option<ProbeAnswer>)>,
     phase: AttemptPhase,
 }
 
@@ -38,6 +40,8 @@ enum AttemptPhase {
     Reading,
     /// The row is being corrected (a dead sender closed, a doubt cleared, ...); then it is read again.
     Adjusting,
+    /// The identity provider is being asked whether the token is spent.
+    Probing,
     /// Waits for a slot of the identity provider.
     Slot,
     Claiming,
@@ -75,6 +79,8 @@ pub(crate) enum AttemptEvent {
         dead: Vec<Id>,
         now: StoreTime,
     },
+    /// What the provider says of the token in doubt.
+    Probed(ProbeAnswer),
     /// The slot is granted, for the row that was read last.
     Slot(Row),
     /// No request may be sent to the identity provider before this time; of a claim: it was not made.
@@ -128,6 +134,8 @@ pub(crate) enum AttemptEffect {
     Flush,
     /// Read the row.
     Read,
+    /// Ask the identity provider whether the token of the row that was read last is spent.
+    Probe,
     /// Wait for a slot of the identity provider.
     Slot,
     /// Try this claim once.
@@ -172,7 +180,7 @@ impl AttemptMachine {
         } else {
             (AttemptPhase::Reading, AttemptEffect::Read)
         };
-        (Self { id, owner, basis, rules, claimed: false, phase }, effect)
+        (Self { id, owner, basis, rules, claimed: false, probed: None, phase }, effect)
     }
 
     /// Returns whether the refresh token may have been sent.
@@ -187,8 +195,14 @@ impl AttemptMachine {
             (AttemptPhase::Slot, AttemptEvent::Slot(row)) => {
                 (AttemptPhase::Claiming, AttemptEffect::Claim(self.claim(&row)))
             }
-            (AttemptPhase::Slot | AttemptPhase::Claiming, AttemptEvent::NotBefore(time, cause)) => {
-                end(End::Until(time, cause))
+            (
+                AttemptPhase::Probing | AttemptPhase::Slot | AttemptPhase::Claiming,
+                AttemptEvent::NotBefore(time, cause),
+            ) => end(End::Until(time, cause)),
+            (AttemptPhase::Probing, AttemptEvent::Probed(answer)) => {
+                // The row is read again: the answer counts for this doubt alone.
+                self.probed.iter_mut().for_each(|(_, said)| *said = Some(answer));
+                (AttemptPhase::Reading, AttemptEffect::Read)
             }
             (AttemptPhase::Claiming, AttemptEvent::NoReply) => (AttemptPhase::Claiming, AttemptEffect::RepeatClaim),
             (
@@ -216,6 +230,7 @@ impl AttemptMachine {
                 AttemptPhase::Flushing
                 | AttemptPhase::Reading
                 | AttemptPhase::Adjusting
+                | AttemptPhase::Probing
                 | AttemptPhase::Slot
                 | AttemptPhase::Claiming,
                 _,
@@ -230,7 +245,7 @@ impl AttemptMachine {
     }
 
     /// Returns what has to be done before the row's token can be claimed.
-    fn decide(&self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (AttemptPhase, AttemptEffect) {
+    fn decide(&mut self, row: Option<Row>, dead: &[Id], now: StoreTime) -> (AttemptPhase, AttemptEffect) {
         let Some(row) = row else { return end(End::Settled) };
         let adjust = |change| (AttemptPhase::Adjusting, AttemptEffect::Change(change));
         let wait = |time: StoreTime, cause| end(End::Until(time.by_wall_clock(), cause));
@@ -241,7 +256,8 @@ impl AttemptMachine {
         if let Some(&attempt) = dead.first() {
             return adjust(Change::Close(Ending { attempt, ..self.ending(&row, None) }));
         }
-        let doubt = doubt(&row, now, &self.rules);
+        let probed = self.probed.as_ref().filter(|(about, _)| Some(about) == row.intent.as_ref());
+        let doubt = doubt(&row, now, &self.rules, probed.and_then(|(_, answer)| *answer));
         if let (Some(Doubt::Clear), Some(intent)) = (doubt, &row.intent) {
             return adjust(Change::Clear { incarnation: row.incarnation, intent: intent.clone() });
         }
@@ -258,6 +274,13 @@ impl AttemptMachine {
         }
         match (doubt, &row.intent) {
             (Some(Doubt::Wait(time)), _) => wait(time, Cause::InDoubt),
+            (Some(Doubt::Probe), Some(intent)) => {
+                self.probed = Some((intent.clone(), None));
+                (AttemptPhase::Probing, AttemptEffect::Probe)
+            }
+            (Some(Doubt::Spent), Some(intent)) => {
+                adjust(Change::Spent { incarnation: row.incarnation, intent: intent.clone() })
+            }
             (Some(Doubt::GiveUp), Some(intent)) => {
                 adjust(Change::GiveUp { incarnation: row.incarnation, intent: intent.clone() })
             }
@@ -295,6 +318,7 @@ impl AttemptMachine {
         let in_grace = now + elapsed < grace_ends
             || self.rules.never_rotates(row)
             || self.rules.may_repeat(intent)
+            || self.is_unspent(intent)
             || self.rules.try_in_doubt;
         // Since the claim was first tried the token was refused to another sender, or the row needs consent or is on
         // hold.
@@ -336,6 +360,15 @@ impl AttemptMachine {
             SendOutcome::InvalidGrant { evidence } => refused(evidence, VerdictBy::Idp),
             SendOutcome::Foreign { evidence } => refused(evidence, VerdictBy::Subject),
         }
+    }
+
+    /// Returns whether the provider said so of the token of this intent, which this attempt has recovered since.
+    fn is_unspent(&self, recovered: &Intent) -> bool {
+        let is_known = |about: &Intent| {
+            let mut senders = recovered.senders.iter().filter(|sender| sender.attempt != self.id);
+            about.generation == recovered.generation && senders.all(|sender| about.senders.contains(sender))
+        };
+        matches!(&self.probed, Some((about, Some(ProbeAnswer::Unspent))) if is_known(about))
     }
 
     fn is_open_sender(&self, row: &Row) -> bool {

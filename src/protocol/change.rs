@@ -37,6 +37,11 @@ pub(crate) enum Change {
         incarnation: Id,
         intent: Intent,
     },
+    /// The identity provider says that the token of a doubt is spent, and no process will receive the response.
+    Spent {
+        incarnation: Id,
+        intent: Intent,
+    },
     /// Ends a doubt that cannot be resolved.
     GiveUp {
         incarnation: Id,
@@ -99,6 +104,7 @@ impl Change {
             Self::Close(end) => ending::close(end, row, now),
             Self::Raise { incarnation, seen, unknown } => ending::raise(*incarnation, *seen, *unknown, row, now),
             Self::Clear { incarnation, intent } => ending::clear(*incarnation, intent, row),
+            Self::Spent { incarnation, intent } => commit::spent(*incarnation, intent, row, now),
             Self::GiveUp { incarnation, intent } => ending::give_up(*incarnation, intent, row, now),
             Self::RunOut { incarnation, generation } => ending::run_out(*incarnation, *generation, row, now),
             Self::Connect(connect) => connect::connect(connect, found),

@@ -6,7 +6,10 @@ use super::{
     resolve::{Resolution, resolve},
     schedule::next_notice_at,
 };
-use crate::model::{Alt, Generation, Id, Row, StoreTime, Verdict, VerdictBy};
+use crate::{
+    code::EvidenceCode,
+    model::{Alt, Evidence, Generation, Id, Intent, Row, StoreTime, Verdict, VerdictBy},
+};
 
 /// Compares incarnation and generation, never the lease: an attempt that overran its lease has the only copy of a
 /// token.
@@ -136,12 +139,7 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
     if refuse.by == VerdictBy::Idp
         && let Some(alt) = left.alt.take()
     {
-        left.generation = row.generation.next();
-        left.refresh_token = Some(alt.token);
-        left.commit = Some(alt.by);
-        left.due_at = Some(now.by_wall_clock());
-        left.changed_at = now;
-        return Applied::write(left, ChangeReply::Promoted).superseding(row);
+        return promoted(left, alt, row, now);
     }
     let since = row.verdict.as_ref().map_or(now, |verdict| verdict.since);
     left.verdict = Some(Box::new(Verdict { evidence: refuse.evidence.clone(), since, by: refuse.by }));
@@ -151,4 +149,34 @@ pub(super) fn refuse(refuse: &Refuse, row: &Row, now: StoreTime) -> Applied {
         Some(token) => applied.with(Side::Spent(token.fingerprint)),
         None => applied,
     }
+}
+
+/// Accepts the provider's word that the token of a doubt is spent: like its refusal, after which the token can be tried once
+/// more. No process will receive the response to it.
+pub(super) fn spent(incarnation: Id, intent: &Intent, row: &Row, now: StoreTime) -> Applied {
+    let same = row.incarnation == incarnation && row.intent.as_ref() == Some(intent);
+    let about_this_token = intent.generation == row.generation;
+    if !same || !about_this_token || !row.sendable() || row.lease_live(now) {
+        return Applied::refused();
+    }
+    let mut left = Row { intent: None, lease: None, ..row.clone() };
+    if let Some(alt) = left.alt.take() {
+        return promoted(left, alt, row, now);
+    }
+    let verdict = Verdict { evidence: Evidence::ours(EvidenceCode::InDoubt), since: now, by: VerdictBy::Idp };
+    (left.verdict, left.changed_at) = (Some(Box::new(verdict)), now);
+    Applied::write(left, ChangeReply::Done)
+}
+
+/// Returns `left`, what is left of `row`, with the alternative token in the place of one that is refused.
+fn promoted(left: Row, alt: Alt, row: &Row, now: StoreTime) -> Applied {
+    let promoted = Row {
+        generation: row.generation.next(),
+        refresh_token: Some(alt.token),
+        commit: Some(alt.by),
+        due_at: Some(now.by_wall_clock()),
+        changed_at: now,
+        ..left
+    };
+    Applied::write(promoted, ChangeReply::Promoted).superseding(row)
 }

@@ -22,6 +22,32 @@ pub(crate) struct Rules {
     pub(crate) try_in_doubt: bool,
     /// Whether the identity provider documents that refresh tokens do not rotate.
     pub(crate) never_rotates: bool,
+    pub(crate) probe: ProbeMeans,
+}
+
+/// How to find out whether a refresh token is spent, without spending it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ProbeMeans {
+    /// There is no way.
+    Absent,
+    /// The access token of a spent refresh token is not valid any more. It may be invalid for other reasons, too.
+    AccessToken,
+    /// The identity provider says whether a refresh token is active.
+    Introspection,
+}
+
+/// What a probe says of a refresh token in doubt. The names are those of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum ProbeAnswer {
+    /// It is not spent.
+    Unspent,
+    /// It is spent, or its grant has ended.
+    Spent,
+    /// Nothing, and a second probe would say nothing either.
+    Nothing,
+    /// Nothing: the identity provider did not respond as it should.
+    Silent,
 }
 
 impl Rules {
@@ -45,17 +71,21 @@ pub(crate) enum Doubt {
     Clear,
     /// Look again at this time.
     Wait(StoreTime),
+    /// Ask the identity provider whether the token is spent.
+    Probe,
     /// Send the token again.
     Recover,
+    /// The token is spent, and nobody will receive the response: what a refusal would say, without the request.
+    Spent,
     /// Require consent.
     GiveUp,
 }
 
-/// Decides about `row`'s intent; `None` if there is none.
+/// Decides about `row`'s intent; `None` if there is none. `probed` is what a probe has said since the intent was read.
 ///
 /// A sender that is not closed belongs to another process and may still receive the response: the caller has closed the
 /// dead senders whose journals are on our own disk while it held the lock of their journal.
-pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
+pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules, probed: Option<ProbeAnswer>) -> Option<Doubt> {
     let intent = row.intent.as_ref()?;
     let ended = intent.senders.iter().all(|sender| sender.closed);
     let settled_at = if ended {
@@ -71,12 +101,32 @@ pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules) -> Option<Doubt> {
         Doubt::Recover
     } else if now < settled_at {
         Doubt::Wait(settled_at)
-    } else if ended || rules.never_rotates(row) || rules.may_repeat(intent) || now < intent.since + rules.grace {
+    } else if rules.never_rotates(row) || rules.may_repeat(intent) || now < intent.since + rules.grace {
         Doubt::Recover
     } else {
-        unresolvable(row, intent.since, now, rules)
+        match (rules.probe, probed) {
+            (ProbeMeans::Introspection, None) => Doubt::Probe,
+            // Nobody will receive the response. Sending the token would only show its second use to the provider, which may end
+            // more than this grant.
+            (_, Some(ProbeAnswer::Spent)) if ended => Doubt::Spent,
+            _ if ended => Doubt::Recover,
+            (ProbeMeans::AccessToken, None) => Doubt::Probe,
+            // It has settled: no request with the token can be processed any more, so there is no response.
+            (_, Some(ProbeAnswer::Unspent)) => Doubt::Recover,
+            (_, Some(ProbeAnswer::Spent)) => {
+                unresolvable(row, intent.since, now, &Rules { try_in_doubt: false, ..*rules })
+            }
+            (_, Some(ProbeAnswer::Silent)) => match unresolvable(row, intent.since, now, rules) {
+                Doubt::Wait(deadline) => Doubt::Wait(deadline.min(now + PROBED_AGAIN)),
+                end => end,
+            },
+            (_, None | Some(ProbeAnswer::Nothing)) => unresolvable(row, intent.since, now, rules),
+        }
     })
 }
+
+/// How long to wait until a provider that did not respond is probed again.
+const PROBED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Another process may still hold the response: wait as long as that does not affect the user.
 fn unresolvable(row: &Row, since: StoreTime, now: StoreTime, rules: &Rules) -> Doubt {

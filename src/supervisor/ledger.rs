@@ -225,6 +225,7 @@ fn action(change: &Change) -> Option<&'static str> {
         | Change::Close(_)
         | Change::Raise { .. }
         | Change::Clear { .. }
+        | Change::Spent { .. }
         | Change::GiveUp { .. }
         | Change::RunOut { .. }
         // A line for all of them, not one for each.

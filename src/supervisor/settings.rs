@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     idp::{Idp, InDoubt, Rotation},
-    protocol::doubt::Rules,
+    protocol::doubt::{ProbeMeans, Rules},
 };
 
 /// The times of a refresh. Each can also be set per identity provider.
@@ -170,6 +170,11 @@ impl Times {
             retry_safe: idp.retry_safe,
             try_in_doubt: idp.in_doubt.unwrap_or(common.in_doubt) == InDoubt::Try,
             never_rotates,
+            probe: match (&idp.introspection_url, &idp.userinfo_url) {
+                (Some(_), _) => ProbeMeans::Introspection,
+                (None, Some(_)) if idp.rotation_ends_access_token => ProbeMeans::AccessToken,
+                (None, _) => ProbeMeans::Absent,
+            },
         };
         let all = [rules.settle, rules.send_window, rules.patience, rules.lease, grace, attempt];
         if all.iter().any(|time| *time > LONGEST) {

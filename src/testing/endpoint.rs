@@ -195,10 +195,14 @@ fn revoke(shared: &IdpShared, form: &Form) -> SimulatedResponse {
 /// Reports whether a token is valid (RFC 7662), without spending it.
 fn introspect(shared: &IdpShared, form: &Form) -> SimulatedResponse {
     let (profile, now) = (&shared.profile, shared.now());
+    let mut state = shared.lock();
+    state.introspections += 1;
+    if let Some(status) = state.introspection_status {
+        return SimulatedResponse::html(status);
+    }
     if !form.authenticated(profile) {
         return SimulatedResponse::wrong_client(profile);
     }
-    let state = shared.lock();
     let active = form.field("token").is_some_and(|token| {
         state.ledger.standing(token, now) == Standing::Current || state.ledger.user_of(token, now).is_some()
     });

@@ -113,10 +113,11 @@ impl SimulatedIdp {
         let grace = profile.kind.grace().unwrap_or_default();
         let broken = idp.rotation == Rotation::Never && profile.kind != Kind::NotRotating;
         let idp = if broken { idp.rotation(Rotation::Sometimes) } else { idp };
-        idp.token_url(self.token_url())
-            .revocation_url(self.revocation_url())
-            .reuse_grace(grace)
-            .retry_safe(profile.kind == Kind::RetrySafe)
+        let (introspects, has_userinfo) = (idp.introspection_url.is_some(), idp.userinfo_url.is_some());
+        let idp = idp.token_url(self.token_url()).revocation_url(self.revocation_url());
+        let idp = if introspects { idp.introspection_url(self.introspection_url()) } else { idp };
+        let idp = if has_userinfo { idp.userinfo_url(self.userinfo_url()) } else { idp };
+        idp.reuse_grace(grace).retry_safe(profile.kind == Kind::RetrySafe)
     }
 
     /// Returns the profile that the provider was started with.
@@ -230,6 +231,11 @@ impl SimulatedIdp {
         self.shared().lock().revocation_status = status;
     }
 
+    /// Makes the introspection endpoint respond with this status instead of an answer, until changed.
+    pub fn fail_introspections(&self, status: Option<u16>) {
+        self.shared().lock().introspection_status = status;
+    }
+
     /// Returns how often each fault was injected.
     pub fn faults_injected(&self) -> BTreeMap<&'static str, u64> {
         self.shared().lock().faults.injected.clone()
@@ -243,6 +249,11 @@ impl SimulatedIdp {
     /// Returns the number of complete POSTs to the revocation endpoint.
     pub fn revocations(&self) -> u64 {
         self.shared().lock().revocations
+    }
+
+    /// Returns the number of complete POSTs to the introspection endpoint.
+    pub fn introspections(&self) -> u64 {
+        self.shared().lock().introspections
     }
 
     /// Returns every refresh token presented so far, in the order of arrival.

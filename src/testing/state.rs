@@ -41,6 +41,10 @@ pub(super) struct IdpState {
     pub(super) revocations: u64,
     /// The status with which the revocation endpoint responds instead of revoking.
     pub(super) revocation_status: Option<u16>,
+    /// Complete POSTs to the introspection endpoint.
+    pub(super) introspections: u64,
+    /// The status with which the introspection endpoint responds instead of an answer.
+    pub(super) introspection_status: Option<u16>,
 }
 
 impl IdpShared {
@@ -53,6 +57,8 @@ impl IdpShared {
             requests: 0,
             revocations: 0,
             revocation_status: None,
+            introspections: 0,
+            introspection_status: None,
         };
         let (started, (released, _)) = (clock.read(), watch::channel(HangRelease::default()));
         Self { profile, clock, started, released, state: Mutex::new(state) }

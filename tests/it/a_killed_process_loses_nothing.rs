@@ -1,5 +1,5 @@
 //! The process is killed at every arrow of an attempt, with its disk kept or its journal lost, at providers of all
-//! four kinds: the next process loses nothing but what no client can keep, and spends nothing twice.
+//! kinds: the next process loses nothing but what no client can keep, and spends nothing twice.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -111,26 +111,48 @@ impl Drop for Killed {
 #[tokio::test]
 async fn at_every_arrow_with_the_same_disk() {
     for kill in KILLS {
-        join_all(kinds().map(|kind| killed(kind, kill, false))).await;
+        join_all(cases().map(|(kind, probe)| killed(kind, probe, kill, false))).await;
     }
 }
 
 #[tokio::test]
 async fn at_every_arrow_with_the_journal_lost() {
     for kill in KILLS {
-        join_all(kinds().map(|kind| killed(kind, kill, true))).await;
+        join_all(cases().map(|(kind, probe)| killed(kind, probe, kill, true))).await;
     }
 }
 
-fn kinds() -> [Kind; 5] {
-    // Much longer than it takes: a machine that is busy while the clock is turned must not end it.
-    let grace = Duration::from_secs(24 * 3_600);
-    [Kind::Strict, Kind::Reject, Kind::SamePair { grace }, Kind::LastWins { grace }, Kind::RetrySafe]
+/// How a doubt can be probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    Absent,
+    Introspection,
+    AccessToken,
 }
 
-async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
-    let case = format!("{kind:?}, killed at {kill:?}, journal lost: {journal_lost}");
-    let sim = SimulatedIdp::start(Profile::oauth2(kind).access_lifetime(Duration::from_secs(600))).unwrap();
+fn cases() -> [(Kind, Probe); 7] {
+    // Much longer than it takes: a machine that is busy while the clock is turned must not end it.
+    let grace = Duration::from_secs(24 * 3_600);
+    [
+        (Kind::Strict, Probe::Absent),
+        (Kind::Reject, Probe::Absent),
+        (Kind::SamePair { grace }, Probe::Absent),
+        (Kind::LastWins { grace }, Probe::Absent),
+        (Kind::RetrySafe, Probe::Absent),
+        (Kind::Strict, Probe::Introspection),
+        (Kind::Reject, Probe::AccessToken),
+    ]
+}
+
+async fn killed(kind: Kind, probe: Probe, kill: Kill, journal_lost: bool) {
+    let case = format!("{kind:?}, {probe:?}, killed at {kill:?}, journal lost: {journal_lost}");
+    let profile = Profile::oauth2(kind).ends_old_access(probe == Probe::AccessToken);
+    let sim = SimulatedIdp::start(profile.access_lifetime(Duration::from_secs(600))).unwrap();
+    let idp = match probe {
+        Probe::Absent => sim.idp(),
+        Probe::Introspection => sim.idp().introspection_url(sim.introspection_url()),
+        Probe::AccessToken => sim.idp().rotation_ends_access_token(true).userinfo_url(sim.userinfo_url()),
+    };
     let folder = tempfile::TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let keyring = Keyring::generate();
@@ -142,7 +164,7 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     let store = store_in(folder.path());
     let start = || {
         let builder = TokenSupervisor::builder().store(&store).migrate(Migrate::Auto).journal(path("tokens.journal"));
-        builder.keyring(keyring.clone()).idp("idp", sim.idp()).clock(&clock).start()
+        builder.keyring(keyring.clone()).idp("idp", idp.clone()).clock(&clock).start()
     };
 
     let supervisor = start().await.unwrap();
@@ -196,7 +218,9 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
     .await;
     let refreshed = refreshed.await.unwrap();
     let forgives = kind == Kind::RetrySafe || kind.grace().is_some();
-    let asked_the_user = journal_lost && !forgives && !matches!(kill, Kill::BeforeClaim | Kill::Committed);
+    // Without its journal nobody knows whether it sends, but the provider may say that it has sent nothing.
+    let unspent = probe != Probe::Absent && matches!(kill, Kill::Claimed | Kill::SentUnprocessed);
+    let asked_the_user = journal_lost && !forgives && !unspent && !matches!(kill, Kill::BeforeClaim | Kill::Committed);
     if asked_the_user || (!forgives && kill.loses_the_answer(journal_lost)) {
         // Without a grace an answer that nobody has is lost, and without the journal nobody knows whether there was one.
         assert!(matches!(refreshed, Err(Error::ReconnectRequired { .. })), "{case}: {refreshed:?}");
@@ -206,7 +230,7 @@ async fn killed(kind: Kind, kill: Kill, journal_lost: bool) {
             assert!(matches!(within(supervisor.token(&key)).await, Err(Error::ReconnectRequired { .. })), "{case}");
         }
         assert_eq!(sim.requests(), requests, "{case}: it is not asked again and again");
-        if asked_the_user {
+        if asked_the_user || probe == Probe::Introspection {
             assert_eq!(sim.duplicate_spends(), 0, "{case}");
         }
     } else {

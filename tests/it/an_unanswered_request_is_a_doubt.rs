@@ -99,6 +99,36 @@ async fn processed_late_is_waited_out() {
 }
 
 #[tokio::test]
+async fn a_provider_that_can_be_asked_never_sees_a_spent_token() {
+    let world = World::new(Profile::keycloak());
+    let (supervisor, key) = world.connected().await;
+    let life = world.sim.profile().access_lifetime;
+    let in_doubt = async |fault| {
+        world.sim.next(fault);
+        world.clock.advance(life);
+        within(ask(&supervisor, &key)).await.unwrap().unwrap_err();
+        assert_eq!(within(supervisor.status(&key)).await.unwrap().state, State::InDoubt);
+        world.clock.advance(SETTLE);
+    };
+    // It was not processed, and the provider says so.
+    in_doubt(Fault::DropBefore).await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
+    assert_eq!((world.sim.introspections(), world.sim.requests()), (1, 2));
+    // The provider does not say anything: the token is sent, as elsewhere.
+    world.sim.fail_introspections(Some(503));
+    in_doubt(Fault::DropBefore).await;
+    assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 3);
+    assert_eq!((world.sim.introspections(), world.sim.requests()), (2, 4));
+    world.sim.fail_introspections(None);
+    // It was processed: sending it once more would end the user's session.
+    in_doubt(Fault::DropAfter).await;
+    let error = within(supervisor.token(&key)).await.unwrap_err();
+    assert!(matches!(&error, Error::ReconnectRequired { reason, .. } if reason == "in_doubt"), "{error}");
+    assert_eq!((world.sim.introspections(), world.sim.requests(), world.sim.duplicate_spends()), (3, 5, 0));
+    assert_eq!(world.sim.standing(&world.sim.newest("alice").unwrap()), Standing::Current);
+}
+
+#[tokio::test]
 async fn ten_minutes_of_bad_gateway_kill_no_grant() {
     for kind in kinds() {
         let world = World::new(Profile::oauth2(kind));

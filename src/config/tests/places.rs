@@ -70,7 +70,7 @@ fn a_later_versions_settings_are_refused_rather_than_passed_over() {
         let expected = format!(": {path}: this version does not support this setting yet: remove it");
         assert!(wrong.len() == 1 && wrong[0].ends_with(&expected), "{wrong:?}");
     }
-    for key in ["introspection_url", "userinfo_url", "proxy", "tls_root_certificate"] {
+    for key in ["proxy", "tls_root_certificate"] {
         let expected =
             format!("conf.toml:5:1: idp.github.{key}: this version does not support this setting yet: remove it");
         assert_eq!(wrong(&format!("{IDP}{key} = \"https://x.example\"\n"), &[]), [expected]);

@@ -42,6 +42,8 @@ const SETTINGS: &[[&str; 5]] = &[
     ["idp.github", "client_auth", "\"basic\"", "basic", "basic"],
     ["idp.github", "token_url", "\"https://i.example/t\"", "https://i.example/t", "https://i.example/t"],
     ["idp.github", "revocation_url", "\"https://i.example/r\"", "https://i.example/r", "https://i.example/r"],
+    ["idp.github", "introspection_url", "\"https://i.example/i\"", "https://i.example/i", "https://i.example/i"],
+    ["idp.github", "userinfo_url", "\"https://i.example/u\"", "https://i.example/u", "https://i.example/u"],
     ["idp.github", "revocation_hits_user", "true", "true", "true"],
     ["idp.github", "allow_http", "true", "true", "true"],
     ["idp.github", "max_concurrency", "4", "4", "4"],

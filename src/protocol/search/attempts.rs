@@ -14,6 +14,7 @@ use crate::{
     protocol::{
         AttemptFault, Change, ChangeReply, Commit, Unfinished,
         attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
+        doubt::{ProbeAnswer, ProbeMeans},
     },
 };
 
@@ -49,6 +50,20 @@ impl ModelWorld {
         match self.attempt(process).effect.clone() {
             AttemptEffect::Flush => self.advance(process, AttemptEvent::Flushed),
             AttemptEffect::Read => self.read(process),
+            AttemptEffect::Probe => {
+                let answer = match self.current() {
+                    _ if how != Well => ProbeAnswer::Silent,
+                    Some(current) if self.idp.live(current) => ProbeAnswer::Unspent,
+                    // An access token may be refused for other reasons.
+                    _ if setting.rules.probe == ProbeMeans::AccessToken => ProbeAnswer::Nothing,
+                    current => {
+                        // It can be sent again if somebody thinks that the provider is wrong: there is nothing left to lose.
+                        current.into_iter().for_each(|it| self.idp.tokens[usize::from(it)].refused = true);
+                        ProbeAnswer::Spent
+                    }
+                };
+                self.advance(process, AttemptEvent::Probed(answer));
+            }
             AttemptEffect::Claim(claim) => {
                 let attempt = self.attempt(process);
                 let again = std::mem::replace(&mut attempt.claimed, true);

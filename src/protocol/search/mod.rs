@@ -36,6 +36,8 @@ use idp::ReusePolicy;
 use moves::Move;
 use world::{Budget, ModelWorld, Setting};
 
+use super::doubt::ProbeMeans;
+
 /// Passes digests through: they are hashes already.
 #[derive(Default)]
 struct Given(u64);
@@ -163,6 +165,13 @@ fn settings() -> Vec<(String, Setting)> {
     }
     let shared = Setting { shared_disk: true, ..Setting::new(ReusePolicy::Strict, 2) };
     settings.push(("Strict 2 shared disk".to_owned(), shared));
+    for (name, kind, replicas, probe) in [
+        ("Strict 1 introspection", ReusePolicy::Strict, 1, ProbeMeans::Introspection),
+        ("Strict 2 introspection", ReusePolicy::Strict, 2, ProbeMeans::Introspection),
+        ("Reject 2 access token", ReusePolicy::Reject, 2, ProbeMeans::AccessToken),
+    ] {
+        settings.push((name.to_owned(), Setting::new(kind, replicas).probing(probe)));
+    }
     let user = Setting { revokes_user: true, ..Setting::new(ReusePolicy::Reject, 1) };
     settings.push(("Reject 1 revokes user".to_owned(), user));
     settings

@@ -174,7 +174,7 @@ impl ModelWorld {
             AttemptEffect::Commit => &[Unheard, Not, Late],
             AttemptEffect::Journal => &[Unheard, Not],
             AttemptEffect::Change(_) => &[Unheard, Late],
-            AttemptEffect::Send(_) => &[Not],
+            AttemptEffect::Send(_) | AttemptEffect::Probe => &[Not],
             AttemptEffect::AwaitStore => &[Unheard],
             _ => &[],
         };

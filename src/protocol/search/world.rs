@@ -11,7 +11,7 @@ use crate::{
     protocol::{
         Change, ChangeInput, ChangeReply, Commit, Lookup, LookupResult, Side,
         attempt::{AttemptEffect, AttemptMachine},
-        doubt::Rules,
+        doubt::{ProbeMeans, Rules},
     },
 };
 
@@ -33,6 +33,11 @@ pub(super) struct Setting {
 }
 
 impl Setting {
+    /// Returns the setting with a provider that can be asked whether a token is spent.
+    pub(super) fn probing(self, probe: ProbeMeans) -> Self {
+        Self { rules: Rules { probe, ..self.rules }, ..self }
+    }
+
     pub(super) fn new(kind: ReusePolicy, replicas: u8) -> Self {
         let rules = Rules {
             settle: TICK,
@@ -44,6 +49,7 @@ impl Setting {
             retry_safe: kind == ReusePolicy::RetrySafe,
             try_in_doubt: false,
             never_rotates: kind == ReusePolicy::NotRotating,
+            probe: ProbeMeans::Absent,
         };
         Self { kind, replicas, shared_disk: false, revokes_user: false, rules }
     }

@@ -1,5 +1,11 @@
 use super::*;
-use crate::protocol::attempt::{AttemptEffect, AttemptEvent, AttemptMachine, End};
+use crate::{
+    error::Cause,
+    protocol::{
+        attempt::{AttemptEffect, AttemptEvent, AttemptMachine, End},
+        doubt::{ProbeAnswer, ProbeMeans},
+    },
+};
 
 pub(super) const ME: u8 = 1;
 
@@ -14,6 +20,7 @@ pub(super) fn name(effect: &AttemptEffect) -> String {
     match effect {
         AttemptEffect::Flush => "flush".into(),
         AttemptEffect::Read => "read".into(),
+        AttemptEffect::Probe => "probe".into(),
         AttemptEffect::Slot => "slot".into(),
         AttemptEffect::Claim(Change::Recover(_)) => "recover".into(),
         AttemptEffect::Claim(_) => "claim".into(),
@@ -27,6 +34,7 @@ pub(super) fn name(effect: &AttemptEffect) -> String {
         AttemptEffect::Change(Change::Refuse(_)) => "refuse".into(),
         AttemptEffect::Change(Change::Raise { .. }) => "raise".into(),
         AttemptEffect::Change(Change::Clear { .. }) => "clear".into(),
+        AttemptEffect::Change(Change::Spent { .. }) => "spent".into(),
         AttemptEffect::Change(Change::GiveUp { .. }) => "give up".into(),
         AttemptEffect::Change(Change::RunOut { .. }) => "run out".into(),
         AttemptEffect::Change(other) => format!("{other:?}"),
@@ -159,6 +167,41 @@ fn a_doubt_is_recovered_with_the_row_that_was_read() {
     };
     assert_eq!((sending.first_sent, sending.epoch), (Some(NOW), recovered.epoch), "the response may be a replay");
     assert_eq!((sending.fingerprint, sending.generation), (fingerprint(1), GENERATION));
+}
+
+#[test]
+fn a_probe_decides_about_the_doubt_that_it_was_about() {
+    let asking = Rules { probe: ProbeMeans::Introspection, ..rules() };
+    let (after_settling, asked) = (|| read_at(doubtful(), 100), || (read_at(doubtful(), 100), "probe"));
+    let said = |answer| (AttemptEvent::Probed(answer), "read");
+    let recovered = claimed_row(&[9, ME]);
+    let later_doubt = Row { lease: None, ..claimed_row(&[8]) };
+    let both = Row { lease: None, ..claimed_row(&[9, 8]) };
+    let mut closed = doubtful();
+    closed.intent.as_mut().unwrap().senders[0].closed = true;
+    let recovery = |row: Row, effect| {
+        let claim = vec![(after_settling(), "slot"), (AttemptEvent::Slot(doubtful()), "recover")];
+        [vec![asked(), said(ProbeAnswer::Unspent)], claim, vec![(claimed(ChangeReply::Done, row, 0), effect)]].concat()
+    };
+    let table: Vec<(&str, Script)> = vec![
+        ("not spent", recovery(recovered, "send")),
+        // The store would have refused the claim; that another sender's request is in flight is not decided by the probe.
+        ("not spent, but sent since", recovery(both, "cancel 1")),
+        ("spent, and another process may have the response", {
+            vec![asked(), said(ProbeAnswer::Spent), (after_settling(), "until 3660")]
+        }),
+        ("spent, and nobody has the response", {
+            vec![(read_at(closed.clone(), 100), "probe"), said(ProbeAnswer::Spent), (read_at(closed, 100), "spent")]
+        }),
+        ("no response", vec![asked(), said(ProbeAnswer::Silent), (after_settling(), "until 160")]),
+        ("about another doubt", vec![asked(), said(ProbeAnswer::Unspent), (read_at(later_doubt, 100), "probe")]),
+        ("the provider is closed", {
+            vec![asked(), (AttemptEvent::NotBefore(WALL_NOW + seconds(7), Cause::IdpDown), "until 7")]
+        }),
+    ];
+    for (why, script) in table {
+        plays(why, &mut start(asking), script);
+    }
 }
 
 #[test]

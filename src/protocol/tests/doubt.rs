@@ -1,9 +1,9 @@
 use super::*;
-use crate::protocol::doubt::{Doubt, doubt};
+use crate::protocol::doubt::{Doubt, ProbeAnswer, ProbeMeans, doubt};
 
 /// Returns what to do about a row that was claimed `elapsed` seconds ago.
 fn after(row: &Row, rules: &Rules, elapsed: u64) -> Doubt {
-    doubt(row, NOW + seconds(elapsed), rules).unwrap()
+    doubt(row, NOW + seconds(elapsed), rules, None).unwrap()
 }
 
 fn wait(until: u64) -> Doubt {
@@ -40,7 +40,7 @@ fn repeating() -> Rules {
 
 #[test]
 fn there_is_no_doubt_without_an_intent() {
-    assert_eq!(doubt(&row(), NOW, &rules()), None);
+    assert_eq!(doubt(&row(), NOW, &rules(), None), None);
 }
 
 #[test]
@@ -107,8 +107,8 @@ fn the_grace_counts_from_the_first_sending_to_the_millisecond() {
     row.intent.as_mut().unwrap().settle_from = NOW + seconds(500);
     assert_eq!(after(&row, &grace(), 554), wait(555));
     let end = NOW + seconds(600);
-    assert_eq!(doubt(&row, StoreTime(end.0 - 1), &grace()), Some(Doubt::Recover));
-    assert_eq!(doubt(&row, end, &grace()), Some(wait(3_660)));
+    assert_eq!(doubt(&row, StoreTime(end.0 - 1), &grace(), None), Some(Doubt::Recover));
+    assert_eq!(doubt(&row, end, &grace(), None), Some(wait(3_660)));
 }
 
 #[test]
@@ -160,4 +160,44 @@ fn a_token_that_never_rotates_is_only_waited_for() {
     assert_eq!(after(&foreign(), &never(), 54), wait(55));
     assert_eq!(after(&foreign(), &never(), 55), Doubt::Recover);
     assert_eq!(after(&foreign(), &never(), 99_999), Doubt::Recover, "consent is not required");
+}
+
+#[test]
+fn a_provider_is_asked_before_a_token_is_sent_again_or_given_up() {
+    use ProbeAnswer::{Nothing, Silent, Spent, Unspent};
+    let asking = |probe| Rules { probe, ..rules() };
+    let [introspects, by_access] = [ProbeMeans::Introspection, ProbeMeans::AccessToken].map(asking);
+    let table = [
+        // Nobody will receive the response.
+        (closed(), introspects, None, Doubt::Probe),
+        (closed(), introspects, Some(Unspent), Doubt::Recover),
+        (closed(), introspects, Some(Spent), Doubt::Spent),
+        (closed(), introspects, Some(Silent), Doubt::Recover),
+        (closed(), by_access, None, Doubt::Recover),
+        // Another process may receive it.
+        (foreign(), introspects, None, Doubt::Probe),
+        (foreign(), introspects, Some(Unspent), Doubt::Recover),
+        (foreign(), introspects, Some(Spent), wait(3_660)),
+        (foreign(), introspects, Some(Silent), wait(160)),
+        (foreign(), by_access, None, Doubt::Probe),
+        (foreign(), by_access, Some(Unspent), Doubt::Recover),
+        (foreign(), by_access, Some(Nothing), wait(3_660)),
+        (foreign(), by_access, Some(Silent), wait(160)),
+        // Where sending it is harmless, or one process may still send it, nobody is asked.
+        (foreign(), Rules { probe: ProbeMeans::Introspection, ..grace() }, None, Doubt::Recover),
+        (foreign(), Rules { probe: ProbeMeans::Introspection, ..repeating() }, None, Doubt::Recover),
+        (foreign(), Rules { probe: ProbeMeans::Introspection, ..never() }, None, Doubt::Recover),
+    ];
+    for (row, rules, probed, expected) in table {
+        let found = doubt(&row, NOW + seconds(100), &rules, probed);
+        assert_eq!(found, Some(expected), "{probed:?} by {:?}", rules.probe);
+        assert_eq!(doubt(&row, NOW + seconds(29), &rules, probed).map(|it| it != Doubt::Probe), Some(true));
+    }
+    let late = |row: &Row, rules: &Rules, probed| doubt(row, NOW + seconds(3_660), rules, probed);
+    for probed in [Spent, Silent, Nothing] {
+        assert_eq!(late(&foreign(), &introspects, Some(probed)), Some(Doubt::GiveUp), "{probed:?}");
+    }
+    let trying = Rules { probe: ProbeMeans::Introspection, ..trying() };
+    assert_eq!(late(&foreign(), &trying, Some(Silent)), Some(Doubt::Recover));
+    assert_eq!(late(&foreign(), &trying, Some(Spent)), Some(Doubt::GiveUp), "it is known that it would be refused");
 }

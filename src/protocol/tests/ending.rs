@@ -153,6 +153,34 @@ fn giving_up_requires_consent_and_ends_the_doubt() {
 }
 
 #[test]
+fn a_token_that_is_said_to_be_spent_is_refused_without_being_sent() {
+    let doubtful = Row { lease: None, ..claimed_row(&[1]) };
+    let spent = Change::Spent { incarnation: INCARNATION, intent: doubtful.intent.clone().unwrap() };
+    let (refused_by, reply, sides) = taken(&spent, &doubtful, NOW + seconds(8));
+    let verdict = Verdict { evidence: Evidence::of("in_doubt"), since: NOW + seconds(8), by: VerdictBy::Idp }.into();
+    assert_eq!((refused_by.intent.clone(), refused_by.verdict.clone()), (None, Some(verdict)));
+    assert_eq!((refused_by.refresh_token.clone(), reply, sides), (Some(token(1)), ChangeReply::Done, vec![]));
+    // An operator may know better.
+    let (retried, ..) = taken(&Change::Retry, &refused_by, NOW + seconds(9));
+    assert_eq!((retried.verdict, retried.refresh_token), (None, Some(token(1))));
+
+    let alt = alt(7, 6, 5);
+    let (promoted, reply, sides) = taken(&spent, &Row { alt: alt.clone(), ..doubtful.clone() }, NOW);
+    assert_eq!((promoted.refresh_token, promoted.alt), (alt.map(|alt| alt.token), None));
+    assert_eq!((reply, sides), (ChangeReply::Promoted, vec![Side::Spent(fingerprint(1))]));
+    for row in [
+        claimed_row(&[1]),
+        Row { held: Some("by hand".to_owned()), ..doubtful.clone() },
+        Row { verdict: super::verdict(VerdictBy::Idp), ..doubtful.clone() },
+        Row { tombstone: tombstone(true), ..doubtful.clone() },
+        Row { generation: Generation(5), ..doubtful.clone() },
+        Row { intent: claimed_row(&[2]).intent, ..doubtful },
+    ] {
+        refused(&spent, &row, NOW);
+    }
+}
+
+#[test]
 fn a_late_response_is_stored_after_the_doubt_was_given_up() {
     let claimed = claimed_row(&[1]);
     let doubtful = Row { lease: None, ..claimed.clone() };

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use super::{
     Applied, AttemptFault, Change, ChangeInput, ChangeReply, Claim, Commit, ConnectChange, DisconnectChange, Ending,
-    Expected, LookupResult, Recover, Refuse, Resealed, Side, doubt::Rules,
+    Expected, LookupResult, Recover, Refuse, Resealed, Side,
+    doubt::{ProbeMeans, Rules},
 };
 use crate::{
     error::Cause,
@@ -209,6 +210,7 @@ pub(crate) fn rules() -> Rules {
         retry_safe: false,
         try_in_doubt: false,
         never_rotates: false,
+        probe: ProbeMeans::Absent,
     }
 }
 

@@ -175,7 +175,9 @@ impl RandomWorld {
                 let Some(token) = spendable else { return };
                 let number = self.number();
                 let change = match (step, &self.row.intent) {
-                    (RandomStep::Recover(_), Some(_)) if doubt(&self.row, self.now, &rules()) != Some(Doubt::Clear) => {
+                    (RandomStep::Recover(_), Some(_))
+                        if doubt(&self.row, self.now, &rules(), None) != Some(Doubt::Clear) =>
+                    {
                         Change::Recover(recover(number, &self.row))
                     }
                     _ => Change::Claim(claim(number, &self.row)),

@@ -11,7 +11,7 @@ use super::{
     observe::{observe, operator_delay},
     persist::{flush, mark, renew, until_stored},
     ports::Ports,
-    seal,
+    probe, seal,
     strategy::{RefreshTokenGrant, Strategy},
     table::{EndedAttempt, NewAttempt, Progress},
     tally::{Heard, phase, tally},
@@ -20,13 +20,14 @@ use crate::{
     clock::FineTime,
     code::EvidenceCode,
     error::Cause,
-    idp::{GateClosed, IdpFailure, Priority, ResponseOutcome, Slot, delay},
+    idp::{GateClosed, IdpFailure, Observation, Priority, ResponseOutcome, Slot, delay},
     journal::{self, Reserved},
     metrics::count,
     model::{BootTime, Evidence, Generation, Id, Issued, Row, TokenKey, TokenStanding},
     protocol::{
         AttemptFault, Change, ChangeReply,
         attempt::{AttemptEffect, AttemptEvent, AttemptMachine, Claimed, End, SendOutcome},
+        doubt::ProbeAnswer,
         resolve::Resolution,
     },
     store::{Changed, StoreError, StoreFuture},
@@ -130,6 +131,7 @@ impl Attempt {
                 AttemptEffect::End(end) => return self.leave(end),
                 AttemptEffect::Flush => self.flush().await,
                 AttemptEffect::Read => self.read().await,
+                AttemptEffect::Probe => self.probe(provider).await,
                 AttemptEffect::Slot => self.wait_for_slot(provider).await,
                 AttemptEffect::Claim(claim) => {
                     self.claim = Some((claim, self.ports.clock.read().boot));
@@ -226,6 +228,30 @@ impl Attempt {
             .collect();
         self.row.clone_from(&read.row);
         Some(AttemptEvent::Read { row: read.row, dead, now: read.now })
+    }
+
+    /// Asks the provider whether the refresh token of the row is spent. Nothing is lost if there is no response.
+    async fn probe(&mut self, provider: &Provider) -> Option<AttemptEvent> {
+        let row = self.row.clone()?;
+        match self.wait_for_slot(provider).await? {
+            AttemptEvent::Slot(_) => {}
+            closed => return Some(closed),
+        }
+        let Some(slot) = self.slot.take() else { return Some(AttemptEvent::Probed(ProbeAnswer::Nothing)) };
+        let now = self.ports.clock.read();
+        let (answer, said) = probe::ask(&self.ports.keyring, provider, &slot, &row, now.wall).await;
+        if let Some(said) = said {
+            let (seen, who, now) = (Observation::of_revocation(&said), self.key.stable_hash(), self.ports.clock.read());
+            let (notices, _) = slot.report(seen, who, now, random());
+            self.ports.providers.announce(self.key.idp(), notices, said.err().as_ref());
+        }
+        tracing::info!(
+            grant.id = row.grant_id,
+            idp = self.key.idp(),
+            answer = <&str>::from(answer),
+            "the provider was asked about a refresh token in doubt"
+        );
+        Some(AttemptEvent::Probed(answer))
     }
 
     async fn wait_for_slot(&mut self, provider: &Provider) -> Option<AttemptEvent> {
@@ -381,6 +407,9 @@ impl Attempt {
             until_stored(&self.ports, &self.key, || self.ports.ledger.change(&self.key, By::Attempt, change.clone()))
                 .await?;
         self.row = changed.row;
+        if matches!(change, Change::Spent { .. }) {
+            self.heard = Some(Heard::Refusal);
+        }
         Some(AttemptEvent::Changed { reply: changed.reply })
     }
 

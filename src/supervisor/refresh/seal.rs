@@ -343,6 +343,12 @@ pub(in crate::supervisor) fn lone_access_token(keyring: &Keyring, row: &Row) -> 
     Some(seal_refresh_token(keyring, &row.key, &document.access_token.as_str().into()))
 }
 
+/// Returns the row's access token; `None` if there is none, or if it does not open.
+pub(super) fn access_token(keyring: &Keyring, row: &Row) -> Option<AccessToken> {
+    let document = open_document(keyring, row).ok().filter(|document| !document.access_token.is_empty())?;
+    Some(AccessToken::new(document.access_token.clone()))
+}
+
 /// Returns the parameters of the row's endpoints; none if the row does not open.
 pub(in crate::supervisor) fn params(keyring: &Keyring, row: &Row) -> BTreeMap<String, String> {
     open_document(keyring, row).map(|document| document.params.clone()).unwrap_or_default()

@@ -310,8 +310,11 @@ impl Seen {
         report.late_by = report.late_by.max(took.saturating_sub(deadline.as_millis() as u64));
         match got {
             Ok(generation) => {
-                report.expired_seen += u64::from(at - took >= expires);
-                report.expired_by = report.expired_by.max(at.saturating_sub(expires));
+                // The lifetime of a consent's token counts from the connect, which is later.
+                if generation > 1 {
+                    report.expired_seen += u64::from(at - took >= expires);
+                    report.expired_by = report.expired_by.max(at.saturating_sub(expires));
+                }
                 if report.first_generation == 0 {
                     report.first_generation = generation;
                 }

@@ -9,6 +9,7 @@ mod refusals;
 #[cfg(feature = "cli")]
 mod served;
 mod server;
+mod unanswered;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -51,6 +52,7 @@ async fn a_grant_outlives_restarts_and_every_refusal_is_understood() {
         an_ended_session_and_a_revoked_consent_require_a_reconnect(&server),
         a_user_who_is_enabled_again_needs_no_consent(&server),
         refusals::are_told_with_their_evidence(&server),
+        unanswered::a_spent_token_is_found_out_without_a_second_use(&server),
         async {
             #[cfg(feature = "cli")]
             served::from_init_to_tokens_that_outlive_a_killed_server(&server).await;

@@ -22,7 +22,7 @@ use self::{
 };
 
 /// How many histories run unless told otherwise.
-const HISTORIES: u64 = 330;
+const HISTORIES: u64 = 360;
 /// A provider and a store serve this many histories, one user each.
 const HISTORIES_PER_WORLD: u64 = 30;
 

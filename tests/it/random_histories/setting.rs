@@ -14,7 +14,7 @@ pub(super) struct Setting {
     pub(super) settings: fn() -> RefreshSettings,
 }
 
-pub(super) const SETTINGS: [Setting; 11] = [
+pub(super) const SETTINGS: [Setting; 12] = [
     plain("strict", || Profile::oauth2(Kind::Strict)),
     plain("reject", || Profile::oauth2(Kind::Reject)),
     plain("same pair", || Profile::oauth2(Kind::SamePair { grace: LONG })),
@@ -23,6 +23,8 @@ pub(super) const SETTINGS: [Setting; 11] = [
     // Rotation ends the old access token.
     plain("gitlab", Profile::gitlab),
     plain("github", Profile::github),
+    // Doubts are probed by introspection.
+    plain("keycloak", Profile::keycloak),
     // A grace so short that the common times do not fit into it.
     Setting {
         settings: || {
