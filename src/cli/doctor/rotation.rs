@@ -54,9 +54,9 @@ mod tests {
                 {"id":"idle","state":"retired","since":null,"rows":0,"revocations":0,"journal":0,"check":false},
                 {"id":"gone","state":"missing","since":null,"rows":1,"revocations":0,"journal":0,"check":false}],
             "replicas":[
-                {"id":"r_1","version":"","journal":"","last_seen":0,"this":false,"keys":[{"id":"new","state":"active"},{"id":"old","state":"retired"},{"id":"idle","state":"retired"}]},
-                {"id":"r_2","version":"","journal":"","last_seen":0,"this":false,"keys":[{"id":"new","state":"staged"},{"id":"old","state":"active"},{"id":"idle","state":"retired"}]},
-                {"id":"r_3","version":"","journal":"","last_seen":0,"this":false,"keys":[{"id":"old","state":"active"}]}]}"#,
+                {"id":"r_1","version":"","journal":"","last_seen":0,"stopping":false,"this":false,"keys":[{"id":"new","state":"active"},{"id":"old","state":"retired"},{"id":"idle","state":"retired"}]},
+                {"id":"r_2","version":"","journal":"","last_seen":0,"stopping":false,"this":false,"keys":[{"id":"new","state":"staged"},{"id":"old","state":"active"},{"id":"idle","state":"retired"}]},
+                {"id":"r_3","version":"","journal":"","last_seen":0,"stopping":false,"this":false,"keys":[{"id":"old","state":"active"}]}]}"#,
         )
         .unwrap();
         let found: Vec<_> = keys_in_use(&keys).into_iter().map(|found| (found.verdict, found.text)).collect();

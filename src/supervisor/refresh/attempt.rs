@@ -240,7 +240,8 @@ impl Attempt {
         let Some(slot) = self.slot.take() else { return Some(AttemptEvent::Probed(ProbeAnswer::Nothing)) };
         let now = self.ports.clock.read();
         let (answer, said) = probe::ask(&self.ports.keyring, provider, &slot, &row, now.wall).await;
-        if let Some(said) = said {
+        // A good response says nothing about the token endpoint, whose outage may last.
+        if let Some(said @ Err(_)) = said {
             let (seen, who, now) = (Observation::of_revocation(&said), self.key.stable_hash(), self.ports.clock.read());
             let (notices, _) = slot.report(seen, who, now, random());
             self.ports.providers.announce(self.key.idp(), notices, said.err().as_ref());
