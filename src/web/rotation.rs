@@ -21,8 +21,11 @@ pub(super) async fn list(call: &Call) -> Result<ApiResponse, Problem> {
 
 /// `POST /v1/keys/reseal`. A run, which is many requests, is one line of the audit.
 pub(super) async fn reseal(call: &Call) -> Result<ApiResponse, Problem> {
-    let ResealBody { after } = call.json()?;
     check_reach(call)?;
+    if call.body().is_empty() {
+        return Err(Problem::invalid("the body is missing: begin with {}"));
+    }
+    let ResealBody { after } = call.json()?;
     let step = call.api.supervisor.reseal(after.map(|after| after.0)).await?;
     if after.is_none() {
         audit::record(call, "reseal", (None, None), None, Ok(Granted { unmodified: false, generation: None }));

@@ -49,10 +49,13 @@ async fn a_full_disk_spends_nothing() {
     goes_on(&world, supervisor, &key).await;
 }
 
-/// The path of the one file in the journal's folder.
+/// The path of the one journal in the journal's folder.
 fn journal_file(world: &World) -> PathBuf {
-    let mut files = fs::read_dir(world.folder.path().join("tokens.journal")).unwrap();
-    files.next().unwrap().unwrap().path()
+    let files = fs::read_dir(world.folder.path().join("tokens.journal")).unwrap();
+    let mut journals =
+        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "journal"));
+    let (journal, None) = (journals.next().unwrap(), journals.next()) else { panic!("several journals") };
+    journal
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ fn keys_that_expire_are_made_and_doctor_warns_of_them() {
     let made = world.json(&["apikey", "new", "old", "--expires-at", "2099-01-15T08:00:00Z"]);
     let section = made["section"].as_str().unwrap();
     assert!(section.contains("expires_at = \"2099-01-15T08:00:00Z\"\n"), "{section}");
-    world.add(&section.replace("2099", "2001"));
+    world.add(&section.replace("2099-01", "2001-01"));
     doctor("warn", &["old expired 2001-01-15T08:00:00Z"]);
 
     for wrong in [["--expires-in", "90"], ["--expires-in", "0d"], ["--expires-at", "tomorrow"]] {

@@ -56,8 +56,9 @@ async fn a_limited_key_neither_sees_the_metrics_and_keys_of_all_nor_adopts_the_s
         }
     }
     stage.keys.replace([key()]);
-    for request in ["GET /metrics", "GET /v1/keys", "POST /v1/keys/reseal"] {
-        assert_eq!(stage.send(request, &[KEY], b"").await.status, 200, "{request}");
+    for (request, body) in [("GET /metrics", ""), ("GET /v1/keys", ""), ("POST /v1/keys/reseal", "{}")] {
+        assert_eq!(stage.send(request, &[KEY], body.as_bytes()).await.status, 200, "{request}");
     }
+    stage.send("POST /v1/keys/reseal", &[KEY], b"").await.problem(400, "invalid_request");
     stage.stop().await;
 }

@@ -85,6 +85,8 @@ struct Everything {
 
 async fn state(stage: &Stage) -> Everything {
     let all = State::ALL.into_iter().fold(Filter::new(), Filter::state);
+    // The mark of what was connected is written every five seconds.
+    stage.world.clock.advance(Duration::from_secs(6));
     let (sim, mut stored, mut same) = (&stage.world.sim, bytes(stage), 0);
     // What the supervisor writes by itself when it starts is over.
     while same < 10 {
