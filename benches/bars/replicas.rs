@@ -318,7 +318,8 @@ async fn come_due(server: &Server, size: Size) {
         &format!("{:.0}/s", size.replicated_stored as f64 / started.elapsed().as_secs_f64()),
         "-",
     );
-    let schedule = "SELECT user_id, due_at FROM grants WHERE due_at < floor(extract(epoch FROM now()) * 1000)::BIGINT + $1";
+    let schedule =
+        "SELECT user_id, due_at FROM grants WHERE due_at < floor(extract(epoch FROM now()) * 1000)::BIGINT + $1";
     let rows = connected(&fleet.url).await.query(schedule, &[&load.as_millis().try_into().unwrap_or(i64::MAX)]).await;
     let due_at = |millis: i64| UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs());
     let schedule: Vec<(String, SystemTime)> =
