@@ -85,11 +85,14 @@ struct Everything {
 
 async fn state(stage: &Stage) -> Everything {
     let all = State::ALL.into_iter().fold(Filter::new(), Filter::state);
-    // The mark of what was connected is written every five seconds.
-    stage.world.clock.advance(Duration::from_secs(6));
     let (sim, mut stored, mut same) = (&stage.world.sim, bytes(stage), 0);
-    // What the supervisor writes by itself when it starts is over.
-    while same < 10 {
+    // What the supervisor writes by itself is over: when it starts, and, every five seconds, the mark of what was connected.
+    let has_mark = || {
+        let mut files = std::fs::read_dir(stage.world.folder.path().join("tokens.journal")).unwrap();
+        files.any(|file| file.unwrap().path().extension().is_some_and(|end| end == "mark"))
+    };
+    while same < 10 || !has_mark() {
+        stage.world.clock.advance(Duration::from_secs(6));
         breathe().await;
         let before = std::mem::replace(&mut stored, bytes(stage));
         same = if stored == before { same + 1 } else { 0 };
