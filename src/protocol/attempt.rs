@@ -162,6 +162,8 @@ pub(crate) enum End {
     Renewed,
     /// There was nothing (more) to do; the row shows why.
     Settled,
+    /// The stored row is another than the one that it was started for.
+    Outdated,
     /// There is nothing to do before this time, for this cause.
     Until(WallTime, Cause),
 }
@@ -269,7 +271,8 @@ impl AttemptMachine {
             let of_another_token = row.intent.as_ref().is_some_and(|intent| intent.generation < row.generation);
             return match doubt {
                 Some(Doubt::Wait(time)) if of_another_token && !row.sendable() => wait(time, Cause::InDoubt),
-                _ => end(End::Settled),
+                _ if basis => end(End::Settled),
+                _ => end(End::Outdated),
             };
         }
         match (doubt, &row.intent) {

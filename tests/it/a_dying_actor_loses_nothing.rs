@@ -9,7 +9,7 @@ use token_supervisor::{
     testing::{Fault, Point, Profile, Standing, StoreFault},
 };
 
-use super::support::{LIFE, World, ask, eventually, passing, stop, within};
+use super::support::{LIFE, World, ask, breathe, eventually, passing, stop, within};
 
 #[tokio::test]
 async fn an_idle_actor_that_panics_is_replaced() {
@@ -210,9 +210,12 @@ async fn an_attempt_whose_task_panics_is_found_dead_and_settled() {
         .await;
         let answer = caller.await.unwrap();
         assert!(answer.as_ref().is_ok() || answer.as_ref().is_err_and(Error::is_transient), "{point:?}: {answer:?}");
-        eventually("it is refreshed after its doubt has settled", || {
-            world.clock.advance(std::time::Duration::from_secs(1));
-            supervisor.cached(&key).is_some_and(|token| token.generation().get() >= 2)
+        // It is refreshed after its doubt has settled.
+        within(async {
+            while !supervisor.status(&key).await.is_ok_and(|status| status.generation.get() >= 2) {
+                world.clock.advance(std::time::Duration::from_secs(1));
+                breathe().await;
+            }
         })
         .await;
         assert_eq!(world.sim.duplicate_spends(), 0, "{point:?}");

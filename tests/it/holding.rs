@@ -73,9 +73,10 @@ async fn a_hold_survives_a_restart_and_what_is_due_starts_when_it_ends() {
         eventually("it is refreshed although nobody asks", || {
             // The sweeper looks by the clock.
             world.clock.advance(Duration::from_secs(1));
-            supervisor.cached(&key).is_some()
+            world.sim.requests() == 1
         })
         .await;
+        assert_eq!(within(supervisor.token(&key)).await.unwrap().generation().get(), 2);
         stop(supervisor).await;
         assert_eq!(world.sim.requests(), 1);
     }
@@ -212,9 +213,10 @@ async fn a_copy_of_a_store_refreshes_nothing_until_it_is_adopted() {
     assert_eq!(within(staging.adopt()).await.unwrap().as_deref(), Some("production"));
     eventually("it is refreshed although nobody asks", || {
         world.clock.advance(Duration::from_secs(1));
-        staging.cached(&key).is_some()
+        world.sim.requests() == 1
     })
     .await;
+    within(staging.token(&key)).await.unwrap();
     assert_eq!(staging.idps()[0].held_by, None);
     stop(staging).await;
     let production = start("production").await;

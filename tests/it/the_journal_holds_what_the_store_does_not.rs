@@ -171,9 +171,10 @@ async fn a_store_that_is_down_answers_with_when_to_try_again_and_recovers() {
     supervisor.testing().store_fault(StoreFault::None);
     eventually("it recovers", || {
         world.clock.advance(Duration::from_secs(1));
-        supervisor.cached(&key).is_some()
+        world.sim.requests() == 1
     })
     .await;
+    within(supervisor.token(&key)).await.unwrap();
     assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
 }
 

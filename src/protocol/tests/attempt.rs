@@ -40,6 +40,7 @@ pub(super) fn name(effect: &AttemptEffect) -> String {
         AttemptEffect::Change(other) => format!("{other:?}"),
         AttemptEffect::End(End::Renewed) => "renewed".into(),
         AttemptEffect::End(End::Settled) => "settled".into(),
+        AttemptEffect::End(End::Outdated) => "outdated".into(),
         AttemptEffect::End(End::Until(time, _)) => format!("until {}", time.since(WALL_NOW).as_secs()),
     }
 }
@@ -93,8 +94,8 @@ fn the_row_decides_what_happens_before_the_claim() {
     let table: Vec<(&str, AttemptEvent, &str)> = vec![
         ("nothing stored", AttemptEvent::Read { row: None, dead: vec![], now: NOW }, "settled"),
         ("free", read(row()), "slot"),
-        ("newer than the row for which the refresh was requested", read(newer.clone()), "settled"),
-        ("another incarnation", read(Row { incarnation: id(101), ..row() }), "settled"),
+        ("newer than the row for which the refresh was requested", read(newer.clone()), "outdated"),
+        ("another incarnation", read(Row { incarnation: id(101), ..row() }), "outdated"),
         ("disconnected", read(Row { tombstone: tombstone(true), ..row() }), "settled"),
         ("refused", read(Row { verdict: verdict(VerdictBy::Idp), ..row() }), "settled"),
         (
@@ -114,7 +115,7 @@ fn the_row_decides_what_happens_before_the_claim() {
         (
             "the store lost writes, a connect among them",
             read(Row { generation: Generation(3), incarnation: id(99), ..row() }),
-            "settled",
+            "outdated",
         ),
         (
             "a dead sender whose journal is on our own disk",
@@ -127,7 +128,7 @@ fn the_row_decides_what_happens_before_the_claim() {
         ("in doubt, settling", read_at(doubtful(), 10), "until 55"),
         ("in doubt, waiting", read_at(doubtful(), 60), "until 3660"),
         ("in doubt, given up", read_at(doubtful(), 3_660), "give up"),
-        ("an old doubt, settling", read_at(moved_doubt.clone(), 10), "settled"),
+        ("an old doubt, settling", read_at(moved_doubt.clone(), 10), "outdated"),
         ("an old doubt, settled", read_at(moved_doubt, 55), "clear"),
         ("an old doubt of a refused row, settling", read_at(refused_later.clone(), 10), "until 55"),
         ("an old doubt of a refused row, settled", read_at(refused_later, 55), "clear"),
@@ -266,7 +267,7 @@ fn a_claim_leads_to_a_request_or_releases_its_lease() {
             row(),
             vec![
                 (claimed(ChangeReply::Refused, Row { generation: Generation(5), ..row() }, 0), "read"),
-                (read(Row { generation: Generation(5), ..row() }), "settled"),
+                (read(Row { generation: Generation(5), ..row() }), "outdated"),
             ],
         ),
         (

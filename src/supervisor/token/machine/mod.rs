@@ -263,11 +263,7 @@ impl<W, R> Machine<W, R> {
         let judged = if matches!(event, Event::Asked(_)) { self.waiters.len() } else { 0 };
         match event {
             Event::Row(row) => self.learn(row, sight.now.wall, &mut effects),
-            Event::Stale => match self.view {
-                View::Read(_) | View::Due(_) => self.view = View::Unread,
-                View::Reading => self.stale = true,
-                View::Unread | View::Stopping => {}
-            },
+            Event::Stale => self.outdate(),
             Event::Due(row) => {
                 if matches!(self.view, View::Unread) && !self.is_busy() && self.refresh_is_due(&row, sight.now.wall) {
                     self.view = View::Due(row.generation);
@@ -334,6 +330,15 @@ impl<W, R> Machine<W, R> {
         self.view = if stale { View::Unread } else { View::Read(known()) };
     }
 
+    /// Has the row read again before anything is decided by it.
+    fn outdate(&mut self) {
+        match self.view {
+            View::Read(_) | View::Due(_) => self.view = View::Unread,
+            View::Reading => self.stale = true,
+            View::Unread | View::Stopping => {}
+        }
+    }
+
     /// Forgets a rejection if a refresh that should have replaced the token has failed since, here or elsewhere.
     fn forget_rejection_if_refresh_failed(&mut self, row: Option<&Row>) {
         let (Some(rejected), Some(row)) = (&mut self.rejected, row) else { return };
@@ -365,10 +370,7 @@ impl<W, R> Machine<W, R> {
         }
         if generation > known {
             // Another process stored that generation: read it before deciding. What is being read may be from before that.
-            match self.view {
-                View::Reading => self.stale = true,
-                _ => self.view = View::Unread,
-            }
+            self.outdate();
         }
         let rejected = Rejected { generation, known_failure, from };
         self.rejected = Some(rejected);
@@ -420,6 +422,8 @@ impl<W, R> Machine<W, R> {
             (Some(known), Some(row)) if known.generation == row.generation && required(known) && !required(row) => {
                 self.view = View::Unread;
             }
+            // What is known is of another incarnation than what is stored.
+            (Some(known), Some(row)) if end == End::Outdated && known.generation > row.generation => self.outdate(),
             (_, Some(_)) => self.learn(row, now, effects),
             (_, None) => {}
         }

@@ -79,9 +79,10 @@ proptest! {
                 Happening::End(choice) if bench.started > bench.ended => {
                     let next = next_row(&row, bench.now.wall, choice);
                     row = next.as_deref().cloned().unwrap_or(row);
-                    let end = match choice / 10 % 3 {
+                    let end = match choice / 10 % 4 {
                         0 => End::Renewed,
                         1 => End::Settled,
+                        2 => End::Outdated,
                         _ => End::Until(bench.now.wall + seconds(30), Cause::InDoubt),
                     };
                     bench.feed(Event::Ended(end, next));

@@ -126,6 +126,25 @@ fn an_end_with_a_row_from_before_a_required_reconnect_does_not_hide_it() {
 }
 
 #[test]
+fn an_attempt_that_was_started_for_an_old_row_is_followed_at_once_by_one_for_the_stored_row() {
+    let newer = || Row { generation: expired().generation.next(), ..expired() };
+    // The row that was stored meanwhile comes before the end of the attempt, with it, or is of another incarnation.
+    for known in [Some(newer()), None] {
+        let mut bench = Bench::with(expired());
+        assert!(bench.ask(0).is_none());
+        known.into_iter().for_each(|row| bench.feed(Event::Row(Some(Arc::new(row)))));
+        bench.ends(End::Outdated, newer());
+        assert_eq!((bench.started, bench.log.last().map(String::as_str)), (2, Some("start")));
+        // That one changed nothing, and nothing says why.
+        bench.ends(End::Settled, newer());
+        assert_eq!(bench.started, 2);
+    }
+    let mut bench = Bench::with(newer());
+    bench.ends(End::Outdated, Row { incarnation: sample::id(101), ..expired() });
+    assert_eq!(bench.log, ["read"]);
+}
+
+#[test]
 fn a_row_that_was_changed_by_an_actor_that_died_is_read_again() {
     let newer = || Row { generation: row().generation.next(), ..row() };
     let mut known = Bench::with(row());
