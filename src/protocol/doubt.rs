@@ -62,6 +62,11 @@ impl Rules {
     pub(crate) fn may_repeat(&self, intent: &Intent) -> bool {
         self.retry_safe && !intent.senders.iter().any(Sender::is_unknown)
     }
+
+    /// Returns how long after its claim a request of a sender that nothing is heard of may still be processed.
+    pub(crate) fn longest_request(&self) -> Duration {
+        self.send_window + self.patience + self.settle
+    }
 }
 
 /// What to do about a doubt now.
@@ -88,11 +93,8 @@ pub(crate) enum Doubt {
 pub(crate) fn doubt(row: &Row, now: StoreTime, rules: &Rules, probed: Option<ProbeAnswer>) -> Option<Doubt> {
     let intent = row.intent.as_ref()?;
     let ended = intent.senders.iter().all(|sender| sender.closed);
-    let settled_at = if ended {
-        intent.settle_from + rules.settle
-    } else {
-        intent.settle_from + rules.send_window + rules.patience + rules.settle
-    };
+    let settled_at =
+        if ended { intent.settle_from + rules.settle } else { intent.settle_from + rules.longest_request() };
     Some(if intent.generation < row.generation {
         if now >= settled_at { Doubt::Clear } else { Doubt::Wait(settled_at) }
     } else if row.lease_live(now) {

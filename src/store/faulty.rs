@@ -233,6 +233,14 @@ impl Store for Faulty {
         self.unless_down(|store| store.server())
     }
 
+    fn is_elsewhere(&self) -> bool {
+        self.store.is_elsewhere()
+    }
+
+    fn rely_on(&self, server: &str) {
+        self.store.rely_on(server);
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }

@@ -257,6 +257,14 @@ impl Store for Metered {
         self.meters.measure(Op::Meta, self.store.server())
     }
 
+    fn is_elsewhere(&self) -> bool {
+        self.store.is_elsewhere()
+    }
+
+    fn rely_on(&self, server: &str) {
+        self.store.rely_on(server);
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.store.close()
     }

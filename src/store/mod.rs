@@ -118,6 +118,10 @@ pub(crate) trait Store: Send + Sync {
     fn reports(&self) -> StoreFuture<Vec<ReplicaReport>>;
     /// Returns where the database is: another text after a fail-over, or a move to another server. `None` if that cannot be told.
     fn server(&self) -> StoreFuture<Option<String>>;
+    /// Whether the database is elsewhere than what was relied on last: no refresh token is claimed there.
+    fn is_elsewhere(&self) -> bool;
+    /// Records that what the database may have lost on its way to this place is looked after: refresh tokens can be claimed.
+    fn rely_on(&self, server: &str);
     /// Finishes the operations already requested, refuses later ones, and closes the database.
     fn close(&self) -> StoreFuture<()>;
 }

@@ -16,7 +16,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, TransactionMan
 use tokio_postgres::{Connection, NoTls, Socket, tls::TlsStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{address::PostgresAddress, memory::KnownRows, tls};
+use super::{address::PostgresAddress, memory::KnownRows, server_watch::ServerWatch, tls};
 use crate::{error::Error, store::StoreError};
 
 pub(super) type ConnectionPool = Pool<Connector>;
@@ -28,6 +28,7 @@ pub(super) struct Connector {
     pub(super) tls: Option<MakeRustlsConnect>,
     statement_timeout: Duration,
     known: Arc<KnownRows>,
+    servers: Arc<ServerWatch>,
 }
 
 /// A connection, and whether the server or the network has ended it.
@@ -58,9 +59,11 @@ pub(super) fn pool(
     size: usize,
     statement_timeout: Duration,
     known: &Arc<KnownRows>,
+    servers: &Arc<ServerWatch>,
 ) -> Result<ConnectionPool, Error> {
     let tls = address.uses_tls().then(|| tls::connector(address)).transpose()?;
-    let connector = Connector { address: address.clone(), tls, statement_timeout, known: known.clone() };
+    let (known, servers) = (known.clone(), servers.clone());
+    let connector = Connector { address: address.clone(), tls, statement_timeout, known, servers };
     let timeouts = Timeouts { wait: Some(FREE_WITHIN), create: Some(OPENED_WITHIN), recycle: Some(OPENED_WITHIN) };
     let pool = Pool::builder(connector).max_size(size).timeouts(timeouts).runtime(Runtime::Tokio1).build();
     pool.map_err(|_| Error::Internal("a pool of connections without a runtime"))
@@ -153,7 +156,9 @@ impl Manager for Connector {
     async fn create(&self) -> Result<OpenConnection, StoreError> {
         // It may be another server by now, which has not all that the last one had.
         self.known.forget();
-        self.connect().await
+        let mut opened = self.connect().await?;
+        self.servers.look(&mut opened.session).await;
+        Ok(opened)
     }
 
     /// Sends nothing: a connection that ended is noticed without, and its successor is opened at once.

@@ -25,6 +25,7 @@ mod sealed;
 #[path = "../../../tests/it/postgres/server.rs"]
 #[expect(dead_code, reason = "only the integration tests stop a server")]
 pub(super) mod server;
+mod server_watch;
 mod sides;
 #[cfg(test)]
 #[path = "../../../tests/it/skip.rs"]
@@ -50,6 +51,7 @@ use self::{
     failure::OperationError,
     memory::KnownRows,
     migrate::unopened,
+    server_watch::ServerWatch,
     tasks::{Tasks, blocking},
     time::DatabaseClock,
     turns::{Turns, WriteTurn},
@@ -82,6 +84,7 @@ struct Shared {
     clock: DatabaseClock,
     reader: RowReader,
     known: Arc<KnownRows>,
+    servers: Arc<ServerWatch>,
 }
 
 /// `settle` must be longer than a statement can take.
@@ -97,9 +100,9 @@ impl PostgresStore {
     pub(super) fn open(url: &str, migrate: Migrate, clock: Clock, codes: RowCodes) -> Result<Self, Error> {
         let address = Arc::new(PostgresAddress::parse(url)?);
         let runtime = runtime()?;
-        let known = Arc::default();
-        let connections = pool(&address, CONNECTIONS, STATEMENT_TIMEOUT, &known)?;
-        let scans = pool(&address, SCANS, SCAN_TIMEOUT, &known)?;
+        let (known, servers) = (Arc::default(), Arc::default());
+        let connections = pool(&address, CONNECTIONS, STATEMENT_TIMEOUT, &known, &servers)?;
+        let scans = pool(&address, SCANS, SCAN_TIMEOUT, &known, &servers)?;
         let (opened, at) = (connections.clone(), address.clone());
         blocking(&runtime, move |runtime| {
             let connector = opened.manager();
@@ -118,7 +121,7 @@ impl PostgresStore {
             }
             runtime.block_on(check_encoding(&opened, &at))
         })??;
-        let shared = Shared { clock: DatabaseClock::new(clock), reader: RowReader::new(codes), known };
+        let shared = Shared { clock: DatabaseClock::new(clock), reader: RowReader::new(codes), known, servers };
         let (changes, values) = (Turns::default(), Turns::default());
         Ok(Self { shared: Arc::new(shared), tasks: Tasks::new(runtime), changes, values, connections, scans })
     }
@@ -184,7 +187,7 @@ async fn check_encoding(connections: &ConnectionPool, address: &PostgresAddress)
 #[cfg(feature = "config")]
 pub(super) fn pending(url: &str) -> Result<Vec<String>, Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default())?;
+    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default(), &Arc::default())?;
     tasks::alone(move |runtime| runtime.block_on(migrate::pending(connections.manager(), &address)))
 }
 
@@ -192,7 +195,7 @@ pub(super) fn pending(url: &str) -> Result<Vec<String>, Error> {
 #[cfg(feature = "config")]
 pub(super) fn migrate(url: &str) -> Result<(), Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default())?;
+    let connections = pool(&address, 1, STATEMENT_TIMEOUT, &Arc::default(), &Arc::default())?;
     tasks::alone(move |runtime| {
         runtime.block_on(migrate::pending(connections.manager(), &address))?;
         migrate::run(connections.manager(), &address, runtime)
@@ -210,7 +213,7 @@ pub(super) fn integrity(
     fits: impl FnOnce(&[u8]) -> bool + Send,
 ) -> Result<Vec<String>, Error> {
     let address = Arc::new(PostgresAddress::parse(url)?);
-    let connections = pool(&address, 1, SCAN_TIMEOUT, &Arc::default())?;
+    let connections = pool(&address, 1, SCAN_TIMEOUT, &Arc::default(), &Arc::default())?;
     tasks::alone(move |runtime| {
         let connector = connections.manager();
         if !runtime.block_on(migrate::pending(connector, &address))?.is_empty() {
@@ -239,7 +242,10 @@ impl Store for PostgresStore {
         let key = key.clone();
         let turn = self.changes.take(&key);
         self.run_in_turn(turn, move |connection, store| {
-            Box::pin(async move { change::change(connection, &store, &key, &change).await })
+            Box::pin(async move {
+                store.servers.check(&change)?;
+                change::change(connection, &store, &key, &change).await
+            })
         })
     }
 
@@ -394,7 +400,15 @@ impl Store for PostgresStore {
     }
 
     fn server(&self) -> StoreFuture<Option<String>> {
-        self.run(move |connection, _| Box::pin(async move { Ok(replicas::server(connection).await) }))
+        self.run(move |connection, store| Box::pin(async move { Ok(store.servers.look(connection).await) }))
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.shared.servers.is_elsewhere()
+    }
+
+    fn rely_on(&self, server: &str) {
+        self.shared.servers.rely_on(server);
     }
 
     fn close(&self) -> StoreFuture<()> {

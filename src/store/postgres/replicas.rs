@@ -1,6 +1,6 @@
-//! The reports of the processes that work with the store, and where the database is.
+//! The reports of the processes that work with the store.
 
-use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 
 use super::{failure::OperationError, statement::sql};
@@ -45,14 +45,4 @@ pub(super) async fn reports(connection: &mut AsyncPgConnection) -> Result<Vec<Re
     let all = sql::<(Text, Binary, BigInt)>("SELECT id, report, store_now() - at FROM replicas ORDER BY id");
     let all = all.load::<(String, Vec<u8>, i64)>(connection).await?.into_iter();
     Ok(all.map(|(id, report, age)| ReplicaReport { id, report, age_ms: age.max(0).unsigned_abs() }).collect())
-}
-
-/// Returns the name of the database cluster and of the line of its history (the timeline: a server that was promoted begins
-/// another one). `None` if the server does not say: it is a standby, or does not let everybody ask.
-pub(super) async fn server(connection: &mut AsyncPgConnection) -> Option<String> {
-    let server = sql::<Nullable<Text>>(
-        "SELECT CASE WHEN NOT pg_is_in_recovery() THEN (SELECT system_identifier FROM pg_control_system()) || '/' || \
-         left(pg_walfile_name(pg_current_wal_lsn()), 8) END",
-    );
-    server.get_result::<Option<String>>(connection).await.ok().flatten()
 }

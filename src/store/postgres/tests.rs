@@ -56,7 +56,7 @@ impl TestStore {
     /// A connection of another program.
     async fn connection(&self) -> AsyncPgConnection {
         let address = Arc::new(PostgresAddress::parse(&self.url).unwrap());
-        let pool = pool(&address, 1, Duration::from_secs(60), &Arc::default()).unwrap();
+        let pool = pool(&address, 1, Duration::from_secs(60), &Arc::default(), &Arc::default()).unwrap();
         pool.manager().connect().await.unwrap().session
     }
 

@@ -251,6 +251,12 @@ impl Store for SqliteStore {
         Box::pin(async { Ok(None) })
     }
 
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
+    fn rely_on(&self, _: &str) {}
+
     fn close(&self) -> StoreFuture<()> {
         let (writer, readers, counter) = (self.writer.close(), self.readers.close(), self.counter.close());
         Box::pin(async move {

@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     refresh::{Ports, Refresher},
-    replicas::News,
+    replicas::{News, Replicas},
     router::Router,
 };
 use crate::{
@@ -58,7 +58,9 @@ pub(super) async fn check(ports: &Ports) -> Result<bool, StoreError> {
         None if replay::is_tail_missing(ports, &sight).await? => Some(round::PROVEN),
         lost => lost,
     };
-    Ok(round::join_or_begin(ports, &sight, lost).await?.is_some())
+    let round = round::join_or_begin(ports, &sight, lost).await?;
+    sight.rely_on_server(ports);
+    Ok(round.is_some())
 }
 
 impl Recovery {
@@ -86,12 +88,17 @@ impl Recovery {
         let ports = self.refresher.ports();
         let sight = round::look(ports).await?;
         let Some(round) = round::join_or_begin(ports, &sight, sight.loss()).await? else {
+            sight.rely_on_server(ports);
             self.is_caught_up.store(true, Ordering::SeqCst);
             return self.mark(&sight).await;
         };
         ports.providers.read_holds(&ports.ledger).await?;
+        // From here on the hold keeps back what the other server may not know of.
+        sight.rely_on_server(ports);
         if !sight.has_confirmed(&round) {
             self.is_caught_up.store(false, Ordering::SeqCst);
+            // The store may have lost the claim of a request that is under way.
+            ports.attempts.ended().await;
             let replayed = replay(ports, &self.router, &sight).await?;
             self.confirm(&sight, &round, &replayed).await?;
             self.is_caught_up.store(true, Ordering::SeqCst);
@@ -106,9 +113,11 @@ impl Recovery {
         if sight.round.as_ref().is_none_or(|now| now.id != round.id) {
             return Ok(());
         }
-        let is_shared = ports.ledger.replicas().is_shared();
-        let confirmed = sight.confirmed(round, is_shared);
-        let waited = ports.clock.store_time().since(round.since) >= longest_refresh(ports);
+        let longest = longest_request(ports);
+        let reports = ports.ledger.store().reports().await?;
+        let lately: Vec<_> = Replicas::journals(&reports, longest).collect();
+        let confirmed = sight.confirmed(round, ports.ledger.replicas().is_shared(), &lately);
+        let waited = ports.clock.store_time().since(round.since) >= longest;
         if !confirmed.all && !waited {
             return Ok(());
         }
@@ -210,11 +219,10 @@ impl Recovery {
     }
 }
 
-/// After this time a request that was under way when the round began has been answered or is a doubt, and another process that
-/// lives has replayed its history.
-fn longest_refresh(ports: &Ports) -> Duration {
-    let times = ports.providers.all().values().map(|provider| provider.rules()).map(|it| it.lease + it.settle).max();
-    times.unwrap_or_default()
+/// After this time no response to a request can come that was under way when the round began, and another process that lives
+/// has replayed its history.
+fn longest_request(ports: &Ports) -> Duration {
+    ports.providers.all().values().map(|provider| provider.rules().longest_request()).max().unwrap_or_default()
 }
 
 #[cfg(test)]

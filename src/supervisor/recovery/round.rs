@@ -67,6 +67,8 @@ pub(super) struct RecoverySight {
     pub(super) round: Option<RecoveryRound>,
     /// Where the database is.
     pub(super) server: Option<String>,
+    /// It is elsewhere than at the last look.
+    pub(super) is_elsewhere: bool,
     /// The owner of this process's own history.
     pub(super) own: Id,
     /// All owners whose histories this process has.
@@ -90,13 +92,14 @@ pub(super) async fn look(ports: &Ports) -> Result<RecoverySight, StoreError> {
     let round = store.metas(ROUND).await?.into_iter().find(|(rest, _)| rest.is_empty());
     let round = round.and_then(|(_, round)| serde_json::from_slice(&round).ok());
     let server = store.server().await?;
+    let is_elsewhere = store.is_elsewhere();
     let own = ports.journal.owner();
     let owners: Vec<_> = ports.journal.locked_others().iter().copied().chain([own]).collect();
     let all = owners.clone();
     let files = blocking(ports, move |history| {
         all.into_iter().filter_map(|owner| Some((owner, history.mark(owner)?))).collect()
     });
-    Ok(RecoverySight { marks, round, server, own, owners, files: files.await.unwrap_or_default() })
+    Ok(RecoverySight { marks, round, server, is_elsewhere, own, owners, files: files.await.unwrap_or_default() })
 }
 
 /// Returns the round that is under way. Begins one if the store has lost something, or may have, since the last one.
@@ -141,12 +144,17 @@ impl RecoverySight {
         if self.files.iter().any(is_behind) {
             return Some(PROVEN);
         }
-        let is_elsewhere = self.files.get(&self.own).is_some_and(|file| self.is_elsewhere(file));
-        is_elsewhere.then_some(StoreLoss { proven: false })
+        let has_moved = self.files.get(&self.own).is_some_and(|file| self.has_moved_since(file));
+        (self.is_elsewhere || has_moved).then_some(StoreLoss { proven: false })
+    }
+
+    /// Has refresh tokens claimed where the database is now.
+    pub(super) fn rely_on_server(&self, ports: &Ports) {
+        self.server.iter().for_each(|server| ports.ledger.store().rely_on(server));
     }
 
     /// Whether the database is elsewhere than when this was written.
-    pub(super) fn is_elsewhere(&self, file: &HistoryMark) -> bool {
+    fn has_moved_since(&self, file: &HistoryMark) -> bool {
         self.server.is_some() && file.server.is_some() && file.server != self.server
     }
 
@@ -168,15 +176,23 @@ impl RecoverySight {
         self.marks.get(&owner).filter(|mark| mark.round == Some(round.id))
     }
 
-    /// Returns which histories were replayed: those of this process, and of the others if they can use the store.
-    pub(super) fn confirmed(&self, round: &RecoveryRound, is_shared: bool) -> Confirmed {
+    /// Returns which histories were replayed: those of this process, and of the others if they can use the store. `lately` are
+    /// the journals of processes that were there not long ago: one that has stored nothing yet has no mark.
+    pub(super) fn confirmed(&self, round: &RecoveryRound, is_shared: bool, lately: &[String]) -> Confirmed {
         let mut owners: HashSet<_> = self.owners.iter().copied().collect();
         if is_shared {
             owners.extend(self.present(round.since));
             owners.extend(self.files.values().flat_map(|file| file.owners.iter().copied()));
         }
+        let has_confirmed = |journal: &String| {
+            self.marks.keys().any(|owner| owner.public("j") == *journal && self.confirms(*owner, round).is_some())
+        };
+        let are_back = !is_shared || lately.iter().all(has_confirmed);
         let marks: Vec<_> = owners.into_iter().map(|owner| self.confirms(owner, round)).collect();
-        Confirmed { all: marks.iter().all(Option::is_some), complete: marks.iter().flatten().all(|mark| mark.complete) }
+        Confirmed {
+            all: are_back && marks.iter().all(Option::is_some),
+            complete: marks.iter().flatten().all(|mark| mark.complete),
+        }
     }
 
     /// Returns the owners that wrote a mark not long before this time, as far as the store knows.

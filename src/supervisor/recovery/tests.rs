@@ -22,6 +22,7 @@ fn sight(stored: Option<StoreMark>, file: Option<HistoryMark>, server: Option<&s
         marks: stored.into_iter().map(|mark| (OWN, mark)).collect(),
         round: None,
         server: server.map(str::to_owned),
+        is_elsewhere: false,
         own: OWN,
         owners: vec![OWN],
         files: file.into_iter().map(|file| (OWN, file)).collect(),
@@ -44,22 +45,32 @@ fn a_lower_mark_proves_a_loss_and_another_server_makes_it_possible() {
         let stored = stored.map(|number| mark(number, None, false));
         assert_eq!(sight(stored, file, server).loss(), expected, "{what}");
     }
+    let moved = RecoverySight { is_elsewhere: true, ..sight(None, None, Some("a/2")) };
+    assert_eq!(moved.loss(), maybe, "a process that has stored nothing saw another server");
 }
 
 #[test]
 fn a_round_waits_for_every_owner_that_is_not_gone() {
     let round = RecoveryRound { id: Id([9; 16]), since: StoreTime(2_000), proven: true };
     let mut seen = sight(Some(mark(5, Some(9), true)), Some(file(5, None)), None);
-    assert_eq!(seen.confirmed(&round, true), Confirmed { all: true, complete: true });
+    assert_eq!(seen.confirmed(&round, true, &[]), Confirmed { all: true, complete: true });
     seen.marks.insert(OTHER, mark(7, None, false));
-    assert_eq!(seen.confirmed(&round, true), Confirmed { all: false, complete: true });
-    assert!(seen.confirmed(&round, false).all, "no other process can use the store");
+    assert_eq!(seen.confirmed(&round, true, &[]), Confirmed { all: false, complete: true });
+    assert!(seen.confirmed(&round, false, &[]).all, "no other process can use the store");
     seen.marks.insert(OTHER, mark(7, Some(9), false));
-    assert_eq!(seen.confirmed(&round, true), Confirmed { all: true, complete: false });
+    assert_eq!(seen.confirmed(&round, true, &[]), Confirmed { all: true, complete: false });
     seen.marks = HashMap::from([(OWN, StoreMark { at: StoreTime(200_000_000), ..mark(5, Some(9), true) })]);
     seen.marks.insert(OTHER, mark(7, None, false));
     let later = RecoveryRound { since: StoreTime(300_000_000), ..round.clone() };
-    assert!(seen.confirmed(&later, true).all, "it has written no mark for two days");
+    assert!(seen.confirmed(&later, true, &[]).all, "it has written no mark for two days");
     seen.files.insert(OWN, HistoryMark { owners: vec![Id([3; 16])], ..file(5, None) });
-    assert!(!seen.confirmed(&round, true).all, "the folder knows an owner whose mark the store has lost");
+    assert!(!seen.confirmed(&round, true, &[]).all, "the folder knows an owner whose mark the store has lost");
+    seen = sight(Some(mark(5, Some(9), true)), None, None);
+    let lately = |owner: Id| [owner.public("j")];
+    assert!(seen.confirmed(&round, true, &lately(OWN)).all);
+    assert!(
+        !seen.confirmed(&round, true, &lately(OTHER)).all,
+        "it was there not long ago, and has not stored anything yet"
+    );
+    assert!(seen.confirmed(&round, false, &lately(OTHER)).all, "no other process can use the store");
 }

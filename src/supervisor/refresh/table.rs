@@ -136,6 +136,14 @@ impl Attempts {
         self.lock().closed = true;
     }
 
+    /// Resolves when every attempt that runs now has ended.
+    pub(in crate::supervisor) async fn ended(&self) {
+        let running: Vec<_> = self.lock().attempts.values().map(|attempt| attempt.progress.clone()).collect();
+        for mut progress in running {
+            progress.wait_for(|progress| progress.ended.is_some()).await.ok();
+        }
+    }
+
     /// Resolves when no attempt runs.
     pub(in crate::supervisor) async fn none_left(&self) {
         self.count.subscribe().wait_for(|count| *count == 0).await.ok();

@@ -189,6 +189,12 @@ impl Replicas {
         Sighting { untold: died || others_unheard, live: self.live_count() }
     }
 
+    /// Returns the journals of the processes that were there within this time.
+    pub(super) fn journals(reports: &[ReplicaReport], within: Duration) -> impl Iterator<Item = String> {
+        let lately = reports.iter().filter(move |found| Duration::from_millis(found.age_ms) < within);
+        lately.filter_map(|found| Some(serde_json::from_slice::<Report>(&found.report).ok()?.journal))
+    }
+
     /// Reads the reports of processes, also of those that have died since.
     pub(super) fn read(&self, reports: Vec<ReplicaReport>) -> Vec<Replica> {
         let own = self.name();

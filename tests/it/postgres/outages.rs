@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use token_supervisor::{
-    Cause, Error, Migrate, TokenKey, TokenSupervisor,
-    testing::{Profile, Standing},
+    Cause, Error, HeldBy, Migrate, TokenKey, TokenSupervisor,
+    testing::{Fault, Kind, Profile, Standing},
 };
 
 use super::server::{self, Server};
-use crate::support::{LIFE, World, ask, eventually, passing, stop, within};
+use crate::support::{LIFE, World, ask, breathe, eventually, passing, stop, within};
 
 /// A server of the test's own.
 fn own_server() -> Option<Server> {
@@ -67,11 +67,53 @@ fn ask_again(supervisor: &TokenSupervisor, key: &TokenKey) -> tokio::task::JoinH
 }
 
 #[tokio::test]
+async fn a_request_whose_claim_a_fail_over_has_lost_is_repeated_by_nobody() {
+    let Some(primary) = own_server() else { return };
+    let world = World::new(Profile::oauth2(Kind::Strict)).on(store_on(&primary));
+    let (one, key) = world.connected().await;
+    let two = world.builder().journal(world.folder.path().join("two")).start().await.unwrap();
+    let standby = primary.standby();
+    world.clock.advance(LIFE);
+    world.sim.next(Fault::HangAfter);
+    let waiting = ask(&one, &key);
+    eventually("the request has left", || world.sim.requests() == 1).await;
+    primary.crash();
+    standby.run();
+
+    let also_waiting = ask_again(&two, &key);
+    // Longer than the database needs to come back, and than two looks at whether it went back.
+    for _ in 0..120 {
+        world.clock.advance(Duration::from_millis(100));
+        within(two.status(&key)).await.ok();
+        breathe().await;
+    }
+    assert!(two.idps()[0].held_by == Some(HeldBy::Recovery) && !two.is_store_down());
+    assert_eq!(world.sim.requests(), 1, "the standby knows nothing of the claim");
+    world.sim.release();
+    assert_eq!(passing(&world, Duration::from_millis(100), also_waiting).await.generation().get(), 2);
+    drop(waiting);
+    assert_eq!((world.sim.requests(), world.sim.duplicate_spends()), (1, 0));
+    eventually("refreshes go on", || {
+        world.clock.advance(Duration::from_millis(100));
+        one.idps()[0].held.is_none() && two.idps()[0].held.is_none()
+    })
+    .await;
+    world.clock.advance(LIFE);
+    assert!(passing(&world, Duration::from_millis(100), ask_again(&two, &key)).await.generation().get() > 2);
+    stop(one).await;
+    assert_eq!(world.stored(two, &key).await, Standing::Current);
+    assert_eq!(world.sim.duplicate_spends(), 0);
+}
+
+#[tokio::test]
 async fn a_response_that_arrives_while_the_database_is_away_is_kept_and_stored_later() {
     let Some(server) = own_server() else { return };
     let world = World::new(Profile::gitlab()).on(store_on(&server));
-    let (supervisor, key) = world.connected().await;
-    world.sim.next(token_supervisor::testing::Fault::HangAfter);
+    // Time jumps, which is no reason to ask a database that is away for what other replicas may have done.
+    let supervisor = world.builder().served_unheard(2 * LIFE).start().await.unwrap();
+    let key = TokenKey::at("idp").user("alice");
+    within(supervisor.connect(&key, world.sim.consent("alice"))).await.unwrap();
+    world.sim.next(Fault::HangAfter);
     world.clock.advance(LIFE);
     let caller = ask(&supervisor, &key);
     eventually("the request has left", || world.sim.requests() == 1).await;

@@ -60,7 +60,7 @@ impl Pair {
         self.world.sim.standing(&token)
     }
 
-    /// Waits until the store has the current token again; for less than `lease + settle`.
+    /// Waits until the store has the current token again; for less time than a missing replica is waited for.
     async fn until_current(&self, supervisor: &TokenSupervisor, key: &TokenKey) {
         let mut looks = tokio::time::interval(Duration::from_millis(2));
         for _ in 0..3_000 {

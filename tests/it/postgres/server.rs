@@ -102,6 +102,25 @@ impl Server {
         Some(server)
     }
 
+    /// Copies the server while it runs: a standby that lacks what is written from here on. It has the same address, begins another
+    /// timeline, and does not run yet.
+    pub(crate) fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("ts-pg-").tempdir().unwrap().keep();
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(&folder, Some(user), Some(user)).unwrap();
+        }
+        let data = folder.join("data");
+        let mut copy = self.program("pg_basebackup");
+        copy.args(["--username=owner", "--no-sync", "--checkpoint=fast", "--port", &self.port.to_string(), "--host"]);
+        let copied = copy.arg(&self.folder).arg("--pgdata").arg(&data).output().unwrap();
+        assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
+        // A recovery that ends with what is there.
+        fs::write(data.join("recovery.signal"), []).unwrap();
+        let settings = self.settings.iter().cloned().chain(["restore_command=false".to_owned()]).collect();
+        let (programs, user, running) = (self.programs.clone(), self.user, Mutex::default());
+        Self { folder, programs, user, running, settings, port: self.port }
+    }
+
     /// Starts the server, also after it was stopped.
     pub(crate) fn run(&self) {
         let mut server = Command::new("sh");
@@ -216,7 +235,9 @@ impl Drop for Server {
 /// The folder with the server's programs.
 fn programs() -> Option<PathBuf> {
     let has_all = |folder: &Path| {
-        ["postgres", "initdb", "pg_isready", "psql", "pg_dump"].iter().all(|name| folder.join(name).exists())
+        ["postgres", "initdb", "pg_basebackup", "pg_isready", "psql", "pg_dump"]
+            .iter()
+            .all(|name| folder.join(name).exists())
     };
     let path = skip::variable("PATH").unwrap_or_default();
     let named = std::env::split_paths(&path).filter_map(|folder| folder.join("postgres").canonicalize().ok());
